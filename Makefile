@@ -1,0 +1,39 @@
+# Each target sets up what it needs. PYTHON is the interpreter that makes the virtual environment.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: venv search test lint lock clean
+
+venv: .venv/installed
+
+.venv/installed: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "make: Python 3.11 or newer is needed; name one with: make PYTHON=python3.12" >&2; exit 2; }
+	@$(PYTHON) -m venv .venv || \
+	  { echo "make: $(PYTHON) cannot make a virtual environment; on Debian or Ubuntu: apt install python3-venv" >&2; exit 2; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+search: venv
+	$(BIN)/python run_search.py --space search_spaces/quickstart.yaml
+
+test: venv
+	$(BIN)/python -m pytest
+
+lint: venv
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# Resolves requirements.lock anew for Linux and macOS (needs uv); the markers that hold everywhere are left out.
+lock:
+	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --upgrade \
+	  --no-header --no-annotate --no-emit-index-url --output-file requirements.lock
+	sed -i.old -E -e "s/ and \(sys_platform == 'darwin' or sys_platform == 'linux'\)//" \
+	  -e "s/python_full_version < '3.15' and //" -e "s/ ; python_full_version < '3.15'$$//" requirements.lock
+	rm requirements.lock.old
+
+clean:
+	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,0 +1,136 @@
+import itertools
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tune_cure.attacks import fgsm, pgd
+
+EPSILON = 0.1
+
+
+class BinaryLinear(nn.Module):
+    """Logits (0, w·x + b): the loss of label 1 falls, and of label 0 rises, along w everywhere."""
+
+    def __init__(self, shape: tuple[int, int, int]) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(3)
+        self.weight = nn.Parameter(torch.randn(shape, dtype=torch.float64, generator=generator))
+        self.bias = nn.Parameter(torch.tensor(-0.5 * self.weight.sum().item(), dtype=torch.float64))
+
+    def forward(self, images: Tensor) -> Tensor:
+        score = (images * self.weight).sum(dim=(1, 2, 3)) + self.bias
+        return torch.stack([torch.zeros_like(score), score], dim=1)
+
+
+@pytest.fixture
+def linear() -> BinaryLinear:
+    return BinaryLinear((1, 4, 4))
+
+
+@pytest.fixture
+def points() -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(4)
+    images = torch.rand(200, 1, 4, 4, dtype=torch.float64, generator=generator)
+    return images, torch.randint(0, 2, (200,), generator=generator)
+
+
+def worst_case(linear: BinaryLinear, images: Tensor, labels: Tensor) -> Tensor:
+    """The corner of the ball, clipped to [0, 1], that a linear model likes least."""
+    away = (1.0 - 2.0 * labels.double()).view(-1, 1, 1, 1)
+    return (images + EPSILON * away * linear.weight.sign()).clamp(0, 1).detach()
+
+
+def correct(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    return model(images).argmax(dim=1) == labels
+
+
+def test_fgsm_from_zero_is_the_worst_corner_of_a_linear_model(linear, points) -> None:
+    adversarial = fgsm(linear, *points, EPSILON, alpha=1.0, init="zero")
+    torch.testing.assert_close(adversarial, worst_case(linear, *points), rtol=0, atol=1e-15)
+
+
+def test_fgsm_from_a_random_start_steps_alpha_epsilon_and_projects(linear, points) -> None:
+    images, labels = points
+    adversarial = fgsm(linear, images, labels, EPSILON, alpha=0.7, generator=torch.Generator().manual_seed(5))
+    noise = torch.rand(images.shape, dtype=images.dtype, generator=torch.Generator().manual_seed(5))
+    start = (images + EPSILON * (2 * noise - 1)).clamp(0, 1)
+    away = (1.0 - 2.0 * labels.double()).view(-1, 1, 1, 1) * linear.weight.sign()
+    expected = (start + 0.7 * EPSILON * away).clamp(images - EPSILON, images + EPSILON).clamp(0, 1)
+    torch.testing.assert_close(adversarial, expected.detach(), rtol=0, atol=1e-15)
+
+
+def test_pgd_accuracy_of_a_linear_model_is_the_closed_form(linear, points) -> None:
+    images, labels = points
+    adversarial = pgd(linear, images, labels, EPSILON, generator=torch.Generator().manual_seed(6))
+    robust = correct(linear, worst_case(linear, images, labels), labels)
+    assert 0 < robust.sum() < len(robust)
+    assert torch.equal(correct(linear, adversarial, labels), robust)
+    torch.testing.assert_close(adversarial[robust], worst_case(linear, images, labels)[robust], rtol=0, atol=1e-15)
+
+
+@pytest.mark.parametrize("attack", [fgsm, pgd])
+def test_an_attack_stays_in_the_ball_and_in_pixel_range(attack, network, batch) -> None:
+    images, labels = batch
+    adversarial = attack(network, images, labels, 0.3, generator=torch.Generator().manual_seed(0))
+    assert (adversarial - images).abs().max() <= 0.3 + 1e-12
+    assert adversarial.min() >= 0 and adversarial.max() <= 1
+    assert not adversarial.requires_grad
+
+
+@pytest.mark.parametrize("attack", [fgsm, pgd])
+def test_an_attack_gives_back_what_it_borrowed(attack, network, batch) -> None:
+    images, labels = batch
+    network.train()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    copy, state = images.clone(), torch.get_rng_state()
+    attack(network, images, labels, EPSILON, generator=torch.Generator().manual_seed(0))
+    assert all(module.training for module in network.modules())
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert all(parameter.grad is None for parameter in network.parameters())
+    assert not images.requires_grad and torch.equal(images, copy)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+class Bowl(nn.Module):
+    """Misclassifies (label 0) only in a thin shell around 0.55: a long PGD run passes through it and out again."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = images.mean(dim=(1, 2, 3))
+        fooled = torch.exp(-(((x - 0.55) / 0.012) ** 2))
+        return torch.stack([1 - x, 0.3 + fooled], dim=1)
+
+
+def test_pgd_keeps_a_perturbation_that_fools_the_network_though_later_steps_leave_it() -> None:
+    images = torch.full((1, 1, 1, 1), 0.5, dtype=torch.float64)
+    labels = torch.zeros(1, dtype=torch.long)
+    model = Bowl()
+    found = []
+    for seed, steps in itertools.product(range(20), (5, 6, 7, 30)):
+        generator = torch.Generator().manual_seed(seed)
+        adversarial = pgd(model, images, labels, 0.1, steps=steps, step_size=0.011, generator=generator)
+        found.append((seed, steps, not bool(correct(model, adversarial, labels))))
+    for seed in range(20):
+        broken = [fooled for s, _, fooled in found if s == seed]
+        assert broken == sorted(broken)  # once broken by few steps, broken by all longer runs
+    assert any(fooled for *_, fooled in found)
+
+
+def test_more_restarts_never_help_the_network(network, batch) -> None:
+    images, labels = batch
+    images, labels = images.repeat(20, 1, 1, 1), labels.repeat(20)
+    images = (images + 0.2 * torch.rand(images.shape, generator=torch.Generator().manual_seed(8))).clamp(0, 1)
+    robust = []
+    for restarts in (1, 2, 5):
+        generator = torch.Generator().manual_seed(9)
+        adversarial = pgd(network, images, labels, 0.05, steps=2, restarts=restarts, generator=generator)
+        robust.append(correct(network.eval(), adversarial, labels))
+        network.train()
+    assert not (robust[1] & ~robust[0]).any() and not (robust[2] & ~robust[1]).any()
+
+
+def test_pgd_accuracy_is_at_most_clean_accuracy_example_by_example(network, batch) -> None:
+    images, labels = batch
+    adversarial = pgd(network, images, labels, 1e-6, generator=torch.Generator().manual_seed(0))
+    network.eval()
+    assert not (correct(network, adversarial, labels) & ~correct(network, images, labels)).any()

@@ -1,0 +1,207 @@
+import copy
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from tune_cure import data, models
+from tune_cure.attacks import fgsm
+from tune_cure.curvature import cure_penalty
+from tune_cure.data import DataSpec, Splits
+from tune_cure.evaluation import EvaluationConfig, evaluate
+from tune_cure.training import (
+    EPOCH_METRICS,
+    ModelConfig,
+    Trainer,
+    TrainingConfig,
+    amp_dtype,
+    catastrophic_overfitting,
+)
+
+MODEL = ModelConfig(name="small_cnn", width=4)
+EVALUATION = EvaluationConfig(epsilon=0.1, steps=3, examples=50)
+
+
+@pytest.fixture(scope="module")
+def splits(tmp_path_factory: pytest.TempPathFactory) -> Splits:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TUNE_CURE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        return data.load(DataSpec(dataset="digits", validation=100, train_examples=256))
+
+
+def trainer(splits: Splits, *, seed: int = 0, **hyperparameters: object) -> Trainer:
+    values = {"epochs": 3, "batch_size": 64, "epsilon": 0.1, "lr_schedule": "cyclic", **hyperparameters}
+    return Trainer(TrainingConfig.model_validate(values), splits, model=MODEL, evaluation=EVALUATION, seed=seed)
+
+
+def same(one: Trainer, other: Trainer) -> bool:
+    pairs = zip(one.model.state_dict().values(), other.model.state_dict().values(), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_an_epoch_reports_every_metric_of_epochs_csv(splits: Splits) -> None:
+    run = trainer(splits)
+    metrics = run.train_epoch() | run.evaluate()
+    assert set(metrics) - {"diverged"} == set(EPOCH_METRICS)
+    assert metrics["epoch"] == 1
+    assert metrics["curvature"] > 0
+    assert metrics["pgd_accuracy"] <= metrics["clean_accuracy"]
+    assert metrics["skipped_steps"] == 0
+
+
+def test_the_objective_is_adversarial_cross_entropy_plus_lambda_times_the_mean_penalty(splits: Splits) -> None:
+    """One step of plain SGD must move every weight by −lr · ∂(CE(adversarial) + λ · mean penalty)."""
+    plain = {"epochs": 1, "batch_size": 256, "momentum": 0.0, "weight_decay": 0.0}
+    run = trainer(splits, **plain, **{"lambda": 0.7, "h": 0.8})
+    reference = copy.deepcopy(run)
+    run.train_epoch()
+
+    (images, labels), = data.batches(
+        reference.splits.train, 256, augmentation=reference.splits.augmentation, order=reference.order,
+        generator=reference.generator,
+    )  # fmt: skip
+    adversarial = fgsm(reference.model, images, labels, 0.1, generator=reference.generator)
+    reference.model.train()
+    loss = F.cross_entropy(reference.model(adversarial), labels)
+    loss = loss + 0.7 * cure_penalty(reference.model, images, labels, 0.8).mean()
+    parameters = list(reference.model.parameters())
+    gradients = torch.autograd.grad(loss, parameters)
+    rate = 0.1 * 1.0  # the middle of the only step is the peak of the triangle
+    for moved, start, gradient in zip(run.model.parameters(), parameters, gradients, strict=True):
+        torch.testing.assert_close(moved, start - rate * gradient, rtol=1e-5, atol=1e-7)
+
+
+def test_lambda_changes_what_is_learnt_and_zero_skips_the_penalty(splits: Splits) -> None:
+    without, with_penalty = trainer(splits, **{"lambda": 0}), trainer(splits, **{"lambda": 0.5})
+    assert without.train_epoch()["curvature"] is None
+    with_penalty.train_epoch()
+    assert not same(without, with_penalty)
+
+
+def test_the_same_seed_trains_the_same_weights_and_another_seed_others(splits: Splits) -> None:
+    runs = [trainer(splits, seed=seed) for seed in (0, 0, 1)]
+    torch.rand(7)  # the global random state must not matter
+    metrics = [run.train_epoch() | run.evaluate() for run in runs]
+    assert same(runs[0], runs[1])
+    assert not same(runs[0], runs[2])
+    assert metrics[0]["train_loss"] == metrics[1]["train_loss"]
+
+
+def test_training_leaves_the_global_random_state_alone(splits: Splits) -> None:
+    state = torch.get_rng_state()
+    run = trainer(splits)
+    run.train_epoch()
+    run.evaluate()
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_a_saved_trainer_continues_bit_for_bit(splits: Splits, tmp_path: Path) -> None:
+    uninterrupted = trainer(splits)
+    uninterrupted.train_epoch()
+    uninterrupted.evaluate()
+    torch.save(uninterrupted.state_dict(), tmp_path / "state.pt")
+    resumed = trainer(splits, seed=5)
+    resumed.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    for run in (uninterrupted, resumed):
+        run.train_epoch()
+    assert same(uninterrupted, resumed)
+    ours, theirs = uninterrupted.evaluate(), resumed.evaluate()
+    for metrics in (ours, theirs):
+        metrics.pop("eval_seconds")
+    assert ours == theirs
+
+
+def test_the_best_model_is_that_of_the_best_epoch_and_gives_back_its_accuracies(splits: Splits, tmp_path: Path) -> None:
+    run = trainer(splits)
+    history = []
+    for _ in range(3):
+        run.train_epoch()
+        history.append(run.evaluate())
+    best = max(history, key=lambda metrics: metrics["pgd_accuracy"])
+    assert [m["pgd_accuracy_best"] for m in history] == [
+        max(m["pgd_accuracy"] for m in history[: i + 1]) for i in range(3)
+    ]
+    torch.save(run.best_model(), tmp_path / "best.pt")
+    network = models.load(tmp_path / "best.pt")
+    again = evaluate(network, run.judged_on, EVALUATION)
+    assert again == {name: best[name] for name in again}
+
+
+def test_a_loss_that_is_not_finite_ends_the_epoch_as_diverged(splits: Splits) -> None:
+    run = trainer(splits, **{"lr_max": 1e30, "lr_schedule": "piecewise", "momentum": 0.0})
+    metrics = run.train_epoch()
+    assert metrics["diverged"]
+    assert metrics["train_loss"] is None
+
+
+@pytest.mark.parametrize(("amp", "dtype"), [("bf16", torch.bfloat16), ("fp16", torch.float16)])
+def test_mixed_precision_trains_close_to_float32(splits: Splits, amp: str, dtype: torch.dtype) -> None:
+    exact, mixed = trainer(splits, lr_max=0.02), trainer(splits, lr_max=0.02, amp=amp)
+    assert mixed.network.dtype == dtype
+    wanted, got = exact.train_epoch(), mixed.train_epoch()
+    assert got["skipped_steps"] <= 2  # the scaler starts high
+    assert got["train_loss"] == pytest.approx(wanted["train_loss"], rel=0.1)
+    assert got["curvature"] == pytest.approx(wanted["curvature"], rel=0.3)
+
+
+def test_fp16_overflows_are_counted_skipped_and_kept_out_of_the_averages(splits: Splits) -> None:
+    run = trainer(splits, amp="fp16")
+    run.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40, backoff_factor=2.0**-20)
+    before = copy.deepcopy(run.model)
+    metrics = run.train_epoch()
+    assert 1 <= metrics["skipped_steps"] < run.steps_per_epoch
+    assert metrics["train_loss"] < 10
+    assert all(parameter.isfinite().all() for parameter in run.model.parameters())
+    assert any(not torch.equal(a, b) for a, b in zip(run.model.parameters(), before.parameters(), strict=True))
+
+
+def test_auto_mixed_precision_is_off_on_the_cpu_and_fp16_on_cuda() -> None:
+    assert amp_dtype("auto", torch.device("cpu")) is None
+    assert amp_dtype("auto", torch.device("cuda")) is torch.float16
+    assert amp_dtype("off", torch.device("cuda")) is None
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_each_optimiser_lowers_the_loss(splits: Splits, optimizer: str) -> None:
+    run = trainer(splits, optimizer=optimizer, lr_max=0.1 if optimizer == "sgd" else 0.01, lr_schedule="cosine")
+    losses = [run.train_epoch()["train_loss"] for _ in range(3)]
+    assert losses[-1] < losses[0]
+
+
+def test_the_learning_rate_moves_every_step_and_ends_where_the_schedule_says(splits: Splits) -> None:
+    run = trainer(splits, epochs=2, lr_schedule="cyclic", lr_max=0.4, lr_min=0.04)
+    steps = 2 * run.steps_per_epoch
+    first, second = run.train_epoch()["lr"], run.train_epoch()["lr"]
+    assert first == pytest.approx(0.04 + 0.36 * (steps - 1) / steps)
+    assert second == pytest.approx(0.04 + 0.36 * 1 / steps)
+
+
+def test_lr_min_above_lr_max_is_refused(splits: Splits) -> None:
+    with pytest.raises(ValueError, match=r"lr_min <= lr_max must hold, but got 0\.3 and 0\.1"):
+        trainer(splits, lr_min=0.3)
+
+
+@pytest.mark.parametrize(
+    ("pgd", "fgsm_accuracy", "overfitted"), [(0.25, 0.9, True), (0.25, 0.3, False), (0.35, 0.9, False)]
+)
+def test_catastrophic_overfitting_is_a_fall_of_pgd_without_one_of_fgsm(
+    pgd: float, fgsm_accuracy: float, overfitted: bool
+) -> None:
+    before = {"pgd_accuracy": 0.5, "fgsm_accuracy": 0.6}
+    now = {"pgd_accuracy": pgd, "fgsm_accuracy": fgsm_accuracy}
+    assert catastrophic_overfitting(before, now) is overfitted
+    assert not catastrophic_overfitting(None, now)
+
+
+def test_trainers_share_the_images_of_the_splits(splits: Splits) -> None:
+    one, other = trainer(splits), trainer(splits)
+    assert one.splits.train.images.data_ptr() == other.splits.validation.images.data_ptr()
+
+
+def test_the_search_metrics_never_look_at_the_test_set(splits: Splits) -> None:
+    poisoned = dataclasses.replace(splits, test=None)  # type: ignore[arg-type]
+    run = trainer(poisoned)
+    run.train_epoch()
+    run.evaluate()

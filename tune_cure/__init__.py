@@ -1,0 +1,1 @@
+"""Hyperparameter search for FGSM adversarial training with CURE curvature regularisation."""

@@ -1,0 +1,46 @@
+"""Where a search ran: versions, devices, git commit and command line, for the record that every run leaves."""
+
+import importlib.metadata
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+PACKAGES = ("tune-cure", "torch", "torchvision", "ray", "optuna", "pandas", "numpy", "scikit-learn")
+
+
+def describe(data_source: str) -> dict[str, Any]:
+    """The content of environment.json; `data_source` says in words where the images came from."""
+    return {
+        "command": shlex.join([Path(sys.executable).name, *sys.argv]),
+        "data": data_source,
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
+        "cuda": torch.version.cuda if torch.cuda.is_available() else None,
+        "git_commit": _git_commit(),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:  # run from a checkout that was not installed
+        return None
+
+
+def _git_commit() -> str | None:
+    """The commit of the checkout that this package is in, marked where it has changes; None outside of a checkout."""
+    git = ["git", "-C", str(Path(__file__).parent)]
+    try:
+        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        changes = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True).stdout
+    except (FileNotFoundError, subprocess.CalledProcessError):  # no git, or not a checkout
+        return None
+    return f"{commit} with uncommitted changes" if changes else commit

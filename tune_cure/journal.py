@@ -1,0 +1,80 @@
+"""The journal of a search: an append-only file of JSON lines that says all that happened, in the order it happened.
+
+It is the one record from which tables are built and an interrupted search continues; Ray's snapshots and the Optuna
+study are checked against it. Four kinds of line (`event`), each with the `time` in seconds since 1970:
+
+- `trial`: number, origin (`start_from` or `sampler`), hyperparameters.
+- `epoch`: number and the metrics of one epoch.
+- `checkpoint`: number, epoch and path, relative to the run's folder where it lies inside.
+- `end`: number, status (one of `STATUSES`) and a reason where there is one to give.
+"""
+
+import json
+import logging
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+FILE = "journal.jsonl"
+CHECKPOINT_FILE = "trainer.pt"  # in a checkpoint's folder: a Trainer's state_dict
+OBJECTIVE = "objective"  # of an epoch: what sampler and ASHA compare, the search's metric, finite whatever happens
+STATUSES = ("completed", "stopped", "diverged", "catastrophic_overfitting", "failed")
+
+Event = dict[str, Any]
+
+_logger = logging.getLogger(__name__)
+
+
+class Journal:
+    """The journal of the run in `directory`; `on_event` is told of every line that is appended."""
+
+    def __init__(self, directory: Path, on_event: Callable[[Event], None] | None = None) -> None:
+        self.path = directory / FILE
+        self.on_event = on_event
+
+    def __reduce__(self) -> tuple[type["Journal"], tuple[Path]]:
+        return Journal, (self.path.parent,)  # Ray pickles all that it is given; a copy elsewhere has nobody to tell
+
+    def append(self, event: str, number: int, **details: Any) -> Event:
+        """Writes one line, at once and whole, and returns it."""
+        line = {"event": event, "trial": number, "time": time.time(), **details}
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line, allow_nan=False) + "\n")
+        if self.on_event:
+            self.on_event(line)
+        return line
+
+    def read(self) -> list[Event]:
+        """All lines so far; none if there is no journal yet.
+
+        A last line that a crash cut short is left out, with a warning.
+
+        Raises:
+            ValueError: A line before the last is not JSON: the file was damaged.
+        """
+        return self._read()[0]
+
+    def repair(self) -> list[Event]:
+        """Reads the journal, and cuts off a last line that a crash cut short, so that it can be appended to."""
+        events, length = self._read()
+        if self.path.exists():
+            os.truncate(self.path, length)
+        return events
+
+    def _read(self) -> tuple[list[Event], int]:
+        """The events, and the length in bytes of the whole lines."""
+        if not self.path.exists():
+            return [], 0
+        events: list[Event] = []
+        content = self.path.read_bytes()
+        whole = content.rfind(b"\n") + 1
+        for index, line in enumerate(content[:whole].splitlines(), start=1):
+            try:
+                events.append(json.loads(line))
+            except json.JSONDecodeError as error:
+                raise ValueError(f"{self.path}: line {index} is not JSON: the file is damaged") from error
+        if whole < len(content):
+            _logger.warning("%s: the last line was cut short and is left out", self.path)
+        return events, whole

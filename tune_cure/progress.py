@@ -1,0 +1,217 @@
+"""How a search stands, from the events of its journal, and the views of it: live in a terminal, or plain lines."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from tune_cure.devices import expected_epochs
+from tune_cure.journal import OBJECTIVE, Event
+from tune_cure.results import UNSOUND
+from tune_cure.spec import SearchSpec
+
+STATUS_WORDS = {
+    "completed": "ran to its end",
+    "stopped": "stopped by ASHA",
+    "diverged": "diverged",
+    "catastrophic_overfitting": "overfitted catastrophically",
+    "failed": "failed",
+}
+
+
+@dataclass
+class TrialState:
+    """A trial as far as its events have been seen; `leader` is its epoch of the best objective so far."""
+
+    number: int
+    origin: str
+    hyperparameters: dict[str, Any]
+    epochs: int = 0
+    last: Event | None = None
+    status: str = ""
+    reason: str = ""
+
+
+@dataclass
+class SearchState:
+    """What is known of a search from the events that it has been `update`d with."""
+
+    spec: SearchSpec
+    started: float = field(default_factory=time.time)
+    trials: dict[int, TrialState] = field(default_factory=dict)
+    epochs_now: int = 0  # since `started`: a resumed search did the others before
+
+    def update(self, event: Event) -> TrialState:
+        """Takes in one line of the journal and returns the trial that it is about."""
+        number = event["trial"]
+        if event["event"] == "trial":
+            self.trials[number] = TrialState(number, event["origin"], event["hyperparameters"])
+        trial = self.trials[number]
+        if event["event"] == "epoch":
+            trial.epochs = event["epoch"]
+            self.epochs_now += event["time"] >= self.started
+            if event["pgd_accuracy"] is not None:
+                trial.last = event
+        elif event["event"] == "end":
+            trial.status, trial.reason = event["status"], event["reason"]
+        return trial
+
+    @property
+    def ended(self) -> list[TrialState]:
+        """The trials that are over."""
+        return [trial for trial in self.trials.values() if trial.status]
+
+    @property
+    def running(self) -> list[TrialState]:
+        """The trials that were proposed and are not over."""
+        return [trial for trial in self.trials.values() if not trial.status]
+
+    @property
+    def best(self) -> TrialState | None:
+        """The leading trial so far, by the search's objective; the earliest of equals."""
+        sign = 1 if self.spec.search.mode == "max" else -1
+        judged = [trial for trial in self.trials.values() if trial.last and trial.status not in UNSOUND]
+        return max(judged, key=lambda trial: sign * (trial.last or {})[OBJECTIVE], default=None)
+
+    @property
+    def baseline(self) -> TrialState | None:
+        """The first trial of start_from."""
+        return next((trial for trial in self.trials.values() if trial.origin == "start_from"), None)
+
+    def seconds_left(self, now: float) -> float | None:
+        """An estimate from the epochs per second so far and the epochs that trials needed; None before the first."""
+        if not self.epochs_now:
+            return None
+        planned = self.spec.search.trials
+        lengths = [trial.epochs for trial in self.ended]
+        expected = expected_epochs(self.spec) / planned
+        length = (sum(lengths) + expected) / (len(lengths) + 1)
+        left = length * (planned - len(self.trials)) + sum(max(length - t.epochs, 1) for t in self.running)
+        return float(left) * (now - self.started) / self.epochs_now
+
+
+def percent(event: Event | None, name: str) -> str:
+    """An accuracy of an epoch's event as a percentage; a dash where there is none."""
+    return "–" if event is None or event[name] is None else f"{100 * event[name]:.1f}%"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: 45 s, 3 min 20 s, 2 h 5 min."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
+
+
+def hyperparameters(values: dict[str, Any]) -> str:
+    """Hyperparameters in one line."""
+    return "  ".join(f"{key} {shown(value)}" for key, value in values.items())
+
+
+def shown(value: Any) -> str:
+    """A hyperparameter's value, numbers to four digits."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+class PlainView:
+    """One line per trial that starts from a known configuration, ends, or takes the lead: for logs and pipes."""
+
+    def __init__(self, state: SearchState, write: Callable[[str], None]) -> None:
+        self.state, self.write = state, write
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        return None
+
+    def on_event(self, event: Event) -> None:
+        """Writes a line if the event ends a trial."""
+        trial = self.state.update(event)
+        if event["event"] != "end":
+            return
+        state, last, best = self.state, trial.last, self.state.best
+        line = f"[{len(state.ended)}/{state.spec.search.trials}] trial {trial.number} {STATUS_WORDS[trial.status]}"
+        line += f" after epoch {trial.epochs}: PGD {percent(last, 'pgd_accuracy_best')}"
+        line += f", clean {percent(last, 'clean_accuracy')}  ({hyperparameters(trial.hyperparameters)})"
+        line += f" {trial.reason}" if trial.reason else ""
+        if best:
+            line += f"; best so far: trial {best.number}, PGD {percent(best.last, 'pgd_accuracy_best')}"
+        self.write(line)
+
+
+class LiveView:
+    """The search as one picture that redraws itself in the terminal."""
+
+    def __init__(self, state: SearchState, console: Console) -> None:
+        self.state = state
+        self.live = Live(get_renderable=self.render, console=console, refresh_per_second=4, transient=True)
+
+    def __enter__(self) -> Self:
+        self.live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.live.stop()
+
+    def on_event(self, event: Event) -> None:
+        """Takes an event in; the next redraw shows it."""
+        self.state.update(event)
+
+    def render(self) -> RenderableType:
+        """The picture of this moment."""
+        return Group(self._bars(), Text(), self._running(), Text(), self._standing())
+
+    def _bars(self) -> RenderableType:
+        state, spec = self.state, self.state.spec
+        epochs = sum(trial.epochs for trial in state.trials.values())
+        now = time.time()
+        left = state.seconds_left(now)
+        counts = {status: sum(trial.status == status for trial in state.ended) for status in STATUS_WORDS}
+        said = ", ".join(f"{count} {STATUS_WORDS[status]}" for status, count in counts.items() if count)
+        spent = f"{duration(now - state.started)} so far" + (f", about {duration(left)} left" if left else "")
+        bars = Table.grid(padding=(0, 1))
+        bars.add_row(
+            "trials", ProgressBar(spec.search.trials, len(state.ended), width=30), f"{len(state.ended)} of "
+            f"{spec.search.trials}", Text(said, style="dim")
+        )  # fmt: skip
+        most = spec.search.trials * spec.max_epochs
+        bars.add_row(
+            "epochs", ProgressBar(most, epochs, width=30), f"{epochs} of at most {most}", Text(spent, style="dim")
+        )  # fmt: skip
+        return bars
+
+    def _running(self) -> RenderableType:
+        spec = self.state.spec
+        table = Table(box=None, header_style="bold", pad_edge=False)
+        for title in ("trial", "epoch", "PGD", "best", "clean", *spec.space):
+            table.add_column(title, justify="right", no_wrap=True)
+        for trial in self.state.running:
+            values = [shown(value) for value in trial.hyperparameters.values()]
+            accuracies = [percent(trial.last, name) for name in ("pgd_accuracy", "pgd_accuracy_best", "clean_accuracy")]
+            table.add_row(str(trial.number), str(trial.epochs or "–"), *accuracies, *values)
+        return table if self.state.running else Text("waiting for the first trial", style="dim")
+
+    def _standing(self) -> RenderableType:
+        best, baseline = self.state.best, self.state.baseline
+        table = Table.grid(padding=(0, 2))
+        for title, trial in (("best so far", best), ("start_from", baseline)):
+            if trial and trial.last:
+                table.add_row(
+                    title,
+                    f"trial {trial.number}",
+                    f"PGD {percent(trial.last, 'pgd_accuracy_best')}",
+                    f"clean {percent(trial.last, 'clean_accuracy')}",
+                    Text(hyperparameters(trial.hyperparameters), style="dim"),
+                )
+        return table

@@ -1,0 +1,240 @@
+"""A search's journal as pandas frames, its best configuration, and the files that a run leaves.
+
+Everything here is rebuilt from the run's folder, so it works on a search that runs, was interrupted, or is long over.
+The columns are described in docs/columns.md.
+"""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+import yaml
+
+from tune_cure import spec as specs
+from tune_cure.evaluation import standard_error
+from tune_cure.journal import CHECKPOINT_FILE, FILE as JOURNAL, OBJECTIVE, Event, Journal
+from tune_cure.spec import SearchSpec
+from tune_cure.training import EPOCH_METRICS
+
+SPEC = "spec.yaml"
+UNSOUND = ("catastrophic_overfitting", "diverged", "failed")
+"""Ends after which a trial is ranked behind all others: what it scored before is not what its configuration gives."""
+
+
+class ResultsError(ValueError):
+    """A folder that holds no search. Its text is one line."""
+
+
+@dataclass(frozen=True)
+class Best:
+    """The leading trial of a search: its row of `trials`, and its hyperparameters by their YAML names."""
+
+    row: "pd.Series[Any]"
+    hyperparameters: dict[str, Any]
+
+    @property
+    def trial(self) -> int:
+        """Its number."""
+        return int(self.row["trial"])
+
+
+def read_spec(directory: Path) -> SearchSpec:
+    """The search that the run in `directory` was made from, as resolved then.
+
+    Raises:
+        ResultsError: The folder holds no search.
+    """
+    for file in (SPEC, JOURNAL):
+        if not (directory / file).is_file():
+            raise ResultsError(f"{directory}: holds no search: there is no {file} in it")
+    return specs.load(directory / SPEC)
+
+
+def epochs(directory: str | Path) -> pd.DataFrame:
+    """One row per trial and epoch, in that order; an epoch that was run twice (after a crash) counts once, the last."""
+    events = [event for event in Journal(Path(directory)).read() if event["event"] == "epoch"]
+    columns = ["trial", *EPOCH_METRICS, "time", "host", "pid"]
+    frame = pd.DataFrame(events, columns=columns)
+    return frame.drop_duplicates(["trial", "epoch"], keep="last").sort_values(["trial", "epoch"], ignore_index=True)
+
+
+def trials(directory: str | Path) -> pd.DataFrame:
+    """One row per trial: its hyperparameters, what it reached, how and why it ended."""
+    directory = Path(directory)
+    spec = read_spec(directory)
+    by_trial: dict[int, list[Event]] = {}
+    for event in Journal(directory).read():
+        by_trial.setdefault(event["trial"], []).append(event)
+    rows = [_row(spec, by_trial[number]) for number in sorted(by_trial)]
+    return pd.DataFrame(rows, columns=_columns(spec))
+
+
+def _columns(spec: SearchSpec) -> list[str]:
+    return ["trial", "status", "origin", *spec.space, "epochs", "objective", "best_epoch", "pgd_accuracy_best",
+            "pgd_accuracy_best_se", "clean_accuracy_best", "fgsm_accuracy_best", "pgd_accuracy", "clean_accuracy",
+            "fgsm_accuracy", "curvature", "catastrophic_overfitting_epoch", "train_seconds", "eval_seconds",
+            "skipped_steps", "started", "ended", "reason"]  # fmt: skip
+
+
+def _row(spec: SearchSpec, events: list[Event]) -> dict[str, Any]:
+    start = next(event for event in events if event["event"] == "trial")
+    by_epoch = {event["epoch"]: event for event in events if event["event"] == "epoch"}
+    end = next((event for event in reversed(events) if event["event"] == "end"), None)
+    row: dict[str, Any] = {
+        "trial": start["trial"],
+        "status": end["status"] if end else "unfinished",
+        "origin": start["origin"],
+        **start["hyperparameters"],
+        "epochs": len(by_epoch),
+        "train_seconds": sum(event["train_seconds"] or 0.0 for event in by_epoch.values()),
+        "eval_seconds": sum(event["eval_seconds"] or 0.0 for event in by_epoch.values()),
+        "skipped_steps": sum(event["skipped_steps"] for event in by_epoch.values()),
+        "started": start["time"],
+        "ended": end["time"] if end else None,
+        "reason": end["reason"] if end else "",
+    }
+    for epoch, event in by_epoch.items():
+        if event["catastrophic_overfitting"]:
+            row["catastrophic_overfitting_epoch"] = epoch
+    judged = [event for _, event in sorted(by_epoch.items()) if event["pgd_accuracy"] is not None]
+    if not judged:
+        return row
+    last, best = judged[-1], max(judged, key=lambda event: event["pgd_accuracy"])  # the first of equals, as the Trainer
+    row |= {name: last[name] for name in ("pgd_accuracy", "clean_accuracy", "fgsm_accuracy", "curvature")}
+    row |= {
+        "objective": last[OBJECTIVE],
+        "best_epoch": best["epoch"],
+        "pgd_accuracy_best": best["pgd_accuracy"],
+        "pgd_accuracy_best_se": standard_error(best["pgd_accuracy"], judged_examples(spec)),
+        "clean_accuracy_best": best["clean_accuracy"],
+        "fgsm_accuracy_best": best["fgsm_accuracy"],
+    }
+    return row
+
+
+def judged_examples(spec: SearchSpec) -> int:
+    """The number of validation images that each accuracy of the search was measured on."""
+    return min(spec.evaluation.examples, spec.data.validation)
+
+
+def ranked(frame: pd.DataFrame, spec: SearchSpec) -> pd.DataFrame:
+    """The rows of `trials`, best first: by the objective, sound ends before unsound ones, earlier trials first."""
+    frame = frame.dropna(subset=["objective"])
+    return (
+        frame.assign(_unsound=frame["status"].isin(UNSOUND))
+        .sort_values(["_unsound", "objective", "trial"], ascending=[True, spec.search.mode == "min", True])
+        .drop(columns="_unsound")
+    )
+
+
+def best(directory: str | Path) -> Best | None:
+    """The leading trial of the search in `directory`; None if no trial has been judged yet."""
+    directory = Path(directory)
+    spec = read_spec(directory)
+    order = ranked(trials(directory), spec)
+    if order.empty:
+        return None
+    row = order.iloc[0]
+    number = int(row["trial"])
+    proposed = {event["trial"]: event for event in Journal(directory).read() if event["event"] == "trial"}
+    return Best(row, proposed[number]["hyperparameters"])
+
+
+def write(directory: Path) -> None:
+    """Writes trials.csv, epochs.csv, and of the best trial best_config.csv, best_config.yaml and best_model.pt.
+
+    Each file is replaced in one step: a reader never sees half of it.
+    """
+    spec = read_spec(directory)
+    replace_text(directory / "trials.csv", trials(directory).to_csv(index=False))
+    replace_text(directory / "epochs.csv", epochs(directory).to_csv(index=False))
+    leader = best(directory)
+    if leader is None:
+        return
+    replace_text(directory / "best_config.csv", _best_config(spec, leader).to_csv(index=False))
+    content = {**spec.training, **leader.hyperparameters}
+    header = f"# The best configuration of {spec.name}: trial {leader.trial}. `start_from: [THIS FILE]` begins with it.\n"
+    replace_text(directory / "best_config.yaml", header + yaml.safe_dump(content, sort_keys=False))
+    _write_best_model(directory, leader)
+
+
+def _best_config(spec: SearchSpec, leader: Best) -> pd.DataFrame:
+    row = leader.row
+    return pd.DataFrame(
+        [
+            {
+                "trial": leader.trial,
+                "status": row["status"],
+                **leader.hyperparameters,
+                "epoch": int(row["best_epoch"]),
+                "pgd_accuracy": row["pgd_accuracy_best"],
+                "pgd_accuracy_se": row["pgd_accuracy_best_se"],
+                "clean_accuracy": row["clean_accuracy_best"],
+                "fgsm_accuracy": row["fgsm_accuracy_best"],
+                "evaluation_epsilon": spec.evaluation.epsilon,
+                "evaluation_steps": spec.evaluation.steps,
+                "evaluation_restarts": spec.evaluation.restarts,
+                "evaluation_examples": judged_examples(spec),
+            }
+        ]
+    )
+
+
+def _write_best_model(directory: Path, leader: Best) -> None:
+    events = Journal(directory).read()
+    checkpoints = [event for event in events if event["event"] == "checkpoint" and event["trial"] == leader.trial]
+    checkpoints = [event for event in checkpoints if event["epoch"] >= leader.row["best_epoch"]]
+    if not checkpoints:  # the search still runs: the best epoch was reported, its checkpoint comes in a moment
+        return
+    path = directory / checkpoints[-1]["path"] / CHECKPOINT_FILE
+    saved = torch.load(path, map_location="cpu", weights_only=True)["best_model"]
+    metrics = {name: float(leader.row[f"{name}_best"]) for name in ("clean_accuracy", "pgd_accuracy")}
+    partial = directory / "best_model.pt.partial"
+    torch.save({**saved, "trial": leader.trial, "hyperparameters": leader.hyperparameters, "metrics": metrics}, partial)
+    os.replace(partial, directory / "best_model.pt")
+
+
+def summary(directory: Path) -> dict[str, Any]:
+    """The search in a few numbers: how many trials ended how, what was trained, what won, by how much, at what cost."""
+    spec = read_spec(directory)
+    frame, curve = trials(directory), epochs(directory)
+    leader = best(directory)
+    baseline = frame[frame["origin"] == "start_from"].head(1)
+    times = [event["time"] for event in Journal(directory).read()]
+    return {
+        "name": spec.name,
+        "metric": spec.search.metric,
+        "trials": len(frame),
+        "trials_planned": spec.search.trials,
+        "trials_by_status": {str(status): int(count) for status, count in frame["status"].value_counts().items()},
+        "epochs": len(curve),
+        "epochs_without_early_stopping": spec.search.trials * spec.max_epochs,
+        "wall_seconds": max(times) - min(times) if times else 0.0,
+        "trial_seconds": float(curve["train_seconds"].sum() + curve["eval_seconds"].sum()),
+        "best": None if leader is None else _reached(leader.row, leader.hyperparameters),
+        "baseline": None if baseline.empty else _reached(baseline.iloc[0], dict(spec.start_from[0])),
+    }
+
+
+def _reached(row: "pd.Series[Any]", hyperparameters: dict[str, Any]) -> dict[str, Any]:
+    metrics = ("objective", "pgd_accuracy_best", "pgd_accuracy_best_se", "clean_accuracy_best", "best_epoch")
+    values = {name: None if pd.isna(row[name]) else float(row[name]) for name in metrics}
+    return {"trial": int(row["trial"]), "status": row["status"], "hyperparameters": hyperparameters, **values}
+
+
+def write_summary(directory: Path) -> dict[str, Any]:
+    """Writes summary.json and returns its content."""
+    content = summary(directory)
+    replace_text(directory / "summary.json", json.dumps(content, indent=2, allow_nan=False) + "\n")
+    return content
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Writes a text file in one step."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)

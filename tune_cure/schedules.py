@@ -1,0 +1,53 @@
+"""Learning-rate schedules by name, as pure functions of the fraction of training that is done.
+
+A schedule is a shape from [0, 1] to [0, 1]. `learning_rate` stretches it between `lr_min` and `lr_max`, so every
+schedule honours both. With `lr_min` 0 the shapes are those of `CURE_fast_adversarial` and of Rice et al. 2020
+(arXiv 2002.11569), except that `cyclic` peaks in the middle as in Wong et al. 2020 (arXiv 2001.03994, section 5).
+
+To add one: write its shape, add a line to `SCHEDULES`.
+"""
+
+import itertools
+import math
+from collections.abc import Callable
+
+
+def _interpolate(fraction: float, *points: tuple[float, float]) -> float:
+    """Piecewise linear interpolation through `points`, which are sorted by their first coordinate."""
+    for (x0, y0), (x1, y1) in itertools.pairwise(points):
+        if fraction <= x1:
+            return y0 + (y1 - y0) * (fraction - x0) / (x1 - x0)
+    return points[-1][1]
+
+
+def piecewise(fraction: float) -> float:
+    """1 for the first half, 1/10 until three quarters, then 1/100."""
+    return 1.0 if fraction < 0.5 else 0.1 if fraction < 0.75 else 0.01
+
+
+def cyclic(fraction: float) -> float:
+    """One triangle: up from 0 to 1 over the first half, down to 0 over the second."""
+    return _interpolate(fraction, (0.0, 0.0), (0.5, 1.0), (1.0, 0.0))
+
+
+def linear(fraction: float) -> float:
+    """1 for the first third, then straight lines to 1/10 at two thirds and to 1/100 at the end."""
+    return _interpolate(fraction, (0.0, 1.0), (1 / 3, 1.0), (2 / 3, 0.1), (1.0, 0.01))
+
+
+def cosine(fraction: float) -> float:
+    """Half a cosine from 1 to 0."""
+    return 0.5 * (1.0 + math.cos(math.pi * fraction))
+
+
+SCHEDULES: dict[str, Callable[[float], float]] = {
+    "piecewise": piecewise,
+    "cyclic": cyclic,
+    "linear": linear,
+    "cosine": cosine,
+}
+
+
+def learning_rate(name: str, fraction: float, *, lr_max: float, lr_min: float = 0.0) -> float:
+    """The learning rate of schedule `name` when `fraction` (0 to 1) of all training steps are done."""
+    return lr_min + (lr_max - lr_min) * SCHEDULES[name](fraction)

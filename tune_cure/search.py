@@ -1,0 +1,262 @@
+"""A SearchSpec under way: Ray Tune runs the trials, an Optuna study proposes them, ASHA stops the weak.
+
+The journal (see `journal`) is the truth. After an interruption the study is brought into line with it, ASHA's rungs
+are rebuilt from the recorded epochs, unfinished trials go on from their last checkpoint, and Ray starts afresh: its
+own snapshots are never read.
+"""
+
+import logging
+import os
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import optuna
+import ray
+from ray import tune
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import AsyncHyperBandScheduler
+
+from tune_cure.devices import Devices, allot
+from tune_cure.journal import OBJECTIVE, Event, Journal
+from tune_cure.spec import SearchSpec
+from tune_cure.study import StudySearch
+from tune_cure.trainable import CureTrainable
+from tune_cure.training import EPOCH_METRICS
+
+QUIET = {
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_SCHEDULER_EVENTS": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
+    "RAY_DEDUP_LOGS": "0",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+}
+
+
+def run(
+    spec: SearchSpec,
+    output: Path,
+    *,
+    address: str | None = None,
+    resume: bool = False,
+    verbose: bool = False,
+    on_event: Callable[[Event], None] | None = None,
+    on_ready: Callable[[Devices, str], None] = lambda devices, dashboard: None,
+) -> bool:
+    """Runs a search to its end, or until Ctrl-C.
+
+    Args:
+        spec: What to search.
+        output: The run's folder; it must exist.
+        address: Of a Ray cluster to join; a Ray of this machine alone is started if None.
+        resume: Continue the search in `output`, whose journal is read, rather than start one.
+        verbose: Let Ray speak.
+        on_event: Told of every line of the journal as it is written.
+        on_ready: Told, once Ray is up, of the devices and of the dashboard's address (empty if there is none).
+
+    Returns:
+        Whether every trial came to an end; False after an interruption, with all state saved.
+
+    Raises:
+        DeviceError: Not even one trial fits into the devices.
+    """
+    _quieten(verbose)
+    journal = Journal(output, on_event)
+    history = journal.repair() if resume else []
+    started = not ray.is_initialized()
+    if started:
+        _start_ray(address, verbose)
+    try:
+        found = ray.cluster_resources()
+        plan = allot(spec, cpus=int(found.get("CPU", 0)), gpus=found.get("GPU", 0.0))
+        on_ready(plan, _dashboard())
+        searcher = StudySearch(spec, journal, history)
+        if not _finished(spec, journal):
+            _tuner(spec, output, plan, searcher, history, verbose).fit()
+    finally:
+        if started:
+            ray.shutdown()
+    return _finished(spec, journal)
+
+
+def _finished(spec: SearchSpec, journal: Journal) -> bool:
+    return len({event["trial"] for event in journal.read() if event["event"] == "end"}) >= spec.search.trials
+
+
+def _tuner(
+    spec: SearchSpec,
+    output: Path,
+    plan: Devices,
+    searcher: StudySearch,
+    history: list[Event],
+    verbose: bool,
+) -> tune.Tuner:
+    trainable = tune.with_resources(
+        tune.with_parameters(CureTrainable, spec=spec), {"cpu": plan.cpus_per_trial, "gpu": plan.gpus_per_trial}
+    )
+    return tune.Tuner(
+        trainable,
+        tune_config=tune.TuneConfig(
+            search_alg=searcher,
+            scheduler=Asha(spec, history),
+            num_samples=-1,  # the searcher knows how many are left
+            max_concurrent_trials=plan.concurrent,
+            # A CUDA process that changes networks was not measured to give its memory back: there, a fresh one each.
+            reuse_actors=plan.gpus_per_trial == 0,
+            trial_name_creator=_trial_name,
+            trial_dirname_creator=_trial_name,
+        ),
+        run_config=tune.RunConfig(
+            name=_unused_name(output, "trials"),
+            storage_path=str(output.resolve()),
+            checkpoint_config=tune.CheckpointConfig(num_to_keep=1, checkpoint_frequency=1),
+            callbacks=[JournalCallback(searcher.journal)],
+            verbose=1 if verbose else 0,
+        ),
+    )
+
+
+def _trial_name(trial: Trial) -> str:
+    return f"trial_{trial.config['trial']:05d}"
+
+
+def _unused_name(parent: Path, name: str) -> str:
+    """`name`, or `name-2` and so on: every session of a search gives its trials a folder of their own."""
+    taken = 1
+    unused = name
+    while (parent / unused).exists():
+        taken += 1
+        unused = f"{name}-{taken}"
+    return unused
+
+
+def _quieten(verbose: bool) -> None:
+    for name, value in {}.items() if verbose else QUIET.items():
+        os.environ.setdefault(name, value)
+    optuna.logging.set_verbosity(optuna.logging.INFO if verbose else optuna.logging.ERROR)
+    if not verbose:
+        logging.getLogger("ray").setLevel(logging.CRITICAL)
+        warnings.filterwarnings("ignore", module="ray")
+        warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+
+
+def _start_ray(address: str | None, verbose: bool) -> None:
+    options: dict[str, Any] = {"log_to_driver": verbose, "configure_logging": verbose}
+    if address is None:
+        # With the node at 127.0.0.1 the metrics endpoint, too, is closed to other machines.
+        options |= {"include_dashboard": True, "dashboard_host": "127.0.0.1", "_node_ip_address": "127.0.0.1"}
+    ray.init(address=address or "local", **options)
+
+
+def _dashboard() -> str:
+    url = ray._private.worker.get_dashboard_url()
+    return f"http://{url}" if url else ""
+
+
+class Asha(AsyncHyperBandScheduler):  # type: ignore[misc]
+    """Ray's ASHA, whose rungs know trials by their number in the study and so can be rebuilt from the journal.
+
+    Ray restores empty rungs; a trial that goes on at epoch 9 would then enter its late score into the first rung and
+    get younger trials stopped by it. Here the recorded epochs are replayed first.
+    """
+
+    def __init__(self, spec: SearchSpec, history: list[Event]) -> None:
+        super().__init__(
+            metric=OBJECTIVE,
+            mode=spec.search.mode,
+            max_t=spec.max_epochs,
+            grace_period=spec.asha.grace_period,
+            reduction_factor=spec.asha.reduction_factor,
+            brackets=spec.asha.brackets,
+        )
+        self.seed = spec.search.seed
+        for event in history:
+            if event["event"] == "trial":
+                self._add(event["trial"])
+            elif event["event"] == "epoch":
+                result = {"training_iteration": event["epoch"], OBJECTIVE: event[OBJECTIVE]}
+                super().on_trial_result(None, _Numbered(event["trial"]), result)
+
+    def _add(self, number: int) -> None:
+        # Ray draws the bracket from numpy's global state: for the moment, make that the trial's own.
+        state = np.random.get_state()  # noqa: NPY002
+        np.random.seed((self.seed, number))  # noqa: NPY002
+        super().on_trial_add(None, _Numbered(number))
+        np.random.set_state(state)  # noqa: NPY002
+
+    def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
+        """Gives a trial its bracket."""
+        self._add(trial.config["trial"])
+
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        """Whether a trial goes on."""
+        decision: str = super().on_trial_result(tune_controller, _Numbered(trial.config["trial"]), result)
+        return decision
+
+    def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
+        """Enters a finished trial's last result into its rung."""
+        super().on_trial_complete(tune_controller, _Numbered(trial.config["trial"]), result)
+
+    def on_trial_remove(self, tune_controller: Any, trial: Trial) -> None:
+        """Forgets a trial's bracket."""
+        super().on_trial_remove(tune_controller, _Numbered(trial.config["trial"]))
+
+
+class _Numbered(SimpleNamespace):
+    """As much of a Tune trial as ASHA looks at."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(trial_id=number)
+
+
+class JournalCallback(tune.Callback):  # type: ignore[misc]
+    """Writes what happens to the trials into the journal, in the order that makes each line true when it is written."""
+
+    def __init__(self, journal: Journal) -> None:
+        self.journal = journal
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
+    ) -> None:
+        """An epoch is over."""
+        metrics = {name: result.get(name) for name in (*EPOCH_METRICS, OBJECTIVE)}
+        worker = {"host": result["hostname"], "pid": result["pid"]}
+        self._write("epoch", trial, **metrics, ended=_status(result) if result["done"] else "", **worker)
+
+    def on_checkpoint(
+        self, iteration: int, trials: list[Trial], trial: Trial, checkpoint: tune.Checkpoint, **info: Any
+    ) -> None:
+        """A checkpoint lies on disk."""
+        path = Path(checkpoint.path)
+        folder = self.journal.path.parent.resolve()
+        inside = path.relative_to(folder) if path.is_relative_to(folder) else path
+        self._write("checkpoint", trial, epoch=trial.last_result["training_iteration"], path=str(inside))
+
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """A trial is over, its last checkpoint written, the study told."""
+        self._write("end", trial, status=_status(trial.last_result), reason="")
+
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """A trial's process raised an exception or died."""
+        self._write("end", trial, status="failed", reason=_reason(trial))
+
+    def _write(self, event: str, trial: Trial, **details: Any) -> None:
+        self.journal.append(event, trial.config["trial"], **details)
+
+
+def _status(result: dict[str, Any]) -> str:
+    """What the trial says of its end; if nothing, ASHA stopped it."""
+    return result["ended"] or "stopped"
+
+
+def _reason(trial: Trial) -> str:
+    """The last line of the error: the exception itself, below Ray's and Python's stack."""
+    error = trial.get_error()
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] if error else []
+    return lines[-1] if lines else "the worker process died"

@@ -1,0 +1,349 @@
+"""FGSM adversarial training with the CURE penalty: one network, one optimiser, one epoch at a time. Knows no Ray."""
+
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterable
+from typing import Annotated, Any
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from tune_cure.attacks import INITS, fgsm
+from tune_cure.curvature import DIRECTIONS, cure_penalty
+from tune_cure.data import Splits, batches, num_batches
+from tune_cure.evaluation import EvaluationConfig, evaluate
+from tune_cure.models import MODELS, build
+from tune_cure.schedules import SCHEDULES, learning_rate
+from tune_cure.schema import Number, Schema, one_of
+
+INPUT_LOSS_SCALE = 2.0**8  # of fp16 input gradients: lifts the smallest out of underflow, far from overflow
+DIVERGENCE_CHECK_STEPS = 50  # how often a step waits for the device to learn whether the loss is still finite
+CATASTROPHIC_DROP = 0.2  # of PGD accuracy between two epochs
+
+EPOCH_METRICS = (  # what `train_epoch` and `evaluate` report together, in the order of epochs.csv
+    "epoch",
+    "lr",
+    "train_loss",
+    "train_adversarial_accuracy",
+    "curvature",
+    "clean_accuracy",
+    "fgsm_accuracy",
+    "pgd_accuracy",
+    "pgd_accuracy_best",
+    "catastrophic_overfitting",
+    "train_seconds",
+    "eval_seconds",
+    "images_per_second",
+    "device_memory_mb",
+    "skipped_steps",
+)
+
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "sgd": lambda parameters, config, **options: torch.optim.SGD(
+        parameters, lr=config.lr_max, momentum=config.momentum, weight_decay=config.weight_decay, **options
+    ),
+    "adam": lambda parameters, config, **options: torch.optim.Adam(
+        parameters, lr=config.lr_max, weight_decay=config.weight_decay, **options
+    ),
+}
+ATTACKS = ("fgsm", "none")
+AMP_MODES = {"auto": None, "bf16": torch.bfloat16, "fp16": torch.float16, "off": None}
+
+
+class ModelConfig(Schema):
+    """Which network."""
+
+    name: Annotated[str, one_of(MODELS)] = Field(description="A network of `models.MODELS`.")
+    width: int | None = Field(default=None, ge=1, description="Channels of its first stage; its own default if absent.")
+
+
+class TrainingConfig(Schema):
+    """How one network is trained. Every field may be searched."""
+
+    epochs: int = Field(default=30, ge=1, description="Passes over the training images.")
+    batch_size: int = Field(default=128, ge=2, description="Images in a step.")
+    optimizer: Annotated[str, one_of(OPTIMIZERS)] = Field(default="sgd", description="The optimiser.")
+    momentum: Number = Field(default=0.9, ge=0, lt=1, description="Momentum of SGD.")
+    weight_decay: Number = Field(default=5e-4, ge=0, description="L2 penalty on all parameters.")
+    lr_schedule: Annotated[str, one_of(SCHEDULES)] = Field(default="piecewise", description="Stepped per iteration.")
+    lr_max: Number = Field(default=0.1, gt=0, description="Highest learning rate of the schedule.")
+    lr_min: Number = Field(default=0.0, ge=0, description="Lowest learning rate of the schedule.")
+    attack: Annotated[str, one_of(ATTACKS)] = Field(default="fgsm", description="Examples trained on; none: clean.")
+    epsilon: Number = Field(default=8 / 255, gt=0, le=1, description="Radius of the training attack, in pixel units.")
+    alpha: Number = Field(default=1.25, gt=0, description="FGSM step as a multiple of epsilon.")
+    init: Annotated[str, one_of(INITS)] = Field(default="uniform", description="Start of the training attack.")
+    delta: Annotated[str, one_of(DIRECTIONS)] = Field(default="classic", description="Direction of the CURE penalty.")
+    lambda_: Number = Field(default=0.1, ge=0, alias="lambda", description="Weight of the mean CURE penalty; 0: none.")
+    h: Number = Field(default=1.5, gt=0, description="L2 length of the penalty's displacement, in pixel units.")
+    amp: Annotated[str, one_of(AMP_MODES)] = Field(
+        default="auto", description="Mixed precision; auto: fp16 on CUDA, off on the CPU."
+    )
+
+
+def amp_dtype(mode: str, device: torch.device) -> torch.dtype | None:
+    """The data type of autocast for an `amp` setting; None without autocast.
+
+    `auto` is fp16 on CUDA: the difference of two input gradients loses about three times fewer digits in fp16 than
+    in bf16, which has 3 bits less of mantissa.
+    """
+    if mode == "auto":
+        return torch.float16 if device.type == "cuda" else None
+    return AMP_MODES[mode]
+
+
+class Autocast(nn.Module):
+    """`model` with its forward pass alone under autocast; its logits, and so every loss and gradient, are float32."""
+
+    def __init__(self, model: nn.Module, device_type: str, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.model, self.device_type, self.dtype = model, device_type, dtype
+
+    def forward(self, images: Tensor) -> Tensor:
+        with torch.autocast(self.device_type, self.dtype):
+            logits: Tensor = self.model(images)
+        return logits.float()
+
+
+class Trainer:
+    """One network in training: `train_epoch`, then `evaluate`, as often as `config.epochs` says.
+
+    All randomness (weights, data order, augmentation, attacks) comes from `seed`; torch's global random state is
+    neither read nor changed.
+
+    Args:
+        config: How to train.
+        splits: The data; moved to `device` (a second Trainer given splits on the device copies nothing).
+        model: Which network; its normalisation and sizes come from `splits`.
+        evaluation: How to judge it, on validation images.
+        device: Where everything happens.
+        seed: Of this training run.
+    """
+
+    def __init__(
+        self,
+        config: TrainingConfig,
+        splits: Splits,
+        *,
+        model: ModelConfig,
+        evaluation: EvaluationConfig | None = None,
+        device: torch.device | str = "cpu",
+        seed: int = 0,
+    ) -> None:
+        if config.lr_min > config.lr_max:
+            raise ValueError(f"lr_min <= lr_max must hold, but got {config.lr_min:g} and {config.lr_max:g}")
+        self.config = config
+        self.device = torch.device(device)
+        self.splits = splits.to(self.device)
+        self.evaluation = evaluation or EvaluationConfig()
+        self.judged_on = self.splits.validation.subset(self.evaluation.examples, seed=0)
+        self.architecture: dict[str, Any] = {
+            "name": model.name,
+            "width": model.width,
+            "num_classes": splits.num_classes,
+            "in_channels": splits.in_channels,
+            "mean": list(splits.mean),
+            "std": list(splits.std),
+        }
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.model = build(**self.architecture).to(self.device)
+        self.optimizer = _optimizer(self.model.parameters(), config, self.device)
+        dtype = amp_dtype(config.amp, self.device)
+        self.network = self.model if dtype is None else Autocast(self.model, self.device.type, dtype)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=dtype == torch.float16)
+        self.loss_scale = INPUT_LOSS_SCALE if dtype == torch.float16 else 1.0
+        self.order = torch.Generator().manual_seed(seed)
+        self.generator = torch.Generator(self.device).manual_seed(seed)
+        self.epoch = 0
+        self.accuracies: dict[int, dict[str, float]] = {}  # epoch -> what `evaluate` found after it
+        self.best_epoch = 0
+        self.best_weights: dict[str, Tensor] = {}
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimiser steps in an epoch."""
+        return num_batches(self.splits.train, self.config.batch_size)
+
+    def train_epoch(self) -> dict[str, Any]:
+        """Trains on every training image once.
+
+        Returns:
+            epoch, lr (of the last step), train_loss (the whole objective), train_adversarial_accuracy, curvature (the
+            mean penalty before lambda; None without a penalty), train_seconds, images_per_second, device_memory_mb,
+            skipped_steps (fp16 overflows) and diverged: the loss was NaN or infinite, the rest of the epoch was not
+            run, and the averages are None.
+        """
+        started = time.perf_counter()
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+        self.model.train()
+        sums = torch.zeros(5, dtype=torch.float64, device=self.device)  # finite images, loss, correct, penalty, skipped
+        total_steps = self.config.epochs * self.steps_per_epoch
+        rate, images_seen, diverged = 0.0, 0, False
+        epoch_batches = batches(
+            self.splits.train,
+            self.config.batch_size,
+            augmentation=self.splits.augmentation,
+            order=self.order,
+            generator=self.generator,
+        )
+        for index, (images, labels) in enumerate(epoch_batches):
+            step = self.epoch * self.steps_per_epoch + index
+            rate = learning_rate(
+                self.config.lr_schedule,
+                (step + 0.5) / total_steps,  # the middle of the step: neither end of a schedule wastes a step at 0
+                lr_max=self.config.lr_max,
+                lr_min=self.config.lr_min,
+            )
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate
+            sums += self._step(images, labels)
+            images_seen += len(images)
+            if (index + 1) % DIVERGENCE_CHECK_STEPS == 0 or index + 1 == self.steps_per_epoch:
+                diverged = self._has_diverged(sums, images_seen)
+            if diverged:
+                break
+        finite, loss, correct, penalty, skipped = sums.tolist()  # waits for the device: the seconds below are true
+        seconds = time.perf_counter() - started
+        self.epoch += 1
+        return {
+            "epoch": self.epoch,
+            "lr": rate,
+            "train_loss": None if diverged else loss / finite,
+            "train_adversarial_accuracy": None if diverged else correct / finite,
+            "curvature": penalty / finite if self.config.lambda_ > 0 and not diverged else None,
+            "train_seconds": seconds,
+            "images_per_second": images_seen / seconds,
+            "device_memory_mb": _peak_memory_mb(self.device),
+            "skipped_steps": int(skipped),
+            "diverged": diverged,
+        }
+
+    def _step(self, images: Tensor, labels: Tensor) -> Tensor:
+        """One optimiser step; returns (finite images, summed loss, correct, summed penalty, skipped) on the device."""
+        adversarial = self._attack(images, labels)
+        logits = self.network(adversarial)
+        loss = F.cross_entropy(logits, labels)
+        penalty = torch.zeros((), device=self.device)
+        if self.config.lambda_ > 0:
+            penalty = cure_penalty(
+                self.network,
+                images,
+                labels,
+                self.config.h,
+                direction=self.config.delta,
+                generator=self.generator,
+                loss_scale=self.loss_scale,
+            ).mean()
+            loss = loss + self.config.lambda_ * penalty
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()
+        skipped = torch.zeros((), device=self.device)
+        if self.scaler.is_enabled():
+            self.scaler.unscale_(self.optimizer)
+            gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+            skipped = (~torch.nn.utils.get_total_norm(gradients).isfinite()).float()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        with torch.no_grad():
+            correct = (logits.argmax(dim=1) == labels).sum()
+            count = len(images)
+            row = torch.stack([torch.ones_like(loss), loss, correct / count, penalty]).double() * count
+            row = torch.where(loss.isfinite(), row, 0.0)
+            return torch.cat([row, skipped.double().view(1)])
+
+    def _attack(self, images: Tensor, labels: Tensor) -> Tensor:
+        if self.config.attack == "none":
+            return images
+        return fgsm(
+            self.network,
+            images,
+            labels,
+            self.config.epsilon,
+            alpha=self.config.alpha,
+            init=self.config.init,
+            generator=self.generator,
+            loss_scale=self.loss_scale,
+        )
+
+    def _has_diverged(self, sums: Tensor, images_seen: int) -> bool:
+        """Without a GradScaler one non-finite loss has ruined the weights; with it, only if every step was skipped."""
+        finite_images = sums[0].item()
+        return finite_images == 0 if self.scaler.is_enabled() else finite_images < images_seen
+
+    def evaluate(self) -> dict[str, Any]:
+        """Judges the network on the validation examples and keeps its weights if its PGD accuracy is the best so far.
+
+        Returns:
+            clean_accuracy, fgsm_accuracy, pgd_accuracy, pgd_accuracy_best (the running maximum),
+            catastrophic_overfitting (see `catastrophic_overfitting`) and eval_seconds.
+        """
+        started = time.perf_counter()
+        now = evaluate(self.model, self.judged_on, self.evaluation)
+        self.accuracies[self.epoch] = now
+        best = self.accuracies.get(self.best_epoch)
+        if best is None or now["pgd_accuracy"] > best["pgd_accuracy"]:
+            best, self.best_epoch = now, self.epoch
+            self.best_weights = {name: value.detach().cpu().clone() for name, value in self.model.state_dict().items()}
+        return {
+            **now,
+            "pgd_accuracy_best": best["pgd_accuracy"],
+            "catastrophic_overfitting": catastrophic_overfitting(self.accuracies.get(self.epoch - 1), now),
+            "eval_seconds": time.perf_counter() - started,
+        }
+
+    def best_model(self) -> dict[str, Any]:
+        """The weights of the best epoch with what rebuilds the network: the content of a file for `models.load`."""
+        return {"model": self.architecture, "weights": self.best_weights, "epoch": self.best_epoch}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the rest of the training depends on: tensors and plain values, for `weights_only` loading."""
+        return {
+            "epoch": self.epoch,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "order": self.order.get_state(),
+            "generator": self.generator.get_state(),
+            "accuracies": self.accuracies,
+            "best_model": self.best_model(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continues where the Trainer that `state` came from was; both must have been made with the same arguments."""
+        self.epoch = state["epoch"]
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.order.set_state(state["order"].cpu())
+        self.generator.set_state(state["generator"].cpu())
+        self.accuracies = dict(state["accuracies"])
+        self.best_epoch = state["best_model"]["epoch"]
+        self.best_weights = state["best_model"]["weights"]
+
+
+def catastrophic_overfitting(before: dict[str, float] | None, now: dict[str, float]) -> bool:
+    """Whether PGD accuracy fell by more than 0.2 in an epoch while FGSM accuracy did not (Wong et al. 2020, 5.2)."""
+    if before is None:
+        return False
+    fgsm_holds = now["fgsm_accuracy"] >= before["fgsm_accuracy"]
+    return fgsm_holds and before["pgd_accuracy"] - now["pgd_accuracy"] > CATASTROPHIC_DROP
+
+
+def _optimizer(
+    parameters: Iterable[nn.Parameter], config: TrainingConfig, device: torch.device
+) -> torch.optim.Optimizer:
+    # The fused optimisers read the scaler's verdict on the device: no step waits for it.
+    options = {"fused": True} if device.type == "cuda" else {}
+    return OPTIMIZERS[config.optimizer](parameters, config, **options)
+
+
+def _peak_memory_mb(device: torch.device) -> float:
+    """CUDA: the most that tensors took in this epoch; CPU: the most that this process ever held in memory. In MiB."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
