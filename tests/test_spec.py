@@ -51,7 +51,16 @@ def test_the_path_of_lambda_from_yaml_to_training_config(base: Path) -> None:
 
 
 def test_overrides_replace_or_add_by_path(base: Path) -> None:
-    spec = load(base, ["training.epochs=5", "search.trials=8", "space.momentum={uniform: [0, 0.9]}", "model.width=4", "start_from=[]"])
+    spec = load(
+        base,
+        [
+            "training.epochs=5",
+            "search.trials=8",
+            "space.momentum={uniform: [0, 0.9]}",
+            "model.width=4",
+            "start_from=[]",
+        ],
+    )
     assert spec.space["momentum"].values == [0.0, 0.9]
     assert (spec.max_epochs, spec.search.trials, spec.model.width) == (5, 8, 4)
 
@@ -61,7 +70,8 @@ def test_off_is_a_word_not_a_boolean(base: Path) -> None:
 
 
 def test_a_resolved_spec_reads_back_as_the_same_search(base: Path, tmp_path: Path) -> None:
-    spec = load(base, ["space.optimizer={choice: [sgd, adam]}", "space.batch_size={int: [32, 128], step: 32}", "start_from=[]"])
+    added = ["space.optimizer={choice: [sgd, adam]}", "space.batch_size={int: [32, 128], step: 32}"]
+    spec = load(base, [*added, "start_from=[]"])
     (tmp_path / "resolved.yaml").write_text(spec.to_yaml())
     again = load(tmp_path / "resolved.yaml")
     assert again.model_dump(exclude={"training"}) == spec.model_dump(exclude={"training"})
@@ -130,7 +140,11 @@ def test_a_best_config_file_is_a_start(base: Path, tmp_path: Path) -> None:
         ("start_from=[{lambda: 9, h: 3, lr_max: 0.1, eps: 0.03}]", "start_from[0].eps", "unknown key; allowed are"),
         ("asha.grace_period=10", "asha.grace_period", "must be at most training.epochs (9), but got 10"),
         ("asha.reduction_factor=1", "asha.reduction_factor", "greater than 1"),
-        ("training.lr_min=0.05", "training.lr_min", "must be at most lr_max, but lr_min can be 0.05 where lr_max is 0.01"),
+        (
+            "training.lr_min=0.05",
+            "training.lr_min",
+            "at most lr_max, but lr_min can be 0.05 where lr_max is 0.01",
+        ),
         ("resources.concurrent=many", "resources.concurrent", "at least 1, or auto, is needed, but found 'many'"),
         ("search.metric=accuracy", "search.metric", "is not one of pgd_accuracy_best"),
         ("name=a/b", "name", "pattern"),

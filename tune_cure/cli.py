@@ -10,19 +10,20 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
+import pandas as pd
 import torch
 from rich.console import Console
 from rich.table import Table
 
-from tune_cure import data, environment, report, results, spec as specs
+from tune_cure import data, datasets, environment, report, results, spec as specs
 from tune_cure.curvature import DIRECTIONS
 from tune_cure.devices import DeviceError, allot, expected_epochs, measure_epoch_seconds
 from tune_cure.models import MODELS
-from tune_cure.progress import STATUS_WORDS, LiveView, PlainView, SearchState, duration, hyperparameters, shown
+from tune_cure.progress import STATUS_WORDS, LiveView, PlainView, SearchState, duration, hyperparameters
 from tune_cure.samplers import SAMPLERS
 from tune_cure.schedules import SCHEDULES
 from tune_cure.spec import SearchSpec
@@ -30,7 +31,7 @@ from tune_cure.training import OPTIMIZERS
 
 SMALLER_SPACE = "search_spaces/cifar10_cpu.yaml"
 TOP = 5  # trials in the closing table
-BAD_INPUT = (specs.SpecError, data.DataError, DeviceError, results.ResultsError)
+BAD_INPUT = (specs.SpecError, datasets.DataError, DeviceError, results.ResultsError)
 
 
 class UsageError(ValueError):
@@ -63,8 +64,8 @@ class _Parser(argparse.ArgumentParser):
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="tune-cure", description="Hyperparameter search for FGSM+CURE adversarial training.")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    names = {
-        "data sets": data.DATASETS,
+    names: dict[str, Iterable[str]] = {
+        "data sets": datasets.DATASETS,
         "networks": MODELS,
         "penalty directions": DIRECTIONS,
         "schedules": SCHEDULES,
@@ -200,7 +201,7 @@ def _print_plan(spec: SearchSpec, console: Console) -> None:
         side = splits.train.images.shape[-1]
         images = f"{', '.join(counts)} images of {splits.in_channels}×{side}×{side}, {splits.num_classes} classes"
         images += f"\n{splits.source}"
-    except data.DataError as error:
+    except datasets.DataError as error:
         images = f"not here yet: {error}"
     gpus = torch.cuda.device_count()
     rows = {
@@ -246,17 +247,19 @@ def _print_cost(spec: SearchSpec, splits: data.Splits, console: Console) -> None
 def _print_results(spec: SearchSpec, directory: Path, page: Path, console: Console) -> None:
     frame = results.trials(directory)
     summary = results.summary(directory)
-    table = Table(title=f"{spec.name}: the best of {len(frame)} trials", title_justify="left", box=None, pad_edge=False)
-    for title in ("trial", "PGD", "±", "clean", "epoch", *spec.space, "how it ended"):
-        table.add_column(title, justify="left" if title == "how it ended" else "right", no_wrap=True)
+    console.print(f"\n[bold]{spec.name}: the best of {len(frame)} trials[/bold]\n")
+    table = Table(box=None, pad_edge=False, padding=(0, 1))
+    for title in ("trial", "PGD", "±", "clean", "epoch", *spec.space, "ended"):
+        table.add_column(title, justify="left" if title == "ended" else "right", no_wrap=True)
     leaders = results.ranked(frame, spec).head(TOP)
     baseline = frame[(frame["origin"] == "start_from") & frame["objective"].notna()].head(1)
     for _, row in leaders.iterrows():
         table.add_row(*_cells(row, spec))
     if len(baseline) and int(baseline.iloc[0]["trial"]) not in set(leaders["trial"]):
-        table.add_section()
         table.add_row(*_cells(baseline.iloc[0], spec))
     console.print(table)
+    if len(baseline):
+        console.print("* a trial of start_from", style="dim")
     ended = ", ".join(f"{count} {STATUS_WORDS[status]}" for status, count in summary["trials_by_status"].items())
     console.print(
         f"\n{ended}; {summary['epochs']} epochs trained of {summary['epochs_without_early_stopping']} without early "
@@ -273,8 +276,8 @@ def _print_results(spec: SearchSpec, directory: Path, page: Path, console: Conso
     console.print(f"next: open {page} in a browser; best_config.yaml is a start_from for a search around the winner")
 
 
-def _cells(row: "results.pd.Series", spec: SearchSpec) -> list[str]:
-    values = [shown(row[key]) for key in spec.space]
-    name = f"{int(row['trial'])}" + (" (start_from)" if row["origin"] == "start_from" else "")
-    accuracies = [f"{100 * row[c]:.1f}%" for c in ("pgd_accuracy_best", "pgd_accuracy_best_se", "clean_accuracy_best")]
-    return [name, *accuracies, f"{int(row['best_epoch'])}", *values, STATUS_WORDS[row["status"]]]
+def _cells(row: "pd.Series[Any]", spec: SearchSpec) -> list[str]:
+    accuracies = [f"{100 * row[c]:.1f}" for c in ("pgd_accuracy_best", "pgd_accuracy_best_se", "clean_accuracy_best")]
+    values = [f"{row[key]:.3g}" if isinstance(row[key], float) else str(row[key]) for key in spec.space]
+    mark = "*" if row["origin"] == "start_from" else ""
+    return [f"{mark}{int(row['trial'])}", *accuracies, f"{int(row['best_epoch'])}", *values, row["status"]]

@@ -21,7 +21,8 @@ def classic(gradient: Tensor, h: float, generator: torch.Generator | None = None
     """
     sign = gradient.sign()
     length = torch.linalg.vector_norm(sign, dim=(1, 2, 3), keepdim=True)
-    return h * sign / length.clamp_min(1.0)
+    z: Tensor = h * sign / length.clamp_min(1.0)
+    return z
 
 
 DIRECTIONS: dict[str, Direction] = {"classic": classic}
@@ -60,4 +61,5 @@ def cure_penalty(
         at_images = input_gradient(model, images, labels, create_graph=True, loss_scale=loss_scale)
         displaced = images + DIRECTIONS[direction](at_images.detach(), h, generator)
         at_displaced = input_gradient(model, displaced, labels, create_graph=True, loss_scale=loss_scale)
-    return torch.linalg.vector_norm(at_displaced - at_images, dim=(1, 2, 3))
+    penalty: Tensor = torch.linalg.vector_norm(at_displaced - at_images, dim=(1, 2, 3))
+    return penalty

@@ -1,70 +1,28 @@
-"""Data sets as uint8 tensors: found or downloaded, prepared once into one file, split, batched on the device.
+"""Data sets as uint8 tensors on the device: split, and batched there."""
 
-Every data set becomes one file in the cache folder (`~/.cache/tune_cure/prepared`, or below `$TUNE_CURE_CACHE`), which
-each process maps into memory: the trials of a machine share one copy of the images through the page cache.
-
-To add a data set: write a function that finds it, add a line to `DATASETS`.
-"""
-
-import hashlib
-import logging
-import os
-import pickle
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from filelock import FileLock
-from PIL import Image, UnidentifiedImageError
 from pydantic import Field
 from torch import Tensor
 
+from tune_cure.datasets import DATASETS, TEST_SEED, Augmentation, DataError, prepared, stratified
 from tune_cure.schema import Schema, one_of
 
-FORMAT = "1"  # of the prepared files: a change of it prepares every data set anew
-TEST_SEED = 0  # of the test sets that data sets do not bring themselves
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 
-_logger = logging.getLogger(__name__)
+class DataSpec(Schema):
+    """Which data, from where, and how it is split."""
 
-
-class DataError(ValueError):
-    """Data that cannot be found or used. Its text is one line: what was found, where, what is allowed."""
-
-
-@dataclass(frozen=True)
-class Augmentation:
-    """Random crop after zero padding, and random horizontal flip."""
-
-    padding: int
-    flip: bool
-
-
-@dataclass(frozen=True)
-class Found:
-    """A data set that is there, or can be downloaded: its origin in words, its state, and how to read it.
-
-    `read` returns train_images and test_images (M, C, H, W) uint8, train_labels and test_labels (M,) int64, and
-    classes; without the test_ entries, a test set is held out of the training images.
-    """
-
-    source: str
-    fingerprint: str
-    read: Callable[[], dict[str, Any]]
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """An entry of `DATASETS`. `find` takes the specification, its folder, and whether a download is allowed."""
-
-    find: Callable[["DataSpec", Path, bool], Found]
-    augmentation: Augmentation | None = None  # None: an eighth of the side as padding, and flips
+    dataset: Annotated[str, one_of(DATASETS)] = Field(description="The data set.")
+    root: str = Field(default="~/.cache/tune_cure", description="Folder of its files, or to download it into.")
+    validation: int = Field(default=5000, ge=1, description="Training images held out, stratified, to judge on.")
+    split_seed: int = Field(default=0, ge=0, description="Which images these are.")
+    train_examples: int | None = Field(default=None, ge=2, description="Train on so many of the others; all if absent.")
+    image_size: int | None = Field(default=None, ge=4, description="Resize images to this side; as they are if absent.")
 
 
 @dataclass(frozen=True)
@@ -141,7 +99,7 @@ class Splits:
         return replace(self, train=train, validation=replace(train, indices=self.validation.indices.to(device)))
 
 
-def load(spec: "DataSpec", *, download: bool = True) -> Splits:
+def load(spec: DataSpec, *, download: bool = True) -> Splits:
     """The data set that `spec` names, split as it says.
 
     Args:
@@ -151,9 +109,8 @@ def load(spec: "DataSpec", *, download: bool = True) -> Splits:
     Raises:
         DataError: It can neither be found nor downloaded, or it cannot be split so.
     """
-    root = Path(spec.root).expanduser()
     dataset = DATASETS[spec.dataset]
-    content = _prepared(spec, root, dataset, download)
+    content = prepared(spec.dataset, Path(spec.root).expanduser(), spec.image_size, download=download)
     train_labels = content["train_labels"]
     rest = torch.arange(len(train_labels))
     train = Examples(content["train_images"], train_labels, rest)
@@ -190,21 +147,6 @@ def _hold_out(examples: Examples, count: int, seed: int, num_classes: int, what:
     stays = torch.ones(len(examples.images), dtype=torch.bool)
     stays[held.indices] = False
     return held, replace(examples, indices=examples.indices[stays[examples.indices]])
-
-
-def stratified(labels: Tensor, count: int, seed: int) -> Tensor:
-    """(count,) positions in `labels`, each class in its share (largest remainders), sorted; always the same for a seed."""
-    generator = torch.Generator().manual_seed(seed)
-    sizes = torch.bincount(labels)
-    shares = sizes.double() * count / len(labels)
-    quotas = shares.floor().long()
-    missing = count - int(quotas.sum())
-    quotas[(quotas - shares).argsort(stable=True)[:missing]] += 1
-    chosen = []
-    for label, quota in enumerate(quotas.tolist()):
-        members = (labels == label).nonzero().squeeze(1)
-        chosen.append(members[torch.randperm(len(members), generator=generator)[:quota]])
-    return torch.cat(chosen).sort().values
 
 
 # Batches
@@ -269,249 +211,3 @@ def augment(images: Tensor, *, augmentation: Augmentation, generator: torch.Gene
     padded = F.pad(images, (padding,) * 4)
     which = torch.arange(count, device=device)[:, None, None]
     return padded[which, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
-
-
-# The prepared file
-
-
-def cache_folder() -> Path:
-    """Where prepared data lies: `$TUNE_CURE_CACHE`, or `~/.cache/tune_cure`."""
-    return Path(os.environ.get("TUNE_CURE_CACHE", "~/.cache/tune_cure")).expanduser()
-
-
-def _prepared(spec: "DataSpec", root: Path, dataset: Dataset, download: bool) -> dict[str, Any]:
-    """The content of the data set's prepared file, mapped into memory; the file is made first if need be."""
-    folder = cache_folder() / "prepared"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"{folder}: cannot be made ({error.strerror}); set TUNE_CURE_CACHE to a writable one") from error
-    place = hashlib.sha256(repr((spec.dataset, str(root.resolve()), spec.image_size)).encode()).hexdigest()[:12]
-    prefix = f"{spec.dataset}-{place}"
-    # Two processes must neither download nor prepare at once; the second finds what the first has made.
-    with FileLock(folder / f"{prefix}.lock"):
-        found = dataset.find(spec, root, download)
-        state = hashlib.sha256(f"{FORMAT} {found.fingerprint}".encode()).hexdigest()[:12]
-        path = folder / f"{prefix}-{state}.pt"
-        content = _open(path)
-        if content is None:
-            content = _prepare(spec, found)
-            partial_path = path.with_suffix(".partial")
-            torch.save(content, partial_path)
-            os.replace(partial_path, path)
-            for stale in folder.glob(f"{prefix}-*.pt"):
-                if stale != path:
-                    stale.unlink()
-            content = _open(path)
-            assert content is not None
-    return content
-
-
-def _open(path: Path) -> dict[str, Any] | None:
-    if not path.exists():
-        return None
-    try:
-        content: dict[str, Any] = torch.load(path, mmap=True, weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:  # what torch says of a truncated or foreign file
-        _logger.warning("%s: is damaged (%s) and is made anew", path, str(error).splitlines()[0])
-        return None
-    return content
-
-
-def _prepare(spec: "DataSpec", found: Found) -> dict[str, Any]:
-    content = found.read()
-    if spec.image_size is not None:
-        for name in ("train_images", "test_images"):
-            if name in content and content[name].shape[-2:] != (spec.image_size, spec.image_size):
-                content[name] = _resize(content[name], spec.image_size)
-    sums = torch.zeros(2, content["train_images"].shape[1], dtype=torch.float64)
-    for chunk in content["train_images"].split(1000):
-        pixels = chunk.double() / 255.0
-        sums += torch.stack([pixels.sum(dim=(0, 2, 3)), pixels.square().sum(dim=(0, 2, 3))])
-    mean, square = sums / (content["train_images"].numel() / content["train_images"].shape[1])
-    std = (square - mean.square()).clamp_min(1e-12).sqrt()
-    return {**content, "mean": mean.tolist(), "std": std.tolist(), "source": found.source}
-
-
-def _resize(images: Tensor, side: int) -> Tensor:
-    chunks = [
-        F.interpolate(chunk.float(), size=(side, side), mode="bilinear", antialias=True).round().clamp(0, 255).byte()
-        for chunk in images.split(1000)
-    ]
-    return torch.cat(chunks)
-
-
-# Finding data sets
-
-
-def _find_digits(spec: "DataSpec", root: Path, download: bool) -> Found:
-    return Found("8×8 handwritten digits of scikit-learn (a fixed fifth of them as test set)", "", _read_digits)
-
-
-def _read_digits() -> dict[str, Any]:
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    images = torch.from_numpy(np.round(digits.images * (255 / 16)).astype(np.uint8)).unsqueeze(1)
-    labels = torch.from_numpy(digits.target.astype(np.int64))
-    test = torch.zeros(len(labels), dtype=torch.bool)
-    test[stratified(labels, len(labels) // 5, TEST_SEED)] = True
-    return {
-        "train_images": images[~test],
-        "train_labels": labels[~test],
-        "test_images": images[test],
-        "test_labels": labels[test],
-        "classes": [str(name) for name in digits.target_names],
-    }
-
-
-def _find_torchvision(
-    name: str, title: str, marker: str, read: Callable[[Path], dict[str, Any]], spec: "DataSpec", root: Path,
-    download: bool,
-) -> Found:  # fmt: skip
-    """A data set of torchvision: its own files in `root` (`marker` is one), pictures in class folders, or a download."""
-    if not (root / marker).exists() and (root / "train").is_dir():
-        found = _find_image_folder(spec, root, download)
-        return replace(found, source=f"{title}, pictures in {root}")
-    if not (root / marker).exists() and not download:
-        raise DataError(f"{title} is not in {root}; it will be downloaded there on first use")
-    return Found(f"{title}, canonical files in {root}", marker, partial(_read_or_explain, title, root, read))
-
-
-def _read_or_explain(title: str, root: Path, read: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
-    _logger.info("preparing %s in %s: done once", title, root)
-    try:
-        return read(root)
-    except (OSError, RuntimeError) as error:  # no network, no permission, a full disk; a wrong checksum
-        reason = str(error).splitlines()[0]
-        raise DataError(
-            f"{title} is not in {root} and cannot be downloaded ({reason}); put its files there, or name a folder that "
-            "has them, or train/CLASS and test/CLASS pictures, with --data-root"
-        ) from error
-
-
-def _read_cifar(name: str, root: Path) -> dict[str, Any]:
-    from torchvision import datasets
-
-    parts = {part: getattr(datasets, name)(root, train=part == "train", download=True) for part in ("train", "test")}
-    content = {"classes": list(parts["train"].classes)}
-    for part, dataset in parts.items():
-        content[f"{part}_images"] = torch.from_numpy(dataset.data).permute(0, 3, 1, 2).contiguous()
-        content[f"{part}_labels"] = torch.tensor(dataset.targets)
-    return content
-
-
-def _read_svhn(root: Path) -> dict[str, Any]:
-    from torchvision import datasets
-
-    content: dict[str, Any] = {"classes": [str(digit) for digit in range(10)]}
-    for part in ("train", "test"):
-        dataset = datasets.SVHN(root, split=part, download=True)
-        content[f"{part}_images"] = torch.from_numpy(dataset.data).contiguous()
-        content[f"{part}_labels"] = torch.from_numpy(dataset.labels.astype(np.int64))
-    return content
-
-
-def _find_image_folder(spec: "DataSpec", root: Path, download: bool) -> Found:
-    """Pictures in train/CLASS and test/CLASS, or in CLASS folders alone."""
-    if not root.is_dir():
-        raise DataError(f"{root}: there is no such folder; name one of class folders with --data-root")
-    parts = {part: root / part for part in ("train", "test")}
-    if not parts["train"].is_dir():
-        parts = {"train": root}
-    elif not parts["test"].is_dir():
-        raise DataError(f"{root}: has train/ but no test/; both are needed, or class folders alone")
-    listings = {part: _list(folder) for part, folder in parts.items()}
-    classes = list(listings["train"])
-    if "test" in listings and list(listings["test"]) != classes:
-        raise DataError(f"{root}: train/ and test/ must have the same class folders")
-    files = [(file, file.stat()) for listing in listings.values() for folder in listing.values() for file in folder]
-    fingerprint = repr([(str(file), stat.st_size, stat.st_mtime_ns) for file, stat in files])
-    return Found(f"pictures in {root}", fingerprint, partial(_read_image_folder, listings, spec.image_size, root))
-
-
-def _list(folder: Path) -> dict[str, list[Path]]:
-    """Class name -> its picture files, both sorted; hidden files and folders are passed over."""
-    listing = {
-        entry.name: sorted(file for file in entry.iterdir() if _is_picture(file))
-        for entry in sorted(folder.iterdir())
-        if entry.is_dir() and not entry.name.startswith(".")
-    }
-    if len(listing) < 2:
-        raise DataError(f"{folder}: has {len(listing)} class folders; a folder for each of two classes or more is needed")
-    for name, files in listing.items():
-        if not files:
-            raise DataError(f"{folder / name}: has no pictures; allowed are {', '.join(EXTENSIONS)}")
-    return listing
-
-
-def _is_picture(file: Path) -> bool:
-    return file.suffix.lower() in EXTENSIONS and not file.name.startswith(".")
-
-
-def _read_image_folder(listings: dict[str, dict[str, list[Path]]], side: int | None, root: Path) -> dict[str, Any]:
-    content: dict[str, Any] = {"classes": list(listings["train"])}
-    total = sum(len(files) for listing in listings.values() for files in listing.values())
-    _logger.info("reading %s pictures in %s: done once", f"{total:,}", root)
-    first = next(iter(listings["train"].values()))[0]
-    size = _decode(first, side).shape[:2]
-    for part, listing in listings.items():
-        files = [file for folder in listing.values() for file in folder]
-        images = np.empty((len(files), 3, *size), dtype=np.uint8)
-        with ThreadPoolExecutor() as pool:
-            for index, picture in enumerate(pool.map(partial(_decode, side=side), files)):
-                if picture.shape[:2] != size:
-                    raise DataError(
-                        f"{files[index]}: is {picture.shape[1]}×{picture.shape[0]}, but {first} is {size[1]}×{size[0]}; "
-                        "pictures of different sizes need data.image_size"
-                    )
-                images[index] = picture.transpose(2, 0, 1)
-        content[f"{part}_images"] = torch.from_numpy(images)
-        counts = torch.tensor([len(folder) for folder in listing.values()])
-        content[f"{part}_labels"] = torch.arange(len(listing)).repeat_interleave(counts)
-    return content
-
-
-def _decode(file: Path, side: int | None) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """(H, W, 3) uint8; with `side`, the shorter side is resized to it and the centre cut out."""
-    try:
-        with Image.open(file) as picture:
-            image = picture.convert("RGB")
-    except (UnidentifiedImageError, OSError) as error:
-        raise DataError(f"{file}: cannot be read as a picture") from error
-    if side is not None:
-        scale = side / min(image.size)
-        image = image.resize(
-            (max(side, round(image.width * scale)), max(side, round(image.height * scale))), Image.Resampling.BILINEAR
-        )
-        left, top = (image.width - side) // 2, (image.height - side) // 2
-        image = image.crop((left, top, left + side, top + side))
-    return np.asarray(image)
-
-
-_CIFAR = Augmentation(padding=4, flip=True)
-
-DATASETS: dict[str, Dataset] = {
-    "digits": Dataset(_find_digits, Augmentation(padding=1, flip=False)),
-    "cifar10": Dataset(
-        partial(_find_torchvision, "CIFAR10", "CIFAR-10", "cifar-10-batches-py", partial(_read_cifar, "CIFAR10")), _CIFAR
-    ),
-    "cifar100": Dataset(
-        partial(_find_torchvision, "CIFAR100", "CIFAR-100", "cifar-100-python", partial(_read_cifar, "CIFAR100")), _CIFAR
-    ),
-    "svhn": Dataset(
-        partial(_find_torchvision, "SVHN", "SVHN", "train_32x32.mat", _read_svhn), Augmentation(padding=4, flip=False)
-    ),
-    "image_folder": Dataset(_find_image_folder),
-}
-
-
-class DataSpec(Schema):
-    """Which data, from where, and how it is split."""
-
-    dataset: Annotated[str, one_of(DATASETS)] = Field(description="The data set.")
-    root: str = Field(default="~/.cache/tune_cure", description="Folder of its files, or to download it into.")
-    validation: int = Field(default=5000, ge=1, description="Training images held out, stratified, to judge a search on.")
-    split_seed: int = Field(default=0, ge=0, description="Which images these are.")
-    train_examples: int | None = Field(default=None, ge=2, description="Train on so many of the others; all if absent.")
-    image_size: int | None = Field(default=None, ge=4, description="Resize images to this side; as they are if absent.")

@@ -43,7 +43,8 @@ class PreActBlock(nn.Module):
         shortcut = x if self.shortcut is None else self.shortcut(out)
         out = self.conv1(out)
         out = self.conv2(F.relu(self.bn2(out)))
-        return out + shortcut
+        total: Tensor = out + shortcut
+        return total
 
 
 class PreActResNet(nn.Module):

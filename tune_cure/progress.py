@@ -17,7 +17,7 @@ from tune_cure.journal import OBJECTIVE, Event
 from tune_cure.results import UNSOUND
 from tune_cure.spec import SearchSpec
 
-STATUS_WORDS = {
+STATUS_WORDS = {  # that follow "trial 7"
     "completed": "ran to its end",
     "stopped": "stopped by ASHA",
     "diverged": "diverged",
@@ -28,13 +28,14 @@ STATUS_WORDS = {
 
 @dataclass
 class TrialState:
-    """A trial as far as its events have been seen; `leader` is its epoch of the best objective so far."""
+    """A trial as far as its events have been seen; `last` and `best` are epochs: the latest and that of most PGD."""
 
     number: int
     origin: str
     hyperparameters: dict[str, Any]
     epochs: int = 0
     last: Event | None = None
+    best: Event | None = None
     status: str = ""
     reason: str = ""
 
@@ -59,6 +60,8 @@ class SearchState:
             self.epochs_now += event["time"] >= self.started
             if event["pgd_accuracy"] is not None:
                 trial.last = event
+                if trial.best is None or event["pgd_accuracy"] > trial.best["pgd_accuracy"]:
+                    trial.best = event
         elif event["event"] == "end":
             trial.status, trial.reason = event["status"], event["reason"]
         return trial
@@ -138,13 +141,13 @@ class PlainView:
         trial = self.state.update(event)
         if event["event"] != "end":
             return
-        state, last, best = self.state, trial.last, self.state.best
+        state, best = self.state, self.state.best
         line = f"[{len(state.ended)}/{state.spec.search.trials}] trial {trial.number} {STATUS_WORDS[trial.status]}"
-        line += f" after epoch {trial.epochs}: PGD {percent(last, 'pgd_accuracy_best')}"
-        line += f", clean {percent(last, 'clean_accuracy')}  ({hyperparameters(trial.hyperparameters)})"
+        line += f" after epoch {trial.epochs}: PGD {percent(trial.best, 'pgd_accuracy')}"
+        line += f", clean {percent(trial.best, 'clean_accuracy')}  ({hyperparameters(trial.hyperparameters)})"
         line += f" {trial.reason}" if trial.reason else ""
         if best:
-            line += f"; best so far: trial {best.number}, PGD {percent(best.last, 'pgd_accuracy_best')}"
+            line += f"; best so far: trial {best.number}, PGD {percent(best.best, 'pgd_accuracy')}"
         self.write(line)
 
 
@@ -210,8 +213,8 @@ class LiveView:
                 table.add_row(
                     title,
                     f"trial {trial.number}",
-                    f"PGD {percent(trial.last, 'pgd_accuracy_best')}",
-                    f"clean {percent(trial.last, 'clean_accuracy')}",
+                    f"PGD {percent(trial.best, 'pgd_accuracy')}",
+                    f"clean {percent(trial.best, 'clean_accuracy')}",
                     Text(hyperparameters(trial.hyperparameters), style="dim"),
                 )
         return table

@@ -157,7 +157,7 @@ def write(directory: Path) -> None:
         return
     replace_text(directory / "best_config.csv", _best_config(spec, leader).to_csv(index=False))
     content = {**spec.training, **leader.hyperparameters}
-    header = f"# The best configuration of {spec.name}: trial {leader.trial}. `start_from: [THIS FILE]` begins with it.\n"
+    header = f"# Trial {leader.trial} of {spec.name}, its best. `start_from: [THIS FILE]` begins a search with it.\n"
     replace_text(directory / "best_config.yaml", header + yaml.safe_dump(content, sort_keys=False))
     _write_best_model(directory, leader)
 

@@ -164,6 +164,8 @@ class Asha(AsyncHyperBandScheduler):  # type: ignore[misc]
 
     Ray restores empty rungs; a trial that goes on at epoch 9 would then enter its late score into the first rung and
     get younger trials stopped by it. Here the recorded epochs are replayed first.
+
+    The trials of start_from are never stopped: what the winner is compared with must have had its full schedule.
     """
 
     def __init__(self, spec: SearchSpec, history: list[Event]) -> None:
@@ -175,7 +177,7 @@ class Asha(AsyncHyperBandScheduler):  # type: ignore[misc]
             reduction_factor=spec.asha.reduction_factor,
             brackets=spec.asha.brackets,
         )
-        self.seed = spec.search.seed
+        self.seed, self.starts = spec.search.seed, len(spec.start_from)
         for event in history:
             if event["event"] == "trial":
                 self._add(event["trial"])
@@ -196,8 +198,9 @@ class Asha(AsyncHyperBandScheduler):  # type: ignore[misc]
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         """Whether a trial goes on."""
-        decision: str = super().on_trial_result(tune_controller, _Numbered(trial.config["trial"]), result)
-        return decision
+        number = trial.config["trial"]
+        decision: str = super().on_trial_result(tune_controller, _Numbered(number), result)
+        return decision if number >= self.starts else self.CONTINUE
 
     def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
         """Enters a finished trial's last result into its rung."""

@@ -132,7 +132,10 @@ class SearchSpec(Schema):
     model: ModelConfig
     training: dict[str, Any] = Field(default_factory=dict, description="The hyperparameters that are fixed.")
     space: dict[str, Distribution] = Field(min_length=1, description="Those that are searched.")
-    start_from: list[dict[str, Any]] = Field(default_factory=list, description="Configurations that run first: values for every key of space, or a best_config.yaml.")
+    start_from: list[dict[str, Any]] = Field(
+        default_factory=list,
+        description="Run first, to their end: values for every key of space, or a best_config.yaml.",
+    )
     evaluation: EvaluationConfig = EvaluationConfig()
     search: SearchConfig = SearchConfig()
     asha: AshaConfig = AshaConfig()

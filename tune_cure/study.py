@@ -23,9 +23,11 @@ def distribution(of: Distribution) -> BaseDistribution:
         case "choice":
             return CategoricalDistribution(of.values)
         case "int":
-            return IntDistribution(*of.values, step=int(of.step or 1))
+            low, high = of.values
+            return IntDistribution(low, high, step=int(of.step or 1))
         case kind:
-            return FloatDistribution(*of.values, log=kind == "loguniform", step=of.step)
+            low, high = of.values
+            return FloatDistribution(low, high, log=kind == "loguniform", step=of.step)
 
 
 class StudySearch(OptunaSearch):  # type: ignore[misc]
@@ -69,7 +71,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
             self._ot_trials[trial_id] = optuna.trial.Trial(self._ot_study, stored._trial_id)
             return config
         if len(self._proposed) >= self.trials:
-            return Searcher.FINISHED
+            return str(Searcher.FINISHED)
         hyperparameters = super().suggest(trial_id)
         trial = self._ot_trials[trial_id]
         self._record(trial.number, trial.user_attrs.get("origin", "sampler"), hyperparameters)

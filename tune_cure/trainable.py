@@ -15,7 +15,7 @@ from tune_cure.training import Trainer
 WORST = {"max": 0.0, "min": 1.0}
 
 
-class CureTrainable(tune.Trainable):
+class CureTrainable(tune.Trainable):  # type: ignore[misc]
     """A trial. Its Tune config holds the hyperparameters and two keys of the search's own.
 
     `trial` is the trial's number; `checkpoint`, where present, is a folder written by `save_checkpoint` to go on from.
@@ -23,7 +23,7 @@ class CureTrainable(tune.Trainable):
     on, else the status that it ended with.
     """
 
-    def setup(self, config: dict[str, Any], spec: SearchSpec) -> None:  # type: ignore[override]
+    def setup(self, config: dict[str, Any], spec: SearchSpec) -> None:
         """Builds the trial's Trainer; called in the worker process."""
         self.spec = spec
         torch.set_num_threads(spec.resources.cpus_per_trial)
@@ -74,7 +74,7 @@ class CureTrainable(tune.Trainable):
         """Writes all that `load_checkpoint` needs to continue as if never interrupted."""
         torch.save(self.trainer.state_dict(), Path(checkpoint_dir) / CHECKPOINT_FILE)
 
-    def load_checkpoint(self, checkpoint: str) -> None:  # type: ignore[override]
+    def load_checkpoint(self, checkpoint: str) -> None:
         """Continues from a folder written by `save_checkpoint`."""
         self.trainer.load_state_dict(torch.load(Path(checkpoint) / CHECKPOINT_FILE, weights_only=True))
 
