@@ -1,4 +1,6 @@
-"""Networks that the tests share."""
+"""What the tests share: networks, a cache folder of their own, one Ray."""
+
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -28,3 +30,32 @@ def batch() -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(1)
     images = torch.rand(6, 2, 5, 5, dtype=torch.float64, generator=generator)
     return images, torch.randint(0, 3, (6,), generator=generator)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Prepared data goes to a temporary folder; Ray's workers inherit it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TUNE_CURE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="session")
+def ray_session() -> Iterator[None]:
+    """A Ray that all searches of the tests share: starting one takes seconds."""
+    import ray
+
+    from tune_cure.search import start_ray
+
+    start_ray()
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """torch on one thread, as in a trial with cpus_per_trial 1."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

@@ -25,10 +25,8 @@ EVALUATION = EvaluationConfig(epsilon=0.1, steps=3, examples=50)
 
 
 @pytest.fixture(scope="module")
-def splits(tmp_path_factory: pytest.TempPathFactory) -> Splits:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TUNE_CURE_CACHE", str(tmp_path_factory.mktemp("cache")))
-        return data.load(DataSpec(dataset="digits", validation=100, train_examples=256))
+def splits() -> Splits:
+    return data.load(DataSpec(dataset="digits", validation=100, train_examples=256))
 
 
 def trainer(splits: Splits, *, seed: int = 0, **hyperparameters: object) -> Trainer:

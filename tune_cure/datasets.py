@@ -121,7 +121,7 @@ def _open(path: Path) -> dict[str, Any] | None:
         return None
     try:
         content: dict[str, Any] = torch.load(path, mmap=True, weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:  # what torch says of a truncated or foreign file
+    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:  # truncated, empty, or foreign
         _logger.warning("%s: is damaged (%s) and is made anew", path, str(error).splitlines()[0])
         return None
     return content

@@ -46,7 +46,7 @@ def evaluate(model: nn.Module, examples: Examples, config: EvaluationConfig) -> 
     with evaluation_mode(model), exact:
         for positions in torch.arange(len(examples), device=device).split(BATCH_SIZE):
             pixels, labels = examples.gather(positions)
-            images = to_float(pixels)
+            images = to_float(pixels).contiguous(memory_format=torch.channels_last)
             candidates = {
                 "clean_accuracy": images,
                 "fgsm_accuracy": fgsm(model, images, labels, config.epsilon, alpha=1.0, init="zero"),

@@ -66,12 +66,11 @@ def run(
     Raises:
         DeviceError: Not even one trial fits into the devices.
     """
-    _quieten(verbose)
     journal = Journal(output, on_event)
     history = journal.repair() if resume else []
     started = not ray.is_initialized()
     if started:
-        _start_ray(address, verbose)
+        start_ray(address, verbose=verbose)
     try:
         found = ray.cluster_resources()
         plan = allot(spec, cpus=int(found.get("CPU", 0)), gpus=found.get("GPU", 0.0))
@@ -146,7 +145,9 @@ def _quieten(verbose: bool) -> None:
         warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 
 
-def _start_ray(address: str | None, verbose: bool) -> None:
+def start_ray(address: str | None = None, *, verbose: bool = False) -> None:
+    """Joins the Ray cluster at `address`, or starts a Ray of this machine alone, closed to all others."""
+    _quieten(verbose)
     options: dict[str, Any] = {"log_to_driver": verbose, "configure_logging": verbose}
     if address is None:
         # With the node at 127.0.0.1 the metrics endpoint, too, is closed to other machines.
@@ -259,7 +260,7 @@ def _status(result: dict[str, Any]) -> str:
 
 
 def _reason(trial: Trial) -> str:
-    """The last line of the error: the exception itself, below Ray's and Python's stack."""
-    error = trial.get_error()
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] if error else []
+    """The last line of the error that Ray wrote down for the trial: the exception itself, below the stacks."""
+    text = Path(trial.error_file).read_text(encoding="utf-8") if trial.error_file else ""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1] if lines else "the worker process died"
