@@ -59,10 +59,10 @@ def test_every_trial_comes_to_an_end_and_the_first_is_that_of_start_from(finishe
 
 def test_asha_stops_trials_at_its_rungs(finished: Path) -> None:
     trials = results.trials(finished)
-    assert set(trials.loc[trials["status"] == "stopped", "epochs"]) <= {1, 2}
-    assert (trials.loc[trials["status"] == "completed", "epochs"] == 4).all()
+    assert set(trials.loc[trials["status"] == "stopped", "epochs_trained"]) <= {1, 2}
+    assert (trials.loc[trials["status"] == "completed", "epochs_trained"] == 4).all()
     epochs = results.epochs(finished)
-    assert len(epochs) == trials["epochs"].sum() < 8 * 4
+    assert len(epochs) == trials["epochs_trained"].sum() < 8 * 4
 
 
 def test_the_study_knows_stopped_trials_as_pruned_at_their_epoch_and_the_others_as_complete(finished: Path) -> None:
@@ -148,7 +148,7 @@ def test_a_trial_that_diverges_ends_at_once_and_the_search_goes_on(tmp_path: Pat
     assert search.run(spec, tmp_path)
     trials = results.trials(tmp_path)
     assert list(trials["status"])[:2] == ["diverged", "completed"]
-    assert trials.iloc[0]["epochs"] == 1
+    assert trials.iloc[0]["epochs_trained"] == 1
     assert results.epochs(tmp_path).iloc[0].isna()["train_loss"]
     best = results.best(tmp_path)
     assert best is not None

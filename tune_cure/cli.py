@@ -23,11 +23,12 @@ from tune_cure import data, datasets, environment, report, results, spec as spec
 from tune_cure.curvature import DIRECTIONS
 from tune_cure.devices import DeviceError, allot, expected_epochs, measure_epoch_seconds
 from tune_cure.models import MODELS
-from tune_cure.progress import STATUS_WORDS, LiveView, PlainView, SearchState, duration, hyperparameters
+from tune_cure.progress import LiveView, PlainView, SearchState
 from tune_cure.samplers import SAMPLERS
 from tune_cure.schedules import SCHEDULES
 from tune_cure.spec import SearchSpec
 from tune_cure.training import OPTIMIZERS
+from tune_cure.words import STATUS_WORDS, duration, hyperparameters
 
 SMALLER_SPACE = "search_spaces/cifar10_cpu.yaml"
 TOP = 5  # trials in the closing table
@@ -137,7 +138,6 @@ def _run(spec: SearchSpec, directory: Path, options: argparse.Namespace, console
     from tune_cure import search  # Ray takes seconds to import: not before the input is known to be good
     from tune_cure.journal import Journal
 
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # a batch system's stop is a Ctrl-C
     state = SearchState(spec)
     if options.resume:
         for event in Journal(directory).read():
@@ -146,6 +146,8 @@ def _run(spec: SearchSpec, directory: Path, options: argparse.Namespace, console
     view = LiveView(state, console) if live else PlainView(state, console.print)
 
     def ready(devices: object, dashboard: str) -> None:
+        # Only now: Ray has set a handler of its own. A batch system's stop is a Ctrl-C.
+        signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
         console.print(f"{devices}; results in {directory}")
         if dashboard:
             console.print(f"Ray dashboard: {dashboard} (asks for the token in ~/.ray/auth_token)")

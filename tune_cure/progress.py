@@ -16,14 +16,7 @@ from tune_cure.devices import expected_epochs
 from tune_cure.journal import OBJECTIVE, Event
 from tune_cure.results import UNSOUND
 from tune_cure.spec import SearchSpec
-
-STATUS_WORDS = {  # that follow "trial 7"
-    "completed": "ran to its end",
-    "stopped": "stopped by ASHA",
-    "diverged": "diverged",
-    "catastrophic_overfitting": "overfitted catastrophically",
-    "failed": "failed",
-}
+from tune_cure.words import STATUS_WORDS, duration, hyperparameters, value
 
 
 @dataclass
@@ -105,25 +98,6 @@ def percent(event: Event | None, name: str) -> str:
     return "–" if event is None or event[name] is None else f"{100 * event[name]:.1f}%"
 
 
-def duration(seconds: float) -> str:
-    """Seconds as people say them: 45 s, 3 min 20 s, 2 h 5 min."""
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
-
-
-def hyperparameters(values: dict[str, Any]) -> str:
-    """Hyperparameters in one line."""
-    return "  ".join(f"{key} {shown(value)}" for key, value in values.items())
-
-
-def shown(value: Any) -> str:
-    """A hyperparameter's value, numbers to four digits."""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
 class PlainView:
     """One line per trial that starts from a known configuration, ends, or takes the lead: for logs and pipes."""
 
@@ -200,7 +174,7 @@ class LiveView:
         for title in ("trial", "epoch", "PGD", "best", "clean", *spec.space):
             table.add_column(title, justify="right", no_wrap=True)
         for trial in self.state.running:
-            values = [shown(value) for value in trial.hyperparameters.values()]
+            values = [value(of) for of in trial.hyperparameters.values()]
             accuracies = [percent(trial.last, name) for name in ("pgd_accuracy", "pgd_accuracy_best", "clean_accuracy")]
             table.add_row(str(trial.number), str(trial.epochs or "–"), *accuracies, *values)
         return table if self.state.running else Text("waiting for the first trial", style="dim")

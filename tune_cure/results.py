@@ -74,7 +74,7 @@ def trials(directory: str | Path) -> pd.DataFrame:
 
 
 def _columns(spec: SearchSpec) -> list[str]:
-    return ["trial", "status", "origin", *spec.space, "epochs", "objective", "best_epoch", "pgd_accuracy_best",
+    return ["trial", "status", "origin", *spec.space, "epochs_trained", "objective", "best_epoch", "pgd_accuracy_best",
             "pgd_accuracy_best_se", "clean_accuracy_best", "fgsm_accuracy_best", "pgd_accuracy", "clean_accuracy",
             "fgsm_accuracy", "curvature", "catastrophic_overfitting_epoch", "train_seconds", "eval_seconds",
             "skipped_steps", "started", "ended", "reason"]  # fmt: skip
@@ -89,7 +89,7 @@ def _row(spec: SearchSpec, events: list[Event]) -> dict[str, Any]:
         "status": end["status"] if end else "unfinished",
         "origin": start["origin"],
         **start["hyperparameters"],
-        "epochs": len(by_epoch),
+        "epochs_trained": len(by_epoch),
         "train_seconds": sum(event["train_seconds"] or 0.0 for event in by_epoch.values()),
         "eval_seconds": sum(event["eval_seconds"] or 0.0 for event in by_epoch.values()),
         "skipped_steps": sum(event["skipped_steps"] for event in by_epoch.values()),
@@ -188,9 +188,9 @@ def _write_best_model(directory: Path, leader: Best) -> None:
     events = Journal(directory).read()
     checkpoints = [event for event in events if event["event"] == "checkpoint" and event["trial"] == leader.trial]
     checkpoints = [event for event in checkpoints if event["epoch"] >= leader.row["best_epoch"]]
-    if not checkpoints:  # the search still runs: the best epoch was reported, its checkpoint comes in a moment
+    path = directory / checkpoints[-1]["path"] / CHECKPOINT_FILE if checkpoints else None
+    if path is None or not path.exists():  # the search still runs, and is just replacing the checkpoint
         return
-    path = directory / checkpoints[-1]["path"] / CHECKPOINT_FILE
     saved = torch.load(path, map_location="cpu", weights_only=True)["best_model"]
     metrics = {name: float(leader.row[f"{name}_best"]) for name in ("clean_accuracy", "pgd_accuracy")}
     partial = directory / "best_model.pt.partial"

@@ -149,7 +149,7 @@ class Trainer:
         }
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.model = build(**self.architecture).to(self.device, memory_format=torch.channels_last)
+            self.model = build(**self.architecture).to(self.device).to(memory_format=torch.channels_last)
         self.optimizer = _optimizer(self.model.parameters(), config, self.device)
         dtype = amp_dtype(config.amp, self.device)
         self.network = self.model if dtype is None else Autocast(self.model, self.device.type, dtype)

@@ -1,0 +1,207 @@
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from tests.test_search import TINY
+from tune_cure.cli import main
+from tune_cure.journal import Journal
+
+COMMAND = [sys.executable, "run_search.py"]
+
+
+@pytest.fixture
+def space(tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(TINY)
+    return path
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The default results folder is below the current one: make that a temporary folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def failed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """Runs a command that must exit with 2 and one line, having written and printed nothing else."""
+    assert main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    return err
+
+
+def test_a_typo_in_the_space_is_one_line_and_starts_nothing(
+    space: Path, elsewhere: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    space.write_text(TINY.replace("lambda: {log", "lamda: {log"))
+    line = failed(capsys, "search", "--space", str(space))
+    assert line.startswith(f"tune-cure: {space}: space.lamda: unknown key; allowed are ")
+    assert line.endswith("did you mean 'lambda'?\n")
+    assert not (elsewhere / "results").exists()
+
+
+def test_data_that_is_nowhere_is_one_line_and_starts_nothing(
+    space: Path, elsewhere: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torchvision.datasets import CIFAR10
+
+    monkeypatch.setattr(CIFAR10, "url", "http://127.0.0.1:9/cifar-10-python.tar.gz")
+    nowhere = elsewhere / "nowhere"
+    line = failed(capsys, "search", "--space", str(space), "--set", "data.dataset=cifar10", "--data-root", str(nowhere))
+    assert line.startswith(f"tune-cure: CIFAR-10 is not in {nowhere} and cannot be downloaded (")
+    assert "--data-root" in line
+    assert not (elsewhere / "results").exists()
+
+
+def test_a_trial_that_fits_no_machine_is_one_line(
+    space: Path, elsewhere: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = failed(capsys, "search", "--space", str(space), "--check", "--set", "resources.cpus_per_trial=9999")
+    assert "a trial takes 9999 CPUs" in line
+
+
+@pytest.mark.parametrize("arguments", [[], ["serach"], ["search"], ["search", "--space"], ["report"]])
+def test_a_wrong_command_line_is_one_line(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_help_names_every_registered_choice(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["search", "--help"])
+    out = capsys.readouterr().out
+    for name in ("digits", "svhn", "wide_resnet28_10", "classic", "cyclic", "adam", "tpe"):
+        assert name in out
+
+
+def test_check_prints_the_plan_and_starts_nothing(
+    space: Path, elsewhere: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["search", "--space", str(space), "--check", "--set", "search.trials=5"]) == 0
+    out = capsys.readouterr().out
+    for said in (
+        "5 trials by tpe",
+        "600 train, 100 validation, 359 test images of 1×8×8, 10 classes",
+        "may stop a trial after epoch 1, 2; runs to 4",
+        "at most 20",
+        "lambda: loguniform [0.001, 1]",
+    ):
+        assert said in out
+    assert yaml.safe_load(out.partition("resolved:")[2])["search"]["trials"] == 5
+    assert not (elsewhere / "results").exists()
+
+
+def test_check_does_not_download(space: Path, elsewhere: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--check", "--set", "data.dataset=cifar10", "--data-root", str(elsewhere / "none")]
+    assert main(["search", "--space", str(space), *arguments]) == 0
+    assert "not here yet: CIFAR-10 is not in" in capsys.readouterr().out
+
+
+def test_a_folder_with_something_in_it_is_not_overwritten(
+    space: Path, elsewhere: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (elsewhere / "mine").mkdir()
+    (elsewhere / "mine" / "thesis.txt").write_text("precious")
+    assert "is not empty" in failed(capsys, "search", "--space", str(space), "--output", str(elsewhere / "mine"))
+
+
+def test_resume_where_nothing_was_begun_is_one_line(
+    space: Path, elsewhere: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "holds no search" in failed(capsys, "search", "--space", str(space), "--resume")
+    assert "holds no search" in failed(capsys, "report", str(elsewhere))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """A whole search as a user starts one, its output not a terminal."""
+    folder = tmp_path_factory.mktemp("run")
+    (folder / "tiny.yaml").write_text(TINY)
+    command = [*COMMAND, "--space", str(folder / "tiny.yaml"), "--output", str(folder / "out")]
+    return folder / "out", subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+
+
+@pytest.mark.slow
+def test_a_search_ends_with_a_table_paths_and_nothing_from_ray(
+    run: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    folder, process = run
+    assert process.returncode == 0
+    assert process.stderr == ""
+    assert process.stdout.count("] trial ") == 8  # a line for each end
+    assert "tiny: the best of 8 trials" in process.stdout
+    assert "Ray dashboard: http://127.0.0.1:" in process.stdout
+    assert f"{folder}/report.html" in process.stdout
+    assert not re.search(r"WARNING|Warning|╭|ray\.init|usage stat", process.stdout)
+
+
+@pytest.mark.slow
+def test_a_run_leaves_everything_that_it_promises(run: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    folder, _ = run
+    promised = {"spec.yaml", "environment.json", "study.db", "trials.csv", "epochs.csv", "best_config.csv",
+                "best_config.yaml", "best_model.pt", "report.html", "summary.json", "journal.jsonl"}  # fmt: skip
+    assert promised <= {path.name for path in folder.iterdir()}
+    assert len(list((folder / "trials").glob("trial_*"))) == 8
+    environment = json.loads((folder / "environment.json").read_text())
+    assert environment["versions"]["torch"]
+    assert "run_search.py --space" in environment["command"]
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["trials_by_status"]["completed"] >= 1
+    best = pd.read_csv(folder / "best_config.csv").iloc[0]
+    assert summary["best"]["pgd_accuracy_best"] == best["pgd_accuracy"]
+
+
+@pytest.mark.slow
+def test_report_rebuilds_the_tables_from_the_journal(
+    run: tuple[Path, subprocess.CompletedProcess[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, _ = run
+    before = {name: (folder / name).read_bytes() for name in ("trials.csv", "epochs.csv", "best_config.csv")}
+    for name in before:
+        (folder / name).unlink()
+    assert main(["report", str(folder)]) == 0
+    assert {name: (folder / name).read_bytes() for name in before} == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_search_exits_with_130_and_prints_a_command_that_continues_it(
+    tmp_path: Path, stop: signal.Signals
+) -> None:
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    out = tmp_path / "out"
+    command = [*COMMAND, "--space", str(tmp_path / "tiny.yaml"), "--output", str(out), "--set", "search.trials=3"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.time() + 90
+    while not any(event["event"] == "epoch" for event in Journal(out).read()) and time.time() < deadline:
+        time.sleep(0.1)
+    process.send_signal(stop)
+    printed, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors == ""
+    assert (out / "trials.csv").exists()
+    assert (out / "report.html").exists()
+    resume = printed.strip().splitlines()[-1].split()
+    assert resume[:2] == ["python", "run_search.py"]
+    changed = subprocess.run(
+        [*COMMAND, *resume[2:], "--set", "training.epochs=3"], capture_output=True, text=True, check=False
+    )
+    assert changed.returncode == 2
+    assert "training differs from" in changed.stderr
+    done = subprocess.run([*COMMAND, *resume[2:]], capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert list(pd.read_csv(out / "trials.csv")["trial"]) == [0, 1, 2]
+    assert set(os.listdir(out)) >= {"trials", "trials-2"}

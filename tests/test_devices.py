@@ -1,0 +1,56 @@
+from pathlib import Path
+
+import pytest
+
+from tests.test_search import TINY
+from tune_cure import data
+from tune_cure.devices import DeviceError, allot, expected_epochs, measure_epoch_seconds
+from tune_cure.spec import SearchSpec, load
+
+
+def spec(folder: Path, *overrides: str) -> SearchSpec:
+    path = folder / "spec.yaml"
+    path.write_text(TINY)
+    return load(path, ["resources.concurrent=auto", *overrides])
+
+
+@pytest.mark.parametrize(
+    ("gpus_per_trial", "cpus_per_trial", "cpus", "gpus", "concurrent"),
+    [
+        (0, 1, 2, 0, 2),
+        (0, 2, 5, 0, 2),
+        (0.5, 2, 16, 1, 2),
+        (0.1, 1, 16, 1, 10),
+        (0.5, 4, 6, 8, 1),
+        (1, 1, 8, 4, 4),
+        (0.5, 1, 3, 0, 3),
+    ],
+)
+def test_as_many_trials_run_as_the_devices_hold(
+    tmp_path: Path, gpus_per_trial: float, cpus_per_trial: int, cpus: int, gpus: float, concurrent: int
+) -> None:
+    wanted = (f"resources.gpus_per_trial={gpus_per_trial}", f"resources.cpus_per_trial={cpus_per_trial}")
+    devices = allot(spec(tmp_path, *wanted), cpus=cpus, gpus=gpus)
+    assert devices.concurrent == concurrent
+    assert (devices.gpus_per_trial > 0) == (gpus > 0 and gpus_per_trial > 0)
+
+
+def test_an_explicit_number_of_trials_wins_where_it_fits(tmp_path: Path) -> None:
+    assert allot(spec(tmp_path, "resources.concurrent=3"), cpus=8, gpus=0).concurrent == 3
+    assert allot(spec(tmp_path, "resources.concurrent=30"), cpus=8, gpus=0).concurrent == 8
+
+
+def test_a_trial_that_does_not_fit_is_an_error_of_one_line(tmp_path: Path) -> None:
+    with pytest.raises(DeviceError, match="a trial takes 4 CPUs and 0 GPUs, but there are 2 CPUs"):
+        allot(spec(tmp_path, "resources.cpus_per_trial=4"), cpus=2, gpus=0)
+
+
+def test_expected_epochs_halve_the_field_at_each_rung(tmp_path: Path) -> None:
+    # 8 trials, rungs after 1 and 2 of 4 epochs, one in two goes on: 8·1 + 4·1 + 2·2.
+    assert expected_epochs(spec(tmp_path)) == 16
+
+
+def test_the_estimate_of_an_epoch_grows_with_the_training_images(tmp_path: Path) -> None:
+    few, many = (spec(tmp_path, f"data.train_examples={count}") for count in (100, 1200))
+    seconds = [measure_epoch_seconds(s, data.load(s.data)) for s in (few, many)]
+    assert 0 < seconds[0] < seconds[1]

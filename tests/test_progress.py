@@ -1,0 +1,87 @@
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from tests.test_search import TINY
+from tune_cure.journal import Event, Journal
+from tune_cure.progress import LiveView, PlainView, SearchState
+from tune_cure.spec import load
+
+HYPERPARAMETERS = {"lambda": 0.5, "h": 1.0, "lr_max": 0.02, "epsilon": 0.1}
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> SearchState:
+    path = tmp_path / "spec.yaml"
+    path.write_text(TINY)
+    return SearchState(load(path), started=0.0)
+
+
+@pytest.fixture
+def events(tmp_path: Path) -> list[Event]:
+    """Trial 0 of start_from runs; trial 1 was best at epoch 1, then stopped; trial 2 overfitted after a lucky start."""
+    journal = Journal(tmp_path)
+    for number, origin in ((0, "start_from"), (1, "sampler"), (2, "sampler")):
+        journal.append("trial", number, origin=origin, hyperparameters=HYPERPARAMETERS)
+    for number, epoch, clean, pgd, best in (
+        (0, 1, 0.6, 0.2, 0.2),
+        (1, 1, 0.7, 0.4, 0.4),
+        (1, 2, 0.9, 0.3, 0.4),
+        (2, 1, 0.8, 0.6, 0.6),
+        (2, 2, 0.8, 0.0, 0.6),
+    ):
+        journal.append(
+            "epoch", number, epoch=epoch, clean_accuracy=clean, pgd_accuracy=pgd, pgd_accuracy_best=best, objective=best
+        )
+    journal.append("end", 1, status="stopped", reason="")
+    journal.append("end", 2, status="catastrophic_overfitting", reason="")
+    return journal.read()
+
+
+def test_the_best_so_far_is_not_one_that_overfitted(state: SearchState, events: list[Event]) -> None:
+    for event in events:
+        state.update(event)
+    assert state.best is not None
+    assert state.best.number == 1
+    assert state.baseline is not None
+    assert state.baseline.number == 0
+    assert [trial.number for trial in state.running] == [0]
+
+
+def test_plain_lines_pair_the_best_pgd_accuracy_with_the_clean_accuracy_of_its_epoch(
+    state: SearchState, events: list[Event]
+) -> None:
+    lines: list[str] = []
+    with PlainView(state, lines.append) as view:
+        for event in events:
+            view.on_event(event)
+    assert len(lines) == 2
+    assert lines[0].startswith("[1/8] trial 1 stopped early by ASHA after epoch 2: PGD 40.0%, clean 70.0%")
+    assert "overfitted catastrophically" in lines[1]
+    assert lines[1].endswith("best so far: trial 1, PGD 40.0%")
+
+
+def test_the_live_view_shows_running_trials_the_best_the_baseline_and_the_time_left(
+    state: SearchState, events: list[Event]
+) -> None:
+    console = Console(file=io.StringIO(), width=100, force_terminal=True, color_system=None)
+    view = LiveView(state, console)
+    for event in events:
+        view.on_event(event)
+    console.print(view.render())
+    assert isinstance(console.file, io.StringIO)
+    screen = console.file.getvalue()
+    for said in ("2 of 8", "5 of at most 32", "left", "best so far", "trial 1", "start_from", "PGD 40.0%", "lambda"):
+        assert said in screen
+
+
+def test_time_left_is_unknown_before_the_first_epoch_and_then_shrinks(state: SearchState, events: list[Event]) -> None:
+    assert state.seconds_left(10.0) is None
+    left = []
+    for event in events:
+        state.update(event)
+        if state.epochs_now:
+            left.append((state.seconds_left(10.0) or 0.0) / 10.0 * state.epochs_now)  # in epochs
+    assert left[-1] < left[0]

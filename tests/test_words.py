@@ -1,0 +1,21 @@
+import pytest
+
+from tune_cure.journal import STATUSES
+from tune_cure.words import STATUS_WORDS, duration, hyperparameters
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(0.4, "0 s"), (45.2, "45 s"), (59.6, "1 min 0 s"), (200, "3 min 20 s"), (7500, "2 h 5 min")]
+)
+def test_durations_are_said_as_people_say_them(seconds: float, said: str) -> None:
+    assert duration(seconds) == said
+
+
+def test_hyperparameters_are_one_line_with_numbers_to_four_digits() -> None:
+    assert hyperparameters({"lambda": 0.123456, "init": "zero", "batch_size": 128}) == (
+        "lambda 0.1235  init zero  batch_size 128"
+    )
+
+
+def test_there_are_words_for_every_status() -> None:
+    assert set(STATUS_WORDS) == {*STATUSES, "unfinished"}

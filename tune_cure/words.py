@@ -1,0 +1,31 @@
+"""How things are said to people, in the terminal and in the report alike."""
+
+from typing import Any
+
+STATUS_WORDS = {  # that follow "trial 7" and a number of trials alike
+    "completed": "ran to the end",
+    "stopped": "stopped early by ASHA",
+    "unfinished": "unfinished",
+    "catastrophic_overfitting": "overfitted catastrophically",
+    "diverged": "diverged",
+    "failed": "failed",
+}
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: 45 s, 3 min 20 s, 2 h 5 min."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
+
+
+def value(of: Any) -> str:
+    """A hyperparameter's value, numbers to four digits."""
+    return f"{of:.4g}" if isinstance(of, float) else str(of)
+
+
+def hyperparameters(values: dict[str, Any]) -> str:
+    """Hyperparameters in one line."""
+    return "  ".join(f"{key} {value(of)}" for key, of in values.items())
