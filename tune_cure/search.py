@@ -17,6 +17,7 @@ import numpy as np
 import optuna
 import ray
 from ray import tune
+from ray._private import ray_constants
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import AsyncHyperBandScheduler
 
@@ -27,6 +28,7 @@ from tune_cure.study import StudySearch
 from tune_cure.trainable import CureTrainable
 from tune_cure.training import EPOCH_METRICS
 
+TOKEN = Path("~/.ray/auth_token").expanduser()  # opens the dashboard
 QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_SCHEDULER_EVENTS": "0",
@@ -146,13 +148,17 @@ def _quieten(verbose: bool) -> None:
 
 
 def start_ray(address: str | None = None, *, verbose: bool = False) -> None:
-    """Joins the Ray cluster at `address`, or starts a Ray of this machine alone, closed to all others."""
+    """Joins the Ray cluster at `address`, or starts one of this machine alone, with no port open to other machines."""
     _quieten(verbose)
     options: dict[str, Any] = {"log_to_driver": verbose, "configure_logging": verbose}
     if address is None:
-        # With the node at 127.0.0.1 the metrics endpoint, too, is closed to other machines.
-        options |= {"include_dashboard": True, "dashboard_host": "127.0.0.1", "_node_ip_address": "127.0.0.1"}
+        # Ray takes the loopback address for its node, and so for all its ports, only where it cannot form a cluster.
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # for the processes that it starts
+        ray_constants.ENABLE_RAY_CLUSTER = False
+        options |= {"include_dashboard": True, "dashboard_host": "127.0.0.1"}
     ray.init(address=address or "local", **options)
+    if TOKEN.exists():  # Ray writes it for all to read
+        TOKEN.chmod(0o600)
 
 
 def _dashboard() -> str:
