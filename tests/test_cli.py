@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from tests.test_search import TINY
+from tests.spaces import TINY
 from tune_cure.cli import main
 from tune_cure.journal import Journal
 

@@ -2,16 +2,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_search import TINY
+from tests.spaces import tiny
 from tune_cure import data
 from tune_cure.devices import DeviceError, allot, expected_epochs, measure_epoch_seconds
-from tune_cure.spec import SearchSpec, load
+from tune_cure.spec import SearchSpec
 
 
 def spec(folder: Path, *overrides: str) -> SearchSpec:
-    path = folder / "spec.yaml"
-    path.write_text(TINY)
-    return load(path, ["resources.concurrent=auto", *overrides])
+    return tiny(folder, "resources.concurrent=auto", *overrides)
 
 
 @pytest.mark.parametrize(

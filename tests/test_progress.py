@@ -4,19 +4,16 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from tests.test_search import TINY
+from tests.spaces import tiny
 from tune_cure.journal import Event, Journal
 from tune_cure.progress import LiveView, PlainView, SearchState
-from tune_cure.spec import load
 
 HYPERPARAMETERS = {"lambda": 0.5, "h": 1.0, "lr_max": 0.02, "epsilon": 0.1}
 
 
 @pytest.fixture
 def state(tmp_path: Path) -> SearchState:
-    path = tmp_path / "spec.yaml"
-    path.write_text(TINY)
-    return SearchState(load(path), started=0.0)
+    return SearchState(tiny(tmp_path), started=0.0)
 
 
 @pytest.fixture

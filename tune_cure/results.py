@@ -57,7 +57,7 @@ def read_spec(directory: Path) -> SearchSpec:
 def epochs(directory: str | Path) -> pd.DataFrame:
     """One row per trial and epoch, in that order; an epoch that was run twice (after a crash) counts once, the last."""
     events = [event for event in Journal(Path(directory)).read() if event["event"] == "epoch"]
-    columns = ["trial", *EPOCH_METRICS, "time", "host", "pid"]
+    columns = ["trial", *EPOCH_METRICS, OBJECTIVE, "time", "host", "pid"]
     frame = pd.DataFrame(events, columns=columns)
     return frame.drop_duplicates(["trial", "epoch"], keep="last").sort_values(["trial", "epoch"], ignore_index=True)
 
