@@ -67,8 +67,10 @@ def test_data_that_is_nowhere_is_one_line_and_starts_nothing(
 def test_a_trial_that_fits_no_machine_is_one_line(
     space: Path, elsewhere: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    line = failed(capsys, "search", "--space", str(space), "--check", "--set", "resources.cpus_per_trial=9999")
-    assert "a trial takes 9999 CPUs" in line
+    for check in (["--check"], []):
+        line = failed(capsys, "search", "--space", str(space), *check, "--set", "resources.cpus_per_trial=9999")
+        assert "a trial takes 9999 CPUs" in line
+    assert not (elsewhere / "results").exists()
 
 
 @pytest.mark.parametrize("arguments", [[], ["serach"], ["search"], ["search", "--space"], ["report"]])
@@ -205,3 +207,6 @@ def test_an_interrupted_search_exits_with_130_and_prints_a_command_that_continue
     assert done.returncode == 0, done.stderr
     assert list(pd.read_csv(out / "trials.csv")["trial"]) == [0, 1, 2]
     assert set(os.listdir(out)) >= {"trials", "trials-2"}
+    environment = json.loads((out / "environment.json").read_text())
+    assert "--resume" not in environment["command"]
+    assert ["--resume" in session["command"] for session in environment["resumed"]] == [True]

@@ -21,7 +21,7 @@ from rich.table import Table
 
 from tune_cure import data, datasets, environment, report, results, spec as specs
 from tune_cure.curvature import DIRECTIONS
-from tune_cure.devices import DeviceError, allot, expected_epochs, measure_epoch_seconds
+from tune_cure.devices import DeviceError, Devices, allot, expected_epochs, measure_epoch_seconds
 from tune_cure.models import MODELS
 from tune_cure.progress import LiveView, PlainView, SearchState
 from tune_cure.samplers import SAMPLERS
@@ -115,11 +115,12 @@ def _search(options: argparse.Namespace, console: Console) -> int:
         return 0
     splits = data.load(spec.data)
     if options.address is None:
-        _print_cost(spec, splits, console)
+        plan = allot(spec, cpus=os.cpu_count() or 1, gpus=torch.cuda.device_count())
+        if spec.resources.gpus_per_trial and not plan.gpus_per_trial:
+            _print_cost(spec, splits, plan, console)
     directory = _continued(spec, options.output) if options.resume else _created(spec, options.output)
     results.replace_text(directory / results.SPEC, spec.to_yaml())
-    described = json.dumps(environment.describe(splits.source), indent=2)
-    results.replace_text(directory / "environment.json", described + "\n")
+    environment.write(directory, splits.source)
     del splits  # the trials map the same file; this process need not hold it
     finished = _run(spec, directory, options, console)
     results.write(directory)
@@ -231,11 +232,8 @@ def _print_plan(spec: SearchSpec, console: Console) -> None:
     console.print(spec.to_yaml(), markup=False)
 
 
-def _print_cost(spec: SearchSpec, splits: data.Splits, console: Console) -> None:
+def _print_cost(spec: SearchSpec, splits: data.Splits, plan: Devices, console: Console) -> None:
     """Where a space that was made for GPUs meets a machine without one: what that will cost, before it starts."""
-    if not spec.resources.gpus_per_trial or torch.cuda.is_available():
-        return
-    plan = allot(spec, cpus=os.cpu_count() or 1, gpus=0)
     epoch = measure_epoch_seconds(spec, splits)
     most, expected = spec.search.trials * spec.max_epochs, expected_epochs(spec)
     console.print(

@@ -1,6 +1,7 @@
 """Where a search ran: versions, devices, git commit and command line, for the record that every run leaves."""
 
 import importlib.metadata
+import json
 import os
 import platform
 import shlex
@@ -11,7 +12,19 @@ from typing import Any
 
 import torch
 
+FILE = "environment.json"
 PACKAGES = ("tune-cure", "torch", "torchvision", "ray", "optuna", "pandas", "numpy", "scikit-learn")
+
+
+def write(directory: Path, data_source: str) -> None:
+    """Writes environment.json, or where a search is continued adds this session to its list `resumed`."""
+    path = directory / FILE
+    here = describe(data_source)
+    if path.exists():
+        first = json.loads(path.read_text(encoding="utf-8"))
+        first.setdefault("resumed", []).append(here)
+        here = first
+    path.write_text(json.dumps(here, indent=2) + "\n", encoding="utf-8")
 
 
 def describe(data_source: str) -> dict[str, Any]:

@@ -107,8 +107,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
     def _reconcile(self, history: list[Event]) -> None:
         """Brings journal and study into line after an interruption, and finds the trials to continue.
 
-        Either can be one step ahead: the study is told of an end before the journal, of a proposal too. The journal
-        is ahead only where it was written by another study's hand.
+        The study hears of proposals and ends a moment before the journal: what the journal lacks is added to it.
         """
         self._proposed = {event["trial"] for event in history if event["event"] == "trial"}
         ended = {event["trial"] for event in history if event["event"] == "end"}
