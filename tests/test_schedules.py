@@ -28,6 +28,16 @@ def test_a_schedule_stays_between_lr_min_and_lr_max_and_touches_lr_max(name: str
         ("linear", 1.0, 0.01),
         ("cosine", 1 / 3, 0.5 * (1 + math.cos(math.pi / 3))),
         ("cosine", 1.0, 0.0),
+        ("superconverge", 0.2, 0.5),
+        ("superconverge", 0.4, 1.0),
+        ("superconverge", 0.7, 0.5),
+        ("multistep", 0.6, 0.1),
+        ("onedrop", 0.49, 1.0),
+        ("onedrop", 0.5, 0.1),
+        ("multipledecay", 0.05, 1.0),
+        ("multipledecay", 0.35, 0.7),
+        ("multipledecay", 1.0, 0.1),
+        ("fixed", 0.9, 1.0),
     ],
 )
 def test_a_schedule_has_its_published_shape(name: str, fraction: float, expected: float) -> None:

@@ -1,8 +1,9 @@
 """Learning-rate schedules by name, as pure functions of the fraction of training that is done.
 
 A schedule is a shape from [0, 1] to [0, 1]. `learning_rate` stretches it between `lr_min` and `lr_max`, so every
-schedule honours both. With `lr_min` 0 the shapes are those of `CURE_fast_adversarial` and of Rice et al. 2020
-(arXiv 2002.11569), except that `cyclic` peaks in the middle as in Wong et al. 2020 (arXiv 2001.03994, section 5).
+schedule honours both. The names are those of `CURE_fast_adversarial`. With `lr_min` 0 the shapes are those of Rice et
+al. 2020 (arXiv 2002.11569), `cyclic` and `multistep` those of Wong et al. 2020 (arXiv 2001.03994). When `onedrop` drops,
+and how far, were settings there: here it is after half of the epochs, to a tenth.
 
 To add one: write its shape, add a line to `SCHEDULES`.
 """
@@ -30,6 +31,11 @@ def cyclic(fraction: float) -> float:
     return _interpolate(fraction, (0.0, 0.0), (0.5, 1.0), (1.0, 0.0))
 
 
+def superconverge(fraction: float) -> float:
+    """One triangle with its peak at two fifths."""
+    return _interpolate(fraction, (0.0, 0.0), (0.4, 1.0), (1.0, 0.0))
+
+
 def linear(fraction: float) -> float:
     """1 for the first third, then straight lines to 1/10 at two thirds and to 1/100 at the end."""
     return _interpolate(fraction, (0.0, 1.0), (1 / 3, 1.0), (2 / 3, 0.1), (1.0, 0.01))
@@ -40,11 +46,31 @@ def cosine(fraction: float) -> float:
     return 0.5 * (1.0 + math.cos(math.pi * fraction))
 
 
+def onedrop(fraction: float) -> float:
+    """1 for the first half, then 1/10."""
+    return 1.0 if fraction < 0.5 else 0.1
+
+
+def multipledecay(fraction: float) -> float:
+    """Ten steps down, each by a tenth: 1, 0.9, …, 0.1."""
+    return 1.0 - min(math.floor(10 * fraction), 9) / 10
+
+
+def fixed(fraction: float) -> float:
+    """1 throughout."""
+    return 1.0
+
+
 SCHEDULES: dict[str, Callable[[float], float]] = {
     "piecewise": piecewise,
+    "multistep": piecewise,  # the original's name for the same drops at one half and three quarters
     "cyclic": cyclic,
+    "superconverge": superconverge,
     "linear": linear,
+    "onedrop": onedrop,
+    "multipledecay": multipledecay,
     "cosine": cosine,
+    "fixed": fixed,
 }
 
 
