@@ -33,6 +33,12 @@ def batch() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """torch on one thread, as in a trial with cpus_per_trial 1; small operations are faster so, too."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Prepared data goes to a temporary folder; Ray's workers inherit it."""
     with pytest.MonkeyPatch.context() as patch:
@@ -50,12 +56,3 @@ def ray_session() -> Iterator[None]:
     start_ray()
     yield
     ray.shutdown()
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """torch on one thread, as in a trial with cpus_per_trial 1."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)

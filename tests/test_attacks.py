@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tune_cure.attacks import fgsm, pgd
+from tune_cure.attacks import fgsm, pgd, pgd_training
 
 EPSILON = 0.1
 
@@ -69,7 +69,7 @@ def test_pgd_accuracy_of_a_linear_model_is_the_closed_form(linear, points) -> No
     torch.testing.assert_close(adversarial[robust], worst_case(linear, images, labels)[robust], rtol=0, atol=1e-15)
 
 
-@pytest.mark.parametrize("attack", [fgsm, pgd])
+@pytest.mark.parametrize("attack", [fgsm, pgd, pgd_training])
 def test_an_attack_stays_in_the_ball_and_in_pixel_range(attack, network, batch) -> None:
     images, labels = batch
     adversarial = attack(network, images, labels, 0.3, generator=torch.Generator().manual_seed(0))
@@ -78,7 +78,7 @@ def test_an_attack_stays_in_the_ball_and_in_pixel_range(attack, network, batch) 
     assert not adversarial.requires_grad
 
 
-@pytest.mark.parametrize("attack", [fgsm, pgd])
+@pytest.mark.parametrize("attack", [fgsm, pgd, pgd_training])
 def test_an_attack_gives_back_what_it_borrowed(attack, network, batch) -> None:
     images, labels = batch
     network.train()
@@ -134,3 +134,42 @@ def test_pgd_accuracy_is_at_most_clean_accuracy_example_by_example(network, batc
     adversarial = pgd(network, images, labels, 1e-6, generator=torch.Generator().manual_seed(0))
     network.eval()
     assert not (correct(network, adversarial, labels) & ~correct(network, images, labels)).any()
+
+
+def away(linear: BinaryLinear, labels: Tensor) -> Tensor:
+    """The sign of the loss gradient of a linear model, which is the same everywhere."""
+    return ((1.0 - 2.0 * labels.double()).view(-1, 1, 1, 1) * linear.weight.sign()).detach()
+
+
+def test_noise_start_neither_clips_nor_projects_but_to_pixel_range(linear, points) -> None:
+    images, labels = points
+    generator = torch.Generator().manual_seed(5)
+    adversarial = fgsm(linear, images, labels, EPSILON, alpha=1.0, init="noise", noise=2.0, generator=generator)
+    noise = 2 * EPSILON * (2 * torch.rand(images.shape, dtype=images.dtype, generator=generator.manual_seed(5)) - 1)
+    expected = (images + noise + EPSILON * away(linear, labels)).clamp(0, 1)
+    torch.testing.assert_close(adversarial, expected, rtol=0, atol=1e-15)
+    assert (adversarial - images).abs().max() > EPSILON
+
+
+def test_previous_start_begins_at_the_given_perturbation(linear, points) -> None:
+    images, labels = points
+    previous = 0.05 * torch.randn(images.shape, dtype=images.dtype, generator=torch.Generator().manual_seed(1))
+    adversarial = fgsm(linear, images, labels, EPSILON, alpha=0.5, init="previous", previous=previous)
+    start = (images + previous).clamp(images - EPSILON, images + EPSILON).clamp(0, 1)
+    expected = (start + 0.5 * EPSILON * away(linear, labels)).clamp(images - EPSILON, images + EPSILON).clamp(0, 1)
+    torch.testing.assert_close(adversarial, expected, rtol=0, atol=1e-15)
+
+
+def test_zerograd_leaves_the_smallest_gradient_entries_where_they_are(linear, points) -> None:
+    images, labels = points
+    adversarial = fgsm(linear, images, labels, EPSILON, alpha=1.0, init="zero", zero_fraction=0.5)
+    small = linear.weight.abs() <= linear.weight.abs().flatten().sort().values[7]  # the smallest 8 of 16
+    step = torch.where(small, 0.0, EPSILON * away(linear, labels))
+    torch.testing.assert_close(adversarial, (images + step).clamp(0, 1).detach(), rtol=0, atol=1e-15)
+
+
+def test_pgd_for_training_reaches_the_worst_corner_for_every_example_misclassified_or_not(linear, points) -> None:
+    images, labels = points
+    assert not correct(linear, images, labels).all()
+    adversarial = pgd_training(linear, images, labels, EPSILON, steps=8, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(adversarial, worst_case(linear, images, labels), rtol=0, atol=1e-15)

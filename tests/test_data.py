@@ -59,6 +59,30 @@ def test_a_split_that_cannot_be_made_is_one_line(options: dict[str, int], said: 
     assert said in str(caught.value)
 
 
+def test_validation_that_a_folder_without_test_pictures_cannot_give_twice_names_the_key(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for index in range(5):
+            Image.new("RGB", (8, 8), (index, 0, 0)).save(tmp_path / name / f"{index}.png")
+    load(DataSpec(dataset="image_folder", root=str(tmp_path), validation=4))
+    with pytest.raises(DataError) as caught:
+        load(DataSpec(dataset="image_folder", root=str(tmp_path), validation=5))
+    assert str(caught.value) == (
+        "data.validation: 5 images are to be held out of 10 training images, and as many for a test set, as there is "
+        "none; between 2 (one a class) and 4 can be"
+    )
+
+
+def test_a_relative_folder_is_that_of_the_process_that_named_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    spec = DataSpec(dataset="digits", root="pictures")
+    monkeypatch.chdir("/")  # as Ray does to a trial's process
+    assert spec.root == str(tmp_path / "pictures")
+    assert DataSpec(dataset="digits", root="~/pictures").root == "~/pictures"  # each machine's own
+
+
 def test_a_folder_without_test_pictures_gives_up_as_many_as_for_validation(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
@@ -71,6 +95,11 @@ def test_a_folder_without_test_pictures_gives_up_as_many_as_for_validation(tmp_p
     assert splits.augmentation == Augmentation(padding=1, flip=True)
     other = load(DataSpec(dataset="image_folder", root=str(tmp_path), validation=4, split_seed=1))
     assert torch.equal(splits.test.indices, other.test.indices)  # the test set does not depend on the split
+
+
+def test_splits_know_the_shape_of_their_images() -> None:
+    splits = load(digits(image_size=12))
+    assert (splits.num_classes, splits.in_channels, splits.image_size) == (10, 1, (12, 12))
 
 
 @pytest.mark.parametrize("augmentation", [Augmentation(2, True), Augmentation(1, False), Augmentation(0, True)])

@@ -1,7 +1,9 @@
 import hashlib
+import http.client
 import logging
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -14,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from PIL import Image
 from scipy.io import savemat
 from torch import Tensor
@@ -170,6 +173,16 @@ def test_the_images_are_mapped_from_the_prepared_file_not_copied(tmp_path: Path,
     pytest.fail("the images do not lie in the mapped file")
 
 
+def test_the_lock_is_free_again_after_success_and_after_an_error(tmp_path: Path, own_cache: Path) -> None:
+    prepared("digits", tmp_path, None)
+    error("image_folder", tmp_path / "none", None)
+    locks = [FileLock(file, timeout=0) for file in (own_cache / "prepared").glob("*.lock")]
+    assert len(locks) == 2
+    for lock in locks:
+        lock.acquire()  # a Timeout if it is held
+        lock.release()
+
+
 def test_two_processes_prepare_once(tmp_path: Path, own_cache: Path) -> None:
     pictures(tmp_path / "d", count=40)
     code = (
@@ -314,6 +327,71 @@ def test_a_cache_that_cannot_be_made_names_the_variable(tmp_path: Path, monkeypa
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("TUNE_CURE_CACHE", str(tmp_path / "file"))
     assert "TUNE_CURE_CACHE" in error("digits", tmp_path, None)
+
+
+def test_a_relative_cache_folder_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TUNE_CURE_CACHE", "cache")
+    assert error("digits", tmp_path, None) == "TUNE_CURE_CACHE: 'cache' is relative; an absolute path is needed"
+
+
+def test_a_cache_without_room_is_one_line_and_leaves_nothing_behind(
+    tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def save(content: object, path: Path) -> None:
+        path.write_bytes(b"the first bytes")
+        raise RuntimeError("PytorchStreamWriter failed writing file\nbacktrace")
+
+    monkeypatch.setattr(torch, "save", save)
+    message = error("digits", tmp_path, None)
+    assert "cannot be written (PytorchStreamWriter failed writing file); free some space" in message
+    assert [file.suffix for file in (own_cache / "prepared").iterdir()] == [".lock"]
+
+
+def test_a_folder_by_another_path_is_not_decoded_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pictures(tmp_path / "d")
+    (tmp_path / "link").symlink_to(tmp_path / "d")
+    prepared("image_folder", tmp_path / "d", None)
+    monkeypatch.setattr(datasets, "_decode", lambda file, side: pytest.fail(f"decodes {file}"))
+    prepared("image_folder", tmp_path / "link", None)
+
+
+def test_folders_of_another_number_of_classes_are_not_taken_for_cifar10(tmp_path: Path) -> None:
+    for part in ("train", "test"):
+        pictures(tmp_path / "three" / part, classes=("a", "b", "c"))
+    message = error("cifar10", tmp_path / "three", None, download=False)
+    assert message == f"CIFAR-10 is not in {tmp_path / 'three'}, or damaged there; it will be downloaded on first use"
+
+
+def test_nothing_is_downloaded_where_that_is_not_allowed(
+    tmp_path: Path, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cifar10(site, monkeypatch)
+    (tmp_path / "root" / "cifar-10-batches-py").mkdir(parents=True)  # as after an interrupted extraction
+    assert "or damaged there" in error("cifar10", tmp_path / "root", None, download=False)
+    assert not list((tmp_path / "root" / "cifar-10-batches-py").iterdir())
+
+
+def test_what_is_prepared_needs_its_files_no_more(tmp_path: Path, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    cifar10(site, monkeypatch)
+    prepared("cifar10", tmp_path / "root", None)
+    shutil.rmtree(tmp_path / "root")
+    assert len(prepared("cifar10", tmp_path / "root", None, download=False)["train_labels"]) == 50
+
+
+@pytest.mark.parametrize("trouble", [TimeoutError(), http.client.BadStatusLine("?")])
+def test_an_error_of_the_network_is_one_line_whatever_it_says(tmp_path: Path, trouble: Exception) -> None:
+    def read(root: Path, download: bool) -> dict[str, object]:
+        raise trouble
+
+    with pytest.raises(DataError, match=r"cannot be downloaded \((TimeoutError|\?)\); put its files there"):
+        datasets._read_or_explain("CIFAR-10", tmp_path, read, True)
+
+
+@pytest.mark.parametrize("damaged", [b"P6 2\xe2 8 255\n", b"P6 99999 99999 255\n"])
+def test_a_picture_with_a_damaged_header_is_named(tmp_path: Path, damaged: bytes) -> None:
+    pictures(tmp_path / "d")
+    (tmp_path / "d" / "cat" / "x.ppm").write_bytes(damaged)
+    assert error("image_folder", tmp_path / "d", None).endswith("x.ppm: cannot be read as a picture")
 
 
 def test_digits_are_never_mirrored() -> None:

@@ -52,7 +52,7 @@ def test_the_study_knows_stopped_trials_as_pruned_at_their_epoch_and_the_others_
         assert told.params == {key: row[key] for key in ("lambda", "h", "lr_max", "epsilon")}
 
 
-def test_a_trial_in_a_reused_actor_trains_as_a_trainer_of_its_own_does(finished: Path, one_thread: None) -> None:
+def test_a_trial_in_a_reused_actor_trains_as_a_trainer_of_its_own_does(finished: Path) -> None:
     spec = results.read_spec(finished)
     splits = data.load(spec.data)
     epochs = results.epochs(finished).set_index(["trial", "epoch"])
@@ -65,9 +65,7 @@ def test_a_trial_in_a_reused_actor_trains_as_a_trainer_of_its_own_does(finished:
             assert metrics[name] == recorded[name]
 
 
-def test_the_best_model_gives_back_the_accuracies_of_best_config_to_the_last_digit(
-    finished: Path, one_thread: None
-) -> None:
+def test_the_best_model_gives_back_the_accuracies_of_best_config_to_the_last_digit(finished: Path) -> None:
     import pandas as pd
 
     spec = results.read_spec(finished)

@@ -1,5 +1,6 @@
 import copy
 import dataclasses
+import itertools
 from pathlib import Path
 
 import pytest
@@ -7,12 +8,14 @@ import torch
 from torch.nn import functional as F
 
 from tune_cure import data, models
-from tune_cure.attacks import fgsm
-from tune_cure.curvature import cure_penalty
+from tune_cure.attacks import INITS, fgsm
+from tune_cure.curvature import PENALTIES, cure_penalty, penalty
 from tune_cure.data import DataSpec, Splits
 from tune_cure.evaluation import EvaluationConfig, evaluate
 from tune_cure.training import (
+    ATTACKS,
     EPOCH_METRICS,
+    OPTIMIZERS,
     ModelConfig,
     Trainer,
     TrainingConfig,
@@ -161,7 +164,7 @@ def test_auto_mixed_precision_is_off_on_the_cpu_and_fp16_on_cuda() -> None:
     assert amp_dtype("off", torch.device("cuda")) is None
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_each_optimiser_lowers_the_loss(splits: Splits, optimizer: str) -> None:
     run = trainer(splits, optimizer=optimizer, lr_max=0.1 if optimizer == "sgd" else 0.01, lr_schedule="cosine")
     losses = [run.train_epoch()["train_loss"] for _ in range(3)]
@@ -177,7 +180,9 @@ def test_the_learning_rate_moves_every_step_and_ends_where_the_schedule_says(spl
 
 
 def test_lr_min_above_lr_max_is_refused(splits: Splits) -> None:
-    with pytest.raises(ValueError, match=r"lr_min <= lr_max must hold, but got 0\.3 and 0\.1"):
+    with pytest.raises(
+        ValueError, match=r"lr_min: must be at most lr_max, but lr_min can be 0\.3 where lr_max is 0\.1"
+    ):
         trainer(splits, lr_min=0.3)
 
 
@@ -203,3 +208,100 @@ def test_the_search_metrics_never_look_at_the_test_set(splits: Splits) -> None:
     run = trainer(poisoned)
     run.train_epoch()
     run.evaluate()
+
+
+@pytest.mark.parametrize("delta", PENALTIES)
+def test_a_network_trains_with_each_penalty(splits: Splits, delta: str) -> None:
+    run, without = trainer(splits, delta=delta, **{"lambda": 0.05}), trainer(splits, **{"lambda": 0})
+    metrics = run.train_epoch()
+    without.train_epoch()
+    assert not metrics["diverged"]
+    assert (metrics["curvature"] is None) == (delta == "none")
+    assert same(run, without) == (delta == "none")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [*({"attack": attack} for attack in ATTACKS), *({"init": init} for init in INITS), {"attack": "zerograd"}],
+    ids=str,
+)
+def test_a_network_trains_with_each_attack_and_continues_bit_for_bit(
+    splits: Splits, options: dict[str, str], tmp_path: Path
+) -> None:
+    run, resumed = trainer(splits, **options, **{"lambda": 0}), trainer(splits, seed=9, **options, **{"lambda": 0})
+    assert not run.train_epoch()["diverged"]
+    torch.save(run.state_dict(), tmp_path / "state.pt")
+    resumed.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    run.train_epoch()
+    resumed.train_epoch()
+    assert same(run, resumed)
+
+
+def test_the_previous_start_is_the_perturbation_of_the_batch_before(
+    splits: Splits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def recording(model, images, labels, epsilon, *, previous, **options):  # type: ignore[no-untyped-def]
+        adversarial = fgsm(model, images, labels, epsilon, previous=previous, **options)
+        seen.append((previous.clone(), (adversarial - images).clone()))
+        return adversarial
+
+    monkeypatch.setattr("tune_cure.training.fgsm", recording)
+    trainer(splits, init="previous", **{"lambda": 0}).train_epoch()
+    assert not seen[0][0].any()
+    for (_, made), (given, _) in itertools.pairwise(seen):
+        assert torch.equal(made, given)
+
+
+def test_a_penalty_on_every_second_step_weighs_double_there(splits: Splits) -> None:
+    run = trainer(splits, penalty_every=2, **{"lambda": 0.1})
+    (images, labels), *_ = data.batches(
+        splits.train, 64, augmentation=splits.augmentation, order=run.order, generator=run.generator
+    )
+    gradients = []
+    for every, index in ((1, 0), (2, 0), (2, 1)):
+        one = trainer(splits, penalty_every=every, momentum=0.0, weight_decay=0.0, init="zero", **{"lambda": 0.1})
+        before = [parameter.detach().clone() for parameter in one.model.parameters()]
+        row = one._step(images, labels, index)
+        assert row[3] == (0 if index else 64)  # images penalised
+        gradients.append([(a - b) / 0.1 for a, b in zip(before, one.model.parameters(), strict=True)])
+    for each, doubled, without in zip(*gradients, strict=True):
+        torch.testing.assert_close(doubled - without, 2 * (each - without), rtol=1e-3, atol=1e-6)
+
+
+def test_a_penalty_on_a_fraction_is_the_mean_over_that_part_of_the_batch(
+    splits: Splits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = []
+
+    def recording(name, model, images, *arguments, **options):  # type: ignore[no-untyped-def]
+        sizes.append(len(images))
+        return penalty(name, model, images, *arguments, **options)
+
+    monkeypatch.setattr("tune_cure.training.penalty", recording)
+    metrics = trainer(splits, penalty_fraction=0.3).train_epoch()
+    assert sizes == [20, 20, 20, 20]  # of batches of 64, rounded up
+    assert metrics["curvature"] > 0
+
+
+def test_clipping_bounds_the_step_by_the_gradients_norm(splits: Splits) -> None:
+    run = trainer(splits, gradient_clip=0.01, epochs=1, batch_size=256, momentum=0.0, weight_decay=0.0)
+    before = [parameter.detach().clone() for parameter in run.model.parameters()]
+    run.train_epoch()
+    moved = sum(((a - b) ** 2).sum() for a, b in zip(before, run.model.parameters(), strict=True)) ** 0.5
+    assert moved.item() == pytest.approx(0.1 * 0.01, rel=1e-3)  # the learning rate times the bound
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"delta": "fgsm", "attack": "none"}, "delta: fgsm needs the adversarial examples"),
+        ({"nesterov": True, "momentum": 0.0}, "nesterov: needs a momentum above 0"),
+    ],
+)
+def test_hyperparameters_that_contradict_each_other_are_refused(
+    splits: Splits, options: dict[str, object], said: str
+) -> None:
+    with pytest.raises(ValueError, match=said):
+        trainer(splits, **options)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from tune_cure.gradients import evaluation_mode, input_gradient, logits_and_input_gradient
 
-INITS = ("uniform", "zero")
+INITS = ("uniform", "zero", "previous", "noise")
 
 
 def project(adversarial: Tensor, images: Tensor, epsilon: float) -> Tensor:
@@ -18,10 +18,15 @@ def project(adversarial: Tensor, images: Tensor, epsilon: float) -> Tensor:
     return torch.clamp(torch.minimum(torch.maximum(adversarial, images - epsilon), images + epsilon), 0.0, 1.0)
 
 
+def uniform_noise(images: Tensor, epsilon: float, generator: torch.Generator | None) -> Tensor:
+    """Of the shape of `images`, drawn uniformly from [−epsilon, epsilon]."""
+    noise = torch.rand(images.shape, device=images.device, dtype=images.dtype, generator=generator)
+    return epsilon * (2.0 * noise - 1.0)
+
+
 def uniform_start(images: Tensor, epsilon: float, generator: torch.Generator | None) -> Tensor:
     """Points drawn uniformly from the L-infinity ball around `images`, clipped to [0, 1]."""
-    noise = torch.rand(images.shape, device=images.device, dtype=images.dtype, generator=generator)
-    return torch.clamp(images + epsilon * (2.0 * noise - 1.0), 0.0, 1.0)
+    return torch.clamp(images + uniform_noise(images, epsilon, generator), 0.0, 1.0)
 
 
 def fgsm(
@@ -33,11 +38,15 @@ def fgsm(
     alpha: float = 1.25,
     init: str = "uniform",
     generator: torch.Generator | None = None,
+    noise: float = 2.0,
+    previous: Tensor | None = None,
+    zero_fraction: float = 0.0,
     loss_scale: float = 1.0,
 ) -> Tensor:
-    """The fast gradient sign method with a random start (Wong et al. 2020, arXiv 2001.03994, algorithm 3).
+    """The fast gradient sign method, by default with a random start (Wong et al. 2020, arXiv 2001.03994, algorithm 3).
 
-    Two deviations: the start is clipped to [0, 1] before its gradient is taken, and batch norm is in evaluation mode.
+    Two deviations: a start in the ball is clipped to [0, 1] before its gradient is taken, and batch norm is in
+    evaluation mode.
 
     Args:
         model: Network from images to logits.
@@ -45,17 +54,60 @@ def fgsm(
         labels: (N,) class indices.
         epsilon: Radius of the ball.
         alpha: Step size as a multiple of `epsilon`.
-        init: `uniform` starts at a random point of the ball, `zero` at the image.
+        init: `uniform` starts at a random point of the ball, `zero` at the image, `previous` at the image plus
+            `previous`; `noise` at the image plus uniform noise of `noise` × epsilon, and neither clips nor projects but
+            to [0, 1] (N-FGSM: de Jorge et al. 2022, arXiv 2202.01181, with alpha 1).
         generator: Source of the random start, on the images' device.
-        loss_scale: See `gradients.input_gradient`.
+        noise: Half-width of that noise, as a multiple of `epsilon`.
+        previous: (N, C, H, W) perturbations to start from.
+        zero_fraction: Of the entries of each example's gradient, the smallest so many stand still (ZeroGrad: Golgooni
+            et al. 2021, arXiv 2103.15476).
+        loss_scale: See `gradients.logits_and_input_gradient`.
 
     Returns:
-        (N, C, H, W) adversarial images in the ball, detached.
+        (N, C, H, W) adversarial images in [0, 1], and in the ball but for `noise`; detached.
     """
+    if init == "zero":
+        start = images
+    elif init == "uniform":
+        start = uniform_start(images, epsilon, generator)
+    elif init == "noise":
+        start = images + uniform_noise(images, noise * epsilon, generator)
+    else:
+        assert previous is not None, "init previous needs the perturbations to start from"
+        start = project(images + previous, images, epsilon)
     with evaluation_mode(model):
-        start = images if init == "zero" else uniform_start(images, epsilon, generator)
         gradient = input_gradient(model, start, labels, loss_scale=loss_scale)
-    return project(start + alpha * epsilon * gradient.sign(), images, epsilon).detach()
+    step = gradient.sign()
+    if zero_fraction > 0:
+        sizes = gradient.abs().flatten(1)
+        threshold = sizes.kthvalue(max(1, int(zero_fraction * sizes.shape[1])), dim=1).values
+        step = step.where(gradient.abs() > threshold.view(-1, 1, 1, 1), 0.0)
+    moved = start + alpha * epsilon * step
+    return (moved.clamp(0.0, 1.0) if init == "noise" else project(moved, images, epsilon)).detach()
+
+
+def pgd_training(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    epsilon: float,
+    *,
+    steps: int = 7,
+    generator: torch.Generator | None = None,
+    loss_scale: float = 1.0,
+) -> Tensor:
+    """Adversarial images to train on: `steps` signed steps of `epsilon / 4` from a random start, every one of them.
+
+    Unlike `pgd` it goes on with examples that are misclassified already: training wants a large loss, not the first
+    error. Arguments and result as of `fgsm`.
+    """
+    point = uniform_start(images, epsilon, generator)
+    with evaluation_mode(model):
+        for _ in range(steps):
+            gradient = input_gradient(model, point, labels, loss_scale=loss_scale)
+            point = project(point + epsilon / 4 * gradient.sign(), images, epsilon)
+    return point.detach()
 
 
 def pgd(

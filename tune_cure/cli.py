@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tune_cure import data, datasets, environment, report, results, spec as specs
-from tune_cure.curvature import DIRECTIONS
+from tune_cure.curvature import PENALTIES
 from tune_cure.devices import DeviceError, Devices, allot, expected_epochs, measure_epoch_seconds
 from tune_cure.models import MODELS
 from tune_cure.progress import LiveView, PlainView, SearchState
@@ -68,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     names: dict[str, Iterable[str]] = {
         "data sets": datasets.DATASETS,
         "networks": MODELS,
-        "penalty directions": DIRECTIONS,
+        "penalties (delta)": PENALTIES,
         "schedules": SCHEDULES,
         "optimisers": OPTIMIZERS,
         "samplers": SAMPLERS,
@@ -201,8 +201,8 @@ def _print_plan(spec: SearchSpec, console: Console) -> None:
         splits = data.load(spec.data, download=False)
         counts = [f"{len(part):,} {name}" for name, part in
                   (("train", splits.train), ("validation", splits.validation), ("test", splits.test))]  # fmt: skip
-        side = splits.train.images.shape[-1]
-        images = f"{', '.join(counts)} images of {splits.in_channels}×{side}×{side}, {splits.num_classes} classes"
+        height, width = splits.image_size
+        images = f"{', '.join(counts)} images of {splits.in_channels}×{height}×{width}, {splits.num_classes} classes"
         images += f"\n{splits.source}"
     except datasets.DataError as error:
         images = f"not here yet: {error}"

@@ -1,31 +1,92 @@
-"""The CURE penalty (Moosavi-Dezfooli et al. 2019, arXiv 1811.09716): how much the input gradient changes along z.
+"""Penalties on the loss surface around the images, by name (`delta` in the YAML): one number for each example.
 
-A direction is a function from (input gradient, h, generator) to the displacement z. To add one: write it, add a line
-to `DIRECTIONS`.
+`cure_penalty` is the CURE penalty (Moosavi-Dezfooli et al. 2019, arXiv 1811.09716): how much the input gradient changes
+from x to x + z. Its directions z are functions of a `Point`. `gradalign` and `local_linearity` are penalties that it is
+compared with. To add a direction or a penalty: write it, add a line to `DIRECTIONS` or `OTHER_PENALTIES`.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tune_cure.gradients import evaluation_mode, input_gradient
+from tune_cure.attacks import project, uniform_noise
+from tune_cure.gradients import evaluation_mode, input_gradient, logits_and_input_gradient
+from tune_cure.minimum_norm import fmn
 
-Direction = Callable[[Tensor, float, torch.Generator | None], Tensor]
+LINEARITY_STEPS = 2  # of the search for the least linear point, as Qin et al. took on CIFAR-10
+MINIMUM_NORM_STEPS = 5
 
 
-def classic(gradient: Tensor, h: float, generator: torch.Generator | None = None) -> Tensor:
-    """z = h · sign(g) / ‖sign(g)‖₂ of each example (the paper's equation 6): (N, C, H, W), of L2 length h.
+@dataclass(frozen=True)
+class Point:
+    """Where a direction starts from.
 
-    An example whose gradient is exactly zero gets z = 0.
+    Attributes:
+        model: The network, in evaluation mode.
+        images: (N, C, H, W) in [0, 1].
+        labels: (N,) class indices.
+        gradient: (N, C, H, W), of each example's loss at `images`, detached.
+        h: The length asked for, in pixel units.
+        epsilon: Radius of the L-infinity ball around `images`.
+        adversarial: (N, C, H, W) adversarial examples of the training step; None if it has none.
+        generator: Source of randomness, on the images' device.
     """
-    sign = gradient.sign()
-    length = torch.linalg.vector_norm(sign, dim=(1, 2, 3), keepdim=True)
-    z: Tensor = h * sign / length.clamp_min(1.0)
-    return z
+
+    model: nn.Module
+    images: Tensor
+    labels: Tensor
+    gradient: Tensor
+    h: float
+    epsilon: float
+    adversarial: Tensor | None
+    generator: torch.Generator | None
 
 
-DIRECTIONS: dict[str, Direction] = {"classic": classic}
+Direction = Callable[[Point], Tensor]
+
+
+def classic(point: Point) -> Tensor:
+    """h · sign(g) / ‖sign(g)‖₂, the paper's equation 6. An example whose gradient is exactly zero gets z = 0."""
+    return _of_length(point.gradient.sign(), point.h)
+
+
+def gradient(point: Point) -> Tensor:
+    """h · g / ‖g‖₂, the steepest ascent in L2. An example whose gradient is exactly zero gets z = 0."""
+    return _of_length(point.gradient, point.h)
+
+
+def random(point: Point) -> Tensor:
+    """Uniform in the L-infinity ball of radius epsilon, whatever h is."""
+    return uniform_noise(point.images, point.epsilon, point.generator)
+
+
+def fgsm(point: Point) -> Tensor:
+    """From the image to the adversarial example that the training step has found anyway, whatever h is.
+
+    Raises:
+        ValueError: The training step has none.
+    """
+    if point.adversarial is None:
+        raise ValueError("delta fgsm needs the adversarial examples of an attack, but attack is none")
+    return (point.adversarial - point.images).detach()
+
+
+def linf(point: Point) -> Tensor:
+    """From the image to an adversarial example nearby in L-infinity (FMN, five steps), clipped to the ball."""
+    nearest = fmn(point.model, point.images, point.labels, steps=MINIMUM_NORM_STEPS)
+    return project(nearest, point.images, point.epsilon) - point.images
+
+
+DIRECTIONS: dict[str, Direction] = {
+    "classic": classic,
+    "gradient": gradient,
+    "random": random,
+    "fgsm": fgsm,
+    "linf": linf,
+}
 
 
 def cure_penalty(
@@ -36,14 +97,19 @@ def cure_penalty(
     *,
     direction: str = "classic",
     generator: torch.Generator | None = None,
+    epsilon: float = 8 / 255,
+    adversarial: Tensor | None = None,
+    squared: bool = False,
+    divide_by_h: bool = False,
+    two_sided: bool = True,
     loss_scale: float = 1.0,
 ) -> Tensor:
     """‖∇ₓℓ(x + z) − ∇ₓℓ(x)‖₂ of each example, differentiable with respect to the parameters.
 
     One gradient at x serves both for the direction z and for the difference. z is held constant when the penalty is
-    differentiated; both gradients are not. Deviations from the paper's equation 5: the norm is not squared, and the
-    factor 1/h² is left to lambda (both as in the authors' code); x + z is not clipped to [0, 1], since the penalty is
-    a finite difference of the gradient field. Batch norm runs in evaluation mode and its statistics are left alone.
+    differentiated. Deviations from the paper's equation 5: by default the norm is not squared and the factor 1/h² is
+    left to lambda (both as in the authors' code); x + z is not clipped to [0, 1], since the penalty is a finite
+    difference of the gradient field. Batch norm runs in evaluation mode and its statistics are left alone.
 
     Args:
         model: Network from images to logits.
@@ -52,14 +118,142 @@ def cure_penalty(
         h: L2 length of z in pixel units; on 3×32×32 images, 1.739 moves every pixel by 8/255.
         direction: A key of `DIRECTIONS`.
         generator: Source of randomness of the directions that need one.
-        loss_scale: See `gradients.input_gradient`.
+        epsilon: Radius of the ball, for the directions that stay in one.
+        adversarial: (N, C, H, W) adversarial examples, for the direction that uses them.
+        squared: The norm's square.
+        divide_by_h: Divide the gradients' difference by the length of z, so that the penalty estimates the Hessian
+            along a unit direction instead of growing with h. z = 0 gives 0.
+        two_sided: Differentiate ∇ₓℓ(x) too. Without, it is a constant: cheaper, and a different parameter gradient.
+        loss_scale: See `gradients.logits_and_input_gradient`.
 
     Returns:
         (N,) penalties, before lambda. Not finite where an fp16 gradient overflowed.
     """
     with evaluation_mode(model):
-        at_images = input_gradient(model, images, labels, create_graph=True, loss_scale=loss_scale)
-        displaced = images + DIRECTIONS[direction](at_images.detach(), h, generator)
+        at_images = input_gradient(model, images, labels, create_graph=two_sided, loss_scale=loss_scale)
+        point = Point(model, images, labels, at_images.detach(), h, epsilon, adversarial, generator)
+        z = DIRECTIONS[direction](point)
+        at_displaced = input_gradient(model, images + z, labels, create_graph=True, loss_scale=loss_scale)
+    difference = at_displaced - at_images
+    if divide_by_h:
+        difference = difference / _broadcast(_nonzero(_length(z)))
+    return difference.square().sum(dim=(1, 2, 3)) if squared else _length(difference)
+
+
+def gradalign(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    epsilon: float,
+    generator: torch.Generator | None = None,
+    two_sided: bool = True,
+    loss_scale: float = 1.0,
+) -> Tensor:
+    """1 − cos(∇ₓℓ(x), ∇ₓℓ(x + η)) of each example, η uniform in the ball: GradAlign.
+
+    Andriushchenko and Flammarion 2020 (arXiv 2007.02617), equation 5. Deviation: batch norm is in evaluation mode.
+    Arguments and result as of `cure_penalty`; the cosine with a gradient of exactly zero counts as 0.
+    """
+    with evaluation_mode(model):
+        at_images = input_gradient(model, images, labels, create_graph=two_sided, loss_scale=loss_scale)
+        displaced = images + uniform_noise(images, epsilon, generator)
         at_displaced = input_gradient(model, displaced, labels, create_graph=True, loss_scale=loss_scale)
-    penalty: Tensor = torch.linalg.vector_norm(at_displaced - at_images, dim=(1, 2, 3))
-    return penalty
+    lengths = _nonzero(_length(at_images)) * _nonzero(_length(at_displaced))
+    return 1.0 - (at_images * at_displaced).sum(dim=(1, 2, 3)) / lengths
+
+
+def local_linearity(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    epsilon: float,
+    generator: torch.Generator | None = None,
+    two_sided: bool = True,
+    loss_scale: float = 1.0,
+) -> Tensor:
+    """|ℓ(x + δ) − ℓ(x) − δᵀ∇ₓℓ(x)| of each example at the δ of the ball that a short search finds largest.
+
+    Qin et al. 2019 (arXiv 1907.02610), equation 5, the maximum approached by two signed gradient steps of epsilon / 2
+    from a random start. Deviations: their second term, |δᵀ∇ₓℓ(x)|, is left out; batch norm is in evaluation mode.
+    Arguments and result as of `cure_penalty`.
+    """
+    with evaluation_mode(model):
+        logits, at_images = logits_and_input_gradient(model, images, labels, create_graph=True, loss_scale=loss_scale)
+        at_images = at_images if two_sided else at_images.detach()
+        stayed = F.cross_entropy(logits, labels, reduction="none")
+
+        def error(delta: Tensor, moved_logits: Tensor) -> Tensor:
+            moved = F.cross_entropy(moved_logits, labels, reduction="none")
+            return moved - stayed - (delta * at_images).sum(dim=(1, 2, 3))
+
+        delta = uniform_noise(images, epsilon, generator)
+        for _ in range(LINEARITY_STEPS):
+            nearby, slope = logits_and_input_gradient(model, images + delta, labels, loss_scale=loss_scale)
+            ascent = _broadcast(error(delta, nearby).detach()).sign() * (slope - at_images.detach())
+            delta = (delta + epsilon / LINEARITY_STEPS * ascent.sign()).clamp(-epsilon, epsilon)
+        return error(delta, model(images + delta)).abs()
+
+
+OTHER_PENALTIES: dict[str, Callable[..., Tensor]] = {"gradalign": gradalign, "llr": local_linearity}
+PENALTIES = (*DIRECTIONS, *OTHER_PENALTIES, "none")
+
+
+def penalty(
+    name: str,
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    h: float,
+    epsilon: float,
+    adversarial: Tensor | None = None,
+    generator: torch.Generator | None = None,
+    squared: bool = False,
+    divide_by_h: bool = False,
+    two_sided: bool = True,
+    loss_scale: float = 1.0,
+) -> Tensor:
+    """(N,) values of the penalty `name`, one of `PENALTIES` but `none`; all else is as of `cure_penalty`.
+
+    `h`, `adversarial`, `squared` and `divide_by_h` concern the CURE penalties alone.
+    """
+    if name in DIRECTIONS:
+        return cure_penalty(
+            model,
+            images,
+            labels,
+            h,
+            direction=name,
+            generator=generator,
+            epsilon=epsilon,
+            adversarial=adversarial,
+            squared=squared,
+            divide_by_h=divide_by_h,
+            two_sided=two_sided,
+            loss_scale=loss_scale,
+        )
+    return OTHER_PENALTIES[name](
+        model, images, labels, epsilon=epsilon, generator=generator, two_sided=two_sided, loss_scale=loss_scale
+    )
+
+
+def _length(vectors: Tensor) -> Tensor:
+    """(N,) L2 lengths."""
+    length: Tensor = torch.linalg.vector_norm(vectors, dim=(1, 2, 3))
+    return length
+
+
+def _nonzero(lengths: Tensor) -> Tensor:
+    """`lengths` with 1 in the place of 0: what is then divided by them is 0 too."""
+    return lengths.where(lengths > 0, 1.0)
+
+
+def _broadcast(numbers: Tensor) -> Tensor:
+    """(N,) as (N, 1, 1, 1)."""
+    return numbers.view(-1, 1, 1, 1)
+
+
+def _of_length(vectors: Tensor, h: float) -> Tensor:
+    return h * vectors / _broadcast(_nonzero(_length(vectors)))

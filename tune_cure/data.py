@@ -1,5 +1,6 @@
 """Data sets as uint8 tensors on the device: split, and batched there."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -7,18 +8,25 @@ from typing import Annotated
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from torch import Tensor
 
 from tune_cure.datasets import DATASETS, TEST_SEED, Augmentation, DataError, prepared, stratified
 from tune_cure.schema import Schema, one_of
 
 
+def _anchored(root: str) -> str:
+    """`root`, absolute unless it begins with ~: the processes of trials work in folders of their own."""
+    return root if root.startswith("~") else os.path.abspath(root)
+
+
 class DataSpec(Schema):
     """Which data, from where, and how it is split."""
 
     dataset: Annotated[str, one_of(DATASETS)] = Field(description="The data set.")
-    root: str = Field(default="~/.cache/tune_cure", description="Folder of its files, or to download it into.")
+    root: Annotated[str, AfterValidator(_anchored)] = Field(
+        default="~/.cache/tune_cure", description="Folder of its files, or to download it into."
+    )
     validation: int = Field(default=5000, ge=1, description="Training images held out, stratified, to judge on.")
     split_seed: int = Field(default=0, ge=0, description="Which images these are.")
     train_examples: int | None = Field(default=None, ge=2, description="Train on so many of the others; all if absent.")
@@ -93,6 +101,11 @@ class Splits:
         """Channels of an image."""
         return self.train.images.shape[1]
 
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of an image, equal wherever `DataSpec.image_size` is given."""
+        return self.train.images.shape[-2], self.train.images.shape[-1]
+
     def to(self, device: torch.device | str) -> "Splits":
         """These splits with training and validation images on `device`, moved once; the test set stays where it is."""
         train = self.train.to(device)
@@ -114,11 +127,13 @@ def load(spec: DataSpec, *, download: bool = True) -> Splits:
     train_labels = content["train_labels"]
     rest = torch.arange(len(train_labels))
     train = Examples(content["train_images"], train_labels, rest)
-    if "test_images" in content:
+    has_test = "test_images" in content
+    _check_validation(spec.validation, len(train), len(content["classes"]), has_test)
+    if has_test:
         test = Examples(content["test_images"], content["test_labels"], torch.arange(len(content["test_labels"])))
     else:
-        test, train = _hold_out(train, spec.validation, TEST_SEED, len(content["classes"]), "the test set")
-    validation, train = _hold_out(train, spec.validation, spec.split_seed, len(content["classes"]), "data.validation")
+        test, train = _hold_out(train, spec.validation, TEST_SEED)
+    validation, train = _hold_out(train, spec.validation, spec.split_seed)
     if spec.train_examples is not None:
         if spec.train_examples > len(train):
             raise DataError(f"data.train_examples: {spec.train_examples}, but only {len(train)} training images remain")
@@ -136,13 +151,19 @@ def load(spec: DataSpec, *, download: bool = True) -> Splits:
     )
 
 
-def _hold_out(examples: Examples, count: int, seed: int, num_classes: int, what: str) -> tuple[Examples, Examples]:
-    """`count` stratified examples, and the others in their order."""
-    if not num_classes <= count <= len(examples) - num_classes:
+def _check_validation(count: int, available: int, num_classes: int, has_test: bool) -> None:
+    """A data set without a test set gives up `count` images twice; an image a class must remain to train on."""
+    most = (available - num_classes) // (1 if has_test else 2)
+    if not num_classes <= count <= most:
+        twice = "" if has_test else ", and as many for a test set, as there is none"
         raise DataError(
-            f"{what}: {count} images are to be held out of {len(examples)} training images; between {num_classes} "
-            f"(one a class) and {len(examples) - num_classes} can be"
+            f"data.validation: {count} images are to be held out of {available} training images{twice}; between "
+            f"{num_classes} (one a class) and {most} can be"
         )
+
+
+def _hold_out(examples: Examples, count: int, seed: int) -> tuple[Examples, Examples]:
+    """`count` stratified examples, and the others in their order."""
     held = examples.subset(count, seed)
     stays = torch.ones(len(examples.images), dtype=torch.bool)
     stays[held.indices] = False

@@ -8,11 +8,13 @@ To add a data set: write a function of (folder, image size, whether a download i
 """
 
 import hashlib
+import http.client
 import logging
 import os
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -69,8 +71,15 @@ class Dataset:
 
 
 def cache_folder() -> Path:
-    """Where prepared data lies: `$TUNE_CURE_CACHE`, or `~/.cache/tune_cure`."""
-    return Path(os.environ.get("TUNE_CURE_CACHE", "~/.cache/tune_cure")).expanduser()
+    """Where prepared data lies: `$TUNE_CURE_CACHE`, or `~/.cache/tune_cure`.
+
+    Raises:
+        DataError: `$TUNE_CURE_CACHE` is relative: every trial, working in a folder of its own, would fill one there.
+    """
+    folder = Path(os.environ.get("TUNE_CURE_CACHE", "~/.cache/tune_cure")).expanduser()
+    if not folder.is_absolute():
+        raise DataError(f"TUNE_CURE_CACHE: {str(folder)!r} is relative; an absolute path is needed")
+    return folder
 
 
 def prepared(name: str, root: Path, image_size: int | None, *, download: bool = True) -> dict[str, Any]:
@@ -86,28 +95,19 @@ def prepared(name: str, root: Path, image_size: int | None, *, download: bool = 
         What `Found.read` returns, with `mean` and `std` of each channel over the training images and `source`.
 
     Raises:
-        DataError: It can neither be found nor downloaded.
+        DataError: It can neither be found nor downloaded, or what is prepared cannot be written.
     """
     folder = cache_folder() / "prepared"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(
-            f"{folder}: cannot be made ({error.strerror}); set TUNE_CURE_CACHE to a writable one"
-        ) from error
     place = hashlib.sha256(repr((name, str(root.resolve()), image_size)).encode()).hexdigest()[:12]
     prefix = f"{name}-{place}"
     # Two processes must neither download nor prepare at once; the second finds what the first has made.
-    with FileLock(folder / f"{prefix}.lock"):
+    with _locked(folder, prefix):
         found = DATASETS[name].find(root, image_size, download)
         state = hashlib.sha256(f"{FORMAT} {found.fingerprint}".encode()).hexdigest()[:12]
         path = folder / f"{prefix}-{state}.pt"
         content = _open(path)
         if content is None:
-            content = _prepare(found, image_size)
-            partial_path = path.with_suffix(".partial")
-            torch.save(content, partial_path)
-            os.replace(partial_path, path)
+            _write(_prepare(found, image_size), path)
             for stale in folder.glob(f"{prefix}-*.pt"):
                 if stale != path:
                     stale.unlink()
@@ -116,13 +116,48 @@ def prepared(name: str, root: Path, image_size: int | None, *, download: bool = 
     return content
 
 
+@contextmanager
+def _locked(folder: Path, prefix: str) -> Iterator[None]:
+    """Holds the lock of a data set in `folder`, which is made if need be."""
+    lock = FileLock(folder / f"{prefix}.lock")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except OSError as error:
+        raise DataError(
+            f"{folder}: cannot be written ({_reason(error)}); set TUNE_CURE_CACHE to a folder that can"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _write(content: dict[str, Any], path: Path) -> None:
+    """Writes `path` whole or not at all: other processes may map what was there before."""
+    partial_path = path.with_suffix(".partial")
+    try:
+        torch.save(content, partial_path)
+        os.replace(partial_path, path)
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+        partial_path.unlink(missing_ok=True)
+        raise DataError(
+            f"{path}: cannot be written ({_reason(error)}); free some space, or set TUNE_CURE_CACHE to another folder"
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    """The first line of an error's text, or its kind where it has none (a TimeoutError, say)."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
 def _open(path: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
         content: dict[str, Any] = torch.load(path, mmap=True, weights_only=True)
     except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:  # truncated, empty, or foreign
-        _logger.warning("%s: is damaged (%s) and is made anew", path, str(error).splitlines()[0])
+        _logger.warning("%s: is damaged (%s) and is made anew", path, _reason(error))
         return None
     return content
 
@@ -189,36 +224,53 @@ def _read_digits() -> dict[str, Any]:
 def _find_torchvision(
     title: str,
     marker: str,
-    read: Callable[[Path], dict[str, Any]],
+    num_classes: int,
+    read: Callable[[Path, bool], dict[str, Any]],
     root: Path,
     image_size: int | None,
     download: bool,
 ) -> Found:
-    """A data set of torchvision: its own files in `root` (`marker` is one), class folders, or a download."""
-    if not (root / marker).exists() and (root / "train").is_dir():
+    """A data set of torchvision: its own files in `root` (`marker` is one), class folders, or a download.
+
+    Folders of another number of classes are not this data set and are passed over.
+    """
+    if not (root / marker).exists() and _num_class_folders(root) == num_classes:
         found = _find_image_folder(root, image_size, download)
         return replace(found, source=f"{title}, pictures in {root}")
-    if not (root / marker).exists() and not download:
-        raise DataError(f"{title} is not in {root}; it will be downloaded there on first use")
-    return Found(f"{title}, canonical files in {root}", marker, partial(_read_or_explain, title, root, read))
+    return Found(f"{title}, canonical files in {root}", marker, partial(_read_or_explain, title, root, read, download))
 
 
-def _read_or_explain(title: str, root: Path, read: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
+def _num_class_folders(root: Path) -> int | None:
+    """Of train/ and of test/ in `root`; None if either is missing or they differ."""
+    if not all((root / part).is_dir() for part in ("train", "test")):
+        return None
+    train, test = (len(_class_folders(root / part)) for part in ("train", "test"))
+    return train if train == test else None
+
+
+def _read_or_explain(
+    title: str, root: Path, read: Callable[[Path, bool], dict[str, Any]], download: bool
+) -> dict[str, Any]:
     _logger.info("preparing %s in %s: done once", title, root)
     try:
-        return read(root)
-    except (OSError, RuntimeError) as error:  # no network, no permission, a full disk; a wrong checksum
-        reason = str(error).splitlines()[0]
+        return read(root, download)
+    # No network, no permission, a full disk; a wrong checksum, or nothing there; an answer that is not HTTP.
+    except (OSError, RuntimeError, http.client.HTTPException) as error:
+        if not download:
+            raise DataError(
+                f"{title} is not in {root}, or damaged there; it will be downloaded on first use"
+            ) from error
         raise DataError(
-            f"{title} is not in {root} and cannot be downloaded ({reason}); put its files there, or name a folder that "
-            "has them, or train/CLASS and test/CLASS pictures, with --data-root"
+            f"{title} is not in {root} and cannot be downloaded ({_reason(error)}); put its files there, or name a "
+            "folder that has them, or train/CLASS and test/CLASS pictures, with --data-root"
         ) from error
 
 
-def _read_cifar(name: str, root: Path) -> dict[str, Any]:
+def _read_cifar(name: str, root: Path, download: bool) -> dict[str, Any]:
     from torchvision import datasets
 
-    parts = {part: getattr(datasets, name)(root, train=part == "train", download=True) for part in ("train", "test")}
+    kind = getattr(datasets, name)
+    parts = {part: kind(root, train=part == "train", download=download) for part in ("train", "test")}
     content: dict[str, Any] = {"classes": list(parts["train"].classes)}
     for part, dataset in parts.items():
         content[f"{part}_images"] = torch.from_numpy(dataset.data).permute(0, 3, 1, 2).contiguous()
@@ -226,12 +278,12 @@ def _read_cifar(name: str, root: Path) -> dict[str, Any]:
     return content
 
 
-def _read_svhn(root: Path) -> dict[str, Any]:
+def _read_svhn(root: Path, download: bool) -> dict[str, Any]:
     from torchvision import datasets
 
     content: dict[str, Any] = {"classes": [str(digit) for digit in range(10)]}
     for part in ("train", "test"):
-        dataset = datasets.SVHN(root, split=part, download=True)
+        dataset = datasets.SVHN(root, split=part, download=download)
         content[f"{part}_images"] = torch.from_numpy(dataset.data).contiguous()
         content[f"{part}_labels"] = torch.from_numpy(dataset.labels.astype(np.int64))
     return content
@@ -251,16 +303,15 @@ def _find_image_folder(root: Path, image_size: int | None, download: bool) -> Fo
     if "test" in listings and list(listings["test"]) != classes:
         raise DataError(f"{root}: train/ and test/ must have the same class folders")
     files = [(file, file.stat()) for listing in listings.values() for folder in listing.values() for file in folder]
-    fingerprint = repr([(str(file), stat.st_size, stat.st_mtime_ns) for file, stat in files])
+    # Relative, so that the same folder by another path (a link) is not decoded anew.
+    fingerprint = repr([(str(file.relative_to(root)), stat.st_size, stat.st_mtime_ns) for file, stat in files])
     return Found(f"pictures in {root}", fingerprint, partial(_read_image_folder, listings, image_size, root))
 
 
 def _list(folder: Path) -> dict[str, list[Path]]:
     """Class name -> its picture files, both sorted; hidden files and folders are passed over."""
     listing = {
-        entry.name: sorted(file for file in entry.iterdir() if _is_picture(file))
-        for entry in sorted(folder.iterdir())
-        if entry.is_dir() and not entry.name.startswith(".")
+        entry.name: sorted(file for file in entry.iterdir() if _is_picture(file)) for entry in _class_folders(folder)
     }
     if len(listing) < 2:
         raise DataError(
@@ -270,6 +321,10 @@ def _list(folder: Path) -> dict[str, list[Path]]:
         if not files:
             raise DataError(f"{folder / name}: has no pictures; allowed are {', '.join(EXTENSIONS)}")
     return listing
+
+
+def _class_folders(folder: Path) -> list[Path]:
+    return sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
 
 
 def _is_picture(file: Path) -> bool:
@@ -304,7 +359,8 @@ def _decode(file: Path, side: int | None) -> np.ndarray[Any, np.dtype[np.uint8]]
     try:
         with Image.open(file) as picture:
             image = picture.convert("RGB")
-    except (UnidentifiedImageError, OSError) as error:
+    # A damaged header makes PIL read nonsense as a number (ValueError) or as a size of gigabytes.
+    except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"{file}: cannot be read as a picture") from error
     if side is not None:
         scale = side / min(image.size)
@@ -321,15 +377,15 @@ _CIFAR = Augmentation(padding=4, flip=True)
 DATASETS: dict[str, Dataset] = {
     "digits": Dataset(_find_digits, Augmentation(padding=1, flip=False)),
     "cifar10": Dataset(
-        partial(_find_torchvision, "CIFAR-10", "cifar-10-batches-py", partial(_read_cifar, "CIFAR10")),
+        partial(_find_torchvision, "CIFAR-10", "cifar-10-batches-py", 10, partial(_read_cifar, "CIFAR10")),
         _CIFAR,
     ),
     "cifar100": Dataset(
-        partial(_find_torchvision, "CIFAR-100", "cifar-100-python", partial(_read_cifar, "CIFAR100")),
+        partial(_find_torchvision, "CIFAR-100", "cifar-100-python", 100, partial(_read_cifar, "CIFAR100")),
         _CIFAR,
     ),
     "svhn": Dataset(
-        partial(_find_torchvision, "SVHN", "train_32x32.mat", _read_svhn), Augmentation(padding=4, flip=False)
+        partial(_find_torchvision, "SVHN", "train_32x32.mat", 10, _read_svhn), Augmentation(padding=4, flip=False)
     ),
     "image_folder": Dataset(_find_image_folder),
 }

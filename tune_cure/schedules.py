@@ -2,8 +2,8 @@
 
 A schedule is a shape from [0, 1] to [0, 1]. `learning_rate` stretches it between `lr_min` and `lr_max`, so every
 schedule honours both. The names are those of `CURE_fast_adversarial`. With `lr_min` 0 the shapes are those of Rice et
-al. 2020 (arXiv 2002.11569), `cyclic` and `multistep` those of Wong et al. 2020 (arXiv 2001.03994). When `onedrop` drops,
-and how far, were settings there: here it is after half of the epochs, to a tenth.
+al. 2020 (arXiv 2002.11569), `cyclic` and `multistep` those of Wong et al. 2020 (arXiv 2001.03994). When `onedrop` drops
+and how far were settings there: here it is after half of the epochs, to a tenth.
 
 To add one: write its shape, add a line to `SCHEDULES`.
 """

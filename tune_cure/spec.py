@@ -4,6 +4,7 @@ The sections' models stand beside the code that uses them (`DataSpec`, `ModelCon
 `EvaluationConfig`); this file adds the search's own and checks what spans sections.
 """
 
+import itertools
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from tune_cure.data import DataSpec
 from tune_cure.evaluation import EvaluationConfig
 from tune_cure.samplers import SAMPLERS
 from tune_cure.schema import Number, Schema, did_you_mean, one_of
-from tune_cure.training import ModelConfig, TrainingConfig
+from tune_cure.training import TOGETHER, ModelConfig, TrainingConfig, contradiction
 
 METRICS = ("pgd_accuracy_best", "pgd_accuracy", "fgsm_accuracy", "clean_accuracy")
 HYPERPARAMETERS = {field.alias or name: name for name, field in TrainingConfig.model_fields.items()}  # YAML -> code
@@ -274,11 +275,9 @@ def _check(content: dict[str, Any]) -> SearchSpec:
         if key in training:
             raise _ProblemError(f"space.{key}", "is also fixed under training; keep one of the two")
     spec = spec.model_copy(update={"training": training, "space": space})
-    lowest, highest = min(_values(spec, "lr_max")), max(_values(spec, "lr_min"))
-    if highest > lowest:
-        found = f"lr_min can be {highest:g} where lr_max is {lowest:g}"
-        section = "space" if "lr_min" in space else "training"
-        raise _ProblemError(f"{section}.lr_min", f"must be at most lr_max, but {found}")
+    for values in itertools.product(*(_values(spec, key) for key in TOGETHER)):
+        if problem := contradiction(spec.training_config(dict(zip(TOGETHER, values, strict=True)))):
+            raise _ProblemError(f"{'space' if problem[0] in space else 'training'}.{problem[0]}", problem[1])
     if spec.asha.grace_period > spec.max_epochs:
         limit = f"must be at most training.epochs ({spec.max_epochs})"
         raise _ProblemError("asha.grace_period", f"{limit}, but got {spec.asha.grace_period}")

@@ -1,5 +1,6 @@
 """FGSM adversarial training with the CURE penalty: one network, one optimiser, one epoch at a time. Knows no Ray."""
 
+import math
 import resource
 import sys
 import time
@@ -11,8 +12,8 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from tune_cure.attacks import INITS, fgsm
-from tune_cure.curvature import DIRECTIONS, cure_penalty
+from tune_cure.attacks import INITS, fgsm, pgd_training
+from tune_cure.curvature import PENALTIES, penalty
 from tune_cure.data import Splits, batches, num_batches
 from tune_cure.evaluation import EvaluationConfig, evaluate
 from tune_cure.models import MODELS, build
@@ -43,13 +44,21 @@ EPOCH_METRICS = (  # what `train_epoch` and `evaluate` report together, in the o
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "sgd": lambda parameters, config, **options: torch.optim.SGD(
-        parameters, lr=config.lr_max, momentum=config.momentum, weight_decay=config.weight_decay, **options
+        parameters,
+        lr=config.lr_max,
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
+        nesterov=config.nesterov,
+        **options,
     ),
     "adam": lambda parameters, config, **options: torch.optim.Adam(
         parameters, lr=config.lr_max, weight_decay=config.weight_decay, **options
     ),
+    "adamw": lambda parameters, config, **options: torch.optim.AdamW(
+        parameters, lr=config.lr_max, weight_decay=config.weight_decay, **options
+    ),
 }
-ATTACKS = ("fgsm", "none")
+ATTACKS = ("fgsm", "zerograd", "pgd", "none")
 AMP_MODES = {"auto": None, "bf16": torch.bfloat16, "fp16": torch.float16, "off": None}
 
 
@@ -67,20 +76,55 @@ class TrainingConfig(Schema):
     batch_size: int = Field(default=128, ge=2, description="Images in a step.")
     optimizer: Annotated[str, one_of(OPTIMIZERS)] = Field(default="sgd", description="The optimiser.")
     momentum: Number = Field(default=0.9, ge=0, lt=1, description="Momentum of SGD.")
-    weight_decay: Number = Field(default=5e-4, ge=0, description="L2 penalty on all parameters.")
+    nesterov: bool = Field(default=False, description="Nesterov's momentum for SGD, which needs a momentum.")
+    weight_decay: Number = Field(default=5e-4, ge=0, description="L2 penalty on all parameters; decoupled with adamw.")
+    gradient_clip: Number = Field(default=0.0, ge=0, description="Clip the gradient's L2 norm to this; 0: do not.")
     lr_schedule: Annotated[str, one_of(SCHEDULES)] = Field(default="piecewise", description="Stepped per iteration.")
     lr_max: Number = Field(default=0.1, gt=0, description="Highest learning rate of the schedule.")
     lr_min: Number = Field(default=0.0, ge=0, description="Lowest learning rate of the schedule.")
-    attack: Annotated[str, one_of(ATTACKS)] = Field(default="fgsm", description="Examples trained on; none: clean.")
+    attack: Annotated[str, one_of(ATTACKS)] = Field(
+        default="fgsm",
+        description="What is trained on; zerograd: fgsm without the smallest gradients; none: clean.",
+    )
     epsilon: Number = Field(default=8 / 255, gt=0, le=1, description="Radius of the training attack, in pixel units.")
-    alpha: Number = Field(default=1.25, gt=0, description="FGSM step as a multiple of epsilon.")
-    init: Annotated[str, one_of(INITS)] = Field(default="uniform", description="Start of the training attack.")
-    delta: Annotated[str, one_of(DIRECTIONS)] = Field(default="classic", description="Direction of the CURE penalty.")
-    lambda_: Number = Field(default=0.1, ge=0, alias="lambda", description="Weight of the mean CURE penalty; 0: none.")
+    alpha: Number = Field(default=1.25, gt=0, description="Step of fgsm and zerograd as a multiple of epsilon.")
+    init: Annotated[str, one_of(INITS)] = Field(
+        default="uniform", description="Start of fgsm and zerograd; noise: uniform, neither clipped nor projected."
+    )
+    noise: Number = Field(default=2.0, gt=0, description="Half-width of init noise as a multiple of epsilon.")
+    zero_fraction: Number = Field(default=0.35, ge=0, lt=1, description="Gradient entries that zerograd leaves out.")
+    attack_steps: int = Field(default=7, ge=1, description="Steps of attack pgd, each a quarter of epsilon.")
+    delta: Annotated[str, one_of(PENALTIES)] = Field(
+        default="classic", description="The penalty: CURE along a direction, gradalign, llr (local linearity) or none."
+    )
+    lambda_: Number = Field(default=0.1, ge=0, alias="lambda", description="Weight of the mean penalty; 0: none.")
     h: Number = Field(default=1.5, gt=0, description="L2 length of the penalty's displacement, in pixel units.")
+    penalty_squared: bool = Field(default=False, description="CURE: the squared norm.")
+    penalty_divide_by_h: bool = Field(default=False, description="CURE: divide the difference by the length of z.")
+    penalty_two_sided: bool = Field(default=True, description="Differentiate the gradient at the image too; exact.")
+    penalty_fraction: Number = Field(default=1.0, gt=0, le=1, description="Of each batch, how much is penalised.")
+    penalty_every: int = Field(default=1, ge=1, description="Steps from one penalty to the next, weighted so often.")
     amp: Annotated[str, one_of(AMP_MODES)] = Field(
         default="auto", description="Mixed precision; auto: fp16 on CUDA, off on the CPU."
     )
+
+
+TOGETHER = ("lr_min", "lr_max", "attack", "delta", "optimizer", "momentum", "nesterov")
+"""The hyperparameters, by their YAML names, that `contradiction` looks at."""
+
+
+def contradiction(config: TrainingConfig) -> tuple[str, str] | None:
+    """A hyperparameter (by its YAML name) and why its value cannot go with another's; None if all go together."""
+    if config.lr_min > config.lr_max:
+        return (
+            "lr_min",
+            f"must be at most lr_max, but lr_min can be {config.lr_min:g} where lr_max is {config.lr_max:g}",
+        )
+    if config.delta == "fgsm" and config.attack == "none":
+        return "delta", "fgsm needs the adversarial examples of an attack, but attack can be none"
+    if config.optimizer == "sgd" and config.nesterov and config.momentum == 0:
+        return "nesterov", "needs a momentum above 0, but momentum can be 0"
+    return None
 
 
 def amp_dtype(mode: str, device: torch.device) -> torch.dtype | None:
@@ -132,8 +176,8 @@ class Trainer:
         device: torch.device | str = "cpu",
         seed: int = 0,
     ) -> None:
-        if config.lr_min > config.lr_max:
-            raise ValueError(f"lr_min <= lr_max must hold, but got {config.lr_min:g} and {config.lr_max:g}")
+        if problem := contradiction(config):
+            raise ValueError(": ".join(problem))
         self.config = config
         self.device = torch.device(device)
         self.splits = splits.to(self.device)
@@ -157,6 +201,7 @@ class Trainer:
         self.loss_scale = INPUT_LOSS_SCALE if dtype == torch.float16 else 1.0
         self.order = torch.Generator().manual_seed(seed)
         self.generator = torch.Generator(self.device).manual_seed(seed)
+        self.previous: Tensor | None = None  # perturbations of the last batch, where the attack starts from them
         self.epoch = 0
         self.accuracies: dict[int, dict[str, float]] = {}  # epoch -> what `evaluate` found after it
         self.best_epoch = 0
@@ -180,7 +225,7 @@ class Trainer:
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
         self.model.train()
-        sums = torch.zeros(5, dtype=torch.float64, device=self.device)  # finite images, loss, correct, penalty, skipped
+        sums = torch.zeros(6, dtype=torch.float64, device=self.device)  # of what `_step` returns
         total_steps = self.config.epochs * self.steps_per_epoch
         rate, images_seen, diverged = 0.0, 0, False
         epoch_batches = batches(
@@ -200,13 +245,15 @@ class Trainer:
             )
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
-            sums += self._step(images, labels)
+            sums += self._step(images, labels, index)
             images_seen += len(images)
             if (index + 1) % DIVERGENCE_CHECK_STEPS == 0 or index + 1 == self.steps_per_epoch:
                 diverged = self._has_diverged(sums, images_seen)
             if diverged:
                 break
-        finite, loss, correct, penalty, skipped = sums.tolist()  # waits for the device: the seconds below are true
+        finite, loss, correct, penalised, total_penalty, skipped = (
+            sums.tolist()
+        )  # waits for the device: the seconds below are true
         seconds = time.perf_counter() - started
         self.epoch += 1
         return {
@@ -214,7 +261,7 @@ class Trainer:
             "lr": rate,
             "train_loss": None if diverged else loss / finite,
             "train_adversarial_accuracy": None if diverged else correct / finite,
-            "curvature": penalty / finite if self.config.lambda_ > 0 and not diverged else None,
+            "curvature": total_penalty / penalised if penalised and not diverged else None,
             "train_seconds": seconds,
             "images_per_second": images_seen / seconds,
             "device_memory_mb": _peak_memory_mb(self.device),
@@ -222,52 +269,83 @@ class Trainer:
             "diverged": diverged,
         }
 
-    def _step(self, images: Tensor, labels: Tensor) -> Tensor:
-        """One optimiser step; returns (finite images, summed loss, correct, summed penalty, skipped) on the device."""
+    def _step(self, images: Tensor, labels: Tensor, index: int) -> Tensor:
+        """One optimiser step, the epoch's `index`-th.
+
+        Returns:
+            On the device: finite images, their summed loss, correct ones, penalised images, their summed penalty, and
+            whether the step was skipped.
+        """
         adversarial = self._attack(images, labels)
         logits = self.network(adversarial)
         loss = F.cross_entropy(logits, labels)
-        penalty = torch.zeros((), device=self.device)
-        if self.config.lambda_ > 0:
-            penalty = cure_penalty(
-                self.network,
-                images,
-                labels,
-                self.config.h,
-                direction=self.config.delta,
-                generator=self.generator,
-                loss_scale=self.loss_scale,
-            ).mean()
-            loss = loss + self.config.lambda_ * penalty
+        penalised = math.ceil(self.config.penalty_fraction * len(images)) if self._has_penalty(index) else 0
+        mean_penalty = torch.zeros((), device=self.device)
+        if penalised:
+            mean_penalty = self._penalty(images[:penalised], labels[:penalised], adversarial[:penalised]).mean()
+            # So often as a step has one, so much it weighs: on average the gradient is that of one in every step.
+            loss = loss + self.config.lambda_ * self.config.penalty_every * mean_penalty
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
-        skipped = torch.zeros((), device=self.device)
-        if self.scaler.is_enabled():
-            self.scaler.unscale_(self.optimizer)
-            gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-            skipped = (~torch.nn.utils.get_total_norm(gradients).isfinite()).float()
+        self.scaler.unscale_(self.optimizer)
+        gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        if self.config.gradient_clip > 0:
+            torch.nn.utils.clip_grads_with_norm_(self.model.parameters(), self.config.gradient_clip, norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         with torch.no_grad():
             correct = (logits.argmax(dim=1) == labels).sum()
-            count = len(images)
-            row = torch.stack([torch.ones_like(loss), loss, correct / count, penalty]).double() * count
+            count, zero = torch.tensor(len(images), device=self.device), torch.zeros((), device=self.device)
+            row = torch.stack([count, loss * count, correct, zero + penalised, mean_penalty * penalised]).double()
             row = torch.where(loss.isfinite(), row, 0.0)
+            skipped = ~norm.isfinite() if self.scaler.is_enabled() else zero
             return torch.cat([row, skipped.double().view(1)])
 
-    def _attack(self, images: Tensor, labels: Tensor) -> Tensor:
-        if self.config.attack == "none":
-            return images
-        return fgsm(
+    def _has_penalty(self, index: int) -> bool:
+        config = self.config
+        return config.lambda_ > 0 and config.delta != "none" and index % config.penalty_every == 0
+
+    def _penalty(self, images: Tensor, labels: Tensor, adversarial: Tensor) -> Tensor:
+        return penalty(
+            self.config.delta,
             self.network,
             images,
             labels,
-            self.config.epsilon,
-            alpha=self.config.alpha,
-            init=self.config.init,
+            h=self.config.h,
+            epsilon=self.config.epsilon,
+            adversarial=None if self.config.attack == "none" else adversarial,
             generator=self.generator,
+            squared=self.config.penalty_squared,
+            divide_by_h=self.config.penalty_divide_by_h,
+            two_sided=self.config.penalty_two_sided,
             loss_scale=self.loss_scale,
         )
+
+    def _attack(self, images: Tensor, labels: Tensor) -> Tensor:
+        config = self.config
+        shared: dict[str, Any] = {"generator": self.generator, "loss_scale": self.loss_scale}
+        if config.attack == "none":
+            return images
+        if config.attack == "pgd":
+            return pgd_training(self.network, images, labels, config.epsilon, steps=config.attack_steps, **shared)
+        if self.previous is None:
+            self.previous = torch.zeros_like(images)
+        adversarial = fgsm(
+            self.network,
+            images,
+            labels,
+            config.epsilon,
+            alpha=config.alpha,
+            init=config.init,
+            noise=config.noise,
+            previous=self.previous[: len(images)],
+            zero_fraction=config.zero_fraction if config.attack == "zerograd" else 0.0,
+            **shared,
+        )
+        if config.init == "previous":
+            self.previous[: len(images)] = adversarial - images
+        return adversarial
 
     def _has_diverged(self, sums: Tensor, images_seen: int) -> bool:
         """Without a GradScaler one non-finite loss has ruined the weights; with it, only if every step was skipped."""
@@ -308,6 +386,7 @@ class Trainer:
             "scaler": self.scaler.state_dict(),
             "order": self.order.get_state(),
             "generator": self.generator.get_state(),
+            "previous": self.previous,
             "accuracies": self.accuracies,
             "best_model": self.best_model(),
         }
@@ -320,6 +399,7 @@ class Trainer:
         self.scaler.load_state_dict(state["scaler"])
         self.order.set_state(state["order"].cpu())
         self.generator.set_state(state["generator"].cpu())
+        self.previous = state["previous"]
         self.accuracies = dict(state["accuracies"])
         self.best_epoch = state["best_model"]["epoch"]
         self.best_weights = state["best_model"]["weights"]
