@@ -1,4 +1,5 @@
 import json
+import logging
 import os
 import re
 import signal
@@ -58,7 +59,10 @@ def test_data_that_is_nowhere_is_one_line_and_starts_nothing(
 
     monkeypatch.setattr(CIFAR10, "url", "http://127.0.0.1:9/cifar-10-python.tar.gz")
     nowhere = elsewhere / "nowhere"
+    said: list[str] = []
+    monkeypatch.setattr(logging.Logger, "info", lambda *arguments: said.append(str(arguments)))
     line = failed(capsys, "search", "--space", str(space), "--set", "data.dataset=cifar10", "--data-root", str(nowhere))
+    assert not said
     assert line.startswith(f"tune-cure: CIFAR-10 is not in {nowhere} and cannot be downloaded (")
     assert "--data-root" in line
     assert not (elsewhere / "results").exists()

@@ -251,9 +251,8 @@ def _num_class_folders(root: Path) -> int | None:
 def _read_or_explain(
     title: str, root: Path, read: Callable[[Path, bool], dict[str, Any]], download: bool
 ) -> dict[str, Any]:
-    _logger.info("preparing %s in %s: done once", title, root)
     try:
-        return read(root, download)
+        content = read(root, download)
     # No network, no permission, a full disk; a wrong checksum, or nothing there; an answer that is not HTTP.
     except (OSError, RuntimeError, http.client.HTTPException) as error:
         if not download:
@@ -264,6 +263,8 @@ def _read_or_explain(
             f"{title} is not in {root} and cannot be downloaded ({_reason(error)}); put its files there, or name a "
             "folder that has them, or train/CLASS and test/CLASS pictures, with --data-root"
         ) from error
+    _logger.info("read %s in %s: done once", title, root)
+    return content
 
 
 def _read_cifar(name: str, root: Path, download: bool) -> dict[str, Any]:

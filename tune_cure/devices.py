@@ -30,7 +30,8 @@ class Devices:
         gpus = f", {self.gpus:g} GPU{'s' * (self.gpus != 1)}" if self.gpus else ", no GPU"
         each = f"{self.cpus_per_trial} CPU{'s' * (self.cpus_per_trial != 1)}"
         each += f" and {self.gpus_per_trial:g} GPU" if self.gpus_per_trial else ""
-        return f"{self.cpus} CPUs{gpus}: {self.concurrent} trials at a time, each with {each}"
+        trials = f"{self.concurrent} trial{'s' * (self.concurrent != 1)} at a time, each with {each}"
+        return f"{self.cpus} CPU{'s' * (self.cpus != 1)}{gpus}: {trials}"
 
 
 def allot(spec: SearchSpec, *, cpus: int, gpus: float) -> Devices:
