@@ -182,14 +182,11 @@ def test_report_rebuilds_the_tables_from_the_journal(
     assert {name: (folder / name).read_bytes() for name in before} == before
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_search_exits_with_130_and_prints_a_command_that_continues_it(
-    tmp_path: Path, stop: signal.Signals
-) -> None:
-    (tmp_path / "tiny.yaml").write_text(TINY)
-    out = tmp_path / "out"
-    command = [*COMMAND, "--space", str(tmp_path / "tiny.yaml"), "--output", str(out), "--set", "search.trials=3"]
+def interrupted(folder: Path, stop: signal.Signals) -> tuple[Path, str]:
+    """Starts a search, stops it after its first epoch, and returns its folder and what it printed."""
+    (folder / "tiny.yaml").write_text(TINY)
+    out = folder / "out"
+    command = [*COMMAND, "--space", str(folder / "tiny.yaml"), "--output", str(out), "--set", "search.trials=3"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.time() + 90
     while not any(event["event"] == "epoch" for event in Journal(out).read()) and time.time() < deadline:
@@ -200,14 +197,25 @@ def test_an_interrupted_search_exits_with_130_and_prints_a_command_that_continue
     assert errors == ""
     assert (out / "trials.csv").exists()
     assert (out / "report.html").exists()
+    return out, printed
+
+
+@pytest.mark.slow
+def test_a_batch_systems_stop_saves_everything_as_ctrl_c_does(tmp_path: Path) -> None:
+    out, printed = interrupted(tmp_path, signal.SIGTERM)
+    assert f"--output {out} --resume" in printed
+
+
+@pytest.mark.slow
+def test_an_interrupted_search_prints_a_command_that_continues_it_and_no_other_search(tmp_path: Path) -> None:
+    out, printed = interrupted(tmp_path, signal.SIGINT)
     resume = printed.strip().splitlines()[-1].split()
     assert resume[:2] == ["python", "run_search.py"]
-    changed = subprocess.run(
-        [*COMMAND, *resume[2:], "--set", "training.epochs=3"], capture_output=True, text=True, check=False
-    )
+    command = [*COMMAND, *resume[2:]]
+    changed = subprocess.run([*command, "--set", "training.epochs=3"], capture_output=True, text=True, check=False)
     assert changed.returncode == 2
     assert "training differs from" in changed.stderr
-    done = subprocess.run([*COMMAND, *resume[2:]], capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
     assert list(pd.read_csv(out / "trials.csv")["trial"]) == [0, 1, 2]
     assert set(os.listdir(out)) >= {"trials", "trials-2"}

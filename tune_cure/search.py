@@ -78,16 +78,16 @@ def run(
         plan = allot(spec, cpus=int(found.get("CPU", 0)), gpus=found.get("GPU", 0.0))
         on_ready(plan, _dashboard())
         searcher = StudySearch(spec, journal, history)
-        if not _finished(spec, journal):
+        if _num_ended(journal) < spec.search.trials:
             _tuner(spec, output, plan, searcher, history, verbose).fit()
     finally:
         if started:
             ray.shutdown()
-    return _finished(spec, journal)
+    return _num_ended(journal) >= spec.search.trials
 
 
-def _finished(spec: SearchSpec, journal: Journal) -> bool:
-    return len({event["trial"] for event in journal.read() if event["event"] == "end"}) >= spec.search.trials
+def _num_ended(journal: Journal) -> int:
+    return len({event["trial"] for event in journal.read() if event["event"] == "end"})
 
 
 def _tuner(
@@ -106,7 +106,7 @@ def _tuner(
         tune_config=tune.TuneConfig(
             search_alg=searcher,
             scheduler=Asha(spec, history),
-            num_samples=-1,  # the searcher knows how many are left
+            num_samples=spec.search.trials - _num_ended(searcher.journal),
             max_concurrent_trials=plan.concurrent,
             # A CUDA process that changes networks was not measured to give its memory back: there, a fresh one each.
             reuse_actors=plan.gpus_per_trial == 0,
