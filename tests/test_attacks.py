@@ -5,6 +5,8 @@ import torch
 from torch import Tensor, nn
 
 from tune_cure.attacks import fgsm, pgd, pgd_training
+from tune_cure.gradients import LOSSES
+from tune_cure.norms import NORMS, project, random_start
 
 EPSILON = 0.1
 
@@ -69,11 +71,13 @@ def test_pgd_accuracy_of_a_linear_model_is_the_closed_form(linear, points) -> No
     torch.testing.assert_close(adversarial[robust], worst_case(linear, images, labels)[robust], rtol=0, atol=1e-15)
 
 
+@pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("attack", [fgsm, pgd, pgd_training])
-def test_an_attack_stays_in_the_ball_and_in_pixel_range(attack, network, batch) -> None:
+def test_an_attack_stays_in_the_ball_and_in_pixel_range(attack, norm: str, network, batch) -> None:
     images, labels = batch
-    adversarial = attack(network, images, labels, 0.3, generator=torch.Generator().manual_seed(0))
-    assert (adversarial - images).abs().max() <= 0.3 + 1e-12
+    adversarial = attack(network, images, labels, 0.3, norm=norm, generator=torch.Generator().manual_seed(0))
+    size = (adversarial - images).flatten(1).norm(p=float("inf") if norm == "linf" else 2, dim=1)
+    assert size.max() <= 0.3 + 1e-12
     assert adversarial.min() >= 0 and adversarial.max() <= 1
     assert not adversarial.requires_grad
 
@@ -173,3 +177,65 @@ def test_pgd_for_training_reaches_the_worst_corner_for_every_example_misclassifi
     assert not correct(linear, images, labels).all()
     adversarial = pgd_training(linear, images, labels, EPSILON, steps=8, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(adversarial, worst_case(linear, images, labels), rtol=0, atol=1e-15)
+
+
+def full_pgd(model: nn.Module, images: Tensor, labels: Tensor, *, seed: int, steps: int, restarts: int, norm: str,
+             loss: str) -> Tensor:  # fmt: skip
+    """(N,) still correct after every step of every restart on every example, none ever left out: the plain way."""
+    generator = torch.Generator().manual_seed(seed)
+    robust = correct(model, images, labels)
+    for _ in range(restarts):
+        points = random_start(images, EPSILON, generator, norm)
+        for _ in range(steps + 1):
+            robust &= correct(model, points, labels)
+            points = points.detach().requires_grad_()
+            value = LOSSES[loss](model(points), labels).sum()
+            (slope,) = torch.autograd.grad(value, points)
+            points = project(points + EPSILON / 4 * NORMS[norm].steepest(slope), images, EPSILON, norm)
+    return robust
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("loss", LOSSES)
+def test_pgd_that_leaves_broken_examples_alone_breaks_the_same_ones_as_the_full_attack(
+    norm: str, loss: str, network: nn.Module
+) -> None:
+    generator = torch.Generator().manual_seed(11)
+    images = torch.rand(300, 2, 5, 5, dtype=torch.float64, generator=generator)
+    network.eval()
+    labels = network(images).argmax(dim=1)
+    labels = torch.where(torch.rand(300, generator=generator) < 0.1, (labels + 1) % 3, labels)
+    settings = {"steps": 5, "restarts": 3, "norm": norm, "loss": loss}
+    found = pgd(network, images, labels, EPSILON, generator=torch.Generator().manual_seed(12), **settings)
+    robust = full_pgd(network, images, labels, seed=12, **settings)
+    assert 20 < robust.sum() < 250
+    assert torch.equal(correct(network, found, labels), robust)
+
+
+@pytest.mark.parametrize("attack", [fgsm, pgd, pgd_training])
+def test_an_l2_attack_goes_straight_along_the_weights_of_a_linear_model_to_the_edge(attack, linear, points) -> None:
+    images, labels = points
+    images = 0.3 + 0.4 * images  # the edge of the ball is within the pixel range
+    robust = torch.ones_like(labels, dtype=torch.bool)
+    options = {"alpha": 1.0, "init": "zero"} if attack is fgsm else {"steps": 40}
+    adversarial = attack(linear, images, labels, EPSILON, norm="l2", **options)
+    direction = (1.0 - 2.0 * labels.double()).view(-1, 1, 1, 1) * linear.weight / linear.weight.norm()
+    edge = (images + EPSILON * direction).detach()
+    if attack is pgd:
+        robust = correct(linear, edge, labels)
+        assert torch.equal(correct(linear, adversarial, labels), robust)
+    torch.testing.assert_close(adversarial[robust], edge[robust], rtol=0, atol=1e-4)
+
+
+def test_the_margin_loss_finds_what_a_saturated_cross_entropy_hides() -> None:
+    """Logits so large that the softmax is exactly 1: the cross-entropy's gradient is zero, the margin's is not."""
+
+    class Sure(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            score = 1e4 * (images.mean(dim=(1, 2, 3)) - 0.45)
+            return torch.stack([score, -score], dim=1)
+
+    images, labels = torch.full((1, 1, 2, 2), 0.5), torch.zeros(1, dtype=torch.long)
+    found = {loss: pgd(Sure(), images, labels, EPSILON, loss=loss) for loss in LOSSES}
+    assert correct(Sure(), found["cross_entropy"], labels).all()
+    assert not correct(Sure(), found["margin"], labels).any()

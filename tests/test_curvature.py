@@ -1,12 +1,15 @@
+import dataclasses
+
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tune_cure.attacks import fgsm as fgsm_attack, uniform_noise
+from tune_cure.attacks import fgsm as fgsm_attack
 from tune_cure.curvature import DIRECTIONS, PENALTIES, Point, classic, cure_penalty, gradient, penalty
 from tune_cure.gradients import input_gradient
 from tune_cure.minimum_norm import fmn
+from tune_cure.norms import NORMS
 
 EPSILON = 0.1
 NAMES = [name for name in PENALTIES if name != "none"]
@@ -74,7 +77,7 @@ def test_linearity_error_of_a_quadratic_loss_is_half_the_quadratic_form_at_a_cor
     """A quadratic's error ½ δᵀAδ is convex: two ascent steps of ε/2 from inside the ball may only increase it."""
     model, images, labels = quadratic
     found = penalty("llr", model, images, labels, h=1.0, epsilon=EPSILON, generator=torch.Generator().manual_seed(0))
-    start = uniform_noise(images, EPSILON, torch.Generator().manual_seed(0)).flatten(1)
+    start = NORMS["linf"].noise(images, EPSILON, torch.Generator().manual_seed(0)).flatten(1)
     delta = start
     for _ in range(2):
         delta = (delta + EPSILON / 2 * (delta @ model.hessian).sign()).clamp(-EPSILON, EPSILON)
@@ -103,7 +106,7 @@ def numerical_gradient(network: nn.Module, image: Tensor, label: Tensor) -> Tens
 def independent(name: str, network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     """The penalty by its formula, example by example, from numerical gradients."""
     adversarial = fgsm_attack(network, images, labels, EPSILON, generator=torch.Generator().manual_seed(7))
-    noise = uniform_noise(images, EPSILON, torch.Generator().manual_seed(5))
+    noise = NORMS["linf"].noise(images, EPSILON, torch.Generator().manual_seed(5))
     nearest = fmn(network, images, labels)
     values = []
     for i, (x, y) in enumerate(zip(images, labels, strict=True)):
@@ -141,7 +144,7 @@ def test_each_penalty_matches_its_formula_on_numerical_gradients(name: str, netw
     assert (found - expected).norm() < 1e-6 * expected.norm()
 
 
-@pytest.mark.parametrize("name", ["random", "fgsm", "gradalign"])  # whose displacement the parameters do not move
+@pytest.mark.parametrize("name", ["random", "fgsm", "gradalign", "llr"])
 @pytest.mark.parametrize("options", [{}, {"squared": True, "divide_by_h": True}], ids=["plain", "squared-per-h"])
 def test_the_parameter_gradient_of_a_penalty_matches_finite_differences(
     name: str, options: dict[str, bool], network, batch
@@ -164,7 +167,7 @@ def test_with_its_displacement_frozen_a_penalty_has_the_gradient_of_finite_diffe
     network.eval()
     images, labels = batch
     slope = input_gradient(network, images, labels)
-    z = DIRECTIONS[name](Point(network, images, labels, slope, 1.5, EPSILON, None, None))
+    z = DIRECTIONS[name](Point(network, images, labels, slope, 1.5, EPSILON, "linf", None, None))
     found = torch.autograd.grad(compute(name, network, batch).sum(), list(network.parameters()))
     monkeypatch.setitem(DIRECTIONS, "frozen", lambda point: z)
     frozen = torch.autograd.grad(
@@ -215,12 +218,12 @@ def test_an_example_has_the_same_penalty_in_a_batch_of_1_and_of_64(name: str, ne
     generator = torch.Generator().manual_seed(3)
     images = torch.rand(64, 2, 5, 5, dtype=torch.float64, generator=generator)
     labels = torch.randint(0, 3, (64,), generator=generator)
-    noise = uniform_noise(images, EPSILON, torch.Generator().manual_seed(5))
+    noise = NORMS["linf"].noise(images, EPSILON, torch.Generator().manual_seed(5))
     rows = [slice(0, 64), *(slice(i, i + 1) for i in range(64))]
     values = []
     network.train()
     for row in rows:  # the same noise for an example, alone or among others
-        monkeypatch.setattr("tune_cure.curvature.uniform_noise", lambda *_, row=row: noise[row])
+        monkeypatch.setitem(NORMS, "linf", dataclasses.replace(NORMS["linf"], noise=lambda *_, row=row: noise[row]))
         values.append(
             penalty(
                 name, network, images[row], labels[row], h=1.5, epsilon=EPSILON, adversarial=images[row] + noise[row]
@@ -250,7 +253,7 @@ def test_directions_have_length_h_and_are_zero_where_the_gradient_is(network, ba
     slope = input_gradient(network.eval(), images, labels)
     slope[0] = 0
     for direction in (classic, gradient):
-        z = direction(Point(network, images, labels, slope, 1.739, EPSILON, None, None))
+        z = direction(Point(network, images, labels, slope, 1.739, EPSILON, "linf", None, None))
         lengths = z.flatten(1).norm(dim=1)
         assert lengths[0] == 0
         torch.testing.assert_close(lengths[1:], torch.full((5,), 1.739, dtype=torch.float64))
@@ -258,18 +261,22 @@ def test_directions_have_length_h_and_are_zero_where_the_gradient_is(network, ba
 
 def test_length_1_739_moves_each_pixel_of_a_cifar_image_by_8_of_255() -> None:
     slope = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    z = classic(Point(nn.Identity(), slope, slope, slope, 1.739, EPSILON, None, None))
+    z = classic(Point(nn.Identity(), slope, slope, slope, 1.739, EPSILON, "linf", None, None))
     assert z.abs().max().item() == pytest.approx(8 / 255, rel=1e-3)
 
 
+@pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("name", ["random", "fgsm", "linf"])
-def test_directions_of_the_ball_stay_in_it(name: str, network, batch) -> None:
+def test_directions_of_the_ball_stay_in_it(name: str, norm: str, network, batch) -> None:
     images, labels = batch
-    adversarial = fgsm_attack(network, images, labels, EPSILON, generator=torch.Generator().manual_seed(7))
-    point = Point(network.eval(), images, labels, images, 1.5, EPSILON, adversarial, torch.Generator().manual_seed(0))
+    adversarial = fgsm_attack(network, images, labels, EPSILON, norm=norm, generator=torch.Generator().manual_seed(7))
+    point = Point(
+        network.eval(), images, labels, images, 1.5, EPSILON, norm, adversarial, torch.Generator().manual_seed(0)
+    )
     z = DIRECTIONS[name](point)
-    assert z.abs().max() <= EPSILON + 1e-12
-    assert z.abs().max() > 0
+    sizes = z.flatten(1).norm(p=float("inf") if norm == "linf" else 2, dim=1)
+    assert sizes.max() <= EPSILON + 1e-12
+    assert sizes.max() > 0
 
 
 def test_the_fgsm_direction_without_an_attack_says_what_is_missing(network, batch) -> None:

@@ -8,9 +8,10 @@ from optuna.trial import TrialState
 
 from tests.spaces import tiny
 from tune_cure import data, models, results, search
+from tune_cure.config import ModelConfig
 from tune_cure.evaluation import evaluate
 from tune_cure.journal import Event, Journal
-from tune_cure.training import ModelConfig, Trainer
+from tune_cure.training import Trainer
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_session")]
 

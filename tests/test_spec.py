@@ -119,7 +119,7 @@ def test_a_best_config_file_is_a_start(base: Path, tmp_path: Path) -> None:
         ("training.alpha=[1]", "training.alpha", "a number is needed, but found [1] (list)"),
         ("training.alpha=", "training.alpha", "a number is needed, but found nothing"),
         ("evaluation.epsilon=8/0", "evaluation.epsilon", "'8/0' divides by zero"),
-        ("evaluation.epsilon=8", "evaluation.epsilon", "less than or equal to 1, but found 8"),
+        ("evaluation.epsilon=8", "evaluation.epsilon", "must be at most 1 with norm linf, but found 8"),
         ("training.momentum=1", "training.momentum", "less than 1, but found 1"),
         ("search.trials=0", "search.trials", "greater than or equal to 1, but found 0"),
         ("space.h={uniform: [5, 0.5]}", "space.h", "uniform: low < high must hold, but got [5, 0.5]"),

@@ -1,6 +1,7 @@
-"""Attacks in the L-infinity ball: pure functions from (model, images, labels, epsilon) to adversarial images.
+"""Attacks within a ball: pure functions from (model, images, labels, epsilon) to adversarial images.
 
-Images are floats in [0, 1]; `epsilon` and every step are in the same pixel units. The ball is intersected with [0, 1].
+Images are floats in [0, 1]; `epsilon`, the ball's radius in `norm` (a key of `norms.NORMS`), and every step are in the
+same pixel units. The ball is intersected with [0, 1].
 The model runs in evaluation mode whatever mode it comes in, so that batch-norm statistics are left alone and the
 examples of a batch are attacked independently. The mode, the parameters' gradients and the images are left as found.
 """
@@ -8,25 +9,10 @@ examples of a batch are attacked independently. The mode, the parameters' gradie
 import torch
 from torch import Tensor, nn
 
-from tune_cure.gradients import evaluation_mode, input_gradient, logits_and_input_gradient
+from tune_cure.gradients import LOSSES, evaluation_mode, input_gradient, logits_and_input_gradient
+from tune_cure.norms import NORMS, broadcast, project, random_start
 
 INITS = ("uniform", "zero", "previous", "noise")
-
-
-def project(adversarial: Tensor, images: Tensor, epsilon: float) -> Tensor:
-    """The point nearest to `adversarial` within `epsilon` of `images` (L-infinity) and within [0, 1]."""
-    return torch.clamp(torch.minimum(torch.maximum(adversarial, images - epsilon), images + epsilon), 0.0, 1.0)
-
-
-def uniform_noise(images: Tensor, epsilon: float, generator: torch.Generator | None) -> Tensor:
-    """Of the shape of `images`, drawn uniformly from [−epsilon, epsilon]."""
-    noise = torch.rand(images.shape, device=images.device, dtype=images.dtype, generator=generator)
-    return epsilon * (2.0 * noise - 1.0)
-
-
-def uniform_start(images: Tensor, epsilon: float, generator: torch.Generator | None) -> Tensor:
-    """Points drawn uniformly from the L-infinity ball around `images`, clipped to [0, 1]."""
-    return torch.clamp(images + uniform_noise(images, epsilon, generator), 0.0, 1.0)
 
 
 def fgsm(
@@ -37,6 +23,7 @@ def fgsm(
     *,
     alpha: float = 1.25,
     init: str = "uniform",
+    norm: str = "linf",
     generator: torch.Generator | None = None,
     noise: float = 2.0,
     previous: Tensor | None = None,
@@ -46,7 +33,7 @@ def fgsm(
     """The fast gradient sign method, by default with a random start (Wong et al. 2020, arXiv 2001.03994, algorithm 3).
 
     Two deviations: a start in the ball is clipped to [0, 1] before its gradient is taken, and batch norm is in
-    evaluation mode.
+    evaluation mode. In L2 the step is along the gradient itself, not its sign.
 
     Args:
         model: Network from images to logits.
@@ -58,7 +45,8 @@ def fgsm(
             `previous`; `noise` at the image plus uniform noise of `noise` × epsilon, and neither clips nor projects but
             to [0, 1] (N-FGSM: de Jorge et al. 2022, arXiv 2202.01181, with alpha 1).
         generator: Source of the random start, on the images' device.
-        noise: Half-width of that noise, as a multiple of `epsilon`.
+        norm: Of the ball.
+        noise: Radius of that noise, as a multiple of `epsilon`.
         previous: (N, C, H, W) perturbations to start from.
         zero_fraction: Of the entries of each example's gradient, the smallest so many stand still (ZeroGrad: Golgooni
             et al. 2021, arXiv 2103.15476).
@@ -67,24 +55,24 @@ def fgsm(
     Returns:
         (N, C, H, W) adversarial images in [0, 1], and in the ball but for `noise`; detached.
     """
+    ball = NORMS[norm]
     if init == "zero":
         start = images
     elif init == "uniform":
-        start = uniform_start(images, epsilon, generator)
+        start = random_start(images, epsilon, generator, norm)
     elif init == "noise":
-        start = images + uniform_noise(images, noise * epsilon, generator)
+        start = images + ball.noise(images, noise * epsilon, generator)
     else:
         assert previous is not None, "init previous needs the perturbations to start from"
-        start = project(images + previous, images, epsilon)
+        start = project(images + previous, images, epsilon, norm)
     with evaluation_mode(model):
         gradient = input_gradient(model, start, labels, loss_scale=loss_scale)
-    step = gradient.sign()
     if zero_fraction > 0:
         sizes = gradient.abs().flatten(1)
         threshold = sizes.kthvalue(max(1, int(zero_fraction * sizes.shape[1])), dim=1).values
-        step = step.where(gradient.abs() > threshold.view(-1, 1, 1, 1), 0.0)
-    moved = start + alpha * epsilon * step
-    return (moved.clamp(0.0, 1.0) if init == "noise" else project(moved, images, epsilon)).detach()
+        gradient = gradient.where(gradient.abs() > broadcast(threshold), 0.0)
+    moved = start + alpha * epsilon * ball.steepest(gradient)
+    return (moved.clamp(0.0, 1.0) if init == "noise" else project(moved, images, epsilon, norm)).detach()
 
 
 def pgd_training(
@@ -94,19 +82,21 @@ def pgd_training(
     epsilon: float,
     *,
     steps: int = 7,
+    norm: str = "linf",
     generator: torch.Generator | None = None,
     loss_scale: float = 1.0,
 ) -> Tensor:
-    """Adversarial images to train on: `steps` signed steps of `epsilon / 4` from a random start, every one of them.
+    """Adversarial images to train on: `steps` steps of `epsilon / 4` from a random start, every one of them.
 
     Unlike `pgd` it goes on with examples that are misclassified already: training wants a large loss, not the first
     error. Arguments and result as of `fgsm`.
     """
-    point = uniform_start(images, epsilon, generator)
+    ball = NORMS[norm]
+    point = random_start(images, epsilon, generator, norm)
     with evaluation_mode(model):
         for _ in range(steps):
             gradient = input_gradient(model, point, labels, loss_scale=loss_scale)
-            point = project(point + epsilon / 4 * gradient.sign(), images, epsilon)
+            point = project(point + epsilon / 4 * ball.steepest(gradient), images, epsilon, norm)
     return point.detach()
 
 
@@ -119,6 +109,8 @@ def pgd(
     steps: int = 10,
     step_size: float | None = None,
     restarts: int = 1,
+    norm: str = "linf",
+    loss: str = "cross_entropy",
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """Projected gradient descent from random starts (Madry et al. 2018, arXiv 1706.06083) that keeps what it broke.
@@ -133,26 +125,29 @@ def pgd(
         images: (N, C, H, W) in [0, 1].
         labels: (N,) class indices.
         epsilon: Radius of the ball.
-        steps: Signed gradient steps of each restart.
+        steps: Gradient steps of each restart.
         step_size: Length of a step in pixel units; `epsilon / 4` if None.
         restarts: Random starts.
+        norm: Of the ball.
+        loss: What is ascended, a key of `gradients.LOSSES`.
         generator: Source of the random starts, on the images' device.
 
     Returns:
         (N, C, H, W) adversarial images in the ball, detached: a misclassified one where one was found, else the last
         point of the last restart.
     """
+    ball = NORMS[norm]
     step_size = epsilon / 4 if step_size is None else step_size
     result = images.detach().clone()
     standing = torch.arange(len(images), device=images.device)  # the examples that nothing has broken yet
     with evaluation_mode(model):
         for _ in range(restarts):
             standing = standing[_still_correct(model, result[standing], labels[standing])]
-            result[standing] = uniform_start(images, epsilon, generator)[standing]
+            result[standing] = random_start(images, epsilon, generator, norm)[standing]
             for _ in range(steps):
                 point, target = result[standing], labels[standing]
-                logits, gradient = logits_and_input_gradient(model, point, target)
-                point = project(point + step_size * gradient.sign(), images[standing], epsilon)
+                logits, gradient = logits_and_input_gradient(model, point, target, loss=LOSSES[loss])
+                point = project(point + step_size * ball.steepest(gradient), images[standing], epsilon, norm)
                 correct = logits.argmax(dim=1) == target
                 standing = standing[correct]
                 result[standing] = point[correct]

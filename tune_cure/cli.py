@@ -23,11 +23,11 @@ from tune_cure import data, datasets, environment, report, results, spec as spec
 from tune_cure.curvature import PENALTIES
 from tune_cure.devices import DeviceError, Devices, allot, expected_epochs, measure_epoch_seconds
 from tune_cure.models import MODELS
+from tune_cure.optimizers import OPTIMIZERS
 from tune_cure.progress import LiveView, PlainView, SearchState
 from tune_cure.samplers import SAMPLERS
 from tune_cure.schedules import SCHEDULES
 from tune_cure.spec import SearchSpec
-from tune_cure.training import OPTIMIZERS
 from tune_cure.words import STATUS_WORDS, duration, hyperparameters
 
 SMALLER_SPACE = "search_spaces/cifar10_cpu.yaml"
@@ -219,9 +219,7 @@ def _print_plan(spec: SearchSpec, console: Console) -> None:
         else "stops nothing",
         "epochs": f"at most {most}; about {expected_epochs(spec):.0f} if one in {spec.asha.reduction_factor:g} goes on "
         "at each rung",
-        "judged by": f"PGD-{spec.evaluation.steps} with {spec.evaluation.restarts} start(s) at epsilon "
-        f"{spec.evaluation.epsilon:.4g} ({255 * spec.evaluation.epsilon:.3g}/255) on "
-        f"{results.judged_examples(spec)} validation images",
+        "judged by": f"{spec.evaluation} on {results.judged_examples(spec)} validation images",
         "devices": str(allot(spec, cpus=os.cpu_count() or 1, gpus=gpus)),
     }
     table = Table.grid(padding=(0, 2))
@@ -266,8 +264,8 @@ def _print_results(spec: SearchSpec, directory: Path, page: Path, console: Conso
         f"stopping, in {duration(summary['wall_seconds'])}"
     )
     console.print(
-        f"PGD-{spec.evaluation.steps} at epsilon {spec.evaluation.epsilon:.4g} on {results.judged_examples(spec)} "
-        "validation images; the best of many trials looks better than it is, and no test image was used"
+        f"{spec.evaluation} on {results.judged_examples(spec)} validation images; the best of many trials looks better "
+        "than it is, and no test image was used"
     )
     console.print(f"\nwrote in {directory}:")
     for path in (page.name, "trials.csv", "epochs.csv", "best_config.csv", "best_config.yaml", "best_model.pt"):

@@ -7,14 +7,15 @@ compared with. To add a direction or a penalty: write it, add a line to `DIRECTI
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tune_cure.attacks import project, uniform_noise
 from tune_cure.gradients import evaluation_mode, input_gradient, logits_and_input_gradient
 from tune_cure.minimum_norm import fmn
+from tune_cure.norms import NORMS, broadcast, cosine, lengths, nonzero, project
 
 LINEARITY_STEPS = 2  # of the search for the least linear point, as Qin et al. took on CIFAR-10
 MINIMUM_NORM_STEPS = 5
@@ -30,7 +31,8 @@ class Point:
         labels: (N,) class indices.
         gradient: (N, C, H, W), of each example's loss at `images`, detached.
         h: The length asked for, in pixel units.
-        epsilon: Radius of the L-infinity ball around `images`.
+        epsilon: Radius of the ball around `images`.
+        norm: Of the ball, a key of `norms.NORMS`.
         adversarial: (N, C, H, W) adversarial examples of the training step; None if it has none.
         generator: Source of randomness, on the images' device.
     """
@@ -41,6 +43,7 @@ class Point:
     gradient: Tensor
     h: float
     epsilon: float
+    norm: str
     adversarial: Tensor | None
     generator: torch.Generator | None
 
@@ -59,8 +62,8 @@ def gradient(point: Point) -> Tensor:
 
 
 def random(point: Point) -> Tensor:
-    """Uniform in the L-infinity ball of radius epsilon, whatever h is."""
-    return uniform_noise(point.images, point.epsilon, point.generator)
+    """Uniform in the ball of radius epsilon, whatever h is."""
+    return NORMS[point.norm].noise(point.images, point.epsilon, point.generator)
 
 
 def fgsm(point: Point) -> Tensor:
@@ -77,7 +80,7 @@ def fgsm(point: Point) -> Tensor:
 def linf(point: Point) -> Tensor:
     """From the image to an adversarial example nearby in L-infinity (FMN, five steps), clipped to the ball."""
     nearest = fmn(point.model, point.images, point.labels, steps=MINIMUM_NORM_STEPS)
-    return project(nearest, point.images, point.epsilon) - point.images
+    return project(nearest, point.images, point.epsilon, point.norm) - point.images
 
 
 DIRECTIONS: dict[str, Direction] = {
@@ -98,6 +101,7 @@ def cure_penalty(
     direction: str = "classic",
     generator: torch.Generator | None = None,
     epsilon: float = 8 / 255,
+    norm: str = "linf",
     adversarial: Tensor | None = None,
     squared: bool = False,
     divide_by_h: bool = False,
@@ -119,6 +123,7 @@ def cure_penalty(
         direction: A key of `DIRECTIONS`.
         generator: Source of randomness of the directions that need one.
         epsilon: Radius of the ball, for the directions that stay in one.
+        norm: Of the ball.
         adversarial: (N, C, H, W) adversarial examples, for the direction that uses them.
         squared: The norm's square.
         divide_by_h: Divide the gradients' difference by the length of z, so that the penalty estimates the Hessian
@@ -131,13 +136,13 @@ def cure_penalty(
     """
     with evaluation_mode(model):
         at_images = input_gradient(model, images, labels, create_graph=two_sided, loss_scale=loss_scale)
-        point = Point(model, images, labels, at_images.detach(), h, epsilon, adversarial, generator)
+        point = Point(model, images, labels, at_images.detach(), h, epsilon, norm, adversarial, generator)
         z = DIRECTIONS[direction](point)
         at_displaced = input_gradient(model, images + z, labels, create_graph=True, loss_scale=loss_scale)
     difference = at_displaced - at_images
     if divide_by_h:
-        difference = difference / _broadcast(_nonzero(_length(z)))
-    return difference.square().sum(dim=(1, 2, 3)) if squared else _length(difference)
+        difference = difference / broadcast(nonzero(lengths(z)))
+    return difference.square().sum(dim=(1, 2, 3)) if squared else lengths(difference)
 
 
 def gradalign(
@@ -146,6 +151,7 @@ def gradalign(
     labels: Tensor,
     *,
     epsilon: float,
+    norm: str = "linf",
     generator: torch.Generator | None = None,
     two_sided: bool = True,
     loss_scale: float = 1.0,
@@ -157,10 +163,9 @@ def gradalign(
     """
     with evaluation_mode(model):
         at_images = input_gradient(model, images, labels, create_graph=two_sided, loss_scale=loss_scale)
-        displaced = images + uniform_noise(images, epsilon, generator)
+        displaced = images + NORMS[norm].noise(images, epsilon, generator)
         at_displaced = input_gradient(model, displaced, labels, create_graph=True, loss_scale=loss_scale)
-    lengths = _nonzero(_length(at_images)) * _nonzero(_length(at_displaced))
-    return 1.0 - (at_images * at_displaced).sum(dim=(1, 2, 3)) / lengths
+    return 1.0 - cosine(at_images, at_displaced)
 
 
 def local_linearity(
@@ -169,13 +174,14 @@ def local_linearity(
     labels: Tensor,
     *,
     epsilon: float,
+    norm: str = "linf",
     generator: torch.Generator | None = None,
     two_sided: bool = True,
     loss_scale: float = 1.0,
 ) -> Tensor:
     """|ℓ(x + δ) − ℓ(x) − δᵀ∇ₓℓ(x)| of each example at the δ of the ball that a short search finds largest.
 
-    Qin et al. 2019 (arXiv 1907.02610), equation 5, the maximum approached by two signed gradient steps of epsilon / 2
+    Qin et al. 2019 (arXiv 1907.02610), equation 5, the maximum approached by two gradient steps of epsilon / 2
     from a random start. Deviations: their second term, |δᵀ∇ₓℓ(x)|, is left out; batch norm is in evaluation mode.
     Arguments and result as of `cure_penalty`.
     """
@@ -188,11 +194,12 @@ def local_linearity(
             moved = F.cross_entropy(moved_logits, labels, reduction="none")
             return moved - stayed - (delta * at_images).sum(dim=(1, 2, 3))
 
-        delta = uniform_noise(images, epsilon, generator)
+        ball = NORMS[norm]
+        delta = ball.noise(images, epsilon, generator)
         for _ in range(LINEARITY_STEPS):
             nearby, slope = logits_and_input_gradient(model, images + delta, labels, loss_scale=loss_scale)
-            ascent = _broadcast(error(delta, nearby).detach()).sign() * (slope - at_images.detach())
-            delta = (delta + epsilon / LINEARITY_STEPS * ascent.sign()).clamp(-epsilon, epsilon)
+            ascent = broadcast(error(delta, nearby).detach()).sign() * (slope - at_images.detach())
+            delta = ball.shrink(delta + epsilon / LINEARITY_STEPS * ball.steepest(ascent), epsilon)
         return error(delta, model(images + delta)).abs()
 
 
@@ -207,53 +214,30 @@ def penalty(
     labels: Tensor,
     *,
     h: float,
-    epsilon: float,
     adversarial: Tensor | None = None,
-    generator: torch.Generator | None = None,
     squared: bool = False,
     divide_by_h: bool = False,
-    two_sided: bool = True,
-    loss_scale: float = 1.0,
+    **shared: Any,
 ) -> Tensor:
     """(N,) values of the penalty `name`, one of `PENALTIES` but `none`; all else is as of `cure_penalty`.
 
-    `h`, `adversarial`, `squared` and `divide_by_h` concern the CURE penalties alone.
+    `h`, `adversarial`, `squared` and `divide_by_h` concern the CURE penalties alone; epsilon, norm, generator,
+    two_sided and loss_scale, in `shared`, all of them.
     """
-    if name in DIRECTIONS:
-        return cure_penalty(
-            model,
-            images,
-            labels,
-            h,
-            direction=name,
-            generator=generator,
-            epsilon=epsilon,
-            adversarial=adversarial,
-            squared=squared,
-            divide_by_h=divide_by_h,
-            two_sided=two_sided,
-            loss_scale=loss_scale,
-        )
-    return OTHER_PENALTIES[name](
-        model, images, labels, epsilon=epsilon, generator=generator, two_sided=two_sided, loss_scale=loss_scale
+    if name in OTHER_PENALTIES:
+        return OTHER_PENALTIES[name](model, images, labels, **shared)
+    return cure_penalty(
+        model,
+        images,
+        labels,
+        h,
+        direction=name,
+        adversarial=adversarial,
+        squared=squared,
+        divide_by_h=divide_by_h,
+        **shared,
     )
 
 
-def _length(vectors: Tensor) -> Tensor:
-    """(N,) L2 lengths."""
-    length: Tensor = torch.linalg.vector_norm(vectors, dim=(1, 2, 3))
-    return length
-
-
-def _nonzero(lengths: Tensor) -> Tensor:
-    """`lengths` with 1 in the place of 0: what is then divided by them is 0 too."""
-    return lengths.where(lengths > 0, 1.0)
-
-
-def _broadcast(numbers: Tensor) -> Tensor:
-    """(N,) as (N, 1, 1, 1)."""
-    return numbers.view(-1, 1, 1, 1)
-
-
 def _of_length(vectors: Tensor, h: float) -> Tensor:
-    return h * vectors / _broadcast(_nonzero(_length(vectors)))
+    return h * vectors / broadcast(nonzero(lengths(vectors)))

@@ -1,11 +1,32 @@
-"""Gradients of the loss with respect to the images: the one operation that attacks and penalties share."""
+"""Gradients of a loss with respect to the images: the one operation that attacks and penalties share."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """(N,) cross-entropies."""
+    return F.cross_entropy(logits, labels, reduction="none")
+
+
+def margin(logits: Tensor, labels: Tensor) -> Tensor:
+    """(N,) the largest other logit less the label's: positive where misclassified.
+
+    The loss of Carlini and Wagner 2017 (arXiv 1608.04644, f6) without its threshold. Unlike the cross-entropy's, its
+    gradient does not vanish where the network is sure.
+    """
+    own = logits.gather(1, labels[:, None]).squeeze(1)
+    others: Tensor = logits.scatter(1, labels[:, None], -math.inf).amax(dim=1)
+    return others - own
+
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+LOSSES: dict[str, Loss] = {"cross_entropy": cross_entropy, "margin": margin}
 
 
 @contextmanager
@@ -24,9 +45,15 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
 
 
 def logits_and_input_gradient(
-    model: nn.Module, images: Tensor, labels: Tensor, *, create_graph: bool = False, loss_scale: float = 1.0
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    loss: Loss = cross_entropy,
+    create_graph: bool = False,
+    loss_scale: float = 1.0,
 ) -> tuple[Tensor, Tensor]:
-    """The network's output, and the gradient of each example's cross-entropy with respect to that example's pixels.
+    """The network's output, and the gradient of each example's loss with respect to that example's pixels.
 
     The losses are summed, not averaged, over the batch: examples do not mix, so each gets the gradient of its own
     loss whatever the batch size, and fp16 gradients are not made smaller by a factor of the batch size. Nothing is
@@ -37,6 +64,7 @@ def logits_and_input_gradient(
             mode the examples of a batch would not be independent).
         images: (N, C, H, W).
         labels: (N,) class indices.
+        loss: From logits and labels to (N,) losses.
         create_graph: Keep the graph, so that the gradient can be differentiated again.
         loss_scale: Multiplies the loss before and divides the gradient after the backward pass, which keeps the
             small numbers of an fp16 backward pass from becoming zero. A power of two, so that it rounds nothing.
@@ -46,13 +74,12 @@ def logits_and_input_gradient(
     """
     images = images.detach().requires_grad_()
     logits = model(images)
-    loss = F.cross_entropy(logits, labels, reduction="sum") * loss_scale
-    (gradient,) = torch.autograd.grad(loss, images, create_graph=create_graph)
+    (gradient,) = torch.autograd.grad(loss(logits, labels).sum() * loss_scale, images, create_graph=create_graph)
     return logits, gradient / loss_scale
 
 
 def input_gradient(
     model: nn.Module, images: Tensor, labels: Tensor, *, create_graph: bool = False, loss_scale: float = 1.0
 ) -> Tensor:
-    """The gradient alone of `logits_and_input_gradient`."""
+    """The gradient alone of `logits_and_input_gradient`, of the cross-entropy."""
     return logits_and_input_gradient(model, images, labels, create_graph=create_graph, loss_scale=loss_scale)[1]

@@ -207,7 +207,7 @@ def _threat(spec: SearchSpec) -> str:
     return (
         f"PGD accuracy is the share of {results.judged_examples(spec):,} validation images that stay correctly "
         f"classified under a PGD attack of {_count(of.steps, 'step')} and {_count(of.restarts, 'random start')} within "
-        f"an L∞ radius of {of.epsilon:.4g} ({255 * of.epsilon:.3g}/255)."
+        f"an {'L∞' if of.norm == 'linf' else 'L2'} radius of {of.epsilon:.4g} ({255 * of.epsilon:.3g}/255)."
     )
 
 

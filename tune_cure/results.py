@@ -175,9 +175,11 @@ def _best_config(spec: SearchSpec, leader: Best) -> pd.DataFrame:
                 "pgd_accuracy_se": row["pgd_accuracy_best_se"],
                 "clean_accuracy": row["clean_accuracy_best"],
                 "fgsm_accuracy": row["fgsm_accuracy_best"],
+                "evaluation_norm": spec.evaluation.norm,
                 "evaluation_epsilon": spec.evaluation.epsilon,
                 "evaluation_steps": spec.evaluation.steps,
                 "evaluation_restarts": spec.evaluation.restarts,
+                "evaluation_loss": spec.evaluation.loss,
                 "evaluation_examples": judged_examples(spec),
             }
         ]

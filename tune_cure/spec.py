@@ -14,11 +14,11 @@ import yaml
 from pydantic import BaseModel, Field, PlainValidator, StrictInt, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
+from tune_cure.config import TOGETHER, ModelConfig, TrainingConfig, contradiction
 from tune_cure.data import DataSpec
 from tune_cure.evaluation import EvaluationConfig
 from tune_cure.samplers import SAMPLERS
 from tune_cure.schema import Number, Schema, did_you_mean, one_of
-from tune_cure.training import TOGETHER, ModelConfig, TrainingConfig, contradiction
 
 METRICS = ("pgd_accuracy_best", "pgd_accuracy", "fgsm_accuracy", "clean_accuracy")
 HYPERPARAMETERS = {field.alias or name: name for name, field in TrainingConfig.model_fields.items()}  # YAML -> code

@@ -4,23 +4,25 @@ import math
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterable
-from typing import Annotated, Any
+from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
 from torch import Tensor, nn
 
-from tune_cure.attacks import INITS, fgsm, pgd_training
-from tune_cure.curvature import PENALTIES, penalty
+from tune_cure.attacks import fgsm, pgd_training
+from tune_cure.averaging import WeightAverage
+from tune_cure.config import ModelConfig, TrainingConfig, contradiction
+from tune_cure.curvature import penalty
 from tune_cure.data import Splits, batches, num_batches
-from tune_cure.evaluation import EvaluationConfig, evaluate
-from tune_cure.models import MODELS, build
-from tune_cure.schedules import SCHEDULES, learning_rate
-from tune_cure.schema import Number, Schema, one_of
+from tune_cure.evaluation import METRICS, EvaluationConfig, evaluate
+from tune_cure.losses import hat, helper_images, trades
+from tune_cure.models import build
+from tune_cure.optimizers import OPTIMIZERS
+from tune_cure.precision import amp_dtype, low_precision
+from tune_cure.schedules import learning_rate
 
-INPUT_LOSS_SCALE = 2.0**8  # of fp16 input gradients: lifts the smallest out of underflow, far from overflow
 DIVERGENCE_CHECK_STEPS = 50  # how often a step waits for the device to learn whether the loss is still finite
 CATASTROPHIC_DROP = 0.2  # of PGD accuracy between two epochs
 
@@ -30,9 +32,7 @@ EPOCH_METRICS = (  # what `train_epoch` and `evaluate` report together, in the o
     "train_loss",
     "train_adversarial_accuracy",
     "curvature",
-    "clean_accuracy",
-    "fgsm_accuracy",
-    "pgd_accuracy",
+    *METRICS,
     "pgd_accuracy_best",
     "catastrophic_overfitting",
     "train_seconds",
@@ -41,114 +41,6 @@ EPOCH_METRICS = (  # what `train_epoch` and `evaluate` report together, in the o
     "device_memory_mb",
     "skipped_steps",
 )
-
-OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
-    "sgd": lambda parameters, config, **options: torch.optim.SGD(
-        parameters,
-        lr=config.lr_max,
-        momentum=config.momentum,
-        weight_decay=config.weight_decay,
-        nesterov=config.nesterov,
-        **options,
-    ),
-    "adam": lambda parameters, config, **options: torch.optim.Adam(
-        parameters, lr=config.lr_max, weight_decay=config.weight_decay, **options
-    ),
-    "adamw": lambda parameters, config, **options: torch.optim.AdamW(
-        parameters, lr=config.lr_max, weight_decay=config.weight_decay, **options
-    ),
-}
-ATTACKS = ("fgsm", "zerograd", "pgd", "none")
-AMP_MODES = {"auto": None, "bf16": torch.bfloat16, "fp16": torch.float16, "off": None}
-
-
-class ModelConfig(Schema):
-    """Which network."""
-
-    name: Annotated[str, one_of(MODELS)] = Field(description="A network of `models.MODELS`.")
-    width: int | None = Field(default=None, ge=1, description="Channels of its first stage; its own default if absent.")
-
-
-class TrainingConfig(Schema):
-    """How one network is trained. Every field may be searched."""
-
-    epochs: int = Field(default=30, ge=1, description="Passes over the training images.")
-    batch_size: int = Field(default=128, ge=2, description="Images in a step.")
-    optimizer: Annotated[str, one_of(OPTIMIZERS)] = Field(default="sgd", description="The optimiser.")
-    momentum: Number = Field(default=0.9, ge=0, lt=1, description="Momentum of SGD.")
-    nesterov: bool = Field(default=False, description="Nesterov's momentum for SGD, which needs a momentum.")
-    weight_decay: Number = Field(default=5e-4, ge=0, description="L2 penalty on all parameters; decoupled with adamw.")
-    gradient_clip: Number = Field(default=0.0, ge=0, description="Clip the gradient's L2 norm to this; 0: do not.")
-    lr_schedule: Annotated[str, one_of(SCHEDULES)] = Field(default="piecewise", description="Stepped per iteration.")
-    lr_max: Number = Field(default=0.1, gt=0, description="Highest learning rate of the schedule.")
-    lr_min: Number = Field(default=0.0, ge=0, description="Lowest learning rate of the schedule.")
-    attack: Annotated[str, one_of(ATTACKS)] = Field(
-        default="fgsm",
-        description="What is trained on; zerograd: fgsm without the smallest gradients; none: clean.",
-    )
-    epsilon: Number = Field(default=8 / 255, gt=0, le=1, description="Radius of the training attack, in pixel units.")
-    alpha: Number = Field(default=1.25, gt=0, description="Step of fgsm and zerograd as a multiple of epsilon.")
-    init: Annotated[str, one_of(INITS)] = Field(
-        default="uniform", description="Start of fgsm and zerograd; noise: uniform, neither clipped nor projected."
-    )
-    noise: Number = Field(default=2.0, gt=0, description="Half-width of init noise as a multiple of epsilon.")
-    zero_fraction: Number = Field(default=0.35, ge=0, lt=1, description="Gradient entries that zerograd leaves out.")
-    attack_steps: int = Field(default=7, ge=1, description="Steps of attack pgd, each a quarter of epsilon.")
-    delta: Annotated[str, one_of(PENALTIES)] = Field(
-        default="classic", description="The penalty: CURE along a direction, gradalign, llr (local linearity) or none."
-    )
-    lambda_: Number = Field(default=0.1, ge=0, alias="lambda", description="Weight of the mean penalty; 0: none.")
-    h: Number = Field(default=1.5, gt=0, description="L2 length of the penalty's displacement, in pixel units.")
-    penalty_squared: bool = Field(default=False, description="CURE: the squared norm.")
-    penalty_divide_by_h: bool = Field(default=False, description="CURE: divide the difference by the length of z.")
-    penalty_two_sided: bool = Field(default=True, description="Differentiate the gradient at the image too; exact.")
-    penalty_fraction: Number = Field(default=1.0, gt=0, le=1, description="Of each batch, how much is penalised.")
-    penalty_every: int = Field(default=1, ge=1, description="Steps from one penalty to the next, weighted so often.")
-    amp: Annotated[str, one_of(AMP_MODES)] = Field(
-        default="auto", description="Mixed precision; auto: fp16 on CUDA, off on the CPU."
-    )
-
-
-TOGETHER = ("lr_min", "lr_max", "attack", "delta", "optimizer", "momentum", "nesterov")
-"""The hyperparameters, by their YAML names, that `contradiction` looks at."""
-
-
-def contradiction(config: TrainingConfig) -> tuple[str, str] | None:
-    """A hyperparameter (by its YAML name) and why its value cannot go with another's; None if all go together."""
-    if config.lr_min > config.lr_max:
-        return (
-            "lr_min",
-            f"must be at most lr_max, but lr_min can be {config.lr_min:g} where lr_max is {config.lr_max:g}",
-        )
-    if config.delta == "fgsm" and config.attack == "none":
-        return "delta", "fgsm needs the adversarial examples of an attack, but attack can be none"
-    if config.optimizer == "sgd" and config.nesterov and config.momentum == 0:
-        return "nesterov", "needs a momentum above 0, but momentum can be 0"
-    return None
-
-
-def amp_dtype(mode: str, device: torch.device) -> torch.dtype | None:
-    """The data type of autocast for an `amp` setting; None without autocast.
-
-    `auto` is fp16 on CUDA: the difference of two input gradients loses about three times fewer digits in fp16 than
-    in bf16, which has 3 bits less of mantissa.
-    """
-    if mode == "auto":
-        return torch.float16 if device.type == "cuda" else None
-    return AMP_MODES[mode]
-
-
-class Autocast(nn.Module):
-    """`model` with its forward pass alone under autocast; its logits, and so every loss and gradient, are float32."""
-
-    def __init__(self, model: nn.Module, device_type: str, dtype: torch.dtype) -> None:
-        super().__init__()
-        self.model, self.device_type, self.dtype = model, device_type, dtype
-
-    def forward(self, images: Tensor) -> Tensor:
-        with torch.autocast(self.device_type, self.dtype):
-            logits: Tensor = self.model(images)
-        return logits.float()
 
 
 class Trainer:
@@ -194,11 +86,23 @@ class Trainer:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.model = build(**self.architecture).to(self.device).to(memory_format=torch.channels_last)
-        self.optimizer = _optimizer(self.model.parameters(), config, self.device)
+        self.optimizer = OPTIMIZERS[config.optimizer](
+            self.model.parameters(),
+            lr=config.lr_max,
+            weight_decay=config.weight_decay,
+            momentum=config.momentum,
+            nesterov=config.nesterov,
+            # The fused optimisers read the scaler's verdict on the device: no step waits for it.
+            fused=self.device.type == "cuda",
+        )
+        self.average = (
+            None
+            if config.averaging == "none"
+            else WeightAverage(config.averaging, self.model, decay=config.ema_decay, start=config.swa_start)
+        )
         dtype = amp_dtype(config.amp, self.device)
-        self.network = self.model if dtype is None else Autocast(self.model, self.device.type, dtype)
+        self.network, self.loss_scale = low_precision(self.model, self.device, dtype)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=dtype == torch.float16)
-        self.loss_scale = INPUT_LOSS_SCALE if dtype == torch.float16 else 1.0
         self.order = torch.Generator().manual_seed(seed)
         self.generator = torch.Generator(self.device).manual_seed(seed)
         self.previous: Tensor | None = None  # perturbations of the last batch, where the attack starts from them
@@ -212,8 +116,17 @@ class Trainer:
         """Optimiser steps in an epoch."""
         return num_batches(self.splits.train, self.config.batch_size)
 
-    def train_epoch(self) -> dict[str, Any]:
+    @property
+    def judged_model(self) -> nn.Module:
+        """What `evaluate` judges: the averaged weights if they were asked for and there are some, else the weights."""
+        average = self.average.model if self.average else None
+        return self.model if average is None else average
+
+    def train_epoch(self, on_step: Callable[[int], None] | None = None) -> dict[str, Any]:
         """Trains on every training image once.
+
+        Args:
+            on_step: Told after each step how many of the epoch are made; it does not wait for the device.
 
         Returns:
             epoch, lr (of the last step), train_loss (the whole objective), train_adversarial_accuracy, curvature (the
@@ -247,6 +160,10 @@ class Trainer:
                 group["lr"] = rate
             sums += self._step(images, labels, index)
             images_seen += len(images)
+            if self.average:
+                self.average.after_step(self.model, step + 1)
+            if on_step:
+                on_step(index + 1)
             if (index + 1) % DIVERGENCE_CHECK_STEPS == 0 or index + 1 == self.steps_per_epoch:
                 diverged = self._has_diverged(sums, images_seen)
             if diverged:
@@ -256,6 +173,8 @@ class Trainer:
         )  # waits for the device: the seconds below are true
         seconds = time.perf_counter() - started
         self.epoch += 1
+        if self.average and not diverged:
+            self.average.after_epoch(self.model, self.epoch / self.config.epochs)
         return {
             "epoch": self.epoch,
             "lr": rate,
@@ -278,7 +197,7 @@ class Trainer:
         """
         adversarial = self._attack(images, labels)
         logits = self.network(adversarial)
-        loss = F.cross_entropy(logits, labels)
+        loss = self._loss(images, labels, adversarial, logits)
         penalised = math.ceil(self.config.penalty_fraction * len(images)) if self._has_penalty(index) else 0
         mean_penalty = torch.zeros((), device=self.device)
         if penalised:
@@ -302,6 +221,19 @@ class Trainer:
             skipped = ~norm.isfinite() if self.scaler.is_enabled() else zero
             return torch.cat([row, skipped.double().view(1)])
 
+    def _loss(self, images: Tensor, labels: Tensor, adversarial: Tensor, logits: Tensor) -> Tensor:
+        """The objective without the penalty; `logits` are those of the adversarial images."""
+        config = self.config
+        smoothing = config.label_smoothing
+        loss = config.adversarial_weight * F.cross_entropy(logits, labels, label_smoothing=smoothing)
+        if config.clean_weight > 0 or config.trades_weight > 0:
+            clean_logits = self.network(images)
+            clean = F.cross_entropy(clean_logits, labels, label_smoothing=smoothing)
+            loss = loss + config.clean_weight * clean + config.trades_weight * trades(clean_logits, logits)
+        if config.hat_weight > 0:
+            loss = loss + config.hat_weight * hat(self.network(helper_images(images, adversarial)), logits)
+        return loss
+
     def _has_penalty(self, index: int) -> bool:
         config = self.config
         return config.lambda_ > 0 and config.delta != "none" and index % config.penalty_every == 0
@@ -314,6 +246,7 @@ class Trainer:
             labels,
             h=self.config.h,
             epsilon=self.config.epsilon,
+            norm=self.config.norm,
             adversarial=None if self.config.attack == "none" else adversarial,
             generator=self.generator,
             squared=self.config.penalty_squared,
@@ -324,7 +257,7 @@ class Trainer:
 
     def _attack(self, images: Tensor, labels: Tensor) -> Tensor:
         config = self.config
-        shared: dict[str, Any] = {"generator": self.generator, "loss_scale": self.loss_scale}
+        shared: dict[str, Any] = {"norm": config.norm, "generator": self.generator, "loss_scale": self.loss_scale}
         if config.attack == "none":
             return images
         if config.attack == "pgd":
@@ -356,16 +289,18 @@ class Trainer:
         """Judges the network on the validation examples and keeps its weights if its PGD accuracy is the best so far.
 
         Returns:
-            clean_accuracy, fgsm_accuracy, pgd_accuracy, pgd_accuracy_best (the running maximum),
-            catastrophic_overfitting (see `catastrophic_overfitting`) and eval_seconds.
+            `evaluation.METRICS`, pgd_accuracy_best (the running maximum), catastrophic_overfitting (see
+            `catastrophic_overfitting`) and eval_seconds.
         """
         started = time.perf_counter()
-        now = evaluate(self.model, self.judged_on, self.evaluation)
+        now = evaluate(self.judged_model, self.judged_on, self.evaluation)
         self.accuracies[self.epoch] = now
         best = self.accuracies.get(self.best_epoch)
         if best is None or now["pgd_accuracy"] > best["pgd_accuracy"]:
             best, self.best_epoch = now, self.epoch
-            self.best_weights = {name: value.detach().cpu().clone() for name, value in self.model.state_dict().items()}
+            self.best_weights = {
+                name: value.detach().cpu().clone() for name, value in self.judged_model.state_dict().items()
+            }
         return {
             **now,
             "pgd_accuracy_best": best["pgd_accuracy"],
@@ -384,6 +319,7 @@ class Trainer:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
+            "average": self.average.state_dict() if self.average else None,
             "order": self.order.get_state(),
             "generator": self.generator.get_state(),
             "previous": self.previous,
@@ -397,6 +333,8 @@ class Trainer:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
+        if self.average:
+            self.average.load_state_dict(state["average"])
         self.order.set_state(state["order"].cpu())
         self.generator.set_state(state["generator"].cpu())
         self.previous = state["previous"]
@@ -411,14 +349,6 @@ def catastrophic_overfitting(before: dict[str, float] | None, now: dict[str, flo
         return False
     fgsm_holds = now["fgsm_accuracy"] >= before["fgsm_accuracy"]
     return fgsm_holds and before["pgd_accuracy"] - now["pgd_accuracy"] > CATASTROPHIC_DROP
-
-
-def _optimizer(
-    parameters: Iterable[nn.Parameter], config: TrainingConfig, device: torch.device
-) -> torch.optim.Optimizer:
-    # The fused optimisers read the scaler's verdict on the device: no step waits for it.
-    options = {"fused": True} if device.type == "cuda" else {}
-    return OPTIMIZERS[config.optimizer](parameters, config, **options)
 
 
 def _peak_memory_mb(device: torch.device) -> float:

@@ -1,0 +1,34 @@
+"""Optimisers by name. To add one: write a function, add a line to `OPTIMIZERS`."""
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import nn
+
+Parameters = Iterable[nn.Parameter]
+
+
+def sgd(
+    parameters: Parameters, *, lr: float, weight_decay: float, momentum: float, nesterov: bool, fused: bool
+) -> torch.optim.Optimizer:
+    """Stochastic gradient descent with momentum, Nesterov's on request; the weight decay is an L2 penalty."""
+    return torch.optim.SGD(
+        parameters, lr=lr, weight_decay=weight_decay, momentum=momentum, nesterov=nesterov, fused=fused
+    )
+
+
+def adam(
+    parameters: Parameters, *, lr: float, weight_decay: float, fused: bool, **_of_sgd: object
+) -> torch.optim.Optimizer:
+    """Adam; the weight decay is an L2 penalty."""
+    return torch.optim.Adam(parameters, lr=lr, weight_decay=weight_decay, fused=fused)
+
+
+def adamw(
+    parameters: Parameters, *, lr: float, weight_decay: float, fused: bool, **_of_sgd: object
+) -> torch.optim.Optimizer:
+    """Adam with decoupled weight decay."""
+    return torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay, fused=fused)
+
+
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {"sgd": sgd, "adam": adam, "adamw": adamw}
