@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from tune_cure.attacks import fgsm as fgsm_attack
 from tune_cure.curvature import DIRECTIONS, PENALTIES, Point, classic, cure_penalty, gradient, penalty
-from tune_cure.gradients import input_gradient
+from tune_cure.gradients import STATISTICS, input_gradient
 from tune_cure.minimum_norm import fmn
 from tune_cure.norms import NORMS
 
@@ -145,9 +145,13 @@ def test_each_penalty_matches_its_formula_on_numerical_gradients(name: str, netw
 
 
 @pytest.mark.parametrize("name", ["random", "fgsm", "gradalign", "llr"])
-@pytest.mark.parametrize("options", [{}, {"squared": True, "divide_by_h": True}], ids=["plain", "squared-per-h"])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"squared": True, "divide_by_h": True}, {"statistics": "batch"}],
+    ids=["plain", "squared-per-h", "batch-statistics"],
+)
 def test_the_parameter_gradient_of_a_penalty_matches_finite_differences(
-    name: str, options: dict[str, bool], network, batch
+    name: str, options: dict[str, object], network, batch
 ) -> None:
     network.eval()
     adversarial = fgsm_attack(network, *batch, EPSILON, generator=torch.Generator().manual_seed(7))
@@ -182,7 +186,7 @@ def check_parameter_gradient(network: nn.Module, value) -> None:
     parameters = list(network.parameters())
     gradients = torch.autograd.grad(value(), parameters)
     generator = torch.Generator().manual_seed(2)
-    step = 1e-5
+    step, reached = 1e-5, 0
     for parameter, slope in zip(parameters, gradients, strict=True):
         direction = torch.randn(parameter.shape, dtype=parameter.dtype, generator=generator)
         values = []
@@ -193,8 +197,25 @@ def check_parameter_gradient(network: nn.Module, value) -> None:
             with torch.no_grad():
                 parameter -= sign * step * direction
         expected = (values[0] - values[1]) / (2 * step)
-        assert expected != 0
+        reached += expected != 0
         assert (slope * direction).sum().item() == pytest.approx(expected, rel=1e-6, abs=1e-9)
+    assert reached >= len(parameters) - 1  # batch statistics take away a bias before them
+
+
+@pytest.mark.parametrize("name", ["random", "fgsm", "gradalign"])
+def test_with_batch_statistics_a_penalty_is_that_of_the_network_as_it_trains(name: str, network, batch) -> None:
+    images, labels = batch
+    found = compute(name, network, batch, statistics="batch")
+    noise = NORMS["linf"].noise(images, EPSILON, torch.Generator().manual_seed(5))
+    adversarial = fgsm_attack(network, *batch, EPSILON, generator=torch.Generator().manual_seed(7))
+    network.train()
+    slopes = []
+    for points in (images, adversarial if name == "fgsm" else images + noise):
+        points = points.clone().requires_grad_()
+        loss = F.cross_entropy(network(points), labels, reduction="sum")
+        slopes.append(torch.autograd.grad(loss, points)[0].flatten(1))
+    expected = 1 - F.cosine_similarity(*slopes) if name == "gradalign" else (slopes[1] - slopes[0]).norm(dim=1)
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -232,13 +253,16 @@ def test_an_example_has_the_same_penalty_in_a_batch_of_1_and_of_64(name: str, ne
     torch.testing.assert_close(values[0], torch.cat(values[1:]), rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize("statistics", STATISTICS)
 @pytest.mark.parametrize("name", NAMES)
-def test_a_penalty_is_one_non_negative_number_per_example_and_leaves_no_trace(name: str, network, batch) -> None:
+def test_a_penalty_is_one_non_negative_number_per_example_and_leaves_no_trace(
+    name: str, statistics: str, network, batch
+) -> None:
     images, _ = batch
     network.train()
     before = {key: value.clone() for key, value in network.state_dict().items()}
     state = torch.get_rng_state()
-    value = compute(name, network, batch)
+    value = compute(name, network, batch, statistics=statistics)
     assert value.shape == (6,)
     assert (value >= 0).all()
     assert all(parameter.grad is None for parameter in network.parameters())

@@ -1,7 +1,7 @@
 import torch
 from torch import nn
 
-from tune_cure.gradients import evaluation_mode, input_gradient
+from tune_cure.gradients import batch_statistics, evaluation_mode, input_gradient
 
 
 def test_evaluation_mode_restores_each_module_even_one_frozen_on_purpose() -> None:
@@ -37,3 +37,17 @@ def test_input_gradient_matches_central_differences(network, batch) -> None:
 def test_a_power_of_two_loss_scale_changes_nothing_in_float64(network, batch) -> None:
     network.eval()
     assert torch.equal(input_gradient(network, *batch), input_gradient(network, *batch, loss_scale=2.0**8))
+
+
+def test_batch_statistics_are_those_of_training_and_are_not_recorded(network, batch) -> None:
+    images, _ = batch
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    network.eval()
+    evaluated = network(images)
+    with batch_statistics(network):
+        found = network(images)
+    assert not any(module.training for module in network.modules())
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert torch.equal(network(images), evaluated)
+    assert torch.equal(network.train()(images), found)
+    assert not torch.equal(found, evaluated)

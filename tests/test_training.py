@@ -12,7 +12,7 @@ from tune_cure.attacks import INITS, fgsm
 from tune_cure.config import ATTACKS, ModelConfig, TrainingConfig
 from tune_cure.curvature import PENALTIES, cure_penalty, penalty
 from tune_cure.data import DataSpec, Splits
-from tune_cure.evaluation import ACCURACIES, EvaluationConfig, evaluate
+from tune_cure.evaluation import ACCURACIES, EvaluationConfig, evaluate, standard_error
 from tune_cure.optimizers import OPTIMIZERS
 from tune_cure.precision import amp_dtype
 from tune_cure.training import EPOCH_METRICS, Trainer, catastrophic_overfitting
@@ -182,13 +182,23 @@ def test_lr_min_above_lr_max_is_refused(splits: Splits) -> None:
 
 
 @pytest.mark.parametrize(
-    ("pgd", "fgsm_accuracy", "overfitted"), [(0.25, 0.9, True), (0.25, 0.3, False), (0.35, 0.9, False)]
+    ("pgd_before", "pgd", "fgsm_accuracy", "examples", "overfitted"),
+    [
+        (0.5, 0.25, 0.9, 1000, True),
+        (0.5, 0.25, 0.3, 1000, False),  # all accuracies fell
+        (0.5, 0.35, 0.9, 1000, False),
+        (0.18, 0.05, 0.6, 500, True),  # too low to fall by 0.2
+        (0.18, 0.10, 0.6, 500, False),
+        (0.18, 0.05, 0.6, 30, False),  # may be luck
+    ],
 )
-def test_catastrophic_overfitting_is_a_fall_of_pgd_without_one_of_fgsm(
-    pgd: float, fgsm_accuracy: float, overfitted: bool
+def test_catastrophic_overfitting_is_a_collapse_of_pgd_without_a_fall_of_fgsm(
+    pgd_before: float, pgd: float, fgsm_accuracy: float, examples: int, overfitted: bool
 ) -> None:
-    before = {"pgd_accuracy": 0.5, "fgsm_accuracy": 0.6}
-    now = {"pgd_accuracy": pgd, "fgsm_accuracy": fgsm_accuracy}
+    before, now = (
+        {"pgd_accuracy": p, "pgd_accuracy_se": standard_error(p, examples), "fgsm_accuracy": f}
+        for p, f in ((pgd_before, 0.6), (pgd, fgsm_accuracy))
+    )
     assert catastrophic_overfitting(before, now) is overfitted
     assert not catastrophic_overfitting(None, now)
 

@@ -7,6 +7,7 @@ import argparse
 import json
 import logging
 import os
+import re
 import shlex
 import signal
 import sys
@@ -19,20 +20,23 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from tune_cure import data, datasets, environment, report, results, spec as specs
+from tune_cure import cli_train, data, datasets, environment, report, results, spec as specs
 from tune_cure.curvature import PENALTIES
 from tune_cure.devices import DeviceError, Devices, allot, expected_epochs, measure_epoch_seconds
+from tune_cure.files import FolderError, new_folder, replace_text
 from tune_cure.models import MODELS
 from tune_cure.optimizers import OPTIMIZERS
 from tune_cure.progress import LiveView, PlainView, SearchState
+from tune_cure.reading import SpecError
 from tune_cure.samplers import SAMPLERS
 from tune_cure.schedules import SCHEDULES
+from tune_cure.schema import did_you_mean
 from tune_cure.spec import SearchSpec
 from tune_cure.words import STATUS_WORDS, duration, hyperparameters
 
 SMALLER_SPACE = "search_spaces/cifar10_cpu.yaml"
 TOP = 5  # trials in the closing table
-BAD_INPUT = (specs.SpecError, datasets.DataError, DeviceError, results.ResultsError)
+BAD_INPUT = (SpecError, datasets.DataError, DeviceError, results.ResultsError, FolderError)
 
 
 class UsageError(ValueError):
@@ -41,7 +45,10 @@ class UsageError(ValueError):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command line and returns its exit code."""
-    options = _parser().parse_args(arguments)
+    options, unknown = _parser().parse_known_args(arguments)
+    if unknown:
+        flags = re.findall(r"--[a-z_-]+", options.parser.format_help())
+        options.parser.error(f"unknown argument {unknown[0]}{did_you_mean(unknown[0], flags)}")
     console = Console(soft_wrap=True, highlight=False)
     logging.basicConfig(format="%(message)s", level=logging.INFO if options.verbose else logging.WARNING)
     logging.getLogger("tune_cure").setLevel(logging.INFO)
@@ -89,10 +96,11 @@ def _parser() -> argparse.ArgumentParser:
     search.add_argument("--resume", action="store_true", help="continue the search in the run's folder")
     search.add_argument("--check", action="store_true", help="print the resolved plan and start nothing")
     search.add_argument("--address", help="of a Ray cluster to join (default: a Ray of this machine alone)")
-    search.set_defaults(run=_search)
+    search.set_defaults(run=_search, parser=search)
+    cli_train.add_parser(commands)
     again = commands.add_parser("report", help="rebuild the tables and the report of a run from what is on disk")
     again.add_argument("directory", type=Path, metavar="FOLDER", help="the run's folder")
-    again.set_defaults(run=_report)
+    again.set_defaults(run=_report, parser=again)
     for command in (search, again):
         command.add_argument("--verbose", action="store_true", help="show what Ray and Optuna say")
     return parser
@@ -118,8 +126,10 @@ def _search(options: argparse.Namespace, console: Console) -> int:
         plan = allot(spec, cpus=os.cpu_count() or 1, gpus=torch.cuda.device_count())
         if spec.resources.gpus_per_trial and not plan.gpus_per_trial:
             _print_cost(spec, splits, plan, console)
-    directory = _continued(spec, options.output) if options.resume else _created(spec, options.output)
-    results.replace_text(directory / results.SPEC, spec.to_yaml())
+    directory = (
+        _continued(spec, options.output) if options.resume else new_folder(Path("results") / spec.name, options.output)
+    )
+    replace_text(directory / results.SPEC, spec.to_yaml())
     environment.write(directory, splits.source)
     del splits  # the trials map the same file; this process need not hold it
     finished = _run(spec, directory, options, console)
@@ -163,21 +173,6 @@ def _run(spec: SearchSpec, directory: Path, options: argparse.Namespace, console
             on_event=view.on_event,
             on_ready=ready,
         )
-
-
-def _created(spec: SearchSpec, output: Path | None) -> Path:
-    """A new folder for the run: a default name that is taken gets a number, one that the user named must be free."""
-    if output is not None:
-        if output.exists() and any(output.iterdir()):
-            raise UsageError(f"{output}: is not empty; name another --output, or continue the search with --resume")
-        output.mkdir(parents=True, exist_ok=True)
-        return output
-    number, directory = 1, Path("results") / spec.name
-    while directory.exists():
-        number += 1
-        directory = Path("results") / f"{spec.name}-{number}"
-    directory.mkdir(parents=True)
-    return directory
 
 
 def _continued(spec: SearchSpec, output: Path | None) -> Path:

@@ -1,15 +1,17 @@
 """What one training run is configured by: the network, and the hyperparameters, every one of which may be searched."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from tune_cure.attacks import INITS
 from tune_cure.averaging import AVERAGINGS
 from tune_cure.curvature import PENALTIES
+from tune_cure.gradients import STATISTICS
 from tune_cure.models import MODELS
 from tune_cure.norms import NORMS
 from tune_cure.optimizers import OPTIMIZERS
+from tune_cure.reading import ProblemError, first_problem, unknown
 from tune_cure.schedules import SCHEDULES
 from tune_cure.schema import Number, Schema, one_of
 
@@ -22,6 +24,12 @@ class ModelConfig(Schema):
 
     name: Annotated[str, one_of(MODELS)] = Field(description="A network of `models.MODELS`.")
     width: int | None = Field(default=None, ge=1, description="Channels of its first stage; its own default if absent.")
+
+
+def spell_out_model(content: dict[str, Any]) -> None:
+    """Turns the short form `model: preact_resnet18` into the long one, in which keys can be set."""
+    if isinstance(content.get("model"), str):
+        content["model"] = {"name": content["model"]}
 
 
 class TrainingConfig(Schema):
@@ -63,6 +71,9 @@ class TrainingConfig(Schema):
     penalty_squared: bool = Field(default=False, description="CURE: the squared norm.")
     penalty_divide_by_h: bool = Field(default=False, description="CURE: divide the difference by the length of z.")
     penalty_two_sided: bool = Field(default=True, description="Differentiate the gradient at the image too; exact.")
+    penalty_statistics: Annotated[str, one_of(STATISTICS)] = Field(
+        default="running", description="What batch norm normalises by in the penalty; batch: as in training."
+    )
     penalty_fraction: Number = Field(default=1.0, gt=0, le=1, description="Of each batch, how much is penalised.")
     penalty_every: int = Field(default=1, ge=1, description="Steps from one penalty to the next, weighted so often.")
     averaging: Annotated[str, one_of(AVERAGINGS)] = Field(
@@ -113,3 +124,17 @@ def contradiction(config: TrainingConfig) -> tuple[str, str] | None:
             if getattr(config, name) > 0:
                 return name, "goes with an attack, but attack can be none, which trains on clean images as they are"
     return None
+
+
+HYPERPARAMETERS = {field.alias or name: name for name, field in TrainingConfig.model_fields.items()}
+"""The name in Python of each hyperparameter, by its YAML name."""
+
+
+def hyperparameter(key: str, value: Any, path: str) -> Any:
+    """`value` of hyperparameter `key` as TrainingConfig understands it; what is wrong with it is reported at `path`."""
+    if key not in HYPERPARAMETERS:
+        raise ProblemError(path, unknown(key, HYPERPARAMETERS))
+    try:
+        return getattr(TrainingConfig.model_validate({key: value}), HYPERPARAMETERS[key])
+    except ValidationError as error:
+        raise ProblemError(path, first_problem(error, TrainingConfig).message) from error

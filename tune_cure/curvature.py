@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tune_cure.gradients import evaluation_mode, input_gradient, logits_and_input_gradient
+from tune_cure.gradients import STATISTICS, input_gradient, logits_and_input_gradient
 from tune_cure.minimum_norm import fmn
 from tune_cure.norms import NORMS, broadcast, cosine, lengths, nonzero, project
 
@@ -26,7 +26,7 @@ class Point:
     """Where a direction starts from.
 
     Attributes:
-        model: The network, in evaluation mode.
+        model: The network, in the mode that the penalty is taken in.
         images: (N, C, H, W) in [0, 1].
         labels: (N,) class indices.
         gradient: (N, C, H, W), of each example's loss at `images`, detached.
@@ -106,6 +106,7 @@ def cure_penalty(
     squared: bool = False,
     divide_by_h: bool = False,
     two_sided: bool = True,
+    statistics: str = "running",
     loss_scale: float = 1.0,
 ) -> Tensor:
     """‖∇ₓℓ(x + z) − ∇ₓℓ(x)‖₂ of each example, differentiable with respect to the parameters.
@@ -113,7 +114,7 @@ def cure_penalty(
     One gradient at x serves both for the direction z and for the difference. z is held constant when the penalty is
     differentiated. Deviations from the paper's equation 5: by default the norm is not squared and the factor 1/h² is
     left to lambda (both as in the authors' code); x + z is not clipped to [0, 1], since the penalty is a finite
-    difference of the gradient field. Batch norm runs in evaluation mode and its statistics are left alone.
+    difference of the gradient field. Batch norm's running statistics are left alone.
 
     Args:
         model: Network from images to logits.
@@ -129,12 +130,14 @@ def cure_penalty(
         divide_by_h: Divide the gradients' difference by the length of z, so that the penalty estimates the Hessian
             along a unit direction instead of growing with h. z = 0 gives 0.
         two_sided: Differentiate ∇ₓℓ(x) too. Without, it is a constant: cheaper, and a different parameter gradient.
+        statistics: What batch norm normalises by, a key of `gradients.STATISTICS`. With `batch` the examples are not
+            independent: each gets the gradient, at its own pixels, of the loss of the whole batch.
         loss_scale: See `gradients.logits_and_input_gradient`.
 
     Returns:
         (N,) penalties, before lambda. Not finite where an fp16 gradient overflowed.
     """
-    with evaluation_mode(model):
+    with STATISTICS[statistics](model):
         at_images = input_gradient(model, images, labels, create_graph=two_sided, loss_scale=loss_scale)
         point = Point(model, images, labels, at_images.detach(), h, epsilon, norm, adversarial, generator)
         z = DIRECTIONS[direction](point)
@@ -154,14 +157,15 @@ def gradalign(
     norm: str = "linf",
     generator: torch.Generator | None = None,
     two_sided: bool = True,
+    statistics: str = "running",
     loss_scale: float = 1.0,
 ) -> Tensor:
     """1 − cos(∇ₓℓ(x), ∇ₓℓ(x + η)) of each example, η uniform in the ball: GradAlign.
 
-    Andriushchenko and Flammarion 2020 (arXiv 2007.02617), equation 5. Deviation: batch norm is in evaluation mode.
-    Arguments and result as of `cure_penalty`; the cosine with a gradient of exactly zero counts as 0.
+    Andriushchenko and Flammarion 2020 (arXiv 2007.02617), equation 5. Arguments and result as of `cure_penalty`; the
+    cosine with a gradient of exactly zero counts as 0.
     """
-    with evaluation_mode(model):
+    with STATISTICS[statistics](model):
         at_images = input_gradient(model, images, labels, create_graph=two_sided, loss_scale=loss_scale)
         displaced = images + NORMS[norm].noise(images, epsilon, generator)
         at_displaced = input_gradient(model, displaced, labels, create_graph=True, loss_scale=loss_scale)
@@ -177,15 +181,16 @@ def local_linearity(
     norm: str = "linf",
     generator: torch.Generator | None = None,
     two_sided: bool = True,
+    statistics: str = "running",
     loss_scale: float = 1.0,
 ) -> Tensor:
     """|ℓ(x + δ) − ℓ(x) − δᵀ∇ₓℓ(x)| of each example at the δ of the ball that a short search finds largest.
 
     Qin et al. 2019 (arXiv 1907.02610), equation 5, the maximum approached by two gradient steps of epsilon / 2
-    from a random start. Deviations: their second term, |δᵀ∇ₓℓ(x)|, is left out; batch norm is in evaluation mode.
+    from a random start. Deviation: their second term, |δᵀ∇ₓℓ(x)|, is left out.
     Arguments and result as of `cure_penalty`.
     """
-    with evaluation_mode(model):
+    with STATISTICS[statistics](model):
         logits, at_images = logits_and_input_gradient(model, images, labels, create_graph=True, loss_scale=loss_scale)
         at_images = at_images if two_sided else at_images.detach()
         stayed = F.cross_entropy(logits, labels, reduction="none")
@@ -222,7 +227,7 @@ def penalty(
     """(N,) values of the penalty `name`, one of `PENALTIES` but `none`; all else is as of `cure_penalty`.
 
     `h`, `adversarial`, `squared` and `divide_by_h` concern the CURE penalties alone; epsilon, norm, generator,
-    two_sided and loss_scale, in `shared`, all of them.
+    two_sided, statistics and loss_scale, in `shared`, all of them.
     """
     if name in OTHER_PENALTIES:
         return OTHER_PENALTIES[name](model, images, labels, **shared)

@@ -7,7 +7,7 @@ which colour-blind readers can tell apart and which reads on both; every colour 
 
 import html
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -108,6 +108,48 @@ def accuracies(trials: pd.DataFrame, spec: SearchSpec, best: int | None) -> go.F
     figure.update_xaxes(range=_accuracy_range(reached["clean_accuracy_best"]), tickformat=".0%")
     figure.update_yaxes(range=_accuracy_range(reached["pgd_accuracy_best"]))
     return figure
+
+
+LINE_STYLES = ((START_COLOUR, "square", "■"), ("#0072B2", "circle", "●"), (BEST_COLOUR, "diamond", "◆"))
+
+
+def lines(log: pd.DataFrame, columns: Mapping[str, str], y: str, *, errors: bool = False) -> go.Figure:
+    """Columns of one run's log by epoch: a line for each.
+
+    Args:
+        log: A row per epoch.
+        columns: The columns, by what they are called.
+        y: What they have in common: the axis' title.
+        errors: Draw the standard error of each value, from its column `_se`.
+    """
+    figure = _figure("epoch", y)
+    for (name, column), (colour, symbol, _) in zip(columns.items(), LINE_STYLES, strict=False):
+        rows = log.dropna(subset=[column])
+        bars = {"error_y": {"array": rows[f"{column}_se"].tolist(), "thickness": 1, "width": 2}} if errors else {}
+        figure.add_trace(
+            go.Scatter(
+                name=name,
+                mode="lines+markers",
+                x=rows["epoch"].tolist(),
+                y=rows[column].astype(float).tolist(),
+                line={"color": colour, "width": 2},
+                marker={"symbol": symbol, "size": 6},
+                hovertemplate=f"{name} %{{y:.4g}}<extra>epoch %{{x}}</extra>",
+                **bars,
+            )
+        )
+    if not errors:  # not accuracies
+        figure.update_yaxes(tickformat=None)
+    return figure
+
+
+def lines_legend(columns: Mapping[str, str]) -> str:
+    """The HTML legend of `lines`."""
+    items = [
+        f'<li><span class="glyph" style="color:{colour}" aria-hidden="true">{glyph}</span> {html.escape(name)}</li>'
+        for name, (colour, _, glyph) in zip(columns, LINE_STYLES, strict=False)
+    ]
+    return f'<ul class="legend" aria-label="legend">{"".join(items)}</ul>'
 
 
 def labelled(rungs: Sequence[int], width: float) -> list[int]:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
@@ -42,6 +43,24 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
+
+
+@contextmanager
+def batch_statistics(model: nn.Module) -> Iterator[None]:
+    """Like `evaluation_mode`, but batch norm normalises by the statistics of the batch; it does not record them."""
+    with evaluation_mode(model):
+        layers = [layer for layer in model.modules() if isinstance(layer, _BatchNorm) and layer.track_running_stats]
+        for layer in layers:
+            layer.training, layer.track_running_stats = True, False
+        try:
+            yield
+        finally:
+            for layer in layers:
+                layer.training, layer.track_running_stats = False, True
+
+
+STATISTICS = {"running": evaluation_mode, "batch": batch_statistics}
+"""What batch norm normalises by: the running averages, which keep examples apart, or the batch's own statistics."""
 
 
 def logits_and_input_gradient(

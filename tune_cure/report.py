@@ -1,7 +1,7 @@
 """The report of a search: one HTML page, complete in itself, for a reader who has not seen the run.
 
-The words and tables are made here, the plots in `figures`, the looks in report.css. Nothing on the page comes from a
-network; its Content-Security-Policy forbids it to ask. Every string that comes from disk passes `html.escape`.
+The words and tables are made here, the plots in `figures`, the frame in `page`. Every string that comes from disk
+passes `html.escape`.
 """
 
 import json
@@ -11,17 +11,15 @@ from datetime import UTC, datetime
 from html import escape
 from pathlib import Path
 from statistics import NormalDist
-from string import Template
 from typing import Any
 
 import pandas as pd
-import plotly.graph_objects as go
-from plotly.offline import get_plotlyjs
 
-from tune_cure import figures, results
+from tune_cure import figures, page, results
+from tune_cure.config import HYPERPARAMETERS
 from tune_cure.evaluation import standard_error
 from tune_cure.figures import STATUSES
-from tune_cure.spec import HYPERPARAMETERS, SearchSpec
+from tune_cure.spec import SearchSpec
 from tune_cure.words import duration, value
 
 FILE = "report.html"
@@ -41,42 +39,6 @@ COLUMN_WORDS = {  # the table's columns between the trial's number and its hyper
     "best_epoch": "best epoch",
     "epochs_trained": "epochs trained",
 }
-
-PAGE = Template("""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline';
- script-src 'unsafe-inline'; img-src data: blob:">
-<title>$title</title>
-<style>$style</style>
-</head>
-<body>
-$body
-<script>$plotly</script>
-<script>$script</script>
-</body>
-</html>
-""")
-
-# The plots are drawn once the whole page is laid out, or the first ones would be given more room than they keep.
-# Paper is smaller than the screen that they were drawn for, and a plot must be told so before it is printed.
-SCRIPT = """
-const config = {responsive: true, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"]};
-const plots = document.querySelectorAll(".plot");
-for (const plot of plots) {
-  const figure = JSON.parse(plot.textContent);
-  plot.replaceChildren();
-  Plotly.newPlot(plot, {...figure, config});
-}
-function resize(size) {
-  for (const plot of plots) Plotly.relayout(plot, size(plot.closest(".wide")));
-}
-addEventListener("beforeprint", () => resize((wide) => wide ? {width: 680, height: 340} : {width: 330, height: 240}));
-addEventListener("afterprint", () => resize(() => ({width: null, height: null, autosize: true})));
-"""
 
 
 def write(directory: Path) -> Path:
@@ -101,17 +63,14 @@ def write(directory: Path) -> Path:
         _winner(spec, trials, content),
         _plots(spec, trials, results.epochs(directory), content),
         _table(spec, trials, content),
-        _provenance(environment, (directory / results.SPEC).read_text(encoding="utf-8")),
+        page.provenance(
+            environment,
+            (directory / results.SPEC).read_text(encoding="utf-8"),
+            "The search space as resolved (spec.yaml)",
+        ),
         "</main>",
     ]
-    page = PAGE.substitute(
-        title=escape(f"{spec.name}: hyperparameter search"),
-        style=Path(__file__).with_name("report.css").read_text(encoding="utf-8"),
-        plotly=get_plotlyjs(),
-        body="\n".join(part for part in body if part),
-        script=SCRIPT,
-    )
-    results.replace_text(directory / FILE, page)
+    page.write(directory / FILE, f"{spec.name}: hyperparameter search", body)
     return directory / FILE
 
 
@@ -136,7 +95,7 @@ def _summary(spec: SearchSpec, trials: pd.DataFrame, content: dict[str, Any], en
     )
     text = "".join(f"<p>{paragraph}</p>" for paragraph in paragraphs if paragraph)
     columns = f'<div class="columns"><div>{text}</div>{_caveat(spec, trials, content)}</div>'
-    return _section("summary", "Summary", _tiles(content) + columns)
+    return page.section("summary", "Summary", _tiles(content) + columns)
 
 
 def _tiles(content: dict[str, Any]) -> str:
@@ -255,14 +214,14 @@ def _winner(spec: SearchSpec, trials: pd.DataFrame, content: dict[str, Any]) -> 
     columns = {f"best (trial {best['trial']})": best["hyperparameters"]}
     if baseline and baseline["trial"] != best["trial"]:
         columns[f"start_from (trial {baseline['trial']})"] = baseline["hyperparameters"]
-    head = _heads({"hyperparameter": "", **dict.fromkeys(columns, "number"), "searched in": "", "meaning": "long"})
+    head = page.heads({"hyperparameter": "", **dict.fromkeys(columns, "number"), "searched in": "", "meaning": "long"})
     rows = "".join(
         f'<tr><th scope="row"><code>{escape(key)}</code></th>'
-        + _numbers(escape(value(values[key])) for values in columns.values())
+        + page.numbers(escape(value(values[key])) for values in columns.values())
         + f'<td>{escape(str(distribution))}</td><td class="long">{escape(_meaning(spec, key))}</td></tr>'
         for key, distribution in spec.space.items()
     )
-    return _section("winner", "Winning hyperparameters", _scrollable(head, rows))
+    return page.section("winner", "Winning hyperparameters", page.scrollable(head, rows))
 
 
 def _meaning(spec: SearchSpec, key: str) -> str:
@@ -284,20 +243,20 @@ def _plots(spec: SearchSpec, trials: pd.DataFrame, epochs: pd.DataFrame, content
     others = {"others": "other trials"} if len(shown) > len(rivals) + 1 else {}
     rings = _legend("ring", marks, statuses)
     figure, caption = figures.curves(trials, epochs, spec, best), _curves_caption(spec, len(trials) - len(shown))
-    curves = _plot("curves", figure, caption, _legend("line", marks | others, statuses))
+    curves = page.plot("curves", figure, caption, _legend("line", marks | others, statuses))
     small = ""
     for index, key in enumerate(spec.space):
         caption = f"<code>{escape(key)}</code>: {escape(_meaning(spec, key))}"
-        small += _plot(f"parameter-{index}", figures.hyperparameter(trials, spec, key, best), caption)
+        small += page.plot(f"parameter-{index}", figures.hyperparameter(trials, spec, key, best), caption)
     introduction = "Each trial at its best epoch; bars are ± one standard error. Stopped trials had fewer epochs than "
     introduction += "those that ran to the end, so low points are in part young ones."
     caption = "Each trial at the epoch of its best PGD accuracy; the better, the further up and right."
-    tradeoff = _plot("accuracies", figures.accuracies(trials, spec, best), caption, rings)
+    tradeoff = page.plot("accuracies", figures.accuracies(trials, spec, best), caption, rings)
     parameters = f'<p>{introduction}</p>{rings}<div class="grid">{small}</div>'
     return (
-        _section("plots", "PGD accuracy by epoch", curves)
-        + _section("parameters", "PGD accuracy against each hyperparameter", parameters)
-        + _section("tradeoff", "Clean against PGD accuracy", tradeoff)
+        page.section("plots", "PGD accuracy by epoch", curves)
+        + page.section("parameters", "PGD accuracy against each hyperparameter", parameters)
+        + page.section("tradeoff", "Clean against PGD accuracy", tradeoff)
     )
 
 
@@ -309,17 +268,6 @@ def _curves_caption(spec: SearchSpec, num_hidden: int) -> str:
     if num_hidden:
         caption += f" Not shown: {_count(num_hidden, 'trial')} without any accuracy."
     return caption
-
-
-def _plot(name: str, figure: go.Figure, caption: str, legend: str = "") -> str:
-    """A figure that the page's script draws, of full width if it has a legend of its own.
-
-    Plotly's JSON has no `<`, so nothing in it can end the script element early.
-    """
-    data = f'<script type="application/json">{figure.to_json()}</script>'
-    plot = f'<div class="plot" id="plot-{name}">{data}</div>'
-    size = "wide" if legend else "small"
-    return f'<figure class="{size}">{legend}{plot}<figcaption>{caption}</figcaption></figure>'
 
 
 def _legend(mark: str, names: Mapping[str, str], statuses: Iterable[str]) -> str:
@@ -351,7 +299,7 @@ def _table(spec: SearchSpec, trials: pd.DataFrame, content: dict[str, Any]) -> s
     said += "never judged last. Accuracies are those of a trial's best epoch, with the standard error in points."
     if len(order) > MAX_ROWS:
         said += f" <strong>The first {MAX_ROWS} of {len(order)}; trials.csv has them all.</strong>"
-    return _section("trials", "All trials", f"<p>{said}</p>" + _scrollable(_heads(titles), rows))
+    return page.section("trials", "All trials", f"<p>{said}</p>" + page.scrollable(page.heads(titles), rows))
 
 
 def _table_row(row: "pd.Series[Any]", spec: SearchSpec, best: int | None, has_reason: bool) -> str:
@@ -369,37 +317,11 @@ def _table_row(row: "pd.Series[Any]", spec: SearchSpec, best: int | None, has_re
         str(row["epochs_trained"]),
         *(escape(value(row[key])) for key in spec.space),
     ]
-    cells = f'<th scope="row">{row["trial"]}{notes}</th><td>{_glyph(row["status"])} {status}</td>{_numbers(numbers)}'
+    cells = (
+        f'<th scope="row">{row["trial"]}{notes}</th><td>{_glyph(row["status"])} {status}</td>{page.numbers(numbers)}'
+    )
     cells += f'<td class="reason">{escape(str(row["reason"]))}</td>' * has_reason
     return f'<tr class="best">{cells}</tr>' if row["trial"] == best else f"<tr>{cells}</tr>"
-
-
-# ---- Where it ran
-
-
-def _provenance(environment: dict[str, Any], yaml: str) -> str:
-    parts = []
-    if "command" in environment:
-        parts.append(f"<h3>Command</h3><pre><code>{escape(str(environment['command']))}</code></pre>")
-    others = {key: content for key, content in environment.items() if key != "command"}
-    if others:
-        items = "".join(
-            f"<dt>{escape(key.replace('_', ' '))}</dt><dd>{_described(content)}</dd>" for key, content in others.items()
-        )
-        parts.append(f'<h3>Environment</h3><dl class="environment">{items}</dl>')
-    parts.append(
-        "<details><summary>The search space as resolved (spec.yaml)</summary>"
-        f"<pre><code>{escape(yaml)}</code></pre></details>"
-    )
-    return _section("provenance", "How it was run", "".join(parts))
-
-
-def _described(content: Any) -> str:
-    if isinstance(content, Mapping):
-        return ", ".join(f"{escape(str(key))} {_described(inner)}" for key, inner in content.items())
-    if isinstance(content, list):
-        return ", ".join(map(_described, content)) or "none"
-    return "none" if content is None else escape(str(content))
 
 
 # ---- Words and pieces
@@ -437,22 +359,3 @@ def _listed(items: Iterable[str], joint: str = ", ") -> str:
     if len(items) < 2 or joint != ", ":
         return joint.join(items)
     return f"{', '.join(items[:-1])} and {items[-1]}"
-
-
-def _section(name: str, title: str, content: str) -> str:
-    return f'<section aria-labelledby="{name}"><h2 id="{name}">{title}</h2>{content}</section>'
-
-
-def _heads(titles: Mapping[str, str]) -> str:
-    """The cells of a table's head: each title with the class of its column."""
-    return "".join(f'<th scope="col" class="{column}">{title}</th>' for title, column in titles.items())
-
-
-def _numbers(numbers: Iterable[str]) -> str:
-    return "".join(f'<td class="number">{number}</td>' for number in numbers)
-
-
-def _scrollable(heads: str, rows: str) -> str:
-    """A table that scrolls sideways by itself where the page is narrower, by keyboard too."""
-    table = f"<table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>"
-    return f'<div class="scrollable" tabindex="0">{table}</div>'

@@ -5,7 +5,6 @@ The columns are described in docs/columns.md.
 """
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import yaml
 
 from tune_cure import spec as specs
 from tune_cure.evaluation import standard_error
+from tune_cure.files import replace_tensors, replace_text
 from tune_cure.journal import CHECKPOINT_FILE, FILE as JOURNAL, OBJECTIVE, Event, Journal
 from tune_cure.spec import SearchSpec
 from tune_cure.training import EPOCH_METRICS
@@ -195,9 +195,8 @@ def _write_best_model(directory: Path, leader: Best) -> None:
         return
     saved = torch.load(path, map_location="cpu", weights_only=True)["best_model"]
     metrics = {name: float(leader.row[f"{name}_best"]) for name in ("clean_accuracy", "pgd_accuracy")}
-    partial = directory / "best_model.pt.partial"
-    torch.save({**saved, "trial": leader.trial, "hyperparameters": leader.hyperparameters, "metrics": metrics}, partial)
-    os.replace(partial, directory / "best_model.pt")
+    found = {"trial": leader.trial, "hyperparameters": leader.hyperparameters, "metrics": metrics}
+    replace_tensors(directory / "best_model.pt", {**saved, **found})
 
 
 def summary(directory: Path) -> dict[str, Any]:
@@ -233,10 +232,3 @@ def write_summary(directory: Path) -> dict[str, Any]:
     content = summary(directory)
     replace_text(directory / "summary.json", json.dumps(content, indent=2, allow_nan=False) + "\n")
     return content
-
-
-def replace_text(path: Path, text: str) -> None:
-    """Writes a text file in one step."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)

@@ -6,26 +6,29 @@ The sections' models stand beside the code that uses them (`DataSpec`, `ModelCon
 
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, Field, PlainValidator, StrictInt, ValidationError, model_validator
-from pydantic_core import ErrorDetails
+from pydantic import Field, PlainValidator, StrictInt, ValidationError, model_validator
 
-from tune_cure.config import TOGETHER, ModelConfig, TrainingConfig, contradiction
+from tune_cure.config import (
+    HYPERPARAMETERS,
+    TOGETHER,
+    ModelConfig,
+    TrainingConfig,
+    contradiction,
+    hyperparameter,
+    spell_out_model,
+)
 from tune_cure.data import DataSpec
 from tune_cure.evaluation import EvaluationConfig
+from tune_cure.reading import ProblemError, SpecError, describe, first_problem, override, read_mapping, unknown
 from tune_cure.samplers import SAMPLERS
-from tune_cure.schema import Number, Schema, did_you_mean, one_of
+from tune_cure.schema import Number, Schema, one_of
 
 METRICS = ("pgd_accuracy_best", "pgd_accuracy", "fgsm_accuracy", "clean_accuracy")
-HYPERPARAMETERS = {field.alias or name: name for name, field in TrainingConfig.model_fields.items()}  # YAML -> code
-
-
-class SpecError(ValueError):
-    """A search space that cannot be run. Its text is one line: file, key's path, what was found, what is allowed."""
 
 
 class Distribution(Schema):
@@ -111,7 +114,7 @@ class AshaConfig(Schema):
 
 def _count_or_auto(value: Any) -> Any:
     if value != "auto" and (type(value) is not int or value < 1):
-        raise ValueError(f"a whole number of at least 1, or auto, is needed, but found {_describe(value)}")
+        raise ValueError(f"a whole number of at least 1, or auto, is needed, but found {describe(value)}")
     return value
 
 
@@ -184,67 +187,16 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> SearchSpec:
     Raises:
         SpecError: The file cannot be read, or what it asks for cannot be run.
     """
+    content = read_mapping(path)
     try:
-        content = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_Loader)
-    except OSError as error:
-        raise SpecError(f"{path}: cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SpecError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from error
-    try:
-        if not isinstance(content, dict):
-            raise _ProblemError("", f"a mapping of keys is needed, but found {_describe(content)}")
-        if isinstance(content.get("model"), str):
-            content["model"] = {"name": content["model"]}
-        for override in overrides:
-            _apply(content, override)
+        spell_out_model(content)
+        for assignment in overrides:
+            override(content, assignment)
+            spell_out_model(content)
         _read_starts(content)
         return _check(content)
-    except _ProblemError as problem:
-        where = f"{problem.path}: " if problem.path else ""
-        raise SpecError(f"{path}: {where}{problem.message}") from problem
-
-
-class _Loader(yaml.SafeLoader):
-    """Safe YAML, but `off`, `no` and the like stay strings (`amp: off`), and a key given twice is an error."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} is given twice", node.start_mark)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if first in "tTfF" or tag != "tag:yaml.org,2002:bool"]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-
-
-class _ProblemError(Exception):
-    """What is wrong, and at which key."""
-
-    def __init__(self, path: str, message: str) -> None:
-        super().__init__(message)
-        self.path, self.message = path, message
-
-
-def _apply(content: dict[str, Any], override: str) -> None:
-    path, equals, text = override.partition("=")
-    keys = path.strip().split(".")
-    if not equals or not all(keys):
-        raise _ProblemError("", f"--set {override}: KEY.PATH=VALUE is needed, for example training.epochs=5")
-    try:
-        value = yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        raise _ProblemError("", f"--set {override}: the value is not valid YAML") from error
-    section = content
-    for depth, key in enumerate(keys[:-1]):
-        section = section.setdefault(key, {})
-        if not isinstance(section, dict):
-            where = ".".join(keys[: depth + 1])
-            raise _ProblemError(where, f"--set {override}: is {_describe(section)}, not a section")
-    section[keys[-1]] = {"name": value} if keys == ["model"] and isinstance(value, str) else value
+    except ProblemError as problem:
+        raise problem.within(path) from problem
 
 
 def _read_starts(content: dict[str, Any]) -> None:
@@ -254,13 +206,10 @@ def _read_starts(content: dict[str, Any]) -> None:
         return  # the models say what is wrong with these
     for index, start in enumerate(starts):
         if isinstance(start, str):
-            where = f"start_from[{index}]"
             try:
-                best = yaml.load(Path(start).read_text(encoding="utf-8"), Loader=_Loader)
-            except (OSError, yaml.YAMLError) as error:
-                raise _ProblemError(where, f"{start}: cannot be read as YAML") from error
-            if not isinstance(best, dict):
-                raise _ProblemError(where, f"{start}: a mapping of keys is needed, but found {_describe(best)}")
+                best = read_mapping(start)
+            except SpecError as error:
+                raise ProblemError(f"start_from[{index}]", str(error)) from error
             starts[index] = {key: value for key, value in best.items() if key in space}
 
 
@@ -268,34 +217,24 @@ def _check(content: dict[str, Any]) -> SearchSpec:
     try:
         spec = SearchSpec.model_validate(content)
     except ValidationError as error:
-        raise _first_problem(error, SearchSpec) from error
-    training = {key: _field(key, value, f"training.{key}") for key, value in spec.training.items()}
+        raise first_problem(error, SearchSpec) from error
+    training = {key: hyperparameter(key, value, f"training.{key}") for key, value in spec.training.items()}
     space = {key: _resolve(key, distribution) for key, distribution in spec.space.items()}
     for key in space:
         if key in training:
-            raise _ProblemError(f"space.{key}", "is also fixed under training; keep one of the two")
+            raise ProblemError(f"space.{key}", "is also fixed under training; keep one of the two")
     spec = spec.model_copy(update={"training": training, "space": space})
     for values in itertools.product(*(_values(spec, key) for key in TOGETHER)):
         if problem := contradiction(spec.training_config(dict(zip(TOGETHER, values, strict=True)))):
-            raise _ProblemError(f"{'space' if problem[0] in space else 'training'}.{problem[0]}", problem[1])
+            raise ProblemError(f"{'space' if problem[0] in space else 'training'}.{problem[0]}", problem[1])
     if spec.asha.grace_period > spec.max_epochs:
         limit = f"must be at most training.epochs ({spec.max_epochs})"
-        raise _ProblemError("asha.grace_period", f"{limit}, but got {spec.asha.grace_period}")
+        raise ProblemError("asha.grace_period", f"{limit}, but got {spec.asha.grace_period}")
     if len(spec.start_from) > spec.search.trials:
         limit = f"must be at least the number of start_from ({len(spec.start_from)})"
-        raise _ProblemError("search.trials", f"{limit}, but got {spec.search.trials}")
+        raise ProblemError("search.trials", f"{limit}, but got {spec.search.trials}")
     starts = [_start(space, start, f"start_from[{index}]") for index, start in enumerate(spec.start_from)]
     return spec.model_copy(update={"start_from": starts})
-
-
-def _field(key: str, value: Any, path: str) -> Any:
-    """`value` of hyperparameter `key` as TrainingConfig understands it; what is wrong with it is reported at `path`."""
-    if key not in HYPERPARAMETERS:
-        raise _ProblemError(path, _unknown(key, HYPERPARAMETERS))
-    try:
-        return getattr(TrainingConfig.model_validate({key: value}), HYPERPARAMETERS[key])
-    except ValidationError as error:
-        raise _ProblemError(path, _first_problem(error, TrainingConfig).message) from error
 
 
 def _resolve(key: str, distribution: Distribution) -> Distribution:
@@ -303,14 +242,15 @@ def _resolve(key: str, distribution: Distribution) -> Distribution:
     path = f"space.{key}"
     kind = "int_" if distribution.kind == "int" else distribution.kind
     if key not in HYPERPARAMETERS:
-        raise _ProblemError(path, _unknown(key, HYPERPARAMETERS))
+        raise ProblemError(path, unknown(key, HYPERPARAMETERS))
     takes = TrainingConfig.model_fields[HYPERPARAMETERS[key]].annotation
     if takes is str and kind != "choice":
-        raise _ProblemError(path, f"takes names: use choice, not {distribution.kind}")
+        raise ProblemError(path, f"takes names: use choice, not {distribution.kind}")
     if takes is int and kind in ("uniform", "loguniform"):
-        raise _ProblemError(path, f"takes whole numbers: use int or choice, not {kind}")
+        raise ProblemError(path, f"takes whole numbers: use int or choice, not {kind}")
     values = [
-        _field(key, value, f"{path}.{distribution.kind}[{index}]") for index, value in enumerate(distribution.values)
+        hyperparameter(key, value, f"{path}.{distribution.kind}[{index}]")
+        for index, value in enumerate(distribution.values)
     ]
     return distribution.model_copy(update={kind: [int(value) for value in values] if kind == "int_" else values})
 
@@ -325,58 +265,12 @@ def _values(spec: SearchSpec, key: str) -> list[Any]:
 def _start(space: dict[str, Distribution], start: dict[str, Any], path: str) -> dict[str, Any]:
     for key in start:
         if key not in space:
-            raise _ProblemError(f"{path}.{key}", _unknown(key, space))
+            raise ProblemError(f"{path}.{key}", unknown(key, space))
     missing = [key for key in space if key not in start]
     if missing:
-        raise _ProblemError(path, f"gives no value for {', '.join(missing)}; every key of space needs one")
-    values = {key: _field(key, value, f"{path}.{key}") for key, value in start.items()}
+        raise ProblemError(path, f"gives no value for {', '.join(missing)}; every key of space needs one")
+    values = {key: hyperparameter(key, value, f"{path}.{key}") for key, value in start.items()}
     for key, value in values.items():
         if not space[key].contains(value):
-            raise _ProblemError(f"{path}.{key}", f"{value!r} is outside of space.{key}, {space[key]}")
+            raise ProblemError(f"{path}.{key}", f"{value!r} is outside of space.{key}, {space[key]}")
     return values
-
-
-def _unknown(key: str, choices: Iterable[str]) -> str:
-    choices = list(choices)
-    return f"unknown key; allowed are {', '.join(choices)}{did_you_mean(key, choices)}"
-
-
-def _describe(value: Any) -> str:
-    return "nothing" if value is None else f"{value!r} ({type(value).__name__})"
-
-
-def _first_problem(error: ValidationError, model: type[BaseModel]) -> _ProblemError:
-    """Pydantic's first error in our words: the path, then what was found and what is allowed."""
-    first = error.errors()[0]
-    location = list(first["loc"])
-    path = ""
-    for part in location:
-        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
-    return _ProblemError(path, _message(first, model, location))
-
-
-def _message(error: ErrorDetails, model: type[BaseModel], location: Sequence[str | int]) -> str:
-    context = error.get("ctx", {})
-    found = f"but found {_describe(error['input'])}"
-    match error["type"]:
-        case "extra_forbidden":
-            return _unknown(str(location[-1]), _keys(model, location[:-1]))
-        case "missing":
-            return "is needed, but not given"
-        case "value_error":
-            return str(context["error"])
-        case "float_type" | "int_type" | "int_from_float":
-            return f"a {'number' if error['type'] == 'float_type' else 'whole number'} is needed, {found}"
-        case "dict_type" | "model_type" | "model_attributes_type":
-            return f"a mapping of keys is needed, {found}"
-        case _:
-            return f"{error['msg'][0].lower()}{error['msg'][1:]}, {found}"
-
-
-def _keys(model: type[BaseModel], location: Sequence[str | int]) -> list[str]:
-    """The keys that the section at `location` may have."""
-    section: type[BaseModel] = model
-    for part in location:
-        annotation = section.model_fields[str(part)].annotation if str(part) in section.model_fields else Distribution
-        section = annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else Distribution
-    return [field.alias or name for name, field in section.model_fields.items()]

@@ -29,3 +29,8 @@ def value(of: Any) -> str:
 def hyperparameters(values: dict[str, Any]) -> str:
     """Hyperparameters in one line."""
     return "  ".join(f"{key} {value(of)}" for key, of in values.items())
+
+
+def accuracy(fraction: float, standard_error: float) -> str:
+    """An accuracy with its standard error, in percent: 47.3 ± 1.6%."""
+    return f"{100 * fraction:.1f} ± {100 * standard_error:.1f}%"

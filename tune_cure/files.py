@@ -1,0 +1,44 @@
+"""Files that readers never see half of."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Writes a text file in one step."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
+
+
+def replace_tensors(path: Path, content: dict[str, Any]) -> None:
+    """Writes, in one step, what `torch.load` reads with `weights_only=True`: tensors and plain values."""
+    partial = path.with_name(path.name + ".partial")
+    torch.save(content, partial)
+    os.replace(partial, path)
+
+
+class FolderError(ValueError):
+    """A folder that a run cannot be written to. Its text is one line."""
+
+
+def new_folder(default: Path, named: Path | None) -> Path:
+    """Makes a run's folder: a default name that is taken gets a number, one that the user named must be free.
+
+    Raises:
+        FolderError: The named folder has something in it, or cannot be made.
+    """
+    if named is not None:
+        if named.exists() and (not named.is_dir() or any(named.iterdir())):
+            raise FolderError(f"{named}: is not empty; name another --output, or continue what is there with --resume")
+        named.mkdir(parents=True, exist_ok=True)
+        return named
+    number, folder = 1, default
+    while folder.exists():
+        number += 1
+        folder = default.with_name(f"{default.name}-{number}")
+    folder.mkdir(parents=True)
+    return folder

@@ -1,0 +1,161 @@
+"""Configurations as people write them: YAML files, overrides of single keys, and errors of one line.
+
+An error names the file, the key's path, what was found and what is allowed.
+"""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from tune_cure.schema import did_you_mean
+
+
+class SpecError(ValueError):
+    """A configuration that cannot be run. Its text is one line: file, key's path, what was found, what is allowed."""
+
+
+class ProblemError(Exception):
+    """What is wrong, and at which key."""
+
+    def __init__(self, path: str, message: str) -> None:
+        super().__init__(message)
+        self.path, self.message = path, message
+
+    def within(self, source: object) -> SpecError:
+        """The error for people: `source` is the file, or what else holds the key."""
+        return SpecError(f"{source}: {self.path}: {self.message}" if self.path else f"{source}: {self.message}")
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML, but `off`, `no` and the like stay strings (`amp: off`), and a key given twice is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} is given twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if first in "tTfF" or tag != "tag:yaml.org,2002:bool"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+def parse(text: str) -> Any:
+    """A YAML document.
+
+    Raises:
+        yaml.YAMLError: It is not valid.
+    """
+    return yaml.load(text, Loader=_Loader)
+
+
+def parse_value(text: str, where: str) -> Any:
+    """A YAML value that was typed on a command line, at `where`.
+
+    Raises:
+        ProblemError: It is not valid.
+    """
+    try:
+        return parse(text)
+    except yaml.YAMLError as error:
+        raise ProblemError(where, f"{text!r} is not a valid YAML value") from error
+
+
+def read_mapping(path: str | Path) -> dict[str, Any]:
+    """A YAML file's mapping of keys.
+
+    Raises:
+        SpecError: The file cannot be read, is not valid YAML, or holds something else.
+    """
+    try:
+        content = parse(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SpecError(f"{path}: cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SpecError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise SpecError(f"{path}: a mapping of keys is needed, but found {describe(content)}")
+    return content
+
+
+def override(content: dict[str, Any], assignment: str) -> None:
+    """Sets in `content` what `training.epochs=5` and the like say: a key's path, an equals sign, a YAML value.
+
+    Raises:
+        ProblemError: The assignment is none, or leads through a value.
+    """
+    path, equals, text = assignment.partition("=")
+    if not equals or not all(path.strip().split(".")):
+        raise ProblemError("", f"--set {assignment}: KEY.PATH=VALUE is needed, for example training.epochs=5")
+    put(content, path.strip(), parse_value(text, f"--set {assignment}"))
+
+
+def put(content: dict[str, Any], path: str, value: Any) -> None:
+    """Sets the key at `path`, as in `training.epochs`; sections on the way are made.
+
+    Raises:
+        ProblemError: The path leads through a value.
+    """
+    keys = path.split(".")
+    for depth, key in enumerate(keys[:-1], start=1):
+        content = content.setdefault(key, {})
+        if not isinstance(content, dict):
+            where = ".".join(keys[:depth])
+            raise ProblemError(where, f"is {describe(content)}, not a section, so {path} cannot be set")
+    content[keys[-1]] = value
+
+
+def unknown(key: str, choices: Iterable[str]) -> str:
+    """What to say of a key that is none of `choices`."""
+    choices = list(choices)
+    return f"unknown key; allowed are {', '.join(choices)}{did_you_mean(key, choices)}"
+
+
+def describe(value: Any) -> str:
+    """A value and its type, as an error says what was found."""
+    return "nothing" if value is None else f"{value!r} ({type(value).__name__})"
+
+
+def first_problem(error: ValidationError, model: type[BaseModel]) -> ProblemError:
+    """Pydantic's first error in our words: the path, then what was found and what is allowed."""
+    first = error.errors()[0]
+    location = list(first["loc"])
+    path = ""
+    for part in location:
+        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
+    return ProblemError(path, _message(first, model, location))
+
+
+def _message(error: ErrorDetails, model: type[BaseModel], location: Sequence[str | int]) -> str:
+    context = error.get("ctx", {})
+    found = f"but found {describe(error['input'])}"
+    match error["type"]:
+        case "extra_forbidden":
+            return unknown(str(location[-1]), _keys(model, location[:-1]))
+        case "missing":
+            return "is needed, but not given"
+        case "value_error":
+            return str(context["error"])
+        case "float_type" | "int_type" | "int_from_float":
+            return f"a {'number' if error['type'] == 'float_type' else 'whole number'} is needed, {found}"
+        case "dict_type" | "model_type" | "model_attributes_type":
+            return f"a mapping of keys is needed, {found}"
+        case _:
+            return f"{error['msg'][0].lower()}{error['msg'][1:]}, {found}"
+
+
+def _keys(model: type[BaseModel], location: Sequence[str | int]) -> list[str]:
+    """The keys that the section at `location` may have."""
+    section: Any = model
+    for part in location:
+        is_model = isinstance(section, type) and issubclass(section, BaseModel)
+        # In a dictionary or list, the part is a key or an index, and the section what they all hold.
+        section = section.model_fields[str(part)].annotation if is_model else get_args(section)[-1]
+    return [field.alias or name for name, field in section.model_fields.items()]

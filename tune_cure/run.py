@@ -1,0 +1,159 @@
+"""One training run without Ray: what it trains, one epoch after another, and what it leaves in its folder."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+import yaml
+from pydantic import Field, ValidationError
+
+from tune_cure import models, spec as specs
+from tune_cure.config import HYPERPARAMETERS, ModelConfig, TrainingConfig, contradiction
+from tune_cure.data import DataSpec, Splits
+from tune_cure.evaluation import METRICS, EvaluationConfig, evaluate
+from tune_cure.files import replace_tensors, replace_text
+from tune_cure.reading import ProblemError, SpecError, first_problem, parse, read_mapping
+from tune_cure.results import SPEC
+from tune_cure.schema import Schema
+from tune_cure.training import EPOCH_METRICS, Trainer
+
+CONFIG, LOG, LAST, BEST, TEST = "config.yaml", "epochs.csv", "last.pt", "best_model.pt", "test.csv"
+COLUMNS = (*EPOCH_METRICS, "diverged")
+
+
+class RunSpec(Schema):
+    """One training run, as resolved."""
+
+    data: DataSpec = Field(default=DataSpec(dataset="cifar10"), description="As in a search space.")
+    model: ModelConfig = Field(default=ModelConfig(name="preact_resnet18"), description="As in a search space.")
+    training: TrainingConfig = Field(default=TrainingConfig(), description="The hyperparameters.")
+    evaluation: EvaluationConfig = Field(default=EvaluationConfig(), description="As in a search space.")
+    seed: int = Field(default=0, ge=0, description="Of the weights, the order of the data and all randomness.")
+
+    def to_yaml(self) -> str:
+        """Every value written out, loadable again as the same run."""
+        return yaml.safe_dump(self.model_dump(mode="json", by_alias=True), sort_keys=False)
+
+
+def resolve(content: Mapping[str, Any]) -> RunSpec:
+    """The run that a mapping of sections describes.
+
+    Raises:
+        ProblemError: It describes none that can be trained.
+    """
+    try:
+        spec = RunSpec.model_validate(content)
+    except ValidationError as error:
+        raise first_problem(error, RunSpec) from error
+    if problem := contradiction(spec.training):
+        raise ProblemError(f"training.{problem[0]}", problem[1])
+    return spec
+
+
+def read(path: Path, trial: int | None = None) -> dict[str, Any]:
+    """The sections of a run (as `resolve` takes them) from a file.
+
+    Args:
+        path: A YAML file with the sections data, model, training, evaluation and seed, each optional; or a
+            best_config.yaml, best_config.csv or trials.csv, in the folder of the search that wrote it.
+        trial: Which row of a table; may be left out if there is one only.
+
+    Raises:
+        SpecError: The file cannot be read, or is none of these.
+    """
+    if path.suffix == ".csv":
+        return _of_search(path, _row(path, trial))
+    content = read_mapping(path)
+    if "space" in content:
+        raise SpecError(f"{path}: space: is of a search; to search it: python run_search.py --space {path}")
+    return _of_search(path, content) if content.keys() <= HYPERPARAMETERS.keys() else content
+
+
+def _row(path: Path, trial: int | None) -> dict[str, Any]:
+    """The hyperparameters in a row of a search's table."""
+    try:
+        frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except (OSError, ValueError) as error:
+        raise SpecError(f"{path}: cannot be read as a table: {error}") from error
+    if "trial" not in frame:
+        raise SpecError(f"{path}: has no column trial; a best_config.csv or a trials.csv is needed")
+    rows = frame if trial is None else frame[frame["trial"] == str(trial)]
+    if len(rows) != 1:
+        raise SpecError(f"{path}: has {len(rows)} rows to choose from; name one with --trial ({_range(frame)})")
+    return {name: parse(value) for name, value in rows.iloc[0].items() if name in HYPERPARAMETERS}
+
+
+def _range(frame: pd.DataFrame) -> str:
+    return f"{frame['trial'].iloc[0]} to {frame['trial'].iloc[-1]}" if len(frame) else "there is none"
+
+
+def _of_search(path: Path, hyperparameters: dict[str, Any]) -> dict[str, Any]:
+    """A run with these hyperparameters, and all else as in the search whose folder `path` is in."""
+    file = path.parent / SPEC
+    if not file.is_file():
+        raise SpecError(f"{path}: lies beside no {SPEC}, which says on what data and network its search was")
+    search = specs.load(file)
+    sections = search.model_dump(mode="json", by_alias=True, include={"data", "model", "evaluation"})
+    return {**sections, "training": {**search.training, **hyperparameters}, "seed": search.search.seed}
+
+
+class Run:
+    """A training run under way in `directory`.
+
+    Attributes:
+        spec: What it is.
+        trainer: Where it is.
+        log: A row of `COLUMNS` for each epoch so far.
+    """
+
+    def __init__(self, spec: RunSpec, splits: Splits, directory: Path, device: torch.device | str) -> None:
+        self.spec, self.directory = spec, directory
+        self.trainer = Trainer(
+            spec.training, splits, model=spec.model, evaluation=spec.evaluation, device=device, seed=spec.seed
+        )
+        self.log: list[dict[str, Any]] = []
+
+    def restore(self) -> None:
+        """Goes on where the run in the folder stopped, bit for bit on the CPU; at the start if it saved no epoch."""
+        if not (self.directory / LAST).exists():
+            return
+        saved = torch.load(self.directory / LAST, map_location=self.trainer.device, weights_only=True)
+        self.trainer.load_state_dict(saved["trainer"])
+        self.log = saved["log"]
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is nothing left to train."""
+        return self.trainer.epoch >= self.spec.training.epochs or bool(self.log and self.log[-1]["diverged"])
+
+    def epoch(self, on_step: Callable[[int], None] | None = None) -> dict[str, Any]:
+        """Trains and judges one epoch, saves all, and returns the log's new row.
+
+        A diverged network is not judged. `on_step` is as of `Trainer.train_epoch`.
+        """
+        row = self.trainer.train_epoch(on_step)
+        if not row["diverged"]:
+            row |= self.trainer.evaluate()
+        self.log.append({name: row.get(name) for name in COLUMNS})
+        replace_text(self.directory / LOG, pd.DataFrame(self.log, columns=list(COLUMNS)).to_csv(index=False))
+        if self.trainer.best_epoch == self.trainer.epoch:
+            best = {**self.trainer.best_model(), "hyperparameters": self.spec.training.model_dump(by_alias=True)}
+            metrics = {name: row[name] for name in ("clean_accuracy", "pgd_accuracy")}
+            replace_tensors(self.directory / BEST, {**best, "metrics": metrics})
+        replace_tensors(self.directory / LAST, {"trainer": self.trainer.state_dict(), "log": self.log})
+        return self.log[-1]
+
+    def judge_on_test(self) -> pd.DataFrame:
+        """Judges the best epoch's network and the last on all test images, and writes test.csv: a row for each."""
+        trainer = self.trainer
+        networks = {"best": (trainer.best_epoch, models.load(self.directory / BEST)), "last": (trainer.epoch, None)}
+        rows = []
+        for name, (epoch, network) in networks.items():
+            network = trainer.judged_model if network is None else network.to(trainer.device)
+            metrics = evaluate(network, trainer.splits.test, self.spec.evaluation)
+            rows.append({"weights": name, "epoch": epoch, "examples": len(trainer.splits.test), **metrics})
+        frame = pd.DataFrame(rows, columns=["weights", "epoch", "examples", *METRICS])
+        replace_text(self.directory / TEST, frame.to_csv(index=False))
+        return frame
