@@ -186,7 +186,7 @@ def check_parameter_gradient(network: nn.Module, value) -> None:
     parameters = list(network.parameters())
     gradients = torch.autograd.grad(value(), parameters)
     generator = torch.Generator().manual_seed(2)
-    step, reached = 1e-5, 0
+    step, reached = 2e-6, 0
     for parameter, slope in zip(parameters, gradients, strict=True):
         direction = torch.randn(parameter.shape, dtype=parameter.dtype, generator=generator)
         values = []
