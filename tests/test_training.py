@@ -46,26 +46,95 @@ def test_an_epoch_reports_every_metric_of_epochs_csv(splits: Splits) -> None:
     assert metrics["skipped_steps"] == 0
 
 
+def first_step(run: Trainer) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The images, labels and adversarial images of the first step that `run` will make; takes its randomness along."""
+    (images, labels), *_ = data.batches(
+        run.splits.train, 256, augmentation=run.splits.augmentation, order=run.order, generator=run.generator
+    )
+    adversarial = fgsm(run.model, images, labels, 0.1, generator=run.generator)
+    run.model.train()
+    return images, labels, adversarial
+
+
+def check_step(run: Trainer, reference: Trainer, loss: torch.Tensor) -> None:
+    """One step of plain SGD must have moved every weight of `run` by −lr · ∂loss, `loss` being of `reference`."""
+    parameters = list(reference.model.parameters())
+    rate = 0.1 * 1.0  # the middle of the only step is the peak of the triangle
+    gradients = torch.autograd.grad(loss, parameters)
+    for moved, start, gradient in zip(run.model.parameters(), parameters, gradients, strict=True):
+        torch.testing.assert_close(moved, start - rate * gradient, rtol=1e-5, atol=1e-6)
+
+
+ONE_STEP = {"epochs": 1, "batch_size": 256, "momentum": 0.0, "weight_decay": 0.0}
+
+
 def test_the_objective_is_adversarial_cross_entropy_plus_lambda_times_the_mean_penalty(splits: Splits) -> None:
-    """One step of plain SGD must move every weight by −lr · ∂(CE(adversarial) + λ · mean penalty)."""
-    plain = {"epochs": 1, "batch_size": 256, "momentum": 0.0, "weight_decay": 0.0}
-    run = trainer(splits, **plain, **{"lambda": 0.7, "h": 0.8})
+    run = trainer(splits, **ONE_STEP, **{"lambda": 0.7, "h": 0.8})
     reference = copy.deepcopy(run)
     run.train_epoch()
-
-    (images, labels), = data.batches(
-        reference.splits.train, 256, augmentation=reference.splits.augmentation, order=reference.order,
-        generator=reference.generator,
-    )  # fmt: skip
-    adversarial = fgsm(reference.model, images, labels, 0.1, generator=reference.generator)
-    reference.model.train()
+    images, labels, adversarial = first_step(reference)
     loss = F.cross_entropy(reference.model(adversarial), labels)
     loss = loss + 0.7 * cure_penalty(reference.model, images, labels, 0.8).mean()
-    parameters = list(reference.model.parameters())
-    gradients = torch.autograd.grad(loss, parameters)
-    rate = 0.1 * 1.0  # the middle of the only step is the peak of the triangle
-    for moved, start, gradient in zip(run.model.parameters(), parameters, gradients, strict=True):
-        torch.testing.assert_close(moved, start - rate * gradient, rtol=1e-5, atol=1e-7)
+    check_step(run, reference, loss)
+
+
+def test_the_other_terms_are_added_with_their_weights_and_smoothed_labels(splits: Splits) -> None:
+    weights = {"adversarial_weight": 0.5, "clean_weight": 0.3, "trades_weight": 2.0, "hat_weight": 0.7}
+    run = trainer(splits, **ONE_STEP, **weights, label_smoothing=0.2, **{"lambda": 0})
+    reference = copy.deepcopy(run)
+    metrics = run.train_epoch()
+    images, labels, adversarial = first_step(reference)
+
+    def log_p(points: torch.Tensor) -> torch.Tensor:
+        return reference.model(points).log_softmax(dim=1)
+
+    target = 0.8 * F.one_hot(labels, 10) + 0.02
+    attacked, clean = log_p(adversarial), log_p(images)
+    helper = log_p((2 * adversarial - images).clamp(0, 1))
+    loss = -0.5 * (target * attacked).sum(dim=1).mean() - 0.3 * (target * clean).sum(dim=1).mean()
+    loss = loss + 2.0 * (clean.exp() * (clean - attacked)).sum(dim=1).mean()
+    loss = loss - 0.7 * helper.gather(1, attacked.argmax(dim=1, keepdim=True)).mean()
+    assert metrics["train_loss"] == pytest.approx(loss.item(), rel=1e-5)
+    check_step(run, reference, loss)
+
+
+def test_the_penalty_takes_the_statistics_that_were_asked_for(splits: Splits) -> None:
+    run = trainer(splits, **ONE_STEP, penalty_statistics="batch", **{"lambda": 0.7, "h": 0.8})
+    reference = copy.deepcopy(run)
+    run.train_epoch()
+    images, labels, adversarial = first_step(reference)
+    loss = F.cross_entropy(reference.model(adversarial), labels)
+    loss = loss + 0.7 * cure_penalty(reference.model, images, labels, 0.8, statistics="batch").mean()
+    check_step(run, reference, loss)
+
+
+@pytest.mark.parametrize("averaging", ["ema", "swa"])
+def test_the_averaged_weights_are_judged_and_kept_in_place_of_the_raw_ones(splits: Splits, averaging: str) -> None:
+    run, raw = trainer(splits, averaging=averaging, swa_start=0.3), trainer(splits)
+    for _ in range(2):
+        run.train_epoch()
+        raw.train_epoch()
+    assert same(run, raw)  # the training itself is the same
+    found = run.evaluate()
+    assert run.judged_model is not run.model
+    assert found["fgsm_loss_increase"] != raw.evaluate()["fgsm_loss_increase"]
+    judged = evaluate(run.judged_model, run.judged_on, EVALUATION)
+    assert {name: found[name] for name in judged} == judged
+    kept = run.best_weights
+    assert all(torch.equal(value, kept[name]) for name, value in run.judged_model.state_dict().items())
+
+
+def test_before_swa_starts_the_weights_themselves_are_judged(splits: Splits) -> None:
+    run = trainer(splits, averaging="swa", swa_start=0.9)
+    run.train_epoch()
+    assert run.judged_model is run.model
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_a_network_trains_in_either_norm_with_every_attack(splits: Splits, norm: str) -> None:
+    for attack in ("fgsm", "zerograd", "pgd"):
+        metrics = trainer(splits, norm=norm, attack=attack, epsilon=0.3, delta="random").train_epoch()
+        assert not metrics["diverged"]
 
 
 def test_lambda_changes_what_is_learnt_and_zero_skips_the_penalty(splits: Splits) -> None:

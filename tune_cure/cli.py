@@ -45,7 +45,7 @@ class UsageError(ValueError):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command line and returns its exit code."""
-    options, unknown = _parser().parse_known_args(arguments)
+    options, unknown = parser().parse_known_args(arguments)
     if unknown:
         flags = re.findall(r"--[a-z_-]+", options.parser.format_help())
         options.parser.error(f"unknown argument {unknown[0]}{did_you_mean(unknown[0], flags)}")
@@ -69,9 +69,10 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="tune-cure", description="Hyperparameter search for FGSM+CURE adversarial training.")
-    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+def parser() -> argparse.ArgumentParser:
+    """Of the whole command line; a parsed one has `run`, which takes it and a console and returns the exit code."""
+    whole = _Parser(prog="tune-cure", description="Hyperparameter search for FGSM+CURE adversarial training.")
+    commands = whole.add_subparsers(title="commands", required=True, metavar="COMMAND")
     names: dict[str, Iterable[str]] = {
         "data sets": datasets.DATASETS,
         "networks": MODELS,
@@ -103,7 +104,7 @@ def _parser() -> argparse.ArgumentParser:
     again.set_defaults(run=_report, parser=again)
     for command in (search, again):
         command.add_argument("--verbose", action="store_true", help="show what Ray and Optuna say")
-    return parser
+    return whole
 
 
 def _report(options: argparse.Namespace, console: Console) -> int:

@@ -96,7 +96,7 @@ def train(options: argparse.Namespace, console: Console) -> int:
         directory = options.output or Path("results/train")
         spec = _begun(options, directory)
     else:
-        spec = _asked_for(options, console)
+        spec = asked_for(options, console)
     splits = data.load(spec.data)
     if not options.resume:
         directory = new_folder(Path("results/train"), options.output)
@@ -129,7 +129,7 @@ def _device(name: str | None) -> torch.device:
 # ---- What is asked for
 
 
-def _asked_for(options: argparse.Namespace, console: Console) -> RunSpec:
+def asked_for(options: argparse.Namespace, console: Console) -> RunSpec:
     """The run that the command line describes."""
     content = read(options.config, options.trial) if options.config else {}
     try:

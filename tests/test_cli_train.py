@@ -1,0 +1,154 @@
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from rich.console import Console
+
+from tune_cure import cli, cli_train
+from tune_cure.run import LAST, RunSpec
+
+DIGITS = ["--dataset", "digits", "--model", "small_cnn", "--set", "data.validation=100", "--set", "evaluation.steps=3"]
+SMALL = ["--set", "data.train_examples=256", "--set", "model.width=4", "--epsilon", "0.1", "--batch-size", "64"]
+QUICK = [*DIGITS, *SMALL]
+
+
+def asked_for(*arguments: str) -> RunSpec:
+    options = cli.parser().parse_args(["train", *arguments])
+    return cli_train.asked_for(options, Console())
+
+
+def test_the_command_of_the_original_project_is_taken_as_it_is() -> None:
+    long = "--delta classic --lr-schedule piecewise --lr-max 0.1 --lr-min 0.0 --opt SGD --lambda 10 --h 3 --epochs 200"
+    training = asked_for(*long.split()).training
+    assert (training.delta, training.lr_schedule, training.lr_max, training.lr_min) == ("classic", "piecewise", 0.1, 0)
+    assert (training.optimizer, training.lambda_, training.h, training.epochs) == ("sgd", 10, 3, 200)
+    short = "--delta linf --lr-schedule cyclic --lr-max 0.2 --lr-min 0.0 --opt SGD --lambda 4 --h 3 --epochs 30"
+    training = asked_for(*short.split(), "--batch-size", "128").training
+    assert (training.delta, training.lr_schedule, training.batch_size) == ("linf", "cyclic", 128)
+
+
+def test_flags_and_values_of_the_original_are_translated(capsys: pytest.CaptureFixture[str]) -> None:
+    flags = "--lambda_ 4 --gamma 0.5 --betta 5 --kapa 1 --delta FGSM --delta-init random --opt Adam"
+    others = "--epsilon 8 --alpha 10 --opt-level O0 --interpol True --lr-schedule fix"
+    training = asked_for(*flags.split(), *others.split()).training
+    assert (training.lambda_, training.hat_weight, training.trades_weight, training.clean_weight) == (4, 0.5, 5, 1)
+    assert (training.delta, training.init, training.optimizer) == ("fgsm", "uniform", "adam")
+    assert (training.epsilon, training.amp, training.lr_schedule) == (8 / 255, "off", "fixed")
+    assert training.alpha == pytest.approx(1.25)
+    said = capsys.readouterr().out
+    assert "--epsilon 8 is taken as 8/255" in said
+    assert "--alpha 10 is taken as a step of 10/255, 1.25 times epsilon" in said
+    assert "--interpol has no effect" in said
+    assert asked_for("--gamma", "0.5", "--hat", "False").training.hat_weight == 0
+    assert asked_for("--delta", "None").training.delta == "none"
+
+
+def test_flags_override_a_file_and_every_hyperparameter_has_one(tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text("model: small_cnn\ntraining: {epochs: 7, lr_max: 0.3}\n")
+    file = ["--config", str(tmp_path / "run.yaml")]
+    spec = asked_for(*file, "--lr-max", "0.05", "--nesterov", "true", "--set", "evaluation.norm=l2", "--seed", "3")
+    assert (spec.training.epochs, spec.training.lr_max, spec.training.nesterov) == (7, 0.05, True)
+    assert (spec.model.name, spec.evaluation.norm, spec.seed) == ("small_cnn", "l2", 3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--lambda", "x"], "command line: --lambda: 'x' is not a number or a fraction such as 8/255"),
+        (["--delta", "clasic"], "did you mean 'classic'?"),
+        (["--epochs", "0"], "--epochs: input should be greater than or equal to 1, but found 0"),
+        (["--model", "resnet"], "model.name: 'resnet' is not one of"),
+        (["--lr-min", "0.3"], "training.lr_min: must be at most lr_max"),
+        (["--set", "data=5"], "data: a mapping of keys is needed, but found 5 (int)"),
+        (["--device", "abacus"], "--device abacus: cannot be used"),
+        (["--resume", "--lambda", "3"], "leave out --lambda"),
+        (["--resume", "--output", "nowhere"], "nowhere: holds no training run"),
+        (["--config", "nowhere.yaml"], "nowhere.yaml: cannot be read"),
+        (["--data-root", "nowhere"], "CIFAR-10 is not in"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["train", *arguments]) == 2
+    printed = capsys.readouterr().err
+    assert printed.count("\n") == 1
+    assert message in printed
+    assert not (tmp_path / "results").exists()
+
+
+def test_an_unknown_flag_is_answered_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["train", "--lamda", "3"])
+    assert stopped.value.code == 2
+    assert "unknown argument --lamda; did you mean '--lambda'?" in capsys.readouterr().err
+
+
+def test_a_run_says_what_it_does_and_leaves_log_curves_checkpoints_and_test_results(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "out"
+    assert cli.main(["train", *QUICK, "--epochs", "2", "--output", str(folder), "--test"]) == 0
+    printed = capsys.readouterr().out
+    assert "epoch 1/2  loss " in printed
+    assert "on all 359 test images, by PGD-3 with 1 start at epsilon 0.03137 (8/255):" in printed
+    names = {"config.yaml", "environment.json", "epochs.csv", "best_model.pt", "last.pt", "test.csv", "curves.html"}
+    assert {file.name for file in folder.iterdir()} == names
+    page = (folder / "curves.html").read_text()
+    assert "small_cnn on digits" in page
+    assert "Test set" in page
+    assert cli.main(["train", *QUICK, "--output", str(folder)]) == 2  # what is there is not overwritten
+
+
+def test_the_test_set_can_be_judged_on_afterwards(tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    assert cli.main(["train", *QUICK, "--epochs", "1", "--output", str(folder)]) == 0
+    assert not (folder / "test.csv").exists()
+    assert cli.main(["train", "--output", str(folder), "--resume", "--test"]) == 0
+    assert pd.read_csv(folder / "test.csv")["epoch"].tolist() == [1, 1]
+
+
+def test_a_diverged_run_says_so_and_exits_with_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    wild = ["--lr-max", "1e30", "--lr-schedule", "fixed", "--momentum", "0", "--epochs", "3"]
+    assert cli.main(["train", *QUICK, *wild, "--output", str(tmp_path / "out"), "--test"]) == 1
+    printed = capsys.readouterr().out
+    assert "diverged: the loss became NaN or infinite" in printed
+    assert "It diverged before it could be judged" in (tmp_path / "out" / "curves.html").read_text()
+
+
+@pytest.mark.parametrize("stop", [True, False])
+def test_catastrophic_overfitting_is_said_and_ends_the_run_on_request(
+    stop: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tune_cure.training.catastrophic_overfitting", lambda before, now: before is not None)
+    command = ["train", *QUICK, "--epochs", "4", "--output", str(tmp_path / "out")]
+    assert cli.main([*command, *["--early-stop"] * stop]) == 0
+    assert "catastrophic overfitting: PGD accuracy collapsed" in capsys.readouterr().out
+    assert len(pd.read_csv(tmp_path / "out" / "epochs.csv")) == (2 if stop else 4)
+
+
+@pytest.mark.slow
+def test_an_interrupted_run_goes_on_in_a_new_process_bit_for_bit(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tune_cure", "train"]
+    run = [*command, *QUICK, "--epochs", "12", "--averaging", "ema", "--init", "previous"]
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    subprocess.run([*run, "--output", str(whole)], check=True, capture_output=True)
+    process = subprocess.Popen([*run, "--output", str(stopped)], stdout=subprocess.PIPE, text=True)
+    while not (stopped / LAST).exists():
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    printed, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert 1 <= len(pd.read_csv(stopped / "epochs.csv")) < 12
+    resume = printed.strip().splitlines()[-1].split()
+    assert resume[:2] == ["tune-cure", "train"]
+    subprocess.run([*command, *resume[2:]], check=True, capture_output=True)
+    states = [torch.load(folder / LAST, weights_only=True)["trainer"] for folder in (whole, stopped)]
+    for part in ("model", "average"):
+        assert all(torch.equal(value, states[1][part][name]) for name, value in states[0][part].items())

@@ -1,0 +1,55 @@
+from pathlib import Path
+
+import pytest
+
+from tune_cure.reading import ProblemError, SpecError, override, parse_value, put, read_mapping
+
+
+def test_sections_on_the_way_to_a_key_are_made() -> None:
+    content: dict[str, object] = {"training": {"epochs": 3}}
+    put(content, "training.h", 1.5)
+    put(content, "data.root", "x")
+    assert content == {"training": {"epochs": 3, "h": 1.5}, "data": {"root": "x"}}
+
+
+def test_a_path_through_a_value_is_refused() -> None:
+    with pytest.raises(ProblemError) as raised:
+        put({"data": 5}, "data.root", "x")
+    assert (raised.value.path, raised.value.message) == (
+        "data",
+        "is 5 (int), not a section, so data.root cannot be set",
+    )
+
+
+@pytest.mark.parametrize(
+    ("assignment", "value"),
+    [("a.b=3", 3), ("a.b=off", "off"), ("a.b=8/255", "8/255"), ("a.b=[1, 2]", [1, 2]), ("a.b=x=y", "x=y")],
+)
+def test_an_override_is_a_yaml_value(assignment: str, value: object) -> None:
+    content: dict[str, object] = {}
+    override(content, assignment)
+    assert content == {"a": {"b": value}}
+
+
+@pytest.mark.parametrize("assignment", ["a.b", "=3", "a..b=3", ""])
+def test_an_override_that_is_none_says_how_one_looks(assignment: str) -> None:
+    with pytest.raises(ProblemError, match="is needed, for example"):
+        override({}, assignment)
+
+
+def test_a_value_that_is_not_yaml_names_its_place() -> None:
+    with pytest.raises(ProblemError) as raised:
+        parse_value("{", "--lambda")
+    assert str(raised.value.within("command line")) == "command line: --lambda: '{' is not a valid YAML value"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("a: 1\na: 2\n", "given twice"), ("[1]\n", "a mapping of keys is needed"), ("{", "is not valid YAML")],
+)
+def test_a_file_that_is_no_mapping_is_refused_in_one_line(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "x.yaml").write_text(text)
+    with pytest.raises(SpecError, match=message) as raised:
+        read_mapping(tmp_path / "x.yaml")
+    assert "\n" not in str(raised.value)
+    assert str(tmp_path / "x.yaml") in str(raised.value)

@@ -1,0 +1,8 @@
+"""`python -m tune_cure` is the command `tune-cure`."""
+
+import sys
+
+from tune_cure.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())
