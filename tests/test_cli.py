@@ -187,7 +187,14 @@ def interrupted(folder: Path, stop: signal.Signals) -> tuple[Path, str]:
     (folder / "tiny.yaml").write_text(TINY)
     out = folder / "out"
     command = [*COMMAND, "--space", str(folder / "tiny.yaml"), "--output", str(out), "--set", "search.trials=3"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Batch systems run commands in the background, where shells have Ctrl-C ignored.
+        preexec_fn=(lambda: signal.signal(signal.SIGINT, signal.SIG_IGN)) if stop == signal.SIGTERM else None,
+    )
     deadline = time.time() + 90
     while not any(event["event"] == "epoch" for event in Journal(out).read()) and time.time() < deadline:
         time.sleep(0.1)

@@ -139,10 +139,15 @@ def test_an_interrupted_run_goes_on_in_a_new_process_bit_for_bit(tmp_path: Path)
     run = [*command, *QUICK, "--epochs", "12", "--averaging", "ema", "--init", "previous"]
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     subprocess.run([*run, "--output", str(whole)], check=True, capture_output=True)
-    process = subprocess.Popen([*run, "--output", str(stopped)], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [*run, "--output", str(stopped)],
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),  # as a shell does with `command &`
+    )
     while not (stopped / LAST).exists():
         time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGTERM)
     printed, _ = process.communicate(timeout=60)
     assert process.returncode == 130
     assert 1 <= len(pd.read_csv(stopped / "epochs.csv")) < 12

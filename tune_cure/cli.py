@@ -9,7 +9,6 @@ import logging
 import os
 import re
 import shlex
-import signal
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -158,8 +157,7 @@ def _run(spec: SearchSpec, directory: Path, options: argparse.Namespace, console
     view = LiveView(state, console) if live else PlainView(state, console.print)
 
     def ready(devices: object, dashboard: str) -> None:
-        # Only now: Ray has set a handler of its own. A batch system's stop is a Ctrl-C.
-        signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+        cli_train.stop_as_on_ctrl_c()  # only now: Ray has set a handler of its own when it started
         console.print(f"{devices}; results in {directory}")
         if dashboard:
             console.print(f"Ray dashboard: {dashboard} (asks for the token in ~/.ray/auth_token)")

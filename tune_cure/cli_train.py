@@ -89,6 +89,13 @@ def add_parser(commands: Any) -> None:
     parser.set_defaults(run=train, parser=parser)
 
 
+def stop_as_on_ctrl_c() -> None:
+    """From here on SIGTERM, a batch system's stop, is a Ctrl-C, also where the shell had that ignored (`command &`)."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+
+
 def train(options: argparse.Namespace, console: Console) -> int:
     """Runs the command and returns its exit code."""
     device = _device(options.device)
@@ -106,7 +113,7 @@ def train(options: argparse.Namespace, console: Console) -> int:
     if options.resume:
         run.restore()
     _print_plan(run, console)
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # a batch system's stop is a Ctrl-C
+    stop_as_on_ctrl_c()
     try:
         _train(run, options, console)
     except KeyboardInterrupt:

@@ -1,0 +1,96 @@
+"""Mixed precision on a network of ten layers: forward passes under autocast, gradients of a scaled loss."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tune_cure import data
+from tune_cure.config import ModelConfig, TrainingConfig
+from tune_cure.curvature import cure_penalty
+from tune_cure.data import DataSpec, to_float
+from tune_cure.gradients import input_gradient
+from tune_cure.precision import INPUT_LOSS_SCALE, low_precision
+from tune_cure.training import Trainer
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def trained() -> Trainer:
+    """A network of ten layers after a short training without attack, which leaves it sure of most images."""
+    splits = data.load(DataSpec(dataset="digits", validation=128, train_examples=512, image_size=16))
+    config = {"epochs": 4, "batch_size": 64, "attack": "none", "lambda": 0, "lr_schedule": "cyclic"}
+    run = Trainer(TrainingConfig.model_validate(config), splits, model=ModelConfig(name="preact_resnet10", width=8))
+    for _ in range(4):
+        run.train_epoch()
+    run.model.eval()
+    return run
+
+
+@pytest.fixture(scope="module")
+def ten_layers(trained: Trainer) -> nn.Module:
+    return trained.model
+
+
+@pytest.fixture(scope="module")
+def batch(trained: Trainer) -> tuple[Tensor, Tensor]:
+    """128 validation images with the classes that the network gives them: small loss gradients."""
+    pixels, _ = trained.splits.validation.gather(torch.arange(128))
+    images = to_float(pixels)
+    return images, trained.model(images).argmax(dim=1)
+
+
+def penalty_and_gradient(model: nn.Module, batch: tuple[Tensor, Tensor], dtype: torch.dtype | None) -> list[Tensor]:
+    network, loss_scale = low_precision(model, CPU, dtype)
+    values = cure_penalty(network, *batch, 8 / 255 * batch[0][0].numel() ** 0.5, loss_scale=loss_scale)
+    scale = 2.0**16 if dtype == torch.float16 else 1.0  # where a GradScaler starts
+    slopes = torch.autograd.grad(scale * values.mean(), list(model.parameters()))
+    return [values.detach(), torch.cat([slope.flatten() for slope in slopes]) / scale]
+
+
+@pytest.mark.parametrize(("dtype", "limit"), [(torch.float16, 0.1), (torch.bfloat16, 0.2)], ids=["fp16", "bf16"])
+def test_penalty_and_parameter_gradient_are_close_to_float32(
+    dtype: torch.dtype, limit: float, ten_layers: nn.Module, batch: tuple[Tensor, Tensor]
+) -> None:
+    exact, found = (penalty_and_gradient(ten_layers, batch, of) for of in (None, dtype))
+    for ours, theirs in zip(found, exact, strict=True):
+        assert ours.dtype == torch.float32
+        assert (ours - theirs).norm() < limit * theirs.norm()
+
+
+def test_where_naive_fp16_input_gradients_are_all_zero_ours_are_not(
+    ten_layers: nn.Module, batch: tuple[Tensor, Tensor]
+) -> None:
+    """With logits three times as large, an unscaled mean loss under autocast loses half of the images altogether."""
+    images, labels = batch
+    sure = _Surer(ten_layers).eval()
+    exact = input_gradient(sure, images, labels)
+    points = images.clone().requires_grad_()
+    with torch.autocast("cpu", torch.float16):
+        loss = F.cross_entropy(sure(points), labels)
+    (naive,) = torch.autograd.grad(loss, points)
+    network, loss_scale = low_precision(sure, CPU, torch.float16)
+    ours = input_gradient(network, images, labels, loss_scale=loss_scale)
+    lost = {name: (of == 0).all(dim=(1, 2, 3)).float().mean() for name, of in (("naive", naive), ("ours", ours))}
+    assert not (exact == 0).all(dim=(1, 2, 3)).any()
+    assert lost["naive"] > 0.4
+    assert lost["ours"] < 0.02
+    errors = (ours - exact).flatten(1).norm(dim=1) / exact.flatten(1).norm(dim=1)
+    assert errors.median() < 0.05
+
+
+class _Surer(nn.Module):
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = 3.0 * self.model(images)
+        return logits
+
+
+def test_only_fp16_needs_a_loss_scale_and_float32_runs_as_it_is(ten_layers: nn.Module) -> None:
+    assert low_precision(ten_layers, CPU, None) == (ten_layers, 1.0)
+    assert low_precision(ten_layers, CPU, torch.bfloat16)[1] == 1.0
+    assert low_precision(ten_layers, CPU, torch.float16)[1] == INPUT_LOSS_SCALE
