@@ -42,6 +42,17 @@ def test_the_metrics_are_those_promised_and_in_their_ranges(model: nn.Module) ->
         assert found[f"{name}_accuracy_se"] == standard_error(found[f"{name}_accuracy"], 60)
 
 
+def test_evaluation_leaves_statistics_modes_and_parameter_gradients_alone(model: nn.Module) -> None:
+    model.train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    state = torch.get_rng_state()
+    evaluate(model, examples(), EvaluationConfig(epsilon=0.05))
+    assert all(module.training for module in model.modules())
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert torch.equal(torch.get_rng_state(), state)
+
+
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_fgsm_accuracy_and_loss_increase_are_of_one_full_step_from_the_image(model: nn.Module, norm: str) -> None:
     found = evaluate(model, examples(), EvaluationConfig(norm=norm, epsilon=0.05))

@@ -3,7 +3,7 @@ from typing import Annotated
 import pytest
 from pydantic import ValidationError
 
-from tune_cure.schema import Number, Schema, one_of
+from tune_cure.schema import Number, Schema, choices, one_of
 
 
 class Example(Schema):
@@ -32,3 +32,8 @@ def test_an_unknown_name_is_answered_with_the_choices_and_the_nearest() -> None:
 def test_a_configuration_cannot_be_changed() -> None:
     with pytest.raises(ValidationError):
         Example().radius = 1.0  # type: ignore[misc]
+
+
+def test_the_choices_of_a_field_can_be_listed() -> None:
+    assert choices(Example.model_fields["name"]) == ["classic", "random"]
+    assert choices(Example.model_fields["radius"]) == []

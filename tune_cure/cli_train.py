@@ -24,7 +24,8 @@ from tune_cure.files import new_folder, replace_text
 from tune_cure.models import MODELS
 from tune_cure.reading import ProblemError, SpecError, override, parse_value, put, read_mapping
 from tune_cure.run import BEST, CONFIG, LAST, LOG, TEST, Run, RunSpec, read, resolve
-from tune_cure.words import accuracy, duration, hyperparameters
+from tune_cure.schema import choices
+from tune_cure.words import accuracy, duration, hyperparameters, value
 
 OTHER_NAMES = {  # flags of the original project, and one of Python's: lambda is a keyword there
     "optimizer": ["--opt"],
@@ -39,8 +40,14 @@ OTHER_VALUES = {
     "init": {"random": "uniform"},
 }
 SHORT_FOR = {"dataset": "data.dataset", "data_root": "data.root", "model": "model.name", "seed": "seed"}
-WITHOUT_EFFECT = ("--interpol", "--loss-scale", "--master-weights")
-ALPHA_LIMIT = 4  # a step of more epsilons than this is none: it was meant in 1/255
+WITHOUT_EFFECT = {  # flags of the original project, and why
+    "--interpol": "as there",
+    "--loss-scale": "the scale of fp16 losses adapts itself",
+    "--master-weights": "weights are float32 always",
+    "--lr-drop-epoch": "onedrop drops after half of the epochs",
+    "--lr-one-drop": "onedrop drops to a tenth of lr_max",
+}
+ALPHA_LIMIT = 4  # a step of so many epsilons is none: it was meant in 1/255
 
 
 def add_parser(commands: Any) -> None:
@@ -48,9 +55,10 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "train",
         help="train one network, without Ray",
+        usage="tune-cure train [--config FILE] [--HYPERPARAMETER X ...] [options]",
         description="Trains one network, without Ray, and leaves its log, curves and checkpoints in a folder.",
         epilog="The command line of CURE_fast_adversarial works as it is: --opt SGD, --delta-init random, --betta 5, "
-        "--epsilon 8 (a whole number: of 1/255), --alpha 10 (likewise), --opt-level O0 (no mixed precision).",
+        "--epsilon 8 (from 1 on: in 1/255), --alpha 10 (from 4 on: in 1/255), --opt-level O0 (no mixed precision).",
         allow_abbrev=False,
     )
     what = parser.add_argument_group("what is trained")
@@ -81,7 +89,9 @@ def add_parser(commands: Any) -> None:
     for name, field in HYPERPARAMETERS.items():
         of = TrainingConfig.model_fields[field]
         flags = [f"--{name.replace('_', '-')}", *OTHER_NAMES.get(name, [])]
-        searched.add_argument(*flags, dest=f"training.{name}", metavar="X", help=f"{of.description} [{of.default}]")
+        names = f" One of {', '.join(choices(of))}." if choices(of) else ""
+        help_text = f"{of.description}{names} [{value(of.default)}]"
+        searched.add_argument(*flags, dest=f"training.{name}", metavar="X", help=help_text)
     searched.add_argument("--hat", choices=("0", "1", "True", "False", "true", "false"), help=argparse.SUPPRESS)
     searched.add_argument("--opt-level", choices=("O0", "O1", "O2"), help=argparse.SUPPRESS)
     for flag in WITHOUT_EFFECT:
@@ -152,8 +162,8 @@ def asked_for(options: argparse.Namespace, console: Console) -> RunSpec:
             spell_out_model(content)
         texts = {name: getattr(options, f"training.{name}") for name in HYPERPARAMETERS}
         given = {name: text for name, text in texts.items() if text is not None}
-        for key, value in _translated(given, options, console).items():
-            put(content, f"training.{key}", value)
+        for key, number in _translated(given, options, console).items():
+            put(content, f"training.{key}", number)
         return resolve(content)
     except ProblemError as problem:
         raise problem.within(options.config or "command line") from problem
@@ -167,17 +177,17 @@ def _translated(given: dict[str, str], options: argparse.Namespace, console: Con
             text = OTHER_VALUES.get(key, {}).get(text.lower(), text.lower())
         flag = f"--{key.replace('_', '-')}"
         values[key] = hyperparameter(key, parse_value(text, flag), flag)
-    for flag in WITHOUT_EFFECT:
+    for flag, why in WITHOUT_EFFECT.items():
         if getattr(options, flag.lstrip("-").replace("-", "_")) is not None:
-            console.print(f"{flag} has no effect")
+            console.print(f"{flag} has no effect: {why}")
     if options.opt_level:
         values["amp"] = "off" if options.opt_level == "O0" else "auto"
     if options.hat in ("0", "False", "false"):
         values["hat_weight"] = 0.0
-    if values.get("norm", "linf") == "linf" and values.get("epsilon", 0) > 1:
+    if values.get("norm", "linf") == "linf" and values.get("epsilon", 0) >= 1:
         console.print(f"--epsilon {values['epsilon']:g} is taken as {values['epsilon']:g}/255")
         values["epsilon"] /= 255
-    if values.get("alpha", 0) > ALPHA_LIMIT:
+    if values.get("alpha", 0) >= ALPHA_LIMIT:
         epsilon = values.get("epsilon", TrainingConfig().epsilon)
         console.print(
             f"--alpha {values['alpha']:g} is taken as a step of {values['alpha']:g}/255, "
@@ -191,7 +201,7 @@ def _begun(options: argparse.Namespace, directory: Path) -> RunSpec:
     """The run that was begun in `directory`."""
     file = directory / CONFIG
     allowed = {"resume", "output", "test", "early_stop", "device", "verbose", "run", "parser"}
-    given = [key for key, value in vars(options).items() if key not in allowed and value not in (None, [])]
+    given = [key for key, text in vars(options).items() if key not in allowed and text not in (None, [])]
     if given:
         flag = given[0].removeprefix("training.").replace("_", "-")
         raise SpecError(f"--resume takes its configuration from {file}: leave out --{flag}")

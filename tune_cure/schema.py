@@ -2,10 +2,12 @@
 
 import difflib
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
+from pydantic.fields import FieldInfo
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
@@ -47,15 +49,24 @@ def did_you_mean(name: str, choices: Iterable[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
-def _one_of(choices: Mapping[str, Any] | tuple[str, ...]) -> Callable[[str], str]:
-    def check(name: str) -> str:
-        if name not in choices:
-            raise ValueError(f"{name!r} is not one of {', '.join(choices)}{did_you_mean(name, choices)}")
-        return name
+@dataclass(frozen=True)
+class OneOf:
+    """Checks that a name is one of `choices`; the error lists them."""
 
-    return check
+    choices: Mapping[str, Any] | tuple[str, ...]
+
+    def __call__(self, name: str) -> str:
+        if name not in self.choices:
+            raise ValueError(f"{name!r} is not one of {', '.join(self.choices)}{did_you_mean(name, self.choices)}")
+        return name
 
 
 def one_of(choices: Mapping[str, Any] | tuple[str, ...]) -> AfterValidator:
-    """The validator of a name that must be a key of the registry `choices`; the error lists them."""
-    return AfterValidator(_one_of(choices))
+    """The validator of a name that must be a key of the registry `choices`."""
+    return AfterValidator(OneOf(choices))
+
+
+def choices(field: FieldInfo) -> list[str]:
+    """The names that a field with `one_of` may have; none if it takes something else."""
+    checks = (getattr(metadata, "func", None) for metadata in field.metadata)
+    return [name for check in checks if isinstance(check, OneOf) for name in check.choices]
