@@ -133,6 +133,16 @@ def test_catastrophic_overfitting_is_said_and_ends_the_run_on_request(
     assert len(pd.read_csv(tmp_path / "out" / "epochs.csv")) == (2 if stop else 4)
 
 
+@pytest.mark.parametrize(("statistics", "lag", "advised"), [("running", -1, 1), ("batch", -1, 0), ("running", 1, 0)])
+def test_a_network_that_is_worse_evaluated_than_trained_is_explained_once(
+    statistics: str, lag: float, advised: int, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch
+) -> None:
+    monkeypatch.setattr(cli_train, "STATISTICS_LAG", lag)
+    command = ["train", *QUICK, "--epochs", "2", "--penalty-statistics", statistics]
+    assert cli.main([*command, "--output", str(tmp_path / "out")]) == 0
+    assert capsys.readouterr().out.count("running statistics may lag behind") == advised
+
+
 @pytest.mark.slow
 def test_an_interrupted_run_goes_on_in_a_new_process_bit_for_bit(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tune_cure", "train"]

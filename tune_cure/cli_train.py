@@ -39,6 +39,7 @@ OTHER_VALUES = {
     "lr_schedule": {"fix": "fixed", "steplr": "fixed"},  # its StepLR never steps
     "init": {"random": "uniform"},
 }
+STATISTICS_LAG = 0.2  # of clean validation accuracy behind adversarial training accuracy, which is harder to reach
 SHORT_FOR = {"dataset": "data.dataset", "data_root": "data.root", "model": "model.name", "seed": "seed"}
 WITHOUT_EFFECT = {  # flags of the original project, and why
     "--interpol": "as there",
@@ -233,7 +234,7 @@ def _print_plan(run: Run, console: Console) -> None:
 
 
 def _train(run: Run, options: argparse.Namespace, console: Console) -> None:
-    total = run.spec.training.epochs
+    total, advised = run.spec.training.epochs, False
     while not run.finished:
         with _bar(run, console) as on_step:
             row = run.epoch(on_step)
@@ -244,6 +245,19 @@ def _train(run: Run, options: argparse.Namespace, console: Console) -> None:
             console.print("catastrophic overfitting: PGD accuracy collapsed while FGSM accuracy did not")
             if options.early_stop:
                 break
+        elif not advised and _lags(row, run.spec.training):
+            advised = True
+            console.print(
+                f"adversarial training images are classified better ({row['train_adversarial_accuracy']:.0%}) than "
+                f"clean validation images ({row['clean_accuracy']:.0%}): batch norm's running statistics may lag "
+                "behind; a lower lambda or lr_max, or --penalty-statistics batch, may help"
+            )
+
+
+def _lags(row: dict[str, Any], config: TrainingConfig) -> bool:
+    """Whether the network is far worse evaluated than trained, and the penalty may be why: see docs/correctness.md."""
+    by_running = config.lambda_ > 0 and config.delta != "none" and config.penalty_statistics == "running"
+    return by_running and bool(row["clean_accuracy"] < row["train_adversarial_accuracy"] - STATISTICS_LAG)
 
 
 @contextmanager
