@@ -44,6 +44,7 @@ def test_flags_and_values_of_the_original_are_translated(capsys: pytest.CaptureF
     assert "--epsilon 8 is taken as 8/255" in said
     assert "--alpha 10 is taken as a step of 10/255, 1.25 times epsilon" in said
     assert "--interpol has no effect: as there" in said
+    assert asked_for("--epsilon", "12", "--norm", "l2").training.epsilon == 12
     assert asked_for("--gamma", "0.5", "--hat", "False").training.hat_weight == 0
     assert asked_for("--delta", "None").training.delta == "none"
 

@@ -163,15 +163,16 @@ def asked_for(options: argparse.Namespace, console: Console) -> RunSpec:
             spell_out_model(content)
         texts = {name: getattr(options, f"training.{name}") for name in HYPERPARAMETERS}
         given = {name: text for name, text in texts.items() if text is not None}
-        for key, number in _translated(given, options, console).items():
+        for key, number in _parsed(given, options, console).items():
             put(content, f"training.{key}", number)
+        _rescale(content, given, console)
         return resolve(content)
     except ProblemError as problem:
         raise problem.within(options.config or "command line") from problem
 
 
-def _translated(given: dict[str, str], options: argparse.Namespace, console: Console) -> dict[str, Any]:
-    """Hyperparameters as typed after their flags, in this project's names and units."""
+def _parsed(given: dict[str, str], options: argparse.Namespace, console: Console) -> dict[str, Any]:
+    """Hyperparameters as typed after their flags, by this project's names."""
     values: dict[str, Any] = {}
     for key, text in given.items():
         if TrainingConfig.model_fields[HYPERPARAMETERS[key]].annotation is str:
@@ -185,17 +186,24 @@ def _translated(given: dict[str, str], options: argparse.Namespace, console: Con
         values["amp"] = "off" if options.opt_level == "O0" else "auto"
     if options.hat in ("0", "False", "false"):
         values["hat_weight"] = 0.0
-    if values.get("norm", "linf") == "linf" and values.get("epsilon", 0) >= 1:
-        console.print(f"--epsilon {values['epsilon']:g} is taken as {values['epsilon']:g}/255")
-        values["epsilon"] /= 255
-    if values.get("alpha", 0) >= ALPHA_LIMIT:
-        epsilon = values.get("epsilon", TrainingConfig().epsilon)
-        console.print(
-            f"--alpha {values['alpha']:g} is taken as a step of {values['alpha']:g}/255, "
-            f"{values['alpha'] / 255 / epsilon:.4g} times epsilon"
-        )
-        values["alpha"] /= 255 * epsilon
     return values
+
+
+def _rescale(content: dict[str, Any], given: dict[str, str], console: Console) -> None:
+    """Turns an epsilon and an alpha that were typed in the original project's 1/255 into this project's units."""
+    training = content.get("training")
+    if not isinstance(training, dict):
+        return  # `resolve` says what is wrong
+    if "epsilon" in given and training["epsilon"] >= 1 and training.get("norm", "linf") == "linf":
+        console.print(f"--epsilon {training['epsilon']:g} is taken as {training['epsilon']:g}/255")
+        training["epsilon"] /= 255
+    if "alpha" in given and training["alpha"] >= ALPHA_LIMIT:
+        step = training["alpha"] / 255
+        epsilon = hyperparameter("epsilon", training.get("epsilon", TrainingConfig().epsilon), "training.epsilon")
+        training["alpha"] = step / epsilon
+        console.print(
+            f"--alpha {255 * step:g} is taken as a step of {255 * step:g}/255, {training['alpha']:.4g} times epsilon"
+        )
 
 
 def _begun(options: argparse.Namespace, directory: Path) -> RunSpec:
@@ -230,7 +238,7 @@ def _print_plan(run: Run, console: Console) -> None:
         for name, field in HYPERPARAMETERS.items()
         if getattr(spec.training, field) != TrainingConfig.model_fields[field].default
     }
-    console.print(f"hyperparameters (others at their defaults): {hyperparameters(changed) or 'all at their defaults'}")
+    console.print(f"hyperparameters that are not at their defaults: {hyperparameters(changed) or 'none'}")
 
 
 def _train(run: Run, options: argparse.Namespace, console: Console) -> None:

@@ -146,12 +146,15 @@ class Run:
         return self.log[-1]
 
     def judge_on_test(self) -> pd.DataFrame:
-        """Judges the best epoch's network and the last on all test images, and writes test.csv: a row for each."""
+        """Judges the best epoch's network and the last on all test images, and writes test.csv: a row for each.
+
+        The last is left out if it diverged.
+        """
         trainer = self.trainer
-        networks = {"best": (trainer.best_epoch, models.load(self.directory / BEST)), "last": (trainer.epoch, None)}
+        best = models.load(self.directory / BEST).to(trainer.device)
+        networks = [("best", trainer.best_epoch, best), ("last", trainer.epoch, trainer.judged_model)]
         rows = []
-        for name, (epoch, network) in networks.items():
-            network = trainer.judged_model if network is None else network.to(trainer.device)
+        for name, epoch, network in networks[:1] if self.log[-1]["diverged"] else networks:
             metrics = evaluate(network, trainer.splits.test, self.spec.evaluation)
             rows.append({"weights": name, "epoch": epoch, "examples": len(trainer.splits.test), **metrics})
         frame = pd.DataFrame(rows, columns=["weights", "epoch", "examples", *METRICS])
