@@ -156,10 +156,10 @@ def test_an_interrupted_run_goes_on_in_a_new_process_bit_for_bit(tmp_path: Path)
         text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),  # as a shell does with `command &`
     )
-    while not (stopped / LAST).exists():
+    while not (stopped / LAST).exists() and process.poll() is None:
         time.sleep(0.02)
     process.send_signal(signal.SIGTERM)
-    printed, _ = process.communicate(timeout=60)
+    printed, _ = process.communicate(timeout=600)
     assert process.returncode == 130
     assert 1 <= len(pd.read_csv(stopped / "epochs.csv")) < 12
     resume = printed.strip().splitlines()[-1].split()
