@@ -1,15 +1,16 @@
 """Catastrophic overfitting made to happen, and what the CURE penalty does to it: the same run with and without.
 
-    python benchmarks/catastrophic_overfitting.py --data-root FOLDER
+    python benchmarks/catastrophic_overfitting.py
 
-FGSM from the image itself with a large epsilon on a narrow PreActResNet10 and a part of CIFAR-10; PGD accuracy is at
-the epsilon that is trained with. Takes about 25 minutes on two CPU cores.
+FGSM from the image itself with a large epsilon, on handwritten digits enlarged to 16×16 pixels, with a PreActResNet10.
+PGD accuracy is at the epsilon that is trained with. Takes about ten minutes on two CPU cores, and no network.
 """
 
 import argparse
 from pathlib import Path
 
 import pandas as pd
+import torch
 
 from tune_cure import data
 from tune_cure.config import ModelConfig, TrainingConfig
@@ -17,47 +18,61 @@ from tune_cure.data import DataSpec
 from tune_cure.evaluation import EvaluationConfig
 from tune_cure.training import Trainer
 
-EPSILON = 16 / 255
-SHARED = {"batch_size": 128, "epsilon": EPSILON, "alpha": 1.0, "init": "zero", "lr_schedule": "cyclic", "lr_max": 0.2}
-H = 16 / 255 * (3 * 32 * 32) ** 0.5  # moves every pixel by epsilon
+EPSILON, SIDE, EPOCHS = 0.2, 16, 16
+ATTACK = {"epsilon": EPSILON, "alpha": 1.0, "init": "zero"}
+SCHEDULE = {"epochs": EPOCHS, "batch_size": 64, "lr_schedule": "cyclic", "lr_max": 0.1}
+H = EPSILON * SIDE  # moves every pixel by epsilon
 RUNS: dict[str, dict[str, object]] = {
     "no penalty": {"lambda": 0},
-    "CURE": {"lambda": 0.1, "h": H},
-    "CURE, batch statistics": {"lambda": 0.1, "h": H, "penalty_statistics": "batch"},
+    **{
+        f"CURE, lambda {weight}, {statistics} statistics": {"lambda": weight, "h": H, "penalty_statistics": statistics}
+        for weight in (0.05, 0.2)
+        for statistics in ("running", "batch")
+    },
 }
-COLUMNS = ["clean_accuracy", "fgsm_accuracy", "pgd_accuracy", "pgd_accuracy_se", "fgsm_loss_increase",
-           "gradient_alignment", "catastrophic_overfitting"]  # fmt: skip
 
 
 def main() -> None:
-    """Prints an epoch a line, and at the end a table."""
+    """Prints a table with a row for each run and seed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data-root", required=True)
-    parser.add_argument("--epochs", type=int, default=30)
-    parser.add_argument("--run", choices=RUNS, help="only this one")
-    parser.add_argument("--output", type=Path, help="a folder for the table as a CSV file")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--output", type=Path, help="a folder for the tables as CSV files")
     options = parser.parse_args()
-    splits = data.load(DataSpec(dataset="cifar10", root=options.data_root, validation=1000, train_examples=10000))
-    rows = []
-    for name in [options.run] if options.run else RUNS:
-        hyperparameters = RUNS[name]
-        trainer = Trainer(
-            TrainingConfig.model_validate({"epochs": options.epochs, **SHARED, **hyperparameters}),
-            splits,
-            model=ModelConfig(name="preact_resnet10", width=16),
-            evaluation=EvaluationConfig(epsilon=EPSILON, examples=500),
-        )
-        print(f"\n{name}: {hyperparameters}")
-        for epoch in range(1, options.epochs + 1):
-            trainer.train_epoch()
-            metrics = trainer.evaluate()
-            rows.append({"run": name, "epoch": epoch, **{column: metrics[column] for column in COLUMNS}})
-            print(
-                pd.DataFrame(rows[-1:]).to_string(index=False, header=epoch == 1, float_format="{:.3f}".format),
-                flush=True,
+    torch.set_num_threads(1)  # faster on so small a network, and repeatable
+    splits = data.load(DataSpec(dataset="digits", validation=300, image_size=SIDE))
+    epochs = []
+    for name, hyperparameters in RUNS.items():
+        for seed in range(options.seeds):
+            trainer = Trainer(
+                TrainingConfig.model_validate({**ATTACK, **SCHEDULE, **hyperparameters}),
+                splits,
+                model=ModelConfig(name="preact_resnet10", width=16),
+                evaluation=EvaluationConfig(epsilon=EPSILON, steps=20, examples=300),
+                seed=seed,
             )
+            epochs += [
+                {"run": name, "seed": seed, **trainer.train_epoch(), **trainer.evaluate()} for _ in range(EPOCHS)
+            ]
+            print(_row(epochs[-EPOCHS:]), flush=True)
+    frame = pd.DataFrame([_row(epochs[start : start + EPOCHS]) for start in range(0, len(epochs), EPOCHS)])
+    print(f"\n{frame.to_string(index=False, float_format='{:.3f}'.format)}")
     if options.output:
-        pd.DataFrame(rows).to_csv(options.output / "catastrophic_overfitting.csv", index=False)
+        frame.to_csv(options.output / "catastrophic_overfitting.csv", index=False)
+        pd.DataFrame(epochs).to_csv(options.output / "catastrophic_overfitting_epochs.csv", index=False)
+
+
+def _row(run: list[dict[str, object]]) -> dict[str, object]:
+    """One run: its best and its last epoch, and when overfitting was seen."""
+    detected = [epoch["epoch"] for epoch in run if epoch["catastrophic_overfitting"]]
+    last = run[-1]
+    names = ("clean_accuracy", "fgsm_accuracy", "pgd_accuracy", "gradient_alignment")
+    return {
+        "run": last["run"],
+        "seed": last["seed"],
+        "best_pgd_accuracy": last["pgd_accuracy_best"],
+        "detected_in_epoch": detected[0] if detected else None,
+        **{f"last_{name}": last[name] for name in names},
+    }
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from tune_cure import data
 from tune_cure.config import ModelConfig, TrainingConfig
 from tune_cure.curvature import cure_penalty
 from tune_cure.data import DataSpec, to_float
-from tune_cure.gradients import input_gradient
+from tune_cure.gradients import STATISTICS, input_gradient
 from tune_cure.precision import INPUT_LOSS_SCALE, low_precision
 from tune_cure.training import Trainer
 
@@ -41,22 +41,39 @@ def batch(trained: Trainer) -> tuple[Tensor, Tensor]:
     return images, trained.model(images).argmax(dim=1)
 
 
-def penalty_and_gradient(model: nn.Module, batch: tuple[Tensor, Tensor], dtype: torch.dtype | None) -> list[Tensor]:
+def penalty_and_gradient(
+    model: nn.Module, batch: tuple[Tensor, Tensor], statistics: str, dtype: torch.dtype | None
+) -> list[Tensor]:
     network, loss_scale = low_precision(model, CPU, dtype)
-    values = cure_penalty(network, *batch, 8 / 255 * batch[0][0].numel() ** 0.5, loss_scale=loss_scale)
+    h = 8 / 255 * batch[0][0].numel() ** 0.5
+    values = cure_penalty(network, *batch, h, statistics=statistics, loss_scale=loss_scale)
     scale = 2.0**16 if dtype == torch.float16 else 1.0  # where a GradScaler starts
     slopes = torch.autograd.grad(scale * values.mean(), list(model.parameters()))
     return [values.detach(), torch.cat([slope.flatten() for slope in slopes]) / scale]
 
 
+@pytest.mark.parametrize("statistics", STATISTICS)
 @pytest.mark.parametrize(("dtype", "limit"), [(torch.float16, 0.1), (torch.bfloat16, 0.2)], ids=["fp16", "bf16"])
 def test_penalty_and_parameter_gradient_are_close_to_float32(
-    dtype: torch.dtype, limit: float, ten_layers: nn.Module, batch: tuple[Tensor, Tensor]
+    dtype: torch.dtype, limit: float, statistics: str, ten_layers: nn.Module, batch: tuple[Tensor, Tensor]
 ) -> None:
-    exact, found = (penalty_and_gradient(ten_layers, batch, of) for of in (None, dtype))
+    exact, found = (penalty_and_gradient(ten_layers, batch, statistics, of) for of in (None, dtype))
     for ours, theirs in zip(found, exact, strict=True):
         assert ours.dtype == torch.float32
         assert (ours - theirs).norm() < limit * theirs.norm()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=["fp16", "bf16"])
+def test_a_channel_that_hardly_varies_does_not_overflow_the_penalty_by_batch_statistics(dtype: torch.dtype) -> None:
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 3))
+    with torch.no_grad():
+        model[0].weight.mul_(1e-4)
+    images = torch.rand(8, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    network, loss_scale = low_precision(model, CPU, dtype)
+    labels = torch.zeros(8, dtype=torch.long)
+    values = cure_penalty(network, images, labels, 1.0, statistics="batch", loss_scale=loss_scale)
+    slopes = torch.autograd.grad(values.mean(), list(model.parameters()))
+    assert all(slope.isfinite().all() for slope in slopes)
 
 
 def test_where_naive_fp16_input_gradients_are_all_zero_ours_are_not(

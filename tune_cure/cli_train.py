@@ -258,7 +258,7 @@ def _train(run: Run, options: argparse.Namespace, console: Console) -> None:
             console.print(
                 f"adversarial training images are classified better ({row['train_adversarial_accuracy']:.0%}) than "
                 f"clean validation images ({row['clean_accuracy']:.0%}): batch norm's running statistics may lag "
-                "behind; a lower lambda or lr_max, or --penalty-statistics batch, may help"
+                "behind; --penalty-statistics batch, or a lower lambda or lr_max, may help"
             )
 
 

@@ -72,7 +72,7 @@ class TrainingConfig(Schema):
     penalty_divide_by_h: bool = Field(default=False, description="CURE: divide the difference by the length of z.")
     penalty_two_sided: bool = Field(default=True, description="Differentiate the gradient at the image too; exact.")
     penalty_statistics: Annotated[str, one_of(STATISTICS)] = Field(
-        default="running", description="What batch norm normalises by in the penalty; batch: as in training."
+        default="batch", description="What batch norm normalises by in the penalty: the batch's, or the running ones."
     )
     penalty_fraction: Number = Field(default=1.0, gt=0, le=1, description="Of each batch, how much is penalised.")
     penalty_every: int = Field(default=1, ge=1, description="Steps from one penalty to the next, weighted so often.")

@@ -47,16 +47,27 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def batch_statistics(model: nn.Module) -> Iterator[None]:
-    """Like `evaluation_mode`, but batch norm normalises by the statistics of the batch; it does not record them."""
+    """Like `evaluation_mode`, but batch norm normalises by the statistics of the batch; it does not record them.
+
+    Under autocast it does so in float32: its second derivative has the standard deviation to the power of −3, which
+    overflows fp16 where a channel varies little.
+    """
     with evaluation_mode(model):
         layers = [layer for layer in model.modules() if isinstance(layer, _BatchNorm) and layer.track_running_stats]
         for layer in layers:
             layer.training, layer.track_running_stats = True, False
+        hooks = [layer.register_forward_pre_hook(_widened) for layer in layers]
         try:
             yield
         finally:
+            for hook in hooks:
+                hook.remove()
             for layer in layers:
                 layer.training, layer.track_running_stats = False, True
+
+
+def _widened(_: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
+    return (inputs[0].float() if inputs[0].dtype in (torch.float16, torch.bfloat16) else inputs[0],)
 
 
 STATISTICS = {"running": evaluation_mode, "batch": batch_statistics}

@@ -25,6 +25,7 @@ from tune_cure.schedules import learning_rate
 
 DIVERGENCE_CHECK_STEPS = 50  # how often a step waits for the device to learn whether the loss is still finite
 CATASTROPHIC_DROP = 0.2  # of PGD accuracy between two epochs
+MISALIGNED = 0.3  # a gradient alignment below this
 
 EPOCH_METRICS = (  # what `train_epoch` and `evaluate` report together, in the order of epochs.csv
     "epoch",
@@ -282,9 +283,15 @@ class Trainer:
         return adversarial
 
     def _has_diverged(self, sums: Tensor, images_seen: int) -> bool:
-        """Without a GradScaler one non-finite loss has ruined the weights; with it, only if every step was skipped."""
+        """Without a GradScaler one non-finite loss has ruined the weights.
+
+        With it, the steps of such losses were skipped, and the run is over only if all of them were, or if gradients
+        overflow however small the scale.
+        """
         finite_images = sums[0].item()
-        return finite_images == 0 if self.scaler.is_enabled() else finite_images < images_seen
+        if self.scaler.is_enabled():
+            return finite_images == 0 or self.scaler.get_scale() < 1
+        return finite_images < images_seen
 
     def evaluate(self) -> dict[str, Any]:
         """Judges the network on the validation examples and keeps its weights if its PGD accuracy is the best so far.
@@ -345,21 +352,30 @@ class Trainer:
 
 
 def catastrophic_overfitting(before: dict[str, float] | None, now: dict[str, float]) -> bool:
-    """Whether PGD accuracy collapsed in an epoch while FGSM accuracy did not fall.
+    """Whether a network has come to withstand single steps alone. Either of two signs will do.
 
-    A collapse is a fall by more than 0.2, as in Wong et al. 2020 (arXiv 2001.03994, section 5.2), or to less than a
-    half by more than three standard errors of the difference: a network whose PGD accuracy is 0.18, as with a large
-    epsilon, cannot fall by 0.2.
+    - Between two epochs PGD accuracy collapsed while FGSM accuracy did not fall: by more than 0.2, as in Wong et al.
+      2020 (arXiv 2001.03994, section 5.2), or to less than a half (a network that has 0.18 cannot fall by 0.2).
+    - PGD accuracy is less than half of FGSM accuracy, and the FGSM step lowers the mean loss or the gradient alignment
+      is below 0.3: gradients do not point to where the loss is high. This also finds a network that never had PGD
+      accuracy to lose.
+
+    Differences from a half on count only beyond three standard errors.
 
     Args:
         before: `evaluation.METRICS` of the epoch before; None if there is none.
         now: Those of the epoch.
     """
-    if before is None or now["fgsm_accuracy"] < before["fgsm_accuracy"]:
+    pgd, fgsm = now["pgd_accuracy"], now["fgsm_accuracy"]
+    noise = 3 * math.hypot(now["pgd_accuracy_se"], now["fgsm_accuracy_se"])
+    misled = now["fgsm_loss_increase"] < 0 or now["gradient_alignment"] < MISALIGNED
+    if misled and pgd < fgsm / 2 and fgsm - pgd > noise:
+        return True
+    if before is None or fgsm < before["fgsm_accuracy"]:
         return False
-    fall = before["pgd_accuracy"] - now["pgd_accuracy"]
-    noise = math.hypot(before["pgd_accuracy_se"], now["pgd_accuracy_se"])
-    return fall > CATASTROPHIC_DROP or (now["pgd_accuracy"] < before["pgd_accuracy"] / 2 and fall > 3 * noise)
+    fall = before["pgd_accuracy"] - pgd
+    noise = 3 * math.hypot(before["pgd_accuracy_se"], now["pgd_accuracy_se"])
+    return fall > CATASTROPHIC_DROP or (pgd < before["pgd_accuracy"] / 2 and fall > noise)
 
 
 def _peak_memory_mb(device: torch.device) -> float:
