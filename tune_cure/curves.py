@@ -10,7 +10,7 @@ import pandas as pd
 from tune_cure import environment, figures, page
 from tune_cure.config import HYPERPARAMETERS
 from tune_cure.run import CONFIG, TEST, Run
-from tune_cure.words import accuracy, hyperparameters
+from tune_cure.words import accuracy, value
 
 FILE = "curves.html"
 
@@ -19,13 +19,13 @@ def write(run: Run) -> Path:
     """Writes curves.html into the run's folder and returns its path."""
     log = pd.DataFrame(run.log)
     spec = run.spec
-    values = {name: getattr(spec.training, field) for name, field in HYPERPARAMETERS.items()}
+    values = [f"{name}\u00a0{escape(value(getattr(spec.training, field)))}" for name, field in HYPERPARAMETERS.items()]
     body = [
         f"<header><h1>{escape(spec.model.name)} on {escape(spec.data.dataset)}</h1><p>{_ended(run, log)}</p></header>",
         "<main>",
         page.section("curves", "By epoch", _plots(log)),
         _test(run.directory),
-        page.section("hyperparameters", "Hyperparameters", f"<p>{escape(hyperparameters(values))}</p>"),
+        page.section("hyperparameters", "Hyperparameters", f"<p>{', '.join(values)}</p>"),
         page.provenance(
             json.loads((run.directory / environment.FILE).read_text(encoding="utf-8")),
             (run.directory / CONFIG).read_text(encoding="utf-8"),
