@@ -7,6 +7,7 @@ code that this project descends from: the mean loss under autocast, its gradient
 """
 
 import argparse
+import itertools
 from pathlib import Path
 
 import pandas as pd
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from tune_cure import data, models
 from tune_cure.curvature import cure_penalty
 from tune_cure.data import DataSpec, to_float
-from tune_cure.gradients import input_gradient
+from tune_cure.gradients import STATISTICS, input_gradient
 from tune_cure.precision import low_precision
 
 LENGTHS = {"1/255": 1 / 255, "8/255": 8 / 255}  # of z, for every pixel
@@ -50,13 +51,14 @@ def main() -> None:
 def penalties(model: nn.Module, images: Tensor, labels: Tensor) -> list[dict[str, object]]:
     """Relative errors of the penalty and of its parameter gradient."""
     rows: list[dict[str, object]] = []
-    for length, step in LENGTHS.items():
+    for statistics, (length, step) in itertools.product(STATISTICS, LENGTHS.items()):
         h = step * images[0].numel() ** 0.5
-        exact = _penalty(model, images, labels, h, None)
+        exact = _penalty(model, images, labels, h, statistics, None)
         for name, dtype in DTYPES.items():
-            found = _penalty(model, images, labels, h, dtype)
+            found = _penalty(model, images, labels, h, statistics, dtype)
             rows.append(
                 {
+                    "statistics": statistics,
                     "z per pixel": length,
                     "amp": name,
                     "error of the mean": abs(found[0].mean() / exact[0].mean() - 1).item(),
@@ -69,11 +71,11 @@ def penalties(model: nn.Module, images: Tensor, labels: Tensor) -> list[dict[str
 
 
 def _penalty(
-    model: nn.Module, images: Tensor, labels: Tensor, h: float, dtype: torch.dtype | None
+    model: nn.Module, images: Tensor, labels: Tensor, h: float, statistics: str, dtype: torch.dtype | None
 ) -> tuple[Tensor, Tensor]:
     """(N,) penalties, and the gradient of their mean, all parameters in one vector."""
     network, loss_scale = low_precision(model, images.device, dtype)
-    values = cure_penalty(network, images, labels, h, loss_scale=loss_scale)
+    values = cure_penalty(network, images, labels, h, statistics=statistics, loss_scale=loss_scale)
     scaler = torch.amp.GradScaler(images.device.type, enabled=dtype == torch.float16)
     parameters = list(model.parameters())
     slopes = torch.autograd.grad(scaler.scale(values.mean()), parameters)
