@@ -1,4 +1,4 @@
-"""Robust accuracy of one network under our PGD and under other implementations, on the same images.
+"""Robust accuracy of one network under our PGD and under other implementations, on the same test images.
 
     pip install --no-deps torchattacks adversarial-robustness-toolbox
     python benchmarks/attacks.py BEST_MODEL.pt --data-root FOLDER
@@ -41,7 +41,7 @@ def main() -> None:
     options = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     splits = data.load(DataSpec(dataset=options.dataset, root=options.data_root))
-    pixels, labels = splits.validation.subset(options.images, seed=0).gather(torch.arange(options.images))
+    pixels, labels = splits.test.subset(options.images, seed=0).gather(torch.arange(options.images))
     images, labels = to_float(pixels).to(device), labels.to(device)
     model = models.load(options.model, map_location=str(device)).to(device)
     torch.manual_seed(0)  # of the others' random starts

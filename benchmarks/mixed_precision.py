@@ -36,10 +36,10 @@ def main() -> None:
     options = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     splits = data.load(DataSpec(dataset=options.dataset, root=options.data_root))
-    pixels, labels = splits.validation.gather(torch.arange(options.images))
+    pixels, labels = splits.test.subset(options.images, seed=0).gather(torch.arange(options.images))
     images, labels = to_float(pixels).to(device), labels.to(device)
     model = models.load(options.model, map_location=str(device)).to(device)
-    print(f"{options.model}, {options.images} validation images, {device}, torch {torch.__version__}")
+    print(f"{options.model}, {options.images} test images, {device}, torch {torch.__version__}")
     tables = {"penalty": penalties(model, images, labels), "input_gradient": underflows(model, images, labels)}
     for name, rows in tables.items():
         frame = pd.DataFrame(rows)

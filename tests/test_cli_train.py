@@ -45,7 +45,10 @@ def test_flags_and_values_of_the_original_are_translated(capsys: pytest.CaptureF
     assert "--alpha 10 is taken as a step of 10/255, 1.25 times epsilon" in said
     assert "--interpol has no effect: as there" in said
     assert asked_for("--epsilon", "12", "--norm", "l2").training.epsilon == 12
-    assert asked_for("--gamma", "0.5", "--hat", "False").training.hat_weight == 0
+    assert asked_for("--gamma", "0.3", "--hat", "False").training.hat_weight == 0
+    assert asked_for("--gamma", "0.3", "--hat", "True").training.hat_weight == 0.3
+    assert asked_for("--hat", "1").training.hat_weight == 0.5
+    assert "--hat is taken as --hat-weight 0.5" in capsys.readouterr().out
     assert asked_for("--delta", "None").training.delta == "none"
 
 
@@ -57,9 +60,36 @@ def test_flags_override_a_file_and_every_hyperparameter_has_one(tmp_path: Path) 
     assert (spec.model.name, spec.evaluation.norm, spec.seed) == ("small_cnn", "l2", 3)
 
 
+def test_a_switch_needs_no_value() -> None:
+    assert asked_for("--nesterov").training.nesterov
+    assert not asked_for("--penalty-two-sided", "false").training.penalty_two_sided
+    assert asked_for("--early-stop").early_stop
+
+
+def test_what_was_asked_for_but_has_no_effect_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    asked_for("--h", "3", "--delta", "random", "--attack-steps", "5", "--momentum", "0.8")
+    said = capsys.readouterr().out
+    assert "--h has no effect: delta is random" in said
+    assert "--attack-steps has no effect: attack is fgsm" in said
+    assert "--momentum" not in said
+
+
+def test_other_balls_in_training_than_in_judging_are_pointed_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["train", *QUICK, "--epochs", "1", "--norm", "l2", "--epsilon", "1.5"]
+    assert cli.main([*command, "--output", str(tmp_path / "out")]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "256 images to train on by fgsm at epsilon 1.5 in L2, judged by PGD-3" in said
+    assert "trains in l2, but is judged in linf" in said
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["--nesterov", "maybe"], "--nesterov: true or false is needed, but found 'maybe' (str)"),
+        (["--trial", "3"], "--trial: names a row of a table"),
+        (["--resume", "--early-stop"], "leave out --early-stop"),
         (["--lambda", "x"], "command line: --lambda: 'x' is not a number or a fraction such as 8/255"),
         (["--delta", "clasic"], "did you mean 'classic'?"),
         (["--epochs", "0"], "--epochs: input should be greater than or equal to 1, but found 0"),
@@ -130,7 +160,7 @@ def test_catastrophic_overfitting_is_said_and_ends_the_run_on_request(
     monkeypatch.setattr("tune_cure.training.catastrophic_overfitting", lambda before, now: before is not None)
     command = ["train", *QUICK, "--epochs", "4", "--output", str(tmp_path / "out")]
     assert cli.main([*command, *["--early-stop"] * stop]) == 0
-    assert "catastrophic overfitting: PGD accuracy collapsed" in capsys.readouterr().out
+    assert "catastrophic overfitting: the network withstands single steps" in capsys.readouterr().out
     assert len(pd.read_csv(tmp_path / "out" / "epochs.csv")) == (2 if stop else 4)
 
 

@@ -59,6 +59,14 @@ def test_a_gradient_of_zero_has_no_step(norm: str) -> None:
     assert not NORMS[norm].steepest(torch.zeros(2, 1, 2, 2)).any()
 
 
+def test_the_steepest_step_in_l2_is_that_of_a_tiny_a_huge_and_an_overflowed_gradient_too() -> None:
+    direction = torch.tensor([3.0, -4.0, 0.0, 0.0]).view(1, 1, 2, 2)
+    for size in (1e-42, 1e-30, 1e-20, 1.0, 1e30):
+        torch.testing.assert_close(NORMS["l2"].steepest(size * direction), direction / 5, rtol=0.02, atol=0)
+    overflowed = torch.tensor([1.0, float("-inf"), float("nan"), 0.0]).view(1, 1, 2, 2)
+    assert NORMS["l2"].steepest(overflowed).flatten().tolist() == pytest.approx([0.0, -1.0, 0.0, 0.0])
+
+
 @pytest.mark.parametrize("norm", NORMS)
 def test_a_random_start_is_in_pixel_range_and_repeatable(norm: str, images) -> None:
     one, same = (random_start(images, 0.5, torch.Generator().manual_seed(5), norm) for _ in range(2))
@@ -70,4 +78,5 @@ def test_a_random_start_is_in_pixel_range_and_repeatable(norm: str, images) -> N
 def test_cosines() -> None:
     one = torch.tensor([[3.0, 4.0], [1.0, 0.0], [0.0, 0.0]]).view(3, 1, 1, 2)
     other = torch.tensor([[6.0, 8.0], [0.0, 2.0], [1.0, 1.0]]).view(3, 1, 1, 2)
-    torch.testing.assert_close(cosine(one, other), torch.tensor([1.0, 0.0, 0.0]))
+    for size in (1e-30, 1.0, 1e30):
+        torch.testing.assert_close(cosine(size * one, other), torch.tensor([1.0, 0.0, 0.0]))

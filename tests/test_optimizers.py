@@ -35,3 +35,24 @@ def test_an_optimiser_steps_by_its_textbook_rule(name: str, nesterov: bool) -> N
         weight.grad = torch.tensor(gradient, dtype=torch.float64)
         optimizer.step()
     assert weight.item() == pytest.approx(expected(name, nesterov, 2.0, gradients), rel=1e-12)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_fused_optimiser_whose_first_step_is_skipped_goes_on_as_if_it_had_not_been_made(name: str) -> None:
+    """As in fp16, where the first scale of the losses is often too large."""
+    weights = [nn.Parameter(torch.full((64,), 2.0)) for _ in range(2)]
+    options = {"lr": LR, "weight_decay": DECAY, "momentum": MOMENTUM, "nesterov": False}
+    fused, plain = (OPTIMIZERS[name]([w], **options, fused=of) for w, of in zip(weights, (True, False), strict=True))
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    torch.use_deterministic_algorithms(True)  # fills uninitialised memory with NaN
+    try:
+        for gradient in (float("inf"), 0.5, -1.0):
+            weights[0].grad = torch.full((64,), gradient) * scaler.scale(torch.ones(()))
+            scaler.step(fused)
+            scaler.update()
+            if gradient < float("inf"):
+                weights[1].grad = torch.full((64,), gradient)
+                plain.step()
+    finally:
+        torch.use_deterministic_algorithms(False)
+    torch.testing.assert_close(weights[0], weights[1])

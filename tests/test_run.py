@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -6,6 +7,7 @@ import torch
 
 from tune_cure import data, models, results
 from tune_cure.evaluation import ACCURACIES, evaluate
+from tune_cure.files import FolderError
 from tune_cure.reading import ProblemError, SpecError
 from tune_cure.run import BEST, COLUMNS, LAST, LOG, TEST, Run, RunSpec, read, resolve
 
@@ -141,6 +143,75 @@ def test_a_run_without_a_finished_epoch_is_restored_at_its_start(spec: RunSpec, 
     run = run_in(tmp_path, spec)
     run.restore()
     assert run.trainer.epoch == 0
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda file: file.write_bytes(b"junk"), "cannot be read as a checkpoint"),
+        (lambda file: file.write_bytes(file.read_bytes()[:1000]), "cannot be read as a checkpoint"),
+        (lambda file: torch.save([1], file), "is no checkpoint"),
+        (lambda file: torch.save({"epoch": 1}, file), "the run cannot go on from it"),
+    ],
+    ids=["junk", "truncated", "list", "other"],
+)
+def test_a_damaged_checkpoint_is_one_line(damage: Callable[[Path], None], said: str, spec: RunSpec, tmp_path) -> None:
+    run_in(tmp_path, spec).epoch()
+    damage(tmp_path / LAST)
+    with pytest.raises(FolderError, match=said) as raised:
+        run_in(tmp_path, spec).restore()
+    assert "\n" not in str(raised.value)
+
+
+def test_a_run_whose_configuration_was_changed_is_not_restored(spec: RunSpec, tmp_path: Path) -> None:
+    run_in(tmp_path, spec).epoch()
+    changed = resolve({**SECTIONS, "training": {**SECTIONS["training"], "lr_max": 0.2}})
+    with pytest.raises(FolderError, match=r"training.lr_max is 0.2 now, but was 0.1 when the run was begun"):
+        run_in(tmp_path, changed).restore()
+    moved = resolve({**SECTIONS, "data": {**SECTIONS["data"], "root": str(tmp_path)}})
+    run = run_in(tmp_path, moved)
+    run.restore()
+    assert run.trainer.epoch == 1
+
+
+def test_a_lost_best_model_is_written_again_from_the_last_checkpoint(spec: RunSpec, tmp_path: Path) -> None:
+    run_in(tmp_path, spec).epoch()
+    before = torch.load(tmp_path / BEST, weights_only=True)
+    (tmp_path / BEST).unlink()
+    run_in(tmp_path, spec).restore()
+    after = torch.load(tmp_path / BEST, weights_only=True)
+    assert all(torch.equal(value, after["weights"][name]) for name, value in before.pop("weights").items())
+    after.pop("weights")
+    assert after == before
+
+
+def test_a_run_ended_by_early_stop_stays_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tune_cure.training.catastrophic_overfitting", lambda before, now: True)
+    for early_stop in (True, False):
+        spec = resolve({**SECTIONS, "early_stop": early_stop})
+        folder = tmp_path / str(early_stop)
+        folder.mkdir()
+        run_in(folder, spec).epoch()
+        resumed = run_in(folder, spec)
+        resumed.restore()
+        assert resumed.finished == early_stop
+
+
+def test_test_results_go_when_training_goes_on(spec: RunSpec, tmp_path: Path) -> None:
+    run = run_in(tmp_path, spec)
+    run.epoch()
+    run.judge_on_test()
+    run.epoch()
+    assert not (tmp_path / TEST).exists()
+
+
+def test_a_network_ruined_by_the_last_step_is_diverged_and_not_kept(tmp_path: Path) -> None:
+    wild = {**SECTIONS["training"], "lr_max": 1e38, "lr_schedule": "fixed", "momentum": 0, "batch_size": 256}
+    run = run_in(tmp_path, resolve({**SECTIONS, "training": wild | {"lambda": 0}}))
+    row = run.epoch()
+    assert row["diverged"]
+    assert row["train_loss"] is not None  # that of the step before it was made
+    assert not (tmp_path / BEST).exists()
 
 
 def test_a_diverged_run_is_over_and_was_not_judged(tmp_path: Path) -> None:

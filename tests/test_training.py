@@ -195,6 +195,29 @@ def test_a_loss_that_is_not_finite_ends_the_epoch_as_diverged(splits: Splits) ->
     assert metrics["train_loss"] is None
 
 
+def test_a_last_step_that_ruins_the_network_is_seen_when_it_is_judged(splits: Splits) -> None:
+    run = trainer(splits, **ONE_STEP, **{"lr_max": 1e38, "lr_schedule": "fixed", "lambda": 0})
+    assert not run.train_epoch()["diverged"]
+    judged = run.evaluate()
+    assert judged["diverged"]
+    assert "pgd_accuracy" not in judged
+    assert run.best_epoch == 0
+
+
+def test_making_a_network_reseeds_no_device(splits: Splits, monkeypatch: pytest.MonkeyPatch) -> None:
+    def reseeded(seed: int) -> None:
+        raise AssertionError(seed)
+
+    monkeypatch.setattr("torch.cuda.manual_seed_all", reseeded)
+    trainer(splits)
+
+
+def test_a_state_of_another_precision_or_device_is_refused(splits: Splits) -> None:
+    state = trainer(splits, amp="bf16").state_dict()
+    with pytest.raises(ValueError, match="begun in bfloat16 on cpu, and cannot go on in float32 on cpu"):
+        trainer(splits).load_state_dict(state)
+
+
 @pytest.mark.parametrize(("amp", "dtype"), [("bf16", torch.bfloat16), ("fp16", torch.float16)])
 def test_mixed_precision_trains_close_to_float32(splits: Splits, amp: str, dtype: torch.dtype) -> None:
     exact, mixed = trainer(splits, lr_max=0.02), trainer(splits, lr_max=0.02, amp=amp)
@@ -214,6 +237,22 @@ def test_fp16_overflows_are_counted_skipped_and_kept_out_of_the_averages(splits:
     assert metrics["train_loss"] < 10
     assert all(parameter.isfinite().all() for parameter in run.model.parameters())
     assert any(not torch.equal(a, b) for a, b in zip(run.model.parameters(), before.parameters(), strict=True))
+
+
+def test_an_fp16_forward_pass_that_overflows_leaves_the_running_statistics_as_they_were(splits: Splits) -> None:
+    run = trainer(splits, amp="fp16", **{"lambda": 0})
+    run.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**8)
+    calls = itertools.count(1)
+
+    def overflow(layer, inputs, output):  # type: ignore[no-untyped-def]
+        return output * float("inf") if layer.training and next(calls) == 3 else output
+
+    run.model[1][0].register_forward_hook(overflow)
+    metrics = run.train_epoch()
+    assert metrics["skipped_steps"] == 1
+    assert not metrics["diverged"]
+    assert all(buffer.isfinite().all() for buffer in run.model.buffers())
+    assert run.evaluate()["clean_accuracy"] > 0
 
 
 def test_gradients_that_overflow_at_any_scale_end_the_run_though_the_loss_is_finite(
@@ -412,6 +451,21 @@ def test_a_penalty_on_a_fraction_is_the_mean_over_that_part_of_the_batch(
     metrics = trainer(splits, penalty_fraction=0.3).train_epoch()
     assert sizes == [20, 20, 20, 20]  # of batches of 64, rounded up
     assert metrics["curvature"] > 0
+    trainer(splits, penalty_fraction=0.01).train_epoch()
+    assert sizes[4:] == [2, 2, 2, 2]  # one image has no batch statistics
+
+
+def test_a_penalty_on_every_third_step_counts_the_steps_of_the_run_not_of_the_epoch(
+    splits: Splits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    monkeypatch.setattr("tune_cure.training.penalty", lambda *_, **__: seen.append(1) or torch.zeros(1))
+    run = trainer(splits, penalty_every=3)
+    penalised = []
+    for _ in range(3):  # of four steps each
+        run.train_epoch()
+        penalised.append(len(seen))
+    assert penalised == [2, 3, 4]  # steps 0 and 3, 6, 9
 
 
 def test_clipping_bounds_the_step_by_the_gradients_norm(splits: Splits) -> None:

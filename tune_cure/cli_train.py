@@ -18,14 +18,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from tune_cure import curves, data, environment
-from tune_cure.config import HYPERPARAMETERS, TrainingConfig, hyperparameter, spell_out_model
+from tune_cure.config import HYPERPARAMETERS, TrainingConfig, hyperparameter, spell_out_model, without_effect
 from tune_cure.datasets import DATASETS
 from tune_cure.files import new_folder, replace_text
 from tune_cure.models import MODELS
 from tune_cure.reading import ProblemError, SpecError, override, parse_value, put, read_mapping
 from tune_cure.run import BEST, CONFIG, LAST, LOG, TEST, Run, RunSpec, read, resolve
 from tune_cure.schema import choices
-from tune_cure.words import accuracy, duration, hyperparameters, value
+from tune_cure.words import accuracy, duration, hyperparameters, radius, value
 
 OTHER_NAMES = {  # flags of the original project, and one of Python's: lambda is a keyword there
     "optimizer": ["--opt"],
@@ -48,6 +48,7 @@ WITHOUT_EFFECT = {  # flags of the original project, and why
     "--lr-drop-epoch": "onedrop drops after half of the epochs",
     "--lr-one-drop": "onedrop drops to a tenth of lr_max",
 }
+HAT_WEIGHT = 0.5  # what the original weighs that term with where --gamma is not given
 ALPHA_LIMIT = 4  # a step of so many epsilons is none: it was meant in 1/255
 
 
@@ -83,7 +84,8 @@ def add_parser(commands: Any) -> None:
     )
     how.add_argument("--resume", action="store_true", help="continue the run in the folder")
     how.add_argument("--test", action="store_true", help="judge the best and the last network on the test set")
-    how.add_argument("--early-stop", action="store_true", help="end at catastrophic overfitting, instead of warning")
+    stop_help = "end at catastrophic overfitting, instead of warning (a run's key early_stop)"
+    how.add_argument("--early-stop", action="store_true", default=None, help=stop_help)
     how.add_argument("--device", help="cuda, cuda:1, cpu (default: cuda if there is one)")
     how.add_argument("--verbose", action="store_true", help="show what libraries say")
     searched = parser.add_argument_group("hyperparameters (the keys of training: in a search space)")
@@ -92,7 +94,8 @@ def add_parser(commands: Any) -> None:
         flags = [f"--{name.replace('_', '-')}", *OTHER_NAMES.get(name, [])]
         names = f" One of {', '.join(choices(of))}." if choices(of) else ""
         help_text = f"{of.description}{names} [{value(of.default)}]"
-        searched.add_argument(*flags, dest=f"training.{name}", metavar="X", help=help_text)
+        alone = {"nargs": "?", "const": "true"} if of.annotation is bool else {}
+        searched.add_argument(*flags, dest=f"training.{name}", metavar="X", help=help_text, **alone)
     searched.add_argument("--hat", choices=("0", "1", "True", "False", "true", "false"), help=argparse.SUPPRESS)
     searched.add_argument("--opt-level", choices=("O0", "O1", "O2"), help=argparse.SUPPRESS)
     for flag in WITHOUT_EFFECT:
@@ -119,14 +122,14 @@ def train(options: argparse.Namespace, console: Console) -> int:
     if not options.resume:
         directory = new_folder(Path("results/train"), options.output)
         replace_text(directory / CONFIG, spec.to_yaml())
-    environment.write(directory, splits.source)
     run = Run(spec, splits, directory, device)
     if options.resume:
         run.restore()
+    environment.write(directory, splits.source)
     _print_plan(run, console)
     stop_as_on_ctrl_c()
     try:
-        _train(run, options, console)
+        _train(run, console)
     except KeyboardInterrupt:
         saved = f"{len(run.log)} of {spec.training.epochs} epochs are saved" if run.log else "no epoch was finished"
         resume = f"tune-cure train --output {shlex.quote(str(directory))} --resume"
@@ -149,8 +152,12 @@ def _device(name: str | None) -> torch.device:
 
 def asked_for(options: argparse.Namespace, console: Console) -> RunSpec:
     """The run that the command line describes."""
+    if options.trial is not None and (options.config is None or options.config.suffix != ".csv"):
+        raise SpecError("--trial: names a row of a table: a best_config.csv or trials.csv is needed as --config")
     content = read(options.config, options.trial) if options.config else {}
     try:
+        if options.early_stop:
+            content["early_stop"] = True
         content.setdefault("data", {"dataset": "cifar10"})
         content.setdefault("model", {"name": "preact_resnet18"})
         spell_out_model(content)
@@ -166,7 +173,11 @@ def asked_for(options: argparse.Namespace, console: Console) -> RunSpec:
         for key, number in _parsed(given, options, console).items():
             put(content, f"training.{key}", number)
         _rescale(content, given, console)
-        return resolve(content)
+        spec = resolve(content)
+        idle = without_effect(spec.training)
+        for key in given.keys() & idle.keys():
+            console.print(f"--{key.replace('_', '-')} has no effect: {idle[key]}")
+        return spec
     except ProblemError as problem:
         raise problem.within(options.config or "command line") from problem
 
@@ -186,6 +197,9 @@ def _parsed(given: dict[str, str], options: argparse.Namespace, console: Console
         values["amp"] = "off" if options.opt_level == "O0" else "auto"
     if options.hat in ("0", "False", "false"):
         values["hat_weight"] = 0.0
+    elif options.hat and "hat_weight" not in values:
+        values["hat_weight"] = HAT_WEIGHT
+        console.print(f"--hat is taken as --hat-weight {HAT_WEIGHT}")
     return values
 
 
@@ -209,7 +223,7 @@ def _rescale(content: dict[str, Any], given: dict[str, str], console: Console) -
 def _begun(options: argparse.Namespace, directory: Path) -> RunSpec:
     """The run that was begun in `directory`."""
     file = directory / CONFIG
-    allowed = {"resume", "output", "test", "early_stop", "device", "verbose", "run", "parser"}
+    allowed = {"resume", "output", "test", "device", "verbose", "run", "parser"}
     given = [key for key, text in vars(options).items() if key not in allowed and text not in (None, [])]
     if given:
         flag = given[0].removeprefix("training.").replace("_", "-")
@@ -228,11 +242,15 @@ def _begun(options: argparse.Namespace, directory: Path) -> RunSpec:
 def _print_plan(run: Run, console: Console) -> None:
     spec, splits = run.spec, run.trainer.splits
     device = run.trainer.device
+    attack = spec.training.attack
+    against = "" if attack == "none" else f" by {attack} at {radius(spec.training.epsilon, spec.training.norm)}"
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} CPU thread(s)"
     console.print(
-        f"{spec.model.name} on {spec.data.dataset}: {len(splits.train):,} images to train on, judged by "
+        f"{spec.model.name} on {spec.data.dataset}: {len(splits.train):,} images to train on{against}, judged by "
         f"{spec.evaluation} on {len(run.trainer.judged_on):,} validation images; {where}; results in {run.directory}"
     )
+    if spec.training.attack != "none" and spec.training.norm != spec.evaluation.norm:
+        console.print(f"trains in {spec.training.norm}, but is judged in {spec.evaluation.norm}: set evaluation.norm?")
     changed = {
         name: getattr(spec.training, field)
         for name, field in HYPERPARAMETERS.items()
@@ -241,7 +259,7 @@ def _print_plan(run: Run, console: Console) -> None:
     console.print(f"hyperparameters that are not at their defaults: {hyperparameters(changed) or 'none'}")
 
 
-def _train(run: Run, options: argparse.Namespace, console: Console) -> None:
+def _train(run: Run, console: Console) -> None:
     total, advised = run.spec.training.epochs, False
     while not run.finished:
         with _bar(run, console) as on_step:
@@ -250,9 +268,7 @@ def _train(run: Run, options: argparse.Namespace, console: Console) -> None:
         if row["diverged"]:
             console.print("diverged: the loss became NaN or infinite; a lower lr_max or lambda may help")
         elif row["catastrophic_overfitting"]:
-            console.print("catastrophic overfitting: PGD accuracy collapsed while FGSM accuracy did not")
-            if options.early_stop:
-                break
+            console.print("catastrophic overfitting: the network withstands single steps, but not many small ones")
         elif not advised and _lags(row, run.spec.training):
             advised = True
             console.print(

@@ -6,7 +6,7 @@ from pydantic import Field, ValidationError
 
 from tune_cure.attacks import INITS
 from tune_cure.averaging import AVERAGINGS
-from tune_cure.curvature import PENALTIES
+from tune_cure.curvature import DIRECTIONS, PENALTIES
 from tune_cure.gradients import STATISTICS
 from tune_cure.models import MODELS
 from tune_cure.norms import NORMS
@@ -124,6 +124,47 @@ def contradiction(config: TrainingConfig) -> tuple[str, str] | None:
             if getattr(config, name) > 0:
                 return name, "goes with an attack, but attack can be none, which trains on clean images as they are"
     return None
+
+
+OF_PENALTY = ("penalty_two_sided", "penalty_statistics", "penalty_fraction", "penalty_every")
+OF_CURE = ("penalty_squared", "penalty_divide_by_h")
+OF_LENGTH_H = ("classic", "gradient")
+"""The directions whose length is h; the others stay in the ball of epsilon."""
+
+
+def without_effect(config: TrainingConfig) -> dict[str, str]:
+    """The hyperparameters (by their YAML names) that make no difference to this training, and why."""
+    idle: dict[str, str] = {}
+    if config.optimizer != "sgd":
+        idle |= dict.fromkeys(("momentum", "nesterov"), f"optimizer is {config.optimizer}")
+    if config.lr_schedule == "fixed":
+        idle["lr_min"] = "lr_schedule is fixed"
+    if config.init != "noise":
+        idle["noise"] = f"init is {config.init}"
+    attack = f"attack is {config.attack}"
+    if config.attack not in ("fgsm", "zerograd"):
+        idle |= dict.fromkeys(("alpha", "init", "noise"), attack)
+    if config.attack != "zerograd":
+        idle["zero_fraction"] = attack
+    if config.attack != "pgd":
+        idle["attack_steps"] = attack
+    if config.averaging != "ema":
+        idle["ema_decay"] = f"averaging is {config.averaging}"
+    if config.averaging != "swa":
+        idle["swa_start"] = f"averaging is {config.averaging}"
+
+    delta = f"delta is {config.delta}"
+    penalised = config.lambda_ > 0 and config.delta != "none"
+    if not penalised:
+        why = delta if config.delta == "none" else "lambda is 0"
+        idle |= dict.fromkeys(("h", *OF_CURE, *OF_PENALTY, "lambda" if config.delta == "none" else "delta"), why)
+    elif config.delta not in OF_LENGTH_H:
+        idle["h"] = delta
+    if penalised and config.delta not in DIRECTIONS:
+        idle |= dict.fromkeys(OF_CURE, delta)
+    if config.attack == "none" and (not penalised or config.delta in OF_LENGTH_H):
+        idle |= dict.fromkeys(("epsilon", "norm"), attack)
+    return idle
 
 
 HYPERPARAMETERS = {field.alias or name: name for name, field in TrainingConfig.model_fields.items()}

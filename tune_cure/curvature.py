@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from tune_cure.gradients import STATISTICS, input_gradient, logits_and_input_gradient
 from tune_cure.minimum_norm import fmn
-from tune_cure.norms import NORMS, broadcast, cosine, lengths, nonzero, project
+from tune_cure.norms import NORMS, broadcast, cosine, lengths, nonzero, project, unit
 
 LINEARITY_STEPS = 2  # of the search for the least linear point, as Qin et al. took on CIFAR-10
 MINIMUM_NORM_STEPS = 5
@@ -53,12 +53,12 @@ Direction = Callable[[Point], Tensor]
 
 def classic(point: Point) -> Tensor:
     """h · sign(g) / ‖sign(g)‖₂, the paper's equation 6. An example whose gradient is exactly zero gets z = 0."""
-    return _of_length(point.gradient.sign(), point.h)
+    return point.h * unit(point.gradient.sign())
 
 
 def gradient(point: Point) -> Tensor:
     """h · g / ‖g‖₂, the steepest ascent in L2. An example whose gradient is exactly zero gets z = 0."""
-    return _of_length(point.gradient, point.h)
+    return point.h * unit(point.gradient)
 
 
 def random(point: Point) -> Tensor:
@@ -242,7 +242,3 @@ def penalty(
         divide_by_h=divide_by_h,
         **shared,
     )
-
-
-def _of_length(vectors: Tensor, h: float) -> Tensor:
-    return h * vectors / broadcast(nonzero(lengths(vectors)))

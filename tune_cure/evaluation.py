@@ -12,6 +12,7 @@ from tune_cure.data import Examples, to_float
 from tune_cure.gradients import LOSSES, cross_entropy, evaluation_mode, input_gradient, logits_and_input_gradient
 from tune_cure.norms import NORMS, cosine, project, random_start
 from tune_cure.schema import Number, Schema, one_of
+from tune_cure.words import radius
 
 BATCH_SIZE = 500
 START_SEED = 0  # of the random starts: the same for every network, so that accuracies can be compared in pairs
@@ -39,8 +40,7 @@ class EvaluationConfig(Schema):
     def __str__(self) -> str:
         starts = f"{self.restarts} start" + "s" * (self.restarts > 1)
         ascends = "" if self.loss == "cross_entropy" else f" on the {self.loss} loss"
-        radius = f"{self.epsilon:.4g}" + (f" ({255 * self.epsilon:.3g}/255)" if self.norm == "linf" else " in L2")
-        return f"PGD-{self.steps} with {starts}{ascends} at epsilon {radius}"
+        return f"PGD-{self.steps} with {starts}{ascends} at {radius(self.epsilon, self.norm)}"
 
 
 def evaluate(model: nn.Module, examples: Examples, config: EvaluationConfig) -> dict[str, float]:

@@ -22,7 +22,22 @@ def replace_tensors(path: Path, content: dict[str, Any]) -> None:
 
 
 class FolderError(ValueError):
-    """A folder that a run cannot be written to. Its text is one line."""
+    """A folder that a run cannot be written to, or that holds what it cannot go on from. Its text is one line."""
+
+
+def read_tensors(path: Path, device: torch.device) -> dict[str, Any]:
+    """What `replace_tensors` wrote, with its tensors on `device`.
+
+    Raises:
+        FolderError: The file is damaged, or of something else.
+    """
+    try:
+        content = torch.load(path, map_location=device, weights_only=True)
+    except Exception as error:  # whatever its parser stumbles over: of struct, of pickle, of zip files
+        raise FolderError(f"{path}: cannot be read as a checkpoint: {str(error).splitlines()[0]}") from error
+    if not isinstance(content, dict):
+        raise FolderError(f"{path}: is no checkpoint of a run")
+    return content
 
 
 def new_folder(default: Path, named: Path | None) -> Path:

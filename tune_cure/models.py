@@ -3,7 +3,7 @@
 To add one: write a function of (num_classes, in_channels, width), add a line to `MODELS`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from typing import Any
 
@@ -148,7 +148,11 @@ def load(path: str | PathLike[str], *, map_location: str = "cpu") -> nn.Module:
 
     The file holds tensors and plain values only: it is opened with `weights_only=True`.
     """
-    saved = torch.load(path, map_location=map_location, weights_only=True)
+    return rebuild(torch.load(path, map_location=map_location, weights_only=True))
+
+
+def rebuild(saved: Mapping[str, Any]) -> nn.Module:
+    """The network, in evaluation mode, of what a `best_model.pt` holds: the arguments of `build`, and the weights."""
     model = build(**saved["model"])
     model.load_state_dict(saved["weights"])
     return model.eval()

@@ -23,6 +23,23 @@ def nonzero(numbers: Tensor) -> Tensor:
     return numbers.where(numbers > 0, 1.0)
 
 
+def _of_size_1(vectors: Tensor) -> Tensor:
+    """(N, C, H, W) vectors divided by their largest entry's size, so that squares neither underflow nor overflow."""
+    return vectors / broadcast(nonzero(vectors.detach().abs().amax(dim=(1, 2, 3))))
+
+
+def unit(vectors: Tensor) -> Tensor:
+    """(N, C, H, W) vectors of the same directions and L2 length 1; a vector that is exactly zero stays zero."""
+    vectors = _of_size_1(vectors)
+    return vectors / broadcast(nonzero(lengths(vectors)))
+
+
+def cosine(one: Tensor, other: Tensor) -> Tensor:
+    """(N,) cosines of the angles between (N, C, H, W) vectors; 0 where one of the two is exactly zero."""
+    one, other = _of_size_1(one), _of_size_1(other)
+    return (one * other).sum(dim=(1, 2, 3)) / (nonzero(lengths(one)) * nonzero(lengths(other)))
+
+
 def _shrink_l2(displacements: Tensor, epsilon: float) -> Tensor:
     return displacements * broadcast((epsilon / nonzero(lengths(displacements))).clamp(max=1.0))
 
@@ -40,9 +57,8 @@ def _noise_l2(images: Tensor, epsilon: float, generator: torch.Generator | None)
     return noise
 
 
-def cosine(one: Tensor, other: Tensor) -> Tensor:
-    """(N,) cosines of the angles between (N, C, H, W) vectors; 0 where one of the two is exactly zero."""
-    return (one * other).sum(dim=(1, 2, 3)) / (nonzero(lengths(one)) * nonzero(lengths(other)))
+def _steepest_l2(gradient: Tensor) -> Tensor:
+    return unit(gradient.nan_to_num())  # an fp16 gradient that overflowed gives a step, as its sign does
 
 
 @dataclass(frozen=True)
@@ -63,7 +79,7 @@ class Norm:
 
 NORMS = {
     "linf": Norm(lambda displacements, epsilon: displacements.clamp(-epsilon, epsilon), _noise_linf, torch.sign),
-    "l2": Norm(_shrink_l2, _noise_l2, lambda gradient: gradient / broadcast(nonzero(lengths(gradient)))),
+    "l2": Norm(_shrink_l2, _noise_l2, _steepest_l2),
 }
 
 

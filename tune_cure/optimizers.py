@@ -12,9 +12,14 @@ def sgd(
     parameters: Parameters, *, lr: float, weight_decay: float, momentum: float, nesterov: bool, fused: bool
 ) -> torch.optim.Optimizer:
     """Stochastic gradient descent with momentum, Nesterov's on request; the weight decay is an L2 penalty."""
-    return torch.optim.SGD(
+    optimizer = torch.optim.SGD(
         parameters, lr=lr, weight_decay=weight_decay, momentum=momentum, nesterov=nesterov, fused=fused
     )
+    if fused and momentum > 0:
+        # The fused step makes the buffer of uninitialised memory, and leaves it so where a GradScaler skips the step.
+        for parameter in optimizer.param_groups[0]["params"]:
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimizer
 
 
 def adam(

@@ -145,6 +145,8 @@ def _message(error: ErrorDetails, model: type[BaseModel], location: Sequence[str
             return str(context["error"])
         case "float_type" | "int_type" | "int_from_float":
             return f"a {'number' if error['type'] == 'float_type' else 'whole number'} is needed, {found}"
+        case "bool_type" | "bool_parsing":
+            return f"true or false is needed, {found}"
         case "dict_type" | "model_type" | "model_attributes_type":
             return f"a mapping of keys is needed, {found}"
         case _:

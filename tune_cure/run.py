@@ -13,7 +13,7 @@ from tune_cure import models, spec as specs
 from tune_cure.config import HYPERPARAMETERS, ModelConfig, TrainingConfig, contradiction
 from tune_cure.data import DataSpec, Splits
 from tune_cure.evaluation import METRICS, EvaluationConfig, evaluate
-from tune_cure.files import replace_tensors, replace_text
+from tune_cure.files import FolderError, read_tensors, replace_tensors, replace_text
 from tune_cure.reading import ProblemError, SpecError, first_problem, parse, read_mapping
 from tune_cure.results import SPEC
 from tune_cure.schema import Schema
@@ -31,6 +31,7 @@ class RunSpec(Schema):
     training: TrainingConfig = Field(default=TrainingConfig(), description="The hyperparameters.")
     evaluation: EvaluationConfig = Field(default=EvaluationConfig(), description="As in a search space.")
     seed: int = Field(default=0, ge=0, description="Of the weights, the order of the data and all randomness.")
+    early_stop: bool = Field(default=False, description="End at catastrophic overfitting.")
 
     def to_yaml(self) -> str:
         """Every value written out, loadable again as the same run."""
@@ -116,34 +117,58 @@ class Run:
         self.log: list[dict[str, Any]] = []
 
     def restore(self) -> None:
-        """Goes on where the run in the folder stopped, bit for bit on the CPU; at the start if it saved no epoch."""
-        if not (self.directory / LAST).exists():
+        """Goes on where the run in the folder stopped, bit for bit on the CPU; at the start if it saved no epoch.
+
+        Raises:
+            FolderError: What was saved is damaged, or of a run that was configured otherwise.
+        """
+        file = self.directory / LAST
+        if not file.exists():
             return
-        saved = torch.load(self.directory / LAST, map_location=self.trainer.device, weights_only=True)
-        self.trainer.load_state_dict(saved["trainer"])
-        self.log = saved["log"]
+        saved = read_tensors(file, self.trainer.device)
+        try:
+            changed = _difference(saved["run"], _content(self.spec))
+            if not changed:
+                self.trainer.load_state_dict(saved["trainer"])
+                self.log = saved["log"]
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise FolderError(f"{file}: the run cannot go on from it: {str(error).splitlines()[0]}") from error
+        if changed:
+            raise FolderError(f"{self.directory / CONFIG}: {changed}; undo that, or begin a new run")
+        if self.trainer.best_epoch:
+            self._save_best()
 
     @property
     def finished(self) -> bool:
         """Whether there is nothing left to train."""
-        return self.trainer.epoch >= self.spec.training.epochs or bool(self.log and self.log[-1]["diverged"])
+        if not self.log:
+            return False
+        last = self.log[-1]
+        stopped = self.spec.early_stop and last["catastrophic_overfitting"]
+        return self.trainer.epoch >= self.spec.training.epochs or bool(last["diverged"] or stopped)
 
     def epoch(self, on_step: Callable[[int], None] | None = None) -> dict[str, Any]:
         """Trains and judges one epoch, saves all, and returns the log's new row.
 
         A diverged network is not judged. `on_step` is as of `Trainer.train_epoch`.
         """
+        (self.directory / TEST).unlink(missing_ok=True)  # of what will no longer be the last epoch
         row = self.trainer.train_epoch(on_step)
         if not row["diverged"]:
             row |= self.trainer.evaluate()
         self.log.append({name: row.get(name) for name in COLUMNS})
         replace_text(self.directory / LOG, pd.DataFrame(self.log, columns=list(COLUMNS)).to_csv(index=False))
         if self.trainer.best_epoch == self.trainer.epoch:
-            best = {**self.trainer.best_model(), "hyperparameters": self.spec.training.model_dump(by_alias=True)}
-            metrics = {name: row[name] for name in ("clean_accuracy", "pgd_accuracy")}
-            replace_tensors(self.directory / BEST, {**best, "metrics": metrics})
-        replace_tensors(self.directory / LAST, {"trainer": self.trainer.state_dict(), "log": self.log})
+            self._save_best()
+        state = {"run": _content(self.spec), "trainer": self.trainer.state_dict(), "log": self.log}
+        replace_tensors(self.directory / LAST, state)
         return self.log[-1]
+
+    def _save_best(self) -> None:
+        best = {**self.trainer.best_model(), "hyperparameters": self.spec.training.model_dump(by_alias=True)}
+        judged = self.trainer.accuracies[self.trainer.best_epoch]
+        metrics = {name: judged[name] for name in ("clean_accuracy", "pgd_accuracy")}
+        replace_tensors(self.directory / BEST, {**best, "metrics": metrics})
 
     def judge_on_test(self) -> pd.DataFrame:
         """Judges the best epoch's network and the last on all test images, and writes test.csv: a row for each.
@@ -151,12 +176,33 @@ class Run:
         The last is left out if it diverged.
         """
         trainer = self.trainer
-        best = models.load(self.directory / BEST).to(trainer.device)
+        best = models.rebuild(trainer.best_model()).to(trainer.device)
+        test = trainer.splits.test.to(trainer.device)
         networks = [("best", trainer.best_epoch, best), ("last", trainer.epoch, trainer.judged_model)]
         rows = []
         for name, epoch, network in networks[:1] if self.log[-1]["diverged"] else networks:
-            metrics = evaluate(network, trainer.splits.test, self.spec.evaluation)
-            rows.append({"weights": name, "epoch": epoch, "examples": len(trainer.splits.test), **metrics})
+            metrics = evaluate(network, test, self.spec.evaluation)
+            rows.append({"weights": name, "epoch": epoch, "examples": len(test), **metrics})
         frame = pd.DataFrame(rows, columns=["weights", "epoch", "examples", *METRICS])
         replace_text(self.directory / TEST, frame.to_csv(index=False))
         return frame
+
+
+def _content(spec: RunSpec) -> dict[str, Any]:
+    """Each value of a run by its key's path, but for the folder of the data, which may move."""
+    sections = spec.model_dump(mode="json", by_alias=True, exclude={"data": {"root"}})
+    flat: dict[str, Any] = {}
+    for section, values in sections.items():
+        if isinstance(values, dict):
+            flat |= {f"{section}.{key}": value for key, value in values.items()}
+        else:
+            flat[section] = values
+    return flat
+
+
+def _difference(before: dict[str, Any], now: dict[str, Any]) -> str:
+    """The first value that is not what it was; empty if there is none."""
+    for key, value in now.items():
+        if before.get(key) != value:
+            return f"{key} is {value} now, but was {before.get(key)} when the run was begun"
+    return ""

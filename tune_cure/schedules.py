@@ -63,7 +63,7 @@ def fixed(fraction: float) -> float:
 
 SCHEDULES: dict[str, Callable[[float], float]] = {
     "piecewise": piecewise,
-    "multistep": piecewise,  # the original's name for the same drops at one half and three quarters
+    "multistep": piecewise,  # of Wong et al.; the original's own had the learning rates for its milestones, a slip
     "cyclic": cyclic,
     "superconverge": superconverge,
     "linear": linear,

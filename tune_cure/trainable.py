@@ -50,9 +50,9 @@ class CureTrainable(tune.Trainable):  # type: ignore[misc]
     def step(self) -> dict[str, Any]:
         """One epoch. A diverged network is not evaluated; its objective is the best before, or the worst there is."""
         metrics = self.trainer.train_epoch()
-        diverged = metrics.pop("diverged")
-        if not diverged:
+        if not metrics["diverged"]:
             metrics |= self.trainer.evaluate()
+        diverged = metrics.pop("diverged")
         before = self.trainer.accuracies.get(self.trainer.best_epoch, {}).get("pgd_accuracy")
         metrics.setdefault("pgd_accuracy_best", before)
         objective = metrics.get(self.spec.search.metric)
@@ -76,7 +76,8 @@ class CureTrainable(tune.Trainable):  # type: ignore[misc]
 
     def load_checkpoint(self, checkpoint: str) -> None:
         """Continues from a folder written by `save_checkpoint`."""
-        self.trainer.load_state_dict(torch.load(Path(checkpoint) / CHECKPOINT_FILE, weights_only=True))
+        state = torch.load(Path(checkpoint) / CHECKPOINT_FILE, map_location=self.trainer.device, weights_only=True)
+        self.trainer.load_state_dict(state)
 
 
 @functools.lru_cache(maxsize=1)

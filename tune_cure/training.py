@@ -85,7 +85,7 @@ class Trainer:
             "std": list(splits.std),
         }
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed every device's as well
             self.model = build(**self.architecture).to(self.device).to(memory_format=torch.channels_last)
         self.optimizer = OPTIMIZERS[config.optimizer](
             self.model.parameters(),
@@ -103,7 +103,9 @@ class Trainer:
         )
         dtype = amp_dtype(config.amp, self.device)
         self.network, self.loss_scale = low_precision(self.model, self.device, dtype)
+        self.precision = f"{str(dtype or torch.float32).removeprefix('torch.')} on {self.device.type}"
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=dtype == torch.float16)
+        self.statistics = [buffer for buffer in self.model.buffers() if buffer.is_floating_point()]
         self.order = torch.Generator().manual_seed(seed)
         self.generator = torch.Generator(self.device).manual_seed(seed)
         self.previous: Tensor | None = None  # perturbations of the last batch, where the attack starts from them
@@ -159,7 +161,7 @@ class Trainer:
             )
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
-            sums += self._step(images, labels, index)
+            sums += self._step(images, labels, step)
             images_seen += len(images)
             if self.average:
                 self.average.after_step(self.model, step + 1)
@@ -189,18 +191,20 @@ class Trainer:
             "diverged": diverged,
         }
 
-    def _step(self, images: Tensor, labels: Tensor, index: int) -> Tensor:
-        """One optimiser step, the epoch's `index`-th.
+    def _step(self, images: Tensor, labels: Tensor, step: int) -> Tensor:
+        """One optimiser step, the run's `step`-th from 0 on.
 
         Returns:
             On the device: finite images, their summed loss, correct ones, penalised images, their summed penalty, and
             whether the step was skipped.
         """
+        before = [(buffer, buffer.clone()) for buffer in self.statistics] if self.scaler.is_enabled() else []
         adversarial = self._attack(images, labels)
         logits = self.network(adversarial)
         loss = self._loss(images, labels, adversarial, logits)
-        penalised = math.ceil(self.config.penalty_fraction * len(images)) if self._has_penalty(index) else 0
-        mean_penalty = torch.zeros((), device=self.device)
+        penalised = self._penalised(len(images), step)
+        zero = torch.zeros((), device=self.device)
+        mean_penalty = zero
         if penalised:
             mean_penalty = self._penalty(images[:penalised], labels[:penalised], adversarial[:penalised]).mean()
             # So often as a step has one, so much it weighs: on average the gradient is that of one in every step.
@@ -215,9 +219,14 @@ class Trainer:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         with torch.no_grad():
+            # An fp16 forward pass that overflowed leaves infinite running statistics, which no later step would mend.
+            for buffer, kept in before:
+                torch.where(loss.isfinite(), buffer, kept, out=buffer)
             correct = (logits.argmax(dim=1) == labels).sum()
-            count, zero = torch.tensor(len(images), device=self.device), torch.zeros((), device=self.device)
-            row = torch.stack([count, loss * count, correct, zero + penalised, mean_penalty * penalised]).double()
+            count = len(images)
+            row = torch.stack(
+                [zero + count, loss * count, correct, zero + penalised, mean_penalty * penalised]
+            ).double()
             row = torch.where(loss.isfinite(), row, 0.0)
             skipped = ~norm.isfinite() if self.scaler.is_enabled() else zero
             return torch.cat([row, skipped.double().view(1)])
@@ -235,9 +244,12 @@ class Trainer:
             loss = loss + config.hat_weight * hat(self.network(helper_images(images, adversarial)), logits)
         return loss
 
-    def _has_penalty(self, index: int) -> bool:
+    def _penalised(self, images: int, step: int) -> int:
+        """How many of a step's images have a penalty. Two at least: one has no batch statistics."""
         config = self.config
-        return config.lambda_ > 0 and config.delta != "none" and index % config.penalty_every == 0
+        if config.lambda_ == 0 or config.delta == "none" or step % config.penalty_every:
+            return 0
+        return min(images, max(2, math.ceil(config.penalty_fraction * images)))
 
     def _penalty(self, images: Tensor, labels: Tensor, adversarial: Tensor) -> Tensor:
         return penalty(
@@ -298,10 +310,13 @@ class Trainer:
 
         Returns:
             `evaluation.METRICS`, pgd_accuracy_best (the running maximum), catastrophic_overfitting (see
-            `catastrophic_overfitting`) and eval_seconds.
+            `catastrophic_overfitting`), eval_seconds and diverged: the network's losses are not finite, so the epoch's
+            last steps have ruined it; then there is nothing else but eval_seconds.
         """
         started = time.perf_counter()
         now = evaluate(self.judged_model, self.judged_on, self.evaluation)
+        if not all(map(math.isfinite, now.values())):
+            return {"diverged": True, "eval_seconds": time.perf_counter() - started}
         self.accuracies[self.epoch] = now
         best = self.accuracies.get(self.best_epoch)
         if best is None or now["pgd_accuracy"] > best["pgd_accuracy"]:
@@ -314,6 +329,7 @@ class Trainer:
             "pgd_accuracy_best": best["pgd_accuracy"],
             "catastrophic_overfitting": catastrophic_overfitting(self.accuracies.get(self.epoch - 1), now),
             "eval_seconds": time.perf_counter() - started,
+            "diverged": False,
         }
 
     def best_model(self) -> dict[str, Any]:
@@ -323,6 +339,7 @@ class Trainer:
     def state_dict(self) -> dict[str, Any]:
         """Everything that the rest of the training depends on: tensors and plain values, for `weights_only` loading."""
         return {
+            "precision": self.precision,
             "epoch": self.epoch,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -336,7 +353,13 @@ class Trainer:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continues where the Trainer that `state` came from was; both must have been made with the same arguments."""
+        """Continues where the Trainer that `state` came from was; both must have been made with the same arguments.
+
+        Raises:
+            ValueError: That one computed in another precision, or on another kind of device.
+        """
+        if state["precision"] != self.precision:
+            raise ValueError(f"was begun in {state['precision']}, and cannot go on in {self.precision}")
         self.epoch = state["epoch"]
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -345,7 +368,7 @@ class Trainer:
             self.average.load_state_dict(state["average"])
         self.order.set_state(state["order"].cpu())
         self.generator.set_state(state["generator"].cpu())
-        self.previous = state["previous"]
+        self.previous = None if state["previous"] is None else state["previous"].to(self.device)
         self.accuracies = dict(state["accuracies"])
         self.best_epoch = state["best_model"]["epoch"]
         self.best_weights = state["best_model"]["weights"]

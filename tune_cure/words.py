@@ -31,6 +31,11 @@ def hyperparameters(values: dict[str, Any]) -> str:
     return "  ".join(f"{key} {value(of)}" for key, of in values.items())
 
 
+def radius(epsilon: float, norm: str) -> str:
+    """A ball's: epsilon 0.03137 (8/255)."""
+    return f"epsilon {epsilon:.4g}" + (f" ({255 * epsilon:.3g}/255)" if norm == "linf" else " in L2")
+
+
 def accuracy(fraction: float, standard_error: float) -> str:
     """An accuracy with its standard error, in percent: 47.3 ± 1.6%."""
     return f"{100 * fraction:.1f} ± {100 * standard_error:.1f}%"
