@@ -162,6 +162,11 @@ def test_what_is_wrong_is_said_in_one_line_with_its_path(base: Path, override: s
     assert said in message
 
 
+def test_a_space_that_the_sampler_cannot_search_is_one_line(base: Path) -> None:
+    changes = ["search.sampler=cmaes", "space.optimizer={choice: [sgd, adam]}", "start_from=[]"]
+    assert error(base, *changes) == "search.sampler: cmaes searches numbers, but space.optimizer is a choice"
+
+
 def test_a_missing_section_is_named(tmp_path: Path) -> None:
     path = tmp_path / "space.yaml"
     path.write_text("name: x\ndata: {dataset: digits}\nspace: {h: {uniform: [1, 2]}}\n")

@@ -25,7 +25,7 @@ from tune_cure.config import (
 from tune_cure.data import DataSpec
 from tune_cure.evaluation import EvaluationConfig
 from tune_cure.reading import ProblemError, SpecError, describe, first_problem, override, read_mapping, unknown
-from tune_cure.samplers import SAMPLERS
+from tune_cure.samplers import SAMPLERS, unfit
 from tune_cure.schema import Number, Schema, one_of
 
 METRICS = ("pgd_accuracy_best", "pgd_accuracy", "fgsm_accuracy", "clean_accuracy")
@@ -227,6 +227,9 @@ def _check(content: dict[str, Any]) -> SearchSpec:
     for values in itertools.product(*(_values(spec, key) for key in TOGETHER)):
         if problem := contradiction(spec.training_config(dict(zip(TOGETHER, values, strict=True)))):
             raise ProblemError(f"{'space' if problem[0] in space else 'training'}.{problem[0]}", problem[1])
+    choice = next((key for key, distribution in space.items() if distribution.kind == "choice"), None)
+    if problem_of_sampler := unfit(spec.search.sampler, choice=choice):
+        raise ProblemError("search.sampler", problem_of_sampler)
     if spec.asha.grace_period > spec.max_epochs:
         limit = f"must be at most training.epochs ({spec.max_epochs})"
         raise ProblemError("asha.grace_period", f"{limit}, but got {spec.asha.grace_period}")

@@ -9,8 +9,8 @@ from optuna.trial import TrialState
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
+from tune_cure import samplers
 from tune_cure.journal import OBJECTIVE, Event, Journal
-from tune_cure.samplers import SAMPLERS
 from tune_cure.spec import Distribution, SearchSpec
 
 FILE = "study.db"
@@ -53,8 +53,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
             {key: distribution(of) for key, of in spec.space.items()},
             metric=OBJECTIVE,
             mode=spec.search.mode,
-            # A sampler that starts again must not repeat the draws that the study has already.
-            sampler=SAMPLERS[spec.search.sampler](spec.search.seed + len(proposed)),
+            sampler=samplers.make(spec.search.sampler, spec.search.seed, len(proposed)),
             study_name=spec.name,
             storage=storage,
         )
