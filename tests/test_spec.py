@@ -150,6 +150,7 @@ def test_a_best_config_file_is_a_start(base: Path, tmp_path: Path) -> None:
             "at most lr_max, but lr_min can be 0.05 where lr_max is 0.01",
         ),
         ("resources.concurrent=many", "resources.concurrent", "at least 1, or auto, is needed, but found 'many'"),
+        ("search.scheduler=ahsa", "search.scheduler", "'ahsa' is not one of asha, hyperband, median, none"),
         ("search.metric=accuracy", "search.metric", "is not one of pgd_accuracy_best"),
         ("name=a/b", "name", "pattern"),
         ("training.epochs.x=3", "training.epochs", "is 9 (int), not a section"),
@@ -160,6 +161,17 @@ def test_what_is_wrong_is_said_in_one_line_with_its_path(base: Path, override: s
     message = error(base, override)
     assert message.startswith(f"{where}: " if where else "--set")
     assert said in message
+
+
+def test_brackets_and_hyperband_do_not_go_together(base: Path) -> None:
+    said = error(base, "search.scheduler=hyperband", "asha.brackets=2")
+    assert said.startswith("asha.brackets: goes with search.scheduler asha")
+
+
+@pytest.mark.parametrize("scheduler", ["median", "none"])
+def test_only_asha_and_hyperband_have_rungs(base: Path, scheduler: str) -> None:
+    assert load(base, ["search.scheduler=hyperband"]).rungs == load(base).rungs == [1, 3]
+    assert load(base, [f"search.scheduler={scheduler}"]).rungs == []
 
 
 def test_a_space_that_the_sampler_cannot_search_is_one_line(base: Path) -> None:

@@ -208,11 +208,8 @@ def _print_plan(spec: SearchSpec, console: Console) -> None:
         "network": spec.model.name + (f", width {spec.model.width}" if spec.model.width else ""),
         "space": "\n".join(f"{key}: {of}" for key, of in spec.space.items()),
         "start_from": "\n".join(hyperparameters(start) for start in spec.start_from) or "none",
-        "ASHA": f"may stop a trial after epoch {', '.join(map(str, spec.rungs))}; runs to {spec.max_epochs}"
-        if spec.rungs
-        else "stops nothing",
-        "epochs": f"at most {most}; about {expected_epochs(spec):.0f} if one in {spec.asha.reduction_factor:g} goes on "
-        "at each rung",
+        "scheduler": f"{spec.search.scheduler} {_stops(spec)}; trials run to epoch {spec.max_epochs}",
+        "epochs": f"at most {most}" + _expected(spec),
         "judged by": f"{spec.evaluation} on {results.judged_examples(spec)} validation images",
         "devices": str(allot(spec, cpus=os.cpu_count() or 1, gpus=gpus)),
     }
@@ -222,6 +219,18 @@ def _print_plan(spec: SearchSpec, console: Console) -> None:
     console.print(table)
     console.print("resolved:\n")
     console.print(spec.to_yaml(), markup=False)
+
+
+def _stops(spec: SearchSpec) -> str:
+    if spec.search.scheduler == "median":
+        return f"may stop a trial after any epoch from {spec.asha.grace_period} on"
+    return f"may stop a trial after epoch {', '.join(map(str, spec.rungs))}" if spec.rungs else "stops nothing"
+
+
+def _expected(spec: SearchSpec) -> str:
+    if not spec.rungs:
+        return ""
+    return f"; about {expected_epochs(spec):.0f} if one in {spec.asha.reduction_factor:g} goes on at each rung"
 
 
 def _print_cost(spec: SearchSpec, splits: data.Splits, plan: Devices, console: Console) -> None:

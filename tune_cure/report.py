@@ -264,7 +264,7 @@ def _curves_caption(spec: SearchSpec, num_hidden: int) -> str:
     caption = "Every line is a trial; its last symbol says how it ended."
     if spec.rungs:
         rungs = f"{_count(len(spec.rungs), 'epoch', number=False)} {_listed(map(str, spec.rungs))}"
-        caption += f" Dotted lines are the rungs, after {rungs}, where ASHA stops the weaker trials."
+        caption += f" Dotted lines are the rungs, after {rungs}, where weaker trials are stopped."
     if num_hidden:
         caption += f" Not shown: {_count(num_hidden, 'trial')} without any accuracy."
     return caption

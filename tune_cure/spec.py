@@ -28,6 +28,7 @@ from tune_cure.reading import ProblemError, SpecError, describe, first_problem, 
 from tune_cure.samplers import SAMPLERS, unfit
 from tune_cure.schema import Number, Schema, one_of
 
+SCHEDULERS = ("asha", "hyperband", "median", "none")
 METRICS = ("pgd_accuracy_best", "pgd_accuracy", "fgsm_accuracy", "clean_accuracy")
 
 
@@ -99,13 +100,19 @@ class SearchConfig(Schema):
 
     trials: int = Field(default=64, ge=1, description="Trials in all, those of start_from included.")
     sampler: Annotated[str, one_of(SAMPLERS)] = Field(default="tpe", description="Who proposes hyperparameters.")
+    scheduler: Annotated[str, one_of(SCHEDULERS)] = Field(
+        default="asha", description="Who stops weak trials early, by the numbers of `asha`; none: nobody."
+    )
     seed: int = Field(default=0, ge=0, description="Of the proposals and of every trial's training.")
     metric: Annotated[str, one_of(METRICS)] = Field(default="pgd_accuracy_best", description="What is optimised.")
     mode: Literal["max", "min"] = Field(default="max", description="Whether more of it is better.")
 
 
 class AshaConfig(Schema):
-    """Asynchronous successive halving (Li et al. 2020, arXiv 1810.05934): which trials are stopped early, and when."""
+    """Asynchronous successive halving (Li et al. 2020, arXiv 1810.05934): which trials are stopped early, and when.
+
+    Hyperband takes grace period and reduction factor from here, the median rule the grace period.
+    """
 
     grace_period: int = Field(default=1, ge=1, description="Epochs that every trial gets: the first rung.")
     reduction_factor: Number = Field(default=3, gt=1, description="Of those at a rung, one in so many goes on.")
@@ -157,12 +164,23 @@ class SearchSpec(Schema):
 
     @property
     def rungs(self) -> list[int]:
-        """The epochs after which ASHA may stop a trial (of the first bracket)."""
+        """The epochs after which ASHA or Hyperband may stop a trial (of the first bracket); none with the others."""
+        if self.search.scheduler not in ("asha", "hyperband"):
+            return []
         rungs, rung = [], float(self.asha.grace_period)
         while rung < self.max_epochs:
             rungs.append(math.ceil(rung))
             rung *= self.asha.reduction_factor
         return rungs
+
+    @property
+    def bracket_shares(self) -> list[float]:
+        """Of Hyperband: the part of the trials that starts at the first rung, the second, …, and at none of them.
+
+        A bracket with s rungs ahead gets η^s / (s + 1) times as many trials as the one with none (Li et al. 2018).
+        """
+        weights = [self.asha.reduction_factor**ahead / (ahead + 1) for ahead in range(len(self.rungs), -1, -1)]
+        return [weight / sum(weights) for weight in weights]
 
     def to_yaml(self) -> str:
         """The resolved search: every default written out, loadable again as the same search."""
@@ -233,6 +251,8 @@ def _check(content: dict[str, Any]) -> SearchSpec:
     if spec.asha.grace_period > spec.max_epochs:
         limit = f"must be at most training.epochs ({spec.max_epochs})"
         raise ProblemError("asha.grace_period", f"{limit}, but got {spec.asha.grace_period}")
+    if spec.search.scheduler == "hyperband" and spec.asha.brackets > 1:
+        raise ProblemError("asha.brackets", "goes with search.scheduler asha; hyperband has as many as there are rungs")
     if len(spec.start_from) > spec.search.trials:
         limit = f"must be at least the number of start_from ({len(spec.start_from)})"
         raise ProblemError("search.trials", f"{limit}, but got {spec.search.trials}")

@@ -4,7 +4,7 @@ from typing import Any
 
 STATUS_WORDS = {  # that follow "trial 7" and a number of trials alike
     "completed": "ran to the end",
-    "stopped": "stopped early by ASHA",
+    "stopped": "stopped early",
     "unfinished": "unfinished",
     "catastrophic_overfitting": "overfitted catastrophically",
     "diverged": "diverged",
