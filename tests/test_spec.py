@@ -179,6 +179,51 @@ def test_a_space_that_the_sampler_cannot_search_is_one_line(base: Path) -> None:
     assert error(base, *changes) == "search.sampler: cmaes searches numbers, but space.optimizer is a choice"
 
 
+DIRECTIONS = "space.delta={choice: [classic, random, none]}"
+
+
+@pytest.mark.parametrize(
+    ("delta", "proposed"),
+    [
+        ("classic", ["lambda", "h", "lr_max", "epsilon", "delta"]),
+        ("random", ["lambda", "lr_max", "epsilon", "delta"]),
+        ("none", ["lr_max", "epsilon", "delta"]),
+    ],
+)
+def test_only_what_makes_a_difference_beside_the_rest_is_proposed(base: Path, delta: str, proposed: list[str]) -> None:
+    spec = load(base, [DIRECTIONS, "start_from=[]"])
+    values = spec.propose(lambda key: delta if key == "delta" else spec.space[key].values[0])
+    assert list(values) == proposed
+    assert spec.idle() == {"lambda": False, "h": False}
+
+
+def test_a_fixed_value_can_leave_searched_keys_out_for_good(base: Path, caplog: pytest.LogCaptureFixture) -> None:
+    spec = load(base, ["training.delta=random"])
+    assert spec.idle() == {"h": True}
+    assert "h" not in spec.propose(lambda key: spec.space[key].values[0])
+    assert spec.start_from == [{"lambda": 10.0, "lr_max": 0.1, "epsilon": 8 / 255}]
+    assert caplog.messages == ["start_from[0].h: left out, for it makes no difference: delta is random"]
+    said = error(base, "training.delta=none", "space={h: {uniform: [1, 2]}}", "start_from=[]")
+    assert said == "space.h: makes no difference, and nothing else is searched: delta is none"
+
+
+def test_a_start_gives_what_makes_a_difference_in_it(base: Path) -> None:
+    start = "start_from=[{delta: random, lambda: 1, lr_max: 0.1, epsilon: 0.03}]"
+    assert "h" not in load(base, [DIRECTIONS, start]).start_from[0]
+    said = error(base, DIRECTIONS, start.replace("random", "classic"))
+    assert said == "start_from[0]: gives no value for h; every key of space that counts needs one"
+
+
+def test_a_sampler_that_needs_all_keys_in_all_trials_does_not_get_fewer(base: Path) -> None:
+    said = error(base, "search.sampler=gp", DIRECTIONS, "start_from=[]")
+    assert said.startswith(
+        "search.sampler: gp needs every hyperparameter in every trial, but space.lambda makes a diff"
+    )
+    unpenalised = ["space.lambda={uniform: [0, 1]}", "start_from=[{lambda: 0, lr_max: 0.1, epsilon: 0.03}]"]
+    assert "but space.h makes a difference only" in error(base, "search.sampler=gp", *unpenalised)
+    assert load(base, unpenalised).start_from[0]["lambda"] == 0
+
+
 def test_a_missing_section_is_named(tmp_path: Path) -> None:
     path = tmp_path / "space.yaml"
     path.write_text("name: x\ndata: {dataset: digits}\nspace: {h: {uniform: [1, 2]}}\n")

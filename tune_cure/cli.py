@@ -31,7 +31,7 @@ from tune_cure.samplers import SAMPLERS
 from tune_cure.schedules import SCHEDULES
 from tune_cure.schema import did_you_mean
 from tune_cure.spec import SearchSpec
-from tune_cure.words import STATUS_WORDS, duration, hyperparameters
+from tune_cure.words import STATUS_WORDS, duration, hyperparameters, value
 
 SMALLER_SPACE = "search_spaces/cifar10_cpu.yaml"
 TOP = 5  # trials in the closing table
@@ -206,7 +206,7 @@ def _print_plan(spec: SearchSpec, console: Console) -> None:
         f"{spec.search.mode} {spec.search.metric}",
         "data": images,
         "network": spec.model.name + (f", width {spec.model.width}" if spec.model.width else ""),
-        "space": "\n".join(f"{key}: {of}" for key, of in spec.space.items()),
+        "space": "\n".join(f"{key}: {of}{_when(spec, key)}" for key, of in spec.space.items()),
         "start_from": "\n".join(hyperparameters(start) for start in spec.start_from) or "none",
         "scheduler": f"{spec.search.scheduler} {_stops(spec)}; trials run to epoch {spec.max_epochs}",
         "epochs": f"at most {most}" + _expected(spec),
@@ -219,6 +219,11 @@ def _print_plan(spec: SearchSpec, console: Console) -> None:
     console.print(table)
     console.print("resolved:\n")
     console.print(spec.to_yaml(), markup=False)
+
+
+def _when(spec: SearchSpec, key: str) -> str:
+    never = spec.idle().get(key)
+    return "" if never is None else " (left out: makes no difference)" if never else " (where it makes a difference)"
 
 
 def _stops(spec: SearchSpec) -> str:
@@ -279,6 +284,6 @@ def _print_results(spec: SearchSpec, directory: Path, page: Path, console: Conso
 
 def _cells(row: "pd.Series[Any]", spec: SearchSpec) -> list[str]:
     accuracies = [f"{100 * row[c]:.1f}" for c in ("pgd_accuracy_best", "pgd_accuracy_best_se", "clean_accuracy_best")]
-    values = [f"{row[key]:.3g}" if isinstance(row[key], float) else str(row[key]) for key in spec.space]
+    values = [f"{row[key]:.3g}" if isinstance(row[key], float) else value(row[key]) for key in spec.space]
     mark = "*" if row["origin"] == "start_from" else ""
     return [f"{mark}{int(row['trial'])}", *accuracies, f"{int(row['best_epoch'])}", *values, row["status"]]

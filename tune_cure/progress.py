@@ -174,7 +174,7 @@ class LiveView:
         for title in ("trial", "epoch", "PGD", "best", "clean", *spec.space):
             table.add_column(title, justify="right", no_wrap=True)
         for trial in self.state.running:
-            values = [value(of) for of in trial.hyperparameters.values()]
+            values = [value(trial.hyperparameters.get(key)) for key in spec.space]
             accuracies = [percent(trial.last, name) for name in ("pgd_accuracy", "pgd_accuracy_best", "clean_accuracy")]
             table.add_row(str(trial.number), str(trial.epochs or "–"), *accuracies, *values)
         return table if self.state.running else Text("waiting for the first trial", style="dim")

@@ -217,7 +217,7 @@ def _winner(spec: SearchSpec, trials: pd.DataFrame, content: dict[str, Any]) -> 
     head = page.heads({"hyperparameter": "", **dict.fromkeys(columns, "number"), "searched in": "", "meaning": "long"})
     rows = "".join(
         f'<tr><th scope="row"><code>{escape(key)}</code></th>'
-        + page.numbers(escape(value(values[key])) for values in columns.values())
+        + page.numbers(escape(value(values.get(key))) for values in columns.values())
         + f'<td>{escape(str(distribution))}</td><td class="long">{escape(_meaning(spec, key))}</td></tr>'
         for key, distribution in spec.space.items()
     )

@@ -70,7 +70,11 @@ def trials(directory: str | Path) -> pd.DataFrame:
     for event in Journal(directory).read():
         by_trial.setdefault(event["trial"], []).append(event)
     rows = [_row(spec, by_trial[number]) for number in sorted(by_trial)]
-    return pd.DataFrame(rows, columns=_columns(spec))
+    frame = pd.DataFrame(rows, columns=_columns(spec))
+    for key in spec.space:
+        if frame[key].isna().any():  # it makes no difference in some trials; keep whole numbers whole in the others
+            frame[key] = pd.Series([row.get(key) for row in rows], dtype=object)
+    return frame
 
 
 def _columns(spec: SearchSpec) -> list[str]:

@@ -80,13 +80,19 @@ def make(name: str, seed: int, drawn: int) -> BaseSampler:
         return SAMPLERS[name](seed, drawn)
 
 
-def unfit(name: str, *, choice: str | None = None) -> str:
+def unfit(name: str, *, choice: str | None = None, at_times: str | None = None) -> str:
     """Why the sampler `name` cannot search a space; empty if it can.
 
     Args:
         name: A key of `SAMPLERS`.
         choice: A hyperparameter that is drawn from a list of values, if there is one.
+        at_times: A hyperparameter that only some trials have, if there is one.
     """
+    if at_times is not None and name not in ("tpe", "random"):
+        return (
+            f"{name} needs every hyperparameter in every trial, but space.{at_times} makes a difference only with some "
+            "values of the others; use tpe or random, or search these by themselves"
+        )
     if name == "cmaes":
         if choice is not None:
             return f"cmaes searches numbers, but space.{choice} is a choice"

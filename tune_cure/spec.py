@@ -5,8 +5,9 @@ The sections' models stand beside the code that uses them (`DataSpec`, `ModelCon
 """
 
 import itertools
+import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,6 +15,7 @@ import yaml
 from pydantic import Field, PlainValidator, StrictInt, ValidationError, model_validator
 
 from tune_cure.config import (
+    DECIDING,
     HYPERPARAMETERS,
     TOGETHER,
     ModelConfig,
@@ -21,12 +23,15 @@ from tune_cure.config import (
     contradiction,
     hyperparameter,
     spell_out_model,
+    without_effect,
 )
 from tune_cure.data import DataSpec
 from tune_cure.evaluation import EvaluationConfig
 from tune_cure.reading import ProblemError, SpecError, describe, first_problem, override, read_mapping, unknown
 from tune_cure.samplers import SAMPLERS, unfit
 from tune_cure.schema import Number, Schema, one_of
+
+_logger = logging.getLogger(__name__)
 
 SCHEDULERS = ("asha", "hyperband", "median", "none")
 METRICS = ("pgd_accuracy_best", "pgd_accuracy", "fgsm_accuracy", "clean_accuracy")
@@ -145,7 +150,7 @@ class SearchSpec(Schema):
     space: dict[str, Distribution] = Field(min_length=1, description="Those that are searched.")
     start_from: list[dict[str, Any]] = Field(
         default_factory=list,
-        description="Run first, to their end: values for every key of space, or a best_config.yaml.",
+        description="Run first, to their end: values for the keys of space, or a best_config.yaml.",
     )
     evaluation: EvaluationConfig = EvaluationConfig()
     search: SearchConfig = SearchConfig()
@@ -155,6 +160,29 @@ class SearchSpec(Schema):
     def training_config(self, hyperparameters: dict[str, Any]) -> TrainingConfig:
         """The configuration of a trial with these values of the searched hyperparameters."""
         return TrainingConfig.model_validate({**self.training, **hyperparameters})
+
+    def propose(self, draw: Callable[[str], Any]) -> dict[str, Any]:
+        """A value for each searched hyperparameter that makes a difference beside the others (`h` for some `delta`).
+
+        Args:
+            draw: Called with each of these keys, those that decide about others first; returns the value.
+        """
+        values: dict[str, Any] = {}
+        for key in sorted(self.space, key=lambda key: DECIDING.index(key) if key in DECIDING else len(DECIDING)):
+            if key not in without_effect(self.training_config(values)):
+                values[key] = draw(key)
+        return {key: values[key] for key in self.space if key in values}
+
+    def idle(self) -> dict[str, bool]:
+        """The searched hyperparameters that make no difference: True for never one, False for one at times."""
+        # Of a range, its high end stands for all of it: the one value that decides is a lambda of exactly 0.
+        deciding = {key: self.space[key].values for key in DECIDING if key in self.space}
+        deciding |= {key: of[1:] for key, of in deciding.items() if self.space[key].kind != "choice"}
+        cases = [
+            without_effect(self.training_config(dict(zip(deciding, values, strict=True)))).keys() & self.space.keys()
+            for values in itertools.product(*deciding.values())
+        ]
+        return {key: all(key in case for case in cases) for key in self.space if any(key in case for case in cases)}
 
     @property
     def max_epochs(self) -> int:
@@ -245,9 +273,11 @@ def _check(content: dict[str, Any]) -> SearchSpec:
     for values in itertools.product(*(_values(spec, key) for key in TOGETHER)):
         if problem := contradiction(spec.training_config(dict(zip(TOGETHER, values, strict=True)))):
             raise ProblemError(f"{'space' if problem[0] in space else 'training'}.{problem[0]}", problem[1])
-    choice = next((key for key, distribution in space.items() if distribution.kind == "choice"), None)
-    if problem_of_sampler := unfit(spec.search.sampler, choice=choice):
-        raise ProblemError("search.sampler", problem_of_sampler)
+    idle = spec.idle()
+    if all(idle.get(key) for key in space):
+        key = next(iter(space))
+        why = without_effect(spec.training_config({}))[key]
+        raise ProblemError(f"space.{key}", f"makes no difference, and nothing else is searched: {why}")
     if spec.asha.grace_period > spec.max_epochs:
         limit = f"must be at most training.epochs ({spec.max_epochs})"
         raise ProblemError("asha.grace_period", f"{limit}, but got {spec.asha.grace_period}")
@@ -256,7 +286,12 @@ def _check(content: dict[str, Any]) -> SearchSpec:
     if len(spec.start_from) > spec.search.trials:
         limit = f"must be at least the number of start_from ({len(spec.start_from)})"
         raise ProblemError("search.trials", f"{limit}, but got {spec.search.trials}")
-    starts = [_start(space, start, f"start_from[{index}]") for index, start in enumerate(spec.start_from)]
+    starts = [_start(spec, start, f"start_from[{index}]") for index, start in enumerate(spec.start_from)]
+    choice = next((key for key, distribution in space.items() if distribution.kind == "choice"), None)
+    missing = [key for start in starts for key in space if key not in start and not idle.get(key)]
+    at_times = next((key for key in [*idle, *missing] if not idle.get(key)), None)
+    if problem_of_sampler := unfit(spec.search.sampler, choice=choice, at_times=at_times):
+        raise ProblemError("search.sampler", problem_of_sampler)
     return spec.model_copy(update={"start_from": starts})
 
 
@@ -285,15 +320,28 @@ def _values(spec: SearchSpec, key: str) -> list[Any]:
     return [getattr(spec.training_config({}), HYPERPARAMETERS[key])]
 
 
-def _start(space: dict[str, Distribution], start: dict[str, Any], path: str) -> dict[str, Any]:
+def _start(spec: SearchSpec, start: dict[str, Any], path: str) -> dict[str, Any]:
+    """The values of a start for just those hyperparameters that make a difference in it."""
+    space = spec.space
     for key in start:
         if key not in space:
             raise ProblemError(f"{path}.{key}", unknown(key, space))
-    missing = [key for key in space if key not in start]
-    if missing:
-        raise ProblemError(path, f"gives no value for {', '.join(missing)}; every key of space needs one")
     values = {key: hyperparameter(key, value, f"{path}.{key}") for key, value in start.items()}
     for key, value in values.items():
         if not space[key].contains(value):
             raise ProblemError(f"{path}.{key}", f"{value!r} is outside of space.{key}, {space[key]}")
-    return values
+    missing: list[str] = []
+
+    def given(key: str) -> Any:
+        if key not in values:
+            missing.append(key)
+        return values.get(key, space[key].values[0])
+
+    active = spec.propose(given)
+    if missing:
+        missing = [key for key in space if key in missing]
+        raise ProblemError(path, f"gives no value for {', '.join(missing)}; every key of space that counts needs one")
+    for key in values.keys() - active.keys():
+        why = without_effect(spec.training_config(active))[key]
+        _logger.warning("%s.%s: left out, for it makes no difference: %s", path, key, why)
+    return active

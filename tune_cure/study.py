@@ -30,6 +30,18 @@ def distribution(of: Distribution) -> BaseDistribution:
             return FloatDistribution(low, high, log=kind == "loguniform", step=of.step)
 
 
+def suggest(trial: optuna.trial.Trial, key: str, of: Distribution) -> Any:
+    """A value of a searched hyperparameter for `trial`."""
+    match distribution(of):
+        case CategoricalDistribution() as found:
+            return trial.suggest_categorical(key, found.choices)
+        case IntDistribution() as found:
+            return trial.suggest_int(key, found.low, found.high, step=found.step)
+        case FloatDistribution() as found:
+            return trial.suggest_float(key, found.low, found.high, log=found.log, step=found.step)
+    raise AssertionError(of)
+
+
 class StudySearch(OptunaSearch):  # type: ignore[misc]
     """OptunaSearch over the study in the run's folder, told the truth about trials that did not run to their end.
 
@@ -50,7 +62,8 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         storage = optuna.storages.RDBStorage(f"sqlite:///{journal.path.parent / FILE}")
         proposed = {event["trial"] for event in history if event["event"] == "trial"}
         super().__init__(
-            {key: distribution(of) for key, of in spec.space.items()},
+            # One by one: what counts of the later ones depends on the values of the first.
+            lambda trial: spec.propose(lambda key: suggest(trial, key, spec.space[key])),
             metric=OBJECTIVE,
             mode=spec.search.mode,
             sampler=samplers.make(spec.search.sampler, spec.search.seed, len(proposed)),

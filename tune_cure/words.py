@@ -22,7 +22,9 @@ def duration(seconds: float) -> str:
 
 
 def value(of: Any) -> str:
-    """A hyperparameter's value, numbers to four digits."""
+    """A hyperparameter's value, numbers to four digits; a dash where it makes no difference and so has none."""
+    if of is None:
+        return "–"
     return f"{of:.4g}" if isinstance(of, float) else str(of)
 
 
