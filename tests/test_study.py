@@ -19,7 +19,7 @@ def quiet() -> None:
 
 def searcher(spec: SearchSpec, folder: Path) -> StudySearch:
     journal = Journal(folder)
-    return StudySearch(spec, journal, journal.read())
+    return StudySearch(spec, journal, journal.read(), optuna.storages.InMemoryStorage())
 
 
 def end(search: StudySearch, name: str, objective: float, *, ended: str = "completed", epoch: int = 4) -> None:

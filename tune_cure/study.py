@@ -5,6 +5,7 @@ from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
@@ -53,13 +54,15 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         spec: What to search.
         journal: Where the proposals are recorded.
         history: The journal so far; empty for a new search.
+        storage: Where the study is kept; by default study.db beside the journal.
     """
 
-    def __init__(self, spec: SearchSpec, journal: Journal, history: list[Event]) -> None:
+    def __init__(
+        self, spec: SearchSpec, journal: Journal, history: list[Event], storage: BaseStorage | None = None
+    ) -> None:
         self.journal = journal
         self.trials = spec.search.trials
         self.unfinished: list[dict[str, Any]] = []
-        storage = optuna.storages.RDBStorage(f"sqlite:///{journal.path.parent / FILE}")
         proposed = {event["trial"] for event in history if event["event"] == "trial"}
         super().__init__(
             # One by one: what counts of the later ones depends on the values of the first.
@@ -68,7 +71,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
             mode=spec.search.mode,
             sampler=samplers.make(spec.search.sampler, spec.search.seed, len(proposed)),
             study_name=spec.name,
-            storage=storage,
+            storage=storage or optuna.storages.RDBStorage(f"sqlite:///{journal.path.parent / FILE}"),
         )
         if not self._ot_study.get_trials(deepcopy=False):
             for start in spec.start_from:
