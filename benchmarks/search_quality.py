@@ -55,8 +55,8 @@ def search_spec(sampler: str, scheduler: str, seed: int) -> SearchSpec:
 class AsRayTells(StudySearch):
     """Ray's OptunaSearch as it comes: a trial that was stopped early counts as complete with its last value."""
 
-    def _tell(self, trial: optuna.trial.Trial, status: str, value: float | None) -> None:
-        super()._tell(trial, "completed", value)
+    def _tell(self, trial: optuna.trial.Trial, status: str, result: dict[str, Any]) -> None:
+        super()._tell(trial, "completed", result)
 
 
 @dataclass

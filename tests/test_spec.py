@@ -152,6 +152,10 @@ def test_a_best_config_file_is_a_start(base: Path, tmp_path: Path) -> None:
         ("resources.concurrent=many", "resources.concurrent", "at least 1, or auto, is needed, but found 'many'"),
         ("search.scheduler=ahsa", "search.scheduler", "'ahsa' is not one of asha, hyperband, median, none"),
         ("search.metric=accuracy", "search.metric", "is not one of pgd_accuracy_best"),
+        ("search.metric=[pgd_accuracy, accuracy]", "search.metric", "is not one of pgd_accuracy_best"),
+        ("search.metric=[]", "search.metric", "a metric or a list of metrics is needed, but found []"),
+        ("search.constraints=[clean_accuracy > 1]", "search.constraints[0]", "METRIC >= NUMBER or METRIC <= NUMBER"),
+        ("search={sampler: cmaes, metric: [pgd_accuracy, clean_accuracy]}", "search.sampler", "cmaes takes one metric"),
         ("name=a/b", "name", "pattern"),
         ("training.epochs.x=3", "training.epochs", "is 9 (int), not a section"),
         ("nonsense", "", "KEY.PATH=VALUE is needed"),
@@ -177,6 +181,15 @@ def test_only_asha_and_hyperband_have_rungs(base: Path, scheduler: str) -> None:
 def test_a_space_that_the_sampler_cannot_search_is_one_line(base: Path) -> None:
     changes = ["search.sampler=cmaes", "space.optimizer={choice: [sgd, adam]}", "start_from=[]"]
     assert error(base, *changes) == "search.sampler: cmaes searches numbers, but space.optimizer is a choice"
+
+
+def test_several_metrics_and_constraints_survive_being_written(base: Path, tmp_path: Path) -> None:
+    both = "search={metric: [pgd_accuracy_best, clean_accuracy], constraints: [clean_accuracy >= 4/5]}"
+    (tmp_path / "resolved.yaml").write_text(load(base, [both]).to_yaml())
+    search = load(tmp_path / "resolved.yaml").search
+    assert search.metrics == ["pgd_accuracy_best", "clean_accuracy"]
+    assert search.constraints == ["clean_accuracy >= 0.8"]
+    assert load(base).search.metrics == ["pgd_accuracy_best"]
 
 
 DIRECTIONS = "space.delta={choice: [classic, random, none]}"

@@ -203,12 +203,13 @@ def _print_plan(spec: SearchSpec, console: Console) -> None:
     gpus = torch.cuda.device_count()
     rows = {
         "search": f"{spec.name}: {spec.search.trials} trials by {spec.search.sampler}, seed {spec.search.seed}, for "
-        f"{spec.search.mode} {spec.search.metric}",
+        f"{spec.search.mode} {' and '.join(spec.search.metrics)}"
+        + "".join(f", {text}" for text in spec.search.constraints),
         "data": images,
         "network": spec.model.name + (f", width {spec.model.width}" if spec.model.width else ""),
         "space": "\n".join(f"{key}: {of}{_when(spec, key)}" for key, of in spec.space.items()),
         "start_from": "\n".join(hyperparameters(start) for start in spec.start_from) or "none",
-        "scheduler": f"{spec.search.scheduler} {_stops(spec)}; trials run to epoch {spec.max_epochs}",
+        "scheduler": f"{spec.search.scheduler} {_stops(spec)}; runs to {spec.max_epochs}",
         "epochs": f"at most {most}" + _expected(spec),
         "judged by": f"{spec.evaluation} on {results.judged_examples(spec)} validation images",
         "devices": str(allot(spec, cpus=os.cpu_count() or 1, gpus=gpus)),
@@ -266,6 +267,14 @@ def _print_results(spec: SearchSpec, directory: Path, page: Path, console: Conso
     console.print(table)
     if len(baseline):
         console.print("* a trial of start_from", style="dim")
+    if len(spec.search.metrics) > 1:
+        front = ", ".join(map(str, summary["pareto_front"]))
+        console.print(
+            f"ranked by {spec.search.metrics[0]}; Pareto front of {' and '.join(spec.search.metrics)}: {front}"
+        )
+    if spec.search.constraints:
+        kept = f"{summary['trials_feasible']} of {len(frame)} trials keep {' and '.join(spec.search.constraints)}"
+        console.print(kept if summary["trials_feasible"] else f"[bold]{kept}[/bold]")
     ended = ", ".join(f"{count} {STATUS_WORDS[status]}" for status, count in summary["trials_by_status"].items())
     console.print(
         f"\n{ended}; {summary['epochs']} epochs trained of {summary['epochs_without_early_stopping']} without early "

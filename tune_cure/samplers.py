@@ -80,13 +80,22 @@ def make(name: str, seed: int, drawn: int) -> BaseSampler:
         return SAMPLERS[name](seed, drawn)
 
 
-def unfit(name: str, *, choice: str | None = None, at_times: str | None = None) -> str:
+def unfit(
+    name: str,
+    *,
+    choice: str | None = None,
+    at_times: str | None = None,
+    constrained: bool = False,
+    objectives: int = 1,
+) -> str:
     """Why the sampler `name` cannot search a space; empty if it can.
 
     Args:
         name: A key of `SAMPLERS`.
         choice: A hyperparameter that is drawn from a list of values, if there is one.
         at_times: A hyperparameter that only some trials have, if there is one.
+        constrained: Whether there are constraints.
+        objectives: The number of metrics.
     """
     if at_times is not None and name not in ("tpe", "random"):
         return (
@@ -96,6 +105,8 @@ def unfit(name: str, *, choice: str | None = None, at_times: str | None = None) 
     if name == "cmaes":
         if choice is not None:
             return f"cmaes searches numbers, but space.{choice} is a choice"
+        if objectives > 1 or constrained:
+            return f"cmaes takes one metric and no constraints, but found {objectives}{' and some' * constrained}"
         if importlib.util.find_spec("cmaes") is None:
             return "cmaes needs the package cmaes, which is not installed: pip install 'tune-cure[cmaes]'"
     return ""

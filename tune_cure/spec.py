@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, PlainValidator, StrictInt, ValidationError, model_validator
+from pydantic import AfterValidator, Field, PlainValidator, StrictInt, ValidationError, model_validator
 
 from tune_cure.config import (
     DECIDING,
@@ -27,6 +27,7 @@ from tune_cure.config import (
 )
 from tune_cure.data import DataSpec
 from tune_cure.evaluation import EvaluationConfig
+from tune_cure.objectives import Constraint, metrics
 from tune_cure.reading import ProblemError, SpecError, describe, first_problem, override, read_mapping, unknown
 from tune_cure.samplers import SAMPLERS, unfit
 from tune_cure.schema import Number, Schema, one_of
@@ -34,7 +35,6 @@ from tune_cure.schema import Number, Schema, one_of
 _logger = logging.getLogger(__name__)
 
 SCHEDULERS = ("asha", "hyperband", "median", "none")
-METRICS = ("pgd_accuracy_best", "pgd_accuracy", "fgsm_accuracy", "clean_accuracy")
 
 
 class Distribution(Schema):
@@ -100,6 +100,10 @@ class Distribution(Schema):
         return f"{self.kind} [{values}]" + (f" step {self.step:g}" if self.step is not None else "")
 
 
+def _constraint(text: str) -> str:
+    return str(Constraint.parse(text))
+
+
 class SearchConfig(Schema):
     """What is proposed, how often, and what counts."""
 
@@ -109,8 +113,23 @@ class SearchConfig(Schema):
         default="asha", description="Who stops weak trials early, by the numbers of `asha`; none: nobody."
     )
     seed: int = Field(default=0, ge=0, description="Of the proposals and of every trial's training.")
-    metric: Annotated[str, one_of(METRICS)] = Field(default="pgd_accuracy_best", description="What is optimised.")
+    metric: Annotated[str | list[str], PlainValidator(metrics)] = Field(
+        default="pgd_accuracy_best", description="What is optimised; of a list, early stopping looks at the first."
+    )
     mode: Literal["max", "min"] = Field(default="max", description="Whether more of it is better.")
+    constraints: list[Annotated[str, AfterValidator(_constraint)]] = Field(
+        default_factory=list, description="Bounds such as `clean_accuracy >= 0.8`; trials that keep them rank first."
+    )
+
+    @property
+    def metrics(self) -> list[str]:
+        """The metrics that are optimised, the first first."""
+        return [self.metric] if isinstance(self.metric, str) else self.metric
+
+    @property
+    def parsed_constraints(self) -> list[Constraint]:
+        """The constraints, ready to be asked."""
+        return [Constraint.parse(text) for text in self.constraints]
 
 
 class AshaConfig(Schema):
@@ -290,7 +309,13 @@ def _check(content: dict[str, Any]) -> SearchSpec:
     choice = next((key for key, distribution in space.items() if distribution.kind == "choice"), None)
     missing = [key for start in starts for key in space if key not in start and not idle.get(key)]
     at_times = next((key for key in [*idle, *missing] if not idle.get(key)), None)
-    if problem_of_sampler := unfit(spec.search.sampler, choice=choice, at_times=at_times):
+    if problem_of_sampler := unfit(
+        spec.search.sampler,
+        choice=choice,
+        at_times=at_times,
+        constrained=bool(spec.search.constraints),
+        objectives=len(spec.search.metrics),
+    ):
         raise ProblemError("search.sampler", problem_of_sampler)
     return spec.model_copy(update={"start_from": starts})
 

@@ -15,6 +15,7 @@ from tune_cure.journal import OBJECTIVE, Event, Journal
 from tune_cure.spec import Distribution, SearchSpec
 
 FILE = "study.db"
+UNTRAINED = "untrained"  # the constraint by which a study of several objectives knows trials that ended early
 _STATES = {"completed": TrialState.COMPLETE, "failed": TrialState.FAIL}  # every other end: pruned
 
 
@@ -61,14 +62,15 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         self, spec: SearchSpec, journal: Journal, history: list[Event], storage: BaseStorage | None = None
     ) -> None:
         self.journal = journal
-        self.trials = spec.search.trials
+        self.spec = spec
+        self.metrics, self.constraints = spec.search.metrics, spec.search.parsed_constraints
+        self.several = len(self.metrics) > 1
         self.unfinished: list[dict[str, Any]] = []
         proposed = {event["trial"] for event in history if event["event"] == "trial"}
         super().__init__(
-            # One by one: what counts of the later ones depends on the values of the first.
-            lambda trial: spec.propose(lambda key: suggest(trial, key, spec.space[key])),
-            metric=OBJECTIVE,
-            mode=spec.search.mode,
+            {key: distribution(of) for key, of in spec.space.items()},
+            metric=self.metrics if self.several else OBJECTIVE,
+            mode=[spec.search.mode] * len(self.metrics) if self.several else spec.search.mode,
             sampler=samplers.make(spec.search.sampler, spec.search.seed, len(proposed)),
             study_name=spec.name,
             storage=storage or optuna.storages.RDBStorage(f"sqlite:///{journal.path.parent / FILE}"),
@@ -85,10 +87,11 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
             stored = self._ot_study.get_trials(deepcopy=False)[config["trial"]]
             self._ot_trials[trial_id] = optuna.trial.Trial(self._ot_study, stored._trial_id)
             return config
-        if len(self._proposed) >= self.trials:
+        if len(self._proposed) >= self.spec.search.trials:
             return str(Searcher.FINISHED)
-        hyperparameters = super().suggest(trial_id)
-        trial = self._ot_trials[trial_id]
+        trial = self._ot_trials[trial_id] = self._ot_study.ask()
+        # One by one: which of the later ones make a difference depends on the values of the first.
+        hyperparameters = self.spec.propose(lambda key: suggest(trial, key, self.spec.space[key]))
         self._record(trial.number, trial.user_attrs.get("origin", "sampler"), hyperparameters)
         return {**hyperparameters, "trial": trial.number}
 
@@ -96,13 +99,15 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         """Tells the study how a trial ended."""
         if result and not error:
             self.on_trial_result(trial_id, result)
-            self._tell(self._ot_trials[trial_id], result["ended"] or "stopped", result[OBJECTIVE])
+            self._tell(self._ot_trials[trial_id], result["ended"] or "stopped", result)
         else:
-            self._tell(self._ot_trials[trial_id], "failed", None)
+            self._tell(self._ot_trials[trial_id], "failed", {})
         self._completed_trials.add(trial_id)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Records the objective of one epoch, unless an interrupted run recorded it before."""
+        if self.several:  # a study of several objectives takes no values but the last
+            return
         trial = self._ot_trials[trial_id]
         stored = self._ot_study.get_trials(deepcopy=False)[trial.number]
         if result["training_iteration"] not in stored.intermediate_values:
@@ -115,9 +120,19 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         self._proposed.add(number)
         self.journal.append("trial", number, origin=origin, hyperparameters=hyperparameters)
 
-    def _tell(self, trial: optuna.trial.Trial, status: str, value: float | None) -> None:
+    def _tell(self, trial: optuna.trial.Trial, status: str, result: dict[str, Any]) -> None:
         state = _STATES.get(status, TrialState.PRUNED)
-        self._ot_study.tell(trial, value if state == TrialState.COMPLETE else None, state=state)
+        values = [result.get(name) for name in (self.metrics if self.several else [OBJECTIVE])]
+        if self.several and state != TrialState.FAIL:
+            # A study of several objectives has no pruned trials. What ranks a trial behind all those that ran to
+            # their end, and the earlier it ended the further, is a constraint that only they keep.
+            lacking = self.spec.max_epochs + 1 - result["training_iteration"] if state == TrialState.PRUNED else 0
+            state = TrialState.COMPLETE if None not in values else TrialState.FAIL
+            trial.set_constraint(UNTRAINED, lacking / self.spec.max_epochs)
+        if state != TrialState.FAIL:
+            for constraint in self.constraints:
+                trial.set_constraint(str(constraint), constraint.violation(result))
+        self._ot_study.tell(trial, values if state == TrialState.COMPLETE else None, state=state)
 
     def _reconcile(self, history: list[Event]) -> None:
         """Brings journal and study into line after an interruption, and finds the trials to continue.
