@@ -19,7 +19,7 @@ def epoch(journal: Journal, trial: int, number: int, pgd: float | None, best: fl
     metrics |= {"skipped_steps": 1, "pgd_accuracy_best": best, "catastrophic_overfitting": False}
     if pgd is not None:
         metrics |= {"pgd_accuracy": pgd, "clean_accuracy": (1 + pgd) / 2, "fgsm_accuracy": pgd, "curvature": 0.1}
-    journal.append("epoch", trial, **{**metrics, **more}, objective=best, ended="", host="a", pid=1)
+    journal.append("epoch", trial, **{"ended": "", **metrics, **more}, objective=best, host="a", pid=1)
 
 
 @pytest.fixture

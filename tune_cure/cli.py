@@ -101,7 +101,17 @@ def parser() -> argparse.ArgumentParser:
     again = commands.add_parser("report", help="rebuild the tables and the report of a run from what is on disk")
     again.add_argument("directory", type=Path, metavar="FOLDER", help="the run's folder")
     again.set_defaults(run=_report, parser=again)
-    for command in (search, again):
+    replayed = commands.add_parser(
+        "replay",
+        help="what ASHA with other numbers would have done to a finished search",
+        description="Replays the recorded epochs of a search for each pair of ASHA's numbers: what would have been "
+        "stopped, and whether the winner would have been found. Record with search.scheduler=none for whole curves.",
+    )
+    replayed.add_argument("directory", type=Path, metavar="FOLDER", help="the run's folder")
+    replayed.add_argument("--grace-period", nargs="+", type=int, default=[1, 2, 3], metavar="EPOCHS")
+    replayed.add_argument("--reduction-factor", nargs="+", type=float, default=[2, 3, 4], metavar="FACTOR")
+    replayed.set_defaults(run=_replay, parser=replayed)
+    for command in (search, again, replayed):
         command.add_argument("--verbose", action="store_true", help="show what Ray and Optuna say")
     return whole
 
@@ -110,6 +120,44 @@ def _report(options: argparse.Namespace, console: Console) -> int:
     results.write(options.directory)
     results.write_summary(options.directory)
     console.print(f"wrote {report.write(options.directory)} and the tables beside it")
+    return 0
+
+
+def _replay(options: argparse.Namespace, console: Console) -> int:
+    spec = results.read_spec(options.directory)
+    for grace_period in options.grace_period:
+        if not 1 <= grace_period <= spec.max_epochs:
+            raise UsageError(f"--grace-period: 1 to {spec.max_epochs} epochs are possible, but found {grace_period}")
+    for factor in options.reduction_factor:
+        if not factor > 1:
+            raise UsageError(f"--reduction-factor: must be greater than 1, but found {factor:g}")
+    if results.best(options.directory) is None:
+        raise UsageError(f"{options.directory}: no trial has been judged yet: there is nothing to replay")
+    from tune_cure import replay  # Ray takes seconds to import
+
+    frame = replay.write(options.directory, options.grace_period, options.reduction_factor)
+    table = Table(box=None, pad_edge=False, padding=(0, 1))
+    for title in ("grace period", "factor", "stopped", "epochs", "saved", "winner kept", "best", "regret"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for _, row in frame.iterrows():
+        table.add_row(
+            f"{row['grace_period']}", f"{row['reduction_factor']:g}", f"{row['stopped']}", f"{row['epochs']}",
+            f"{100 * row['epochs_saved']:.0f}%", "yes" if row["winner_kept"] else "no", f"{100 * row['best']:.1f}%",
+            f"{100 * row['regret']:.1f}",
+        )  # fmt: skip
+    console.print(table)
+    whole, all_ = replay.complete(options.directory)
+    console.print(f"\n{whole} of {all_} learning curves are complete; proposals are those of the recorded search")
+    if whole < all_:
+        console.print(
+            "what the others would have become is not known, so regret may be larger: to choose with confidence, "
+            "record a search with --set search.scheduler=none"
+        )
+    without_loss = frame[frame["regret"] <= 0].sort_values("epochs").head(1)
+    for _, row in without_loss.iterrows():
+        console.print(f"fewest epochs without loss: grace_period {row['grace_period']}, reduction_factor "
+                      f"{row['reduction_factor']:g}")  # fmt: skip
+    console.print(f"wrote {options.directory / replay.FILE}")
     return 0
 
 
