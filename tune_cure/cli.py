@@ -166,9 +166,19 @@ def _search(options: argparse.Namespace, console: Console) -> int:
     if options.data_root:
         overrides.append(f"data.root={json.dumps(str(Path(options.data_root).expanduser()))}")
     spec = specs.load(options.space, overrides)
+    known = ""
+    if spec.search.warm_start and not options.resume:
+        from tune_cure import warm_start  # Optuna, too, is not imported before the input is known to be good
+
+        used, left_out = warm_start.read(spec)
+        known = f"{len(used)} trials of {spec.search.warm_start} are known to the sampler"
+        known += f"; {left_out} did not end, or lie outside of the space" * bool(left_out)
     if options.check:
         _print_plan(spec, console)
+        console.print(known)
         return 0
+    if known:
+        console.print(known)
     splits = data.load(spec.data)
     if options.address is None:
         plan = allot(spec, cpus=os.cpu_count() or 1, gpus=torch.cuda.device_count())

@@ -87,6 +87,7 @@ def unfit(
     at_times: str | None = None,
     constrained: bool = False,
     objectives: int = 1,
+    warm: bool = False,
 ) -> str:
     """Why the sampler `name` cannot search a space; empty if it can.
 
@@ -96,7 +97,10 @@ def unfit(
         at_times: A hyperparameter that only some trials have, if there is one.
         constrained: Whether there are constraints.
         objectives: The number of metrics.
+        warm: Whether there are trials of an earlier search to learn from.
     """
+    if warm and name not in ("tpe", "gp"):
+        return f"{name} learns nothing from the trials of search.warm_start; use tpe or gp"
     if at_times is not None and name not in ("tpe", "random"):
         return (
             f"{name} needs every hyperparameter in every trial, but space.{at_times} makes a difference only with some "

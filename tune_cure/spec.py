@@ -120,6 +120,9 @@ class SearchConfig(Schema):
     constraints: list[Annotated[str, AfterValidator(_constraint)]] = Field(
         default_factory=list, description="Bounds such as `clean_accuracy >= 0.8`; trials that keep them rank first."
     )
+    warm_start: str | None = Field(
+        default=None, description="An earlier run's folder, a trials.csv or an Optuna study: what the sampler knows."
+    )
 
     @property
     def metrics(self) -> list[str]:
@@ -315,6 +318,7 @@ def _check(content: dict[str, Any]) -> SearchSpec:
         at_times=at_times,
         constrained=bool(spec.search.constraints),
         objectives=len(spec.search.metrics),
+        warm=spec.search.warm_start is not None,
     ):
         raise ProblemError("search.sampler", problem_of_sampler)
     return spec.model_copy(update={"start_from": starts})

@@ -10,11 +10,12 @@ from optuna.trial import TrialState
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
-from tune_cure import samplers
+from tune_cure import samplers, warm_start
 from tune_cure.journal import OBJECTIVE, Event, Journal
 from tune_cure.spec import Distribution, SearchSpec
 
 FILE = "study.db"
+KNOWN = "warm_start"  # the origin, in the study, of trials of earlier searches
 UNTRAINED = "untrained"  # the constraint by which a study of several objectives knows trials that ended early
 _STATES = {"completed": TrialState.COMPLETE, "failed": TrialState.FAIL}  # every other end: pruned
 
@@ -30,6 +31,10 @@ def distribution(of: Distribution) -> BaseDistribution:
         case kind:
             low, high = of.values
             return FloatDistribution(low, high, log=kind == "loguniform", step=of.step)
+
+
+def _is_known(trial: optuna.trial.FrozenTrial) -> bool:
+    return trial.user_attrs.get("origin") == KNOWN
 
 
 def suggest(trial: optuna.trial.Trial, key: str, of: Distribution) -> Any:
@@ -76,15 +81,20 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
             storage=storage or optuna.storages.RDBStorage(f"sqlite:///{journal.path.parent / FILE}"),
         )
         if not self._ot_study.get_trials(deepcopy=False):
+            if spec.search.warm_start:
+                for known in warm_start.read(spec)[0]:
+                    self._learn(known)
             for start in spec.start_from:
                 self._ot_study.enqueue_trial(start, user_attrs={"origin": "start_from"})
+        # Trials that are known from elsewhere come first in the study and have no numbers in this search.
+        self.known = sum(map(_is_known, self._ot_study.get_trials(deepcopy=False)))
         self._reconcile(history)
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next configuration: first of the trials that an interruption left unfinished, then of the study."""
         if self.unfinished:
             config = self.unfinished.pop(0)
-            stored = self._ot_study.get_trials(deepcopy=False)[config["trial"]]
+            stored = self._ot_study.get_trials(deepcopy=False)[self.known + config["trial"]]
             self._ot_trials[trial_id] = optuna.trial.Trial(self._ot_study, stored._trial_id)
             return config
         if len(self._proposed) >= self.spec.search.trials:
@@ -92,8 +102,9 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         trial = self._ot_trials[trial_id] = self._ot_study.ask()
         # One by one: which of the later ones make a difference depends on the values of the first.
         hyperparameters = self.spec.propose(lambda key: suggest(trial, key, self.spec.space[key]))
-        self._record(trial.number, trial.user_attrs.get("origin", "sampler"), hyperparameters)
-        return {**hyperparameters, "trial": trial.number}
+        number = trial.number - self.known
+        self._record(number, trial.user_attrs.get("origin", "sampler"), hyperparameters)
+        return {**hyperparameters, "trial": number}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Tells the study how a trial ended."""
@@ -121,18 +132,44 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         self.journal.append("trial", number, origin=origin, hyperparameters=hyperparameters)
 
     def _tell(self, trial: optuna.trial.Trial, status: str, result: dict[str, Any]) -> None:
+        state, values = self._outcome(status, result)
+        if state != TrialState.FAIL:
+            for name, violation in self._violations(status, result).items():
+                trial.set_constraint(name, violation)
+        self._ot_study.tell(trial, values if state == TrialState.COMPLETE else None, state=state)
+
+    def _outcome(self, status: str, result: dict[str, Any]) -> tuple[TrialState, list[Any]]:
+        """How a trial counts in the study, and with which values."""
         state = _STATES.get(status, TrialState.PRUNED)
         values = [result.get(name) for name in (self.metrics if self.several else [OBJECTIVE])]
-        if self.several and state != TrialState.FAIL:
-            # A study of several objectives has no pruned trials. What ranks a trial behind all those that ran to
-            # their end, and the earlier it ended the further, is a constraint that only they keep.
-            lacking = self.spec.max_epochs + 1 - result["training_iteration"] if state == TrialState.PRUNED else 0
+        if self.several and state == TrialState.PRUNED:  # a study of several objectives has no pruned trials
             state = TrialState.COMPLETE if None not in values else TrialState.FAIL
-            trial.set_constraint(UNTRAINED, lacking / self.spec.max_epochs)
-        if state != TrialState.FAIL:
-            for constraint in self.constraints:
-                trial.set_constraint(str(constraint), constraint.violation(result))
-        self._ot_study.tell(trial, values if state == TrialState.COMPLETE else None, state=state)
+        return state, values
+
+    def _violations(self, status: str, result: dict[str, Any]) -> dict[str, float]:
+        violations = {str(constraint): constraint.violation(result) for constraint in self.constraints}
+        if self.several:
+            # What ranks a trial behind all those that ran to their end, and the earlier it ended the further.
+            lacking = 0 if status == "completed" else self.spec.max_epochs + 1 - result["training_iteration"]
+            violations[UNTRAINED] = lacking / self.spec.max_epochs
+        return violations
+
+    def _learn(self, known: warm_start.Known) -> None:
+        """Adds a trial of an earlier search to the study."""
+        objective = known.metrics[self.metrics[0]]
+        result = {**known.metrics, OBJECTIVE: objective, "training_iteration": known.epochs}
+        state, values = self._outcome(known.status, result)
+        trial = optuna.trial.create_trial(
+            state=state,
+            values=values,
+            params=known.hyperparameters,
+            distributions={key: distribution(self.spec.space[key]) for key in known.hyperparameters},
+            intermediate_values={} if self.several else {known.epochs: objective},
+            user_attrs={"origin": KNOWN},
+        )
+        for name, violation in self._violations(known.status, result).items():
+            trial.set_constraint(name, violation)
+        self._ot_study.add_trial(trial)
 
     def _reconcile(self, history: list[Event]) -> None:
         """Brings journal and study into line after an interruption, and finds the trials to continue.
@@ -144,8 +181,8 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         last = {event["trial"]: event for event in history if event["event"] == "epoch"}
         checkpoints = {event["trial"]: event["path"] for event in history if event["event"] == "checkpoint"}
         for stored in self._ot_study.get_trials(deepcopy=False):
-            number = stored.number
-            if stored.state == TrialState.WAITING:
+            number = stored.number - self.known
+            if stored.state == TrialState.WAITING or _is_known(stored):
                 continue
             if number not in self._proposed:
                 self._record(number, stored.user_attrs.get("origin", "sampler"), stored.params)
