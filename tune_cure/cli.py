@@ -138,18 +138,20 @@ def _replay(options: argparse.Namespace, console: Console) -> int:
 
     frame = replay.write(options.directory, options.grace_period, options.reduction_factor)
     table = Table(box=None, pad_edge=False, padding=(0, 1))
-    for title in ("grace period", "factor", "stopped", "epochs", "saved", "winner kept", "best", "regret", "saved*",
-                  "winner kept*", "regret*"):  # fmt: skip
+    for title in ("grace", "factor", "stopped", "epochs", "saved", "kept", "regret", "saved*", "kept*", "regret*"):
         table.add_column(title, justify="right", no_wrap=True)
     for _, row in frame.iterrows():
         table.add_row(
             f"{row['grace_period']}", f"{row['reduction_factor']:g}", f"{row['stopped']}", f"{row['epochs']}",
-            f"{100 * row['epochs_saved']:.0f}%", "yes" if row["winner_kept"] else "no", f"{100 * row['best']:.1f}%",
+            f"{100 * row['epochs_saved']:.0f}%", "yes" if row["winner_kept"] else "no",
             f"{100 * row['regret']:.1f}", f"{100 * row['epochs_saved_mean']:.0f}%",
             f"{100 * row['winner_kept_mean']:.0f}%", f"{100 * row['regret_mean']:.1f}",
         )  # fmt: skip
     console.print(table)
-    console.print(f"* mean over {replay.ORDERS} other orders of the trials", style="dim")
+    console.print(
+        f"kept: whether the recorded winner runs on; regret: points lost; *: mean over {replay.ORDERS} other orders",
+        style="dim",
+    )
     whole, all_ = replay.complete(options.directory)
     console.print(f"\n{whole} of {all_} learning curves are complete; proposals are those of the recorded search")
     if whole < all_:
