@@ -107,7 +107,7 @@ def test_a_best_config_file_is_a_start(base: Path, tmp_path: Path) -> None:
         ("training.delta=clasic", "training.delta", "did you mean 'classic'?"),
         ("training={delta: fgsm, attack: none}", "training.delta", "fgsm needs the adversarial examples of an attack"),
         ("training={nesterov: true, momentum: 0}", "training.nesterov", "needs a momentum above 0"),
-        ("training.nesterov=1", "training.nesterov", "a valid boolean, but found 1 (int)"),
+        ("training.nesterov=1", "training.nesterov", "true or false is needed, but found 1 (int)"),
         ("model=preact_resnet81", "model.name", "did you mean 'preact_resnet18'?"),
         ("data.dataset=cifar", "data.dataset", "'cifar' is not one of digits, cifar10"),
         ("search.sampler=tpee", "search.sampler", "did you mean 'tpe'?"),
