@@ -19,14 +19,14 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from tune_cure import cli_train, data, datasets, environment, report, results, spec as specs
+from tune_cure import cli_train, data, datasets, environment, report, results, resuming, spec as specs
 from tune_cure.curvature import PENALTIES
 from tune_cure.devices import DeviceError, Devices, allot, expected_epochs, measure_epoch_seconds
 from tune_cure.files import FolderError, new_folder, replace_text
 from tune_cure.models import MODELS
 from tune_cure.optimizers import OPTIMIZERS
 from tune_cure.progress import LiveView, PlainView, SearchState
-from tune_cure.reading import SpecError
+from tune_cure.reading import SpecError, parse_duration
 from tune_cure.samplers import SAMPLERS
 from tune_cure.schedules import SCHEDULES
 from tune_cure.schema import did_you_mean
@@ -35,11 +35,8 @@ from tune_cure.words import STATUS_WORDS, duration, hyperparameters
 
 SMALLER_SPACE = "search_spaces/cifar10_cpu.yaml"
 TOP = 5  # trials in the closing table
-BAD_INPUT = (SpecError, datasets.DataError, DeviceError, results.ResultsError, FolderError)
-
-
-class UsageError(ValueError):
-    """What was asked for on the command line cannot be done. Its text is one line."""
+FAULTS = ("failing", "disk", "ray")  # ends of a search that are not its own
+BAD_INPUT = (SpecError, datasets.DataError, DeviceError, results.ResultsError, FolderError, resuming.ResumeError)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -53,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.getLogger("tune_cure").setLevel(logging.INFO)
     try:
         return int(options.run(options, console))
-    except (*BAD_INPUT, UsageError) as error:
+    except BAD_INPUT as error:
         print(f"tune-cure: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -94,6 +91,10 @@ def parser() -> argparse.ArgumentParser:
     search.add_argument("--data-root", metavar="FOLDER", help="where the data is: overrides data.root")
     search.add_argument("--output", type=Path, metavar="FOLDER", help="the run's folder (default: results/NAME)")
     search.add_argument("--resume", action="store_true", help="continue the search in the run's folder")
+    search.add_argument("--force", action="store_true", help="with --resume: continue although settings have changed")
+    search.add_argument(
+        "--time-budget", type=_duration, metavar="2h", help="stop after so long; --resume continues (default: no limit)"
+    )
     search.add_argument("--check", action="store_true", help="print the resolved plan and start nothing")
     search.add_argument("--address", help="of a Ray cluster to join (default: a Ray of this machine alone)")
     search.set_defaults(run=_search, parser=search)
@@ -126,26 +127,43 @@ def _search(options: argparse.Namespace, console: Console) -> int:
         plan = allot(spec, cpus=os.cpu_count() or 1, gpus=torch.cuda.device_count())
         if spec.resources.gpus_per_trial and not plan.gpus_per_trial:
             _print_cost(spec, splits, plan, console)
-    directory = (
-        _continued(spec, options.output) if options.resume else new_folder(Path("results") / spec.name, options.output)
-    )
+    if options.resume:
+        directory = options.output or Path("results") / spec.name
+        resuming.prepare(directory, spec, force=options.force, say=console.print)
+    else:
+        directory = new_folder(Path("results") / spec.name, options.output)
     replace_text(directory / results.SPEC, spec.to_yaml())
     environment.write(directory, splits.source)
     del splits  # the trials map the same file; this process need not hold it
-    finished = _run(spec, directory, options, console)
+    return _run(spec, directory, options, console)
+
+
+def _conclude(spec: SearchSpec, directory: Path, outcome: str, reason: str, console: Console) -> int:
+    """Writes what a run leaves, says how it ended and how to continue, and returns the exit code."""
     results.write(directory)
     results.write_summary(directory)
     page = report.write(directory)
-    if not finished:
+    if outcome in ("finished", "patience", "time"):
+        _print_results(spec, directory, page, console)
+    if outcome == "patience":
+        console.print(f"ended early: {reason}; to go on, raise search.patience and --resume")
+    elif outcome != "finished":
         folder = shlex.quote(str(directory))
         resume = f"python run_search.py --space {folder}/{results.SPEC} --output {folder} --resume"
-        console.print(f"interrupted; all state is in {directory}. Continue with:\n  {resume}")
+        console.print(f"{reason or 'interrupted'}; all state is in {directory}. Continue with:\n  {resume}")
+    if outcome == "interrupted":
         return 130
-    _print_results(spec, directory, page, console)
-    return 0 if results.best(directory) else 1
+    return 0 if results.best(directory) and outcome not in FAULTS else 1
 
 
-def _run(spec: SearchSpec, directory: Path, options: argparse.Namespace, console: Console) -> bool:
+def _duration(text: str) -> float:
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _run(spec: SearchSpec, directory: Path, options: argparse.Namespace, console: Console) -> int:
     from tune_cure import search  # Ray takes seconds to import: not before the input is known to be good
     from tune_cure.journal import Journal
 
@@ -162,31 +180,25 @@ def _run(spec: SearchSpec, directory: Path, options: argparse.Namespace, console
         if dashboard:
             console.print(f"Ray dashboard: {dashboard} (asks for the token in ~/.ray/auth_token)")
 
+    def lost() -> None:
+        view.__exit__(None, None, None)
+        code = _conclude(spec, directory, "ray", "Ray has died, or was killed", console)
+        sys.stdout.flush()
+        os._exit(code)  # the main thread waits for Ray, and cannot be told
+
     with view:
-        return search.run(
+        result = search.run(
             spec,
             directory,
             address=options.address,
             resume=options.resume,
             verbose=options.verbose,
+            seconds=options.time_budget,
             on_event=view.on_event,
             on_ready=ready,
+            on_lost=lost,
         )
-
-
-def _continued(spec: SearchSpec, output: Path | None) -> Path:
-    """The folder of the search to continue, which must be the same search but for its length and resources."""
-    directory = output or Path("results") / spec.name
-    before = results.read_spec(directory)
-    changeable = {"search": {"trials"}, "resources": True}
-    old, new = (s.model_dump(exclude=changeable) for s in (before, spec))  # type: ignore[arg-type]
-    changed = [key for key in old if old[key] != new[key]]
-    if changed:
-        raise UsageError(
-            f"{directory}: --resume needs the search that was begun there, but {', '.join(changed)} differ"
-            f"{'s' * (len(changed) == 1)} from {directory / results.SPEC}; only search.trials and resources may"
-        )
-    return directory
+    return _conclude(spec, directory, result.outcome, result.reason, console)
 
 
 def _print_plan(spec: SearchSpec, console: Console) -> None:

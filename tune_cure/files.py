@@ -1,4 +1,4 @@
-"""Files that readers never see half of."""
+"""Files that readers never see half of, and that a power cut leaves whole: as they were or as they are to be."""
 
 import os
 from pathlib import Path
@@ -11,6 +11,7 @@ def replace_text(path: Path, text: str) -> None:
     """Writes a text file in one step."""
     partial = path.with_name(path.name + ".partial")
     partial.write_text(text, encoding="utf-8")
+    to_disk(partial)
     os.replace(partial, path)
 
 
@@ -18,7 +19,17 @@ def replace_tensors(path: Path, content: dict[str, Any]) -> None:
     """Writes, in one step, what `torch.load` reads with `weights_only=True`: tensors and plain values."""
     partial = path.with_name(path.name + ".partial")
     torch.save(content, partial)
+    to_disk(partial)
     os.replace(partial, path)
+
+
+def to_disk(path: Path) -> None:
+    """Waits until what was written to a file, by whichever process, would survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 class FolderError(ValueError):

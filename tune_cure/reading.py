@@ -3,6 +3,7 @@
 An error names the file, the key's path, what was found and what is allowed.
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -66,6 +67,23 @@ def parse_value(text: str, where: str) -> Any:
         return parse(text)
     except yaml.YAMLError as error:
         raise ProblemError(where, f"{text!r} is not a valid YAML value") from error
+
+
+_DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m(?:in)?)?(?:(\d+(?:\.\d+)?)s)?")
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of a duration such as 2h, 1h30m, 45min or 90s.
+
+    Raises:
+        ValueError: It is none, or is zero.
+    """
+    parts = _DURATION.fullmatch(text.replace(" ", ""))
+    hours, minutes, seconds = (float(part or 0) for part in parts.groups()) if parts else (0.0, 0.0, 0.0)
+    total = 3600 * hours + 60 * minutes + seconds
+    if total <= 0:
+        raise ValueError(f"{text!r} is not a duration such as 2h, 1h30m, 45min or 90s")
+    return total
 
 
 def read_mapping(path: str | Path) -> dict[str, Any]:

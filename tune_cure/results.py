@@ -77,7 +77,7 @@ def _columns(spec: SearchSpec) -> list[str]:
     return ["trial", "status", "origin", *spec.space, "epochs_trained", "objective", "best_epoch", "pgd_accuracy_best",
             "pgd_accuracy_best_se", "clean_accuracy_best", "fgsm_accuracy_best", "pgd_accuracy", "clean_accuracy",
             "fgsm_accuracy", "curvature", "catastrophic_overfitting_epoch", "train_seconds", "eval_seconds",
-            "skipped_steps", "started", "ended", "reason"]  # fmt: skip
+            "skipped_steps", "started", "ended", "retries", "reason"]  # fmt: skip
 
 
 def _row(spec: SearchSpec, events: list[Event]) -> dict[str, Any]:
@@ -95,7 +95,8 @@ def _row(spec: SearchSpec, events: list[Event]) -> dict[str, Any]:
         "skipped_steps": sum(event["skipped_steps"] for event in by_epoch.values()),
         "started": start["time"],
         "ended": end["time"] if end else None,
-        "reason": end["reason"] if end else "",
+        "retries": sum(event["event"] == "retry" for event in events),
+        "reason": next((event["reason"] for event in reversed(events) if event["event"] in ("end", "retry")), ""),
     }
     for epoch, event in by_epoch.items():
         if event["catastrophic_overfitting"]:
@@ -216,6 +217,7 @@ def summary(directory: Path) -> dict[str, Any]:
         "epochs_without_early_stopping": spec.search.trials * spec.max_epochs,
         "wall_seconds": max(times) - min(times) if times else 0.0,
         "trial_seconds": float(curve["train_seconds"].sum() + curve["eval_seconds"].sum()),
+        "changes": [event["settings"] for event in Journal(directory).changes()],
         "best": None if leader is None else _reached(leader.row, leader.hyperparameters),
         "baseline": None if baseline.empty else _reached(baseline.iloc[0], dict(spec.start_from[0])),
     }

@@ -1,14 +1,14 @@
 """A SearchSpec under way: Ray Tune runs the trials, an Optuna study proposes them, ASHA stops the weak.
 
-The journal (see `journal`) is the truth. After an interruption the study is brought into line with it, ASHA's rungs
-are rebuilt from the recorded epochs, unfinished trials go on from their last checkpoint, and Ray starts afresh: its
-own snapshots are never read.
+The journal (see `journal`) is the truth. After an interruption the study and ASHA's rungs are rebuilt from it,
+unfinished trials go on from their last checkpoint, and Ray starts afresh: its own snapshots are never read.
 """
 
 import logging
 import os
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,7 +22,10 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import AsyncHyperBandScheduler
 
 from tune_cure.devices import Devices, allot
-from tune_cure.journal import OBJECTIVE, Event, Journal
+from tune_cure.endings import FULL, Endings
+from tune_cure.files import to_disk
+from tune_cure.journal import CHECKPOINT_FILE, OBJECTIVE, Event, Journal
+from tune_cure.ray_watch import RayWatch
 from tune_cure.spec import SearchSpec
 from tune_cure.study import StudySearch
 from tune_cure.trainable import CureTrainable
@@ -41,6 +44,27 @@ QUIET = {
 }
 
 
+@dataclass(frozen=True)
+class SearchResult:
+    """How a search ended; its tables are those of `results`.
+
+    Attributes:
+        directory: The run's folder.
+        outcome: finished: every trial came to an end. patience: nothing improved any more. time: the time budget was
+            used up. failing: the first trials all failed alike. disk: it was full. interrupted: by Ctrl-C.
+        reason: The same in words; empty for finished and interrupted.
+    """
+
+    directory: Path
+    outcome: str
+    reason: str = ""
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is nothing left to do, or to continue."""
+        return self.outcome in ("finished", "patience")
+
+
 def run(
     spec: SearchSpec,
     output: Path,
@@ -48,10 +72,12 @@ def run(
     address: str | None = None,
     resume: bool = False,
     verbose: bool = False,
+    seconds: float | None = None,
     on_event: Callable[[Event], None] | None = None,
     on_ready: Callable[[Devices, str], None] = lambda devices, dashboard: None,
-) -> bool:
-    """Runs a search to its end, or until Ctrl-C.
+    on_lost: Callable[[], None] = lambda: None,
+) -> SearchResult:
+    """Runs a search to its end, until Ctrl-C, or as long as `Endings` lets it.
 
     Args:
         spec: What to search.
@@ -59,17 +85,18 @@ def run(
         address: Of a Ray cluster to join; a Ray of this machine alone is started if None.
         resume: Continue the search in `output`, whose journal is read, rather than start one.
         verbose: Let Ray speak.
+        seconds: How long the trials may take; without limit if None.
         on_event: Told of every line of the journal as it is written.
         on_ready: Told, once Ray is up, of the devices and of the dashboard's address (empty if there is none).
-
-    Returns:
-        Whether every trial came to an end; False after an interruption, with all state saved.
+        on_lost: Told, in another thread, that this machine's Ray has died. All state is saved, but this call will not
+            return: Ray ends the process within a minute.
 
     Raises:
         DeviceError: Not even one trial fits into the devices.
     """
     journal = Journal(output, on_event)
     history = journal.repair() if resume else []
+    endings = Endings(spec, output, seconds, history)
     started = not ray.is_initialized()
     if started:
         start_ray(address, verbose=verbose)
@@ -77,17 +104,33 @@ def run(
         found = ray.cluster_resources()
         plan = allot(spec, cpus=int(found.get("CPU", 0)), gpus=found.get("GPU", 0.0))
         on_ready(plan, _dashboard())
-        searcher = StudySearch(spec, journal, history)
-        if _num_ended(journal) < spec.search.trials:
-            _tuner(spec, output, plan, searcher, history, verbose).fit()
+        searcher = StudySearch(spec, journal, history, endings)
+        if _num(journal, "end") < spec.search.trials:
+            with RayWatch(on_lost):
+                _tuner(spec, output, plan, searcher, history, verbose).fit()
+    except (OSError, optuna.exceptions.StorageInternalError) as error:
+        if not _is_of_full_disk(error):
+            raise
+        endings.end("disk", f"the disk of {output} is full")
     finally:
         if started:
             ray.shutdown()
-    return _num_ended(journal) >= spec.search.trials
+    if endings.outcome:
+        return SearchResult(output, endings.outcome, endings.reason)
+    if _num(journal, "end") >= spec.search.trials:
+        return SearchResult(output, "finished")
+    if endings.exhausted and _num(journal, "end") == _num(journal, "trial"):
+        return SearchResult(output, "patience", f"the last {spec.search.patience} trials improved nothing")
+    return SearchResult(output, "interrupted")
 
 
-def _num_ended(journal: Journal) -> int:
-    return len({event["trial"] for event in journal.read() if event["event"] == "end"})
+def _num(journal: Journal, event: str) -> int:
+    """How many trials have such a line."""
+    return len({line["trial"] for line in journal.read() if line["event"] == event})
+
+
+def _is_of_full_disk(error: Exception) -> bool:
+    return FULL in str(error) or "disk is full" in str(error)  # the latter is SQLite's
 
 
 def _tuner(
@@ -106,7 +149,7 @@ def _tuner(
         tune_config=tune.TuneConfig(
             search_alg=searcher,
             scheduler=Asha(spec, history),
-            num_samples=spec.search.trials - _num_ended(searcher.journal),
+            num_samples=spec.search.trials - _num(searcher.journal, "end"),
             max_concurrent_trials=plan.concurrent,
             # A CUDA process that changes networks was not measured to give its memory back: there, a fresh one each.
             reuse_actors=plan.gpus_per_trial == 0,
@@ -117,7 +160,9 @@ def _tuner(
             name=_unused_name(output, "trials"),
             storage_path=str(output.resolve()),
             checkpoint_config=tune.CheckpointConfig(num_to_keep=1, checkpoint_frequency=1),
-            callbacks=[JournalCallback(searcher.journal)],
+            failure_config=tune.FailureConfig(max_failures=spec.search.retries),
+            stop=searcher.endings,
+            callbacks=[JournalCallback(searcher.journal, searcher.endings)],
             verbose=1 if verbose else 0,
         ),
     )
@@ -228,8 +273,8 @@ class _Numbered(SimpleNamespace):
 class JournalCallback(tune.Callback):  # type: ignore[misc]
     """Writes what happens to the trials into the journal, in the order that makes each line true when it is written."""
 
-    def __init__(self, journal: Journal) -> None:
-        self.journal = journal
+    def __init__(self, journal: Journal, endings: Endings) -> None:
+        self.journal, self.endings = journal, endings
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
@@ -242,8 +287,9 @@ class JournalCallback(tune.Callback):  # type: ignore[misc]
     def on_checkpoint(
         self, iteration: int, trials: list[Trial], trial: Trial, checkpoint: tune.Checkpoint, **info: Any
     ) -> None:
-        """A checkpoint lies on disk."""
+        """A checkpoint lies on disk, and will outlast a power cut; only then does Ray delete the one before."""
         path = Path(checkpoint.path)
+        to_disk(path / CHECKPOINT_FILE)
         folder = self.journal.path.parent.resolve()
         inside = path.relative_to(folder) if path.is_relative_to(folder) else path
         self._write("checkpoint", trial, epoch=trial.last_result["training_iteration"], path=str(inside))
@@ -252,12 +298,32 @@ class JournalCallback(tune.Callback):  # type: ignore[misc]
         """A trial is over, its last checkpoint written, the study told."""
         self._write("end", trial, status=_status(trial.last_result), reason="")
 
+    def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """A trial's process raised an exception or died, and Ray will set the trial back to its last checkpoint."""
+        if not self._is_of_full_disk(trial):
+            self._write("retry", trial, attempt=trial.num_failures, reason=_reason(trial))
+
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """A trial's process raised an exception or died."""
-        self._write("end", trial, status="failed", reason=_reason(trial))
+        """Likewise, once too often."""
+        if not self._is_of_full_disk(trial):
+            self._write("end", trial, status="failed", reason=_reason(trial))
+
+    def _is_of_full_disk(self, trial: Trial) -> bool:
+        """Whether a trial failed for want of disk space, as all would: it is to go on once there is some."""
+        is_full = FULL in _reason(trial)
+        if is_full:
+            self.endings.end("disk", "a trial found the disk full")
+        return is_full
 
     def _write(self, event: str, trial: Trial, **details: Any) -> None:
-        self.journal.append(event, trial.config["trial"], **details)
+        if self.endings.outcome == "disk":
+            return  # what is written ends where it first could not be
+        try:
+            line = self.journal.append(event, trial.config["trial"], **details)
+        except OSError as error:  # of which Ray would only log some
+            self.endings.end("disk", f"{self.journal.path}: cannot be written: {error.strerror}")
+        else:
+            self.endings.take(line)
 
 
 def _status(result: dict[str, Any]) -> str:

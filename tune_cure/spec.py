@@ -102,6 +102,12 @@ class SearchConfig(Schema):
     seed: int = Field(default=0, ge=0, description="Of the proposals and of every trial's training.")
     metric: Annotated[str, one_of(METRICS)] = Field(default="pgd_accuracy_best", description="What is optimised.")
     mode: Literal["max", "min"] = Field(default="max", description="Whether more of it is better.")
+    retries: int = Field(default=2, ge=0, description="How often a trial that fails goes on from its last checkpoint.")
+    patience: int | None = Field(
+        default=None,
+        ge=1,
+        description="Propose no more once so many trials ended and none was better; never if absent.",
+    )
 
 
 class AshaConfig(Schema):

@@ -1,19 +1,23 @@
 """The Optuna study of a search under Ray Tune: who proposes hyperparameters, and what it is told of the outcome."""
 
-from pathlib import Path
+import logging
 from typing import Any
 
 import optuna
+import torch
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
-from tune_cure.journal import OBJECTIVE, Event, Journal
+from tune_cure.endings import Endings
+from tune_cure.files import FolderError, read_tensors
+from tune_cure.journal import CHECKPOINT_FILE, OBJECTIVE, Event, Journal
 from tune_cure.samplers import SAMPLERS
 from tune_cure.spec import Distribution, SearchSpec
 
 FILE = "study.db"
+_logger = logging.getLogger(__name__)
 _STATES = {"completed": TrialState.COMPLETE, "failed": TrialState.FAIL}  # every other end: pruned
 
 
@@ -41,16 +45,21 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         spec: What to search.
         journal: Where the proposals are recorded.
         history: The journal so far; empty for a new search.
+        endings: Says when no more are to be proposed.
     """
 
-    def __init__(self, spec: SearchSpec, journal: Journal, history: list[Event]) -> None:
+    def __init__(self, spec: SearchSpec, journal: Journal, history: list[Event], endings: Endings) -> None:
         self.journal = journal
         self.trials = spec.search.trials
         self.unfinished: list[dict[str, Any]] = []
+        self.endings = endings
+        for leftover in journal.path.parent.glob(f"{FILE}*"):  # with SQLite's own journal: see `_rebuild`
+            leftover.unlink()
         storage = optuna.storages.RDBStorage(f"sqlite:///{journal.path.parent / FILE}")
-        proposed = {event["trial"] for event in history if event["event"] == "trial"}
+        proposed = [event for event in history if event["event"] == "trial"]
+        space = {key: distribution(of) for key, of in spec.space.items()}
         super().__init__(
-            {key: distribution(of) for key, of in spec.space.items()},
+            space,
             metric=OBJECTIVE,
             mode=spec.search.mode,
             # A sampler that starts again must not repeat the draws that the study has already.
@@ -58,10 +67,11 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
             study_name=spec.name,
             storage=storage,
         )
-        if not self._ot_study.get_trials(deepcopy=False):
-            for start in spec.start_from:
-                self._ot_study.enqueue_trial(start, user_attrs={"origin": "start_from"})
-        self._reconcile(history)
+        self._proposed = {event["trial"] for event in proposed}
+        self._rebuild(history, space)
+        begun = sum(event["origin"] == "start_from" for event in proposed)
+        for start in spec.start_from[begun:]:
+            self._ot_study.enqueue_trial(start, user_attrs={"origin": "start_from"})
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next configuration: first of the trials that an interruption left unfinished, then of the study."""
@@ -70,7 +80,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
             stored = self._ot_study.get_trials(deepcopy=False)[config["trial"]]
             self._ot_trials[trial_id] = optuna.trial.Trial(self._ot_study, stored._trial_id)
             return config
-        if len(self._proposed) >= self.trials:
+        if len(self._proposed) >= self.trials or self.endings.exhausted:
             return str(Searcher.FINISHED)
         hyperparameters = super().suggest(trial_id)
         trial = self._ot_trials[trial_id]
@@ -90,7 +100,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         """Records the objective of one epoch, unless an interrupted run recorded it before."""
         trial = self._ot_trials[trial_id]
         stored = self._ot_study.get_trials(deepcopy=False)[trial.number]
-        if result["training_iteration"] not in stored.intermediate_values:
+        if result["training_iteration"] not in stored.intermediate_values:  # it is, if the trial was set back
             trial.report(result[OBJECTIVE], result["training_iteration"])
 
     def save_to_dir(self, checkpoint_dir: str, session_str: str) -> None:
@@ -104,29 +114,46 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         state = _STATES.get(status, TrialState.PRUNED)
         self._ot_study.tell(trial, value if state == TrialState.COMPLETE else None, state=state)
 
-    def _reconcile(self, history: list[Event]) -> None:
-        """Brings journal and study into line after an interruption, and finds the trials to continue.
+    def _rebuild(self, history: list[Event], space: dict[str, BaseDistribution]) -> None:
+        """Makes the study anew from the journal, and finds the trials to continue.
 
-        The study hears of proposals and ends a moment before the journal: what the journal lacks is added to it.
+        A study that an interruption left behind may be ahead of the journal, hold a trial that was asked for in part,
+        or be damaged; one that is made anew is none of these. A trial that had ended but for the journal's line is
+        ended now.
         """
-        self._proposed = {event["trial"] for event in history if event["event"] == "trial"}
-        ended = {event["trial"] for event in history if event["event"] == "end"}
-        last = {event["trial"]: event for event in history if event["event"] == "epoch"}
-        checkpoints = {event["trial"]: event["path"] for event in history if event["event"] == "checkpoint"}
-        for stored in self._ot_study.get_trials(deepcopy=False):
-            number = stored.number
-            if stored.state == TrialState.WAITING:
-                continue
-            if number not in self._proposed:
-                self._record(number, stored.user_attrs.get("origin", "sampler"), stored.params)
-            if stored.state == TrialState.RUNNING:
-                config = {**stored.params, "trial": number}
-                if number in checkpoints:
-                    config["checkpoint"] = str(self._absolute(checkpoints[number]))
-                self.unfinished.append(config)
-            elif number not in ended:
-                status = "failed" if stored.state == TrialState.FAIL else last[number]["ended"]
-                self.journal.append("end", number, status=status, reason="")
+        by_trial: dict[int, list[Event]] = {}
+        for event in history:
+            by_trial.setdefault(event["trial"], []).append(event)
+        for number, events in sorted(by_trial.items()):
+            objectives = {event["epoch"]: event[OBJECTIVE] for event in events if event["event"] == "epoch"}
+            last = next((event for event in reversed(events) if event["event"] in ("epoch", "end")), None)
+            if last and last["event"] == "epoch" and last["ended"]:
+                last = self.journal.append("end", number, status=last["ended"], reason="")
+            status = last["status"] if last and last["event"] == "end" else None
+            state = TrialState.RUNNING if status is None else _STATES.get(status, TrialState.PRUNED)
+            hyperparameters = events[0]["hyperparameters"]
+            self._ot_study.add_trial(
+                optuna.trial.create_trial(
+                    state=state,
+                    value=objectives[max(objectives)] if state == TrialState.COMPLETE else None,
+                    params=hyperparameters,
+                    distributions=space,
+                    intermediate_values=objectives,
+                    user_attrs={"origin": events[0]["origin"]},
+                )
+            )
+            if status is None:
+                self.unfinished.append({**hyperparameters, "trial": number, **self._checkpoint(events)})
 
-    def _absolute(self, path: str) -> Path:
-        return (self.journal.path.parent / path).resolve()
+    def _checkpoint(self, events: list[Event]) -> dict[str, str]:
+        """The newest checkpoint of a trial that can be read; nothing if there is none, and the trial starts anew."""
+        for event in reversed(events):
+            if event["event"] == "checkpoint":
+                folder = (self.journal.path.parent / event["path"]).resolve()
+                try:
+                    read_tensors(folder / CHECKPOINT_FILE, torch.device("cpu"))
+                except FolderError as error:
+                    _logger.warning("trial %d goes back an epoch: %s", event["trial"], error)
+                else:
+                    return {"checkpoint": str(folder)}
+        return {}
