@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from tune_cure.reading import ProblemError, SpecError, override, parse_value, put, read_mapping
+from tune_cure.reading import ProblemError, SpecError, override, parse_duration, parse_value, put, read_mapping
 
 
 def test_sections_on_the_way_to_a_key_are_made() -> None:
@@ -53,3 +53,17 @@ def test_a_file_that_is_no_mapping_is_refused_in_one_line(text: str, message: st
         read_mapping(tmp_path / "x.yaml")
     assert "\n" not in str(raised.value)
     assert str(tmp_path / "x.yaml") in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("2h", 7200), ("1h30m", 5400), ("45min", 2700), ("90s", 90), ("1.5h", 5400), ("1 h 5 m 1 s", 3901)],
+)
+def test_durations(text: str, seconds: float) -> None:
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "0h", "2", "-1h", "h", "1d", "30m2h"])
+def test_what_is_no_duration_is_said(text: str) -> None:
+    with pytest.raises(ValueError, match="is not a duration such as 2h"):
+        parse_duration(text)

@@ -140,9 +140,13 @@ def _search(options: argparse.Namespace, console: Console) -> int:
 
 def _conclude(spec: SearchSpec, directory: Path, outcome: str, reason: str, console: Console) -> int:
     """Writes what a run leaves, says how it ended and how to continue, and returns the exit code."""
-    results.write(directory)
-    results.write_summary(directory)
-    page = report.write(directory)
+    try:
+        results.write(directory)
+        results.write_summary(directory)
+        page = report.write(directory)
+    except OSError as error:
+        console.print(f"the tables could not be written ({error.strerror}); later: tune-cure report {directory}")
+        outcome, reason = "disk", reason or f"{directory}: {error.strerror}"
     if outcome in ("finished", "patience", "time"):
         _print_results(spec, directory, page, console)
     if outcome == "patience":

@@ -1,6 +1,8 @@
 """Files that readers never see half of, and that a power cut leaves whole: as they were or as they are to be."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,18 +11,27 @@ import torch
 
 def replace_text(path: Path, text: str) -> None:
     """Writes a text file in one step."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    to_disk(partial)
-    os.replace(partial, path)
+    with _replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
 def replace_tensors(path: Path, content: dict[str, Any]) -> None:
     """Writes, in one step, what `torch.load` reads with `weights_only=True`: tensors and plain values."""
+    with _replacing(path) as partial:
+        torch.save(content, partial)
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """The file to write, which then takes the place of `path`; nothing is left of it where that fails."""
     partial = path.with_name(path.name + ".partial")
-    torch.save(content, partial)
-    to_disk(partial)
-    os.replace(partial, path)
+    try:
+        yield partial
+        to_disk(partial)
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 def to_disk(path: Path) -> None:

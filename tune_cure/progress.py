@@ -43,7 +43,7 @@ class SearchState:
     epochs_now: int = 0  # since `started`: a resumed search did the others before
 
     def update(self, event: Event) -> TrialState:
-        """Takes in one line of the journal and returns the trial that it is about."""
+        """Takes in one line of the journal that is about a trial, and returns that trial."""
         number = event["trial"]
         if event["event"] == "trial":
             self.trials[number] = TrialState(number, event["origin"], event["hyperparameters"])
@@ -98,6 +98,12 @@ def percent(event: Event | None, name: str) -> str:
     return "–" if event is None or event[name] is None else f"{100 * event[name]:.1f}%"
 
 
+def retried(event: Event, spec: SearchSpec) -> str:
+    """A trial's failure that it gets over, in a line."""
+    attempt = f"{event['attempt']} of {spec.search.retries}"
+    return f"trial {event['trial']} failed and goes on from its last checkpoint ({attempt}): {event['reason']}"
+
+
 class PlainView:
     """One line per trial that starts from a known configuration, ends, or takes the lead: for logs and pipes."""
 
@@ -113,6 +119,8 @@ class PlainView:
     def on_event(self, event: Event) -> None:
         """Writes a line if the event ends a trial."""
         trial = self.state.update(event)
+        if event["event"] == "retry":
+            self.write(retried(event, self.state.spec))
         if event["event"] != "end":
             return
         state, best = self.state, self.state.best
@@ -142,8 +150,12 @@ class LiveView:
         self.live.stop()
 
     def on_event(self, event: Event) -> None:
-        """Takes an event in; the next redraw shows it."""
-        self.state.update(event)
+        """Takes an event in; the next redraw shows it. A failure stays, above the picture."""
+        trial = self.state.update(event)
+        if event["event"] == "retry":
+            self.live.console.print(retried(event, self.state.spec))
+        elif trial.status == "failed":
+            self.live.console.print(f"trial {trial.number} failed: {trial.reason}")
 
     def render(self) -> RenderableType:
         """The picture of this moment."""

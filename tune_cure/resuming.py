@@ -6,6 +6,7 @@ from typing import Any
 
 from tune_cure import results
 from tune_cure.journal import Journal
+from tune_cure.reading import parse
 from tune_cure.spec import SearchSpec
 
 HARMLESS = ("search.trials", "search.patience", "search.retries", "resources.", "data.root")
@@ -49,9 +50,9 @@ def prepare(directory: Path, spec: SearchSpec, *, force: bool, say: Callable[[st
 
 
 def _flat(spec: SearchSpec) -> dict[str, Any]:
-    """Every setting of a search by the path of its key."""
+    """Every setting of a search, defaults too, by the path of its key."""
     flat: dict[str, Any] = {}
-    for section, content in spec.model_dump(mode="json", by_alias=True, exclude_none=True).items():
+    for section, content in parse(spec.to_yaml()).items():
         if isinstance(content, dict):
             flat |= {f"{section}.{key}": value for key, value in content.items()}
         else:

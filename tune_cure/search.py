@@ -335,4 +335,6 @@ def _reason(trial: Trial) -> str:
     """The last line of the error that Ray wrote down for the trial: the exception itself, below the stacks."""
     text = Path(trial.error_file).read_text(encoding="utf-8") if trial.error_file else ""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else "the worker process died"
+    if not lines or "worker process has died" in lines[-1]:
+        return "the worker process died: it was killed, ran out of memory or crashed"
+    return lines[-1]
