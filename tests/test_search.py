@@ -8,7 +8,6 @@ from optuna.trial import TrialState
 
 from tests.spaces import tiny
 from tune_cure import data, models, results, search
-from tune_cure.config import ModelConfig
 from tune_cure.evaluation import ACCURACIES, evaluate
 from tune_cure.journal import Event, Journal
 from tune_cure.training import Trainer
@@ -129,18 +128,6 @@ def test_a_trial_that_diverges_ends_at_once_and_the_search_goes_on(tmp_path: Pat
     assert best.trial != 0
     study = optuna.load_study(study_name="tiny", storage=f"sqlite:///{tmp_path / 'study.db'}")
     assert study.trials[0].state == TrialState.PRUNED
-
-
-def test_a_trial_that_raises_is_recorded_with_its_reason(tmp_path: Path) -> None:
-    spec = tiny(tmp_path, "search.trials=2")
-    broken = spec.model_copy(update={"model": ModelConfig.model_construct(name="no_such_network", width=None)})
-    assert search.run(broken, tmp_path).finished
-    trials = results.trials(tmp_path)
-    assert list(trials["status"]) == ["failed", "failed"]
-    assert trials["reason"].str.contains("no_such_network").all()
-    assert results.best(tmp_path) is None
-    study = optuna.load_study(study_name="tiny", storage=f"sqlite:///{tmp_path / 'study.db'}")
-    assert [told.state for told in study.trials] == [TrialState.FAIL] * 2
 
 
 def test_a_gpu_is_not_asked_for_where_there_is_none(tmp_path: Path) -> None:

@@ -96,7 +96,7 @@ def _row(spec: SearchSpec, events: list[Event]) -> dict[str, Any]:
         "started": start["time"],
         "ended": end["time"] if end else None,
         "retries": sum(event["event"] == "retry" for event in events),
-        "reason": next((event["reason"] for event in reversed(events) if event["event"] in ("end", "retry")), ""),
+        "reason": next((event["reason"] for event in reversed(events) if event.get("reason")), ""),
     }
     for epoch, event in by_epoch.items():
         if event["catastrophic_overfitting"]:

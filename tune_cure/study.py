@@ -19,6 +19,7 @@ from tune_cure.spec import Distribution, SearchSpec
 FILE = "study.db"
 _logger = logging.getLogger(__name__)
 _STATES = {"completed": TrialState.COMPLETE, "failed": TrialState.FAIL}  # every other end: pruned
+_WITH_VALUE = (TrialState.COMPLETE, TrialState.PRUNED)  # the latest one
 
 
 def distribution(of: Distribution) -> BaseDistribution:
@@ -135,7 +136,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
             self._ot_study.add_trial(
                 optuna.trial.create_trial(
                     state=state,
-                    value=objectives[max(objectives)] if state == TrialState.COMPLETE else None,
+                    value=objectives[max(objectives)] if objectives and state in _WITH_VALUE else None,
                     params=hyperparameters,
                     distributions=space,
                     intermediate_values=objectives,
@@ -150,10 +151,12 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         for event in reversed(events):
             if event["event"] == "checkpoint":
                 folder = (self.journal.path.parent / event["path"]).resolve()
+                if not folder.exists():  # an older one, whose place a newer has taken
+                    continue
                 try:
                     read_tensors(folder / CHECKPOINT_FILE, torch.device("cpu"))
                 except FolderError as error:
-                    _logger.warning("trial %d goes back an epoch: %s", event["trial"], error)
+                    _logger.warning("trial %d cannot go on from its last epoch: %s", event["trial"], error)
                 else:
                     return {"checkpoint": str(folder)}
         return {}
