@@ -48,6 +48,14 @@ def test_expected_epochs_halve_the_field_at_each_rung(tmp_path: Path) -> None:
     assert expected_epochs(spec(tmp_path)) == 16
 
 
+def test_expected_epochs_of_the_other_schedulers(tmp_path: Path) -> None:
+    assert expected_epochs(spec(tmp_path, "search.scheduler=none")) == 8 * 4
+    # Brackets with 2, 1 and 0 rungs ahead get 4/3, 2/2 and 1 of 10/3 of the trials; each costs 2, 3 and 4 epochs.
+    assert expected_epochs(spec(tmp_path, "search.scheduler=hyperband")) == pytest.approx(
+        8 * (8 / 3 + 3 + 4) / (10 / 3)
+    )
+
+
 def test_the_estimate_of_an_epoch_grows_with_the_training_images(tmp_path: Path) -> None:
     few, many = (spec(tmp_path, f"data.train_examples={count}") for count in (100, 1200))
     seconds = [measure_epoch_seconds(s, data.load(s.data)) for s in (few, many)]

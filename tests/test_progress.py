@@ -55,7 +55,7 @@ def test_plain_lines_pair_the_best_pgd_accuracy_with_the_clean_accuracy_of_its_e
         for event in events:
             view.on_event(event)
     assert len(lines) == 2
-    assert lines[0].startswith("[1/8] trial 1 stopped early by ASHA after epoch 2: PGD 40.0%, clean 70.0%")
+    assert lines[0].startswith("[1/8] trial 1 stopped early after epoch 2: PGD 40.0%, clean 70.0%")
     assert "overfitted catastrophically" in lines[1]
     assert lines[1].endswith("best so far: trial 1, PGD 40.0%")
 

@@ -107,6 +107,21 @@ def test_the_summary_gives_the_winner_its_accuracy_and_the_difference_to_start_f
     assert "The test set is still untouched" in text
 
 
+def test_several_metrics_and_constraints_are_said(tmp_path: Path) -> None:
+    write_run(tmp_path)
+    search = (
+        "search={trials: 24, metric: [pgd_accuracy_best, clean_accuracy_best], constraints: [clean_accuracy >= 0.4]}"
+    )
+    (tmp_path / results.SPEC).write_text(load(tmp_path / "space.yaml", [search]).to_yaml())
+    frame, content, text = results.trials(tmp_path), results.summary(tmp_path), words(tmp_path)
+    assert 1 < frame["feasible"].sum() < len(frame)
+    assert f"{frame['feasible'].sum()} trials keep clean_accuracy &gt;= 0.4; the others rank behind" in text
+    assert f"falling behind in another: {content['pareto_front'][0]}" in text
+    table = page(tmp_path)
+    assert table.count("<small>Pareto front</small>") == len(content["pareto_front"])
+    assert table.count("<small>violates a constraint</small>") == frame["feasible"].eq(False).sum()
+
+
 def test_every_kind_of_end_is_said_in_words(tmp_path: Path) -> None:
     write_run(tmp_path)
     text = words(tmp_path)

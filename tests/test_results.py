@@ -19,7 +19,7 @@ def epoch(journal: Journal, trial: int, number: int, pgd: float | None, best: fl
     metrics |= {"skipped_steps": 1, "pgd_accuracy_best": best, "catastrophic_overfitting": False}
     if pgd is not None:
         metrics |= {"pgd_accuracy": pgd, "clean_accuracy": (1 + pgd) / 2, "fgsm_accuracy": pgd, "curvature": 0.1}
-    journal.append("epoch", trial, **{**metrics, **more}, objective=best, ended="", host="a", pid=1)
+    journal.append("epoch", trial, **{"ended": "", **metrics, **more}, objective=best, host="a", pid=1)
 
 
 @pytest.fixture
@@ -68,6 +68,31 @@ def test_an_end_that_spoils_a_trial_ranks_it_last_and_is_marked(run: Path) -> No
 def test_less_is_better_where_the_mode_says_so(run: Path) -> None:
     spec = specs.load(run / "spec.yaml", ["search.mode=min"])
     assert results.ranked(results.trials(run), spec)["trial"].tolist() == [0, 1, 2]
+
+
+def test_trials_that_violate_a_constraint_rank_behind_those_that_keep_it(run: Path) -> None:
+    spec = tiny(run, "search.constraints=[clean_accuracy_best <= 0.7]")  # 1 reached 0.75
+    frame = results.trials(run).set_index("trial")
+    assert frame["feasible"].tolist()[:3] == [True, False, False]
+    assert results.ranked(frame.reset_index(), spec)["trial"].tolist() == [0, 1, 2]
+    best = results.best(run)
+    assert best is not None
+    assert best.trial == 0
+    assert results.summary(run)["trials_feasible"] == 1
+
+
+def test_the_pareto_front_is_of_sound_trials_that_keep_the_constraints(run: Path) -> None:
+    metric = "search.metric=[pgd_accuracy_best, clean_accuracy]"  # 0 has (0.3, 0.65), 1 has (0.5, 0.7)
+    tiny(run, metric)
+    assert results.trials(run)["pareto_front"].tolist() == [False, True, False, False, False]
+    epoch(Journal(run), 0, 2, 0.2, 0.3, clean_accuracy=0.9)
+    assert results.pareto_front(run)["trial"].tolist() == [1, 0]
+    assert results.summary(run)["pareto_front"] == [1, 0]
+    tiny(run, metric, "search.constraints=[clean_accuracy >= 0.8]")
+    assert results.pareto_front(run)["trial"].tolist() == [0]
+    tiny(run)
+    assert results.pareto_front(run)["trial"].tolist() == [1]  # of one metric, the best
+    assert "pareto_front" not in results.trials(run)
 
 
 def test_a_trial_without_an_end_is_unfinished(run: Path) -> None:
@@ -134,5 +159,6 @@ def test_a_folder_without_a_search_is_one_line(tmp_path: Path) -> None:
 
 def test_every_column_is_described(run: Path) -> None:
     described = Path("docs/columns.md").read_text()
+    tiny(run, "search.metric=[pgd_accuracy_best, clean_accuracy]")
     for name in [*results.trials(run).columns.drop(list(VALUES)), *results.epochs(run).columns]:
         assert name in described

@@ -90,6 +90,12 @@ def test_any_trial_can_be_named(searched: Path) -> None:
     assert (spec.training.lambda_, spec.training.delta) == (1e-5, "classic")
 
 
+def test_an_empty_cell_of_a_table_is_not_read_as_a_value(searched: Path) -> None:
+    (searched / "trials.csv").write_text("trial,status,lambda,delta\n0,completed,,none\n")
+    spec = resolve(read(searched / "trials.csv"))
+    assert (spec.training.delta, spec.training.lambda_) == ("none", 0.1)
+
+
 def test_a_table_with_several_rows_needs_a_trial(searched: Path) -> None:
     for trial, found in ((None, 2), (1, 0)):
         with pytest.raises(SpecError, match=rf"has {found} rows to choose from; name one with --trial \(0 to 3\)"):

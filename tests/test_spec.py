@@ -150,7 +150,12 @@ def test_a_best_config_file_is_a_start(base: Path, tmp_path: Path) -> None:
             "at most lr_max, but lr_min can be 0.05 where lr_max is 0.01",
         ),
         ("resources.concurrent=many", "resources.concurrent", "at least 1, or auto, is needed, but found 'many'"),
+        ("search.scheduler=ahsa", "search.scheduler", "'ahsa' is not one of asha, hyperband, median, none"),
         ("search.metric=accuracy", "search.metric", "is not one of pgd_accuracy_best"),
+        ("search.metric=[pgd_accuracy, accuracy]", "search.metric", "is not one of pgd_accuracy_best"),
+        ("search.metric=[]", "search.metric", "a metric or a list of metrics is needed, but found []"),
+        ("search.constraints=[clean_accuracy > 1]", "search.constraints[0]", "METRIC >= NUMBER or METRIC <= NUMBER"),
+        ("search={sampler: cmaes, metric: [pgd_accuracy, clean_accuracy]}", "search.sampler", "cmaes takes one metric"),
         ("name=a/b", "name", "pattern"),
         ("training.epochs.x=3", "training.epochs", "is 9 (int), not a section"),
         ("nonsense", "", "KEY.PATH=VALUE is needed"),
@@ -160,6 +165,76 @@ def test_what_is_wrong_is_said_in_one_line_with_its_path(base: Path, override: s
     message = error(base, override)
     assert message.startswith(f"{where}: " if where else "--set")
     assert said in message
+
+
+def test_brackets_and_hyperband_do_not_go_together(base: Path) -> None:
+    said = error(base, "search.scheduler=hyperband", "asha.brackets=2")
+    assert said.startswith("asha.brackets: goes with search.scheduler asha")
+
+
+@pytest.mark.parametrize("scheduler", ["median", "none"])
+def test_only_asha_and_hyperband_have_rungs(base: Path, scheduler: str) -> None:
+    assert load(base, ["search.scheduler=hyperband"]).rungs == load(base).rungs == [1, 3]
+    assert load(base, [f"search.scheduler={scheduler}"]).rungs == []
+
+
+def test_a_space_that_the_sampler_cannot_search_is_one_line(base: Path) -> None:
+    changes = ["search.sampler=cmaes", "space.optimizer={choice: [sgd, adam]}", "start_from=[]"]
+    assert error(base, *changes) == "search.sampler: cmaes searches numbers, but space.optimizer is a choice"
+
+
+def test_several_metrics_and_constraints_survive_being_written(base: Path, tmp_path: Path) -> None:
+    both = "search={metric: [pgd_accuracy_best, clean_accuracy], constraints: [clean_accuracy >= 4/5]}"
+    (tmp_path / "resolved.yaml").write_text(load(base, [both]).to_yaml())
+    search = load(tmp_path / "resolved.yaml").search
+    assert search.metrics == ["pgd_accuracy_best", "clean_accuracy"]
+    assert search.constraints == ["clean_accuracy >= 0.8"]
+    assert load(base).search.metrics == ["pgd_accuracy_best"]
+
+
+DIRECTIONS = "space.delta={choice: [classic, random, none]}"
+
+
+@pytest.mark.parametrize(
+    ("delta", "proposed"),
+    [
+        ("classic", ["lambda", "h", "lr_max", "epsilon", "delta"]),
+        ("random", ["lambda", "lr_max", "epsilon", "delta"]),
+        ("none", ["lr_max", "epsilon", "delta"]),
+    ],
+)
+def test_only_what_makes_a_difference_beside_the_rest_is_proposed(base: Path, delta: str, proposed: list[str]) -> None:
+    spec = load(base, [DIRECTIONS, "start_from=[]"])
+    values = spec.propose(lambda key: delta if key == "delta" else spec.space[key].values[0])
+    assert list(values) == proposed
+    assert spec.idle() == {"lambda": False, "h": False}
+
+
+def test_a_fixed_value_can_leave_searched_keys_out_for_good(base: Path, caplog: pytest.LogCaptureFixture) -> None:
+    spec = load(base, ["training.delta=random"])
+    assert spec.idle() == {"h": True}
+    assert "h" not in spec.propose(lambda key: spec.space[key].values[0])
+    assert spec.start_from == [{"lambda": 10.0, "lr_max": 0.1, "epsilon": 8 / 255}]
+    assert caplog.messages == ["start_from[0].h: left out, for it makes no difference: delta is random"]
+    said = error(base, "training.delta=none", "space={h: {uniform: [1, 2]}}", "start_from=[]")
+    assert said == "space.h: makes no difference, and nothing else is searched: delta is none"
+
+
+def test_a_start_gives_what_makes_a_difference_in_it(base: Path) -> None:
+    start = "start_from=[{delta: random, lambda: 1, lr_max: 0.1, epsilon: 0.03}]"
+    assert "h" not in load(base, [DIRECTIONS, start]).start_from[0]
+    said = error(base, DIRECTIONS, start.replace("random", "classic"))
+    assert said == "start_from[0]: gives no value for h; every key of space that counts needs one"
+
+
+def test_a_sampler_that_needs_all_keys_in_all_trials_does_not_get_fewer(base: Path) -> None:
+    said = error(base, "search.sampler=gp", DIRECTIONS, "start_from=[]")
+    assert said.startswith(
+        "search.sampler: gp needs every hyperparameter in every trial, but space.lambda makes a diff"
+    )
+    unpenalised = ["space.lambda={uniform: [0, 1]}", "start_from=[{lambda: 0, lr_max: 0.1, epsilon: 0.03}]"]
+    assert "but space.h makes a difference only" in error(base, "search.sampler=gp", *unpenalised)
+    assert load(base, unpenalised).start_from[0]["lambda"] == 0
 
 
 def test_a_missing_section_is_named(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 import pytest
 
 from tune_cure.journal import STATUSES
-from tune_cure.words import STATUS_WORDS, duration, hyperparameters
+from tune_cure.words import STATUS_WORDS, duration, hyperparameters, value
 
 
 @pytest.mark.parametrize(
@@ -19,3 +19,7 @@ def test_hyperparameters_are_one_line_with_numbers_to_four_digits() -> None:
 
 def test_there_are_words_for_every_status() -> None:
     assert set(STATUS_WORDS) == {*STATUSES, "unfinished"}
+
+
+def test_a_hyperparameter_that_makes_no_difference_is_a_dash() -> None:
+    assert value(None) == "–"

@@ -31,12 +31,16 @@ from tune_cure.samplers import SAMPLERS
 from tune_cure.schedules import SCHEDULES
 from tune_cure.schema import did_you_mean
 from tune_cure.spec import SearchSpec
-from tune_cure.words import STATUS_WORDS, duration, hyperparameters
+from tune_cure.words import STATUS_WORDS, duration, hyperparameters, value
 
 SMALLER_SPACE = "search_spaces/cifar10_cpu.yaml"
 TOP = 5  # trials in the closing table
 FAULTS = ("failing", "disk", "ray")  # ends of a search that are not its own
 BAD_INPUT = (SpecError, datasets.DataError, DeviceError, results.ResultsError, FolderError, resuming.ResumeError)
+
+
+class UsageError(ValueError):
+    """What was asked for on the command line cannot be done. Its text is one line."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -50,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.getLogger("tune_cure").setLevel(logging.INFO)
     try:
         return int(options.run(options, console))
-    except BAD_INPUT as error:
+    except (*BAD_INPUT, UsageError) as error:
         print(f"tune-cure: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -102,7 +106,17 @@ def parser() -> argparse.ArgumentParser:
     again = commands.add_parser("report", help="rebuild the tables and the report of a run from what is on disk")
     again.add_argument("directory", type=Path, metavar="FOLDER", help="the run's folder")
     again.set_defaults(run=_report, parser=again)
-    for command in (search, again):
+    replayed = commands.add_parser(
+        "replay",
+        help="what ASHA with other numbers would have done to a finished search",
+        description="Replays the recorded epochs of a search for each pair of ASHA's numbers: what would have been "
+        "stopped, and whether the winner would have been found. Record with search.scheduler=none for whole curves.",
+    )
+    replayed.add_argument("directory", type=Path, metavar="FOLDER", help="the run's folder")
+    replayed.add_argument("--grace-period", nargs="+", type=int, default=[1, 2, 3], metavar="EPOCHS")
+    replayed.add_argument("--reduction-factor", nargs="+", type=float, default=[2, 3, 4], metavar="FACTOR")
+    replayed.set_defaults(run=_replay, parser=replayed)
+    for command in (search, again, replayed):
         command.add_argument("--verbose", action="store_true", help="show what Ray and Optuna say")
     return whole
 
@@ -114,14 +128,62 @@ def _report(options: argparse.Namespace, console: Console) -> int:
     return 0
 
 
+def _replay(options: argparse.Namespace, console: Console) -> int:
+    spec = results.read_spec(options.directory)
+    for grace_period in options.grace_period:
+        if not 1 <= grace_period <= spec.max_epochs:
+            raise UsageError(f"--grace-period: 1 to {spec.max_epochs} epochs are possible, but found {grace_period}")
+    for factor in options.reduction_factor:
+        if not factor > 1:
+            raise UsageError(f"--reduction-factor: must be greater than 1, but found {factor:g}")
+    if results.best(options.directory) is None:
+        raise UsageError(f"{options.directory}: no trial has been judged yet: there is nothing to replay")
+    from tune_cure import replay  # Ray takes seconds to import
+
+    frame = replay.write(options.directory, options.grace_period, options.reduction_factor)
+    table = Table(box=None, pad_edge=False, padding=(0, 1))
+    for title in ("grace period", "factor", "stopped", "epochs", "saved", "winner kept", "best", "regret"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for _, row in frame.iterrows():
+        table.add_row(
+            f"{row['grace_period']}", f"{row['reduction_factor']:g}", f"{row['stopped']}", f"{row['epochs']}",
+            f"{100 * row['epochs_saved']:.0f}%", "yes" if row["winner_kept"] else "no", f"{100 * row['best']:.1f}%",
+            f"{100 * row['regret']:.1f}",
+        )  # fmt: skip
+    console.print(table)
+    whole, all_ = replay.complete(options.directory)
+    console.print(f"\n{whole} of {all_} learning curves are complete; proposals are those of the recorded search")
+    if whole < all_:
+        console.print(
+            "what the others would have become is not known, so regret may be larger: to choose with confidence, "
+            "record a search with --set search.scheduler=none"
+        )
+    without_loss = frame[frame["regret"] <= 0].sort_values("epochs").head(1)
+    for _, row in without_loss.iterrows():
+        console.print(f"fewest epochs without loss: grace_period {row['grace_period']}, reduction_factor "
+                      f"{row['reduction_factor']:g}")  # fmt: skip
+    console.print(f"wrote {options.directory / replay.FILE}")
+    return 0
+
+
 def _search(options: argparse.Namespace, console: Console) -> int:
     overrides = list(options.set)
     if options.data_root:
         overrides.append(f"data.root={json.dumps(str(Path(options.data_root).expanduser()))}")
     spec = specs.load(options.space, overrides)
+    known = ""
+    if spec.search.warm_start and not options.resume:
+        from tune_cure import warm_start  # Optuna, too, is not imported before the input is known to be good
+
+        used, left_out = warm_start.read(spec)
+        known = f"{len(used)} trials of {spec.search.warm_start} are known to the sampler"
+        known += f"; {left_out} did not end, or lie outside of the space" * bool(left_out)
     if options.check:
         _print_plan(spec, console)
+        console.print(known)
         return 0
+    if known:
+        console.print(known)
     splits = data.load(spec.data)
     if options.address is None:
         plan = allot(spec, cpus=os.cpu_count() or 1, gpus=torch.cuda.device_count())
@@ -219,16 +281,14 @@ def _print_plan(spec: SearchSpec, console: Console) -> None:
     gpus = torch.cuda.device_count()
     rows = {
         "search": f"{spec.name}: {spec.search.trials} trials by {spec.search.sampler}, seed {spec.search.seed}, for "
-        f"{spec.search.mode} {spec.search.metric}",
+        f"{spec.search.mode} {' and '.join(spec.search.metrics)}"
+        + "".join(f", {text}" for text in spec.search.constraints),
         "data": images,
         "network": spec.model.name + (f", width {spec.model.width}" if spec.model.width else ""),
-        "space": "\n".join(f"{key}: {of}" for key, of in spec.space.items()),
+        "space": "\n".join(f"{key}: {of}{_when(spec, key)}" for key, of in spec.space.items()),
         "start_from": "\n".join(hyperparameters(start) for start in spec.start_from) or "none",
-        "ASHA": f"may stop a trial after epoch {', '.join(map(str, spec.rungs))}; runs to {spec.max_epochs}"
-        if spec.rungs
-        else "stops nothing",
-        "epochs": f"at most {most}; about {expected_epochs(spec):.0f} if one in {spec.asha.reduction_factor:g} goes on "
-        "at each rung",
+        "scheduler": f"{spec.search.scheduler} {_stops(spec)}; runs to {spec.max_epochs}",
+        "epochs": f"at most {most}" + _expected(spec),
         "judged by": f"{spec.evaluation} on {results.judged_examples(spec)} validation images",
         "devices": str(allot(spec, cpus=os.cpu_count() or 1, gpus=gpus)),
     }
@@ -238,6 +298,23 @@ def _print_plan(spec: SearchSpec, console: Console) -> None:
     console.print(table)
     console.print("resolved:\n")
     console.print(spec.to_yaml(), markup=False)
+
+
+def _when(spec: SearchSpec, key: str) -> str:
+    never = spec.idle().get(key)
+    return "" if never is None else " (left out: makes no difference)" if never else " (where it makes a difference)"
+
+
+def _stops(spec: SearchSpec) -> str:
+    if spec.search.scheduler == "median":
+        return f"may stop a trial after any epoch from {spec.asha.grace_period} on"
+    return f"may stop a trial after epoch {', '.join(map(str, spec.rungs))}" if spec.rungs else "stops nothing"
+
+
+def _expected(spec: SearchSpec) -> str:
+    if not spec.rungs:
+        return ""
+    return f"; about {expected_epochs(spec):.0f} if one in {spec.asha.reduction_factor:g} goes on at each rung"
 
 
 def _print_cost(spec: SearchSpec, splits: data.Splits, plan: Devices, console: Console) -> None:
@@ -268,6 +345,14 @@ def _print_results(spec: SearchSpec, directory: Path, page: Path, console: Conso
     console.print(table)
     if len(baseline):
         console.print("* a trial of start_from", style="dim")
+    if len(spec.search.metrics) > 1:
+        front = ", ".join(map(str, summary["pareto_front"]))
+        console.print(
+            f"ranked by {spec.search.metrics[0]}; Pareto front of {' and '.join(spec.search.metrics)}: {front}"
+        )
+    if spec.search.constraints:
+        kept = f"{summary['trials_feasible']} of {len(frame)} trials keep {' and '.join(spec.search.constraints)}"
+        console.print(kept if summary["trials_feasible"] else f"[bold]{kept}[/bold]")
     ended = ", ".join(f"{count} {STATUS_WORDS[status]}" for status, count in summary["trials_by_status"].items())
     console.print(
         f"\n{ended}; {summary['epochs']} epochs trained of {summary['epochs_without_early_stopping']} without early "
@@ -286,6 +371,6 @@ def _print_results(spec: SearchSpec, directory: Path, page: Path, console: Conso
 
 def _cells(row: "pd.Series[Any]", spec: SearchSpec) -> list[str]:
     accuracies = [f"{100 * row[c]:.1f}" for c in ("pgd_accuracy_best", "pgd_accuracy_best_se", "clean_accuracy_best")]
-    values = [f"{row[key]:.3g}" if isinstance(row[key], float) else str(row[key]) for key in spec.space]
+    values = [f"{row[key]:.3g}" if isinstance(row[key], float) else value(row[key]) for key in spec.space]
     mark = "*" if row["origin"] == "start_from" else ""
     return [f"{mark}{int(row['trial'])}", *accuracies, f"{int(row['best_epoch'])}", *values, row["status"]]

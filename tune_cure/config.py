@@ -167,6 +167,9 @@ def without_effect(config: TrainingConfig) -> dict[str, str]:
     return idle
 
 
+DECIDING = ("attack", "init", "optimizer", "lr_schedule", "averaging", "delta", "lambda")
+"""The hyperparameters, by their YAML names, that `without_effect` looks at; each after those that decide about it."""
+
 HYPERPARAMETERS = {field.alias or name: name for name, field in TrainingConfig.model_fields.items()}
 """The name in Python of each hyperparameter, by its YAML name."""
 

@@ -55,11 +55,18 @@ def allot(spec: SearchSpec, *, cpus: int, gpus: float) -> Devices:
 
 
 def expected_epochs(spec: SearchSpec) -> float:
-    """The epochs of all trials together if at each rung exactly one in `reduction_factor` goes on."""
-    epochs, going_on, reached = 0.0, float(spec.search.trials), 0
-    for rung in [*spec.rungs, spec.max_epochs]:
-        epochs += going_on * (rung - reached)
-        going_on, reached = going_on / spec.asha.reduction_factor, rung
+    """The epochs of all trials together if at each rung exactly one in `reduction_factor` goes on.
+
+    All that are possible with a scheduler that has no rungs.
+    """
+    rungs = spec.rungs
+    shares = spec.bracket_shares if spec.search.scheduler == "hyperband" else [1.0]
+    epochs = 0.0
+    for bracket, share in enumerate(shares):
+        going_on, reached = share * spec.search.trials, 0
+        for rung in [*rungs[bracket:], spec.max_epochs]:
+            epochs += going_on * (rung - reached)
+            going_on, reached = going_on / spec.asha.reduction_factor, rung
     return epochs
 
 

@@ -228,6 +228,7 @@ def _add_rungs(figure: go.Figure, spec: SearchSpec, width: float) -> None:
 
 def _add_points(figure: go.Figure, frame: pd.DataFrame, spec: SearchSpec, x: str, y: str, best: int | None) -> None:
     """A trace of points for each status, and rings around the best trial and those of start_from."""
+    frame = frame.dropna(subset=[x])  # trials in which this hyperparameter makes no difference have none
     is_choice = x in spec.space and spec.space[x].kind == "choice"
 
     def places(rows: pd.DataFrame) -> dict[str, Any]:

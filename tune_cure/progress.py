@@ -14,6 +14,7 @@ from rich.text import Text
 
 from tune_cure.devices import expected_epochs
 from tune_cure.journal import OBJECTIVE, Event
+from tune_cure.objectives import reached
 from tune_cure.results import UNSOUND
 from tune_cure.spec import SearchSpec
 from tune_cure.words import STATUS_WORDS, duration, hyperparameters, value
@@ -71,10 +72,16 @@ class SearchState:
 
     @property
     def best(self) -> TrialState | None:
-        """The leading trial so far, by the search's objective; the earliest of equals."""
+        """The leading trial so far, by constraints and the first metric; the earliest of equals."""
         sign = 1 if self.spec.search.mode == "max" else -1
         judged = [trial for trial in self.trials.values() if trial.last and trial.status not in UNSOUND]
-        return max(judged, key=lambda trial: sign * (trial.last or {})[OBJECTIVE], default=None)
+        return max(
+            judged, key=lambda trial: (self._feasible(trial), sign * (trial.last or {})[OBJECTIVE]), default=None
+        )
+
+    def _feasible(self, trial: TrialState) -> bool:
+        values = reached(trial.last or {}, trial.best or {})
+        return all(constraint.violation(values) <= 0 for constraint in self.spec.search.parsed_constraints)
 
     @property
     def baseline(self) -> TrialState | None:
@@ -186,7 +193,7 @@ class LiveView:
         for title in ("trial", "epoch", "PGD", "best", "clean", *spec.space):
             table.add_column(title, justify="right", no_wrap=True)
         for trial in self.state.running:
-            values = [value(of) for of in trial.hyperparameters.values()]
+            values = [value(trial.hyperparameters.get(key)) for key in spec.space]
             accuracies = [percent(trial.last, name) for name in ("pgd_accuracy", "pgd_accuracy_best", "clean_accuracy")]
             table.add_row(str(trial.number), str(trial.epochs or "–"), *accuracies, *values)
         return table if self.state.running else Text("waiting for the first trial", style="dim")

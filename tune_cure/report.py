@@ -30,6 +30,8 @@ METRIC_WORDS = {
     "pgd_accuracy": "the PGD accuracy after the last epoch",
     "fgsm_accuracy": "the FGSM accuracy after the last epoch",
     "clean_accuracy": "the clean accuracy after the last epoch",
+    "clean_accuracy_best": "the clean accuracy at the epoch of the best PGD accuracy",
+    "fgsm_accuracy_best": "the FGSM accuracy at the epoch of the best PGD accuracy",
 }
 COLUMN_WORDS = {  # the table's columns between the trial's number and its hyperparameters
     "status": "how it ended",
@@ -87,6 +89,7 @@ def _header(spec: SearchSpec, trials: pd.DataFrame) -> str:
 
 def _summary(spec: SearchSpec, trials: pd.DataFrame, content: dict[str, Any], environment: dict[str, Any]) -> str:
     paragraphs = [_searched(spec, environment), _ended(content), _won(spec, content), _against_baseline(content)]
+    paragraphs += [_front(spec, content), _constrained(spec, content)]
     paragraphs.append(
         f"This took {content['epochs']:,} epochs of training, of "
         f"{content['epochs_without_early_stopping']:,} that {_count(spec.search.trials, 'trial')} would have taken "
@@ -118,7 +121,7 @@ def _tiles(content: dict[str, Any]) -> str:
 def _searched(spec: SearchSpec, environment: dict[str, Any]) -> str:
     source = environment.get("data") or f"the data set {spec.data.dataset}"
     names = _listed([f"<code>{escape(key)}</code>" for key in spec.space])
-    metric = METRIC_WORDS[spec.search.metric]
+    metric = _listed(METRIC_WORDS[name] for name in spec.search.metrics)
     return (
         f"The search looked for values of {_count(len(spec.space), 'hyperparameter')}, {names}, with which "
         f"<code>{escape(spec.model.name)}</code> becomes most robust against adversarial images. Its images: "
@@ -161,6 +164,26 @@ def _won(spec: SearchSpec, content: dict[str, Any]) -> str:
     return text
 
 
+def _front(spec: SearchSpec, content: dict[str, Any]) -> str:
+    if len(spec.search.metrics) == 1 or not content["pareto_front"]:
+        return ""
+    metrics = _listed(METRIC_WORDS[name] for name in spec.search.metrics)
+    numbers = _listed(map(str, content["pareto_front"]))
+    return (
+        f"Trials are ranked by {METRIC_WORDS[spec.search.metrics[0]]}. The Pareto front of {metrics}, the trials that "
+        f"none beats in one without falling behind in another: <strong>{numbers}</strong>."
+    )
+
+
+def _constrained(spec: SearchSpec, content: dict[str, Any]) -> str:
+    if not spec.search.constraints:
+        return ""
+    constraints = _listed(f"<code>{escape(text)}</code>" for text in spec.search.constraints)
+    kept = content["trials_feasible"]
+    text = f"{_count(kept, 'trial')} {'keeps' if kept == 1 else 'keep'} {constraints}; the others rank behind."
+    return text if kept else f"<strong>No trial keeps {constraints}.</strong>"
+
+
 def _threat(spec: SearchSpec) -> str:
     of = spec.evaluation
     return (
@@ -195,7 +218,7 @@ def _caveat(spec: SearchSpec, trials: pd.DataFrame, content: dict[str, Any]) -> 
     text = "The test set is still untouched: the winner's accuracy on it, over several seeds, is yet to be measured."
     chosen = f"The winner is the best of {compared} trials, chosen on the very validation images that it was scored "
     chosen += "on, as its best epoch was, so it looks better than it is. "
-    if spec.search.metric.startswith("pgd_accuracy"):
+    if spec.search.metrics[0].startswith("pgd_accuracy"):
         # Blom's approximation of the expected largest of n standard normal values.
         luck = NormalDist().inv_cdf((compared - 0.375) / (compared + 0.25))
         chosen += (
@@ -217,7 +240,7 @@ def _winner(spec: SearchSpec, trials: pd.DataFrame, content: dict[str, Any]) -> 
     head = page.heads({"hyperparameter": "", **dict.fromkeys(columns, "number"), "searched in": "", "meaning": "long"})
     rows = "".join(
         f'<tr><th scope="row"><code>{escape(key)}</code></th>'
-        + page.numbers(escape(value(values[key])) for values in columns.values())
+        + page.numbers(escape(value(values.get(key))) for values in columns.values())
         + f'<td>{escape(str(distribution))}</td><td class="long">{escape(_meaning(spec, key))}</td></tr>'
         for key, distribution in spec.space.items()
     )
@@ -264,7 +287,7 @@ def _curves_caption(spec: SearchSpec, num_hidden: int) -> str:
     caption = "Every line is a trial; its last symbol says how it ended."
     if spec.rungs:
         rungs = f"{_count(len(spec.rungs), 'epoch', number=False)} {_listed(map(str, spec.rungs))}"
-        caption += f" Dotted lines are the rungs, after {rungs}, where ASHA stops the weaker trials."
+        caption += f" Dotted lines are the rungs, after {rungs}, where weaker trials are stopped."
     if num_hidden:
         caption += f" Not shown: {_count(num_hidden, 'trial')} without any accuracy."
     return caption
@@ -309,6 +332,9 @@ def _table_row(row: "pd.Series[Any]", spec: SearchSpec, best: int | None, has_re
     notes = " <small>best</small>" * (row["trial"] == best) + " <small>start_from</small>" * (
         row["origin"] == "start_from"
     )
+    notes += " <small>Pareto front</small>" * bool(
+        row.get("pareto_front")
+    ) + " <small>violates a constraint</small>" * (row["feasible"] is False)
     numbers = [
         _accuracy(row["pgd_accuracy_best"], row["pgd_accuracy_best_se"]),
         _accuracy(row["clean_accuracy_best"]),

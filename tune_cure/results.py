@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 import yaml
 
-from tune_cure import spec as specs
+from tune_cure import objectives, spec as specs
 from tune_cure.evaluation import standard_error
 from tune_cure.files import replace_tensors, replace_text
 from tune_cure.journal import CHECKPOINT_FILE, FILE as JOURNAL, OBJECTIVE, Event, Journal
@@ -70,14 +70,38 @@ def trials(directory: str | Path) -> pd.DataFrame:
     for event in Journal(directory).read():
         by_trial.setdefault(event["trial"], []).append(event)
     rows = [_row(spec, by_trial[number]) for number in sorted(by_trial)]
-    return pd.DataFrame(rows, columns=_columns(spec))
+    frame = pd.DataFrame(rows, columns=_columns(spec))
+    for key in spec.space:
+        if frame[key].isna().any():  # it makes no difference in some trials; keep whole numbers whole in the others
+            frame[key] = pd.Series([row.get(key) for row in rows], dtype=object)
+    if len(spec.search.metrics) > 1:
+        frame["pareto_front"] = _on_pareto_front(frame, spec)
+    return frame
+
+
+def _on_pareto_front(frame: pd.DataFrame, spec: SearchSpec) -> pd.Series:
+    """Of each trial whether no other is better in one metric and as good in all; unsound ends do not count."""
+    counted = frame[~frame["status"].isin(UNSOUND) & frame["feasible"].ne(False)].dropna(subset=spec.search.metrics)
+    on_front = objectives.pareto_front(counted[spec.search.metrics].to_numpy(dtype=float).tolist(), spec.search.mode)
+    return pd.Series(on_front, index=counted.index, dtype=bool).reindex(frame.index, fill_value=False)
+
+
+def pareto_front(directory: str | Path) -> pd.DataFrame:
+    """The trials of a search of several metrics that no other beats in all, best first by the first metric.
+
+    Of a search of one metric: the best trial.
+    """
+    directory = Path(directory)
+    spec = read_spec(directory)
+    order = ranked(trials(directory), spec)
+    return order[order["pareto_front"]] if "pareto_front" in order else order.head(1)
 
 
 def _columns(spec: SearchSpec) -> list[str]:
     return ["trial", "status", "origin", *spec.space, "epochs_trained", "objective", "best_epoch", "pgd_accuracy_best",
             "pgd_accuracy_best_se", "clean_accuracy_best", "fgsm_accuracy_best", "pgd_accuracy", "clean_accuracy",
             "fgsm_accuracy", "curvature", "catastrophic_overfitting_epoch", "train_seconds", "eval_seconds",
-            "skipped_steps", "started", "ended", "retries", "reason"]  # fmt: skip
+            "skipped_steps", "started", "ended", "retries", "reason", "feasible"]  # fmt: skip
 
 
 def _row(spec: SearchSpec, events: list[Event]) -> dict[str, Any]:
@@ -105,14 +129,13 @@ def _row(spec: SearchSpec, events: list[Event]) -> dict[str, Any]:
     if not judged:
         return row
     last, best = judged[-1], max(judged, key=lambda event: event["pgd_accuracy"])  # the first of equals, as the Trainer
-    row |= {name: last[name] for name in ("pgd_accuracy", "clean_accuracy", "fgsm_accuracy", "curvature")}
+    row |= objectives.reached(last, best)
     row |= {
+        "curvature": last["curvature"],
         "objective": last[OBJECTIVE],
         "best_epoch": best["epoch"],
-        "pgd_accuracy_best": best["pgd_accuracy"],
         "pgd_accuracy_best_se": standard_error(best["pgd_accuracy"], judged_examples(spec)),
-        "clean_accuracy_best": best["clean_accuracy"],
-        "fgsm_accuracy_best": best["fgsm_accuracy"],
+        "feasible": all(constraint.violation(row) <= 0 for constraint in spec.search.parsed_constraints),
     }
     return row
 
@@ -123,12 +146,19 @@ def judged_examples(spec: SearchSpec) -> int:
 
 
 def ranked(frame: pd.DataFrame, spec: SearchSpec) -> pd.DataFrame:
-    """The rows of `trials`, best first: by the objective, sound ends before unsound ones, earlier trials first."""
+    """The rows of `trials`, best first.
+
+    Sound ends come before unsound ones, of these the trials that keep the constraints before the others, then the
+    objective counts (the first metric, if there are several), then who was first.
+    """
     frame = frame.dropna(subset=["objective"])
+    behind = [frame["status"].isin(UNSOUND), frame["feasible"].eq(False)]
     return (
-        frame.assign(_unsound=frame["status"].isin(UNSOUND))
-        .sort_values(["_unsound", "objective", "trial"], ascending=[True, spec.search.mode == "min", True])
-        .drop(columns="_unsound")
+        frame.assign(_unsound=behind[0], _infeasible=behind[1])
+        .sort_values(
+            ["_unsound", "_infeasible", "objective", "trial"], ascending=[True, True, spec.search.mode == "min", True]
+        )
+        .drop(columns=["_unsound", "_infeasible"])
     )
 
 
@@ -210,6 +240,8 @@ def summary(directory: Path) -> dict[str, Any]:
     return {
         "name": spec.name,
         "metric": spec.search.metric,
+        "constraints": spec.search.constraints,
+        "trials_feasible": int(frame["feasible"].eq(True).sum()),
         "trials": len(frame),
         "trials_planned": spec.search.trials,
         "trials_by_status": {str(status): int(count) for status, count in frame["status"].value_counts().items()},
@@ -219,6 +251,7 @@ def summary(directory: Path) -> dict[str, Any]:
         "trial_seconds": float(curve["train_seconds"].sum() + curve["eval_seconds"].sum()),
         "changes": [event["settings"] for event in Journal(directory).changes()],
         "best": None if leader is None else _reached(leader.row, leader.hyperparameters),
+        "pareto_front": [int(number) for number in pareto_front(directory)["trial"]],
         "baseline": None if baseline.empty else _reached(baseline.iloc[0], dict(spec.start_from[0])),
     }
 

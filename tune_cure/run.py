@@ -83,7 +83,8 @@ def _row(path: Path, trial: int | None) -> dict[str, Any]:
     rows = frame if trial is None else frame[frame["trial"] == str(trial)]
     if len(rows) != 1:
         raise SpecError(f"{path}: has {len(rows)} rows to choose from; name one with --trial ({_range(frame)})")
-    return {name: parse(value) for name, value in rows.iloc[0].items() if name in HYPERPARAMETERS}
+    cells = {str(name): value for name, value in rows.iloc[0].items() if name in HYPERPARAMETERS}
+    return {name: parse(value) for name, value in cells.items() if value}  # an empty one made no difference
 
 
 def _range(frame: pd.DataFrame) -> str:

@@ -1,30 +1,116 @@
-"""Optuna samplers by name, each from a seed.
+"""Optuna samplers by name.
 
-To add one: write a function of the seed, add a line to `SAMPLERS`. Optuna is imported when a sampler is made, so that
-reading a YAML does not wait for it.
+Each is made from a seed and the number of trials that an interrupted search has drawn already, which it must not draw
+again. To add one: write such a function, add a line to `SAMPLERS`, and say in `unfit` what it cannot search. Optuna is
+imported when a sampler is made, so that reading a YAML does not wait for it.
 """
 
 from __future__ import annotations
 
+import importlib.util
+import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
 
+POPULATION = 20  # of nsga2; Optuna's 50 would be drawn at random for most of a search of 64 trials
 
-def tpe(seed: int) -> BaseSampler:
+
+def tpe(seed: int, drawn: int) -> BaseSampler:
     """Tree-structured Parzen estimator over all parameters jointly; running trials count as bad ones."""
     from optuna.samplers import TPESampler
 
-    return TPESampler(seed=seed, multivariate=True, constant_liar=True)
+    # group: parameters that only some trials have
+    return TPESampler(seed=seed + drawn, multivariate=True, group=True, constant_liar=True)
 
 
-def random(seed: int) -> BaseSampler:
+def random(seed: int, drawn: int) -> BaseSampler:
     """Independent draws: the baseline."""
     from optuna.samplers import RandomSampler
 
-    return RandomSampler(seed=seed)
+    return RandomSampler(seed=seed + drawn)
 
 
-SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {"tpe": tpe, "random": random}
+def gp(seed: int, drawn: int) -> BaseSampler:
+    """Gaussian process; it learns from trials that ran to their end alone."""
+    from optuna.samplers import GPSampler
+
+    return GPSampler(seed=seed + drawn)
+
+
+def nsga2(seed: int, drawn: int) -> BaseSampler:
+    """Genetic algorithm for several objectives; it learns from trials that ran to their end alone."""
+    from optuna.samplers import NSGAIISampler
+
+    return NSGAIISampler(seed=seed + drawn, population_size=POPULATION)
+
+
+def cmaes(seed: int, drawn: int) -> BaseSampler:
+    """Covariance matrix adaptation; a stopped trial counts with its last value, else generations would never fill."""
+    from optuna.samplers import CmaEsSampler
+
+    return CmaEsSampler(seed=seed + drawn, consider_pruned_trials=True)
+
+
+def qmc(seed: int, drawn: int) -> BaseSampler:
+    """Scrambled Sobol sequence: as blind as random draws, but evenly spread. The study keeps its place in it."""
+    from optuna.samplers import QMCSampler
+
+    return QMCSampler(seed=seed, scramble=True)
+
+
+SAMPLERS: dict[str, Callable[[int, int], BaseSampler]] = {
+    "tpe": tpe,
+    "random": random,
+    "gp": gp,
+    "nsga2": nsga2,
+    "cmaes": cmaes,
+    "qmc": qmc,
+}
+
+
+def make(name: str, seed: int, drawn: int) -> BaseSampler:
+    """The sampler `name`, silent about what Optuna calls experimental: that is for us to test."""
+    from optuna.exceptions import ExperimentalWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        return SAMPLERS[name](seed, drawn)
+
+
+def unfit(
+    name: str,
+    *,
+    choice: str | None = None,
+    at_times: str | None = None,
+    constrained: bool = False,
+    objectives: int = 1,
+    warm: bool = False,
+) -> str:
+    """Why the sampler `name` cannot search a space; empty if it can.
+
+    Args:
+        name: A key of `SAMPLERS`.
+        choice: A hyperparameter that is drawn from a list of values, if there is one.
+        at_times: A hyperparameter that only some trials have, if there is one.
+        constrained: Whether there are constraints.
+        objectives: The number of metrics.
+        warm: Whether there are trials of an earlier search to learn from.
+    """
+    if warm and name not in ("tpe", "gp"):
+        return f"{name} learns nothing from the trials of search.warm_start; use tpe or gp"
+    if at_times is not None and name not in ("tpe", "random"):
+        return (
+            f"{name} needs every hyperparameter in every trial, but space.{at_times} makes a difference only with some "
+            "values of the others; use tpe or random, or search these by themselves"
+        )
+    if name == "cmaes":
+        if choice is not None:
+            return f"cmaes searches numbers, but space.{choice} is a choice"
+        if objectives > 1 or constrained:
+            return f"cmaes takes one metric and no constraints, but found {objectives}{' and some' * constrained}"
+        if importlib.util.find_spec("cmaes") is None:
+            return "cmaes needs the package cmaes, which is not installed: pip install 'tune-cure[cmaes]'"
+    return ""

@@ -1,6 +1,6 @@
-"""A SearchSpec under way: Ray Tune runs the trials, an Optuna study proposes them, ASHA stops the weak.
+"""A SearchSpec under way: Ray Tune runs the trials, an Optuna study proposes them, a scheduler stops the weak.
 
-The journal (see `journal`) is the truth. After an interruption the study and ASHA's rungs are rebuilt from it,
+The journal (see `journal`) is the truth. After an interruption the study and the scheduler are rebuilt from it,
 unfinished trials go on from their last checkpoint, and Ray starts afresh: its own snapshots are never read.
 """
 
@@ -10,17 +10,15 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import optuna
 import ray
 from ray import tune
 from ray._private import ray_constants
 from ray.tune.experiment import Trial
-from ray.tune.schedulers import AsyncHyperBandScheduler
 
+from tune_cure import stopping
 from tune_cure.devices import Devices, allot
 from tune_cure.endings import FULL, Endings
 from tune_cure.files import to_disk
@@ -148,7 +146,7 @@ def _tuner(
         trainable,
         tune_config=tune.TuneConfig(
             search_alg=searcher,
-            scheduler=Asha(spec, history),
+            scheduler=stopping.make(spec, history),
             num_samples=spec.search.trials - _num(searcher.journal, "end"),
             max_concurrent_trials=plan.concurrent,
             # A CUDA process that changes networks was not measured to give its memory back: there, a fresh one each.
@@ -211,65 +209,6 @@ def _dashboard() -> str:
     return f"http://{url}" if url else ""
 
 
-class Asha(AsyncHyperBandScheduler):  # type: ignore[misc]
-    """Ray's ASHA, whose rungs know trials by their number in the study and so can be rebuilt from the journal.
-
-    Ray restores empty rungs; a trial that goes on at epoch 9 would then enter its late score into the first rung and
-    get younger trials stopped by it. Here the recorded epochs are replayed first.
-
-    The trials of start_from are never stopped: what the winner is compared with must have had its full schedule.
-    """
-
-    def __init__(self, spec: SearchSpec, history: list[Event]) -> None:
-        super().__init__(
-            metric=OBJECTIVE,
-            mode=spec.search.mode,
-            max_t=spec.max_epochs,
-            grace_period=spec.asha.grace_period,
-            reduction_factor=spec.asha.reduction_factor,
-            brackets=spec.asha.brackets,
-        )
-        self.seed, self.starts = spec.search.seed, len(spec.start_from)
-        for event in history:
-            if event["event"] == "trial":
-                self._add(event["trial"])
-            elif event["event"] == "epoch":
-                result = {"training_iteration": event["epoch"], OBJECTIVE: event[OBJECTIVE]}
-                super().on_trial_result(None, _Numbered(event["trial"]), result)
-
-    def _add(self, number: int) -> None:
-        # Ray draws the bracket from numpy's global state: for the moment, make that the trial's own.
-        state = np.random.get_state()  # noqa: NPY002
-        np.random.seed((self.seed, number))  # noqa: NPY002
-        super().on_trial_add(None, _Numbered(number))
-        np.random.set_state(state)  # noqa: NPY002
-
-    def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
-        """Gives a trial its bracket."""
-        self._add(trial.config["trial"])
-
-    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
-        """Whether a trial goes on."""
-        number = trial.config["trial"]
-        decision: str = super().on_trial_result(tune_controller, _Numbered(number), result)
-        return decision if number >= self.starts else self.CONTINUE
-
-    def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
-        """Enters a finished trial's last result into its rung."""
-        super().on_trial_complete(tune_controller, _Numbered(trial.config["trial"]), result)
-
-    def on_trial_remove(self, tune_controller: Any, trial: Trial) -> None:
-        """Forgets a trial's bracket."""
-        super().on_trial_remove(tune_controller, _Numbered(trial.config["trial"]))
-
-
-class _Numbered(SimpleNamespace):
-    """As much of a Tune trial as ASHA looks at."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(trial_id=number)
-
-
 class JournalCallback(tune.Callback):  # type: ignore[misc]
     """Writes what happens to the trials into the journal, in the order that makes each line true when it is written."""
 
@@ -327,7 +266,7 @@ class JournalCallback(tune.Callback):  # type: ignore[misc]
 
 
 def _status(result: dict[str, Any]) -> str:
-    """What the trial says of its end; if nothing, ASHA stopped it."""
+    """What the trial says of its end; if nothing, the scheduler stopped it."""
     return result["ended"] or "stopped"
 
 

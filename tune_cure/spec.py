@@ -5,15 +5,17 @@ The sections' models stand beside the code that uses them (`DataSpec`, `ModelCon
 """
 
 import itertools
+import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, PlainValidator, StrictInt, ValidationError, model_validator
+from pydantic import AfterValidator, Field, PlainValidator, StrictInt, ValidationError, model_validator
 
 from tune_cure.config import (
+    DECIDING,
     HYPERPARAMETERS,
     TOGETHER,
     ModelConfig,
@@ -21,14 +23,18 @@ from tune_cure.config import (
     contradiction,
     hyperparameter,
     spell_out_model,
+    without_effect,
 )
 from tune_cure.data import DataSpec
 from tune_cure.evaluation import EvaluationConfig
+from tune_cure.objectives import Constraint, metrics
 from tune_cure.reading import ProblemError, SpecError, describe, first_problem, override, read_mapping, unknown
-from tune_cure.samplers import SAMPLERS
+from tune_cure.samplers import SAMPLERS, unfit
 from tune_cure.schema import Number, Schema, one_of
 
-METRICS = ("pgd_accuracy_best", "pgd_accuracy", "fgsm_accuracy", "clean_accuracy")
+_logger = logging.getLogger(__name__)
+
+SCHEDULERS = ("asha", "hyperband", "median", "none")
 
 
 class Distribution(Schema):
@@ -94,13 +100,22 @@ class Distribution(Schema):
         return f"{self.kind} [{values}]" + (f" step {self.step:g}" if self.step is not None else "")
 
 
+def _constraint(text: str) -> str:
+    return str(Constraint.parse(text))
+
+
 class SearchConfig(Schema):
     """What is proposed, how often, and what counts."""
 
     trials: int = Field(default=64, ge=1, description="Trials in all, those of start_from included.")
     sampler: Annotated[str, one_of(SAMPLERS)] = Field(default="tpe", description="Who proposes hyperparameters.")
+    scheduler: Annotated[str, one_of(SCHEDULERS)] = Field(
+        default="asha", description="Who stops weak trials early, by the numbers of `asha`; none: nobody."
+    )
     seed: int = Field(default=0, ge=0, description="Of the proposals and of every trial's training.")
-    metric: Annotated[str, one_of(METRICS)] = Field(default="pgd_accuracy_best", description="What is optimised.")
+    metric: Annotated[str | list[str], PlainValidator(metrics)] = Field(
+        default="pgd_accuracy_best", description="What is optimised; of a list, early stopping looks at the first."
+    )
     mode: Literal["max", "min"] = Field(default="max", description="Whether more of it is better.")
     retries: int = Field(default=2, ge=0, description="How often a trial that fails goes on from its last checkpoint.")
     patience: int | None = Field(
@@ -108,10 +123,29 @@ class SearchConfig(Schema):
         ge=1,
         description="Propose no more once so many trials ended and none was better; never if absent.",
     )
+    constraints: list[Annotated[str, AfterValidator(_constraint)]] = Field(
+        default_factory=list, description="Bounds such as `clean_accuracy >= 0.8`; trials that keep them rank first."
+    )
+    warm_start: str | None = Field(
+        default=None, description="An earlier run's folder, a trials.csv or an Optuna study: what the sampler knows."
+    )
+
+    @property
+    def metrics(self) -> list[str]:
+        """The metrics that are optimised, the first first."""
+        return [self.metric] if isinstance(self.metric, str) else self.metric
+
+    @property
+    def parsed_constraints(self) -> list[Constraint]:
+        """The constraints, ready to be asked."""
+        return [Constraint.parse(text) for text in self.constraints]
 
 
 class AshaConfig(Schema):
-    """Asynchronous successive halving (Li et al. 2020, arXiv 1810.05934): which trials are stopped early, and when."""
+    """Asynchronous successive halving (Li et al. 2020, arXiv 1810.05934): which trials are stopped early, and when.
+
+    Hyperband takes grace period and reduction factor from here, the median rule the grace period.
+    """
 
     grace_period: int = Field(default=1, ge=1, description="Epochs that every trial gets: the first rung.")
     reduction_factor: Number = Field(default=3, gt=1, description="Of those at a rung, one in so many goes on.")
@@ -144,7 +178,7 @@ class SearchSpec(Schema):
     space: dict[str, Distribution] = Field(min_length=1, description="Those that are searched.")
     start_from: list[dict[str, Any]] = Field(
         default_factory=list,
-        description="Run first, to their end: values for every key of space, or a best_config.yaml.",
+        description="Run first, to their end: values for the keys of space, or a best_config.yaml.",
     )
     evaluation: EvaluationConfig = EvaluationConfig()
     search: SearchConfig = SearchConfig()
@@ -155,6 +189,29 @@ class SearchSpec(Schema):
         """The configuration of a trial with these values of the searched hyperparameters."""
         return TrainingConfig.model_validate({**self.training, **hyperparameters})
 
+    def propose(self, draw: Callable[[str], Any]) -> dict[str, Any]:
+        """A value for each searched hyperparameter that makes a difference beside the others (`h` for some `delta`).
+
+        Args:
+            draw: Called with each of these keys, those that decide about others first; returns the value.
+        """
+        values: dict[str, Any] = {}
+        for key in sorted(self.space, key=lambda key: DECIDING.index(key) if key in DECIDING else len(DECIDING)):
+            if key not in without_effect(self.training_config(values)):
+                values[key] = draw(key)
+        return {key: values[key] for key in self.space if key in values}
+
+    def idle(self) -> dict[str, bool]:
+        """The searched hyperparameters that make no difference: True for never one, False for one at times."""
+        # Of a range, its high end stands for all of it: the one value that decides is a lambda of exactly 0.
+        deciding = {key: self.space[key].values for key in DECIDING if key in self.space}
+        deciding |= {key: of[1:] for key, of in deciding.items() if self.space[key].kind != "choice"}
+        cases = [
+            without_effect(self.training_config(dict(zip(deciding, values, strict=True)))).keys() & self.space.keys()
+            for values in itertools.product(*deciding.values())
+        ]
+        return {key: all(key in case for case in cases) for key in self.space if any(key in case for case in cases)}
+
     @property
     def max_epochs(self) -> int:
         """The most epochs that a trial can train."""
@@ -163,12 +220,23 @@ class SearchSpec(Schema):
 
     @property
     def rungs(self) -> list[int]:
-        """The epochs after which ASHA may stop a trial (of the first bracket)."""
+        """The epochs after which ASHA or Hyperband may stop a trial (of the first bracket); none with the others."""
+        if self.search.scheduler not in ("asha", "hyperband"):
+            return []
         rungs, rung = [], float(self.asha.grace_period)
         while rung < self.max_epochs:
             rungs.append(math.ceil(rung))
             rung *= self.asha.reduction_factor
         return rungs
+
+    @property
+    def bracket_shares(self) -> list[float]:
+        """Of Hyperband: the part of the trials that starts at the first rung, the second, …, and at none of them.
+
+        A bracket with s rungs ahead gets η^s / (s + 1) times as many trials as the one with none (Li et al. 2018).
+        """
+        weights = [self.asha.reduction_factor**ahead / (ahead + 1) for ahead in range(len(self.rungs), -1, -1)]
+        return [weight / sum(weights) for weight in weights]
 
     def to_yaml(self) -> str:
         """The resolved search: every default written out, loadable again as the same search."""
@@ -233,13 +301,32 @@ def _check(content: dict[str, Any]) -> SearchSpec:
     for values in itertools.product(*(_values(spec, key) for key in TOGETHER)):
         if problem := contradiction(spec.training_config(dict(zip(TOGETHER, values, strict=True)))):
             raise ProblemError(f"{'space' if problem[0] in space else 'training'}.{problem[0]}", problem[1])
+    idle = spec.idle()
+    if all(idle.get(key) for key in space):
+        key = next(iter(space))
+        why = without_effect(spec.training_config({}))[key]
+        raise ProblemError(f"space.{key}", f"makes no difference, and nothing else is searched: {why}")
     if spec.asha.grace_period > spec.max_epochs:
         limit = f"must be at most training.epochs ({spec.max_epochs})"
         raise ProblemError("asha.grace_period", f"{limit}, but got {spec.asha.grace_period}")
+    if spec.search.scheduler == "hyperband" and spec.asha.brackets > 1:
+        raise ProblemError("asha.brackets", "goes with search.scheduler asha; hyperband has as many as there are rungs")
     if len(spec.start_from) > spec.search.trials:
         limit = f"must be at least the number of start_from ({len(spec.start_from)})"
         raise ProblemError("search.trials", f"{limit}, but got {spec.search.trials}")
-    starts = [_start(space, start, f"start_from[{index}]") for index, start in enumerate(spec.start_from)]
+    starts = [_start(spec, start, f"start_from[{index}]") for index, start in enumerate(spec.start_from)]
+    choice = next((key for key, distribution in space.items() if distribution.kind == "choice"), None)
+    missing = [key for start in starts for key in space if key not in start and not idle.get(key)]
+    at_times = next((key for key in [*idle, *missing] if not idle.get(key)), None)
+    if problem_of_sampler := unfit(
+        spec.search.sampler,
+        choice=choice,
+        at_times=at_times,
+        constrained=bool(spec.search.constraints),
+        objectives=len(spec.search.metrics),
+        warm=spec.search.warm_start is not None,
+    ):
+        raise ProblemError("search.sampler", problem_of_sampler)
     return spec.model_copy(update={"start_from": starts})
 
 
@@ -268,15 +355,28 @@ def _values(spec: SearchSpec, key: str) -> list[Any]:
     return [getattr(spec.training_config({}), HYPERPARAMETERS[key])]
 
 
-def _start(space: dict[str, Distribution], start: dict[str, Any], path: str) -> dict[str, Any]:
+def _start(spec: SearchSpec, start: dict[str, Any], path: str) -> dict[str, Any]:
+    """The values of a start for just those hyperparameters that make a difference in it."""
+    space = spec.space
     for key in start:
         if key not in space:
             raise ProblemError(f"{path}.{key}", unknown(key, space))
-    missing = [key for key in space if key not in start]
-    if missing:
-        raise ProblemError(path, f"gives no value for {', '.join(missing)}; every key of space needs one")
     values = {key: hyperparameter(key, value, f"{path}.{key}") for key, value in start.items()}
     for key, value in values.items():
         if not space[key].contains(value):
             raise ProblemError(f"{path}.{key}", f"{value!r} is outside of space.{key}, {space[key]}")
-    return values
+    missing: list[str] = []
+
+    def given(key: str) -> Any:
+        if key not in values:
+            missing.append(key)
+        return values.get(key, space[key].values[0])
+
+    active = spec.propose(given)
+    if missing:
+        missing = [key for key in space if key in missing]
+        raise ProblemError(path, f"gives no value for {', '.join(missing)}; every key of space that counts needs one")
+    for key in values.keys() - active.keys():
+        why = without_effect(spec.training_config(active))[key]
+        _logger.warning("%s.%s: left out, for it makes no difference: %s", path, key, why)
+    return active

@@ -9,6 +9,7 @@ from ray import tune
 
 from tune_cure.data import DataSpec, Splits, load
 from tune_cure.journal import CHECKPOINT_FILE, OBJECTIVE
+from tune_cure.objectives import reached
 from tune_cure.spec import SearchSpec
 from tune_cure.training import Trainer
 
@@ -53,9 +54,8 @@ class CureTrainable(tune.Trainable):  # type: ignore[misc]
         if not metrics["diverged"]:
             metrics |= self.trainer.evaluate()
         diverged = metrics.pop("diverged")
-        before = self.trainer.accuracies.get(self.trainer.best_epoch, {}).get("pgd_accuracy")
-        metrics.setdefault("pgd_accuracy_best", before)
-        objective = metrics.get(self.spec.search.metric)
+        metrics |= reached(metrics, self.trainer.accuracies.get(self.trainer.best_epoch, {}))
+        objective = metrics[self.spec.search.metrics[0]]
         if diverged:
             ended = "diverged"
         elif metrics["catastrophic_overfitting"]:

@@ -4,7 +4,7 @@ from typing import Any
 
 STATUS_WORDS = {  # that follow "trial 7" and a number of trials alike
     "completed": "ran to the end",
-    "stopped": "stopped early by ASHA",
+    "stopped": "stopped early",
     "unfinished": "unfinished",
     "catastrophic_overfitting": "overfitted catastrophically",
     "diverged": "diverged",
@@ -22,7 +22,9 @@ def duration(seconds: float) -> str:
 
 
 def value(of: Any) -> str:
-    """A hyperparameter's value, numbers to four digits."""
+    """A hyperparameter's value, numbers to four digits; a dash where it makes no difference and so has none."""
+    if of is None:
+        return "–"
     return f"{of:.4g}" if isinstance(of, float) else str(of)
 
 

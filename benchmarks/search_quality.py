@@ -1,0 +1,348 @@
+"""How many epochs a search needs to find what plain random search finds: samplers and schedulers compared.
+
+    python run_search.py --space search_spaces/quickstart.yaml --output results/curves --set training.epochs=27 \\
+        --set search.scheduler=none --set search.sampler=random --set search.trials=128 --set start_from=[]
+    python benchmarks/search_quality.py record results/curves    # the learning curves, some from several training seeds
+    python benchmarks/search_quality.py surrogate                # the table, on a surrogate made of these curves
+    python benchmarks/search_quality.py digits                   # a part of it, trained for real
+
+The searches are those of the tool: its `StudySearch` proposes and is told, its schedulers stop; only Ray's processes
+are replaced, by a clock that gives each of four workers an epoch after the other. What came out is in
+docs/search_quality.md.
+"""
+
+import argparse
+import heapq
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import optuna
+import pandas as pd
+import torch
+from scipy.interpolate import RBFInterpolator
+from scipy.stats import qmc
+
+from tune_cure import data, results, spec as specs, stopping
+from tune_cure.endings import Endings
+from tune_cure.journal import OBJECTIVE, Journal
+from tune_cure.spec import SearchSpec
+from tune_cure.study import StudySearch
+from tune_cure.training import Trainer
+
+RESULTS = Path(__file__).parent / "results"
+CURVES, REPEATS = RESULTS / "search_quality_curves.csv", RESULTS / "search_quality_repeats.csv"
+KEYS = ["lambda", "h", "lr_max", "epsilon"]
+EPOCHS = 27
+RANDOM_TRIALS = 64  # of plain random search: its best value is the goal, its epochs the measure
+BUDGET = RANDOM_TRIALS * EPOCHS
+WORKERS = 4
+REPEATED, REPEAT_SEEDS = 6, (1, 2)
+SMOOTHING = 0.1
+OPTIMUM_POINTS = 2**15
+
+
+def search_spec(sampler: str, scheduler: str, seed: int) -> SearchSpec:
+    """The search that is compared: the space of the quick start, with longer runs and nothing to start from."""
+    chosen = [f"search.sampler={sampler}", f"search.scheduler={scheduler}", f"search.seed={seed}"]
+    fixed = [f"training.epochs={EPOCHS}", "asha={grace_period: 1, reduction_factor: 3}", "start_from=[]"]
+    return specs.load("search_spaces/quickstart.yaml", [*chosen, *fixed, f"search.trials={BUDGET}"])
+
+
+class AsRayTells(StudySearch):
+    """Ray's OptunaSearch as it comes: a trial that was stopped early counts as complete with its last value."""
+
+    def _tell(self, trial: optuna.trial.Trial, status: str, result: dict[str, Any]) -> None:
+        super()._tell(trial, "completed", result)
+
+
+@dataclass
+class Way:
+    """One of the ways to search that are compared."""
+
+    sampler: str
+    scheduler: str
+    search: type[StudySearch] = StudySearch
+
+    def start(self, seed: int, folder: Path) -> tuple[StudySearch, Any]:
+        """The searcher and the scheduler of a search."""
+        spec = search_spec(self.sampler, self.scheduler, seed)
+        endings = Endings(spec, folder, None, [])
+        study = self.search(spec, Journal(folder), [], endings, optuna.storages.InMemoryStorage())
+        return study, stopping.make(spec, [])
+
+
+WAYS = {
+    "random, no stopping": Way("random", "none"),
+    "random + ASHA": Way("random", "asha"),
+    "TPE, no stopping": Way("tpe", "none"),
+    "TPE + ASHA, stopped told complete": Way("tpe", "asha", AsRayTells),
+    "TPE + ASHA, stopped told pruned": Way("tpe", "asha"),
+    "TPE + Hyperband": Way("tpe", "hyperband"),
+    "TPE + median": Way("tpe", "median"),
+    "GP + ASHA": Way("gp", "asha"),
+    "QMC + ASHA": Way("qmc", "asha"),
+}
+PLAIN, OURS = "random, no stopping", "TPE + ASHA, stopped told pruned"
+
+
+@dataclass
+class Outcome:
+    """What a search had found after each epoch that it trained: the best value, and the trial that has it."""
+
+    best: list[float] = field(default_factory=list)
+    leader: list[dict[str, float]] = field(default_factory=list)
+    trials: int = 0
+
+    def epochs_to(self, value: float) -> int | None:
+        """The epochs trained when the best reached `value`."""
+        return next((spent for spent, best in enumerate(self.best, start=1) if best >= value), None)
+
+
+def run(way: Way, seed: int, train: Callable[[dict[str, Any]], Iterator[dict[str, Any]]], goal: float) -> Outcome:
+    """A search by `WORKERS` workers until it has spent `BUDGET`, or a fifth of it and has reached `goal`.
+
+    Args:
+        way: How.
+        seed: Of the proposals, and of the epochs' durations, which differ by a tenth.
+        train: A trial's results, an epoch at a time: its PGD accuracy and how it `ended`, if it did.
+        goal: The value to reach.
+    """
+    durations = np.random.default_rng(seed)
+    outcome, due = Outcome(), []  # due: when the next epoch of a trial is over
+    with tempfile.TemporaryDirectory() as folder:
+        search, scheduler = way.start(seed, Path(folder))
+
+        def begin(now: float) -> None:
+            name = f"trial {outcome.trials}"
+            config = search.suggest(name)
+            trial = SimpleNamespace(trial_id=name, config=config)
+            scheduler.on_trial_add(None, trial)
+            heapq.heappush(due, (now + durations.uniform(0.9, 1.1), outcome.trials, trial, train(config)))
+            outcome.trials += 1
+
+        for _ in range(WORKERS):
+            begin(0.0)
+        while len(outcome.best) < BUDGET and not (len(outcome.best) >= BUDGET // 5 and outcome.best[-1] >= goal):
+            now, number, trial, epochs = heapq.heappop(due)
+            result = next(epochs)
+            better = not outcome.best or result[OBJECTIVE] > outcome.best[-1]
+            outcome.best.append(result[OBJECTIVE] if better else outcome.best[-1])
+            outcome.leader.append(trial.config if better else outcome.leader[-1])
+            if result["ended"]:
+                scheduler.on_trial_complete(None, trial, result)
+            else:
+                search.on_trial_result(trial.trial_id, result)
+                if scheduler.on_trial_result(None, trial, result) != stopping.Asha.STOP:
+                    heapq.heappush(due, (now + durations.uniform(0.9, 1.1), number, trial, epochs))
+                    continue
+            search.on_trial_complete(trial.trial_id, result)
+            begin(now)
+    return outcome
+
+
+def as_results(accuracies: "np.ndarray[Any, Any]") -> Iterator[dict[str, Any]]:
+    """A learning curve as the results of a trial: the objective is the best so far."""
+    for epoch, best in enumerate(np.maximum.accumulate(accuracies), start=1):
+        ended = "completed" if epoch == len(accuracies) else ""
+        yield {"training_iteration": epoch, OBJECTIVE: float(best), "ended": ended}
+
+
+class Surrogate:
+    """Learning curves for any hyperparameters, from recorded ones: a smooth mean and the noise of training seeds.
+
+    Attributes:
+        optimum: The best that any configuration reaches without noise, over a dense grid of Sobol points.
+    """
+
+    def __init__(self, curves: pd.DataFrame, repeats: pd.DataFrame) -> None:
+        self.space = search_spec("random", "none", 0).space
+        self.at, self.curves = self.unit(curves[KEYS].to_numpy()), _by_epoch(curves)
+        self.mean = self._fit(self.at, self.curves)
+        groups = [_by_epoch(group) for _, group in repeats.groupby("trial")]
+        # Deviations from the mean of n seeds have (n − 1)/n of the variance.
+        self.noise = np.concatenate([(g - g.mean(0)) * np.sqrt(len(g) / (len(g) - 1)) for g in groups])
+        grid = qmc.Sobol(len(KEYS), seed=0).random(OPTIMUM_POINTS)
+        self.optimum = float(self._accuracies(grid).max())
+
+    def unit(self, values: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
+        """Hyperparameters (n, 4) as points of the unit cube, lambda and lr_max by their logarithms."""
+        columns = []
+        for key, column in zip(KEYS, values.astype(float).T, strict=True):
+            low, high = self.space[key].values
+            if self.space[key].kind == "loguniform":
+                low, high, column = np.log(low), np.log(high), np.log(column)
+            columns.append((column - low) / (high - low))
+        return np.stack(columns, axis=1)
+
+    def _fit(self, at: "np.ndarray[Any, Any]", curves: "np.ndarray[Any, Any]") -> RBFInterpolator:
+        return RBFInterpolator(at, curves, kernel="linear", smoothing=SMOOTHING)
+
+    def _accuracies(self, at: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
+        return np.clip(self.mean(at), 0.0, 1.0)
+
+    def value(self, config: dict[str, float]) -> float:
+        """What `config` reaches without noise, trained to the end."""
+        return float(self._accuracies(self.unit(np.array([[config[key] for key in KEYS]]))).max())
+
+    def train(self, seed: int) -> Callable[[dict[str, Any]], Iterator[dict[str, Any]]]:
+        """The trials of the search of this seed."""
+
+        def trial(config: dict[str, Any]) -> Iterator[dict[str, Any]]:
+            noise = self.noise[np.random.default_rng((seed, config["trial"])).integers(len(self.noise))]
+            mean = self._accuracies(self.unit(np.array([[config[key] for key in KEYS]])))[0]
+            return as_results(np.clip(mean + noise, 0.0, 1.0))
+
+        return trial
+
+    def left_out_error(self) -> tuple[float, float]:
+        """Root mean square error of a curve's best value predicted from the other curves; these values' spread."""
+        best = self.curves.max(1)
+        others = [np.arange(len(best)) != index for index in range(len(best))]
+        found = [self._fit(self.at[o], self.curves[o])(self.at[[i]]).max() for i, o in enumerate(others)]
+        return float(np.sqrt(np.mean((np.array(found) - best) ** 2))), float(best.std())
+
+
+def _by_epoch(frame: pd.DataFrame) -> "np.ndarray[Any, Any]":
+    return frame[[f"pgd_{epoch}" for epoch in range(1, EPOCHS + 1)]].to_numpy(dtype=float)
+
+
+def record(folder: Path) -> None:
+    """Writes the curves of the search in `folder`, and those of some of its trials trained from other seeds."""
+    trials, epochs = results.trials(folder), results.epochs(folder)
+    trials = trials[trials["status"] == "completed"]
+    wide = epochs.pivot(index="trial", columns="epoch", values="pgd_accuracy").add_prefix("pgd_")
+    curves = trials[["trial", *KEYS]].join(wide, on="trial").sort_values("trial")
+    curves.to_csv(CURVES, index=False, float_format="%.5g")
+    spec = search_spec("random", "none", 0)
+    splits = data.load(spec.data)
+    order = curves.assign(best=_by_epoch(curves).max(1)).sort_values("best")
+    rows = []
+    for _, row in order.iloc[np.linspace(0.3, 0.99, REPEATED) * (len(order) - 1)].iterrows():
+        rows.append({"trial": row["trial"], "seed": 0, **row.filter(like="pgd_")})
+        for seed in REPEAT_SEEDS:
+            trainer = trainer_of(spec, splits, row[KEYS].to_dict(), seed)
+            accuracies = [(trainer.train_epoch(), trainer.evaluate()["pgd_accuracy"])[1] for _ in range(EPOCHS)]
+            rows.append({"trial": row["trial"], "seed": seed, **{f"pgd_{e}": a for e, a in enumerate(accuracies, 1)}})
+            print(f"trial {row['trial']:.0f}, seed {seed}: {max(accuracies):.3f}", flush=True)
+    pd.DataFrame(rows).to_csv(REPEATS, index=False, float_format="%.5g")
+
+
+def trainer_of(spec: SearchSpec, splits: data.Splits, config: dict[str, Any], seed: int) -> Trainer:
+    """A training run as a trial would make it."""
+    hyperparameters = spec.training_config({key: config[key] for key in KEYS})
+    return Trainer(hyperparameters, splits, model=spec.model, evaluation=spec.evaluation, seed=seed)
+
+
+def compare(
+    seeds: int,
+    ways: dict[str, Way],
+    train: Callable[[int], Callable[[dict[str, Any]], Iterator[dict[str, Any]]]],
+    plain: Callable[[int], Outcome],
+) -> pd.DataFrame:
+    """A row for each way and seed: the epochs that it took to reach what plain random search of that seed reached."""
+    rows = []
+    for seed in range(seeds):
+        reference = plain(seed)
+        goal = reference.best[-1]
+        for name, way in ways.items():
+            outcome = reference if name == PLAIN else run(way, seed, train(seed), goal)
+            rows.append(
+                {
+                    "way": name,
+                    "seed": seed,
+                    "goal": goal,
+                    "epochs": outcome.epochs_to(goal),
+                    "trials": outcome.trials,
+                    "best_at_a_fifth": outcome.best[BUDGET // 5 - 1],
+                    "leader_at_a_fifth": outcome.leader[BUDGET // 5 - 1],
+                }
+            )
+            print({key: of for key, of in rows[-1].items() if key != "leader_at_a_fifth"}, flush=True)
+    return pd.DataFrame(rows)
+
+
+def table(frame: pd.DataFrame) -> pd.DataFrame:
+    """Median and quartiles over the seeds, as shares of the epochs of plain random search; not reached counts as 1."""
+    share = (frame["epochs"].fillna(BUDGET) / BUDGET).groupby(frame["way"], sort=False)
+    summary = (
+        share.quantile([0.25, 0.5, 0.75]).unstack().set_axis(["lower_quartile", "median", "upper_quartile"], axis=1)
+    )
+    summary["within_a_fifth"] = share.apply(lambda s: int((s <= 0.2).sum()))
+    summary["reached"] = frame["epochs"].notna().groupby(frame["way"], sort=False).sum()
+    summary["seeds"] = share.size()
+    names = [name for name in ("best_at_a_fifth", "regret_at_a_fifth") if name in frame]
+    return summary.join(frame.groupby("way", sort=False)[names].median())
+
+
+def on_surrogate(seeds: int) -> None:
+    """All ways on the surrogate."""
+    surrogate = Surrogate(pd.read_csv(CURVES), pd.read_csv(REPEATS))
+    error, spread = surrogate.left_out_error()
+    print(
+        f"{len(surrogate.at)} curves; left out, their best values are predicted to {error:.3f} (they spread by "
+        f"{spread:.3f}); the optimum is {surrogate.optimum:.3f}; noise of an epoch {surrogate.noise.std():.3f}"
+    )
+    plain = WAYS[PLAIN]
+    frame = compare(
+        seeds, WAYS, surrogate.train, lambda seed: run(plain, seed, surrogate.train(seed), goal=float("inf"))
+    )
+    frame["regret_at_a_fifth"] = surrogate.optimum - frame.pop("leader_at_a_fifth").map(surrogate.value)
+    _write(frame, "search_quality_surrogate")
+
+
+def on_digits(seeds: int) -> None:
+    """Our way, trained for real, against plain random search, whose trials are drawn from the recorded curves."""
+    torch.set_num_threads(1)
+    curves = _by_epoch(pd.read_csv(CURVES))
+    spec = search_spec("random", "none", 0)
+    splits = data.load(spec.data)
+
+    def plain(seed: int) -> Outcome:
+        chosen = np.random.default_rng(seed).choice(len(curves), RANDOM_TRIALS, replace=False)
+        best = np.maximum.accumulate(curves[chosen].ravel())
+        return Outcome([float(value) for value in best], [{}] * BUDGET, RANDOM_TRIALS)
+
+    def train(seed: int) -> Callable[[dict[str, Any]], Iterator[dict[str, Any]]]:
+        def trial(config: dict[str, Any]) -> Iterator[dict[str, Any]]:
+            trainer = trainer_of(spec, splits, config, seed=0)  # as the recorded curves
+            for epoch in range(1, EPOCHS + 1):
+                metrics = trainer.train_epoch() | trainer.evaluate()
+                ended = "catastrophic_overfitting" * metrics["catastrophic_overfitting"]
+                ended = ended or "completed" * (epoch == EPOCHS)
+                yield {"training_iteration": epoch, OBJECTIVE: metrics["pgd_accuracy_best"], "ended": ended}
+
+        return trial
+
+    frame = compare(seeds, {name: WAYS[name] for name in (PLAIN, OURS)}, train, plain)
+    _write(frame.drop(columns="leader_at_a_fifth"), "search_quality_digits")
+
+
+def _write(frame: pd.DataFrame, name: str) -> None:
+    frame.to_csv(RESULTS / f"{name}_seeds.csv", index=False, float_format="%.5g")
+    summary = table(frame)
+    summary.to_csv(RESULTS / f"{name}.csv", float_format="%.4g")
+    print(f"\n{summary.to_string(float_format='{:.3f}'.format)}")
+
+
+def main() -> None:
+    """Runs one of the parts."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parts = parser.add_subparsers(dest="part", required=True)
+    parts.add_parser("record").add_argument("folder", type=Path)
+    parts.add_parser("surrogate").add_argument("--seeds", type=int, default=20)
+    parts.add_parser("digits").add_argument("--seeds", type=int, default=5)
+    options = parser.parse_args()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    if options.part == "record":
+        record(options.folder)
+    else:
+        (on_surrogate if options.part == "surrogate" else on_digits)(options.seeds)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+import importlib.util
+import math
+from collections.abc import Callable
+from typing import Any
+
+import optuna
+import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import TrialState
+
+from tune_cure import samplers
+
+NUMBERS = {"lr_max": FloatDistribution(0.01, 1.0, log=True), "batch_size": IntDistribution(32, 128, step=32)}
+SPACE = {**NUMBERS, "delta": CategoricalDistribution(["classic", "random"])}
+Values = dict[str, Any]
+
+
+@pytest.fixture(params=samplers.SAMPLERS)
+def name(request: pytest.FixtureRequest) -> str:
+    if request.param == "cmaes":
+        pytest.importorskip("cmaes")
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    return str(request.param)
+
+
+def search(name: str, trials: int, objective: Callable[[Values], float], seed: int = 0) -> list[Values]:
+    """The proposals of a study, every third trial of which is stopped after its first epoch."""
+    study = optuna.create_study(sampler=samplers.make(name, seed, 0), direction="maximize")
+    proposals = []
+    for number in range(trials):
+        trial = study.ask(NUMBERS if name == "cmaes" else SPACE)
+        proposals.append(trial.params)
+        if number % 3 == 2:
+            trial.report(objective(trial.params) / 2, 1)
+            study.tell(trial, state=TrialState.PRUNED)
+        else:
+            study.tell(trial, objective(trial.params))
+    return proposals
+
+
+def peak(values: Values) -> float:
+    """Highest at a learning rate of 0.1 with `classic`."""
+    return 1.0 - abs(math.log10(values["lr_max"]) + 1) - 0.5 * (values.get("delta") == "random")
+
+
+def test_every_sampler_proposes_values_of_the_space_repeatably(name: str) -> None:
+    proposals = search(name, 14, peak)
+    space = NUMBERS if name == "cmaes" else SPACE
+    for values in proposals:
+        assert values.keys() == space.keys()
+        assert all(space[key]._contains(space[key].to_internal_repr(value)) for key, value in values.items())
+    assert len({values["lr_max"] for values in proposals}) == len(proposals)
+    assert search(name, 14, peak) == proposals
+    assert search(name, 14, peak, seed=1) != proposals
+
+
+@pytest.mark.parametrize("name", ["tpe", "gp", "nsga2", "cmaes"], indirect=True)
+def test_those_that_learn_draw_nearer_to_the_peak(name: str) -> None:
+    proposals = search(name, 70, peak)
+    early, late = (sum(map(peak, part)) / len(part) for part in (proposals[:15], proposals[-15:]))
+    assert late > early + 0.1
+
+
+@pytest.mark.parametrize("name", samplers.SAMPLERS, indirect=True)
+def test_a_search_that_goes_on_does_not_repeat_its_draws(name: str) -> None:
+    storage = optuna.storages.InMemoryStorage()
+    optuna.create_study(storage=storage, study_name="s")
+    again: list[Values] = []
+    for part in (0, 1):
+        study = optuna.load_study(storage=storage, sampler=samplers.make(name, 0, 3 * part), study_name="s")
+        for _ in range(3):
+            trial = study.ask(NUMBERS if name == "cmaes" else SPACE)
+            again.append(trial.params)
+            study.tell(trial, -peak(trial.params))
+    assert len({values["lr_max"] for values in again}) == 6
+
+
+def test_a_sobol_sequence_goes_on_where_it_was() -> None:
+    def rates(parts: list[int]) -> list[float]:
+        storage, drawn, found = optuna.storages.InMemoryStorage(), 0, []
+        optuna.create_study(storage=storage, study_name="s")
+        for part in parts:
+            study = optuna.load_study(storage=storage, sampler=samplers.make("qmc", 0, drawn), study_name="s")
+            for _ in range(part):
+                trial = study.ask(SPACE)
+                found.append(trial.params["lr_max"])
+                study.tell(trial, 0.0)
+            drawn += part
+        return found
+
+    assert rates([4, 4]) == rates([8])
+
+
+def test_what_cmaes_cannot_search_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert samplers.unfit("cmaes", choice="delta") == "cmaes searches numbers, but space.delta is a choice"
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert "pip install 'tune-cure[cmaes]'" in samplers.unfit("cmaes")
+    assert not samplers.unfit("tpe", choice="delta")

@@ -1,0 +1,151 @@
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from tests.spaces import tiny
+from tests.test_results import VALUES, epoch
+from tune_cure import cli, results, warm_start
+from tune_cure.endings import Endings
+from tune_cure.journal import Journal
+from tune_cure.reading import SpecError
+from tune_cure.spec import SearchSpec
+from tune_cure.study import StudySearch
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> None:
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+
+@pytest.fixture
+def earlier(tmp_path: Path) -> Path:
+    """A search: 0 completed at 0.4; 1 stopped after 2 epochs at 0.6; 2 was interrupted; 3 is outside of the next."""
+    folder = tmp_path / "earlier"
+    folder.mkdir()
+    tiny(folder, "start_from=[]")
+    journal = Journal(folder)
+    for number, (status, epochs, accuracy) in enumerate(
+        (("completed", 4, 0.4), ("stopped", 2, 0.6), ("", 1, 0.9), ("completed", 4, 0.5))
+    ):
+        values = {**VALUES, "lr_max": 0.4 if number == 3 else 0.02 + 0.01 * number}
+        journal.append("trial", number, origin="sampler", hyperparameters=values)
+        for at in range(1, epochs + 1):
+            epoch(journal, number, at, accuracy, accuracy)
+        if status:
+            journal.append("end", number, status=status, reason="")
+    results.write(folder)
+    results.write_summary(folder)
+    return folder
+
+
+def warm(folder: Path, file: Path, *overrides: str) -> SearchSpec:
+    folder.mkdir(exist_ok=True)
+    return tiny(folder, f"search.warm_start={file}", "space.lr_max={uniform: [0.01, 0.3]}", *overrides)
+
+
+def searcher(spec: SearchSpec, folder: Path) -> StudySearch:
+    journal = Journal(folder)
+    return StudySearch(spec, journal, journal.read(), Endings(spec, folder, None, []))
+
+
+@pytest.mark.parametrize("file", ["", "trials.csv"])
+def test_ended_trials_within_the_space_are_known_and_the_others_counted(
+    earlier: Path, tmp_path: Path, file: str
+) -> None:
+    known, left_out = warm_start.read(warm(tmp_path / "later", earlier / file))
+    assert [(of.status, of.epochs, of.metrics["pgd_accuracy_best"]) for of in known] == [
+        ("completed", 4, 0.4),
+        ("stopped", 2, 0.6),
+    ]
+    assert known[0].hyperparameters == {**VALUES, "lr_max": 0.02}
+    assert left_out == 2
+
+
+def test_what_is_known_has_no_number_and_does_not_count_also_after_an_interruption(
+    earlier: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "later"
+    spec = warm(folder, earlier, "search.trials=3")
+    search = searcher(spec, folder)
+    known = search._ot_study.trials[:2]
+    assert [trial.state for trial in known] == [TrialState.COMPLETE, TrialState.PRUNED]
+    assert [trial.value for trial in known] == [0.4, 0.6]
+    assert known[1].intermediate_values == {2: 0.6}
+    configs = [search.suggest("a"), search.suggest("b")]
+    assert [config["trial"] for config in configs] == [0, 1]
+    assert configs[0] == {**spec.start_from[0], "trial": 0}
+    result = {"objective": 0.3, "training_iteration": 4, "ended": "completed"}
+    search.on_trial_complete("a", result)
+    Journal(folder).append("epoch", 0, epoch=4, objective=0.3, pgd_accuracy=0.3, ended="completed")
+
+    again = searcher(spec, folder)
+    assert len(again._ot_study.trials) == 4
+    assert again.suggest("c") == configs[1]  # it was under way
+    assert again.suggest("d")["trial"] == 2
+    for name in ("c", "d"):
+        again.on_trial_complete(name, result)
+    assert again.suggest("e") == again.FINISHED
+    assert [event["trial"] for event in Journal(folder).read() if event["event"] == "trial"] == [0, 1, 2]
+    assert all(trial.state.is_finished() for trial in again._ot_study.trials)
+
+
+def test_a_foreign_study_of_optuna_is_known_by_its_values(tmp_path: Path) -> None:
+    study = optuna.create_study(storage=f"sqlite:///{tmp_path / 'foreign.db'}", direction="maximize")
+    spec = warm(tmp_path / "later", tmp_path / "foreign.db")
+    values = spec.propose(lambda key: spec.space[key].values[0])
+    for outcome in (0.7, None):
+        study.enqueue_trial(values)
+        trial = study.ask()
+        for key, distribution in spec.space.items():
+            trial.suggest_float(key, *distribution.values)
+        study.tell(trial, outcome, state=None if outcome else TrialState.FAIL)
+    known, left_out = warm_start.read(spec)
+    assert [(of.metrics, of.hyperparameters) for of in known] == [({"pgd_accuracy_best": 0.7}, values)]
+    assert left_out == 1
+
+
+def test_with_several_metrics_what_is_known_counts_as_a_trial_of_ones_own_would(earlier: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "later"
+    more = ["search.metric=[pgd_accuracy_best, clean_accuracy]", "search.constraints=[clean_accuracy >= 0.75]"]
+    told = searcher(warm(folder, earlier, *more), folder)._ot_study.trials[:2]
+    assert [trial.values for trial in told] == [[0.4, 0.7], [0.6, 0.8]]
+    assert [trial.constraints["untrained"] for trial in told] == [0, 0.75]
+    assert [trial.constraints["clean_accuracy >= 0.75"] for trial in told] == pytest.approx([0.05, -0.05])
+
+
+def test_whole_numbers_and_empty_cells_of_a_table_are_read(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("attack,attack_steps,pgd_accuracy_best\npgd,3.0,0.5\nfgsm,,0.4\npgd,,0.3\n")
+    tiny(tmp_path)
+    space = "space={attack: {choice: [fgsm, pgd]}, attack_steps: {int: [2, 9]}}"
+    spec = tiny(tmp_path, f"search.warm_start={tmp_path / 't.csv'}", space, "start_from=[]")
+    known, left_out = warm_start.read(spec)
+    assert [of.hyperparameters for of in known] == [{"attack": "pgd", "attack_steps": 3}, {"attack": "fgsm"}]
+    assert left_out == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("none.csv", None, "No such file or directory"),
+        ("nowhere", None, "the folder of a search, a table (.csv) or an Optuna study (.db) is needed"),
+        ("a.csv", "lambda,h\n1,1\n", "has no column pgd_accuracy_best, which is what is optimised"),
+        ("a.csv", "lambda,pgd_accuracy_best\n1,0.5\n", "none of its 1 trials ended within the space of this search"),
+    ],
+)
+def test_what_cannot_be_known_is_one_line(tmp_path: Path, name: str, content: str | None, said: str) -> None:
+    if content:
+        (tmp_path / name).write_text(content)
+    with pytest.raises(SpecError) as caught:
+        warm_start.read(warm(tmp_path / "later", tmp_path / name))
+    assert str(caught.value).startswith("search.warm_start: ")
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_plan_says_what_is_known(earlier: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    warm(tmp_path / "later", earlier)
+    assert cli.main(["search", "--space", str(tmp_path / "later" / "spec.yaml"), "--check"]) == 0
+    said = f"2 trials of {earlier} are known to the sampler; 2 did not end, or lie outside of the space"
+    assert said in capsys.readouterr().out
