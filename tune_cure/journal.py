@@ -17,12 +17,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tune_cure.words import shown
+
 FILE = "journal.jsonl"
 CHECKPOINT_FILE = "trainer.pt"  # in a checkpoint's folder: a Trainer's state_dict
 OBJECTIVE = "objective"  # of an epoch: what sampler and ASHA compare, the search's metric, finite whatever happens
 STATUSES = ("completed", "stopped", "diverged", "catastrophic_overfitting", "failed")
 
 Event = dict[str, Any]
+
+
+class JournalError(ValueError):
+    """A journal that is damaged, or leads out of its run's folder. Its text is one line."""
+
 
 _logger = logging.getLogger(__name__)
 
@@ -52,9 +59,21 @@ class Journal:
         A last line that a crash cut short is left out, with a warning.
 
         Raises:
-            ValueError: A line before the last is not JSON: the file was damaged.
+            JournalError: A line before the last is no event: the file was damaged.
         """
         return self._read()[0]
+
+    def checkpoint_file(self, path: str) -> Path:
+        """The file of a checkpoint whose event has this path.
+
+        Raises:
+            JournalError: It leads out of the run's folder: somebody who was sent a run must not read files of theirs.
+        """
+        folder = self.path.parent.resolve()
+        file = folder / path / CHECKPOINT_FILE
+        if not file.resolve().is_relative_to(folder):
+            raise JournalError(f"{self.path}: the checkpoint {shown(path)} is not in the run's folder")
+        return file
 
     def repair(self) -> list[Event]:
         """Reads the journal, and cuts off a last line that a crash cut short, so that it can be appended to."""
@@ -72,9 +91,12 @@ class Journal:
         whole = content.rfind(b"\n") + 1
         for index, line in enumerate(content[:whole].splitlines(), start=1):
             try:
-                events.append(json.loads(line))
-            except json.JSONDecodeError as error:
-                raise ValueError(f"{self.path}: line {index} is not JSON: the file is damaged") from error
+                event = json.loads(line)
+                if not isinstance(event, dict) or not isinstance(event.get("trial", 0), int | None):
+                    raise ValueError
+            except (ValueError, RecursionError) as error:
+                raise JournalError(f"{self.path}: line {index} is no event: the file is damaged") from error
+            events.append(event)
         if whole < len(content):
             _logger.warning("%s: the last line was cut short and is left out", self.path)
         return events, whole

@@ -21,6 +21,7 @@ from ray._private import ray_constants
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import AsyncHyperBandScheduler
 
+from tune_cure import dashboard
 from tune_cure.devices import Devices, allot
 from tune_cure.journal import OBJECTIVE, Event, Journal
 from tune_cure.spec import SearchSpec
@@ -28,7 +29,6 @@ from tune_cure.study import StudySearch
 from tune_cure.trainable import CureTrainable
 from tune_cure.training import EPOCH_METRICS
 
-TOKEN = Path("~/.ray/auth_token").expanduser()  # opens the dashboard
 QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_SCHEDULER_EVENTS": "0",
@@ -46,10 +46,11 @@ def run(
     output: Path,
     *,
     address: str | None = None,
+    dashboard_host: str = dashboard.LOOPBACK,
     resume: bool = False,
     verbose: bool = False,
     on_event: Callable[[Event], None] | None = None,
-    on_ready: Callable[[Devices, str], None] = lambda devices, dashboard: None,
+    on_ready: Callable[[Devices, str], None] = lambda devices, url: None,
 ) -> bool:
     """Runs a search to its end, or until Ctrl-C.
 
@@ -57,6 +58,7 @@ def run(
         spec: What to search.
         output: The run's folder; it must exist.
         address: Of a Ray cluster to join; a Ray of this machine alone is started if None.
+        dashboard_host: Where the dashboard of a Ray that is started listens; all its other ports are on the loopback.
         resume: Continue the search in `output`, whose journal is read, rather than start one.
         verbose: Let Ray speak.
         on_event: Told of every line of the journal as it is written.
@@ -72,7 +74,7 @@ def run(
     history = journal.repair() if resume else []
     started = not ray.is_initialized()
     if started:
-        start_ray(address, verbose=verbose)
+        start_ray(address, dashboard_host=dashboard_host, verbose=verbose)
     try:
         found = ray.cluster_resources()
         plan = allot(spec, cpus=int(found.get("CPU", 0)), gpus=found.get("GPU", 0.0))
@@ -147,18 +149,27 @@ def _quieten(verbose: bool) -> None:
         warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 
 
-def start_ray(address: str | None = None, *, verbose: bool = False) -> None:
-    """Joins the Ray cluster at `address`, or starts one of this machine alone, with no port open to other machines."""
+def start_ray(address: str | None = None, *, dashboard_host: str = dashboard.LOOPBACK, verbose: bool = False) -> None:
+    """Joins the Ray cluster at `address`, or starts one of this machine alone.
+
+    No port of that is open to other machines but, at a `dashboard_host` that is not the loopback, the dashboard's.
+
+    Raises:
+        DashboardError: The dashboard cannot, or must not, be opened there.
+    """
     _quieten(verbose)
     options: dict[str, Any] = {"log_to_driver": verbose, "configure_logging": verbose}
     if address is None:
         # Ray takes the loopback address for its node, and so for all its ports, only where it cannot form a cluster.
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # for the processes that it starts
         ray_constants.ENABLE_RAY_CLUSTER = False
-        options |= {"include_dashboard": True, "dashboard_host": "127.0.0.1"}
+        dashboard.check(dashboard_host)
+        if dashboard_host != dashboard.LOOPBACK:
+            os.environ[dashboard.AUTH_MODE] = "token"
+        options |= {"include_dashboard": True, "dashboard_host": dashboard_host}
     ray.init(address=address or "local", **options)
-    if TOKEN.exists():  # Ray writes it for all to read
-        TOKEN.chmod(0o600)
+    if dashboard.TOKEN.exists():  # Ray writes it for all to read
+        dashboard.TOKEN.chmod(0o600)
 
 
 def _dashboard() -> str:

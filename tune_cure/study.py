@@ -1,6 +1,5 @@
 """The Optuna study of a search under Ray Tune: who proposes hyperparameters, and what it is told of the outcome."""
 
-from pathlib import Path
 from typing import Any
 
 import optuna
@@ -122,11 +121,8 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
             if stored.state == TrialState.RUNNING:
                 config = {**stored.params, "trial": number}
                 if number in checkpoints:
-                    config["checkpoint"] = str(self._absolute(checkpoints[number]))
+                    config["checkpoint"] = str(self.journal.checkpoint_file(checkpoints[number]).parent)
                 self.unfinished.append(config)
             elif number not in ended:
                 status = "failed" if stored.state == TrialState.FAIL else last[number]["ended"]
                 self.journal.append("end", number, status=status, reason="")
-
-    def _absolute(self, path: str) -> Path:
-        return (self.journal.path.parent / path).resolve()
