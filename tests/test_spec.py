@@ -156,6 +156,7 @@ def test_a_best_config_file_is_a_start(base: Path, tmp_path: Path) -> None:
         ("name=" + "a" * 101, "name", "at most 100 characters"),
         ("data.root=~nobody-of-this-name/x", "data.root", "the home of somebody who is not known here"),
         ('data.root="a\\0b"', "data.root", "a folder is needed, but found 'a\\x00b'"),
+        ('data.root="\\ud800"', "data.root", "a folder is needed, but found '\\ud800'"),
         ("data.split_seed=2147483648", "data.split_seed", "less than or equal to 2147483647"),
         ("training.batch_size=" + "1" * 5000, "training.batch_size", "a whole number is needed, but found '1111"),
         ("resources.gpus_per_trial=1.5", "resources.gpus_per_trial", "or a fraction between 0.0001 and 1, is needed"),

@@ -10,6 +10,7 @@ import os
 import re
 import shlex
 import sys
+import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -19,7 +20,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from tune_cure import cli_train, dashboard, data, datasets, environment, report, results, spec as specs
+from tune_cure import cli_train, dashboard, data, datasets, environment, report, results, spec as specs, watch
 from tune_cure.curvature import PENALTIES
 from tune_cure.devices import DeviceError, Devices, allot, expected_epochs, measure_epoch_seconds
 from tune_cure.files import FolderError, new_folder, replace_text
@@ -116,7 +117,10 @@ def parser() -> argparse.ArgumentParser:
     again = commands.add_parser("report", help="rebuild the tables and the report of a run from what is on disk")
     again.add_argument("directory", type=Path, metavar="FOLDER", help="the run's folder")
     again.set_defaults(run=_report, parser=again)
-    for command in (search, again):
+    looking = commands.add_parser("watch", help="show a search that runs in another terminal")
+    looking.add_argument("directory", type=Path, metavar="FOLDER", help="the run's folder; may not be there yet")
+    looking.set_defaults(run=_watch, parser=looking)
+    for command in (search, again, looking):
         command.add_argument("--verbose", action="store_true", help="show what Ray and Optuna say")
     return whole
 
@@ -125,6 +129,25 @@ def _report(options: argparse.Namespace, console: Console) -> int:
     results.write(options.directory)
     results.write_summary(options.directory)
     console.print(f"wrote {report.write(options.directory)} and the tables beside it")
+    return 0
+
+
+def _watch(options: argparse.Namespace, console: Console) -> int:
+    directory = options.directory
+    if directory.exists() and not directory.is_dir():
+        raise UsageError(f"{directory}: is no folder")
+    try:
+        if not watch.is_begun(directory):
+            console.print(f"waiting for a search in {directory}; Ctrl-C ends this")
+        while not watch.is_begun(directory):
+            time.sleep(watch.SECONDS)
+        state = watch.follow(
+            directory,
+            lambda state: LiveView(state, console) if console.is_terminal else PlainView(state, console.print),
+        )
+    except KeyboardInterrupt:  # of the watching, not of the search
+        return 0
+    console.print(f"all {len(state.ended)} trials have ended; the report: {directory / report.FILE}")
     return 0
 
 

@@ -21,7 +21,8 @@ MAX_PATH = 4000  # characters; systems take a little more
 
 def _anchored(root: str) -> str:
     """`root`, absolute unless it begins with ~: the processes of trials work in folders of their own."""
-    if "\0" in root or len(root) > MAX_PATH:
+    half = any("\ud800" <= character <= "\udfff" for character in root)  # of a pair: in no file's name
+    if half or "\0" in root or len(root) > MAX_PATH:
         raise ValueError(f"a folder is needed, but found {shown(root)}")
     try:
         Path(root).expanduser()

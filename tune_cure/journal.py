@@ -34,6 +34,21 @@ class JournalError(ValueError):
 _logger = logging.getLogger(__name__)
 
 
+def parse_line(line: bytes, path: Path, number: int) -> Event:
+    """A line of the journal at `path`, its `number` from 1.
+
+    Raises:
+        JournalError: It is no event.
+    """
+    try:
+        event: Event = json.loads(line)
+        if not isinstance(event, dict) or not isinstance(event.get("trial", 0), int | None):
+            raise ValueError
+    except (ValueError, RecursionError) as error:
+        raise JournalError(f"{path}: line {number} is no event: the file is damaged") from error
+    return event
+
+
 class Journal:
     """The journal of the run in `directory`; `on_event` is told of every line that is appended."""
 
@@ -90,13 +105,7 @@ class Journal:
         content = self.path.read_bytes()
         whole = content.rfind(b"\n") + 1
         for index, line in enumerate(content[:whole].splitlines(), start=1):
-            try:
-                event = json.loads(line)
-                if not isinstance(event, dict) or not isinstance(event.get("trial", 0), int | None):
-                    raise ValueError
-            except (ValueError, RecursionError) as error:
-                raise JournalError(f"{self.path}: line {index} is no event: the file is damaged") from error
-            events.append(event)
+            events.append(parse_line(line, self.path, index))
         if whole < len(content):
             _logger.warning("%s: the last line was cut short and is left out", self.path)
         return events, whole

@@ -23,9 +23,11 @@ from ray.tune.schedulers import AsyncHyperBandScheduler
 
 from tune_cure import dashboard
 from tune_cure.devices import Devices, allot
+from tune_cure.gauges import Gauges
 from tune_cure.journal import OBJECTIVE, Event, Journal
 from tune_cure.spec import SearchSpec
 from tune_cure.study import StudySearch
+from tune_cure.tensorboard import TensorBoard
 from tune_cure.trainable import CureTrainable
 from tune_cure.training import EPOCH_METRICS
 
@@ -70,7 +72,14 @@ def run(
     Raises:
         DeviceError: Not even one trial fits into the devices.
     """
-    journal = Journal(output, on_event)
+    board = TensorBoard(output)
+    listeners = [board.on_event, *([on_event] if on_event else [])]
+
+    def tell(event: Event) -> None:
+        for listener in listeners:
+            listener(event)
+
+    journal = Journal(output, tell)
     history = journal.repair() if resume else []
     started = not ray.is_initialized()
     if started:
@@ -79,10 +88,12 @@ def run(
         found = ray.cluster_resources()
         plan = allot(spec, cpus=int(found.get("CPU", 0)), gpus=found.get("GPU", 0.0))
         on_ready(plan, _dashboard())
+        listeners.append(Gauges(spec.name).on_event)
         searcher = StudySearch(spec, journal, history)
         if _num_ended(journal) < spec.search.trials:
             _tuner(spec, output, plan, searcher, history, verbose).fit()
     finally:
+        board.close()
         if started:
             ray.shutdown()
     return _num_ended(journal) >= spec.search.trials
@@ -100,8 +111,11 @@ def _tuner(
     history: list[Event],
     verbose: bool,
 ) -> tune.Tuner:
+    # A CUDA process that changes networks was not measured to give its memory back: there, a fresh one each.
+    reused = plan.gpus_per_trial == 0
     trainable = tune.with_resources(
-        tune.with_parameters(CureTrainable, spec=spec), {"cpu": plan.cpus_per_trial, "gpu": plan.gpus_per_trial}
+        tune.with_parameters(CureTrainable, spec=spec, reused=reused),
+        {"cpu": plan.cpus_per_trial, "gpu": plan.gpus_per_trial},
     )
     return tune.Tuner(
         trainable,
@@ -110,8 +124,7 @@ def _tuner(
             scheduler=Asha(spec, history),
             num_samples=spec.search.trials - _num_ended(searcher.journal),
             max_concurrent_trials=plan.concurrent,
-            # A CUDA process that changes networks was not measured to give its memory back: there, a fresh one each.
-            reuse_actors=plan.gpus_per_trial == 0,
+            reuse_actors=reused,
             trial_name_creator=_trial_name,
             trial_dirname_creator=_trial_name,
         ),
