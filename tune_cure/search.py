@@ -34,7 +34,6 @@ from tune_cure.training import EPOCH_METRICS
 QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_SCHEDULER_EVENTS": "0",
-    "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
     "RAY_DEDUP_LOGS": "0",
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
@@ -153,6 +152,7 @@ def _unused_name(parent: Path, name: str) -> str:
 
 
 def _quieten(verbose: bool) -> None:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent to Ray's makers unless that is asked for
     for name, value in {}.items() if verbose else QUIET.items():
         os.environ.setdefault(name, value)
     optuna.logging.set_verbosity(optuna.logging.INFO if verbose else optuna.logging.ERROR)
@@ -176,9 +176,7 @@ def start_ray(address: str | None = None, *, dashboard_host: str = dashboard.LOO
         # Ray takes the loopback address for its node, and so for all its ports, only where it cannot form a cluster.
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # for the processes that it starts
         ray_constants.ENABLE_RAY_CLUSTER = False
-        dashboard.check(dashboard_host)
-        if dashboard_host != dashboard.LOOPBACK:
-            os.environ[dashboard.AUTH_MODE] = "token"
+        dashboard.check(dashboard_host)  # a Ray that is started here asks for a token unless it is told not to
         options |= {"include_dashboard": True, "dashboard_host": dashboard_host}
     ray.init(address=address or "local", **options)
     if dashboard.TOKEN.exists():  # Ray writes it for all to read
