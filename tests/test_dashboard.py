@@ -33,7 +33,7 @@ def test_without_a_token_it_stays_on_this_machine(monkeypatch: pytest.MonkeyPatc
         check("0.0.0.0")
 
 
-@pytest.mark.parametrize("host", ["192.0.2.1", "a..b", "", "999.1.1.1"])
+@pytest.mark.parametrize("host", ["203.0.113.7", "a..b", "", "999.1.1.1"])
 def test_an_address_that_is_none_of_this_machine_is_one_line(host: str) -> None:
     with pytest.raises(DashboardError, match=r"--dashboard-host .*: nothing can listen there: ") as raised:
         check(host)
@@ -87,23 +87,33 @@ import ray
 from tests.test_dashboard import listening
 from tune_cure import search
 search.start_ray(dashboard_host="0.0.0.0")
-url = search._dashboard()
-def status(token):
+url = search.dashboard_url("0.0.0.0")
+class Actor:
+    def __repr__(self):
+        return "trial 17"
+    def step(self):
+        print("trial 17: epoch 1", flush=True)
+actor = ray.remote(Actor).remote()
+ray.get(actor.step.remote())
+def status(token, path="/api/v0/actors"):
     headers = {"Authorization": "Bearer " + token} if token else {}
-    request = urllib.request.Request(url + "/api/v0/actors", headers=headers)
+    request = urllib.request.Request(url + path, headers=headers)
     try:
-        return urllib.request.urlopen(request).status
+        answer = urllib.request.urlopen(request)
+        return answer.read().decode() if "logs" in path else answer.status
     except urllib.error.HTTPError as error:
         return error.code
 token = search.dashboard.TOKEN.read_text().strip()
 mode = oct(search.dashboard.TOKEN.stat().st_mode & 0o777)
 print(json.dumps({"listening": {a: sorted(c) for a, c in listening(os.getpid()).items()}, "url": url,
+                  "log": status(token, "/api/v0/logs/file?lines=9&suffix=out&actor_id=" + actor._actor_id.hex()),
                   "statuses": [status(""), status("x" * 64), status(token)], "mode": mode}))
 ray.shutdown()
 """
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("ray_session")
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_dashboard_that_is_opened_is_the_only_port_that_is_and_asks_for_the_token() -> None:
     process = subprocess.run([sys.executable, "-c", OPEN], capture_output=True, text=True, check=True)
@@ -113,3 +123,4 @@ def test_a_dashboard_that_is_opened_is_the_only_port_that_is_and_asks_for_the_to
     assert all("dashboard" in command for command in opened["0.0.0.0"])
     assert found["statuses"] == [401, 403, 200]
     assert found["mode"] == "0o600"
+    assert "trial 17: epoch 1" in found["log"]  # although another Ray, that of the fixture, runs on this machine

@@ -6,6 +6,7 @@ import socket
 from pathlib import Path
 
 LOOPBACK = "127.0.0.1"
+EVERYWHERE = ("0.0.0.0", "::")
 TOKEN = Path("~/.ray/auth_token").expanduser()  # opens the dashboard
 AUTH_MODE = "RAY_AUTH_MODE"
 

@@ -13,7 +13,7 @@ GAUGES = {
     "pgd_accuracy": "PGD accuracy on the validation images, a fraction.",
     "curvature": "Mean penalty of the epoch, before lambda.",
     "epoch": "Epochs trained.",
-    "device_memory_mb": "Most memory of the GPU that the trial's epoch took.",
+    "device_memory_mb": "Most memory that the trial had of its GPU, or its process of a machine without.",
 }
 PREFIX = "tune_cure_"  # before which Ray puts one of its own: ray_tune_cure_pgd_accuracy
 

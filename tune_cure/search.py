@@ -86,7 +86,7 @@ def run(
     try:
         found = ray.cluster_resources()
         plan = allot(spec, cpus=int(found.get("CPU", 0)), gpus=found.get("GPU", 0.0))
-        on_ready(plan, _dashboard())
+        on_ready(plan, dashboard_url(None if address else dashboard_host))
         listeners.append(Gauges(spec.name).on_event)
         searcher = StudySearch(spec, journal, history)
         if _num_ended(journal) < spec.search.trials:
@@ -116,6 +116,7 @@ def _tuner(
         tune.with_parameters(CureTrainable, spec=spec, reused=reused),
         {"cpu": plan.cpus_per_trial, "gpu": plan.gpus_per_trial},
     )
+    trainable.__qualname__ = CureTrainable.__name__  # what the dashboard calls it
     return tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
@@ -177,14 +178,28 @@ def start_ray(address: str | None = None, *, dashboard_host: str = dashboard.LOO
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # for the processes that it starts
         ray_constants.ENABLE_RAY_CLUSTER = False
         dashboard.check(dashboard_host)  # a Ray that is started here asks for a token unless it is told not to
+        ray._private.parameter.RayParams = _Params
         options |= {"include_dashboard": True, "dashboard_host": dashboard_host}
     ray.init(address=address or "local", **options)
     if dashboard.TOKEN.exists():  # Ray writes it for all to read
         dashboard.TOKEN.chmod(0o600)
 
 
-def _dashboard() -> str:
-    url = ray._private.worker.get_dashboard_url()
+class _Params(ray._private.parameter.RayParams):  # type: ignore[misc]
+    """Ray's parameters, but any free port for the agent that gives the dashboard the logs.
+
+    Its own is always the same: with two Rays on a machine the second had no logs.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **{"dashboard_agent_listen_port": 0, **options})
+
+
+def dashboard_url(host: str | None = None) -> str:
+    """Where the dashboard is, empty if there is none; Ray itself does not know of the `host` that it listens at."""
+    url: str = ray._private.worker.get_dashboard_url() or ""
+    if url and host and host not in dashboard.EVERYWHERE:
+        url = f"{f'[{host}]' if ':' in host else host}:{url.rpartition(':')[2]}"
     return f"http://{url}" if url else ""
 
 
