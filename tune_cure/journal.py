@@ -20,6 +20,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tune_cure.words import shown
+
 FILE = "journal.jsonl"
 CHECKPOINT_FILE = "trainer.pt"  # in a checkpoint's folder: a Trainer's state_dict
 OBJECTIVE = "objective"  # of an epoch: what sampler and ASHA compare, the search's metric, finite whatever happens
@@ -27,7 +29,27 @@ STATUSES = ("completed", "stopped", "diverged", "catastrophic_overfitting", "fai
 
 Event = dict[str, Any]
 
+
+class JournalError(ValueError):
+    """A journal that is damaged, or leads out of its run's folder. Its text is one line."""
+
+
 _logger = logging.getLogger(__name__)
+
+
+def parse_line(line: bytes, path: Path, number: int) -> Event:
+    """A line of the journal at `path`, its `number` from 1.
+
+    Raises:
+        JournalError: It is no event.
+    """
+    try:
+        event: Event = json.loads(line)
+        if not line.endswith(b"\n") or not isinstance(event, dict) or not isinstance(event.get("trial", 0), int | None):
+            raise ValueError
+    except (ValueError, RecursionError) as error:
+        raise JournalError(f"{path}: line {number} is no event: the file is damaged") from error
+    return event
 
 
 class Journal:
@@ -70,13 +92,25 @@ class Journal:
         An end that a crash cut short or filled with garbage is left out, with a warning.
 
         Raises:
-            ValueError: A line before whole ones is not JSON: the file was damaged.
+            JournalError: A line before whole ones is no event: the file was damaged.
         """
         return _of_trials(self._read()[0])
 
     def changes(self) -> list[Event]:
         """The lines of kind `change`."""
         return [event for event in self._read()[0] if event["event"] == "change"]
+
+    def checkpoint_file(self, path: str) -> Path:
+        """The file of a checkpoint whose event has this path.
+
+        Raises:
+            JournalError: It leads out of the run's folder: somebody who was sent a run must not read files of theirs.
+        """
+        folder = self.path.parent.resolve()
+        file = folder / path / CHECKPOINT_FILE
+        if not file.resolve().is_relative_to(folder):
+            raise JournalError(f"{self.path}: the checkpoint {shown(path)} is not in the run's folder")
+        return file
 
     def repair(self) -> list[Event]:
         """Reads the journal, and cuts off an end that a crash has damaged, so that it can be appended to."""
@@ -91,28 +125,20 @@ class Journal:
             return [], 0
         content = self.path.read_bytes()
         events: list[Event] = []
-        length, damaged = 0, 0
+        length, damage = 0, None
         for index, line in enumerate(content.splitlines(keepends=True), start=1):
-            event = _event(line)
-            if event is None:
-                damaged = damaged or index
-            elif damaged:
-                raise ValueError(f"{self.path}: line {damaged} is not JSON: the file is damaged")
+            try:
+                event = parse_line(line, self.path, index)
+            except JournalError as error:
+                damage = damage or error
             else:
+                if damage:
+                    raise damage
                 events.append(event)
                 length += len(line)
-        if damaged:
-            _logger.warning("%s: the end was cut short (line %d) and is left out", self.path, damaged)
+        if damage:
+            _logger.warning("%s: the end was cut short, and is left out", self.path)
         return events, length
-
-
-def _event(line: bytes) -> Event | None:
-    """The event that a line is; None if it is not a whole one."""
-    try:
-        event = json.loads(line) if line.endswith(b"\n") else None
-    except ValueError:
-        return None
-    return event if isinstance(event, dict) else None
 
 
 def _of_trials(events: list[Event]) -> list[Event]:

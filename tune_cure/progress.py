@@ -190,12 +190,13 @@ class LiveView:
     def _running(self) -> RenderableType:
         spec = self.state.spec
         table = Table(box=None, header_style="bold", pad_edge=False)
-        for title in ("trial", "epoch", "PGD", "best", "clean", *spec.space):
+        for title in ("trial", "epoch", "PGD", "best", "clean", *spec.space, "pid"):
             table.add_column(title, justify="right", no_wrap=True)
         for trial in self.state.running:
             values = [value(trial.hyperparameters.get(key)) for key in spec.space]
             accuracies = [percent(trial.last, name) for name in ("pgd_accuracy", "pgd_accuracy_best", "clean_accuracy")]
-            table.add_row(str(trial.number), str(trial.epochs or "–"), *accuracies, *values)
+            pid = str(trial.last["pid"]) if trial.last else "–"  # finds its actor in Ray's dashboard
+            table.add_row(str(trial.number), str(trial.epochs or "–"), *accuracies, *values, pid)
         return table if self.state.running else Text("waiting for the first trial", style="dim")
 
     def _standing(self) -> RenderableType:

@@ -15,8 +15,8 @@ import yaml
 
 from tune_cure import objectives, spec as specs
 from tune_cure.evaluation import standard_error
-from tune_cure.files import replace_tensors, replace_text
-from tune_cure.journal import CHECKPOINT_FILE, FILE as JOURNAL, OBJECTIVE, Event, Journal
+from tune_cure.files import read_tensors, replace_tensors, replace_text
+from tune_cure.journal import FILE as JOURNAL, OBJECTIVE, Event, Journal
 from tune_cure.spec import SearchSpec
 from tune_cure.training import EPOCH_METRICS
 
@@ -51,6 +51,9 @@ def read_spec(directory: Path) -> SearchSpec:
     for file in (SPEC, JOURNAL):
         if not (directory / file).is_file():
             raise ResultsError(f"{directory}: holds no search: there is no {file} in it")
+    for path in directory.iterdir():  # a run that somebody sent must not have files elsewhere read or written over
+        if path.is_symlink() and not path.resolve().is_relative_to(directory.resolve()):
+            raise ResultsError(f"{path}: is a link that leads out of the run's folder")
     return specs.load(directory / SPEC)
 
 
@@ -218,13 +221,14 @@ def _best_config(spec: SearchSpec, leader: Best) -> pd.DataFrame:
 
 
 def _write_best_model(directory: Path, leader: Best) -> None:
-    events = Journal(directory).read()
+    journal = Journal(directory)
+    events = journal.read()
     checkpoints = [event for event in events if event["event"] == "checkpoint" and event["trial"] == leader.trial]
     checkpoints = [event for event in checkpoints if event["epoch"] >= leader.row["best_epoch"]]
-    path = directory / checkpoints[-1]["path"] / CHECKPOINT_FILE if checkpoints else None
+    path = journal.checkpoint_file(checkpoints[-1]["path"]) if checkpoints else None
     if path is None or not path.exists():  # the search still runs, and is just replacing the checkpoint
         return
-    saved = torch.load(path, map_location="cpu", weights_only=True)["best_model"]
+    saved = read_tensors(path, torch.device("cpu"))["best_model"]
     metrics = {name: float(leader.row[f"{name}_best"]) for name in ("clean_accuracy", "pgd_accuracy")}
     found = {"trial": leader.trial, "hyperparameters": leader.hyperparameters, "metrics": metrics}
     replace_tensors(directory / "best_model.pt", {**saved, **found})

@@ -18,22 +18,22 @@ from ray import tune
 from ray._private import ray_constants
 from ray.tune.experiment import Trial
 
-from tune_cure import stopping
+from tune_cure import dashboard, stopping
 from tune_cure.devices import Devices, allot
 from tune_cure.endings import FULL, Endings
 from tune_cure.files import to_disk
+from tune_cure.gauges import Gauges
 from tune_cure.journal import CHECKPOINT_FILE, OBJECTIVE, Event, Journal
 from tune_cure.ray_watch import RayWatch
 from tune_cure.spec import SearchSpec
 from tune_cure.study import StudySearch
+from tune_cure.tensorboard import TensorBoard
 from tune_cure.trainable import CureTrainable
 from tune_cure.training import EPOCH_METRICS
 
-TOKEN = Path("~/.ray/auth_token").expanduser()  # opens the dashboard
 QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_SCHEDULER_EVENTS": "0",
-    "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
     "RAY_DEDUP_LOGS": "0",
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
@@ -68,11 +68,12 @@ def run(
     output: Path,
     *,
     address: str | None = None,
+    dashboard_host: str = dashboard.LOOPBACK,
     resume: bool = False,
     verbose: bool = False,
     seconds: float | None = None,
     on_event: Callable[[Event], None] | None = None,
-    on_ready: Callable[[Devices, str], None] = lambda devices, dashboard: None,
+    on_ready: Callable[[Devices, str], None] = lambda devices, url: None,
     on_lost: Callable[[], None] = lambda: None,
 ) -> SearchResult:
     """Runs a search to its end, until Ctrl-C, or as long as `Endings` lets it.
@@ -81,6 +82,7 @@ def run(
         spec: What to search.
         output: The run's folder; it must exist.
         address: Of a Ray cluster to join; a Ray of this machine alone is started if None.
+        dashboard_host: Where the dashboard of a Ray that is started listens; all its other ports are on the loopback.
         resume: Continue the search in `output`, whose journal is read, rather than start one.
         verbose: Let Ray speak.
         seconds: How long the trials may take; without limit if None.
@@ -92,16 +94,24 @@ def run(
     Raises:
         DeviceError: Not even one trial fits into the devices.
     """
-    journal = Journal(output, on_event)
+    board = TensorBoard(output)
+    listeners = [board.on_event, *([on_event] if on_event else [])]
+
+    def tell(event: Event) -> None:
+        for listener in listeners:
+            listener(event)
+
+    journal = Journal(output, tell)
     history = journal.repair() if resume else []
     endings = Endings(spec, output, seconds, history)
     started = not ray.is_initialized()
     if started:
-        start_ray(address, verbose=verbose)
+        start_ray(address, dashboard_host=dashboard_host, verbose=verbose)
     try:
         found = ray.cluster_resources()
         plan = allot(spec, cpus=int(found.get("CPU", 0)), gpus=found.get("GPU", 0.0))
-        on_ready(plan, _dashboard())
+        on_ready(plan, dashboard_url(None if address else dashboard_host))
+        listeners.append(Gauges(spec.name).on_event)
         searcher = StudySearch(spec, journal, history, endings)
         if _num(journal, "end") < spec.search.trials:
             with RayWatch(on_lost):
@@ -111,6 +121,7 @@ def run(
             raise
         endings.end("disk", f"the disk of {output} is full")
     finally:
+        board.close()
         if started:
             ray.shutdown()
     if endings.outcome:
@@ -139,9 +150,13 @@ def _tuner(
     history: list[Event],
     verbose: bool,
 ) -> tune.Tuner:
+    # A CUDA process that changes networks was not measured to give its memory back: there, a fresh one each.
+    reused = plan.gpus_per_trial == 0
     trainable = tune.with_resources(
-        tune.with_parameters(CureTrainable, spec=spec), {"cpu": plan.cpus_per_trial, "gpu": plan.gpus_per_trial}
+        tune.with_parameters(CureTrainable, spec=spec, reused=reused),
+        {"cpu": plan.cpus_per_trial, "gpu": plan.gpus_per_trial},
     )
+    trainable.__qualname__ = CureTrainable.__name__  # what the dashboard calls it
     return tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
@@ -149,8 +164,7 @@ def _tuner(
             scheduler=stopping.make(spec, history),
             num_samples=spec.search.trials - _num(searcher.journal, "end"),
             max_concurrent_trials=plan.concurrent,
-            # A CUDA process that changes networks was not measured to give its memory back: there, a fresh one each.
-            reuse_actors=plan.gpus_per_trial == 0,
+            reuse_actors=reused,
             trial_name_creator=_trial_name,
             trial_dirname_creator=_trial_name,
         ),
@@ -181,6 +195,7 @@ def _unused_name(parent: Path, name: str) -> str:
 
 
 def _quieten(verbose: bool) -> None:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent to Ray's makers unless that is asked for
     for name, value in {}.items() if verbose else QUIET.items():
         os.environ.setdefault(name, value)
     optuna.logging.set_verbosity(optuna.logging.INFO if verbose else optuna.logging.ERROR)
@@ -190,22 +205,43 @@ def _quieten(verbose: bool) -> None:
         warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 
 
-def start_ray(address: str | None = None, *, verbose: bool = False) -> None:
-    """Joins the Ray cluster at `address`, or starts one of this machine alone, with no port open to other machines."""
+def start_ray(address: str | None = None, *, dashboard_host: str = dashboard.LOOPBACK, verbose: bool = False) -> None:
+    """Joins the Ray cluster at `address`, or starts one of this machine alone.
+
+    No port of that is open to other machines but, at a `dashboard_host` that is not the loopback, the dashboard's.
+
+    Raises:
+        DashboardError: The dashboard cannot, or must not, be opened there.
+    """
     _quieten(verbose)
     options: dict[str, Any] = {"log_to_driver": verbose, "configure_logging": verbose}
     if address is None:
         # Ray takes the loopback address for its node, and so for all its ports, only where it cannot form a cluster.
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # for the processes that it starts
         ray_constants.ENABLE_RAY_CLUSTER = False
-        options |= {"include_dashboard": True, "dashboard_host": "127.0.0.1"}
+        dashboard.check(dashboard_host)  # a Ray that is started here asks for a token unless it is told not to
+        ray._private.parameter.RayParams = _Params
+        options |= {"include_dashboard": True, "dashboard_host": dashboard_host}
     ray.init(address=address or "local", **options)
-    if TOKEN.exists():  # Ray writes it for all to read
-        TOKEN.chmod(0o600)
+    if dashboard.TOKEN.exists():  # Ray writes it for all to read
+        dashboard.TOKEN.chmod(0o600)
 
 
-def _dashboard() -> str:
-    url = ray._private.worker.get_dashboard_url()
+class _Params(ray._private.parameter.RayParams):  # type: ignore[misc]
+    """Ray's parameters, but any free port for the agent that gives the dashboard the logs.
+
+    Its own is always the same: with two Rays on a machine the second had no logs.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **{"dashboard_agent_listen_port": 0, **options})
+
+
+def dashboard_url(host: str | None = None) -> str:
+    """Where the dashboard is, empty if there is none; Ray itself does not know of the `host` that it listens at."""
+    url: str = ray._private.worker.get_dashboard_url() or ""
+    if url and host and host not in dashboard.EVERYWHERE:
+        url = f"{f'[{host}]' if ':' in host else host}:{url.rpartition(':')[2]}"
     return f"http://{url}" if url else ""
 
 

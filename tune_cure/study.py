@@ -14,7 +14,7 @@ from ray.tune.search.optuna import OptunaSearch
 from tune_cure import samplers, warm_start
 from tune_cure.endings import Endings
 from tune_cure.files import FolderError, read_tensors
-from tune_cure.journal import CHECKPOINT_FILE, OBJECTIVE, Event, Journal
+from tune_cure.journal import OBJECTIVE, Event, Journal
 from tune_cure.objectives import reached
 from tune_cure.spec import Distribution, SearchSpec
 
@@ -228,13 +228,13 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         """The newest checkpoint of a trial that can be read; nothing if there is none, and the trial starts anew."""
         for event in reversed(events):
             if event["event"] == "checkpoint":
-                folder = (self.journal.path.parent / event["path"]).resolve()
-                if not folder.exists():  # an older one, whose place a newer has taken
+                file = self.journal.checkpoint_file(event["path"])
+                if not file.exists():  # an older one, whose place a newer has taken
                     continue
                 try:
-                    read_tensors(folder / CHECKPOINT_FILE, torch.device("cpu"))
+                    read_tensors(file, torch.device("cpu"))
                 except FolderError as error:
                     _logger.warning("trial %d cannot go on from its last epoch: %s", event["trial"], error)
                 else:
-                    return {"checkpoint": str(folder)}
+                    return {"checkpoint": str(file.parent)}
         return {}
