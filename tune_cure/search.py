@@ -116,7 +116,7 @@ def _tuner(
         run_config=tune.RunConfig(
             name=_unused_name(output, "trials"),
             storage_path=str(output.resolve()),
-            checkpoint_config=tune.CheckpointConfig(num_to_keep=1, checkpoint_frequency=1),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=1),
             callbacks=[JournalCallback(searcher.journal)],
             verbose=1 if verbose else 0,
         ),
@@ -150,6 +150,7 @@ def _quieten(verbose: bool) -> None:
 def start_ray(address: str | None = None, *, verbose: bool = False) -> None:
     """Joins the Ray cluster at `address`, or starts one of this machine alone, with no port open to other machines."""
     _quieten(verbose)
+    os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = "inf"  # Tune's snapshots of all trials, which are never read
     options: dict[str, Any] = {"log_to_driver": verbose, "configure_logging": verbose}
     if address is None:
         # Ray takes the loopback address for its node, and so for all its ports, only where it cannot form a cluster.
@@ -230,6 +231,11 @@ class JournalCallback(tune.Callback):  # type: ignore[misc]
 
     def __init__(self, journal: Journal) -> None:
         self.journal = journal
+
+    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """A trial has its worker: from now on it keeps its last checkpoint alone."""
+        # Told so any earlier, Tune would write the state of all trials down after each checkpoint of any.
+        trial.run_metadata.checkpoint_manager.checkpoint_config.num_to_keep = 1
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any

@@ -5,9 +5,11 @@ from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
+from sqlalchemy.event import listen
 
 from tune_cure.journal import OBJECTIVE, Event, Journal
 from tune_cure.samplers import SAMPLERS
@@ -30,6 +32,18 @@ def distribution(of: Distribution) -> BaseDistribution:
             return FloatDistribution(low, high, log=kind == "loguniform", step=of.step)
 
 
+def _storage(path: Path) -> RDBStorage:
+    """The study's database, which waits for the disk at no step: a killed process loses nothing by that."""
+    storage = RDBStorage(f"sqlite:///{path}")
+
+    def do_not_wait(connection: Any, record: Any) -> None:
+        connection.execute("PRAGMA synchronous = OFF")
+
+    listen(storage.engine, "connect", do_not_wait)
+    storage.engine.dispose()  # the connections from before
+    return storage
+
+
 class StudySearch(OptunaSearch):  # type: ignore[misc]
     """OptunaSearch over the study in the run's folder, told the truth about trials that did not run to their end.
 
@@ -47,7 +61,8 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         self.journal = journal
         self.trials = spec.search.trials
         self.unfinished: list[dict[str, Any]] = []
-        storage = optuna.storages.RDBStorage(f"sqlite:///{journal.path.parent / FILE}")
+        self.reported: dict[int, int] = {}  # trial -> the last epoch that the study has of it
+        storage = _storage(journal.path.parent / FILE)
         proposed = {event["trial"] for event in history if event["event"] == "trial"}
         super().__init__(
             {key: distribution(of) for key, of in spec.space.items()},
@@ -87,11 +102,11 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         self._completed_trials.add(trial_id)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Records the objective of one epoch, unless an interrupted run recorded it before."""
-        trial = self._ot_trials[trial_id]
-        stored = self._ot_study.get_trials(deepcopy=False)[trial.number]
-        if result["training_iteration"] not in stored.intermediate_values:
-            trial.report(result[OBJECTIVE], result["training_iteration"])
+        """Records the objective of one epoch; a trial that has gone back to its checkpoint repeats none."""
+        trial, epoch = self._ot_trials[trial_id], result["training_iteration"]
+        if epoch > self.reported.get(trial.number, 0):
+            trial.report(result[OBJECTIVE], epoch)
+            self.reported[trial.number] = epoch
 
     def save_to_dir(self, checkpoint_dir: str, session_str: str) -> None:
         """Writes nothing: the journal and the study are on disk already, and Ray's snapshots are never read."""
@@ -120,6 +135,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
             if number not in self._proposed:
                 self._record(number, stored.user_attrs.get("origin", "sampler"), stored.params)
             if stored.state == TrialState.RUNNING:
+                self.reported[number] = max(stored.intermediate_values, default=0)
                 config = {**stored.params, "trial": number}
                 if number in checkpoints:
                     config["checkpoint"] = str(self._absolute(checkpoints[number]))
