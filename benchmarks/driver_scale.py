@@ -19,12 +19,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
-import ray
 from ray import tune
 from ray.air.execution._internal.tracked_actor import TrackedActor
 from ray.tune.execution import tune_controller
 
-from tune_cure import progress, results, search, spec as specs
+from tune_cure import cluster, progress, results, search, spec as specs
+from tune_cure.devices import Machine
 from tune_cure.journal import CHECKPOINT_FILE, OBJECTIVE, Event, Journal
 from tune_cure.search import Asha, JournalCallback
 from tune_cure.spec import SearchSpec
@@ -278,7 +278,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="a folder for the table as a CSV file")
     options = parser.parse_args()
     search.start_ray()
-    ray.cluster_resources = lambda: {"CPU": float(WORKERS)}
+    cluster.machines = lambda: [Machine(WORKERS, 0)]
     tune_controller.RayActorManager = InstantActors
     search.CureTrainable = InstantTrial  # type: ignore[misc, assignment]
     frame = measure(options.trials, options.sampler, _Plain)

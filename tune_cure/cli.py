@@ -6,7 +6,6 @@ Exit codes: 0 done; 1 ran, but no trial succeeded; 2 bad input, one line, nothin
 import argparse
 import json
 import logging
-import os
 import re
 import shlex
 import sys
@@ -15,13 +14,12 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pandas as pd
-import torch
 from rich.console import Console
 from rich.table import Table
 
 from tune_cure import cli_train, data, datasets, environment, report, results, spec as specs
 from tune_cure.curvature import PENALTIES
-from tune_cure.devices import DeviceError, Devices, allot, expected_epochs, measure_epoch_seconds
+from tune_cure.devices import DeviceError, Devices, allot, expected_epochs, measure_epoch_seconds, this_machine
 from tune_cure.files import FolderError, new_folder, replace_text
 from tune_cure.models import MODELS
 from tune_cure.optimizers import OPTIMIZERS
@@ -95,7 +93,10 @@ def parser() -> argparse.ArgumentParser:
     search.add_argument("--output", type=Path, metavar="FOLDER", help="the run's folder (default: results/NAME)")
     search.add_argument("--resume", action="store_true", help="continue the search in the run's folder")
     search.add_argument("--check", action="store_true", help="print the resolved plan and start nothing")
-    search.add_argument("--address", help="of a Ray cluster to join (default: a Ray of this machine alone)")
+    search.add_argument(
+        "--address",
+        help="of a Ray cluster to join, auto or HOST:PORT (default: a Ray of this machine alone); see docs/cluster.md",
+    )
     search.set_defaults(run=_search, parser=search)
     cli_train.add_parser(commands)
     again = commands.add_parser("report", help="rebuild the tables and the report of a run from what is on disk")
@@ -123,9 +124,11 @@ def _search(options: argparse.Namespace, console: Console) -> int:
         return 0
     splits = data.load(spec.data)
     if options.address is None:
-        plan = allot(spec, cpus=os.cpu_count() or 1, gpus=torch.cuda.device_count())
+        plan = allot(spec, [this_machine()])
         if spec.resources.gpus_per_trial and not plan.gpus_per_trial:
             _print_cost(spec, splits, plan, console)
+    else:
+        _join(options)
     directory = (
         _continued(spec, options.output) if options.resume else new_folder(Path("results") / spec.name, options.output)
     )
@@ -143,6 +146,13 @@ def _search(options: argparse.Namespace, console: Console) -> int:
         return 130
     _print_results(spec, directory, page, console)
     return 0 if results.best(directory) else 1
+
+
+def _join(options: argparse.Namespace) -> None:
+    """Joins the cluster before anything is written: there may be none."""
+    from tune_cure import search
+
+    search.start_ray(options.address, verbose=options.verbose)
 
 
 def _run(spec: SearchSpec, directory: Path, options: argparse.Namespace, console: Console) -> bool:
@@ -200,7 +210,6 @@ def _print_plan(spec: SearchSpec, console: Console) -> None:
         images += f"\n{splits.source}"
     except datasets.DataError as error:
         images = f"not here yet: {error}"
-    gpus = torch.cuda.device_count()
     rows = {
         "search": f"{spec.name}: {spec.search.trials} trials by {spec.search.sampler}, seed {spec.search.seed}, for "
         f"{spec.search.mode} {spec.search.metric}",
@@ -214,7 +223,7 @@ def _print_plan(spec: SearchSpec, console: Console) -> None:
         "epochs": f"at most {most}; about {expected_epochs(spec):.0f} if one in {spec.asha.reduction_factor:g} goes on "
         "at each rung",
         "judged by": f"{spec.evaluation} on {results.judged_examples(spec)} validation images",
-        "devices": str(allot(spec, cpus=os.cpu_count() or 1, gpus=gpus)),
+        "devices": str(allot(spec, [this_machine()])),
     }
     table = Table.grid(padding=(0, 2))
     for name, text in rows.items():

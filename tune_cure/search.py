@@ -21,6 +21,7 @@ from ray._private import ray_constants
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import AsyncHyperBandScheduler
 
+from tune_cure import cluster
 from tune_cure.devices import Devices, allot
 from tune_cure.journal import OBJECTIVE, Event, Journal
 from tune_cure.spec import SearchSpec
@@ -28,6 +29,7 @@ from tune_cure.study import StudySearch
 from tune_cure.trainable import CureTrainable
 from tune_cure.training import EPOCH_METRICS
 
+LOST_WORKERS = 5  # how often a trial goes on elsewhere from its last checkpoint when the cluster loses its machine
 TOKEN = Path("~/.ray/auth_token").expanduser()  # opens the dashboard
 QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -67,6 +69,7 @@ def run(
 
     Raises:
         DeviceError: Not even one trial fits into the devices.
+        ClusterError: The cluster cannot be joined, or one of its machines does not see `output`.
     """
     journal = Journal(output, on_event)
     history = journal.repair() if resume else []
@@ -74,12 +77,13 @@ def run(
     if started:
         start_ray(address, verbose=verbose)
     try:
-        found = ray.cluster_resources()
-        plan = allot(spec, cpus=int(found.get("CPU", 0)), gpus=found.get("GPU", 0.0))
+        if address is not None:
+            cluster.check_folder(output.resolve())
+        plan = allot(spec, cluster.machines())
         on_ready(plan, _dashboard())
         searcher = StudySearch(spec, journal, history)
         if _num_ended(journal) < spec.search.trials:
-            _tuner(spec, output, plan, searcher, history, verbose).fit()
+            _tuner(spec, output, plan, searcher, history, verbose, address is not None).fit()
     finally:
         if started:
             ray.shutdown()
@@ -97,6 +101,7 @@ def _tuner(
     searcher: StudySearch,
     history: list[Event],
     verbose: bool,
+    joined: bool,
 ) -> tune.Tuner:
     trainable = tune.with_resources(
         tune.with_parameters(CureTrainable, spec=spec), {"cpu": plan.cpus_per_trial, "gpu": plan.gpus_per_trial}
@@ -116,6 +121,7 @@ def _tuner(
         run_config=tune.RunConfig(
             name=_unused_name(output, "trials"),
             storage_path=str(output.resolve()),
+            failure_config=tune.FailureConfig(max_failures=LOST_WORKERS if joined else 0),
             checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=1),
             callbacks=[JournalCallback(searcher.journal)],
             verbose=1 if verbose else 0,
@@ -157,7 +163,14 @@ def start_ray(address: str | None = None, *, verbose: bool = False) -> None:
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # for the processes that it starts
         ray_constants.ENABLE_RAY_CLUSTER = False
         options |= {"include_dashboard": True, "dashboard_host": "127.0.0.1"}
-    ray.init(address=address or "local", **options)
+    else:
+        cluster.check_address(address)
+    try:
+        ray.init(address=address or "local", **options)
+    except ConnectionError as error:
+        if address is None:
+            raise
+        raise cluster.ClusterError(f"--address {address}: {str(error).splitlines()[0]}") from error
     if TOKEN.exists():  # Ray writes it for all to read
         TOKEN.chmod(0o600)
 
