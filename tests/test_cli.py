@@ -256,7 +256,7 @@ def test_an_interrupted_search_prints_a_command_that_continues_it_and_no_other_s
     command = [*COMMAND, *resume[2:]]
     changed = subprocess.run([*command, "--set", "training.epochs=3"], capture_output=True, text=True, check=False)
     assert changed.returncode == 2
-    assert "training differs from" in changed.stderr
+    assert "is of another search: training.epochs was 4 and is 3" in changed.stderr
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     assert list(pd.read_csv(out / "trials.csv")["trial"]) == [0, 1, 2]

@@ -40,7 +40,7 @@ def test_trials_are_shown_as_they_end_until_all_have(tmp_path: Path) -> None:
     write_trial(journal, 0)
     state, lines = followed(tmp_path, [lambda: None, lambda: write_trial(journal, 1)])
     assert [line.partition(" ran")[0] for line in lines] == ["[1/2] trial 0", "[2/2] trial 1"]
-    assert [trial.number for trial in state.ended] == [0, 1]
+    assert state.ends.total() == 2
 
 
 def test_a_line_that_is_being_written_is_waited_for_and_one_that_is_cut_off_forgotten(tmp_path: Path) -> None:
@@ -56,7 +56,7 @@ def test_a_line_that_is_being_written_is_waited_for_and_one_that_is_cut_off_forg
             file.write(whole[-60:])
 
     state, lines = followed(tmp_path, [lambda: None, finish])
-    assert len(lines) == len(state.ended) == 2
+    assert len(lines) == state.ends.total() == 2
     journal.path.write_bytes(whole[:-60])
 
     def resume() -> None:
@@ -64,7 +64,7 @@ def test_a_line_that_is_being_written_is_waited_for_and_one_that_is_cut_off_forg
         journal.append("end", 1, status="completed", reason="")
 
     state, lines = followed(tmp_path, [lambda: None, resume])
-    assert len(lines) == len(state.ended) == 2
+    assert len(lines) == state.ends.total() == 2
 
 
 def test_a_search_that_is_resumed_with_more_trials_is_followed_to_its_new_end(tmp_path: Path) -> None:

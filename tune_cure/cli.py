@@ -16,13 +16,12 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pandas as pd
-import torch
 from rich.console import Console
 from rich.table import Table
 
 from tune_cure import cli_train, dashboard, data, datasets, environment, report, results, resuming, spec as specs, watch
 from tune_cure.curvature import PENALTIES
-from tune_cure.devices import DeviceError, Devices, allot, expected_epochs, measure_epoch_seconds
+from tune_cure.devices import DeviceError, Devices, allot, expected_epochs, measure_epoch_seconds, this_machine
 from tune_cure.files import FolderError, new_folder, replace_text
 from tune_cure.journal import JournalError
 from tune_cure.models import MODELS
@@ -111,7 +110,10 @@ def parser() -> argparse.ArgumentParser:
         "--time-budget", type=_duration, metavar="2h", help="stop after so long; --resume continues (default: no limit)"
     )
     search.add_argument("--check", action="store_true", help="print the resolved plan and start nothing")
-    search.add_argument("--address", help="of a Ray cluster to join (default: a Ray of this machine alone)")
+    search.add_argument(
+        "--address",
+        help="of a Ray cluster to join, auto or HOST:PORT (default: a Ray of this machine alone); see docs/cluster.md",
+    )
     search.add_argument(
         "--dashboard-host",
         default=dashboard.LOOPBACK,
@@ -201,7 +203,7 @@ def _watch(options: argparse.Namespace, console: Console) -> int:
         )
     except KeyboardInterrupt:  # of the watching, not of the search
         return 0
-    console.print(f"all {len(state.ended)} trials have ended; the report: {directory / report.FILE}")
+    console.print(f"all {state.ends.total()} trials have ended; the report: {directory / report.FILE}")
     return 0
 
 
@@ -230,9 +232,11 @@ def _search(options: argparse.Namespace, console: Console) -> int:
     # A file that somebody sent may say where data is, but only the user where it is written.
     splits = data.load(spec.data, download=bool(options.data_root) or data.is_default(spec.data.root))
     if options.address is None:
-        plan = allot(spec, cpus=os.cpu_count() or 1, gpus=torch.cuda.device_count())
+        plan = allot(spec, [this_machine()])
         if spec.resources.gpus_per_trial and not plan.gpus_per_trial:
             _print_cost(spec, splits, plan, console)
+    else:
+        _join(options)
     if options.resume:
         directory = options.output or Path("results") / spec.name
         resuming.prepare(directory, spec, force=options.force, say=console.print)
@@ -264,6 +268,13 @@ def _conclude(spec: SearchSpec, directory: Path, outcome: str, reason: str, cons
     if outcome == "interrupted":
         return 130
     return 0 if results.best(directory) and outcome not in FAULTS else 1
+
+
+def _join(options: argparse.Namespace) -> None:
+    """Joins the cluster before anything is written: there may be none."""
+    from tune_cure import search
+
+    search.start_ray(options.address, verbose=options.verbose)
 
 
 def _duration(text: str) -> float:
@@ -323,7 +334,6 @@ def _print_plan(spec: SearchSpec, console: Console) -> None:
         images += f"\n{splits.source}"
     except datasets.DataError as error:
         images = f"not here yet: {error}"
-    gpus = torch.cuda.device_count()
     rows = {
         "search": f"{spec.name}: {spec.search.trials} trials by {spec.search.sampler}, seed {spec.search.seed}, for "
         f"{spec.search.mode} {' and '.join(spec.search.metrics)}"
@@ -335,7 +345,7 @@ def _print_plan(spec: SearchSpec, console: Console) -> None:
         "scheduler": f"{spec.search.scheduler} {_stops(spec)}; runs to {spec.max_epochs}",
         "epochs": f"at most {most}" + _expected(spec),
         "judged by": f"{spec.evaluation} on {results.judged_examples(spec)} validation images",
-        "devices": str(allot(spec, cpus=os.cpu_count() or 1, gpus=gpus)),
+        "devices": str(allot(spec, [this_machine()])),
     }
     table = Table.grid(padding=(0, 2))
     for name, text in rows.items():

@@ -1,6 +1,8 @@
 """How a search stands, from the events of its journal, and the views of it: live in a terminal, or plain lines."""
 
+import math
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -19,6 +21,8 @@ from tune_cure.results import UNSOUND
 from tune_cure.spec import SearchSpec
 from tune_cure.words import STATUS_WORDS, duration, hyperparameters, value
 
+UNRANKED = (False, -math.inf)
+
 
 @dataclass
 class TrialState:
@@ -36,52 +40,68 @@ class TrialState:
 
 @dataclass
 class SearchState:
-    """What is known of a search from the events that it has been `update`d with."""
+    """What is known of a search from the events that it has been `update`d with.
+
+    It is kept up with each event at a cost that does not grow with the number of trials.
+    """
 
     spec: SearchSpec
     started: float = field(default_factory=time.time)
     trials: dict[int, TrialState] = field(default_factory=dict)
+    ends: Counter[str] = field(default_factory=Counter)  # how many trials ended with each status
+    epochs: int = 0
+    epochs_of_ended: int = 0
     epochs_now: int = 0  # since `started`: a resumed search did the others before
+    best: TrialState | None = None  # by constraints and the first metric; the earliest of equals
+    _best_score: tuple[bool, float] = UNRANKED
+    _running: dict[int, TrialState] = field(default_factory=dict)
 
     def update(self, event: Event) -> TrialState:
         """Takes in one line of the journal that is about a trial, and returns that trial."""
         number = event["trial"]
         if event["event"] == "trial":
             self.trials[number] = TrialState(number, event["origin"], event["hyperparameters"])
+            self._running[number] = self.trials[number]
         trial = self.trials[number]
         if event["event"] == "epoch":
+            self.epochs += event["epoch"] - trial.epochs
             trial.epochs = event["epoch"]
             self.epochs_now += event["time"] >= self.started
             if event["pgd_accuracy"] is not None:
                 trial.last = event
                 if trial.best is None or event["pgd_accuracy"] > trial.best["pgd_accuracy"]:
                     trial.best = event
+                self._compare(trial)
         elif event["event"] == "end":
             trial.status, trial.reason = event["status"], event["reason"]
+            del self._running[number]
+            self.ends[trial.status] += 1
+            self.epochs_of_ended += trial.epochs
+            self._compare(trial)
         return trial
 
-    @property
-    def ended(self) -> list[TrialState]:
-        """The trials that are over."""
-        return [trial for trial in self.trials.values() if trial.status]
+    def _compare(self, trial: TrialState) -> None:
+        """Finds the leader anew after a change of `trial`; all trials are gone through only if the leader fell."""
+        score = self._score(trial)
+        if trial is self.best and score < self._best_score:
+            self.best = max(self.trials.values(), key=self._score)
+        elif score > self._best_score or (self.best and score == self._best_score and trial.number < self.best.number):
+            self.best = trial
+        if self.best:
+            self._best_score = self._score(self.best)
+            self.best = None if self._best_score == UNRANKED else self.best
+
+    def _score(self, trial: TrialState) -> tuple[bool, float]:
+        if trial.last is None or trial.status in UNSOUND:
+            return UNRANKED
+        values = reached(trial.last, trial.best or {})
+        feasible = all(constraint.violation(values) <= 0 for constraint in self.spec.search.parsed_constraints)
+        return feasible, trial.last[OBJECTIVE] * (1 if self.spec.search.mode == "max" else -1)
 
     @property
     def running(self) -> list[TrialState]:
         """The trials that were proposed and are not over."""
-        return [trial for trial in self.trials.values() if not trial.status]
-
-    @property
-    def best(self) -> TrialState | None:
-        """The leading trial so far, by constraints and the first metric; the earliest of equals."""
-        sign = 1 if self.spec.search.mode == "max" else -1
-        judged = [trial for trial in self.trials.values() if trial.last and trial.status not in UNSOUND]
-        return max(
-            judged, key=lambda trial: (self._feasible(trial), sign * (trial.last or {})[OBJECTIVE]), default=None
-        )
-
-    def _feasible(self, trial: TrialState) -> bool:
-        values = reached(trial.last or {}, trial.best or {})
-        return all(constraint.violation(values) <= 0 for constraint in self.spec.search.parsed_constraints)
+        return list(self._running.values())
 
     @property
     def baseline(self) -> TrialState | None:
@@ -93,9 +113,8 @@ class SearchState:
         if not self.epochs_now:
             return None
         planned = self.spec.search.trials
-        lengths = [trial.epochs for trial in self.ended]
         expected = expected_epochs(self.spec) / planned
-        length = (sum(lengths) + expected) / (len(lengths) + 1)
+        length = (self.epochs_of_ended + expected) / (self.ends.total() + 1)
         left = length * (planned - len(self.trials)) + sum(max(length - t.epochs, 1) for t in self.running)
         return float(left) * (now - self.started) / self.epochs_now
 
@@ -131,7 +150,7 @@ class PlainView:
         if event["event"] != "end":
             return
         state, best = self.state, self.state.best
-        line = f"[{len(state.ended)}/{state.spec.search.trials}] trial {trial.number} {STATUS_WORDS[trial.status]}"
+        line = f"[{state.ends.total()}/{state.spec.search.trials}] trial {trial.number} {STATUS_WORDS[trial.status]}"
         line += f" after epoch {trial.epochs}: PGD {percent(trial.best, 'pgd_accuracy')}"
         line += f", clean {percent(trial.best, 'clean_accuracy')}  ({hyperparameters(trial.hyperparameters)})"
         line += f" {trial.reason}" if trial.reason else ""
@@ -170,21 +189,20 @@ class LiveView:
 
     def _bars(self) -> RenderableType:
         state, spec = self.state, self.state.spec
-        epochs = sum(trial.epochs for trial in state.trials.values())
         now = time.time()
         left = state.seconds_left(now)
-        counts = {status: sum(trial.status == status for trial in state.ended) for status in STATUS_WORDS}
-        said = ", ".join(f"{count} {STATUS_WORDS[status]}" for status, count in counts.items() if count)
+        said = ", ".join(
+            f"{state.ends[status]} {words}" for status, words in STATUS_WORDS.items() if state.ends[status]
+        )
         spent = f"{duration(now - state.started)} so far" + (f", about {duration(left)} left" if left else "")
         bars = Table.grid(padding=(0, 1))
         bars.add_row(
-            "trials", ProgressBar(spec.search.trials, len(state.ended), width=30), f"{len(state.ended)} of "
+            "trials", ProgressBar(spec.search.trials, state.ends.total(), width=30), f"{state.ends.total()} of "
             f"{spec.search.trials}", Text(said, style="dim")
         )  # fmt: skip
         most = spec.search.trials * spec.max_epochs
-        bars.add_row(
-            "epochs", ProgressBar(most, epochs, width=30), f"{epochs} of at most {most}", Text(spent, style="dim")
-        )  # fmt: skip
+        bar = ProgressBar(most, state.epochs, width=30)
+        bars.add_row("epochs", bar, f"{state.epochs} of at most {most}", Text(spent, style="dim"))
         return bars
 
     def _running(self) -> RenderableType:

@@ -18,7 +18,7 @@ from ray import tune
 from ray._private import ray_constants
 from ray.tune.experiment import Trial
 
-from tune_cure import dashboard, stopping
+from tune_cure import cluster, dashboard, stopping
 from tune_cure.devices import Devices, allot
 from tune_cure.endings import FULL, Endings
 from tune_cure.files import to_disk
@@ -93,6 +93,7 @@ def run(
 
     Raises:
         DeviceError: Not even one trial fits into the devices.
+        ClusterError: The cluster cannot be joined, or one of its machines does not see `output`.
     """
     board = TensorBoard(output)
     listeners = [board.on_event, *([on_event] if on_event else [])]
@@ -108,8 +109,9 @@ def run(
     if started:
         start_ray(address, dashboard_host=dashboard_host, verbose=verbose)
     try:
-        found = ray.cluster_resources()
-        plan = allot(spec, cpus=int(found.get("CPU", 0)), gpus=found.get("GPU", 0.0))
+        if address is not None:
+            cluster.check_folder(output.resolve())
+        plan = allot(spec, cluster.machines())
         on_ready(plan, dashboard_url(None if address else dashboard_host))
         listeners.append(Gauges(spec.name).on_event)
         searcher = StudySearch(spec, journal, history, endings)
@@ -171,8 +173,8 @@ def _tuner(
         run_config=tune.RunConfig(
             name=_unused_name(output, "trials"),
             storage_path=str(output.resolve()),
-            checkpoint_config=tune.CheckpointConfig(num_to_keep=1, checkpoint_frequency=1),
             failure_config=tune.FailureConfig(max_failures=spec.search.retries),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=1),
             stop=searcher.endings,
             callbacks=[JournalCallback(searcher.journal, searcher.endings)],
             verbose=1 if verbose else 0,
@@ -214,6 +216,7 @@ def start_ray(address: str | None = None, *, dashboard_host: str = dashboard.LOO
         DashboardError: The dashboard cannot, or must not, be opened there.
     """
     _quieten(verbose)
+    os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = "inf"  # Tune's snapshots of all trials, which are never read
     options: dict[str, Any] = {"log_to_driver": verbose, "configure_logging": verbose}
     if address is None:
         # Ray takes the loopback address for its node, and so for all its ports, only where it cannot form a cluster.
@@ -222,7 +225,14 @@ def start_ray(address: str | None = None, *, dashboard_host: str = dashboard.LOO
         dashboard.check(dashboard_host)  # a Ray that is started here asks for a token unless it is told not to
         ray._private.parameter.RayParams = _Params
         options |= {"include_dashboard": True, "dashboard_host": dashboard_host}
-    ray.init(address=address or "local", **options)
+    else:
+        cluster.check_address(address)
+    try:
+        ray.init(address=address or "local", **options)
+    except ConnectionError as error:
+        if address is None:
+            raise
+        raise cluster.ClusterError(f"--address {address}: {str(error).splitlines()[0]}") from error
     if dashboard.TOKEN.exists():  # Ray writes it for all to read
         dashboard.TOKEN.chmod(0o600)
 
@@ -250,6 +260,11 @@ class JournalCallback(tune.Callback):  # type: ignore[misc]
 
     def __init__(self, journal: Journal, endings: Endings) -> None:
         self.journal, self.endings = journal, endings
+
+    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """A trial has its worker: from now on it keeps its last checkpoint alone."""
+        # Told so any earlier, Tune would write the state of all trials down after each checkpoint of any.
+        trial.run_metadata.checkpoint_manager.checkpoint_config.num_to_keep = 1
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any

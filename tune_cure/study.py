@@ -1,15 +1,17 @@
 """The Optuna study of a search under Ray Tune: who proposes hyperparameters, and what it is told of the outcome."""
 
 import logging
+from pathlib import Path
 from typing import Any
 
 import optuna
 import torch
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.storages import BaseStorage
+from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
+from sqlalchemy.event import listen
 
 from tune_cure import samplers, warm_start
 from tune_cure.endings import Endings
@@ -50,6 +52,18 @@ def suggest(trial: optuna.trial.Trial, key: str, of: Distribution) -> Any:
     raise AssertionError(of)
 
 
+def _storage(path: Path) -> RDBStorage:
+    """The study's database, which waits for the disk at no step: what a power cut takes is rebuilt from the journal."""
+    storage = RDBStorage(f"sqlite:///{path}")
+
+    def do_not_wait(connection: Any, record: Any) -> None:
+        connection.execute("PRAGMA synchronous = OFF")
+
+    listen(storage.engine, "connect", do_not_wait)
+    storage.engine.dispose()  # the connections from before
+    return storage
+
+
 class StudySearch(OptunaSearch):  # type: ignore[misc]
     """OptunaSearch over the study in the run's folder, told the truth about trials that did not run to their end.
 
@@ -81,6 +95,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         self.unfinished: list[dict[str, Any]] = []
         proposed = [event for event in history if event["event"] == "trial"]
         self._proposed = {event["trial"] for event in proposed}
+        self.reported: dict[int, int] = {}  # trial of the study -> the last epoch that it has of it
         super().__init__(
             {key: distribution(of) for key, of in spec.space.items()},
             metric=self.metrics if self.several else OBJECTIVE,
@@ -104,7 +119,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         folder = self.journal.path.parent
         for leftover in folder.glob(f"{FILE}*"):  # with SQLite's own journal
             leftover.unlink()
-        return optuna.storages.RDBStorage(f"sqlite:///{folder / FILE}")
+        return _storage(folder / FILE)
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next configuration: first of the trials that an interruption left unfinished, then of the study."""
@@ -132,13 +147,13 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         self._completed_trials.add(trial_id)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Records the objective of one epoch, unless an interrupted run recorded it before."""
+        """Records the objective of one epoch; a trial that has gone back to its checkpoint repeats none."""
         if self.several:  # a study of several objectives takes no values but the last
             return
-        trial = self._ot_trials[trial_id]
-        stored = self._ot_study.get_trials(deepcopy=False)[trial.number]
-        if result["training_iteration"] not in stored.intermediate_values:  # it is, if the trial was set back
-            trial.report(result[OBJECTIVE], result["training_iteration"])
+        trial, epoch = self._ot_trials[trial_id], result["training_iteration"]
+        if epoch > self.reported.get(trial.number, 0):
+            trial.report(result[OBJECTIVE], epoch)
+            self.reported[trial.number] = epoch
 
     def save_to_dir(self, checkpoint_dir: str, session_str: str) -> None:
         """Writes nothing: the journal and the study are on disk already, and Ray's snapshots are never read."""
@@ -222,6 +237,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
             hyperparameters = events[0]["hyperparameters"]
             self._add(hyperparameters, events[0]["origin"], status, result, objectives)
             if not status:
+                self.reported[self.known + number] = max(objectives, default=0)
                 self.unfinished.append({**hyperparameters, "trial": number, **self._checkpoint(events)})
 
     def _checkpoint(self, events: list[Event]) -> dict[str, str]:

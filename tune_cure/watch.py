@@ -71,6 +71,6 @@ def follow(
             for event in follower.read():
                 if event["event"] != "change":  # of no trial; the spec tells of it
                     shown.on_event(event)
-            if len(state.ended) >= state.spec.search.trials:
+            if state.ends.total() >= state.spec.search.trials:
                 return state
             pause(SECONDS)
