@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: venv search test lint lock clean
+.PHONY: venv search test faults lint lock clean
 
 venv: .venv/installed
 
@@ -20,6 +20,10 @@ search: venv
 
 test: venv
 	$(BIN)/python -m pytest
+
+# Breaks searches in every way, five times each, and says what was lost. Linux; as root for the full disk; half an hour.
+faults: venv
+	$(BIN)/python benchmarks/faults.py --output benchmarks/results
 
 lint: venv
 	$(BIN)/ruff check .

@@ -31,6 +31,7 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import Matern, WhiteKernel
 
 from tune_cure import data, results, spec as specs, stopping
+from tune_cure.endings import Endings
 from tune_cure.journal import OBJECTIVE, Journal
 from tune_cure.spec import SearchSpec
 from tune_cure.study import StudySearch
@@ -72,7 +73,9 @@ class Way:
     def start(self, seed: int, folder: Path) -> tuple[StudySearch, Any]:
         """The searcher and the scheduler of a search."""
         spec = self.spec(seed)
-        return self.search(spec, Journal(folder), [], optuna.storages.InMemoryStorage()), stopping.make(spec, [])
+        endings = Endings(spec, folder, None, [])
+        study = self.search(spec, Journal(folder), [], endings, optuna.storages.InMemoryStorage())
+        return study, stopping.make(spec, [])
 
 
 WAYS = {

@@ -69,6 +69,40 @@ def test_data_that_is_nowhere_is_one_line_and_starts_nothing(
     assert not (elsewhere / "results").exists()
 
 
+def test_a_yaml_cannot_have_data_written_where_it_likes(
+    space: Path, elsewhere: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("a download was begun")
+
+    monkeypatch.setattr("torchvision.datasets.CIFAR10.download", never)
+    theirs = elsewhere / "theirs"
+    space.write_text(TINY.replace("{dataset: digits,", f"{{dataset: cifar10, root: {theirs},"))
+    line = failed(capsys, "search", "--space", str(space))
+    assert f"CIFAR-10 is not in {theirs}" in line
+    assert "--data-root" in line
+    assert not theirs.exists()
+
+
+def test_a_dashboard_that_must_not_be_opened_is_one_line_and_starts_nothing(
+    space: Path, elsewhere: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    search = ("search", "--space", str(space))
+    assert "with a token only" in failed(capsys, *search, "--dashboard-host", "0.0.0.0")
+    line = failed(capsys, *search, "--dashboard-host", "0.0.0.0", "--address", "127.0.0.1:6379")
+    assert "not with --address" in line
+    assert not (elsewhere / "results").exists()
+
+
+def test_square_brackets_in_names_are_printed_as_they_are(
+    space: Path, elsewhere: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    space.write_text(TINY.replace("{dataset: digits,", '{dataset: cifar10, root: "/none/[/]/[bold]",'))
+    assert main(["search", "--space", str(space), "--check"]) == 0
+    assert "CIFAR-10 is not in /none/[/]/[bold]" in capsys.readouterr().out
+
+
 def test_a_trial_that_fits_no_machine_is_one_line(
     space: Path, elsewhere: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -222,7 +256,7 @@ def test_an_interrupted_search_prints_a_command_that_continues_it_and_no_other_s
     command = [*COMMAND, *resume[2:]]
     changed = subprocess.run([*command, "--set", "training.epochs=3"], capture_output=True, text=True, check=False)
     assert changed.returncode == 2
-    assert "training differs from" in changed.stderr
+    assert "is of another search: training.epochs was 4 and is 3" in changed.stderr
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     assert list(pd.read_csv(out / "trials.csv")["trial"]) == [0, 1, 2]

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from tune_cure.data import DataSpec, Examples, augment, batches, load, num_batches, to_float
+from tune_cure.data import DataSpec, Examples, augment, batches, is_default, load, num_batches, to_float
 from tune_cure.datasets import Augmentation, DataError
 
 
@@ -142,3 +142,10 @@ def test_an_epoch_shows_every_image_once_and_drops_a_batch_of_one(size: int, exp
 
 def test_pixels_become_floats_between_0_and_1() -> None:
     assert to_float(torch.tensor([0, 51, 255], dtype=torch.uint8)).tolist() == pytest.approx([0.0, 0.2, 1.0])
+
+
+def test_the_default_folder_of_data_is_told_from_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert is_default("~/.cache/tune_cure")
+    assert is_default(str(Path("~/.cache/tune_cure/cifar").expanduser()))
+    for other in ("~", "~/.cache/tune_cure/..", "~/.cache/tune_cure2", str(tmp_path)):
+        assert not is_default(other)

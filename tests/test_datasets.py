@@ -359,7 +359,9 @@ def test_folders_of_another_number_of_classes_are_not_taken_for_cifar10(tmp_path
     for part in ("train", "test"):
         pictures(tmp_path / "three" / part, classes=("a", "b", "c"))
     message = error("cifar10", tmp_path / "three", None, download=False)
-    assert message == f"CIFAR-10 is not in {tmp_path / 'three'}, or damaged there; it will be downloaded on first use"
+    assert message.startswith(
+        f"CIFAR-10 is not in {tmp_path / 'three'}, or damaged there; on first use it is downloaded "
+    )
 
 
 def test_nothing_is_downloaded_where_that_is_not_allowed(
@@ -399,3 +401,31 @@ def test_digits_are_never_mirrored() -> None:
         "digits",
         "svhn",
     ]
+
+
+def test_a_folder_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
+    assert "x: cannot be read (" in error("cifar10", tmp_path / ("x" * 300), None)
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    assert "loop: " in error("image_folder", tmp_path / "loop", None)
+    pictures(tmp_path / "gone")
+    (tmp_path / "gone" / "cat" / "9.png").symlink_to(tmp_path / "nowhere")
+    assert "gone: cannot be read (" in error("image_folder", tmp_path / "gone", None)
+
+
+def test_a_pipe_among_pictures_is_not_waited_for(tmp_path: Path) -> None:
+    pictures(tmp_path / "a")
+    os.mkfifo(tmp_path / "a" / "cat" / "9.png")
+    assert error("image_folder", tmp_path / "a", None).endswith("9.png: cannot be read as a picture")
+
+
+def test_canonical_files_that_are_not_the_published_ones_are_not_unpickled(tmp_path: Path) -> None:
+    class Attack:
+        def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+            return (tmp_path / "pwned").mkdir, ()
+
+    folder = tmp_path / "cifar-10-batches-py"
+    folder.mkdir()
+    for name in (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch", "batches.meta"):
+        (folder / name).write_bytes(pickle.dumps(Attack()))
+    assert "or damaged there" in error("cifar10", tmp_path, None, download=False)
+    assert not (tmp_path / "pwned").exists()

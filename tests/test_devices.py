@@ -4,7 +4,7 @@ import pytest
 
 from tests.spaces import tiny
 from tune_cure import data
-from tune_cure.devices import DeviceError, allot, expected_epochs, measure_epoch_seconds
+from tune_cure.devices import DeviceError, Machine, allot, expected_epochs, measure_epoch_seconds
 from tune_cure.spec import SearchSpec
 
 
@@ -22,25 +22,36 @@ def spec(folder: Path, *overrides: str) -> SearchSpec:
         (0.5, 4, 6, 8, 1),
         (1, 1, 8, 4, 4),
         (0.5, 1, 3, 0, 3),
+        (0.4, 1, 16, 2, 4),  # two on each GPU: none is on both
+        (2, 1, 16, 3, 1),
     ],
 )
 def test_as_many_trials_run_as_the_devices_hold(
     tmp_path: Path, gpus_per_trial: float, cpus_per_trial: int, cpus: int, gpus: float, concurrent: int
 ) -> None:
     wanted = (f"resources.gpus_per_trial={gpus_per_trial}", f"resources.cpus_per_trial={cpus_per_trial}")
-    devices = allot(spec(tmp_path, *wanted), cpus=cpus, gpus=gpus)
+    devices = allot(spec(tmp_path, *wanted), [Machine(cpus, gpus)])
     assert devices.concurrent == concurrent
     assert (devices.gpus_per_trial > 0) == (gpus > 0 and gpus_per_trial > 0)
 
 
 def test_an_explicit_number_of_trials_wins_where_it_fits(tmp_path: Path) -> None:
-    assert allot(spec(tmp_path, "resources.concurrent=3"), cpus=8, gpus=0).concurrent == 3
-    assert allot(spec(tmp_path, "resources.concurrent=30"), cpus=8, gpus=0).concurrent == 8
+    assert allot(spec(tmp_path, "resources.concurrent=3"), [Machine(8, 0)]).concurrent == 3
+    assert allot(spec(tmp_path, "resources.concurrent=30"), [Machine(8, 0)]).concurrent == 8
 
 
 def test_a_trial_that_does_not_fit_is_an_error_of_one_line(tmp_path: Path) -> None:
     with pytest.raises(DeviceError, match="a trial takes 4 CPUs and 0 GPUs, but there are 2 CPUs"):
-        allot(spec(tmp_path, "resources.cpus_per_trial=4"), cpus=2, gpus=0)
+        allot(spec(tmp_path, "resources.cpus_per_trial=4"), [Machine(2, 0)])
+
+
+def test_a_trial_is_on_one_machine(tmp_path: Path) -> None:
+    wanted = spec(tmp_path, "resources.cpus_per_trial=2", "resources.gpus_per_trial=0.5")
+    devices = allot(wanted, [Machine(3, 1), Machine(3, 1), Machine(8, 0)])
+    assert devices.concurrent == 2
+    assert str(devices) == "14 CPUs, 2 GPUs on 3 machines: 2 trials at a time, each with 2 CPUs and 0.5 GPU"
+    with pytest.raises(DeviceError, match="3 CPUs and 0 GPUs and 3 CPUs and 0 GPUs on single machines"):
+        allot(spec(tmp_path, "resources.cpus_per_trial=4"), [Machine(3, 0), Machine(3, 0)])
 
 
 def test_expected_epochs_halve_the_field_at_each_rung(tmp_path: Path) -> None:

@@ -29,9 +29,8 @@ def events(tmp_path: Path) -> list[Event]:
         (2, 1, 0.8, 0.6, 0.6),
         (2, 2, 0.8, 0.0, 0.6),
     ):
-        journal.append(
-            "epoch", number, epoch=epoch, clean_accuracy=clean, pgd_accuracy=pgd, pgd_accuracy_best=best, objective=best
-        )
+        accuracies = {"clean_accuracy": clean, "pgd_accuracy": pgd, "pgd_accuracy_best": best, "objective": best}
+        journal.append("epoch", number, epoch=epoch, **accuracies, pid=1000 + number)
     journal.append("end", 1, status="stopped", reason="")
     journal.append("end", 2, status="catastrophic_overfitting", reason="")
     return journal.read()
@@ -70,7 +69,9 @@ def test_the_live_view_shows_running_trials_the_best_the_baseline_and_the_time_l
     console.print(view.render())
     assert isinstance(console.file, io.StringIO)
     screen = console.file.getvalue()
-    for said in ("2 of 8", "5 of at most 32", "left", "best so far", "trial 1", "start_from", "PGD 40.0%", "lambda"):
+    for said in ("2 of 8", "5 of at most 32", "left", "best so far", "trial 1", "start_from", "PGD 40.0%"):
+        assert said in screen
+    for said in ("lambda", "pid", "1000"):
         assert said in screen
 
 

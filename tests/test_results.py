@@ -7,7 +7,8 @@ import yaml
 
 from tests.spaces import tiny
 from tune_cure import results, spec as specs
-from tune_cure.journal import CHECKPOINT_FILE, Journal
+from tune_cure.files import FolderError
+from tune_cure.journal import CHECKPOINT_FILE, Journal, JournalError
 from tune_cure.training import EPOCH_METRICS
 
 VALUES = {"lambda": 0.5, "h": 1.0, "lr_max": 0.02, "epsilon": 0.1}
@@ -162,3 +163,39 @@ def test_every_column_is_described(run: Path) -> None:
     tiny(run, "search.metric=[pgd_accuracy_best, clean_accuracy]")
     for name in [*results.trials(run).columns.drop(list(VALUES)), *results.epochs(run).columns]:
         assert name in described
+
+
+def test_a_run_that_somebody_sent_has_no_files_elsewhere_read(run: Path) -> None:
+    Journal(run).append("checkpoint", 1, epoch=2, path="/")
+    with pytest.raises(JournalError, match="is not in the run's folder"):
+        results.write(run)
+    assert not (run / "best_model.pt").exists()
+
+
+@pytest.mark.parametrize("name", ["trials.csv.partial", "best_model.pt", "journal.jsonl", "trials"])
+def test_a_run_that_somebody_sent_has_no_files_elsewhere_written(
+    name: str, run: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    precious = tmp_path_factory.mktemp("home") / "precious"
+    precious.write_bytes((run / name).read_bytes() if (run / name).exists() else b"mine")
+    before = precious.read_bytes()
+    (run / name).unlink(missing_ok=True)
+    (run / name).symlink_to(precious)
+    with pytest.raises(results.ResultsError, match="is a link that leads out of the run's folder"):
+        results.write(run)
+    assert precious.read_bytes() == before
+
+
+def test_a_checkpoint_runs_no_code(run: Path) -> None:
+    class Attack:
+        def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+            return (run / "pwned").mkdir, ()
+
+    folder = run / "trials" / "sent"
+    folder.mkdir(parents=True)
+    torch.save({"best_model": Attack()}, folder / CHECKPOINT_FILE)
+    Journal(run).append("checkpoint", 1, epoch=2, path="trials/sent")
+    with pytest.raises(FolderError, match="cannot be read as a checkpoint") as raised:
+        results.write(run)
+    assert "\n" not in str(raised.value)
+    assert not (run / "pwned").exists()

@@ -259,7 +259,7 @@ def test_training_a_trial_again_gives_its_numbers_to_the_last_digit(tmp_path: Pa
     folder = tmp_path / "search"
     folder.mkdir()
     searched = tiny(tmp_path, "search.trials=1")
-    assert search.run(searched, folder)
+    assert search.run(searched, folder).finished
     (folder / "spec.yaml").write_text(searched.to_yaml())
     results.write(folder)
     spec = resolve(read(folder / "best_config.csv"))

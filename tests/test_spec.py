@@ -90,7 +90,7 @@ def test_a_best_config_file_is_a_start(base: Path, tmp_path: Path) -> None:
     best.write_text("epochs: 9\nlambda: 0.5\nh: 1.0\nlr_max: 0.2\nepsilon: 0.03\n")
     spec = load(base, [f"start_from=[{best}]"])
     assert spec.start_from == [{"lambda": 0.5, "h": 1.0, "lr_max": 0.2, "epsilon": 0.03}]
-    assert error(base, "start_from=[nowhere.yaml]").startswith("start_from[0]: nowhere.yaml: cannot be read")
+    assert error(base, "start_from=[nowhere.yaml]").startswith("start_from[0]: nowhere.yaml: there is no such file")
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_a_best_config_file_is_a_start(base: Path, tmp_path: Path) -> None:
         ("training.delta=clasic", "training.delta", "did you mean 'classic'?"),
         ("training={delta: fgsm, attack: none}", "training.delta", "fgsm needs the adversarial examples of an attack"),
         ("training={nesterov: true, momentum: 0}", "training.nesterov", "needs a momentum above 0"),
-        ("training.nesterov=1", "training.nesterov", "a valid boolean, but found 1 (int)"),
+        ("training.nesterov=1", "training.nesterov", "true or false is needed, but found 1 (int)"),
         ("model=preact_resnet81", "model.name", "did you mean 'preact_resnet18'?"),
         ("data.dataset=cifar", "data.dataset", "'cifar' is not one of digits, cifar10"),
         ("search.sampler=tpee", "search.sampler", "did you mean 'tpe'?"),
@@ -143,7 +143,7 @@ def test_a_best_config_file_is_a_start(base: Path, tmp_path: Path) -> None:
         ("start_from=[{lambda: 99, h: 3, lr_max: 0.1, epsilon: 0.03}]", "start_from[0].lambda", "99.0 is outside of"),
         ("start_from=[{lambda: 9, h: 3, lr_max: 0.1, eps: 0.03}]", "start_from[0].eps", "unknown key; allowed are"),
         ("asha.grace_period=10", "asha.grace_period", "must be at most training.epochs (9), but got 10"),
-        ("asha.reduction_factor=1", "asha.reduction_factor", "greater than 1"),
+        ("asha.reduction_factor=1", "asha.reduction_factor", "greater than or equal to 1.1"),
         (
             "training.lr_min=0.05",
             "training.lr_min",
@@ -157,6 +157,16 @@ def test_a_best_config_file_is_a_start(base: Path, tmp_path: Path) -> None:
         ("search.constraints=[clean_accuracy > 1]", "search.constraints[0]", "METRIC >= NUMBER or METRIC <= NUMBER"),
         ("search={sampler: cmaes, metric: [pgd_accuracy, clean_accuracy]}", "search.sampler", "cmaes takes one metric"),
         ("name=a/b", "name", "pattern"),
+        ("name=..", "name", "pattern"),
+        ("name=" + "a" * 101, "name", "at most 100 characters"),
+        ("data.root=~nobody-of-this-name/x", "data.root", "the home of somebody who is not known here"),
+        ('data.root="a\\0b"', "data.root", "a folder is needed, but found 'a\\x00b'"),
+        ('data.root="\\ud800"', "data.root", "a folder is needed, but found '\\ud800'"),
+        ("data.split_seed=2147483648", "data.split_seed", "less than or equal to 2147483647"),
+        ("training.batch_size=" + "1" * 5000, "training.batch_size", "a whole number is needed, but found '1111"),
+        ("resources.gpus_per_trial=1.5", "resources.gpus_per_trial", "or a fraction between 0.0001 and 1, is needed"),
+        ("start_from=[/dev/zero]", "start_from[0]", "/dev/zero: there is no such file"),
+        ("training.1=2", "training.1", "unknown key; allowed are"),
         ("training.epochs.x=3", "training.epochs", "is 9 (int), not a section"),
         ("nonsense", "", "KEY.PATH=VALUE is needed"),
     ],
@@ -268,3 +278,12 @@ def test_every_bundled_space_is_valid_and_searches_the_four_hyperparameters(path
     spec = load(path)
     assert isinstance(spec, SearchSpec)
     assert set(spec.space) >= {"lambda", "h", "lr_max", "epsilon"}
+
+
+def test_contradictions_are_found_among_many_choices_at_once(base: Path) -> None:
+    """Every combination of them would be 200⁴."""
+    many = "{choice: [" + ", ".join(str(n / 200) for n in range(200)) + "]}"
+    keys = ("clean_weight", "trades_weight", "hat_weight", "momentum")
+    assert len(load(base, [f"space.{key}={many}" for key in keys] + ["start_from=[]"]).space) == 8
+    message = error(base, *(f"space.{key}={many}" for key in keys), "start_from=[]", "training.attack=none")
+    assert "_weight: goes with an attack, but attack can be none" in message

@@ -6,6 +6,7 @@ from optuna.trial import TrialState
 
 from tests.spaces import tiny
 from tune_cure import results
+from tune_cure.endings import Endings
 from tune_cure.journal import Journal
 from tune_cure.spec import SearchSpec
 from tune_cure.study import StudySearch
@@ -20,7 +21,9 @@ def quiet() -> None:
 
 def searcher(spec: SearchSpec, folder: Path) -> StudySearch:
     journal = Journal(folder)
-    return StudySearch(spec, journal, journal.read(), optuna.storages.InMemoryStorage())
+    return StudySearch(
+        spec, journal, journal.read(), Endings(spec, folder, None, []), optuna.storages.InMemoryStorage()
+    )
 
 
 def end(search: StudySearch, name: str, objective: float, *, ended: str = "completed", epoch: int = 4) -> None:

@@ -7,6 +7,7 @@ from optuna.trial import TrialState
 from tests.spaces import tiny
 from tests.test_results import VALUES, epoch
 from tune_cure import cli, results, warm_start
+from tune_cure.endings import Endings
 from tune_cure.journal import Journal
 from tune_cure.reading import SpecError
 from tune_cure.spec import SearchSpec
@@ -46,7 +47,7 @@ def warm(folder: Path, file: Path, *overrides: str) -> SearchSpec:
 
 def searcher(spec: SearchSpec, folder: Path) -> StudySearch:
     journal = Journal(folder)
-    return StudySearch(spec, journal, journal.read())
+    return StudySearch(spec, journal, journal.read(), Endings(spec, folder, None, []))
 
 
 @pytest.mark.parametrize("file", ["", "trials.csv"])
@@ -77,7 +78,7 @@ def test_what_is_known_has_no_number_and_does_not_count_also_after_an_interrupti
     assert configs[0] == {**spec.start_from[0], "trial": 0}
     result = {"objective": 0.3, "training_iteration": 4, "ended": "completed"}
     search.on_trial_complete("a", result)
-    Journal(folder).append("epoch", 0, epoch=4, objective=0.3, ended="completed")
+    Journal(folder).append("epoch", 0, epoch=4, objective=0.3, pgd_accuracy=0.3, ended="completed")
 
     again = searcher(spec, folder)
     assert len(again._ot_study.trials) == 4

@@ -1,7 +1,7 @@
 import pytest
 
 from tune_cure.journal import STATUSES
-from tune_cure.words import STATUS_WORDS, duration, hyperparameters, value
+from tune_cure.words import STATUS_WORDS, duration, hyperparameters, one_line, shown, value
 
 
 @pytest.mark.parametrize(
@@ -23,3 +23,14 @@ def test_there_are_words_for_every_status() -> None:
 
 def test_a_hyperparameter_that_makes_no_difference_is_a_dash() -> None:
     assert value(None) == "–"
+
+
+def test_one_line_is_one_line_whatever_is_in_it() -> None:
+    text = one_line("a\nb\r\u2028c\x00\x1b[31m\ud800é")
+    assert text == r"a\nb\r\u2028c\x00\x1b[31m\ud800é"
+    assert len(one_line("\n" * 10_000)) == 2000
+
+
+def test_a_long_value_is_shown_by_its_beginning() -> None:
+    assert shown([1, "a"]) == "[1, 'a']"
+    assert shown("x" * 1000) == "'" + "x" * 96 + "..."

@@ -10,33 +10,44 @@ import os
 import re
 import shlex
 import sys
+import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 import pandas as pd
-import torch
 from rich.console import Console
 from rich.table import Table
 
-from tune_cure import cli_train, data, datasets, environment, report, results, spec as specs
+from tune_cure import cli_train, dashboard, data, datasets, environment, report, results, resuming, spec as specs, watch
 from tune_cure.curvature import PENALTIES
-from tune_cure.devices import DeviceError, Devices, allot, expected_epochs, measure_epoch_seconds
+from tune_cure.devices import DeviceError, Devices, allot, expected_epochs, measure_epoch_seconds, this_machine
 from tune_cure.evaluation import standard_error
 from tune_cure.files import FolderError, new_folder, replace_text
+from tune_cure.journal import JournalError
 from tune_cure.models import MODELS
 from tune_cure.optimizers import OPTIMIZERS
 from tune_cure.progress import LiveView, PlainView, SearchState
-from tune_cure.reading import SpecError
+from tune_cure.reading import SpecError, parse_duration
 from tune_cure.samplers import SAMPLERS
 from tune_cure.schedules import SCHEDULES
 from tune_cure.schema import did_you_mean
 from tune_cure.spec import SearchSpec
-from tune_cure.words import STATUS_WORDS, duration, hyperparameters, value
+from tune_cure.words import STATUS_WORDS, duration, hyperparameters, one_line, value
 
 SMALLER_SPACE = "search_spaces/cifar10_cpu.yaml"
 TOP = 5  # trials in the closing table
-BAD_INPUT = (SpecError, datasets.DataError, DeviceError, results.ResultsError, FolderError)
+FAULTS = ("failing", "disk", "ray")  # ends of a search that are not its own
+BAD_INPUT = (
+    SpecError,
+    datasets.DataError,
+    DeviceError,
+    results.ResultsError,
+    FolderError,
+    JournalError,
+    resuming.ResumeError,
+    dashboard.DashboardError,
+)
 
 
 class UsageError(ValueError):
@@ -49,13 +60,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if unknown:
         flags = re.findall(r"--[a-z_-]+", options.parser.format_help())
         options.parser.error(f"unknown argument {unknown[0]}{did_you_mean(unknown[0], flags)}")
-    console = Console(soft_wrap=True, highlight=False)
+    console = Console(soft_wrap=True, highlight=False, markup=False)  # [x] in a file name is no markup
     logging.basicConfig(format="%(message)s", level=logging.INFO if options.verbose else logging.WARNING)
     logging.getLogger("tune_cure").setLevel(logging.INFO)
     try:
         return int(options.run(options, console))
     except (*BAD_INPUT, UsageError) as error:
-        print(f"tune-cure: {error}", file=sys.stderr)
+        print(f"tune-cure: {one_line(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("tune-cure: interrupted", file=sys.stderr)
@@ -95,8 +106,21 @@ def parser() -> argparse.ArgumentParser:
     search.add_argument("--data-root", metavar="FOLDER", help="where the data is: overrides data.root")
     search.add_argument("--output", type=Path, metavar="FOLDER", help="the run's folder (default: results/NAME)")
     search.add_argument("--resume", action="store_true", help="continue the search in the run's folder")
+    search.add_argument("--force", action="store_true", help="with --resume: continue although settings have changed")
+    search.add_argument(
+        "--time-budget", type=_duration, metavar="2h", help="stop after so long; --resume continues (default: no limit)"
+    )
     search.add_argument("--check", action="store_true", help="print the resolved plan and start nothing")
-    search.add_argument("--address", help="of a Ray cluster to join (default: a Ray of this machine alone)")
+    search.add_argument(
+        "--address",
+        help="of a Ray cluster to join, auto or HOST:PORT (default: a Ray of this machine alone); see docs/cluster.md",
+    )
+    search.add_argument(
+        "--dashboard-host",
+        default=dashboard.LOOPBACK,
+        metavar="HOST",
+        help="where Ray's dashboard listens, to open it to other machines: 0.0.0.0; it asks for a token",
+    )
     search.set_defaults(run=_search, parser=search)
     cli_train.add_parser(commands)
     again = commands.add_parser("report", help="rebuild the tables and the report of a run from what is on disk")
@@ -112,7 +136,10 @@ def parser() -> argparse.ArgumentParser:
     replayed.add_argument("--grace-period", nargs="+", type=int, default=[1, 2, 3], metavar="EPOCHS")
     replayed.add_argument("--reduction-factor", nargs="+", type=float, default=[2, 3, 4], metavar="FACTOR")
     replayed.set_defaults(run=_replay, parser=replayed)
-    for command in (search, again, replayed):
+    looking = commands.add_parser("watch", help="show a search that runs in another terminal")
+    looking.add_argument("directory", type=Path, metavar="FOLDER", help="the run's folder; may not be there yet")
+    looking.set_defaults(run=_watch, parser=looking)
+    for command in (search, again, replayed, looking):
         command.add_argument("--verbose", action="store_true", help="show what Ray and Optuna say")
     return whole
 
@@ -173,6 +200,25 @@ def _replay(options: argparse.Namespace, console: Console) -> int:
     return 0
 
 
+def _watch(options: argparse.Namespace, console: Console) -> int:
+    directory = options.directory
+    if directory.exists() and not directory.is_dir():
+        raise UsageError(f"{directory}: is no folder")
+    try:
+        if not watch.is_begun(directory):
+            console.print(f"waiting for a search in {directory}; Ctrl-C ends this")
+        while not watch.is_begun(directory):
+            time.sleep(watch.SECONDS)
+        state = watch.follow(
+            directory,
+            lambda state: LiveView(state, console) if console.is_terminal else PlainView(state, console.print),
+        )
+    except KeyboardInterrupt:  # of the watching, not of the search
+        return 0
+    console.print(f"all {state.ends.total()} trials have ended; the report: {directory / report.FILE}")
+    return 0
+
+
 def _search(options: argparse.Namespace, console: Console) -> int:
     overrides = list(options.set)
     if options.data_root:
@@ -191,31 +237,66 @@ def _search(options: argparse.Namespace, console: Console) -> int:
         return 0
     if known:
         console.print(known)
-    splits = data.load(spec.data)
     if options.address is None:
-        plan = allot(spec, cpus=os.cpu_count() or 1, gpus=torch.cuda.device_count())
+        dashboard.check(options.dashboard_host)
+    elif options.dashboard_host != dashboard.LOOPBACK:
+        raise UsageError("--dashboard-host: goes with a Ray that is started here, not with --address")
+    # A file that somebody sent may say where data is, but only the user where it is written.
+    splits = data.load(spec.data, download=bool(options.data_root) or data.is_default(spec.data.root))
+    if options.address is None:
+        plan = allot(spec, [this_machine()])
         if spec.resources.gpus_per_trial and not plan.gpus_per_trial:
             _print_cost(spec, splits, plan, console)
-    directory = (
-        _continued(spec, options.output) if options.resume else new_folder(Path("results") / spec.name, options.output)
-    )
+    else:
+        _join(options)
+    if options.resume:
+        directory = options.output or Path("results") / spec.name
+        resuming.prepare(directory, spec, force=options.force, say=console.print)
+    else:
+        directory = new_folder(Path("results") / spec.name, options.output)
     replace_text(directory / results.SPEC, spec.to_yaml())
     environment.write(directory, splits.source)
     del splits  # the trials map the same file; this process need not hold it
-    finished = _run(spec, directory, options, console)
-    results.write(directory)
-    results.write_summary(directory)
-    page = report.write(directory)
-    if not finished:
+    return _run(spec, directory, options, console)
+
+
+def _conclude(spec: SearchSpec, directory: Path, outcome: str, reason: str, console: Console) -> int:
+    """Writes what a run leaves, says how it ended and how to continue, and returns the exit code."""
+    try:
+        results.write(directory)
+        results.write_summary(directory)
+        page = report.write(directory)
+    except OSError as error:
+        console.print(f"the tables could not be written ({error.strerror}); later: tune-cure report {directory}")
+        outcome, reason = "disk", reason or f"{directory}: {error.strerror}"
+    if outcome in ("finished", "patience", "time"):
+        _print_results(spec, directory, page, console)
+    if outcome == "patience":
+        console.print(f"ended early: {reason}; to go on, raise search.patience and --resume")
+    elif outcome != "finished":
         folder = shlex.quote(str(directory))
         resume = f"python run_search.py --space {folder}/{results.SPEC} --output {folder} --resume"
-        console.print(f"interrupted; all state is in {directory}. Continue with:\n  {resume}")
+        console.print(f"{reason or 'interrupted'}; all state is in {directory}. Continue with:\n  {resume}")
+    if outcome == "interrupted":
         return 130
-    _print_results(spec, directory, page, console)
-    return 0 if results.best(directory) else 1
+    return 0 if results.best(directory) and outcome not in FAULTS else 1
 
 
-def _run(spec: SearchSpec, directory: Path, options: argparse.Namespace, console: Console) -> bool:
+def _join(options: argparse.Namespace) -> None:
+    """Joins the cluster before anything is written: there may be none."""
+    from tune_cure import search
+
+    search.start_ray(options.address, verbose=options.verbose)
+
+
+def _duration(text: str) -> float:
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _run(spec: SearchSpec, directory: Path, options: argparse.Namespace, console: Console) -> int:
     from tune_cure import search  # Ray takes seconds to import: not before the input is known to be good
     from tune_cure.journal import Journal
 
@@ -226,37 +307,32 @@ def _run(spec: SearchSpec, directory: Path, options: argparse.Namespace, console
     live = console.is_terminal and not options.verbose
     view = LiveView(state, console) if live else PlainView(state, console.print)
 
-    def ready(devices: object, dashboard: str) -> None:
+    def ready(devices: object, url: str) -> None:
         cli_train.stop_as_on_ctrl_c()  # only now: Ray has set a handler of its own when it started
         console.print(f"{devices}; results in {directory}")
-        if dashboard:
-            console.print(f"Ray dashboard: {dashboard} (asks for the token in ~/.ray/auth_token)")
+        if url:
+            console.print(f"Ray dashboard: {url} (asks for the token in ~/.ray/auth_token)")
+
+    def lost() -> None:
+        view.__exit__(None, None, None)
+        code = _conclude(spec, directory, "ray", "Ray has died, or was killed", console)
+        sys.stdout.flush()
+        os._exit(code)  # the main thread waits for Ray, and cannot be told
 
     with view:
-        return search.run(
+        result = search.run(
             spec,
             directory,
             address=options.address,
+            dashboard_host=options.dashboard_host,
             resume=options.resume,
             verbose=options.verbose,
+            seconds=options.time_budget,
             on_event=view.on_event,
             on_ready=ready,
+            on_lost=lost,
         )
-
-
-def _continued(spec: SearchSpec, output: Path | None) -> Path:
-    """The folder of the search to continue, which must be the same search but for its length and resources."""
-    directory = output or Path("results") / spec.name
-    before = results.read_spec(directory)
-    changeable = {"search": {"trials"}, "resources": True}
-    old, new = (s.model_dump(exclude=changeable) for s in (before, spec))  # type: ignore[arg-type]
-    changed = [key for key in old if old[key] != new[key]]
-    if changed:
-        raise UsageError(
-            f"{directory}: --resume needs the search that was begun there, but {', '.join(changed)} differ"
-            f"{'s' * (len(changed) == 1)} from {directory / results.SPEC}; only search.trials and resources may"
-        )
-    return directory
+    return _conclude(spec, directory, result.outcome, result.reason, console)
 
 
 def _print_plan(spec: SearchSpec, console: Console) -> None:
@@ -270,7 +346,6 @@ def _print_plan(spec: SearchSpec, console: Console) -> None:
         images += f"\n{splits.source}"
     except datasets.DataError as error:
         images = f"not here yet: {error}"
-    gpus = torch.cuda.device_count()
     rows = {
         "search": f"{spec.name}: {spec.search.trials} trials by {spec.search.sampler}, seed {spec.search.seed}, for "
         f"{spec.search.mode} {' and '.join(spec.search.metrics)}"
@@ -282,14 +357,14 @@ def _print_plan(spec: SearchSpec, console: Console) -> None:
         "scheduler": f"{spec.search.scheduler} {_stops(spec)}; runs to {spec.max_epochs}",
         "epochs": f"at most {most}" + _expected(spec),
         "judged by": f"{spec.evaluation} on {results.judged_examples(spec)} validation images",
-        "devices": str(allot(spec, cpus=os.cpu_count() or 1, gpus=gpus)),
+        "devices": str(allot(spec, [this_machine()])),
     }
     table = Table.grid(padding=(0, 2))
     for name, text in rows.items():
         table.add_row(name, text)
     console.print(table)
     console.print("resolved:\n")
-    console.print(spec.to_yaml(), markup=False)
+    console.print(spec.to_yaml())
 
 
 def _when(spec: SearchSpec, key: str) -> str:
@@ -324,7 +399,7 @@ def _print_cost(spec: SearchSpec, splits: data.Splits, plan: Devices, console: C
 def _print_results(spec: SearchSpec, directory: Path, page: Path, console: Console) -> None:
     frame = results.trials(directory)
     summary = results.summary(directory)
-    console.print(f"\n[bold]{spec.name}: the best of {len(frame)} trials[/bold]\n")
+    console.print(f"\n{spec.name}: the best of {len(frame)} trials\n", style="bold")
     table = Table(box=None, pad_edge=False, padding=(0, 1))
     for title in ("trial", "PGD", "±", "clean", "epoch", *spec.space, "ended"):
         table.add_column(title, justify="left" if title == "ended" else "right", no_wrap=True)

@@ -118,7 +118,8 @@ def train(options: argparse.Namespace, console: Console) -> int:
         spec = _begun(options, directory)
     else:
         spec = asked_for(options, console)
-    splits = data.load(spec.data)
+    # A file that somebody sent may say where data is, but only the user where it is written.
+    splits = data.load(spec.data, download=bool(options.data_root) or data.is_default(spec.data.root))
     if not options.resume:
         directory = new_folder(Path("results/train"), options.output)
         replace_text(directory / CONFIG, spec.to_yaml())

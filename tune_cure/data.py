@@ -12,11 +12,22 @@ from pydantic import AfterValidator, Field
 from torch import Tensor
 
 from tune_cure.datasets import DATASETS, TEST_SEED, Augmentation, DataError, prepared, stratified
-from tune_cure.schema import Schema, one_of
+from tune_cure.schema import MAX_SEED, Schema, one_of
+from tune_cure.words import shown
+
+DEFAULT_ROOT = "~/.cache/tune_cure"
+MAX_PATH = 4000  # characters; systems take a little more
 
 
 def _anchored(root: str) -> str:
     """`root`, absolute unless it begins with ~: the processes of trials work in folders of their own."""
+    half = any("\ud800" <= character <= "\udfff" for character in root)  # of a pair: in no file's name
+    if half or "\0" in root or len(root) > MAX_PATH:
+        raise ValueError(f"a folder is needed, but found {shown(root)}")
+    try:
+        Path(root).expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"{shown(root)} begins with the home of somebody who is not known here") from error
     return root if root.startswith("~") else os.path.abspath(root)
 
 
@@ -25,12 +36,20 @@ class DataSpec(Schema):
 
     dataset: Annotated[str, one_of(DATASETS)] = Field(description="The data set.")
     root: Annotated[str, AfterValidator(_anchored)] = Field(
-        default="~/.cache/tune_cure", description="Folder of its files, or to download it into."
+        default=DEFAULT_ROOT, description="Folder of its files, or to download it into."
     )
     validation: int = Field(default=5000, ge=1, description="Training images held out, stratified, to judge on.")
-    split_seed: int = Field(default=0, ge=0, description="Which images these are.")
+    split_seed: int = Field(default=0, ge=0, le=MAX_SEED, description="Which images these are.")
     train_examples: int | None = Field(default=None, ge=2, description="Train on so many of the others; all if absent.")
-    image_size: int | None = Field(default=None, ge=4, description="Resize images to this side; as they are if absent.")
+    image_size: int | None = Field(
+        default=None, ge=4, le=1024, description="Resize images to this side; as they are if absent."
+    )
+
+
+def is_default(root: str) -> bool:
+    """Whether a folder is the one that data is downloaded into unless the user names another, or lies in it."""
+    inside = os.path.realpath(Path(root).expanduser())
+    return Path(inside).is_relative_to(os.path.realpath(Path(DEFAULT_ROOT).expanduser()))
 
 
 @dataclass(frozen=True)

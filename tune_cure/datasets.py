@@ -12,6 +12,7 @@ import http.client
 import logging
 import os
 import pickle
+import stat
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -98,11 +99,14 @@ def prepared(name: str, root: Path, image_size: int | None, *, download: bool = 
         DataError: It can neither be found nor downloaded, or what is prepared cannot be written.
     """
     folder = cache_folder() / "prepared"
-    place = hashlib.sha256(repr((name, str(root.resolve()), image_size)).encode()).hexdigest()[:12]
+    place = hashlib.sha256(repr((name, os.path.realpath(root), image_size)).encode()).hexdigest()[:12]
     prefix = f"{name}-{place}"
     # Two processes must neither download nor prepare at once; the second finds what the first has made.
     with _locked(folder, prefix):
-        found = DATASETS[name].find(root, image_size, download)
+        try:
+            found = DATASETS[name].find(root, image_size, download)
+        except OSError as error:  # no permission, a name too long
+            raise DataError(f"{root}: cannot be read ({_reason(error)})") from error
         state = hashlib.sha256(f"{FORMAT} {found.fingerprint}".encode()).hexdigest()[:12]
         path = folder / f"{prefix}-{state}.pt"
         content = _open(path)
@@ -257,7 +261,8 @@ def _read_or_explain(
     except (OSError, RuntimeError, http.client.HTTPException) as error:
         if not download:
             raise DataError(
-                f"{title} is not in {root}, or damaged there; it will be downloaded on first use"
+                f"{title} is not in {root}, or damaged there; on first use it is downloaded into the "
+                "default folder, or into the one that --data-root names"
             ) from error
         raise DataError(
             f"{title} is not in {root} and cannot be downloaded ({_reason(error)}); put its files there, or name a "
@@ -304,8 +309,11 @@ def _find_image_folder(root: Path, image_size: int | None, download: bool) -> Fo
     if "test" in listings and list(listings["test"]) != classes:
         raise DataError(f"{root}: train/ and test/ must have the same class folders")
     files = [(file, file.stat()) for listing in listings.values() for folder in listing.values() for file in folder]
+    for file, state in files:
+        if not stat.S_ISREG(state.st_mode):  # to read a pipe would take for ever
+            raise DataError(f"{file}: cannot be read as a picture")
     # Relative, so that the same folder by another path (a link) is not decoded anew.
-    fingerprint = repr([(str(file.relative_to(root)), stat.st_size, stat.st_mtime_ns) for file, stat in files])
+    fingerprint = repr([(str(file.relative_to(root)), state.st_size, state.st_mtime_ns) for file, state in files])
     return Found(f"pictures in {root}", fingerprint, partial(_read_image_folder, listings, image_size, root))
 
 

@@ -1,6 +1,8 @@
 """What a search takes of the devices at hand, and how long it may take there."""
 
 import dataclasses
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,41 +19,63 @@ class DeviceError(ValueError):
 
 
 @dataclass(frozen=True)
-class Devices:
-    """The CPUs and GPUs of a machine or cluster, what one trial takes of them, and how many trials run at a time."""
+class Machine:
+    """CPU cores and GPUs of a machine that a search may use."""
 
     cpus: int
     gpus: float
+
+    def fits(self, cpus_per_trial: int, gpus_per_trial: float) -> int:
+        """How many trials run on it at a time. A trial that takes a part of a GPU is on one GPU alone."""
+        fit = self.cpus // cpus_per_trial
+        if gpus_per_trial >= 1:
+            fit = min(fit, int(self.gpus / gpus_per_trial))
+        elif gpus_per_trial:
+            fit = min(fit, int(self.gpus) * int(1 / gpus_per_trial + 1e-9))  # 1 / 0.1 is 10, whatever floats make of it
+        return fit
+
+
+@dataclass(frozen=True)
+class Devices:
+    """The CPUs and GPUs of a machine or cluster, what one trial takes of them, and how many trials run at a time."""
+
+    machines: Sequence[Machine]
     cpus_per_trial: int
     gpus_per_trial: float
     concurrent: int
 
     def __str__(self) -> str:
-        gpus = f", {self.gpus:g} GPU{'s' * (self.gpus != 1)}" if self.gpus else ", no GPU"
+        cpus, gpus = sum(machine.cpus for machine in self.machines), sum(machine.gpus for machine in self.machines)
+        has = f"{cpus} CPU{'s' * (cpus != 1)}, " + (f"{gpus:g} GPU{'s' * (gpus != 1)}" if gpus else "no GPU")
+        on = f" on {len(self.machines)} machines" if len(self.machines) > 1 else ""
         each = f"{self.cpus_per_trial} CPU{'s' * (self.cpus_per_trial != 1)}"
         each += f" and {self.gpus_per_trial:g} GPU" if self.gpus_per_trial else ""
         trials = f"{self.concurrent} trial{'s' * (self.concurrent != 1)} at a time, each with {each}"
-        return f"{self.cpus} CPU{'s' * (self.cpus != 1)}{gpus}: {trials}"
+        return f"{has}{on}: {trials}"
 
 
-def allot(spec: SearchSpec, *, cpus: int, gpus: float) -> Devices:
-    """How a search uses `cpus` cores and `gpus` GPUs; without any GPU its trials run on CPUs alone.
+def allot(spec: SearchSpec, machines: Sequence[Machine]) -> Devices:
+    """How a search uses the devices of `machines`; without any GPU its trials run on CPUs alone.
 
     Raises:
         DeviceError: Not even one trial fits.
     """
     wanted = spec.resources
-    gpus_per_trial = wanted.gpus_per_trial if gpus else 0.0
-    fit = cpus // wanted.cpus_per_trial
-    if gpus_per_trial:
-        fit = min(fit, int(gpus / gpus_per_trial + 1e-9))  # 1 / 0.1 trials fit on a GPU, whatever floats make of it
+    gpus_per_trial = wanted.gpus_per_trial if any(machine.gpus for machine in machines) else 0.0
+    fit = sum(machine.fits(wanted.cpus_per_trial, gpus_per_trial) for machine in machines)
     if fit < 1:
+        found = " and ".join(f"{machine.cpus} CPUs and {machine.gpus:g} GPUs" for machine in machines)
         raise DeviceError(
-            f"resources: a trial takes {wanted.cpus_per_trial} CPUs and {gpus_per_trial:g} GPUs, but there are {cpus} "
-            f"CPUs and {gpus:g} GPUs; lower cpus_per_trial or gpus_per_trial"
+            f"resources: a trial takes {wanted.cpus_per_trial} CPUs and {gpus_per_trial:g} GPUs, but there are {found}"
+            f"{' on single machines' * (len(machines) > 1)}; lower cpus_per_trial or gpus_per_trial"
         )
     concurrent = fit if wanted.concurrent == "auto" else min(fit, wanted.concurrent)
-    return Devices(cpus, gpus, wanted.cpus_per_trial, gpus_per_trial, concurrent)
+    return Devices(machines, wanted.cpus_per_trial, gpus_per_trial, concurrent)
+
+
+def this_machine() -> Machine:
+    """The CPUs and GPUs at hand."""
+    return Machine(os.cpu_count() or 1, torch.cuda.device_count())
 
 
 def expected_epochs(spec: SearchSpec) -> float:

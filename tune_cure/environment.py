@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from tune_cure.files import replace_text
+
 FILE = "environment.json"
 PACKAGES = ("tune-cure", "torch", "torchvision", "ray", "optuna", "pandas", "numpy", "scikit-learn")
 
@@ -24,7 +26,7 @@ def write(directory: Path, data_source: str) -> None:
         first = json.loads(path.read_text(encoding="utf-8"))
         first.setdefault("resumed", []).append(here)
         here = first
-    path.write_text(json.dumps(here, indent=2) + "\n", encoding="utf-8")
+    replace_text(path, json.dumps(here, indent=2) + "\n")
 
 
 def describe(data_source: str) -> dict[str, Any]:

@@ -1,24 +1,49 @@
-"""Files that readers never see half of."""
+"""Files that readers never see half of, and that a power cut leaves whole: as they were or as they are to be."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
 
 def replace_text(path: Path, text: str) -> None:
     """Writes a text file in one step."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+    with _partial(path) as file:
+        file.write(text.encode("utf-8"))
 
 
 def replace_tensors(path: Path, content: dict[str, Any]) -> None:
     """Writes, in one step, what `torch.load` reads with `weights_only=True`: tensors and plain values."""
+    with _partial(path) as file:
+        torch.save(content, file)
+
+
+@contextmanager
+def _partial(path: Path) -> Iterator[BinaryIO]:
+    """A new file that takes the place of `path` once it is written to the disk; nothing is left where that fails."""
     partial = path.with_name(path.name + ".partial")
-    torch.save(content, partial)
-    os.replace(partial, path)
+    partial.unlink(missing_ok=True)  # a link there, in a folder that somebody sent, must not be followed
+    try:
+        with partial.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def to_disk(path: Path) -> None:
+    """Waits until what was written to a file, by whichever process, would survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 class FolderError(ValueError):
@@ -49,11 +74,17 @@ def new_folder(default: Path, named: Path | None) -> Path:
     if named is not None:
         if named.exists() and (not named.is_dir() or any(named.iterdir())):
             raise FolderError(f"{named}: is not empty; name another --output, or continue what is there with --resume")
-        named.mkdir(parents=True, exist_ok=True)
-        return named
+        return _made(named)
     number, folder = 1, default
-    while folder.exists():
+    while os.path.lexists(folder):
         number += 1
         folder = default.with_name(f"{default.name}-{number}")
-    folder.mkdir(parents=True)
+    return _made(folder)
+
+
+def _made(folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FolderError(f"{folder}: cannot be made: {error.strerror}") from error
     return folder

@@ -1,12 +1,15 @@
 """The journal of a search: an append-only file of JSON lines that says all that happened, in the order it happened.
 
-It is the one record from which tables are built and an interrupted search continues; Ray's snapshots and the Optuna
-study are checked against it. Four kinds of line (`event`), each with the `time` in seconds since 1970:
+It is the one record from which tables are built and an interrupted search continues: the Optuna study and ASHA's
+rungs are rebuilt from it, and Ray's snapshots are never read. The kinds of line (`event`), each with the `time` in
+seconds since 1970:
 
 - `trial`: number, origin (`start_from` or `sampler`), hyperparameters.
 - `epoch`: number and the metrics of one epoch.
 - `checkpoint`: number, epoch and path, relative to the run's folder where it lies inside.
+- `retry`: number, attempt (from 1) and the reason: the trial failed, and goes on from its last checkpoint.
 - `end`: number, status (one of `STATUSES`) and a reason where there is one to give.
+- `change`: of no trial: the search was continued with other settings, in words, and whether trials under way restart.
 """
 
 import json
@@ -17,6 +20,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tune_cure.words import shown
+
 FILE = "journal.jsonl"
 CHECKPOINT_FILE = "trainer.pt"  # in a checkpoint's folder: a Trainer's state_dict
 OBJECTIVE = "objective"  # of an epoch: what sampler and ASHA compare, the search's metric, finite whatever happens
@@ -24,7 +29,27 @@ STATUSES = ("completed", "stopped", "diverged", "catastrophic_overfitting", "fai
 
 Event = dict[str, Any]
 
+
+class JournalError(ValueError):
+    """A journal that is damaged, or leads out of its run's folder. Its text is one line."""
+
+
 _logger = logging.getLogger(__name__)
+
+
+def parse_line(line: bytes, path: Path, number: int) -> Event:
+    """A line of the journal at `path`, its `number` from 1.
+
+    Raises:
+        JournalError: It is no event.
+    """
+    try:
+        event: Event = json.loads(line)
+        if not line.endswith(b"\n") or not isinstance(event, dict) or not isinstance(event.get("trial", 0), int | None):
+            raise ValueError
+    except (ValueError, RecursionError) as error:
+        raise JournalError(f"{path}: line {number} is no event: the file is damaged") from error
+    return event
 
 
 class Journal:
@@ -37,44 +62,91 @@ class Journal:
     def __reduce__(self) -> tuple[type["Journal"], tuple[Path]]:
         return Journal, (self.path.parent,)  # Ray pickles all that it is given; a copy elsewhere has nobody to tell
 
-    def append(self, event: str, number: int, **details: Any) -> Event:
-        """Writes one line, at once and whole, and returns it."""
+    def append(self, event: str, number: int | None, **details: Any) -> Event:
+        """Writes one line, on the disk before this returns, and returns it.
+
+        Raises:
+            OSError: It could not be written. What was written of it is taken back where that is possible.
+        """
         line = {"event": event, "trial": number, "time": time.time(), **details}
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line, allow_nan=False) + "\n")
+        content = (json.dumps(line, allow_nan=False) + "\n").encode()
+        length = self.path.stat().st_size if self.path.exists() else 0
+        try:
+            with self.path.open("ab") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError:
+            if self.path.exists():
+                os.truncate(self.path, length)
+            raise
         if self.on_event:
             self.on_event(line)
         return line
 
     def read(self) -> list[Event]:
-        """All lines so far; none if there is no journal yet.
+        """All that happened to trials so far; nothing if there is no journal yet.
 
-        A last line that a crash cut short is left out, with a warning.
+        What a trial did before a change of settings made it restart is left out.
+
+        An end that a crash cut short or filled with garbage is left out, with a warning.
 
         Raises:
-            ValueError: A line before the last is not JSON: the file was damaged.
+            JournalError: A line before whole ones is no event: the file was damaged.
         """
-        return self._read()[0]
+        return _of_trials(self._read()[0])
+
+    def changes(self) -> list[Event]:
+        """The lines of kind `change`."""
+        return [event for event in self._read()[0] if event["event"] == "change"]
+
+    def checkpoint_file(self, path: str) -> Path:
+        """The file of a checkpoint whose event has this path.
+
+        Raises:
+            JournalError: It leads out of the run's folder: somebody who was sent a run must not read files of theirs.
+        """
+        folder = self.path.parent.resolve()
+        file = folder / path / CHECKPOINT_FILE
+        if not file.resolve().is_relative_to(folder):
+            raise JournalError(f"{self.path}: the checkpoint {shown(path)} is not in the run's folder")
+        return file
 
     def repair(self) -> list[Event]:
-        """Reads the journal, and cuts off a last line that a crash cut short, so that it can be appended to."""
+        """Reads the journal, and cuts off an end that a crash has damaged, so that it can be appended to."""
         events, length = self._read()
         if self.path.exists():
             os.truncate(self.path, length)
-        return events
+        return _of_trials(events)
 
     def _read(self) -> tuple[list[Event], int]:
-        """The events, and the length in bytes of the whole lines."""
+        """The events, and the length in bytes of the whole lines that they are."""
         if not self.path.exists():
             return [], 0
-        events: list[Event] = []
         content = self.path.read_bytes()
-        whole = content.rfind(b"\n") + 1
-        for index, line in enumerate(content[:whole].splitlines(), start=1):
+        events: list[Event] = []
+        length, damage = 0, None
+        for index, line in enumerate(content.splitlines(keepends=True), start=1):
             try:
-                events.append(json.loads(line))
-            except json.JSONDecodeError as error:
-                raise ValueError(f"{self.path}: line {index} is not JSON: the file is damaged") from error
-        if whole < len(content):
-            _logger.warning("%s: the last line was cut short and is left out", self.path)
-        return events, whole
+                event = parse_line(line, self.path, index)
+            except JournalError as error:
+                damage = damage or error
+            else:
+                if damage:
+                    raise damage
+                events.append(event)
+                length += len(line)
+        if damage:
+            _logger.warning("%s: the end was cut short, and is left out", self.path)
+        return events, length
+
+
+def _of_trials(events: list[Event]) -> list[Event]:
+    kept: list[Event] = []
+    for event in events:
+        if event["event"] != "change":
+            kept.append(event)
+        elif event["restart"]:
+            ended = {before["trial"] for before in kept if before["event"] == "end"}
+            kept = [before for before in kept if before["event"] == "trial" or before["trial"] in ended]
+    return kept

@@ -1,6 +1,8 @@
 """How a search stands, from the events of its journal, and the views of it: live in a terminal, or plain lines."""
 
+import math
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -19,6 +21,8 @@ from tune_cure.results import UNSOUND
 from tune_cure.spec import SearchSpec
 from tune_cure.words import STATUS_WORDS, duration, hyperparameters, value
 
+UNRANKED = (False, -math.inf)
+
 
 @dataclass
 class TrialState:
@@ -36,52 +40,68 @@ class TrialState:
 
 @dataclass
 class SearchState:
-    """What is known of a search from the events that it has been `update`d with."""
+    """What is known of a search from the events that it has been `update`d with.
+
+    It is kept up with each event at a cost that does not grow with the number of trials.
+    """
 
     spec: SearchSpec
     started: float = field(default_factory=time.time)
     trials: dict[int, TrialState] = field(default_factory=dict)
+    ends: Counter[str] = field(default_factory=Counter)  # how many trials ended with each status
+    epochs: int = 0
+    epochs_of_ended: int = 0
     epochs_now: int = 0  # since `started`: a resumed search did the others before
+    best: TrialState | None = None  # by constraints and the first metric; the earliest of equals
+    _best_score: tuple[bool, float] = UNRANKED
+    _running: dict[int, TrialState] = field(default_factory=dict)
 
     def update(self, event: Event) -> TrialState:
-        """Takes in one line of the journal and returns the trial that it is about."""
+        """Takes in one line of the journal that is about a trial, and returns that trial."""
         number = event["trial"]
         if event["event"] == "trial":
             self.trials[number] = TrialState(number, event["origin"], event["hyperparameters"])
+            self._running[number] = self.trials[number]
         trial = self.trials[number]
         if event["event"] == "epoch":
+            self.epochs += event["epoch"] - trial.epochs
             trial.epochs = event["epoch"]
             self.epochs_now += event["time"] >= self.started
             if event["pgd_accuracy"] is not None:
                 trial.last = event
                 if trial.best is None or event["pgd_accuracy"] > trial.best["pgd_accuracy"]:
                     trial.best = event
+                self._compare(trial)
         elif event["event"] == "end":
             trial.status, trial.reason = event["status"], event["reason"]
+            del self._running[number]
+            self.ends[trial.status] += 1
+            self.epochs_of_ended += trial.epochs
+            self._compare(trial)
         return trial
 
-    @property
-    def ended(self) -> list[TrialState]:
-        """The trials that are over."""
-        return [trial for trial in self.trials.values() if trial.status]
+    def _compare(self, trial: TrialState) -> None:
+        """Finds the leader anew after a change of `trial`; all trials are gone through only if the leader fell."""
+        score = self._score(trial)
+        if trial is self.best and score < self._best_score:
+            self.best = max(self.trials.values(), key=self._score)
+        elif score > self._best_score or (self.best and score == self._best_score and trial.number < self.best.number):
+            self.best = trial
+        if self.best:
+            self._best_score = self._score(self.best)
+            self.best = None if self._best_score == UNRANKED else self.best
+
+    def _score(self, trial: TrialState) -> tuple[bool, float]:
+        if trial.last is None or trial.status in UNSOUND:
+            return UNRANKED
+        values = reached(trial.last, trial.best or {})
+        feasible = all(constraint.violation(values) <= 0 for constraint in self.spec.search.parsed_constraints)
+        return feasible, trial.last[OBJECTIVE] * (1 if self.spec.search.mode == "max" else -1)
 
     @property
     def running(self) -> list[TrialState]:
         """The trials that were proposed and are not over."""
-        return [trial for trial in self.trials.values() if not trial.status]
-
-    @property
-    def best(self) -> TrialState | None:
-        """The leading trial so far, by constraints and the first metric; the earliest of equals."""
-        sign = 1 if self.spec.search.mode == "max" else -1
-        judged = [trial for trial in self.trials.values() if trial.last and trial.status not in UNSOUND]
-        return max(
-            judged, key=lambda trial: (self._feasible(trial), sign * (trial.last or {})[OBJECTIVE]), default=None
-        )
-
-    def _feasible(self, trial: TrialState) -> bool:
-        values = reached(trial.last or {}, trial.best or {})
-        return all(constraint.violation(values) <= 0 for constraint in self.spec.search.parsed_constraints)
+        return list(self._running.values())
 
     @property
     def baseline(self) -> TrialState | None:
@@ -93,9 +113,8 @@ class SearchState:
         if not self.epochs_now:
             return None
         planned = self.spec.search.trials
-        lengths = [trial.epochs for trial in self.ended]
         expected = expected_epochs(self.spec) / planned
-        length = (sum(lengths) + expected) / (len(lengths) + 1)
+        length = (self.epochs_of_ended + expected) / (self.ends.total() + 1)
         left = length * (planned - len(self.trials)) + sum(max(length - t.epochs, 1) for t in self.running)
         return float(left) * (now - self.started) / self.epochs_now
 
@@ -103,6 +122,12 @@ class SearchState:
 def percent(event: Event | None, name: str) -> str:
     """An accuracy of an epoch's event as a percentage; a dash where there is none."""
     return "–" if event is None or event[name] is None else f"{100 * event[name]:.1f}%"
+
+
+def retried(event: Event, spec: SearchSpec) -> str:
+    """A trial's failure that it gets over, in a line."""
+    attempt = f"{event['attempt']} of {spec.search.retries}"
+    return f"trial {event['trial']} failed and goes on from its last checkpoint ({attempt}): {event['reason']}"
 
 
 class PlainView:
@@ -120,10 +145,12 @@ class PlainView:
     def on_event(self, event: Event) -> None:
         """Writes a line if the event ends a trial."""
         trial = self.state.update(event)
+        if event["event"] == "retry":
+            self.write(retried(event, self.state.spec))
         if event["event"] != "end":
             return
         state, best = self.state, self.state.best
-        line = f"[{len(state.ended)}/{state.spec.search.trials}] trial {trial.number} {STATUS_WORDS[trial.status]}"
+        line = f"[{state.ends.total()}/{state.spec.search.trials}] trial {trial.number} {STATUS_WORDS[trial.status]}"
         line += f" after epoch {trial.epochs}: PGD {percent(trial.best, 'pgd_accuracy')}"
         line += f", clean {percent(trial.best, 'clean_accuracy')}  ({hyperparameters(trial.hyperparameters)})"
         line += f" {trial.reason}" if trial.reason else ""
@@ -149,8 +176,12 @@ class LiveView:
         self.live.stop()
 
     def on_event(self, event: Event) -> None:
-        """Takes an event in; the next redraw shows it."""
-        self.state.update(event)
+        """Takes an event in; the next redraw shows it. A failure stays, above the picture."""
+        trial = self.state.update(event)
+        if event["event"] == "retry":
+            self.live.console.print(retried(event, self.state.spec))
+        elif trial.status == "failed":
+            self.live.console.print(f"trial {trial.number} failed: {trial.reason}")
 
     def render(self) -> RenderableType:
         """The picture of this moment."""
@@ -158,32 +189,32 @@ class LiveView:
 
     def _bars(self) -> RenderableType:
         state, spec = self.state, self.state.spec
-        epochs = sum(trial.epochs for trial in state.trials.values())
         now = time.time()
         left = state.seconds_left(now)
-        counts = {status: sum(trial.status == status for trial in state.ended) for status in STATUS_WORDS}
-        said = ", ".join(f"{count} {STATUS_WORDS[status]}" for status, count in counts.items() if count)
+        said = ", ".join(
+            f"{state.ends[status]} {words}" for status, words in STATUS_WORDS.items() if state.ends[status]
+        )
         spent = f"{duration(now - state.started)} so far" + (f", about {duration(left)} left" if left else "")
         bars = Table.grid(padding=(0, 1))
         bars.add_row(
-            "trials", ProgressBar(spec.search.trials, len(state.ended), width=30), f"{len(state.ended)} of "
+            "trials", ProgressBar(spec.search.trials, state.ends.total(), width=30), f"{state.ends.total()} of "
             f"{spec.search.trials}", Text(said, style="dim")
         )  # fmt: skip
         most = spec.search.trials * spec.max_epochs
-        bars.add_row(
-            "epochs", ProgressBar(most, epochs, width=30), f"{epochs} of at most {most}", Text(spent, style="dim")
-        )  # fmt: skip
+        bar = ProgressBar(most, state.epochs, width=30)
+        bars.add_row("epochs", bar, f"{state.epochs} of at most {most}", Text(spent, style="dim"))
         return bars
 
     def _running(self) -> RenderableType:
         spec = self.state.spec
         table = Table(box=None, header_style="bold", pad_edge=False)
-        for title in ("trial", "epoch", "PGD", "best", "clean", *spec.space):
+        for title in ("trial", "epoch", "PGD", "best", "clean", *spec.space, "pid"):
             table.add_column(title, justify="right", no_wrap=True)
         for trial in self.state.running:
             values = [value(trial.hyperparameters.get(key)) for key in spec.space]
             accuracies = [percent(trial.last, name) for name in ("pgd_accuracy", "pgd_accuracy_best", "clean_accuracy")]
-            table.add_row(str(trial.number), str(trial.epochs or "–"), *accuracies, *values)
+            pid = str(trial.last["pid"]) if trial.last else "–"  # finds its actor in Ray's dashboard
+            table.add_row(str(trial.number), str(trial.epochs or "–"), *accuracies, *values, pid)
         return table if self.state.running else Text("waiting for the first trial", style="dim")
 
     def _standing(self) -> RenderableType:

@@ -3,6 +3,9 @@
 An error names the file, the key's path, what was found and what is allowed.
 """
 
+import itertools
+import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -10,12 +13,20 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
+from yaml.constructor import ConstructorError
 
 from tune_cure.schema import did_you_mean
+from tune_cure.words import one_line, shown
+
+MAX_VALUES = 10_000  # of a configuration whose aliases are written out: a few lines of them can make billions
+MAX_INTEGER = 2**53  # from here on floats, and so YAML files of other programs, leave whole numbers out
 
 
 class SpecError(ValueError):
     """A configuration that cannot be run. Its text is one line: file, key's path, what was found, what is allowed."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(one_line(text))
 
 
 class ProblemError(Exception):
@@ -31,18 +42,49 @@ class ProblemError(Exception):
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML, but `off`, `no` and the like stay strings (`amp: off`), and a key given twice is an error."""
+    """Safe YAML, but `off`, `no`, dates and the like stay strings (`amp: off`), and a key given twice is an error."""
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, LookupError, AttributeError) as error:  # how PyYAML takes `!!int x`, `!!timestamp x`
+            kind = node.tag.rpartition(":")[2]
+            raise ConstructorError(None, None, f"{shown(node.value)} is no {kind}", node.start_mark) from error
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} is given twice", node.start_mark)
+        if isinstance(node, yaml.MappingNode):  # with `!!map x` it is none
+            node.value = [(_as_text(key), value) for key, value in node.value]
+            keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+            for key, number in Counter(keys).items():
+                if number > 1:
+                    raise ConstructorError(None, None, f"the key {shown(key)} is given twice", node.start_mark)
         return super().construct_mapping(node, deep)
 
 
+def _as_text(key: yaml.Node) -> yaml.Node:
+    """A key that looks like a number, a truth or nothing (`1: x`) as the text that it is."""
+    if isinstance(key, yaml.ScalarNode) and key.tag.rpartition(":")[2] in ("int", "float", "bool", "null"):
+        return yaml.ScalarNode("tag:yaml.org,2002:str", key.value, key.start_mark, key.end_mark)
+    return key
+
+
+def _integer(loader: _Loader, node: yaml.ScalarNode) -> int | str:
+    """A whole number; text that only looks like one (`0x_`), or is one of too many digits, stays text."""
+    text = str(loader.construct_scalar(node))
+    try:
+        number = loader.construct_yaml_int(node)
+    except ValueError:
+        return text
+    return number if abs(number) <= MAX_INTEGER else text
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _integer)
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if first in "tTfF" or tag != "tag:yaml.org,2002:bool"]
+    first: [
+        (tag, pattern)
+        for tag, pattern in resolvers
+        if tag != "tag:yaml.org,2002:timestamp" and (first in "tTfF" or tag != "tag:yaml.org,2002:bool")
+    ]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 
@@ -51,9 +93,29 @@ def parse(text: str) -> Any:
     """A YAML document.
 
     Raises:
-        yaml.YAMLError: It is not valid.
+        yaml.YAMLError: It is not valid, or larger than any configuration.
     """
-    return yaml.load(text, Loader=_Loader)
+    loader = _Loader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        if _size(node, {}) > MAX_VALUES:
+            raise yaml.YAMLError(f"it holds more than {MAX_VALUES} values, those of aliases counted")
+        return loader.construct_document(node)
+    except RecursionError as error:
+        raise yaml.YAMLError("it is nested too deeply") from error
+
+
+def _size(node: yaml.Node, sizes: dict[yaml.Node, int]) -> int:
+    """The number of values in a node, aliases written out; `sizes` has those of the nodes that were seen before."""
+    if node not in sizes:
+        sizes[node] = 0  # of a node within itself, until its own size is known
+        inner = itertools.chain.from_iterable(node.value) if isinstance(node, yaml.MappingNode) else node.value
+        sizes[node] = 1 + sum(_size(child, sizes) for child in inner) if isinstance(node, yaml.CollectionNode) else 1
+    elif sizes[node] == 0:
+        raise ConstructorError(None, None, "an alias stands within what it is an alias of", node.start_mark)
+    return sizes[node]
 
 
 def parse_value(text: str, where: str) -> Any:
@@ -65,7 +127,24 @@ def parse_value(text: str, where: str) -> Any:
     try:
         return parse(text)
     except yaml.YAMLError as error:
-        raise ProblemError(where, f"{text!r} is not a valid YAML value") from error
+        raise ProblemError(where, f"{shown(text)} is not a valid YAML value") from error
+
+
+_DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m(?:in)?)?(?:(\d+(?:\.\d+)?)s)?")
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of a duration such as 2h, 1h30m, 45min or 90s.
+
+    Raises:
+        ValueError: It is none, or is zero.
+    """
+    parts = _DURATION.fullmatch(text.replace(" ", ""))
+    hours, minutes, seconds = (float(part or 0) for part in parts.groups()) if parts else (0.0, 0.0, 0.0)
+    total = 3600 * hours + 60 * minutes + seconds
+    if total <= 0:
+        raise ValueError(f"{text!r} is not a duration such as 2h, 1h30m, 45min or 90s")
+    return total
 
 
 def read_mapping(path: str | Path) -> dict[str, Any]:
@@ -120,7 +199,7 @@ def unknown(key: str, choices: Iterable[str]) -> str:
 
 def describe(value: Any) -> str:
     """A value and its type, as an error says what was found."""
-    return "nothing" if value is None else f"{value!r} ({type(value).__name__})"
+    return "nothing" if value is None else f"{shown(value)} ({type(value).__name__})"
 
 
 def first_problem(error: ValidationError, model: type[BaseModel]) -> ProblemError:

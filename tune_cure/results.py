@@ -15,8 +15,8 @@ import yaml
 
 from tune_cure import objectives, spec as specs
 from tune_cure.evaluation import standard_error
-from tune_cure.files import replace_tensors, replace_text
-from tune_cure.journal import CHECKPOINT_FILE, FILE as JOURNAL, OBJECTIVE, Event, Journal
+from tune_cure.files import read_tensors, replace_tensors, replace_text
+from tune_cure.journal import FILE as JOURNAL, OBJECTIVE, Event, Journal
 from tune_cure.spec import SearchSpec
 from tune_cure.training import EPOCH_METRICS
 
@@ -51,6 +51,9 @@ def read_spec(directory: Path) -> SearchSpec:
     for file in (SPEC, JOURNAL):
         if not (directory / file).is_file():
             raise ResultsError(f"{directory}: holds no search: there is no {file} in it")
+    for path in directory.iterdir():  # a run that somebody sent must not have files elsewhere read or written over
+        if path.is_symlink() and not path.resolve().is_relative_to(directory.resolve()):
+            raise ResultsError(f"{path}: is a link that leads out of the run's folder")
     return specs.load(directory / SPEC)
 
 
@@ -101,7 +104,7 @@ def _columns(spec: SearchSpec) -> list[str]:
     return ["trial", "status", "origin", *spec.space, "epochs_trained", "objective", "best_epoch", "pgd_accuracy_best",
             "pgd_accuracy_best_se", "clean_accuracy_best", "fgsm_accuracy_best", "pgd_accuracy", "clean_accuracy",
             "fgsm_accuracy", "curvature", "catastrophic_overfitting_epoch", "train_seconds", "eval_seconds",
-            "skipped_steps", "started", "ended", "reason", "feasible"]  # fmt: skip
+            "skipped_steps", "started", "ended", "retries", "reason", "feasible"]  # fmt: skip
 
 
 def _row(spec: SearchSpec, events: list[Event]) -> dict[str, Any]:
@@ -119,7 +122,8 @@ def _row(spec: SearchSpec, events: list[Event]) -> dict[str, Any]:
         "skipped_steps": sum(event["skipped_steps"] for event in by_epoch.values()),
         "started": start["time"],
         "ended": end["time"] if end else None,
-        "reason": end["reason"] if end else "",
+        "retries": sum(event["event"] == "retry" for event in events),
+        "reason": next((event["reason"] for event in reversed(events) if event.get("reason")), ""),
     }
     for epoch, event in by_epoch.items():
         if event["catastrophic_overfitting"]:
@@ -217,13 +221,14 @@ def _best_config(spec: SearchSpec, leader: Best) -> pd.DataFrame:
 
 
 def _write_best_model(directory: Path, leader: Best) -> None:
-    events = Journal(directory).read()
+    journal = Journal(directory)
+    events = journal.read()
     checkpoints = [event for event in events if event["event"] == "checkpoint" and event["trial"] == leader.trial]
     checkpoints = [event for event in checkpoints if event["epoch"] >= leader.row["best_epoch"]]
-    path = directory / checkpoints[-1]["path"] / CHECKPOINT_FILE if checkpoints else None
+    path = journal.checkpoint_file(checkpoints[-1]["path"]) if checkpoints else None
     if path is None or not path.exists():  # the search still runs, and is just replacing the checkpoint
         return
-    saved = torch.load(path, map_location="cpu", weights_only=True)["best_model"]
+    saved = read_tensors(path, torch.device("cpu"))["best_model"]
     metrics = {name: float(leader.row[f"{name}_best"]) for name in ("clean_accuracy", "pgd_accuracy")}
     found = {"trial": leader.trial, "hyperparameters": leader.hyperparameters, "metrics": metrics}
     replace_tensors(directory / "best_model.pt", {**saved, **found})
@@ -248,6 +253,7 @@ def summary(directory: Path) -> dict[str, Any]:
         "epochs_without_early_stopping": spec.search.trials * spec.max_epochs,
         "wall_seconds": max(times) - min(times) if times else 0.0,
         "trial_seconds": float(curve["train_seconds"].sum() + curve["eval_seconds"].sum()),
+        "changes": [event["settings"] for event in Journal(directory).changes()],
         "best": None if leader is None else _reached(leader.row, leader.hyperparameters),
         "pareto_front": [int(number) for number in pareto_front(directory)["trial"]],
         "baseline": None if baseline.empty else _reached(baseline.iloc[0], dict(spec.start_from[0])),

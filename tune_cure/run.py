@@ -16,7 +16,7 @@ from tune_cure.evaluation import METRICS, EvaluationConfig, evaluate
 from tune_cure.files import FolderError, read_tensors, replace_tensors, replace_text
 from tune_cure.reading import ProblemError, SpecError, first_problem, parse, read_mapping
 from tune_cure.results import SPEC
-from tune_cure.schema import Schema
+from tune_cure.schema import MAX_SEED, Schema
 from tune_cure.training import EPOCH_METRICS, Trainer
 
 CONFIG, LOG, LAST, BEST, TEST = "config.yaml", "epochs.csv", "last.pt", "best_model.pt", "test.csv"
@@ -30,7 +30,9 @@ class RunSpec(Schema):
     model: ModelConfig = Field(default=ModelConfig(name="preact_resnet18"), description="As in a search space.")
     training: TrainingConfig = Field(default=TrainingConfig(), description="The hyperparameters.")
     evaluation: EvaluationConfig = Field(default=EvaluationConfig(), description="As in a search space.")
-    seed: int = Field(default=0, ge=0, description="Of the weights, the order of the data and all randomness.")
+    seed: int = Field(
+        default=0, ge=0, le=MAX_SEED, description="Of the weights, the order of the data and all randomness."
+    )
     early_stop: bool = Field(default=False, description="End at catastrophic overfitting.")
 
     def to_yaml(self) -> str:
@@ -84,7 +86,10 @@ def _row(path: Path, trial: int | None) -> dict[str, Any]:
     if len(rows) != 1:
         raise SpecError(f"{path}: has {len(rows)} rows to choose from; name one with --trial ({_range(frame)})")
     cells = {str(name): value for name, value in rows.iloc[0].items() if name in HYPERPARAMETERS}
-    return {name: parse(value) for name, value in cells.items() if value}  # an empty one made no difference
+    try:
+        return {name: parse(value) for name, value in cells.items() if value}  # an empty one made no difference
+    except yaml.YAMLError as error:
+        raise SpecError(f"{path}: a value is not valid: {' '.join(str(error).split())}") from error
 
 
 def _range(frame: pd.DataFrame) -> str:

@@ -1,14 +1,14 @@
 """A SearchSpec under way: Ray Tune runs the trials, an Optuna study proposes them, a scheduler stops the weak.
 
-The journal (see `journal`) is the truth. After an interruption the study is brought into line with it, the scheduler
-is rebuilt from the recorded epochs, unfinished trials go on from their last checkpoint, and Ray starts afresh: its
-own snapshots are never read.
+The journal (see `journal`) is the truth. After an interruption the study and the scheduler are rebuilt from it,
+unfinished trials go on from their last checkpoint, and Ray starts afresh: its own snapshots are never read.
 """
 
 import logging
 import os
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +18,22 @@ from ray import tune
 from ray._private import ray_constants
 from ray.tune.experiment import Trial
 
-from tune_cure import stopping
+from tune_cure import cluster, dashboard, stopping
 from tune_cure.devices import Devices, allot
-from tune_cure.journal import OBJECTIVE, Event, Journal
+from tune_cure.endings import FULL, Endings
+from tune_cure.files import to_disk
+from tune_cure.gauges import Gauges
+from tune_cure.journal import CHECKPOINT_FILE, OBJECTIVE, Event, Journal
+from tune_cure.ray_watch import RayWatch
 from tune_cure.spec import SearchSpec
 from tune_cure.study import StudySearch
+from tune_cure.tensorboard import TensorBoard
 from tune_cure.trainable import CureTrainable
 from tune_cure.training import EPOCH_METRICS
 
-TOKEN = Path("~/.ray/auth_token").expanduser()  # opens the dashboard
 QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_SCHEDULER_EVENTS": "0",
-    "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
     "RAY_DEDUP_LOGS": "0",
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
@@ -39,53 +42,106 @@ QUIET = {
 }
 
 
+@dataclass(frozen=True)
+class SearchResult:
+    """How a search ended; its tables are those of `results`.
+
+    Attributes:
+        directory: The run's folder.
+        outcome: finished: every trial came to an end. patience: nothing improved any more. time: the time budget was
+            used up. failing: the first trials all failed alike. disk: it was full. interrupted: by Ctrl-C.
+        reason: The same in words; empty for finished and interrupted.
+    """
+
+    directory: Path
+    outcome: str
+    reason: str = ""
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is nothing left to do, or to continue."""
+        return self.outcome in ("finished", "patience")
+
+
 def run(
     spec: SearchSpec,
     output: Path,
     *,
     address: str | None = None,
+    dashboard_host: str = dashboard.LOOPBACK,
     resume: bool = False,
     verbose: bool = False,
+    seconds: float | None = None,
     on_event: Callable[[Event], None] | None = None,
-    on_ready: Callable[[Devices, str], None] = lambda devices, dashboard: None,
-) -> bool:
-    """Runs a search to its end, or until Ctrl-C.
+    on_ready: Callable[[Devices, str], None] = lambda devices, url: None,
+    on_lost: Callable[[], None] = lambda: None,
+) -> SearchResult:
+    """Runs a search to its end, until Ctrl-C, or as long as `Endings` lets it.
 
     Args:
         spec: What to search.
         output: The run's folder; it must exist.
         address: Of a Ray cluster to join; a Ray of this machine alone is started if None.
+        dashboard_host: Where the dashboard of a Ray that is started listens; all its other ports are on the loopback.
         resume: Continue the search in `output`, whose journal is read, rather than start one.
         verbose: Let Ray speak.
+        seconds: How long the trials may take; without limit if None.
         on_event: Told of every line of the journal as it is written.
         on_ready: Told, once Ray is up, of the devices and of the dashboard's address (empty if there is none).
-
-    Returns:
-        Whether every trial came to an end; False after an interruption, with all state saved.
+        on_lost: Told, in another thread, that this machine's Ray has died. All state is saved, but this call will not
+            return: Ray ends the process within a minute.
 
     Raises:
         DeviceError: Not even one trial fits into the devices.
+        ClusterError: The cluster cannot be joined, or one of its machines does not see `output`.
     """
-    journal = Journal(output, on_event)
+    board = TensorBoard(output)
+    listeners = [board.on_event, *([on_event] if on_event else [])]
+
+    def tell(event: Event) -> None:
+        for listener in listeners:
+            listener(event)
+
+    journal = Journal(output, tell)
     history = journal.repair() if resume else []
+    endings = Endings(spec, output, seconds, history)
     started = not ray.is_initialized()
     if started:
-        start_ray(address, verbose=verbose)
+        start_ray(address, dashboard_host=dashboard_host, verbose=verbose)
     try:
-        found = ray.cluster_resources()
-        plan = allot(spec, cpus=int(found.get("CPU", 0)), gpus=found.get("GPU", 0.0))
-        on_ready(plan, _dashboard())
-        searcher = StudySearch(spec, journal, history)
-        if _num_ended(journal) < spec.search.trials:
-            _tuner(spec, output, plan, searcher, history, verbose).fit()
+        if address is not None:
+            cluster.check_folder(output.resolve())
+        plan = allot(spec, cluster.machines())
+        on_ready(plan, dashboard_url(None if address else dashboard_host))
+        listeners.append(Gauges(spec.name).on_event)
+        searcher = StudySearch(spec, journal, history, endings)
+        if _num(journal, "end") < spec.search.trials:
+            with RayWatch(on_lost):
+                _tuner(spec, output, plan, searcher, history, verbose).fit()
+    except (OSError, optuna.exceptions.StorageInternalError) as error:
+        if not _is_of_full_disk(error):
+            raise
+        endings.end("disk", f"the disk of {output} is full")
     finally:
+        board.close()
         if started:
             ray.shutdown()
-    return _num_ended(journal) >= spec.search.trials
+    if endings.outcome:
+        return SearchResult(output, endings.outcome, endings.reason)
+    if _num(journal, "end") >= spec.search.trials:
+        return SearchResult(output, "finished")
+    if endings.exhausted and _num(journal, "end") == _num(journal, "trial"):
+        return SearchResult(output, "patience", f"the last {spec.search.patience} trials improved nothing")
+    return SearchResult(output, "interrupted")
 
 
-def _num_ended(journal: Journal) -> int:
-    return len({event["trial"] for event in journal.read() if event["event"] == "end"})
+def _num(journal: Journal, event: str) -> int:
+    """How many trials have such a line."""
+    return len({line["trial"] for line in journal.read() if line["event"] == event})
+
+
+def _is_of_full_disk(error: Exception) -> bool:
+    return FULL in str(error) or "disk is full" in str(error)  # the latter is SQLite's
 
 
 def _tuner(
@@ -96,26 +152,31 @@ def _tuner(
     history: list[Event],
     verbose: bool,
 ) -> tune.Tuner:
+    # A CUDA process that changes networks was not measured to give its memory back: there, a fresh one each.
+    reused = plan.gpus_per_trial == 0
     trainable = tune.with_resources(
-        tune.with_parameters(CureTrainable, spec=spec), {"cpu": plan.cpus_per_trial, "gpu": plan.gpus_per_trial}
+        tune.with_parameters(CureTrainable, spec=spec, reused=reused),
+        {"cpu": plan.cpus_per_trial, "gpu": plan.gpus_per_trial},
     )
+    trainable.__qualname__ = CureTrainable.__name__  # what the dashboard calls it
     return tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
             search_alg=searcher,
             scheduler=stopping.make(spec, history),
-            num_samples=spec.search.trials - _num_ended(searcher.journal),
+            num_samples=spec.search.trials - _num(searcher.journal, "end"),
             max_concurrent_trials=plan.concurrent,
-            # A CUDA process that changes networks was not measured to give its memory back: there, a fresh one each.
-            reuse_actors=plan.gpus_per_trial == 0,
+            reuse_actors=reused,
             trial_name_creator=_trial_name,
             trial_dirname_creator=_trial_name,
         ),
         run_config=tune.RunConfig(
             name=_unused_name(output, "trials"),
             storage_path=str(output.resolve()),
-            checkpoint_config=tune.CheckpointConfig(num_to_keep=1, checkpoint_frequency=1),
-            callbacks=[JournalCallback(searcher.journal)],
+            failure_config=tune.FailureConfig(max_failures=spec.search.retries),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=1),
+            stop=searcher.endings,
+            callbacks=[JournalCallback(searcher.journal, searcher.endings)],
             verbose=1 if verbose else 0,
         ),
     )
@@ -136,6 +197,7 @@ def _unused_name(parent: Path, name: str) -> str:
 
 
 def _quieten(verbose: bool) -> None:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent to Ray's makers unless that is asked for
     for name, value in {}.items() if verbose else QUIET.items():
         os.environ.setdefault(name, value)
     optuna.logging.set_verbosity(optuna.logging.INFO if verbose else optuna.logging.ERROR)
@@ -145,30 +207,64 @@ def _quieten(verbose: bool) -> None:
         warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 
 
-def start_ray(address: str | None = None, *, verbose: bool = False) -> None:
-    """Joins the Ray cluster at `address`, or starts one of this machine alone, with no port open to other machines."""
+def start_ray(address: str | None = None, *, dashboard_host: str = dashboard.LOOPBACK, verbose: bool = False) -> None:
+    """Joins the Ray cluster at `address`, or starts one of this machine alone.
+
+    No port of that is open to other machines but, at a `dashboard_host` that is not the loopback, the dashboard's.
+
+    Raises:
+        DashboardError: The dashboard cannot, or must not, be opened there.
+    """
     _quieten(verbose)
+    os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = "inf"  # Tune's snapshots of all trials, which are never read
     options: dict[str, Any] = {"log_to_driver": verbose, "configure_logging": verbose}
     if address is None:
         # Ray takes the loopback address for its node, and so for all its ports, only where it cannot form a cluster.
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # for the processes that it starts
         ray_constants.ENABLE_RAY_CLUSTER = False
-        options |= {"include_dashboard": True, "dashboard_host": "127.0.0.1"}
-    ray.init(address=address or "local", **options)
-    if TOKEN.exists():  # Ray writes it for all to read
-        TOKEN.chmod(0o600)
+        dashboard.check(dashboard_host)  # a Ray that is started here asks for a token unless it is told not to
+        ray._private.parameter.RayParams = _Params
+        options |= {"include_dashboard": True, "dashboard_host": dashboard_host}
+    else:
+        cluster.check_address(address)
+    try:
+        ray.init(address=address or "local", **options)
+    except ConnectionError as error:
+        if address is None:
+            raise
+        raise cluster.ClusterError(f"--address {address}: {str(error).splitlines()[0]}") from error
+    if dashboard.TOKEN.exists():  # Ray writes it for all to read
+        dashboard.TOKEN.chmod(0o600)
 
 
-def _dashboard() -> str:
-    url = ray._private.worker.get_dashboard_url()
+class _Params(ray._private.parameter.RayParams):  # type: ignore[misc]
+    """Ray's parameters, but any free port for the agent that gives the dashboard the logs.
+
+    Its own is always the same: with two Rays on a machine the second had no logs.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **{"dashboard_agent_listen_port": 0, **options})
+
+
+def dashboard_url(host: str | None = None) -> str:
+    """Where the dashboard is, empty if there is none; Ray itself does not know of the `host` that it listens at."""
+    url: str = ray._private.worker.get_dashboard_url() or ""
+    if url and host and host not in dashboard.EVERYWHERE:
+        url = f"{f'[{host}]' if ':' in host else host}:{url.rpartition(':')[2]}"
     return f"http://{url}" if url else ""
 
 
 class JournalCallback(tune.Callback):  # type: ignore[misc]
     """Writes what happens to the trials into the journal, in the order that makes each line true when it is written."""
 
-    def __init__(self, journal: Journal) -> None:
-        self.journal = journal
+    def __init__(self, journal: Journal, endings: Endings) -> None:
+        self.journal, self.endings = journal, endings
+
+    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """A trial has its worker: from now on it keeps its last checkpoint alone."""
+        # Told so any earlier, Tune would write the state of all trials down after each checkpoint of any.
+        trial.run_metadata.checkpoint_manager.checkpoint_config.num_to_keep = 1
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
@@ -181,8 +277,9 @@ class JournalCallback(tune.Callback):  # type: ignore[misc]
     def on_checkpoint(
         self, iteration: int, trials: list[Trial], trial: Trial, checkpoint: tune.Checkpoint, **info: Any
     ) -> None:
-        """A checkpoint lies on disk."""
+        """A checkpoint lies on disk, and will outlast a power cut; only then does Ray delete the one before."""
         path = Path(checkpoint.path)
+        to_disk(path / CHECKPOINT_FILE)
         folder = self.journal.path.parent.resolve()
         inside = path.relative_to(folder) if path.is_relative_to(folder) else path
         self._write("checkpoint", trial, epoch=trial.last_result["training_iteration"], path=str(inside))
@@ -191,12 +288,32 @@ class JournalCallback(tune.Callback):  # type: ignore[misc]
         """A trial is over, its last checkpoint written, the study told."""
         self._write("end", trial, status=_status(trial.last_result), reason="")
 
+    def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """A trial's process raised an exception or died, and Ray will set the trial back to its last checkpoint."""
+        if not self._is_of_full_disk(trial):
+            self._write("retry", trial, attempt=trial.num_failures, reason=_reason(trial))
+
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """A trial's process raised an exception or died."""
-        self._write("end", trial, status="failed", reason=_reason(trial))
+        """Likewise, once too often."""
+        if not self._is_of_full_disk(trial):
+            self._write("end", trial, status="failed", reason=_reason(trial))
+
+    def _is_of_full_disk(self, trial: Trial) -> bool:
+        """Whether a trial failed for want of disk space, as all would: it is to go on once there is some."""
+        is_full = FULL in _reason(trial)
+        if is_full:
+            self.endings.end("disk", "a trial found the disk full")
+        return is_full
 
     def _write(self, event: str, trial: Trial, **details: Any) -> None:
-        self.journal.append(event, trial.config["trial"], **details)
+        if self.endings.outcome == "disk":
+            return  # what is written ends where it first could not be
+        try:
+            line = self.journal.append(event, trial.config["trial"], **details)
+        except OSError as error:  # of which Ray would only log some
+            self.endings.end("disk", f"{self.journal.path}: cannot be written: {error.strerror}")
+        else:
+            self.endings.take(line)
 
 
 def _status(result: dict[str, Any]) -> str:
@@ -208,4 +325,6 @@ def _reason(trial: Trial) -> str:
     """The last line of the error that Ray wrote down for the trial: the exception itself, below the stacks."""
     text = Path(trial.error_file).read_text(encoding="utf-8") if trial.error_file else ""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else "the worker process died"
+    if not lines or "worker process has died" in lines[-1]:
+        return "the worker process died: it was killed, ran out of memory or crashed"
+    return lines[-1]

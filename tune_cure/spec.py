@@ -30,7 +30,8 @@ from tune_cure.evaluation import EvaluationConfig
 from tune_cure.objectives import Constraint, metrics
 from tune_cure.reading import ProblemError, SpecError, describe, first_problem, override, read_mapping, unknown
 from tune_cure.samplers import SAMPLERS, unfit
-from tune_cure.schema import Number, Schema, one_of
+from tune_cure.schema import MAX_SEED, Number, Schema, one_of
+from tune_cure.words import shown
 
 _logger = logging.getLogger(__name__)
 
@@ -60,7 +61,7 @@ class Distribution(Schema):
             raise ValueError(f"exactly one of uniform, loguniform, int, choice is needed, but found {found}")
         if self.kind == "choice":
             if len({repr(value) for value in self.values}) < len(self.values):
-                raise ValueError(f"choice: a value is listed twice in {self.values}")
+                raise ValueError(f"choice: a value is listed twice in {shown(self.values)}")
         else:
             low, high = self.values
             if not low < high:
@@ -112,11 +113,17 @@ class SearchConfig(Schema):
     scheduler: Annotated[str, one_of(SCHEDULERS)] = Field(
         default="asha", description="Who stops weak trials early, by the numbers of `asha`; none: nobody."
     )
-    seed: int = Field(default=0, ge=0, description="Of the proposals and of every trial's training.")
+    seed: int = Field(default=0, ge=0, le=MAX_SEED, description="Of the proposals and of every trial's training.")
     metric: Annotated[str | list[str], PlainValidator(metrics)] = Field(
         default="pgd_accuracy_best", description="What is optimised; of a list, early stopping looks at the first."
     )
     mode: Literal["max", "min"] = Field(default="max", description="Whether more of it is better.")
+    retries: int = Field(default=2, ge=0, description="How often a trial that fails goes on from its last checkpoint.")
+    patience: int | None = Field(
+        default=None,
+        ge=1,
+        description="Propose no more once so many trials ended and none was better; never if absent.",
+    )
     constraints: list[Annotated[str, AfterValidator(_constraint)]] = Field(
         default_factory=list, description="Bounds such as `clean_accuracy >= 0.8`; trials that keep them rank first."
     )
@@ -142,7 +149,7 @@ class AshaConfig(Schema):
     """
 
     grace_period: int = Field(default=1, ge=1, description="Epochs that every trial gets: the first rung.")
-    reduction_factor: Number = Field(default=3, gt=1, description="Of those at a rung, one in so many goes on.")
+    reduction_factor: Number = Field(default=3, ge=1.1, description="Of those at a rung, one in so many goes on.")
     brackets: int = Field(default=1, ge=1, description="Bracket k starts at rung k; trials are shared out at random.")
 
 
@@ -152,10 +159,18 @@ def _count_or_auto(value: Any) -> Any:
     return value
 
 
+def _part_of_a_gpu(gpus: float) -> float:
+    if gpus != int(gpus) and not 1e-4 <= gpus <= 1:  # Ray counts in ten-thousandths, and shares only single GPUs
+        raise ValueError(f"a whole number, or a fraction between 0.0001 and 1, is needed, but found {gpus:g}")
+    return gpus
+
+
 class ResourcesConfig(Schema):
     """What one trial takes. Without a GPU, trials run on CPUs alone."""
 
-    gpus_per_trial: Number = Field(default=0, ge=0, description="May be a fraction: 0.5 puts two trials on a GPU.")
+    gpus_per_trial: Annotated[Number, AfterValidator(_part_of_a_gpu)] = Field(
+        default=0, ge=0, description="May be a fraction: 0.5 puts two trials on a GPU."
+    )
     cpus_per_trial: int = Field(default=1, ge=1, description="CPU cores, and so threads, of a trial.")
     concurrent: Annotated[int | Literal["auto"], PlainValidator(_count_or_auto)] = Field(
         default="auto", description="Trials at a time; auto: as many as the devices hold."
@@ -165,7 +180,9 @@ class ResourcesConfig(Schema):
 class SearchSpec(Schema):
     """A whole search, as loaded from its YAML."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Names the folder results/NAME.")
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100, description="Names the folder results/NAME."
+    )
     data: DataSpec
     model: ModelConfig
     training: dict[str, Any] = Field(default_factory=dict, description="The hyperparameters that are fixed.")
@@ -275,6 +292,8 @@ def _read_starts(content: dict[str, Any]) -> None:
     for index, start in enumerate(starts):
         if isinstance(start, str):
             try:
+                if not Path(start).is_file():  # a pipe or a device might never end
+                    raise SpecError(f"{start}: there is no such file")
                 best = read_mapping(start)
             except SpecError as error:
                 raise ProblemError(f"start_from[{index}]", str(error)) from error
@@ -343,9 +362,10 @@ def _resolve(key: str, distribution: Distribution) -> Distribution:
 
 
 def _values(spec: SearchSpec, key: str) -> list[Any]:
-    """The ends or choices of a searched hyperparameter; the one value of a fixed one."""
+    """What a hyperparameter may be: a name that it can have, or the least and the most that it can be."""
     if key in spec.space:
-        return spec.space[key].values
+        values = spec.space[key].values
+        return values if isinstance(values[0], str) else sorted({min(values), max(values)})
     return [getattr(spec.training_config({}), HYPERPARAMETERS[key])]
 
 

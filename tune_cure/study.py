@@ -1,22 +1,29 @@
 """The Optuna study of a search under Ray Tune: who proposes hyperparameters, and what it is told of the outcome."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
 import optuna
+import torch
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.storages import BaseStorage
+from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
+from sqlalchemy.event import listen
 
 from tune_cure import samplers, warm_start
+from tune_cure.endings import Endings
+from tune_cure.files import FolderError, read_tensors
 from tune_cure.journal import OBJECTIVE, Event, Journal
+from tune_cure.objectives import reached
 from tune_cure.spec import Distribution, SearchSpec
 
 FILE = "study.db"
 KNOWN = "warm_start"  # the origin, in the study, of trials of earlier searches
 UNTRAINED = "untrained"  # the constraint by which a study of several objectives knows trials that ended early
+_logger = logging.getLogger(__name__)
 _STATES = {"completed": TrialState.COMPLETE, "failed": TrialState.FAIL}  # every other end: pruned
 
 
@@ -33,10 +40,6 @@ def distribution(of: Distribution) -> BaseDistribution:
             return FloatDistribution(low, high, log=kind == "loguniform", step=of.step)
 
 
-def _is_known(trial: optuna.trial.FrozenTrial) -> bool:
-    return trial.user_attrs.get("origin") == KNOWN
-
-
 def suggest(trial: optuna.trial.Trial, key: str, of: Distribution) -> Any:
     """A value of a searched hyperparameter for `trial`."""
     match distribution(of):
@@ -47,6 +50,18 @@ def suggest(trial: optuna.trial.Trial, key: str, of: Distribution) -> Any:
         case FloatDistribution() as found:
             return trial.suggest_float(key, found.low, found.high, log=found.log, step=found.step)
     raise AssertionError(of)
+
+
+def _storage(path: Path) -> RDBStorage:
+    """The study's database, which waits for the disk at no step: what a power cut takes is rebuilt from the journal."""
+    storage = RDBStorage(f"sqlite:///{path}")
+
+    def do_not_wait(connection: Any, record: Any) -> None:
+        connection.execute("PRAGMA synchronous = OFF")
+
+    listen(storage.engine, "connect", do_not_wait)
+    storage.engine.dispose()  # the connections from before
+    return storage
 
 
 class StudySearch(OptunaSearch):  # type: ignore[misc]
@@ -60,35 +75,51 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         spec: What to search.
         journal: Where the proposals are recorded.
         history: The journal so far; empty for a new search.
+        endings: Says when no more are to be proposed.
         storage: Where the study is kept; by default study.db beside the journal.
     """
 
     def __init__(
-        self, spec: SearchSpec, journal: Journal, history: list[Event], storage: BaseStorage | None = None
+        self,
+        spec: SearchSpec,
+        journal: Journal,
+        history: list[Event],
+        endings: Endings,
+        storage: BaseStorage | None = None,
     ) -> None:
         self.journal = journal
+        self.endings = endings
         self.spec = spec
         self.metrics, self.constraints = spec.search.metrics, spec.search.parsed_constraints
         self.several = len(self.metrics) > 1
         self.unfinished: list[dict[str, Any]] = []
-        proposed = {event["trial"] for event in history if event["event"] == "trial"}
+        proposed = [event for event in history if event["event"] == "trial"]
+        self._proposed = {event["trial"] for event in proposed}
+        self.reported: dict[int, int] = {}  # trial of the study -> the last epoch that it has of it
         super().__init__(
             {key: distribution(of) for key, of in spec.space.items()},
             metric=self.metrics if self.several else OBJECTIVE,
             mode=[spec.search.mode] * len(self.metrics) if self.several else spec.search.mode,
             sampler=samplers.make(spec.search.sampler, spec.search.seed, len(proposed)),
             study_name=spec.name,
-            storage=storage or optuna.storages.RDBStorage(f"sqlite:///{journal.path.parent / FILE}"),
+            storage=storage or self._new_storage(),
         )
-        if not self._ot_study.get_trials(deepcopy=False):
-            if spec.search.warm_start:
-                for known in warm_start.read(spec)[0]:
-                    self._learn(known)
-            for start in spec.start_from:
-                self._ot_study.enqueue_trial(start, user_attrs={"origin": "start_from"})
         # Trials that are known from elsewhere come first in the study and have no numbers in this search.
-        self.known = sum(map(_is_known, self._ot_study.get_trials(deepcopy=False)))
-        self._reconcile(history)
+        known = warm_start.read(spec)[0] if spec.search.warm_start else []
+        for trial in known:
+            self._learn(trial)
+        self.known = len(known)
+        self._rebuild(history)
+        begun = sum(event["origin"] == "start_from" for event in proposed)
+        for start in spec.start_from[begun:]:
+            self._ot_study.enqueue_trial(start, user_attrs={"origin": "start_from"})
+
+    def _new_storage(self) -> BaseStorage:
+        """An empty database: one that an interruption left behind may be ahead of the journal, or damaged."""
+        folder = self.journal.path.parent
+        for leftover in folder.glob(f"{FILE}*"):  # with SQLite's own journal
+            leftover.unlink()
+        return _storage(folder / FILE)
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next configuration: first of the trials that an interruption left unfinished, then of the study."""
@@ -97,7 +128,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
             stored = self._ot_study.get_trials(deepcopy=False)[self.known + config["trial"]]
             self._ot_trials[trial_id] = optuna.trial.Trial(self._ot_study, stored._trial_id)
             return config
-        if len(self._proposed) >= self.spec.search.trials:
+        if len(self._proposed) >= self.spec.search.trials or self.endings.exhausted:
             return str(Searcher.FINISHED)
         trial = self._ot_trials[trial_id] = self._ot_study.ask()
         # One by one: which of the later ones make a difference depends on the values of the first.
@@ -116,13 +147,13 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         self._completed_trials.add(trial_id)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Records the objective of one epoch, unless an interrupted run recorded it before."""
+        """Records the objective of one epoch; a trial that has gone back to its checkpoint repeats none."""
         if self.several:  # a study of several objectives takes no values but the last
             return
-        trial = self._ot_trials[trial_id]
-        stored = self._ot_study.get_trials(deepcopy=False)[trial.number]
-        if result["training_iteration"] not in stored.intermediate_values:
-            trial.report(result[OBJECTIVE], result["training_iteration"])
+        trial, epoch = self._ot_trials[trial_id], result["training_iteration"]
+        if epoch > self.reported.get(trial.number, 0):
+            trial.report(result[OBJECTIVE], epoch)
+            self.reported[trial.number] = epoch
 
     def save_to_dir(self, checkpoint_dir: str, session_str: str) -> None:
         """Writes nothing: the journal and the study are on disk already, and Ray's snapshots are never read."""
@@ -158,42 +189,68 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         """Adds a trial of an earlier search to the study."""
         objective = known.metrics[self.metrics[0]]
         result = {**known.metrics, OBJECTIVE: objective, "training_iteration": known.epochs}
-        state, values = self._outcome(known.status, result)
+        self._add(known.hyperparameters, KNOWN, known.status, result, {known.epochs: objective})
+
+    def _add(
+        self,
+        hyperparameters: dict[str, Any],
+        origin: str,
+        status: str,
+        result: dict[str, Any],
+        objectives: dict[int, float],
+    ) -> None:
+        """Adds a trial that has ended, or with an empty status one that has not, as if the study had seen it live."""
+        state, values = self._outcome(status, result) if status else (TrialState.RUNNING, [])
+        has_values = state in (TrialState.COMPLETE, TrialState.PRUNED) and None not in values
         trial = optuna.trial.create_trial(
             state=state,
-            values=values,
-            params=known.hyperparameters,
-            distributions={key: distribution(self.spec.space[key]) for key in known.hyperparameters},
-            intermediate_values={} if self.several else {known.epochs: objective},
-            user_attrs={"origin": KNOWN},
+            values=values if has_values else None,
+            params=hyperparameters,
+            distributions={key: distribution(self.spec.space[key]) for key in hyperparameters},
+            intermediate_values={} if self.several else objectives,
+            user_attrs={"origin": origin},
         )
-        for name, violation in self._violations(known.status, result).items():
-            trial.set_constraint(name, violation)
+        if state in (TrialState.COMPLETE, TrialState.PRUNED):
+            for name, violation in self._violations(status, result).items():
+                trial.set_constraint(name, violation)
         self._ot_study.add_trial(trial)
 
-    def _reconcile(self, history: list[Event]) -> None:
-        """Brings journal and study into line after an interruption, and finds the trials to continue.
+    def _rebuild(self, history: list[Event]) -> None:
+        """Makes the study anew from the journal, and finds the trials to continue.
 
-        The study hears of proposals and ends a moment before the journal: what the journal lacks is added to it.
+        A trial that had ended but for the journal's line is ended now.
         """
-        self._proposed = {event["trial"] for event in history if event["event"] == "trial"}
-        ended = {event["trial"] for event in history if event["event"] == "end"}
-        last = {event["trial"]: event for event in history if event["event"] == "epoch"}
-        checkpoints = {event["trial"]: event["path"] for event in history if event["event"] == "checkpoint"}
-        for stored in self._ot_study.get_trials(deepcopy=False):
-            number = stored.number - self.known
-            if stored.state == TrialState.WAITING or _is_known(stored):
-                continue
-            if number not in self._proposed:
-                self._record(number, stored.user_attrs.get("origin", "sampler"), stored.params)
-            if stored.state == TrialState.RUNNING:
-                config = {**stored.params, "trial": number}
-                if number in checkpoints:
-                    config["checkpoint"] = str(self._absolute(checkpoints[number]))
-                self.unfinished.append(config)
-            elif number not in ended:
-                status = "failed" if stored.state == TrialState.FAIL else last[number]["ended"]
-                self.journal.append("end", number, status=status, reason="")
+        by_trial: dict[int, list[Event]] = {}
+        for event in history:
+            by_trial.setdefault(event["trial"], []).append(event)
+        for number, events in sorted(by_trial.items()):
+            curve = {event["epoch"]: event for event in events if event["event"] == "epoch"}
+            last = curve[max(curve)] if curve else {}
+            end = next((event for event in events if event["event"] == "end"), None)
+            if end is None and last.get("ended"):
+                end = self.journal.append("end", number, status=last["ended"], reason="")
+            status = end["status"] if end else ""
+            judged = [event for event in curve.values() if event["pgd_accuracy"] is not None]
+            best = max(judged, key=lambda event: event["pgd_accuracy"], default={})
+            result = {**reached(last, best), OBJECTIVE: last.get(OBJECTIVE), "training_iteration": last.get("epoch")}
+            objectives = {epoch: event[OBJECTIVE] for epoch, event in curve.items()}
+            hyperparameters = events[0]["hyperparameters"]
+            self._add(hyperparameters, events[0]["origin"], status, result, objectives)
+            if not status:
+                self.reported[self.known + number] = max(objectives, default=0)
+                self.unfinished.append({**hyperparameters, "trial": number, **self._checkpoint(events)})
 
-    def _absolute(self, path: str) -> Path:
-        return (self.journal.path.parent / path).resolve()
+    def _checkpoint(self, events: list[Event]) -> dict[str, str]:
+        """The newest checkpoint of a trial that can be read; nothing if there is none, and the trial starts anew."""
+        for event in reversed(events):
+            if event["event"] == "checkpoint":
+                file = self.journal.checkpoint_file(event["path"])
+                if not file.exists():  # an older one, whose place a newer has taken
+                    continue
+                try:
+                    read_tensors(file, torch.device("cpu"))
+                except FolderError as error:
+                    _logger.warning("trial %d cannot go on from its last epoch: %s", event["trial"], error)
+                else:
+                    return {"checkpoint": str(file.parent)}
+        return {}

@@ -7,12 +7,14 @@ from typing import Any
 import torch
 from ray import tune
 
+from tune_cure import words
 from tune_cure.data import DataSpec, Splits, load
 from tune_cure.journal import CHECKPOINT_FILE, OBJECTIVE
 from tune_cure.objectives import reached
 from tune_cure.spec import SearchSpec
 from tune_cure.training import Trainer
 
+LOGGED = ("train_loss", "curvature", "clean_accuracy", "fgsm_accuracy", "pgd_accuracy", "train_seconds", "eval_seconds")
 WORST = {"max": 0.0, "min": 1.0}
 
 
@@ -24,9 +26,9 @@ class CureTrainable(tune.Trainable):  # type: ignore[misc]
     on, else the status that it ended with.
     """
 
-    def setup(self, config: dict[str, Any], spec: SearchSpec) -> None:
-        """Builds the trial's Trainer; called in the worker process."""
-        self.spec = spec
+    def setup(self, config: dict[str, Any], spec: SearchSpec, reused: bool = False) -> None:
+        """Builds the trial's Trainer; called in the worker process, which other trials will use too if `reused`."""
+        self.spec, self.reused = spec, reused
         torch.set_num_threads(spec.resources.cpus_per_trial)
         self._start(config)
 
@@ -35,10 +37,17 @@ class CureTrainable(tune.Trainable):  # type: ignore[misc]
         self._start(new_config)
         return True
 
+    def __repr__(self) -> str:
+        """What Ray's dashboard calls the actor. It asks once, after `setup`: a reused one keeps its first trial's."""
+        return f"trial {self.trial} and later ones, see its log" if self.reused else f"trial {self.trial}"
+
     def _start(self, config: dict[str, Any]) -> None:
         own = ("trial", "checkpoint")
+        self.trial = config["trial"]
+        hyperparameters = {key: value for key, value in config.items() if key not in own}
+        print(f"trial {self.trial}: {words.hyperparameters(hyperparameters)}", flush=True)
         self.trainer = Trainer(
-            self.spec.training_config({key: value for key, value in config.items() if key not in own}),
+            self.spec.training_config(hyperparameters),
             _data(self.spec.data, "cuda" if torch.cuda.is_available() else "cpu"),
             model=self.spec.model,
             evaluation=self.spec.evaluation,
@@ -62,6 +71,7 @@ class CureTrainable(tune.Trainable):  # type: ignore[misc]
             ended = "catastrophic_overfitting"
         else:
             ended = "completed" if self.trainer.epoch >= self.trainer.config.epochs else ""
+        self._log(metrics, ended)
         return {
             **metrics,
             OBJECTIVE: WORST[self.spec.search.mode] if objective is None else objective,
@@ -69,6 +79,13 @@ class CureTrainable(tune.Trainable):  # type: ignore[misc]
             "done": bool(ended),
             "training_iteration": self.trainer.epoch,
         }
+
+    def _log(self, metrics: dict[str, Any], ended: str) -> None:
+        """A line per epoch in the actor's log, which the dashboard shows."""
+        said = [f"epoch {self.trainer.epoch} of {self.trainer.config.epochs}"]
+        said += [f"{name} {metrics[name]:.4g}" for name in LOGGED if metrics.get(name) is not None]
+        said += [words.STATUS_WORDS[ended]] if ended else []
+        print(f"trial {self.trial}: {', '.join(said)}", flush=True)
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Writes all that `load_checkpoint` needs to continue as if never interrupted."""

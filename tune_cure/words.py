@@ -12,6 +12,17 @@ STATUS_WORDS = {  # that follow "trial 7" and a number of trials alike
 }
 
 
+def one_line(text: str) -> str:
+    """`text` for a terminal: line breaks and control characters are spelled out, a flood is cut."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:2000])[:2000]
+
+
+def shown(of: Any) -> str:
+    """A value that somebody gave, as a message repeats it."""
+    text = repr(of)
+    return text if len(text) <= 100 else f"{text[:97]}..."
+
+
 def duration(seconds: float) -> str:
     """Seconds as people say them: 45 s, 3 min 20 s, 2 h 5 min."""
     minutes, seconds = divmod(round(seconds), 60)

@@ -1,0 +1,65 @@
+from pathlib import Path
+
+import pytest
+
+from tests.spaces import tiny
+from tune_cure.journal import FILE, Journal
+from tune_cure.resuming import ResumeError, prepare
+
+
+@pytest.fixture
+def begun(tmp_path: Path) -> Path:
+    tiny(tmp_path)
+    (tmp_path / FILE).touch()
+    return tmp_path
+
+
+def said(begun: Path, *overrides: str, force: bool = False) -> list[str]:
+    other = begun / "other"
+    other.mkdir()
+    lines: list[str] = []
+    prepare(begun, tiny(other, *overrides), force=force, say=lines.append)
+    return lines
+
+
+def test_the_same_search_is_continued_without_a_word(begun: Path) -> None:
+    assert said(begun) == []
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("search.trials=12", "search.trials was 8 and is 12"),
+        ("search.patience=5", "search.patience was None and is 5"),
+        ("resources.concurrent=2", "resources.concurrent was 1 and is 2"),
+        ("data.root=/elsewhere", "data.root was"),
+    ],
+)
+def test_what_leaves_trials_comparable_may_change_and_is_said(override: str, line: str, begun: Path) -> None:
+    assert line in said(begun, override)[0]
+    assert Journal(begun).changes() == []
+
+
+@pytest.mark.parametrize(
+    ("override", "change", "restart"),
+    [
+        ("training.epochs=5", "training.epochs was 4 and is 5", True),
+        ("evaluation.epsilon=0.1", "evaluation.epsilon was 0.05 and is 0.1", True),
+        ("search.seed=3", "search.seed was 0 and is 3", True),
+        ("asha.grace_period=2", "asha.grace_period was 1 and is 2", False),
+        ("space.h={uniform: [0.5, 3]}", "space.h was uniform [0.5, 2] and is uniform [0.5, 3]", False),
+    ],
+)
+def test_what_does_not_needs_force_and_is_recorded(override: str, change: str, restart: bool, begun: Path) -> None:
+    with pytest.raises(ResumeError, match="is of another search") as raised:
+        said(begun, override)
+    assert change in str(raised.value)
+    assert "\n" not in str(raised.value)
+    (begun / "other" / "spec.yaml").unlink()
+    (begun / "other").rmdir()
+    lines = said(begun, override, force=True)
+    assert change in lines[0]
+    assert (lines[1:] == ["trials that were under way begin anew"]) == restart
+    (recorded,) = Journal(begun).changes()
+    assert change in recorded["settings"]
+    assert recorded["restart"] == restart

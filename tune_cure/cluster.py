@@ -1,0 +1,83 @@
+"""A Ray cluster that a search joins: whether it can, and what its machines have."""
+
+import socket
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from tune_cure.devices import DeviceError, Machine
+
+CONNECT_SECONDS = 10.0
+CHECK_SECONDS = 120.0  # a machine that is busy takes its time to start a process
+
+
+class ClusterError(DeviceError):
+    """A cluster that cannot be joined, or that a search cannot run on. Its text is one line."""
+
+
+def check_address(address: str) -> None:
+    """Whether `address` is one that a search can join, and somebody answers there.
+
+    Raises:
+        ClusterError: It is not, or nobody does.
+    """
+    if address == "auto":
+        return  # Ray looks for a node on this machine, at once
+    if address.startswith("ray://"):
+        raise ClusterError(
+            f"--address {address}: a search cannot be driven through Ray Client, as it would end with the connection; "
+            "start it on the cluster with `ray job submit` (docs/cluster.md), or on one of its machines with "
+            "--address auto"
+        )
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        raise ClusterError(f"--address {address}: auto or HOST:PORT is needed, for example 10.0.0.1:6379")
+    try:
+        socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise ClusterError(f"--address {address}: no Ray cluster answers there ({error})") from error
+
+
+def machines() -> list[Machine]:
+    """What each living machine of the cluster has."""
+    found = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return [Machine(int(has.get("CPU", 0)), has.get("GPU", 0.0)) for has in found]
+
+
+def check_folder(folder: Path) -> None:
+    """Whether each machine of the cluster sees the run's folder.
+
+    Raises:
+        ClusterError: One does not, or it cannot run tune_cure.
+    """
+    marker = folder / ".seen-by-all"
+    marker.touch()
+    try:
+        pending = {
+            ray.remote(_sees)
+            .options(num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False))
+            .remote(str(marker)): node["NodeManagerHostname"]
+            for node in ray.nodes()
+            if node["Alive"]
+        }
+        for reference, host in pending.items():
+            try:
+                sees = ray.get(reference, timeout=CHECK_SECONDS)
+            except ray.exceptions.RayError as error:
+                raise ClusterError(f"{host}: cannot run tune_cure: {_first_line(error)}") from error
+            if not sees:
+                raise ClusterError(
+                    f"{host}: does not see {folder}; --output must be a folder that all machines of the cluster share"
+                )
+    finally:
+        marker.unlink()
+
+
+def _sees(path: str) -> bool:
+    return Path(path).exists()
+
+
+def _first_line(error: Any) -> str:
+    return next((line.strip() for line in reversed(str(error).splitlines()) if line.strip()), type(error).__name__)

@@ -1,0 +1,35 @@
+"""Who may reach Ray's dashboard: this machine alone, or with `--dashboard-host` those who have the token."""
+
+import ipaddress
+import os
+import socket
+from pathlib import Path
+
+LOOPBACK = "127.0.0.1"
+EVERYWHERE = ("0.0.0.0", "::")
+TOKEN = Path("~/.ray/auth_token").expanduser()  # opens the dashboard
+AUTH_MODE = "RAY_AUTH_MODE"
+
+
+class DashboardError(ValueError):
+    """An address at which the dashboard cannot, or must not, be opened. Its text is one line."""
+
+
+def check(host: str) -> None:
+    """Refuses an address that the dashboard must not be opened at: whoever reaches it without a token runs code here.
+
+    Raises:
+        DashboardError: It is none of this machine, or other machines reach it and Ray is told to ask for no token.
+    """
+    try:
+        address = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
+        with socket.socket(address[0]) as listener:
+            listener.bind(address[4])
+    except (OSError, UnicodeError) as error:  # a name that is none fails in IDNA
+        raise DashboardError(f"--dashboard-host {host}: nothing can listen there: {error}") from error
+    mode = os.environ.get(AUTH_MODE, "token")
+    if not ipaddress.ip_address(address[4][0]).is_loopback and mode.lower() != "token":
+        raise DashboardError(
+            f"--dashboard-host {host}: the dashboard is opened to other machines with a token only, but {AUTH_MODE} is "
+            f"{mode}; unset it"
+        )

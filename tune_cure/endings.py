@@ -1,0 +1,98 @@
+"""When a search ends before its last trial has: its time is up, nothing improves, or all of it goes wrong."""
+
+import re
+import shutil
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+
+from tune_cure.journal import OBJECTIVE, Event
+from tune_cure.results import UNSOUND
+from tune_cure.spec import SearchSpec
+
+SAME_FAILURES = 3  # first trials that fail alike: so would the others
+RESERVE = 32 * 2**20  # bytes of the disk that are left for journal, study and tables
+FULL = "No space left on device"  # as errors of the operating system have it
+
+
+class Endings(tune.Stopper):  # type: ignore[misc]
+    """Tells Ray Tune when to stop everything; the trials under way then stay unfinished, for `--resume`.
+
+    Args:
+        spec: The search.
+        folder: Of the run, on the disk that is watched.
+        seconds: How long it may take from now; without limit if None.
+        history: The journal so far.
+
+    Attributes:
+        outcome: Why everything stops: time, failing, disk or ray; empty as long as it does not.
+        reason: The same in words.
+    """
+
+    def __init__(self, spec: SearchSpec, folder: Path, seconds: float | None, history: Iterable[Event]) -> None:
+        self.spec, self.folder = spec, folder
+        self.deadline = None if seconds is None else time.monotonic() + seconds
+        self.outcome = self.reason = ""
+        self._objectives: dict[int, float] = {}  # of running trials, the latest
+        self._best: float | None = None
+        self._since_best = 0  # ended trials
+        self._failures: list[str] | None = []  # why the first trials failed; None once another has ended otherwise
+        for event in history:
+            self._count(event)
+            if event["event"] == "end" and event["status"] != "failed":
+                self._failures = None
+
+    def take(self, event: Event) -> None:
+        """Takes in a new line of the journal."""
+        self._count(event)
+        if event["event"] != "end" or self._failures is None:
+            return
+        if event["status"] != "failed":
+            self._failures = None
+            return
+        self._failures.append(event["reason"])
+        alike = {re.sub(r"\d+", "", reason) for reason in self._failures}  # but for addresses and sizes
+        if len(self._failures) == SAME_FAILURES and len(alike) == 1:
+            self.end("failing", f"the first {SAME_FAILURES} trials all failed: {event['reason']}")
+
+    def _count(self, event: Event) -> None:
+        """Keeps the best objective of trials that ended, and how many ended since."""
+        if event["event"] == "epoch":
+            self._objectives[event["trial"]] = event[OBJECTIVE]
+        if event["event"] != "end":
+            return
+        objective = self._objectives.pop(event["trial"], None)
+        sign = 1 if self.spec.search.mode == "max" else -1
+        if objective is None or event["status"] in UNSOUND:
+            self._since_best += 1
+        elif self._best is None or sign * objective > sign * self._best:
+            self._best, self._since_best = objective, 0
+        else:
+            self._since_best += 1
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether so many trials have improved nothing that no more are to be proposed."""
+        patience = self.spec.search.patience
+        return patience is not None and self._since_best >= patience
+
+    def end(self, outcome: str, reason: str) -> None:
+        """Stops everything; the first reason stands."""
+        if not self.outcome:
+            self.outcome, self.reason = outcome, reason
+
+    def stop_all(self) -> bool:
+        """Whether everything stops now. Asked at each turn of Tune's loop."""
+        if self.deadline is not None and time.monotonic() > self.deadline:
+            self.end("time", "the time budget is used up")
+        free = shutil.disk_usage(self.folder).free
+        if free < RESERVE:
+            self.end("disk", f"the disk of {self.folder} is full: {free / 2**20:.0f} MiB are free")
+        return bool(self.outcome)
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Whether one trial stops: never by this."""
+        return False
