@@ -150,6 +150,16 @@ def test_a_best_config_file_is_a_start(base: Path, tmp_path: Path) -> None:
             "at most lr_max, but lr_min can be 0.05 where lr_max is 0.01",
         ),
         ("resources.concurrent=many", "resources.concurrent", "at least 1, or auto, is needed, but found 'many'"),
+        (
+            "resources.gpus_per_trial=all",
+            "resources.gpus_per_trial",
+            "'all' is not a number or a fraction such as 8/255, or auto",
+        ),
+        (
+            "resources.gpus_per_trial=-1",
+            "resources.gpus_per_trial",
+            "at least 0, or auto, is needed, but found -1 (int)",
+        ),
         ("search.metric=accuracy", "search.metric", "is not one of pgd_accuracy_best"),
         ("name=a/b", "name", "pattern"),
         ("training.epochs.x=3", "training.epochs", "is 9 (int), not a section"),

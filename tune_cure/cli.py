@@ -32,6 +32,9 @@ from tune_cure.spec import SearchSpec
 from tune_cure.words import STATUS_WORDS, duration, hyperparameters
 
 SMALLER_SPACE = "search_spaces/cifar10_cpu.yaml"
+MEASURED_LATER = (
+    "\nor more on each GPU: gpus_per_trial is auto, so a trial's memory is measured before the search starts"
+)
 TOP = 5  # trials in the closing table
 BAD_INPUT = (SpecError, datasets.DataError, DeviceError, results.ResultsError, FolderError)
 
@@ -201,6 +204,7 @@ def _continued(spec: SearchSpec, output: Path | None) -> Path:
 
 def _print_plan(spec: SearchSpec, console: Console) -> None:
     most = spec.search.trials * spec.max_epochs
+    plan = allot(spec, [this_machine()])
     try:
         splits = data.load(spec.data, download=False)
         counts = [f"{len(part):,} {name}" for name, part in
@@ -223,7 +227,7 @@ def _print_plan(spec: SearchSpec, console: Console) -> None:
         "epochs": f"at most {most}; about {expected_epochs(spec):.0f} if one in {spec.asha.reduction_factor:g} goes on "
         "at each rung",
         "judged by": f"{spec.evaluation} on {results.judged_examples(spec)} validation images",
-        "devices": str(allot(spec, [this_machine()])),
+        "devices": f"{plan}{MEASURED_LATER if plan.gpus_per_trial and spec.resources.gpus_per_trial == 'auto' else ''}",
     }
     table = Table.grid(padding=(0, 2))
     for name, text in rows.items():

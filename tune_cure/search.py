@@ -21,8 +21,8 @@ from ray._private import ray_constants
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import AsyncHyperBandScheduler
 
-from tune_cure import cluster
-from tune_cure.devices import Devices, allot
+from tune_cure import cluster, memory
+from tune_cure.devices import Devices, Measured, allot
 from tune_cure.journal import OBJECTIVE, Event, Journal
 from tune_cure.spec import SearchSpec
 from tune_cure.study import StudySearch
@@ -79,7 +79,7 @@ def run(
     try:
         if address is not None:
             cluster.check_folder(output.resolve())
-        plan = allot(spec, cluster.machines())
+        plan = _plan(spec)
         on_ready(plan, _dashboard())
         searcher = StudySearch(spec, journal, history)
         if _num_ended(journal) < spec.search.trials:
@@ -88,6 +88,20 @@ def run(
         if started:
             ray.shutdown()
     return _num_ended(journal) >= spec.search.trials
+
+
+def _plan(spec: SearchSpec) -> Devices:
+    """The devices that Ray has; where that decides how many trials share a GPU, a trial's memory is measured first."""
+    plan = allot(spec, cluster.machines())
+    if spec.resources.gpus_per_trial != "auto" or not plan.gpus_per_trial:
+        return plan
+    # Its process ends with the task: nothing of it stays on the GPU.
+    task = ray.remote(num_gpus=1, num_cpus=spec.resources.cpus_per_trial, max_calls=1)(memory.measure)
+    try:
+        measured: Measured = ray.get(task.remote(spec))
+    except ray.exceptions.RayTaskError as error:
+        raise error.as_instanceof_cause() from error
+    return allot(spec, plan.machines, measured)
 
 
 def _num_ended(journal: Journal) -> int:
@@ -270,13 +284,21 @@ class JournalCallback(tune.Callback):  # type: ignore[misc]
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """A trial is over, its last checkpoint written, the study told."""
         self._write("end", trial, status=_status(trial.last_result), reason="")
+        _forget_averages(trial)
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """A trial's process raised an exception or died."""
         self._write("end", trial, status="failed", reason=_reason(trial))
+        _forget_averages(trial)
 
     def _write(self, event: str, trial: Trial, **details: Any) -> None:
         self.journal.append(event, trial.config["trial"], **details)
+
+
+def _forget_averages(trial: Trial) -> None:
+    """Drops what Tune keeps of each metric of a trial that is over, which nobody reads: 50 KB a trial."""
+    trial.run_metadata.metric_analysis.clear()
+    trial.run_metadata.metric_n_steps.clear()
 
 
 def _status(result: dict[str, Any]) -> str:

@@ -26,7 +26,7 @@ from tune_cure.data import DataSpec
 from tune_cure.evaluation import EvaluationConfig
 from tune_cure.reading import ProblemError, SpecError, describe, first_problem, override, read_mapping, unknown
 from tune_cure.samplers import SAMPLERS
-from tune_cure.schema import Number, Schema, one_of
+from tune_cure.schema import Number, Schema, one_of, parse_number
 
 METRICS = ("pgd_accuracy_best", "pgd_accuracy", "fgsm_accuracy", "clean_accuracy")
 
@@ -118,10 +118,25 @@ def _count_or_auto(value: Any) -> Any:
     return value
 
 
+def _gpus_or_auto(value: Any) -> Any:
+    if value == "auto":
+        return value
+    try:
+        number = parse_number(value)
+    except ValueError as error:
+        raise ValueError(f"{error}, or auto") from error
+    if type(number) not in (int, float) or not 0 <= number < math.inf:
+        raise ValueError(f"a number of at least 0, or auto, is needed, but found {describe(value)}")
+    return float(number)
+
+
 class ResourcesConfig(Schema):
     """What one trial takes. Without a GPU, trials run on CPUs alone."""
 
-    gpus_per_trial: Number = Field(default=0, ge=0, description="May be a fraction: 0.5 puts two trials on a GPU.")
+    gpus_per_trial: Annotated[float | Literal["auto"], PlainValidator(_gpus_or_auto)] = Field(
+        default=0.0,
+        description="May be a fraction: 0.5 puts two trials on a GPU; auto: as many as its memory holds, measured.",
+    )
     cpus_per_trial: int = Field(default=1, ge=1, description="CPU cores, and so threads, of a trial.")
     concurrent: Annotated[int | Literal["auto"], PlainValidator(_count_or_auto)] = Field(
         default="auto", description="Trials at a time; auto: as many as the devices hold."
