@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
@@ -31,6 +31,11 @@ class DataSpec(Schema):
     split_seed: int = Field(default=0, ge=0, description="Which images these are.")
     train_examples: int | None = Field(default=None, ge=2, description="Train on so many of the others; all if absent.")
     image_size: int | None = Field(default=None, ge=4, description="Resize images to this side; as they are if absent.")
+
+    @property
+    def folder(self) -> Path:
+        """`root` on the machine at hand."""
+        return Path(self.root).expanduser()
 
 
 @dataclass(frozen=True)
@@ -122,8 +127,15 @@ def load(spec: DataSpec, *, download: bool = True) -> Splits:
     Raises:
         DataError: It can neither be found nor downloaded, or it cannot be split so.
     """
-    dataset = DATASETS[spec.dataset]
-    content = prepared(spec.dataset, Path(spec.root).expanduser(), spec.image_size, download=download)
+    return split(spec, prepared(spec.dataset, spec.folder, spec.image_size, download=download))
+
+
+def split(spec: DataSpec, content: dict[str, Any]) -> Splits:
+    """`content`, as `datasets.prepared` returns it, split as `spec` says.
+
+    Raises:
+        DataError: It cannot be split so.
+    """
     train_labels = content["train_labels"]
     rest = torch.arange(len(train_labels))
     train = Examples(content["train_images"], train_labels, rest)
@@ -146,7 +158,7 @@ def load(spec: DataSpec, *, download: bool = True) -> Splits:
         classes=tuple(content["classes"]),
         mean=tuple(content["mean"]),
         std=tuple(content["std"]),
-        augmentation=dataset.augmentation or Augmentation(padding=max(1, side // 8), flip=True),
+        augmentation=DATASETS[spec.dataset].augmentation or Augmentation(padding=max(1, side // 8), flip=True),
         source=content["source"],
     )
 

@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 
-from tune_cure.data import Splits, load
+from tune_cure.data import Splits
 from tune_cure.devices import DeviceError, Measured
+from tune_cure.shipping import Shipment, load
 from tune_cure.spec import SearchSpec
 from tune_cure.training import Trainer
 
@@ -16,13 +17,13 @@ STEPS = 3  # of training: the second one's optimiser state and averages are ther
 LESS_IS_MORE = ("penalty_every",)  # hyperparameters whose smallest value takes the most memory
 
 
-def measure(spec: SearchSpec) -> Measured:
+def measure(spec: SearchSpec, shipment: Shipment | None = None) -> Measured:
     """What the largest trial takes of the GPU at hand; called in a process of its own, which must end afterwards.
 
     Raises:
         DeviceError: The largest trial does not fit into the GPU.
     """
-    splits = load(spec.data).to("cuda")
+    splits = load(spec.data, shipment).to("cuda")
     hyperparameters, peak = largest(spec, lambda values: peak_memory(spec, splits, values))
     free, total = torch.cuda.mem_get_info()
     # All that is on the GPU and not torch's is taken for the context of this process, of which each trial has one.

@@ -24,6 +24,7 @@ from ray.tune.schedulers import AsyncHyperBandScheduler
 from tune_cure import cluster, memory
 from tune_cure.devices import Devices, Measured, allot
 from tune_cure.journal import OBJECTIVE, Event, Journal
+from tune_cure.shipping import Shipment
 from tune_cure.spec import SearchSpec
 from tune_cure.study import StudySearch
 from tune_cure.trainable import CureTrainable
@@ -79,18 +80,19 @@ def run(
     try:
         if address is not None:
             cluster.check_folder(output.resolve())
-        plan = _plan(spec)
+        shipment = None if address is None else Shipment(spec.data)
+        plan = _plan(spec, shipment)
         on_ready(plan, _dashboard())
         searcher = StudySearch(spec, journal, history)
         if _num_ended(journal) < spec.search.trials:
-            _tuner(spec, output, plan, searcher, history, verbose, address is not None).fit()
+            _tuner(spec, output, plan, searcher, history, verbose, shipment).fit()
     finally:
         if started:
             ray.shutdown()
     return _num_ended(journal) >= spec.search.trials
 
 
-def _plan(spec: SearchSpec) -> Devices:
+def _plan(spec: SearchSpec, shipment: Shipment | None) -> Devices:
     """The devices that Ray has; where that decides how many trials share a GPU, a trial's memory is measured first."""
     plan = allot(spec, cluster.machines())
     if spec.resources.gpus_per_trial != "auto" or not plan.gpus_per_trial:
@@ -98,7 +100,7 @@ def _plan(spec: SearchSpec) -> Devices:
     # Its process ends with the task: nothing of it stays on the GPU.
     task = ray.remote(num_gpus=1, num_cpus=spec.resources.cpus_per_trial, max_calls=1)(memory.measure)
     try:
-        measured: Measured = ray.get(task.remote(spec))
+        measured: Measured = ray.get(task.remote(spec, shipment))
     except ray.exceptions.RayTaskError as error:
         raise error.as_instanceof_cause() from error
     return allot(spec, plan.machines, measured)
@@ -115,10 +117,11 @@ def _tuner(
     searcher: StudySearch,
     history: list[Event],
     verbose: bool,
-    joined: bool,
+    shipment: Shipment | None,
 ) -> tune.Tuner:
     trainable = tune.with_resources(
-        tune.with_parameters(CureTrainable, spec=spec), {"cpu": plan.cpus_per_trial, "gpu": plan.gpus_per_trial}
+        tune.with_parameters(CureTrainable, spec=spec, shipment=shipment),
+        {"cpu": plan.cpus_per_trial, "gpu": plan.gpus_per_trial},
     )
     return tune.Tuner(
         trainable,
@@ -135,7 +138,7 @@ def _tuner(
         run_config=tune.RunConfig(
             name=_unused_name(output, "trials"),
             storage_path=str(output.resolve()),
-            failure_config=tune.FailureConfig(max_failures=LOST_WORKERS if joined else 0),
+            failure_config=tune.FailureConfig(max_failures=LOST_WORKERS if shipment else 0),
             checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=1),
             callbacks=[JournalCallback(searcher.journal)],
             verbose=1 if verbose else 0,

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from ray import tune
 
-from tune_cure.data import DataSpec, Splits, load
+from tune_cure.data import DataSpec, Splits
 from tune_cure.journal import CHECKPOINT_FILE, OBJECTIVE
+from tune_cure.shipping import Shipment, load
 from tune_cure.spec import SearchSpec
 from tune_cure.training import Trainer
 
@@ -23,9 +24,9 @@ class CureTrainable(tune.Trainable):  # type: ignore[misc]
     on, else the status that it ended with.
     """
 
-    def setup(self, config: dict[str, Any], spec: SearchSpec) -> None:
-        """Builds the trial's Trainer; called in the worker process."""
-        self.spec = spec
+    def setup(self, config: dict[str, Any], spec: SearchSpec, shipment: Shipment | None = None) -> None:
+        """Builds the trial's Trainer; called in the worker process. `shipment` is there on a cluster."""
+        self.spec, self.shipment = spec, shipment
         torch.set_num_threads(spec.resources.cpus_per_trial)
         self._start(config)
 
@@ -38,7 +39,7 @@ class CureTrainable(tune.Trainable):  # type: ignore[misc]
         own = ("trial", "checkpoint")
         self.trainer = Trainer(
             self.spec.training_config({key: value for key, value in config.items() if key not in own}),
-            _data(self.spec.data, "cuda" if torch.cuda.is_available() else "cpu"),
+            _data(self.spec.data, "cuda" if torch.cuda.is_available() else "cpu", self.shipment),
             model=self.spec.model,
             evaluation=self.spec.evaluation,
             device="cuda" if torch.cuda.is_available() else "cpu",
@@ -81,6 +82,6 @@ class CureTrainable(tune.Trainable):  # type: ignore[misc]
 
 
 @functools.lru_cache(maxsize=1)
-def _data(spec: DataSpec, device: str) -> Splits:
+def _data(spec: DataSpec, device: str, shipment: Shipment | None) -> Splits:
     """The data of this process: read, and moved to the device, once for all the trials that it runs."""
-    return load(spec).to(device)
+    return load(spec, shipment).to(device)
