@@ -14,6 +14,7 @@ docs/search_quality.md.
 import argparse
 import heapq
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,8 +25,10 @@ import numpy as np
 import optuna
 import pandas as pd
 import torch
-from scipy.interpolate import RBFInterpolator
 from scipy.stats import qmc
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.gaussian_process import GaussianProcessRegressor
+from sklearn.gaussian_process.kernels import Matern, WhiteKernel
 
 from tune_cure import data, results, spec as specs, stopping
 from tune_cure.endings import Endings
@@ -38,19 +41,10 @@ RESULTS = Path(__file__).parent / "results"
 CURVES, REPEATS = RESULTS / "search_quality_curves.csv", RESULTS / "search_quality_repeats.csv"
 KEYS = ["lambda", "h", "lr_max", "epsilon"]
 EPOCHS = 27
-RANDOM_TRIALS = 64  # of plain random search: its best value is the goal, its epochs the measure
-BUDGET = RANDOM_TRIALS * EPOCHS
+RANDOM_TRIALS = 48  # of plain random search: its best value is the goal, its epochs the measure
 WORKERS = 4
-REPEATED, REPEAT_SEEDS = 6, (1, 2)
-SMOOTHING = 0.1
+REPEATED, REPEAT_SEEDS = 5, (1, 2)
 OPTIMUM_POINTS = 2**15
-
-
-def search_spec(sampler: str, scheduler: str, seed: int) -> SearchSpec:
-    """The search that is compared: the space of the quick start, with longer runs and nothing to start from."""
-    chosen = [f"search.sampler={sampler}", f"search.scheduler={scheduler}", f"search.seed={seed}"]
-    fixed = [f"training.epochs={EPOCHS}", "asha={grace_period: 1, reduction_factor: 3}", "start_from=[]"]
-    return specs.load("search_spaces/quickstart.yaml", [*chosen, *fixed, f"search.trials={BUDGET}"])
 
 
 class AsRayTells(StudySearch):
@@ -60,17 +54,25 @@ class AsRayTells(StudySearch):
         super()._tell(trial, "completed", result)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Way:
     """One of the ways to search that are compared."""
 
     sampler: str
-    scheduler: str
+    scheduler: str = "asha"
+    grace_period: int = 9
     search: type[StudySearch] = StudySearch
+
+    def spec(self, seed: int) -> SearchSpec:
+        """The space of the quick start, with longer runs, nothing to start from, and no end."""
+        chosen = [f"search.sampler={self.sampler}", f"search.scheduler={self.scheduler}", f"search.seed={seed}"]
+        asha = f"asha={{grace_period: {self.grace_period}, reduction_factor: 3}}"
+        rest = [f"training.epochs={EPOCHS}", "start_from=[]", "search.trials=1000000"]
+        return specs.load("search_spaces/quickstart.yaml", [*chosen, asha, *rest])
 
     def start(self, seed: int, folder: Path) -> tuple[StudySearch, Any]:
         """The searcher and the scheduler of a search."""
-        spec = search_spec(self.sampler, self.scheduler, seed)
+        spec = self.spec(seed)
         endings = Endings(spec, folder, None, [])
         study = self.search(spec, Journal(folder), [], endings, optuna.storages.InMemoryStorage())
         return study, stopping.make(spec, [])
@@ -78,16 +80,20 @@ class Way:
 
 WAYS = {
     "random, no stopping": Way("random", "none"),
-    "random + ASHA": Way("random", "asha"),
+    "random, ASHA from 9": Way("random"),
+    "QMC, ASHA from 9": Way("qmc"),
     "TPE, no stopping": Way("tpe", "none"),
-    "TPE + ASHA, stopped told complete": Way("tpe", "asha", AsRayTells),
-    "TPE + ASHA, stopped told pruned": Way("tpe", "asha"),
-    "TPE + Hyperband": Way("tpe", "hyperband"),
-    "TPE + median": Way("tpe", "median"),
-    "GP + ASHA": Way("gp", "asha"),
-    "QMC + ASHA": Way("qmc", "asha"),
+    "TPE, ASHA from 9": Way("tpe"),
+    "TPE, ASHA from 9, stopped told complete": Way("tpe", search=AsRayTells),
+    "TPE, ASHA from 3": Way("tpe", grace_period=3),
+    "TPE, ASHA from 3, stopped told complete": Way("tpe", grace_period=3, search=AsRayTells),
+    "TPE, ASHA from 1": Way("tpe", grace_period=1),
+    "TPE, ASHA from 1, stopped told complete": Way("tpe", grace_period=1, search=AsRayTells),
+    "TPE, Hyperband from 3": Way("tpe", "hyperband", 3),
+    "TPE, median from 9": Way("tpe", "median"),
 }
-PLAIN, OURS = "random, no stopping", "TPE + ASHA, stopped told pruned"
+PLAIN, OURS = "random, no stopping", "TPE, ASHA from 9"
+LONGER = {name: WAYS[name] for name in (PLAIN, "TPE, no stopping", OURS)}
 
 
 @dataclass
@@ -103,14 +109,24 @@ class Outcome:
         return next((spent for spent, best in enumerate(self.best, start=1) if best >= value), None)
 
 
-def run(way: Way, seed: int, train: Callable[[dict[str, Any]], Iterator[dict[str, Any]]], goal: float) -> Outcome:
-    """A search by `WORKERS` workers until it has spent `BUDGET`, or a fifth of it and has reached `goal`.
+def run(
+    way: Way,
+    seed: int,
+    train: Callable[[dict[str, Any]], Iterator[dict[str, Any]]],
+    *,
+    goal: float,
+    least: int,
+    most: int,
+) -> Outcome:
+    """A search by `WORKERS` workers until it has trained `most` epochs, or `least` and has reached `goal`.
 
     Args:
         way: How.
         seed: Of the proposals, and of the epochs' durations, which differ by a tenth.
         train: A trial's results, an epoch at a time: its PGD accuracy and how it `ended`, if it did.
         goal: The value to reach.
+        least: Epochs.
+        most: Epochs.
     """
     durations = np.random.default_rng(seed)
     outcome, due = Outcome(), []  # due: when the next epoch of a trial is over
@@ -127,7 +143,7 @@ def run(way: Way, seed: int, train: Callable[[dict[str, Any]], Iterator[dict[str
 
         for _ in range(WORKERS):
             begin(0.0)
-        while len(outcome.best) < BUDGET and not (len(outcome.best) >= BUDGET // 5 and outcome.best[-1] >= goal):
+        while len(outcome.best) < most and not (len(outcome.best) >= least and outcome.best[-1] >= goal):
             now, number, trial, epochs = heapq.heappop(due)
             result = next(epochs)
             better = not outcome.best or result[OBJECTIVE] > outcome.best[-1]
@@ -160,9 +176,14 @@ class Surrogate:
     """
 
     def __init__(self, curves: pd.DataFrame, repeats: pd.DataFrame) -> None:
-        self.space = search_spec("random", "none", 0).space
+        self.space = WAYS[PLAIN].spec(0).space
         self.at, self.curves = self.unit(curves[KEYS].to_numpy()), _by_epoch(curves)
-        self.mean = self._fit(self.at, self.curves)
+        # All epochs share the kernel: a length for each hyperparameter, and noise, fitted to all curves together.
+        kernel = Matern([1.0] * len(KEYS), (0.1, 20.0), nu=2.5) + WhiteKernel(0.05, (1e-4, 1.0))
+        self.mean = GaussianProcessRegressor(kernel, normalize_y=True, n_restarts_optimizer=3, random_state=0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # of a length at its bound: it does not matter
+            self.mean.fit(self.at, self.curves)
         groups = [_by_epoch(group) for _, group in repeats.groupby("trial")]
         # Deviations from the mean of n seeds have (n − 1)/n of the variance.
         self.noise = np.concatenate([(g - g.mean(0)) * np.sqrt(len(g) / (len(g) - 1)) for g in groups])
@@ -179,11 +200,8 @@ class Surrogate:
             columns.append((column - low) / (high - low))
         return np.stack(columns, axis=1)
 
-    def _fit(self, at: "np.ndarray[Any, Any]", curves: "np.ndarray[Any, Any]") -> RBFInterpolator:
-        return RBFInterpolator(at, curves, kernel="linear", smoothing=SMOOTHING)
-
     def _accuracies(self, at: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
-        return np.clip(self.mean(at), 0.0, 1.0)
+        return np.clip(self.mean.predict(at), 0.0, 1.0)
 
     def value(self, config: dict[str, float]) -> float:
         """What `config` reaches without noise, trained to the end."""
@@ -202,8 +220,11 @@ class Surrogate:
     def left_out_error(self) -> tuple[float, float]:
         """Root mean square error of a curve's best value predicted from the other curves; these values' spread."""
         best = self.curves.max(1)
-        others = [np.arange(len(best)) != index for index in range(len(best))]
-        found = [self._fit(self.at[o], self.curves[o])(self.at[[i]]).max() for i, o in enumerate(others)]
+        found = []
+        for index in range(len(best)):
+            others = np.arange(len(best)) != index
+            fixed = GaussianProcessRegressor(self.mean.kernel_, optimizer=None, normalize_y=True)
+            found.append(fixed.fit(self.at[others], self.curves[others]).predict(self.at[[index]]).max())
         return float(np.sqrt(np.mean((np.array(found) - best) ** 2))), float(best.std())
 
 
@@ -218,11 +239,12 @@ def record(folder: Path) -> None:
     wide = epochs.pivot(index="trial", columns="epoch", values="pgd_accuracy").add_prefix("pgd_")
     curves = trials[["trial", *KEYS]].join(wide, on="trial").sort_values("trial")
     curves.to_csv(CURVES, index=False, float_format="%.5g")
-    spec = search_spec("random", "none", 0)
+    spec = WAYS[PLAIN].spec(0)
     splits = data.load(spec.data)
     order = curves.assign(best=_by_epoch(curves).max(1)).sort_values("best")
     rows = []
-    for _, row in order.iloc[np.linspace(0.3, 0.99, REPEATED) * (len(order) - 1)].iterrows():
+    chosen = (np.linspace(0.3, 1.0, REPEATED) * (len(order) - 1)).astype(int)
+    for _, row in order.iloc[chosen].iterrows():
         rows.append({"trial": row["trial"], "seed": 0, **row.filter(like="pgd_")})
         for seed in REPEAT_SEEDS:
             trainer = trainer_of(spec, splits, row[KEYS].to_dict(), seed)
@@ -238,74 +260,86 @@ def trainer_of(spec: SearchSpec, splits: data.Splits, config: dict[str, Any], se
     return Trainer(hyperparameters, splits, model=spec.model, evaluation=spec.evaluation, seed=seed)
 
 
+Trials = Callable[[int], Callable[[dict[str, Any]], Iterator[dict[str, Any]]]]
+
+
 def compare(
-    seeds: int,
-    ways: dict[str, Way],
-    train: Callable[[int], Callable[[dict[str, Any]], Iterator[dict[str, Any]]]],
-    plain: Callable[[int], Outcome],
+    seeds: int, ways: dict[str, Way], train: Trials, plain: Callable[[int], Outcome], *, least: float, most: float
 ) -> pd.DataFrame:
-    """A row for each way and seed: the epochs that it took to reach what plain random search of that seed reached."""
+    """A row for each way and seed: the epochs that it took to reach what plain random search of that seed reached.
+
+    Args:
+        seeds: How many.
+        ways: Which ways.
+        train: The trials of a seed.
+        plain: Plain random search of a seed.
+        least: What every search spends of the epochs of plain random search.
+        most: What it spends where it does not reach the goal.
+    """
     rows = []
     for seed in range(seeds):
         reference = plain(seed)
-        goal = reference.best[-1]
+        goal, budget = reference.best[-1], len(reference.best)
         for name, way in ways.items():
-            outcome = reference if name == PLAIN else run(way, seed, train(seed), goal)
-            rows.append(
-                {
-                    "way": name,
-                    "seed": seed,
-                    "goal": goal,
-                    "epochs": outcome.epochs_to(goal),
-                    "trials": outcome.trials,
-                    "best_at_a_fifth": outcome.best[BUDGET // 5 - 1],
-                    "leader_at_a_fifth": outcome.leader[BUDGET // 5 - 1],
-                }
-            )
-            print({key: of for key, of in rows[-1].items() if key != "leader_at_a_fifth"}, flush=True)
+            outcome = reference
+            if name != PLAIN:
+                spend = {"least": int(least * budget), "most": int(most * budget)}
+                outcome = run(way, seed, train(seed), goal=goal, **spend)
+            epochs = outcome.epochs_to(goal)
+            share = None if epochs is None else epochs / budget
+            at = min(budget // 5, len(outcome.best)) - 1
+            row = {"random_trials": budget // EPOCHS, "way": name, "seed": seed, "goal": goal, "epochs": epochs}
+            rows.append({**row, "share": share, "trials": outcome.trials, "best_at_a_fifth": outcome.best[at]})
+            print(rows[-1], flush=True)
+            rows[-1]["leader_at_a_fifth"] = outcome.leader[at]
     return pd.DataFrame(rows)
 
 
-def table(frame: pd.DataFrame) -> pd.DataFrame:
-    """Median and quartiles over the seeds, as shares of the epochs of plain random search; not reached counts as 1."""
-    share = (frame["epochs"].fillna(BUDGET) / BUDGET).groupby(frame["way"], sort=False)
-    summary = (
-        share.quantile([0.25, 0.5, 0.75]).unstack().set_axis(["lower_quartile", "median", "upper_quartile"], axis=1)
-    )
-    summary["within_a_fifth"] = share.apply(lambda s: int((s <= 0.2).sum()))
-    summary["reached"] = frame["epochs"].notna().groupby(frame["way"], sort=False).sum()
-    summary["seeds"] = share.size()
-    names = [name for name in ("best_at_a_fifth", "regret_at_a_fifth") if name in frame]
-    return summary.join(frame.groupby("way", sort=False)[names].median())
+def table(frame: pd.DataFrame, most: float) -> pd.DataFrame:
+    """Median and quartiles over the seeds; a search that did not reach the goal counts with all that it spent."""
+    by = frame.fillna({"share": most}).groupby(["random_trials", "way"], sort=False)
+    names = ["lower_quartile", "median", "upper_quartile"]
+    summary = by["share"].quantile([0.25, 0.5, 0.75]).unstack().set_axis(names, axis=1)
+    summary["within_a_fifth"] = by["share"].apply(lambda share: int((share <= 0.2).sum()))
+    summary["reached"] = frame["epochs"].notna().groupby([frame["random_trials"], frame["way"]], sort=False).sum()
+    summary["seeds"] = by.size()
+    if "regret_at_a_fifth" in frame:
+        summary["median_regret_at_a_fifth"] = by["regret_at_a_fifth"].median()
+    return summary
 
 
 def on_surrogate(seeds: int) -> None:
-    """All ways on the surrogate."""
+    """All ways on the surrogate, and some against a random search that is twice as long."""
     surrogate = Surrogate(pd.read_csv(CURVES), pd.read_csv(REPEATS))
     error, spread = surrogate.left_out_error()
     print(
         f"{len(surrogate.at)} curves; left out, their best values are predicted to {error:.3f} (they spread by "
         f"{spread:.3f}); the optimum is {surrogate.optimum:.3f}; noise of an epoch {surrogate.noise.std():.3f}"
     )
-    plain = WAYS[PLAIN]
-    frame = compare(
-        seeds, WAYS, surrogate.train, lambda seed: run(plain, seed, surrogate.train(seed), goal=float("inf"))
-    )
+    frames = []
+    for num_trials, ways in ((RANDOM_TRIALS, WAYS), (2 * RANDOM_TRIALS, LONGER)):
+        spend = {"least": num_trials * EPOCHS, "most": num_trials * EPOCHS}
+
+        def plain(seed: int, spend: dict[str, int] = spend) -> Outcome:
+            return run(WAYS[PLAIN], seed, surrogate.train(seed), goal=float("inf"), **spend)
+
+        frames.append(compare(seeds, ways, surrogate.train, plain, least=0.2, most=1.0))
+    frame = pd.concat(frames)
     frame["regret_at_a_fifth"] = surrogate.optimum - frame.pop("leader_at_a_fifth").map(surrogate.value)
-    _write(frame, "search_quality_surrogate")
+    _write(frame, "search_quality_surrogate", 1.0)
 
 
 def on_digits(seeds: int) -> None:
     """Our way, trained for real, against plain random search, whose trials are drawn from the recorded curves."""
     torch.set_num_threads(1)
     curves = _by_epoch(pd.read_csv(CURVES))
-    spec = search_spec("random", "none", 0)
+    spec = WAYS[PLAIN].spec(0)
     splits = data.load(spec.data)
 
     def plain(seed: int) -> Outcome:
         chosen = np.random.default_rng(seed).choice(len(curves), RANDOM_TRIALS, replace=False)
-        best = np.maximum.accumulate(curves[chosen].ravel())
-        return Outcome([float(value) for value in best], [{}] * BUDGET, RANDOM_TRIALS)
+        best = [float(value) for value in np.maximum.accumulate(curves[chosen].ravel())]
+        return Outcome(best, [{}] * len(best), RANDOM_TRIALS)
 
     def train(seed: int) -> Callable[[dict[str, Any]], Iterator[dict[str, Any]]]:
         def trial(config: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -318,13 +352,14 @@ def on_digits(seeds: int) -> None:
 
         return trial
 
-    frame = compare(seeds, {name: WAYS[name] for name in (PLAIN, OURS)}, train, plain)
-    _write(frame.drop(columns="leader_at_a_fifth"), "search_quality_digits")
+    ways = {name: WAYS[name] for name in (PLAIN, OURS)}
+    frame = compare(seeds, ways, train, plain, least=0.0, most=0.4)
+    _write(frame.drop(columns="leader_at_a_fifth"), "search_quality_digits", 0.4)
 
 
-def _write(frame: pd.DataFrame, name: str) -> None:
+def _write(frame: pd.DataFrame, name: str, most: float) -> None:
     frame.to_csv(RESULTS / f"{name}_seeds.csv", index=False, float_format="%.5g")
-    summary = table(frame)
+    summary = table(frame, most)
     summary.to_csv(RESULTS / f"{name}.csv", float_format="%.4g")
     print(f"\n{summary.to_string(float_format='{:.3f}'.format)}")
 
@@ -335,7 +370,7 @@ def main() -> None:
     parts = parser.add_subparsers(dest="part", required=True)
     parts.add_parser("record").add_argument("folder", type=Path)
     parts.add_parser("surrogate").add_argument("--seeds", type=int, default=20)
-    parts.add_parser("digits").add_argument("--seeds", type=int, default=5)
+    parts.add_parser("digits").add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     if options.part == "record":

@@ -50,6 +50,18 @@ def test_a_winner_that_starts_badly_is_lost_by_a_short_grace_and_found_by_a_long
     assert long["regret"] == 0
 
 
+def test_other_orders_tell_luck_from_a_grace_period_that_is_long_enough(run: Path) -> None:
+    journal = Journal(run)
+    journal.append("trial", 6, origin="sampler", hyperparameters=VALUES)
+    for at, accuracy in enumerate((0.25, 0.5, 0.8, 0.9), start=1):  # in the middle at first
+        epoch(journal, 6, at, accuracy, accuracy, ended="completed" * (at == 4))
+    journal.append("end", 6, status="completed", reason="")
+    short, long = (row for _, row in replay.write(run, [1, 4], [2.0]).iterrows())
+    assert 0 < short["winner_kept_mean"] < 1
+    assert short["regret_mean"] == pytest.approx((1 - short["winner_kept_mean"]) * (0.9 - 0.63), abs=0.02)
+    assert (long["winner_kept_mean"], long["regret_mean"], long["epochs_saved_mean"]) == (1, 0, 0)
+
+
 def test_an_epoch_that_ran_twice_is_replayed_once(run: Path) -> None:
     before = replay.write(run, [1], [2.0])
     epoch(Journal(run), 5, 2, 0.0, 0.0)
@@ -60,7 +72,7 @@ def test_curves_that_were_cut_short_are_said(run: Path, capsys: pytest.CaptureFi
     assert cli.main(["replay", str(run), "--grace-period", "1", "2", "--reduction-factor", "2"]) == 0
     out = capsys.readouterr().out
     assert "6 of 6 learning curves are complete" in out
-    assert "fewest epochs without loss: grace_period 1, reduction_factor 2" in out
+    assert "regret* of at most a standard error of the winner (4.8): grace_period 1, reduction_factor 2" in out
     assert "search.scheduler=none" not in out
     Journal(run).append("end", 3, status="stopped", reason="")
     assert replay.complete(run) == (5, 6)

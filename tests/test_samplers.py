@@ -63,32 +63,17 @@ def test_those_that_learn_draw_nearer_to_the_peak(name: str) -> None:
 
 @pytest.mark.parametrize("name", samplers.SAMPLERS, indirect=True)
 def test_a_search_that_goes_on_does_not_repeat_its_draws(name: str) -> None:
-    storage = optuna.storages.InMemoryStorage()
-    optuna.create_study(storage=storage, study_name="s")
     again: list[Values] = []
-    for part in (0, 1):
-        study = optuna.load_study(storage=storage, sampler=samplers.make(name, 0, 3 * part), study_name="s")
+    for drawn in (0, 3):  # the study is made anew, and knows the trials of before
+        study = optuna.create_study(sampler=samplers.make(name, 0, drawn))
+        for values in again:
+            space = {key: SPACE[key] for key in values}
+            study.add_trial(optuna.trial.create_trial(params=values, distributions=space, value=-peak(values)))
         for _ in range(3):
             trial = study.ask(NUMBERS if name == "cmaes" else SPACE)
             again.append(trial.params)
             study.tell(trial, -peak(trial.params))
     assert len({values["lr_max"] for values in again}) == 6
-
-
-def test_a_sobol_sequence_goes_on_where_it_was() -> None:
-    def rates(parts: list[int]) -> list[float]:
-        storage, drawn, found = optuna.storages.InMemoryStorage(), 0, []
-        optuna.create_study(storage=storage, study_name="s")
-        for part in parts:
-            study = optuna.load_study(storage=storage, sampler=samplers.make("qmc", 0, drawn), study_name="s")
-            for _ in range(part):
-                trial = study.ask(SPACE)
-                found.append(trial.params["lr_max"])
-                study.tell(trial, 0.0)
-            drawn += part
-        return found
-
-    assert rates([4, 4]) == rates([8])
 
 
 def test_what_cmaes_cannot_search_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

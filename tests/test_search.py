@@ -130,6 +130,27 @@ def test_a_trial_that_diverges_ends_at_once_and_the_search_goes_on(tmp_path: Pat
     assert study.trials[0].state == TrialState.PRUNED
 
 
+@pytest.mark.parametrize("scheduler", ["hyperband", "median", "none"])
+def test_other_schedulers_several_metrics_and_a_conditional_space_under_ray(tmp_path: Path, scheduler: str) -> None:
+    space = [
+        "space.delta={choice: [classic, random]}",
+        "start_from=[{delta: random, lambda: 0.5, lr_max: 0.02, epsilon: 0.1}]",
+    ]
+    metrics = ["search.metric=[pgd_accuracy_best, clean_accuracy_best]", "search.constraints=[clean_accuracy >= 0.2]"]
+    spec = tiny(tmp_path, *space, *metrics, f"search.scheduler={scheduler}", "search.trials=5")
+    assert search.run(spec, tmp_path)
+    trials = results.trials(tmp_path)
+    assert trials.iloc[0]["status"] == "completed"
+    assert set(trials["status"]) <= ({"completed"} if scheduler == "none" else {"completed", "stopped"})
+    assert (trials["h"].isna() == (trials["delta"] == "random")).all()
+    front = results.pareto_front(tmp_path)
+    assert len(front) >= 1
+    study = optuna.load_study(study_name="tiny", storage=f"sqlite:///{tmp_path / 'study.db'}")
+    for told, (_, row) in zip(study.trials, trials.iterrows(), strict=True):
+        assert told.values == [row["pgd_accuracy_best"], row["clean_accuracy_best"]]
+        assert told.constraints["clean_accuracy >= 0.2"] == pytest.approx(0.2 - row["clean_accuracy"])
+
+
 def test_a_gpu_is_not_asked_for_where_there_is_none(tmp_path: Path) -> None:
     ready = []
     spec = tiny(tmp_path, "search.trials=1", "resources.gpus_per_trial=0.5")

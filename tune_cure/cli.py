@@ -22,6 +22,7 @@ from rich.table import Table
 from tune_cure import cli_train, dashboard, data, datasets, environment, report, results, resuming, spec as specs, watch
 from tune_cure.curvature import PENALTIES
 from tune_cure.devices import DeviceError, Devices, allot, expected_epochs, measure_epoch_seconds, this_machine
+from tune_cure.evaluation import standard_error
 from tune_cure.files import FolderError, new_folder, replace_text
 from tune_cure.journal import JournalError
 from tune_cure.models import MODELS
@@ -167,15 +168,20 @@ def _replay(options: argparse.Namespace, console: Console) -> int:
 
     frame = replay.write(options.directory, options.grace_period, options.reduction_factor)
     table = Table(box=None, pad_edge=False, padding=(0, 1))
-    for title in ("grace period", "factor", "stopped", "epochs", "saved", "winner kept", "best", "regret"):
+    for title in ("grace", "factor", "stopped", "epochs", "saved", "kept", "regret", "saved*", "kept*", "regret*"):
         table.add_column(title, justify="right", no_wrap=True)
     for _, row in frame.iterrows():
         table.add_row(
             f"{row['grace_period']}", f"{row['reduction_factor']:g}", f"{row['stopped']}", f"{row['epochs']}",
-            f"{100 * row['epochs_saved']:.0f}%", "yes" if row["winner_kept"] else "no", f"{100 * row['best']:.1f}%",
-            f"{100 * row['regret']:.1f}",
+            f"{100 * row['epochs_saved']:.0f}%", "yes" if row["winner_kept"] else "no",
+            f"{100 * row['regret']:.1f}", f"{100 * row['epochs_saved_mean']:.0f}%",
+            f"{100 * row['winner_kept_mean']:.0f}%", f"{100 * row['regret_mean']:.1f}",
         )  # fmt: skip
     console.print(table)
+    console.print(
+        f"kept: whether the recorded winner runs on; regret: points lost; *: mean over {replay.ORDERS} other orders",
+        style="dim",
+    )
     whole, all_ = replay.complete(options.directory)
     console.print(f"\n{whole} of {all_} learning curves are complete; proposals are those of the recorded search")
     if whole < all_:
@@ -183,10 +189,16 @@ def _replay(options: argparse.Namespace, console: Console) -> int:
             "what the others would have become is not known, so regret may be larger: to choose with confidence, "
             "record a search with --set search.scheduler=none"
         )
-    without_loss = frame[frame["regret"] <= 0].sort_values("epochs").head(1)
-    for _, row in without_loss.iterrows():
-        console.print(f"fewest epochs without loss: grace_period {row['grace_period']}, reduction_factor "
-                      f"{row['reduction_factor']:g}")  # fmt: skip
+    best = results.ranked(results.trials(options.directory), spec).iloc[0]["objective"]
+    error = standard_error(best, results.judged_examples(spec))
+    good = frame[frame["regret_mean"] <= error].sort_values("epochs_saved_mean", ascending=False)
+    if len(good):
+        numbers = (
+            f"grace_period {good.iloc[0]['grace_period']:g}, reduction_factor {good.iloc[0]['reduction_factor']:g}"
+        )
+        console.print(
+            f"most saved with a regret* of at most a standard error of the winner ({100 * error:.1f}): {numbers}"
+        )
     console.print(f"wrote {options.directory / replay.FILE}")
     return 0
 

@@ -55,10 +55,10 @@ def cmaes(seed: int, drawn: int) -> BaseSampler:
 
 
 def qmc(seed: int, drawn: int) -> BaseSampler:
-    """Scrambled Sobol sequence: as blind as random draws, but evenly spread. The study keeps its place in it."""
+    """Scrambled Sobol sequence: as blind as random draws, but evenly spread; another one after an interruption."""
     from optuna.samplers import QMCSampler
 
-    return QMCSampler(seed=seed, scramble=True)
+    return QMCSampler(seed=seed + drawn, scramble=True)
 
 
 SAMPLERS: dict[str, Callable[[int, int], BaseSampler]] = {
