@@ -1,4 +1,4 @@
-"""What a trial costs the process that drives a search, as the search grows: seconds and memory, by windows of trials.
+"""What a trial costs the process that drives a search, as the search grows: CPU time and memory, by windows of trials.
 
     python benchmarks/driver_scale.py --trials 10000 --output benchmarks/results
 
@@ -26,8 +26,9 @@ from ray.tune.execution import tune_controller
 from tune_cure import cluster, progress, results, search, spec as specs
 from tune_cure.devices import Machine
 from tune_cure.journal import CHECKPOINT_FILE, OBJECTIVE, Event, Journal
-from tune_cure.search import Asha, JournalCallback
+from tune_cure.search import JournalCallback
 from tune_cure.spec import SearchSpec
+from tune_cure.stopping import Asha
 from tune_cure.study import StudySearch
 from tune_cure.training import EPOCH_METRICS
 
@@ -55,7 +56,7 @@ PARTS: dict[str, list[tuple[type, str]]] = {
 
 
 class Clock:
-    """Seconds by part of the driver; what is under way inside of another part is counted there, too."""
+    """CPU seconds by part of the driver; what is under way inside of another part is counted there, too."""
 
     def __init__(self) -> None:
         self.seconds = dict.fromkeys([*PARTS, "workers"], 0.0)
@@ -67,11 +68,11 @@ class Clock:
         """`function`, whose time is counted."""
 
         def counted(*arguments: Any, **options: Any) -> Any:
-            started = time.perf_counter()
+            started = time.process_time()
             try:
                 return function(*arguments, **options)
             finally:
-                self.seconds[part] += time.perf_counter() - started
+                self.seconds[part] += time.process_time() - started
 
         return counted
 
@@ -79,7 +80,7 @@ class Clock:
 class InstantTrial(tune.Trainable):  # type: ignore[misc]
     """A trial that trains nothing: its accuracies are a function of its hyperparameters and its epoch."""
 
-    def setup(self, config: dict[str, Any], spec: SearchSpec) -> None:
+    def setup(self, config: dict[str, Any], spec: SearchSpec, reused: bool, shipment: None) -> None:
         """Takes a configuration."""
         self.epochs = spec.max_epochs
         self.reset_config(config)
@@ -215,7 +216,7 @@ class Windows:
     def now(self) -> dict[str, float]:
         """What the process has taken so far."""
         pages = int(Path("/proc/self/statm").read_text().split()[1])
-        return {"wall": time.perf_counter(), "epochs": self.epochs, "rss_mb": pages * 4096 / 2**20, **CLOCK.seconds}
+        return {"cpu": time.process_time(), "epochs": self.epochs, "rss_mb": pages * 4096 / 2**20, **CLOCK.seconds}
 
     def on_event(self, event: Event) -> None:
         """Counts, and closes a window."""
@@ -225,13 +226,14 @@ class Windows:
             return
         now = self.now()
         spent = {part: now[part] - self.before[part] for part in now}
-        driver = spent["wall"] - spent["workers"]
+        driver = spent["cpu"] - spent["workers"]
         each = {f"{part}_ms": 1000 * spent[part] / self.every for part in PARTS}
         self.rows.append(
             {
                 "trials": self.ended,
                 "epochs_per_trial": spent["epochs"] / self.every,
                 "driver_ms_per_trial": 1000 * driver / self.every,
+                "driver_ms_per_epoch": 1000 * driver / spent["epochs"],
                 **each,
                 "rss_mb": now["rss_mb"],
                 "kb_per_trial": 1024 * spent["rss_mb"] / self.every,
@@ -254,12 +256,12 @@ def measure(trials: int, sampler: str, view: Callable[[progress.SearchState], An
             windows.on_event(event)
 
         with shown:
-            started = time.perf_counter()
+            started = time.process_time()
             assert search.run(spec, folder, on_event=on_event)
-            after = time.perf_counter()
+            after = time.process_time()
             assert len(results.trials(folder)) == trials
             assert sum(event["event"] == "end" for event in Journal(folder).read()) == trials
-        print(f"whole search {after - started:.1f} s, its table {time.perf_counter() - after:.1f} s")
+        print(f"whole search {after - started:.1f} s, its table {time.process_time() - after:.1f} s")
     return pd.DataFrame(windows.rows)
 
 

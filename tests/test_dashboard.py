@@ -124,3 +124,15 @@ def test_a_dashboard_that_is_opened_is_the_only_port_that_is_and_asks_for_the_to
     assert found["statuses"] == [401, 403, 200]
     assert found["mode"] == "0o600"
     assert "trial 17: epoch 1" in found["log"]  # although another Ray, that of the fixture, runs on this machine
+
+
+@pytest.mark.parametrize("verbose", [False, True])
+def test_no_usage_statistics_are_sent_unless_that_is_asked_for(verbose: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tune_cure import search
+
+    monkeypatch.setattr(os, "environ", {})
+    search._quieten(verbose)
+    assert os.environ == {**({} if verbose else search.QUIET), "RAY_USAGE_STATS_ENABLED": "0"}
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "1"
+    search._quieten(verbose)
+    assert os.environ["RAY_USAGE_STATS_ENABLED"] == "1"

@@ -4,7 +4,7 @@ import pytest
 
 from tests.spaces import tiny
 from tune_cure import data
-from tune_cure.devices import DeviceError, Machine, allot, expected_epochs, measure_epoch_seconds
+from tune_cure.devices import DeviceError, Machine, Measured, allot, expected_epochs, measure_epoch_seconds
 from tune_cure.spec import SearchSpec
 
 
@@ -52,6 +52,51 @@ def test_a_trial_is_on_one_machine(tmp_path: Path) -> None:
     assert str(devices) == "14 CPUs, 2 GPUs on 3 machines: 2 trials at a time, each with 2 CPUs and 0.5 GPU"
     with pytest.raises(DeviceError, match="3 CPUs and 0 GPUs and 3 CPUs and 0 GPUs on single machines"):
         allot(spec(tmp_path, "resources.cpus_per_trial=4"), [Machine(3, 0), Machine(3, 0)])
+
+
+GIB = 2**30
+
+
+@pytest.mark.parametrize(
+    ("trial_gib", "machines", "overrides", "gpus_per_trial", "concurrent"),
+    [
+        (10, [Machine(16, 1)], [], 0.5, 2),  # 24 GiB, nine tenths usable
+        (7, [Machine(16, 1)], [], 0.3333, 3),
+        (30, [Machine(16, 1)], [], 1, 1),  # it ran, so it fits
+        (1, [Machine(64, 1)], [], 0.125, 8),  # more would only wait for each other
+        (7, [Machine(2, 1)], [], 0.5, 2),  # no more than there are CPUs for
+        (1, [Machine(16, 8)], ["resources.cpus_per_trial=2"], 1, 8),  # few trials are spread over the GPUs
+        (7, [Machine(16, 2)], ["resources.concurrent=2"], 1, 2),
+        (7, [Machine(16, 2)], ["search.trials=3"], 0.5, 4),
+        (7, [Machine(16, 1), Machine(16, 2), Machine(16, 0)], ["search.trials=64"], 0.3333, 9),
+        (7, [Machine(4, 0)], [], 0, 4),
+    ],
+)
+def test_a_trials_measured_memory_decides_how_many_share_a_gpu(
+    tmp_path: Path,
+    trial_gib: int,
+    machines: list[Machine],
+    overrides: list[str],
+    gpus_per_trial: float,
+    concurrent: int,
+) -> None:
+    measured = Measured(24 * GIB, trial_gib * GIB, {"batch_size": 128})
+    wanted = spec(tmp_path, "search.trials=16", "resources.gpus_per_trial=auto", *overrides)
+    devices = allot(wanted, machines, measured)
+    assert (devices.gpus_per_trial, devices.concurrent) == (gpus_per_trial, concurrent)
+    assert ("measured: a trial takes" in str(devices)) == (gpus_per_trial > 0)
+
+
+def test_an_explicit_share_of_a_gpu_wins_over_what_was_measured(tmp_path: Path) -> None:
+    wanted = spec(tmp_path, "resources.gpus_per_trial=0.25")
+    devices = allot(wanted, [Machine(16, 1)], Measured(24 * GIB, 20 * GIB, {}))
+    assert (devices.gpus_per_trial, devices.measured) == (0.25, None)
+
+
+def test_what_was_measured_is_said(tmp_path: Path) -> None:
+    measured = Measured(24 * GIB, 7 * GIB, {"batch_size": 128})
+    devices = allot(spec(tmp_path, "resources.gpus_per_trial=auto"), [Machine(16, 1)], measured)
+    assert str(devices).endswith("\nmeasured: a trial takes 7 of 24 GiB of a GPU at most (batch_size 128), so 3 fit")
 
 
 def test_expected_epochs_halve_the_field_at_each_rung(tmp_path: Path) -> None:

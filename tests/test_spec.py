@@ -151,6 +151,16 @@ def test_a_best_config_file_is_a_start(base: Path, tmp_path: Path) -> None:
         ),
         ("resources.concurrent=many", "resources.concurrent", "at least 1, or auto, is needed, but found 'many'"),
         ("search.scheduler=ahsa", "search.scheduler", "'ahsa' is not one of asha, hyperband, median, none"),
+        (
+            "resources.gpus_per_trial=all",
+            "resources.gpus_per_trial",
+            "'all' is not a number or a fraction such as 8/255, or auto",
+        ),
+        (
+            "resources.gpus_per_trial=-1",
+            "resources.gpus_per_trial",
+            "at least 0, or auto, is needed, but found -1 (int)",
+        ),
         ("search.metric=accuracy", "search.metric", "is not one of pgd_accuracy_best"),
         ("search.metric=[pgd_accuracy, accuracy]", "search.metric", "is not one of pgd_accuracy_best"),
         ("search.metric=[]", "search.metric", "a metric or a list of metrics is needed, but found []"),

@@ -40,7 +40,7 @@ early_stop: true
 """
 MANY = os.environ.get("TUNE_CURE_FUZZ")
 fuzzed = settings(
-    max_examples=int(MANY or 150),
+    max_examples=int(MANY or 100),
     derandomize=MANY is None,
     database=None,
     deadline=None,
@@ -255,6 +255,29 @@ def test_a_damaged_configuration_of_a_run_is_a_run_or_one_line(content: bytes | 
     line = err.removeprefix("tune-cure: ")
     assert line.startswith(f"{file}: ")
     assert len(line.splitlines()) == 1
+
+
+@pytest.mark.parametrize("text", BASES, ids=[path.stem for path in SPACES])
+@pytest.mark.parametrize("junk", [{"x": 1}, [[]], float("nan")], ids=str)
+def test_every_value_that_is_replaced_by_junk_is_named_by_its_path(text: str, junk: Any, folder: Path) -> None:
+    file = folder / "space.yaml"
+    for number in range(len(list(places(parse(text))))):
+        tree = parse(text)
+        container, key = list(places(tree))[number]
+        container[key] = junk
+        file.write_text(yaml.safe_dump(tree))
+        code, _, err = exit_code("search", "--space", str(file))
+        assert code == 2
+        assert err.startswith(f"tune-cure: {file}: {path_of(parse(text), number)}"), err
+
+
+def path_of(tree: Any, number: int) -> str:
+    """The path of the place with this number, as messages write it."""
+    container, key = list(places(tree))[number]
+    if container is tree:
+        return str(key)
+    above = next(index for index, (holder, name) in enumerate(places(tree)) if holder[name] is container)
+    return path_of(tree, above) + (f"[{key}]" if isinstance(key, int) else f".{key}")
 
 
 @pytest.mark.slow

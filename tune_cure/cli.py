@@ -36,6 +36,9 @@ from tune_cure.spec import SearchSpec
 from tune_cure.words import STATUS_WORDS, duration, hyperparameters, one_line, value
 
 SMALLER_SPACE = "search_spaces/cifar10_cpu.yaml"
+MEASURED_LATER = (
+    "\nor more on each GPU: gpus_per_trial is auto, so a trial's memory is measured before the search starts"
+)
 TOP = 5  # trials in the closing table
 FAULTS = ("failing", "disk", "ray")  # ends of a search that are not its own
 BAD_INPUT = (
@@ -337,6 +340,7 @@ def _run(spec: SearchSpec, directory: Path, options: argparse.Namespace, console
 
 def _print_plan(spec: SearchSpec, console: Console) -> None:
     most = spec.search.trials * spec.max_epochs
+    plan = allot(spec, [this_machine()])
     try:
         splits = data.load(spec.data, download=False)
         counts = [f"{len(part):,} {name}" for name, part in
@@ -357,7 +361,7 @@ def _print_plan(spec: SearchSpec, console: Console) -> None:
         "scheduler": f"{spec.search.scheduler} {_stops(spec)}; runs to {spec.max_epochs}",
         "epochs": f"at most {most}" + _expected(spec),
         "judged by": f"{spec.evaluation} on {results.judged_examples(spec)} validation images",
-        "devices": str(allot(spec, [this_machine()])),
+        "devices": f"{plan}{MEASURED_LATER if plan.gpus_per_trial and spec.resources.gpus_per_trial == 'auto' else ''}",
     }
     table = Table.grid(padding=(0, 2))
     for name, text in rows.items():
@@ -401,14 +405,15 @@ def _print_results(spec: SearchSpec, directory: Path, page: Path, console: Conso
     summary = results.summary(directory)
     console.print(f"\n{spec.name}: the best of {len(frame)} trials\n", style="bold")
     table = Table(box=None, pad_edge=False, padding=(0, 1))
-    for title in ("trial", "PGD", "±", "clean", "epoch", *spec.space, "ended"):
+    has_fresh = bool(frame["fresh_pgd_accuracy"].notna().any())
+    for title in ("trial", "PGD", "±", "clean", "epoch", *["fresh PGD", "±"] * has_fresh, *spec.space, "ended"):
         table.add_column(title, justify="left" if title == "ended" else "right", no_wrap=True)
-    leaders = results.ranked(frame, spec).head(TOP)
+    leaders = results.leaders(frame, spec).head(TOP)
     baseline = frame[(frame["origin"] == "start_from") & frame["objective"].notna()].head(1)
     for _, row in leaders.iterrows():
-        table.add_row(*_cells(row, spec))
+        table.add_row(*_cells(row, spec, has_fresh))
     if len(baseline) and int(baseline.iloc[0]["trial"]) not in set(leaders["trial"]):
-        table.add_row(*_cells(baseline.iloc[0], spec))
+        table.add_row(*_cells(baseline.iloc[0], spec, has_fresh))
     console.print(table)
     if len(baseline):
         console.print("* a trial of start_from", style="dim")
@@ -429,6 +434,15 @@ def _print_results(spec: SearchSpec, directory: Path, page: Path, console: Conso
         f"{spec.evaluation} on {results.judged_examples(spec)} validation images; the best of many trials looks better "
         "than it is, and no test image was used"
     )
+    if has_fresh:
+        console.print(
+            f"fresh: the leaders judged again by PGD-{spec.rescore.steps} with {spec.rescore.restarts} start(s) on "
+            f"{frame['fresh_examples'].max():,.0f} validation images that the search had not looked at; it decides"
+        )
+    elif spec.rescore.top and summary["best"] and results.judged_examples(spec) == spec.data.validation:
+        console.print(
+            "all validation images were looked at: a larger data.validation leaves some to judge the leaders by"
+        )
     console.print(f"\nwrote in {directory}:")
     for path in (page.name, "trials.csv", "epochs.csv", "best_config.csv", "best_config.yaml", "best_model.pt"):
         if (directory / path).exists():
@@ -436,8 +450,10 @@ def _print_results(spec: SearchSpec, directory: Path, page: Path, console: Conso
     console.print(f"next: open {page} in a browser; best_config.yaml is a start_from for a search around the winner")
 
 
-def _cells(row: "pd.Series[Any]", spec: SearchSpec) -> list[str]:
+def _cells(row: "pd.Series[Any]", spec: SearchSpec, has_fresh: bool) -> list[str]:
     accuracies = [f"{100 * row[c]:.1f}" for c in ("pgd_accuracy_best", "pgd_accuracy_best_se", "clean_accuracy_best")]
     values = [f"{row[key]:.3g}" if isinstance(row[key], float) else value(row[key]) for key in spec.space]
     mark = "*" if row["origin"] == "start_from" else ""
-    return [f"{mark}{int(row['trial'])}", *accuracies, f"{int(row['best_epoch'])}", *values, row["status"]]
+    fresh = ["" if pd.isna(row[c]) else f"{100 * row[c]:.1f}" for c in ("fresh_pgd_accuracy", "fresh_pgd_accuracy_se")]
+    start = [f"{mark}{int(row['trial'])}", *accuracies, f"{int(row['best_epoch'])}", *fresh * has_fresh]
+    return [*start, *values, row["status"]]

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
@@ -45,6 +45,11 @@ class DataSpec(Schema):
         default=None, ge=4, le=1024, description="Resize images to this side; as they are if absent."
     )
 
+    @property
+    def folder(self) -> Path:
+        """`root` on the machine at hand."""
+        return Path(self.root).expanduser()
+
 
 def is_default(root: str) -> bool:
     """Whether a folder is the one that data is downloaded into unless the user names another, or lies in it."""
@@ -80,6 +85,10 @@ class Examples:
             return self
         chosen = stratified(self.labels[self.indices].cpu(), count, seed)
         return replace(self, indices=self.indices[chosen.to(self.indices.device)])
+
+    def without(self, others: "Examples") -> "Examples":
+        """These examples but for `others`, which share their images."""
+        return replace(self, indices=self.indices[~torch.isin(self.indices, others.indices)])
 
     def to(self, device: torch.device | str) -> "Examples":
         """These examples with their tensors on `device`; nothing is copied that is there already."""
@@ -141,8 +150,15 @@ def load(spec: DataSpec, *, download: bool = True) -> Splits:
     Raises:
         DataError: It can neither be found nor downloaded, or it cannot be split so.
     """
-    dataset = DATASETS[spec.dataset]
-    content = prepared(spec.dataset, Path(spec.root).expanduser(), spec.image_size, download=download)
+    return split(spec, prepared(spec.dataset, spec.folder, spec.image_size, download=download))
+
+
+def split(spec: DataSpec, content: dict[str, Any]) -> Splits:
+    """`content`, as `datasets.prepared` returns it, split as `spec` says.
+
+    Raises:
+        DataError: It cannot be split so.
+    """
     train_labels = content["train_labels"]
     rest = torch.arange(len(train_labels))
     train = Examples(content["train_images"], train_labels, rest)
@@ -165,7 +181,7 @@ def load(spec: DataSpec, *, download: bool = True) -> Splits:
         classes=tuple(content["classes"]),
         mean=tuple(content["mean"]),
         std=tuple(content["std"]),
-        augmentation=dataset.augmentation or Augmentation(padding=max(1, side // 8), flip=True),
+        augmentation=DATASETS[spec.dataset].augmentation or Augmentation(padding=max(1, side // 8), flip=True),
         source=content["source"],
     )
 

@@ -98,6 +98,31 @@ def prepared(name: str, root: Path, image_size: int | None, *, download: bool = 
     Raises:
         DataError: It can neither be found nor downloaded, or what is prepared cannot be written.
     """
+    return _prepared(name, root, image_size, download)[1]
+
+
+def prepared_file(name: str, root: Path, image_size: int | None) -> Path:
+    """The file that `prepared` maps."""
+    return _prepared(name, root, image_size, True)[0]
+
+
+def received(name: str, fetch: Callable[[], memoryview]) -> dict[str, Any]:
+    """What `prepared` returned on another machine, whose file's `name` and bytes are given.
+
+    The bytes are fetched once a machine, and kept in the cache folder.
+    """
+    folder = cache_folder() / "received"
+    path = folder / name
+    with _locked(folder, name):
+        content = _open(path)
+        if content is None:
+            _write(lambda file: file.write_bytes(fetch()), path)
+            content = _open(path)
+            assert content is not None
+    return content
+
+
+def _prepared(name: str, root: Path, image_size: int | None, download: bool) -> tuple[Path, dict[str, Any]]:
     folder = cache_folder() / "prepared"
     place = hashlib.sha256(repr((name, os.path.realpath(root), image_size)).encode()).hexdigest()[:12]
     prefix = f"{name}-{place}"
@@ -111,13 +136,14 @@ def prepared(name: str, root: Path, image_size: int | None, *, download: bool = 
         path = folder / f"{prefix}-{state}.pt"
         content = _open(path)
         if content is None:
-            _write(_prepare(found, image_size), path)
+            ready = _prepare(found, image_size)
+            _write(lambda file: torch.save(ready, file), path)
             for stale in folder.glob(f"{prefix}-*.pt"):
                 if stale != path:
                     stale.unlink()
             content = _open(path)
             assert content is not None
-    return content
+    return path, content
 
 
 @contextmanager
@@ -137,11 +163,11 @@ def _locked(folder: Path, prefix: str) -> Iterator[None]:
         lock.release()
 
 
-def _write(content: dict[str, Any], path: Path) -> None:
+def _write(write: Callable[[Path], object], path: Path) -> None:
     """Writes `path` whole or not at all: other processes may map what was there before."""
     partial_path = path.with_suffix(".partial")
     try:
-        torch.save(content, partial_path)
+        write(partial_path)
         os.replace(partial_path, path)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
         partial_path.unlink(missing_ok=True)

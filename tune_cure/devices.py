@@ -1,9 +1,11 @@
 """What a search takes of the devices at hand, and how long it may take there."""
 
 import dataclasses
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -12,6 +14,8 @@ from tune_cure.spec import SearchSpec
 from tune_cure.training import Trainer
 
 MEASURED_IMAGES = 64
+USABLE = 0.9  # of a GPU's memory: the rest is for what falls between torch's blocks
+MOST_ON_A_GPU = 8  # trials: they compute by turns, and more of them would only wait for each other
 
 
 class DeviceError(ValueError):
@@ -36,13 +40,38 @@ class Machine:
 
 
 @dataclass(frozen=True)
+class Measured:
+    """Bytes of a GPU, and of them those that the largest trial of a space took, its process' CUDA context included."""
+
+    total: int
+    trial: int
+    hyperparameters: dict[str, Any]
+
+    @property
+    def fit(self) -> int:
+        """How many such trials share the GPU."""
+        return min(MOST_ON_A_GPU, max(1, int(USABLE * self.total / self.trial)))
+
+    def __str__(self) -> str:
+        gib = 2**30
+        return (
+            f"measured: a trial takes {self.trial / gib:.2g} of {self.total / gib:.3g} GiB of a GPU at most "
+            f"({', '.join(f'{key} {value}' for key, value in self.hyperparameters.items())}), so {self.fit} fit"
+        )
+
+
+@dataclass(frozen=True)
 class Devices:
-    """The CPUs and GPUs of a machine or cluster, what one trial takes of them, and how many trials run at a time."""
+    """The CPUs and GPUs of a machine or cluster, what one trial takes of them, and how many trials run at a time.
+
+    `measured` is there if the share of a GPU was decided by it.
+    """
 
     machines: Sequence[Machine]
     cpus_per_trial: int
     gpus_per_trial: float
     concurrent: int
+    measured: Measured | None = None
 
     def __str__(self) -> str:
         cpus, gpus = sum(machine.cpus for machine in self.machines), sum(machine.gpus for machine in self.machines)
@@ -51,17 +80,27 @@ class Devices:
         each = f"{self.cpus_per_trial} CPU{'s' * (self.cpus_per_trial != 1)}"
         each += f" and {self.gpus_per_trial:g} GPU" if self.gpus_per_trial else ""
         trials = f"{self.concurrent} trial{'s' * (self.concurrent != 1)} at a time, each with {each}"
-        return f"{has}{on}: {trials}"
+        return f"{has}{on}: {trials}" + (f"\n{self.measured}" if self.measured else "")
 
 
-def allot(spec: SearchSpec, machines: Sequence[Machine]) -> Devices:
+def allot(spec: SearchSpec, machines: Sequence[Machine], measured: Measured | None = None) -> Devices:
     """How a search uses the devices of `machines`; without any GPU its trials run on CPUs alone.
+
+    Args:
+        spec: Its resources; where they are explicit, they win.
+        machines: What there is.
+        measured: What decides how many trials share a GPU with gpus_per_trial `auto`; without it, each has its own.
 
     Raises:
         DeviceError: Not even one trial fits.
     """
     wanted = spec.resources
-    gpus_per_trial = wanted.gpus_per_trial if any(machine.gpus for machine in machines) else 0.0
+    gpus = sum(int(machine.gpus) for machine in machines)
+    shared = gpus > 0 and wanted.gpus_per_trial == "auto" and measured is not None
+    if wanted.gpus_per_trial == "auto":
+        gpus_per_trial = _share(spec, machines, measured) if measured and gpus else float(gpus > 0)
+    else:
+        gpus_per_trial = wanted.gpus_per_trial if gpus else 0.0
     fit = sum(machine.fits(wanted.cpus_per_trial, gpus_per_trial) for machine in machines)
     if fit < 1:
         found = " and ".join(f"{machine.cpus} CPUs and {machine.gpus:g} GPUs" for machine in machines)
@@ -70,7 +109,21 @@ def allot(spec: SearchSpec, machines: Sequence[Machine]) -> Devices:
             f"{' on single machines' * (len(machines) > 1)}; lower cpus_per_trial or gpus_per_trial"
         )
     concurrent = fit if wanted.concurrent == "auto" else min(fit, wanted.concurrent)
-    return Devices(machines, wanted.cpus_per_trial, gpus_per_trial, concurrent)
+    return Devices(machines, wanted.cpus_per_trial, gpus_per_trial, concurrent, measured if shared else None)
+
+
+def _share(spec: SearchSpec, machines: Sequence[Machine], measured: Measured) -> float:
+    """The part of a GPU that a trial takes: no smaller than memory allows, nor than it takes to occupy every GPU.
+
+    Ray fills one GPU before it begins the next: where CPUs or `concurrent` allow few trials, they are to be spread.
+    """
+    wanted = spec.resources
+    with_gpus = [machine for machine in machines if machine.gpus >= 1]
+    at_once = sum(machine.fits(wanted.cpus_per_trial, 0) for machine in with_gpus)
+    at_once = min(at_once, spec.search.trials, at_once if wanted.concurrent == "auto" else wanted.concurrent)
+    gpus = sum(int(machine.gpus) for machine in with_gpus)
+    trials = max(1, min(measured.fit, math.ceil(at_once / gpus)))
+    return math.floor(1e4 / trials) / 1e4  # Ray counts in ten-thousandths
 
 
 def this_machine() -> Machine:

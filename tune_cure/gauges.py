@@ -37,4 +37,5 @@ class Gauges:
         if event["event"] == "epoch":
             for metric, gauge in self.gauges.items():
                 gauge.set(event[metric], tags)
-        self.running.set(0 if event["event"] == "end" else 1, tags)
+        if event["event"] in ("trial", "epoch", "end"):
+            self.running.set(int(event["event"] != "end"), tags)

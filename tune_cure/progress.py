@@ -19,7 +19,7 @@ from tune_cure.journal import OBJECTIVE, Event
 from tune_cure.objectives import reached
 from tune_cure.results import UNSOUND
 from tune_cure.spec import SearchSpec
-from tune_cure.words import STATUS_WORDS, duration, hyperparameters, value
+from tune_cure.words import STATUS_WORDS, accuracy, duration, hyperparameters, value
 
 UNRANKED = (False, -math.inf)
 
@@ -130,6 +130,15 @@ def retried(event: Event, spec: SearchSpec) -> str:
     return f"trial {event['trial']} failed and goes on from its last checkpoint ({attempt}): {event['reason']}"
 
 
+def judged_again(event: Event, spec: SearchSpec) -> str:
+    """What a leader reached on images that the search had not looked at, in a line."""
+    reached = accuracy(event["pgd_accuracy"], event["pgd_accuracy_se"])
+    attack = f"PGD-{spec.rescore.steps} with {spec.rescore.restarts} start" + "s" * (spec.rescore.restarts > 1)
+    return (
+        f"trial {event['trial']} judged again: {reached} by {attack} on {event['examples']:,} fresh validation images"
+    )
+
+
 class PlainView:
     """One line per trial that starts from a known configuration, ends, or takes the lead: for logs and pipes."""
 
@@ -147,6 +156,8 @@ class PlainView:
         trial = self.state.update(event)
         if event["event"] == "retry":
             self.write(retried(event, self.state.spec))
+        if event["event"] == "leader":
+            self.write(judged_again(event, self.state.spec))
         if event["event"] != "end":
             return
         state, best = self.state, self.state.best
@@ -180,6 +191,8 @@ class LiveView:
         trial = self.state.update(event)
         if event["event"] == "retry":
             self.live.console.print(retried(event, self.state.spec))
+        elif event["event"] == "leader":
+            self.live.console.print(judged_again(event, self.state.spec))
         elif trial.status == "failed":
             self.live.console.print(f"trial {trial.number} failed: {trial.reason}")
 

@@ -225,6 +225,13 @@ def _caveat(spec: SearchSpec, trials: pd.DataFrame, content: dict[str, Any]) -> 
             f"Had all {compared} been equally good and their errors independent, the best would look about {luck:.1f} "
             f"standard errors, {100 * luck * best['pgd_accuracy_best_se']:.1f} points, better than it is. "
         )
+    if best["fresh_pgd_accuracy"] is not None:
+        chosen += (
+            f"Judged again by PGD-{spec.rescore.steps} with {spec.rescore.restarts} start(s) on "
+            f"{best['fresh_examples']:,.0f} validation images that the search had not looked at, it has "
+            f"<strong>{_accuracy(best['fresh_pgd_accuracy'], best['fresh_pgd_accuracy_se'])} points</strong>. That is "
+            "the number to believe; it also decided among the leaders. "
+        )
     text = chosen * (compared > 1) + text
     return f'<aside class="caveat"><strong>How far to trust this.</strong> {text}</aside>'
 
@@ -310,7 +317,7 @@ def _glyph(status: str) -> str:
 def _table(spec: SearchSpec, trials: pd.DataFrame, content: dict[str, Any]) -> str:
     if trials.empty:
         return ""
-    ranked = results.ranked(trials, spec)
+    ranked = results.leaders(trials, spec)
     order = pd.concat([ranked, trials.drop(ranked.index)])
     has_reason = bool((trials["reason"] != "").any())
     titles = {"trial": "", **dict.fromkeys(COLUMN_WORDS.values(), "number"), COLUMN_WORDS["status"]: ""}

@@ -104,7 +104,8 @@ def _columns(spec: SearchSpec) -> list[str]:
     return ["trial", "status", "origin", *spec.space, "epochs_trained", "objective", "best_epoch", "pgd_accuracy_best",
             "pgd_accuracy_best_se", "clean_accuracy_best", "fgsm_accuracy_best", "pgd_accuracy", "clean_accuracy",
             "fgsm_accuracy", "curvature", "catastrophic_overfitting_epoch", "train_seconds", "eval_seconds",
-            "skipped_steps", "started", "ended", "retries", "reason", "feasible"]  # fmt: skip
+            "skipped_steps", "started", "ended", "retries", "reason", "fresh_pgd_accuracy", "fresh_pgd_accuracy_se",
+            "fresh_clean_accuracy", "fresh_examples", "feasible"]  # fmt: skip
 
 
 def _row(spec: SearchSpec, events: list[Event]) -> dict[str, Any]:
@@ -140,6 +141,11 @@ def _row(spec: SearchSpec, events: list[Event]) -> dict[str, Any]:
         "pgd_accuracy_best_se": standard_error(best["pgd_accuracy"], judged_examples(spec)),
         "feasible": all(constraint.violation(row) <= 0 for constraint in spec.search.parsed_constraints),
     }
+    again = next((event for event in reversed(events) if event["event"] == "leader"), None)
+    if again and again["epoch"] == best["epoch"]:
+        row |= {
+            f"fresh_{name}": again[name] for name in ("pgd_accuracy", "pgd_accuracy_se", "clean_accuracy", "examples")
+        }
     return row
 
 
@@ -165,11 +171,21 @@ def ranked(frame: pd.DataFrame, spec: SearchSpec) -> pd.DataFrame:
     )
 
 
+def leaders(frame: pd.DataFrame, spec: SearchSpec) -> pd.DataFrame:
+    """As `ranked`, but its first `rescore.top` rows, where they were judged again, in the order that this gave."""
+    order = ranked(frame, spec)
+    if not spec.search.metrics[0].startswith("pgd_accuracy") or spec.search.mode == "min":
+        return order
+    again = order.head(spec.rescore.top).dropna(subset=["fresh_pgd_accuracy"])
+    by_fresh = again.sort_values("fresh_pgd_accuracy", ascending=False, kind="stable")
+    return pd.concat([by_fresh, order.drop(index=again.index)])
+
+
 def best(directory: str | Path) -> Best | None:
     """The leading trial of the search in `directory`; None if no trial has been judged yet."""
     directory = Path(directory)
     spec = read_spec(directory)
-    order = ranked(trials(directory), spec)
+    order = leaders(trials(directory), spec)
     if order.empty:
         return None
     row = order.iloc[0]
@@ -209,6 +225,10 @@ def _best_config(spec: SearchSpec, leader: Best) -> pd.DataFrame:
                 "pgd_accuracy_se": row["pgd_accuracy_best_se"],
                 "clean_accuracy": row["clean_accuracy_best"],
                 "fgsm_accuracy": row["fgsm_accuracy_best"],
+                "fresh_pgd_accuracy": row["fresh_pgd_accuracy"],
+                "fresh_pgd_accuracy_se": row["fresh_pgd_accuracy_se"],
+                "fresh_clean_accuracy": row["fresh_clean_accuracy"],
+                "fresh_examples": row["fresh_examples"],
                 "evaluation_norm": spec.evaluation.norm,
                 "evaluation_epsilon": spec.evaluation.epsilon,
                 "evaluation_steps": spec.evaluation.steps,
@@ -261,7 +281,8 @@ def summary(directory: Path) -> dict[str, Any]:
 
 
 def _reached(row: "pd.Series[Any]", hyperparameters: dict[str, Any]) -> dict[str, Any]:
-    metrics = ("objective", "pgd_accuracy_best", "pgd_accuracy_best_se", "clean_accuracy_best", "best_epoch")
+    metrics = ("objective", "pgd_accuracy_best", "pgd_accuracy_best_se", "clean_accuracy_best", "best_epoch",
+               "fresh_pgd_accuracy", "fresh_pgd_accuracy_se", "fresh_clean_accuracy", "fresh_examples")  # fmt: skip
     values = {name: None if pd.isna(row[name]) else float(row[name]) for name in metrics}
     return {"trial": int(row["trial"]), "status": row["status"], "hyperparameters": hyperparameters, **values}
 

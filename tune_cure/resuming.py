@@ -9,7 +9,7 @@ from tune_cure.journal import Journal
 from tune_cure.reading import parse
 from tune_cure.spec import SearchSpec
 
-HARMLESS = ("search.trials", "search.patience", "search.retries", "resources.", "data.root")
+HARMLESS = ("search.trials", "search.patience", "search.retries", "resources.", "rescore.", "data.root")
 """Keys, or the beginnings of keys, whose change leaves trials before and after it comparable."""
 OF_A_TRIAL = ("data.", "model.", "training.", "evaluation.", "search.seed")
 """Those that change what a trial computes: one that was under way cannot go on from its checkpoint."""

@@ -18,13 +18,14 @@ from ray import tune
 from ray._private import ray_constants
 from ray.tune.experiment import Trial
 
-from tune_cure import cluster, dashboard, stopping
-from tune_cure.devices import Devices, allot
+from tune_cure import cluster, dashboard, memory, rescoring, stopping
+from tune_cure.devices import Devices, Measured, allot
 from tune_cure.endings import FULL, Endings
 from tune_cure.files import to_disk
 from tune_cure.gauges import Gauges
 from tune_cure.journal import CHECKPOINT_FILE, OBJECTIVE, Event, Journal
 from tune_cure.ray_watch import RayWatch
+from tune_cure.shipping import Shipment
 from tune_cure.spec import SearchSpec
 from tune_cure.study import StudySearch
 from tune_cure.tensorboard import TensorBoard
@@ -111,13 +112,18 @@ def run(
     try:
         if address is not None:
             cluster.check_folder(output.resolve())
-        plan = allot(spec, cluster.machines())
+        shipment = None if address is None else Shipment(spec.data)
+        plan = _plan(spec, shipment)
         on_ready(plan, dashboard_url(None if address else dashboard_host))
         listeners.append(Gauges(spec.name).on_event)
         searcher = StudySearch(spec, journal, history, endings)
         if _num(journal, "end") < spec.search.trials:
             with RayWatch(on_lost):
-                _tuner(spec, output, plan, searcher, history, verbose).fit()
+                _tuner(spec, output, plan, searcher, history, verbose, shipment).fit()
+        if not endings.outcome and _is_over(spec, journal, endings):
+            rescoring.run(spec, journal, plan, shipment)
+    except KeyboardInterrupt:  # Tune has its own way with one; this is of the leaders' judging
+        endings.end("interrupted", "")
     except (OSError, optuna.exceptions.StorageInternalError) as error:
         if not _is_of_full_disk(error):
             raise
@@ -128,11 +134,31 @@ def run(
             ray.shutdown()
     if endings.outcome:
         return SearchResult(output, endings.outcome, endings.reason)
+    if not _is_over(spec, journal, endings):
+        return SearchResult(output, "interrupted")
     if _num(journal, "end") >= spec.search.trials:
         return SearchResult(output, "finished")
-    if endings.exhausted and _num(journal, "end") == _num(journal, "trial"):
-        return SearchResult(output, "patience", f"the last {spec.search.patience} trials improved nothing")
-    return SearchResult(output, "interrupted")
+    return SearchResult(output, "patience", f"the last {spec.search.patience} trials improved nothing")
+
+
+def _is_over(spec: SearchSpec, journal: Journal, endings: Endings) -> bool:
+    """Whether no trial is left to run."""
+    ended = _num(journal, "end")
+    return ended >= spec.search.trials or (endings.exhausted and ended == _num(journal, "trial"))
+
+
+def _plan(spec: SearchSpec, shipment: Shipment | None) -> Devices:
+    """The devices that Ray has; where that decides how many trials share a GPU, a trial's memory is measured first."""
+    plan = allot(spec, cluster.machines())
+    if spec.resources.gpus_per_trial != "auto" or not plan.gpus_per_trial:
+        return plan
+    # Its process ends with the task: nothing of it stays on the GPU.
+    task = ray.remote(num_gpus=1, num_cpus=spec.resources.cpus_per_trial, max_calls=1)(memory.measure)
+    try:
+        measured: Measured = ray.get(task.remote(spec, shipment))
+    except ray.exceptions.RayTaskError as error:
+        raise error.as_instanceof_cause() from error
+    return allot(spec, plan.machines, measured)
 
 
 def _num(journal: Journal, event: str) -> int:
@@ -151,11 +177,12 @@ def _tuner(
     searcher: StudySearch,
     history: list[Event],
     verbose: bool,
+    shipment: Shipment | None,
 ) -> tune.Tuner:
     # A CUDA process that changes networks was not measured to give its memory back: there, a fresh one each.
     reused = plan.gpus_per_trial == 0
     trainable = tune.with_resources(
-        tune.with_parameters(CureTrainable, spec=spec, reused=reused),
+        tune.with_parameters(CureTrainable, spec=spec, reused=reused, shipment=shipment),
         {"cpu": plan.cpus_per_trial, "gpu": plan.gpus_per_trial},
     )
     trainable.__qualname__ = CureTrainable.__name__  # what the dashboard calls it
@@ -287,6 +314,7 @@ class JournalCallback(tune.Callback):  # type: ignore[misc]
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """A trial is over, its last checkpoint written, the study told."""
         self._write("end", trial, status=_status(trial.last_result), reason="")
+        _forget_averages(trial)
 
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """A trial's process raised an exception or died, and Ray will set the trial back to its last checkpoint."""
@@ -297,6 +325,7 @@ class JournalCallback(tune.Callback):  # type: ignore[misc]
         """Likewise, once too often."""
         if not self._is_of_full_disk(trial):
             self._write("end", trial, status="failed", reason=_reason(trial))
+        _forget_averages(trial)
 
     def _is_of_full_disk(self, trial: Trial) -> bool:
         """Whether a trial failed for want of disk space, as all would: it is to go on once there is some."""
@@ -314,6 +343,12 @@ class JournalCallback(tune.Callback):  # type: ignore[misc]
             self.endings.end("disk", f"{self.journal.path}: cannot be written: {error.strerror}")
         else:
             self.endings.take(line)
+
+
+def _forget_averages(trial: Trial) -> None:
+    """Drops what Tune keeps of each metric of a trial that is over, which nobody reads: 50 KB a trial."""
+    trial.run_metadata.metric_analysis.clear()
+    trial.run_metadata.metric_n_steps.clear()
 
 
 def _status(result: dict[str, Any]) -> str:

@@ -30,7 +30,7 @@ from tune_cure.evaluation import EvaluationConfig
 from tune_cure.objectives import Constraint, metrics
 from tune_cure.reading import ProblemError, SpecError, describe, first_problem, override, read_mapping, unknown
 from tune_cure.samplers import SAMPLERS, unfit
-from tune_cure.schema import MAX_SEED, Number, Schema, one_of
+from tune_cure.schema import MAX_SEED, Number, Schema, one_of, parse_number
 from tune_cure.words import shown
 
 _logger = logging.getLogger(__name__)
@@ -153,23 +153,41 @@ class AshaConfig(Schema):
     brackets: int = Field(default=1, ge=1, description="Bracket k starts at rung k; trials are shared out at random.")
 
 
+class RescoreConfig(Schema):
+    """How the leaders are judged again once the search is over, on validation images that it has not looked at."""
+
+    top: int = Field(default=3, ge=0, description="How many of them; the best of these by that accuracy has won.")
+    steps: int = Field(default=50, ge=1, description="PGD steps, as of evaluation.")
+    restarts: int = Field(default=10, ge=1, description="PGD random starts.")
+    examples: int = Field(default=1000, ge=1, description="Of the validation images that evaluation leaves over.")
+
+
 def _count_or_auto(value: Any) -> Any:
     if value != "auto" and (type(value) is not int or value < 1):
         raise ValueError(f"a whole number of at least 1, or auto, is needed, but found {describe(value)}")
     return value
 
 
-def _part_of_a_gpu(gpus: float) -> float:
-    if gpus != int(gpus) and not 1e-4 <= gpus <= 1:  # Ray counts in ten-thousandths, and shares only single GPUs
-        raise ValueError(f"a whole number, or a fraction between 0.0001 and 1, is needed, but found {gpus:g}")
-    return gpus
+def _gpus_or_auto(value: Any) -> Any:
+    if value == "auto":
+        return value
+    try:
+        number = parse_number(value)
+    except ValueError as error:
+        raise ValueError(f"{error}, or auto") from error
+    if type(number) not in (int, float) or not 0 <= number < math.inf:
+        raise ValueError(f"a number of at least 0, or auto, is needed, but found {describe(value)}")
+    if number != int(number) and not 1e-4 <= number <= 1:  # Ray counts in ten-thousandths, and shares only single GPUs
+        raise ValueError(f"a whole number, or a fraction between 0.0001 and 1, is needed, but found {number:g}")
+    return float(number)
 
 
 class ResourcesConfig(Schema):
     """What one trial takes. Without a GPU, trials run on CPUs alone."""
 
-    gpus_per_trial: Annotated[Number, AfterValidator(_part_of_a_gpu)] = Field(
-        default=0, ge=0, description="May be a fraction: 0.5 puts two trials on a GPU."
+    gpus_per_trial: Annotated[float | Literal["auto"], PlainValidator(_gpus_or_auto)] = Field(
+        default=0.0,
+        description="May be a fraction: 0.5 puts two trials on a GPU; auto: as many as its memory holds, measured.",
     )
     cpus_per_trial: int = Field(default=1, ge=1, description="CPU cores, and so threads, of a trial.")
     concurrent: Annotated[int | Literal["auto"], PlainValidator(_count_or_auto)] = Field(
@@ -194,6 +212,7 @@ class SearchSpec(Schema):
     evaluation: EvaluationConfig = EvaluationConfig()
     search: SearchConfig = SearchConfig()
     asha: AshaConfig = AshaConfig()
+    rescore: RescoreConfig = RescoreConfig()
     resources: ResourcesConfig = ResourcesConfig()
 
     def training_config(self, hyperparameters: dict[str, Any]) -> TrainingConfig:

@@ -8,9 +8,10 @@ import torch
 from ray import tune
 
 from tune_cure import words
-from tune_cure.data import DataSpec, Splits, load
+from tune_cure.data import DataSpec, Splits
 from tune_cure.journal import CHECKPOINT_FILE, OBJECTIVE
 from tune_cure.objectives import reached
+from tune_cure.shipping import Shipment, load
 from tune_cure.spec import SearchSpec
 from tune_cure.training import Trainer
 
@@ -26,9 +27,14 @@ class CureTrainable(tune.Trainable):  # type: ignore[misc]
     on, else the status that it ended with.
     """
 
-    def setup(self, config: dict[str, Any], spec: SearchSpec, reused: bool = False) -> None:
-        """Builds the trial's Trainer; called in the worker process, which other trials will use too if `reused`."""
-        self.spec, self.reused = spec, reused
+    def setup(
+        self, config: dict[str, Any], spec: SearchSpec, reused: bool = False, shipment: Shipment | None = None
+    ) -> None:
+        """Builds the trial's Trainer; called in the worker process.
+
+        Other trials will use the process too if `reused`; `shipment` is there on a cluster.
+        """
+        self.spec, self.reused, self.shipment = spec, reused, shipment
         torch.set_num_threads(spec.resources.cpus_per_trial)
         self._start(config)
 
@@ -48,7 +54,7 @@ class CureTrainable(tune.Trainable):  # type: ignore[misc]
         print(f"trial {self.trial}: {words.hyperparameters(hyperparameters)}", flush=True)
         self.trainer = Trainer(
             self.spec.training_config(hyperparameters),
-            _data(self.spec.data, "cuda" if torch.cuda.is_available() else "cpu"),
+            shared_data(self.spec.data, "cuda" if torch.cuda.is_available() else "cpu", self.shipment),
             model=self.spec.model,
             evaluation=self.spec.evaluation,
             device="cuda" if torch.cuda.is_available() else "cpu",
@@ -98,6 +104,6 @@ class CureTrainable(tune.Trainable):  # type: ignore[misc]
 
 
 @functools.lru_cache(maxsize=1)
-def _data(spec: DataSpec, device: str) -> Splits:
+def shared_data(spec: DataSpec, device: str, shipment: Shipment | None) -> Splits:
     """The data of this process: read, and moved to the device, once for all the trials that it runs."""
-    return load(spec).to(device)
+    return load(spec, shipment).to(device)

@@ -1,0 +1,83 @@
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from tests.spaces import tiny
+from tune_cure import data, models, rescoring, results, search
+from tune_cure.evaluation import evaluate
+from tune_cure.files import read_tensors
+from tune_cure.journal import Journal
+
+RESCORE = ["evaluation.examples=60", "rescore={top: 2, steps: 6, restarts: 2, examples: 30}"]
+
+
+def test_fresh_examples_are_validation_images_that_no_trial_is_judged_on(tmp_path: Path) -> None:
+    spec = tiny(tmp_path, *RESCORE)
+    splits = data.load(spec.data)
+    judged_on = set(splits.validation.subset(60, seed=0).indices.tolist())
+    fresh = set(rescoring.fresh_examples(spec, splits).indices.tolist())
+    assert len(fresh) == 30
+    assert fresh < set(splits.validation.indices.tolist())
+    assert not fresh & judged_on
+
+
+def test_where_evaluation_looks_at_all_images_none_are_fresh(tmp_path: Path) -> None:
+    spec = tiny(tmp_path)
+    assert len(rescoring.fresh_examples(spec, data.load(spec.data))) == 0
+
+
+def frame(objectives: list[float], fresh: list[float | None]) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "trial": range(len(objectives)),
+            "objective": objectives,
+            "status": "completed",
+            "feasible": True,
+            "fresh_pgd_accuracy": pd.Series(fresh, dtype=float),
+        }
+    )
+
+
+def test_the_leaders_are_in_the_order_of_their_fresh_accuracies_and_before_all_others(tmp_path: Path) -> None:
+    spec = tiny(tmp_path, "rescore.top=3")
+    order = results.leaders(frame([0.4, 0.7, 0.6, 0.5], [None, 0.3, 0.35, 0.35]), spec)
+    assert list(order["trial"]) == [2, 3, 1, 0]
+
+
+def test_what_was_judged_again_but_leads_no_more_counts_by_its_objective(tmp_path: Path) -> None:
+    spec = tiny(tmp_path, "rescore.top=2")
+    order = results.leaders(frame([0.4, 0.7, 0.6], [0.9, 0.3, None]), spec)
+    assert list(order["trial"]) == [1, 2, 0]
+
+
+def test_where_another_metric_is_optimised_it_decides(tmp_path: Path) -> None:
+    spec = tiny(tmp_path, "search.metric=clean_accuracy")
+    assert list(results.leaders(frame([0.4, 0.7], [0.9, 0.3]), spec)["trial"]) == [1, 0]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_session")
+def test_the_leaders_of_a_search_are_judged_once_by_their_best_weights(tmp_path: Path) -> None:
+    spec = tiny(tmp_path, "search.trials=4", *RESCORE)
+    assert search.run(spec, tmp_path).finished
+    results.write(tmp_path)
+    trials = results.trials(tmp_path)
+    judged = trials.dropna(subset=["fresh_pgd_accuracy"])
+    assert set(judged["trial"]) == set(results.ranked(trials, spec)["trial"].head(2))
+    examples = rescoring.fresh_examples(spec, data.load(spec.data))
+    journal = Journal(tmp_path)
+    checkpoints = {event["trial"]: event["path"] for event in journal.read() if event["event"] == "checkpoint"}
+    for _, row in judged.iterrows():
+        saved = read_tensors(journal.checkpoint_file(checkpoints[row["trial"]]), torch.device("cpu"))
+        metrics = evaluate(models.rebuild(saved["best_model"]), examples, rescoring.attack(spec))
+        assert row["fresh_pgd_accuracy"] == metrics["pgd_accuracy"]
+        assert row["fresh_examples"] == 30
+    best = results.best(tmp_path)
+    assert best is not None
+    assert best.row["fresh_pgd_accuracy"] == judged["fresh_pgd_accuracy"].max()
+    assert pd.read_csv(tmp_path / "best_config.csv")["fresh_pgd_accuracy"].item() == best.row["fresh_pgd_accuracy"]
+    lines = len(journal.read())
+    assert search.run(spec, tmp_path, resume=True).finished
+    assert len(journal.read()) == lines

@@ -1,0 +1,71 @@
+"""The leaders of a search judged again: by a stronger attack, on validation images that the search has not looked at.
+
+The best of many trials looks better than it is on the images that it was chosen by; on others it does not.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+
+from tune_cure import models, results
+from tune_cure.data import Examples, Splits
+from tune_cure.devices import Devices
+from tune_cure.evaluation import EvaluationConfig, evaluate
+from tune_cure.files import read_tensors
+from tune_cure.journal import Journal
+from tune_cure.shipping import Shipment
+from tune_cure.spec import SearchSpec
+from tune_cure.trainable import shared_data
+
+RECORDED = ("clean_accuracy", "clean_accuracy_se", "pgd_accuracy", "pgd_accuracy_se")
+
+
+def fresh_examples(spec: SearchSpec, splits: Splits) -> Examples:
+    """The validation images that no trial is judged on: `rescore.examples` of them, stratified, or all there are."""
+    judged_on = splits.validation.subset(spec.evaluation.examples, seed=0)
+    return splits.validation.without(judged_on).subset(spec.rescore.examples, seed=0)
+
+
+def attack(spec: SearchSpec) -> EvaluationConfig:
+    """How the leaders are judged: in the search's threat model, by the attack of `rescore`."""
+    stronger = {"steps": spec.rescore.steps, "restarts": spec.rescore.restarts, "examples": spec.rescore.examples}
+    return spec.evaluation.model_copy(update=stronger)
+
+
+def run(spec: SearchSpec, journal: Journal, plan: Devices, shipment: Shipment | None) -> None:
+    """Judges the leaders that were not judged yet, one task of Ray each, and records each in the journal."""
+    files = dict(_files(spec, journal))
+    judge = ray.remote(num_cpus=plan.cpus_per_trial, num_gpus=plan.gpus_per_trial)(_judge)
+    tasks = {judge.remote(spec, str(file), shipment): leader for leader, file in files.items()}
+    while tasks:
+        (done,), _ = ray.wait(list(tasks), num_returns=1)
+        number, epoch = tasks.pop(done)
+        found = ray.get(done)
+        if found["examples"]:
+            journal.append("leader", number, epoch=epoch, **found)
+
+
+def _files(spec: SearchSpec, journal: Journal) -> Iterator[tuple[tuple[int, int], Path]]:
+    """The number and best epoch of each leader to judge, and the checkpoint that holds its best weights."""
+    frame = results.ranked(results.trials(journal.path.parent), spec)
+    leaders = frame[~frame["status"].isin(results.UNSOUND)].head(spec.rescore.top)
+    leaders = leaders[leaders["fresh_pgd_accuracy"].isna()]
+    checkpoints = {event["trial"]: event for event in journal.read() if event["event"] == "checkpoint"}
+    for number, epoch in zip(leaders["trial"], leaders["best_epoch"], strict=True):
+        if number in checkpoints and (file := journal.checkpoint_file(checkpoints[number]["path"])).exists():
+            yield (int(number), int(epoch)), file
+
+
+def _judge(spec: SearchSpec, file: str, shipment: Shipment | None) -> dict[str, Any]:
+    """The metrics of one leader, and on how many images they were measured; in a worker process."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.set_num_threads(spec.resources.cpus_per_trial)
+    examples = fresh_examples(spec, shared_data(spec.data, device.type, shipment))
+    if not len(examples):
+        return {"examples": 0}
+    network = models.rebuild(read_tensors(Path(file), device)["best_model"]).to(device)
+    metrics = evaluate(network, examples, attack(spec))
+    return {"examples": len(examples), **{name: metrics[name] for name in RECORDED}}
