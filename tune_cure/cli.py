@@ -98,7 +98,7 @@ def parser() -> argparse.ArgumentParser:
     search.add_argument("--check", action="store_true", help="print the resolved plan and start nothing")
     search.add_argument(
         "--address",
-        help="of a Ray cluster to join, auto or HOST:PORT (default: a Ray of this machine alone); see docs/cluster.md",
+        help="a Ray cluster to join: auto, HOST:PORT or ray://HOST:PORT (docs/cluster.md); default: none",
     )
     search.set_defaults(run=_search, parser=search)
     cli_train.add_parser(commands)

@@ -5,6 +5,7 @@ are rebuilt from the recorded epochs, unfinished trials go on from their last ch
 own snapshots are never read.
 """
 
+import contextlib
 import logging
 import os
 import warnings
@@ -30,6 +31,7 @@ from tune_cure.study import StudySearch
 from tune_cure.trainable import CureTrainable
 from tune_cure.training import EPOCH_METRICS
 
+SNAPSHOTS = "TUNE_GLOBAL_CHECKPOINT_S"  # how often Tune writes down all trials, which nobody ever reads
 LOST_WORKERS = 5  # how often a trial goes on elsewhere from its last checkpoint when the cluster loses its machine
 TOKEN = Path("~/.ray/auth_token").expanduser()  # opens the dashboard
 QUIET = {
@@ -72,6 +74,7 @@ def run(
         DeviceError: Not even one trial fits into the devices.
         ClusterError: The cluster cannot be joined, or one of its machines does not see `output`.
     """
+    output = output.resolve()  # the same for all processes, which work in folders of their own
     journal = Journal(output, on_event)
     history = journal.repair() if resume else []
     started = not ray.is_initialized()
@@ -79,17 +82,29 @@ def run(
         start_ray(address, verbose=verbose)
     try:
         if address is not None:
-            cluster.check_folder(output.resolve())
+            cluster.check_folder(output)
         shipment = None if address is None else Shipment(spec.data)
         plan = _plan(spec, shipment)
         on_ready(plan, _dashboard())
         searcher = StudySearch(spec, journal, history)
         if _num_ended(journal) < spec.search.trials:
-            _tuner(spec, output, plan, searcher, history, verbose, shipment).fit()
+            _fit(_tuner(spec, output, plan, searcher, history, verbose, shipment), journal)
     finally:
         if started:
             ray.shutdown()
     return _num_ended(journal) >= spec.search.trials
+
+
+def _fit(tuner: tune.Tuner, journal: Journal) -> None:
+    """Runs the search, here or, through Ray Client, on the cluster."""
+    if not cluster.by_client():
+        tuner.fit()
+        return
+    with cluster.Follower(journal), contextlib.suppress(KeyboardInterrupt):
+        try:
+            tuner.fit()
+        finally:
+            ray.shutdown()  # ends what runs on the cluster
 
 
 def _plan(spec: SearchSpec, shipment: Shipment | None) -> Devices:
@@ -137,7 +152,7 @@ def _tuner(
         ),
         run_config=tune.RunConfig(
             name=_unused_name(output, "trials"),
-            storage_path=str(output.resolve()),
+            storage_path=str(output),
             failure_config=tune.FailureConfig(max_failures=LOST_WORKERS if shipment else 0),
             checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=1),
             callbacks=[JournalCallback(searcher.journal)],
@@ -173,15 +188,18 @@ def _quieten(verbose: bool) -> None:
 def start_ray(address: str | None = None, *, verbose: bool = False) -> None:
     """Joins the Ray cluster at `address`, or starts one of this machine alone, with no port open to other machines."""
     _quieten(verbose)
-    os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = "inf"  # Tune's snapshots of all trials, which are never read
+    os.environ[SNAPSHOTS] = "inf"
     options: dict[str, Any] = {"log_to_driver": verbose, "configure_logging": verbose}
+    if address is not None:
+        cluster.check_address(address)
+        # All machines run this code, and where Tune runs there and not here (Ray Client), it is as quiet as here.
+        asked = {name: value for name, value in os.environ.items() if name in (*QUIET, SNAPSHOTS)}
+        options["runtime_env"] = {"py_modules": [str(Path(__file__).parent)], "env_vars": asked}
     if address is None:
         # Ray takes the loopback address for its node, and so for all its ports, only where it cannot form a cluster.
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # for the processes that it starts
         ray_constants.ENABLE_RAY_CLUSTER = False
         options |= {"include_dashboard": True, "dashboard_host": "127.0.0.1"}
-    else:
-        cluster.check_address(address)
     try:
         ray.init(address=address or "local", **options)
     except ConnectionError as error:
@@ -193,6 +211,8 @@ def start_ray(address: str | None = None, *, verbose: bool = False) -> None:
 
 
 def _dashboard() -> str:
+    if cluster.by_client():
+        return ""
     url = ray._private.worker.get_dashboard_url()
     return f"http://{url}" if url else ""
 
