@@ -145,6 +145,7 @@ def _search(options: argparse.Namespace, console: Console) -> int:
     if not finished:
         folder = shlex.quote(str(directory))
         resume = f"python run_search.py --space {folder}/{results.SPEC} --output {folder} --resume"
+        resume += f" --address {options.address}" if options.address else ""
         console.print(f"interrupted; all state is in {directory}. Continue with:\n  {resume}")
         return 130
     _print_results(spec, directory, page, console)
