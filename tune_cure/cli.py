@@ -21,10 +21,12 @@ from tune_cure import cli_train, data, datasets, environment, report, results, s
 from tune_cure.curvature import PENALTIES
 from tune_cure.devices import DeviceError, Devices, allot, expected_epochs, measure_epoch_seconds, this_machine
 from tune_cure.files import FolderError, new_folder, replace_text
+from tune_cure.journal import FILE as JOURNAL, Journal
 from tune_cure.models import MODELS
 from tune_cure.optimizers import OPTIMIZERS
 from tune_cure.progress import LiveView, PlainView, SearchState
 from tune_cure.reading import SpecError
+from tune_cure.remote import Remote
 from tune_cure.samplers import SAMPLERS
 from tune_cure.schedules import SCHEDULES
 from tune_cure.schema import did_you_mean
@@ -93,7 +95,7 @@ def parser() -> argparse.ArgumentParser:
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override a key of it: training.epochs=5"
     )
     search.add_argument("--data-root", metavar="FOLDER", help="where the data is: overrides data.root")
-    search.add_argument("--output", type=Path, metavar="FOLDER", help="the run's folder (default: results/NAME)")
+    search.add_argument("--output", metavar="FOLDER", help="the run's folder, or a URI: s3://… (default: results/NAME)")
     search.add_argument("--resume", action="store_true", help="continue the search in the run's folder")
     search.add_argument("--check", action="store_true", help="print the resolved plan and start nothing")
     search.add_argument(
@@ -132,19 +134,23 @@ def _search(options: argparse.Namespace, console: Console) -> int:
             _print_cost(spec, splits, plan, console)
     else:
         _join(options)
-    directory = (
-        _continued(spec, options.output) if options.resume else new_folder(Path("results") / spec.name, options.output)
-    )
+    remote = Remote(options.output) if options.output and "://" in options.output else None
+    directory = _folder(spec, options, remote)
     replace_text(directory / results.SPEC, spec.to_yaml())
     environment.write(directory, splits.source)
     del splits  # the trials map the same file; this process need not hold it
-    finished = _run(spec, directory, options, console)
+    finished = _run(spec, directory, options, console, remote)
+    if remote and (leader := results.best(directory)) and (saved := results.checkpoint(directory, leader)):
+        remote.get_checkpoint(directory, saved)  # best_model.pt is made from it
     results.write(directory)
     results.write_summary(directory)
     page = report.write(directory)
+    if remote:
+        remote.put(directory)
     if not finished:
         folder = shlex.quote(str(directory))
-        resume = f"python run_search.py --space {folder}/{results.SPEC} --output {folder} --resume"
+        output = shlex.quote(remote.uri) if remote else folder
+        resume = f"python run_search.py --space {folder}/{results.SPEC} --output {output} --resume"
         resume += f" --address {options.address}" if options.address else ""
         console.print(f"interrupted; all state is in {directory}. Continue with:\n  {resume}")
         return 130
@@ -159,9 +165,10 @@ def _join(options: argparse.Namespace) -> None:
     search.start_ray(options.address, verbose=options.verbose)
 
 
-def _run(spec: SearchSpec, directory: Path, options: argparse.Namespace, console: Console) -> bool:
+def _run(
+    spec: SearchSpec, directory: Path, options: argparse.Namespace, console: Console, remote: Remote | None
+) -> bool:
     from tune_cure import search  # Ray takes seconds to import: not before the input is known to be good
-    from tune_cure.journal import Journal
 
     state = SearchState(spec)
     if options.resume:
@@ -172,7 +179,8 @@ def _run(spec: SearchSpec, directory: Path, options: argparse.Namespace, console
 
     def ready(devices: object, dashboard: str) -> None:
         cli_train.stop_as_on_ctrl_c()  # only now: Ray has set a handler of its own when it started
-        console.print(f"{devices}; results in {directory}")
+        copied = f", copied to {remote.uri}" if remote else ""
+        console.print(f"{devices}; results in {directory}{copied}")
         if dashboard:
             console.print(f"Ray dashboard: {dashboard} (asks for the token in ~/.ray/auth_token)")
 
@@ -181,11 +189,31 @@ def _run(spec: SearchSpec, directory: Path, options: argparse.Namespace, console
             spec,
             directory,
             address=options.address,
+            remote=remote,
             resume=options.resume,
             verbose=options.verbose,
             on_event=view.on_event,
             on_ready=ready,
         )
+
+
+def _folder(spec: SearchSpec, options: argparse.Namespace, remote: Remote | None) -> Path:
+    """The run's folder on this machine: new, or that of the search to continue."""
+    default = Path("results") / spec.name
+    if remote is None:
+        named = Path(options.output) if options.output else None
+        return _continued(spec, named) if options.resume else new_folder(default, named)
+    if str(options.address).startswith("ray://"):
+        raise UsageError(f"--output {remote.uri}: cannot be used with --address ray://…; use `ray job submit`")
+    if not options.resume:
+        if remote.exists(JOURNAL):
+            raise UsageError(f"--output {remote.uri}: holds a search; name another, or continue it with --resume")
+        return new_folder(default, None)
+    if not remote.exists(JOURNAL):
+        raise UsageError(f"--output {remote.uri}: holds no search: there is no {JOURNAL} in it")
+    directory = new_folder(default, None)
+    remote.get(directory)
+    return _continued(spec, directory)
 
 
 def _continued(spec: SearchSpec, output: Path | None) -> Path:

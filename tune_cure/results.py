@@ -186,11 +186,17 @@ def _best_config(spec: SearchSpec, leader: Best) -> pd.DataFrame:
     )
 
 
-def _write_best_model(directory: Path, leader: Best) -> None:
+def checkpoint(directory: Path, leader: Best) -> str | None:
+    """The path, relative to the run's folder, of a checkpoint of the leading trial's that holds its best weights."""
     events = Journal(directory).read()
-    checkpoints = [event for event in events if event["event"] == "checkpoint" and event["trial"] == leader.trial]
-    checkpoints = [event for event in checkpoints if event["epoch"] >= leader.row["best_epoch"]]
-    path = directory / checkpoints[-1]["path"] / CHECKPOINT_FILE if checkpoints else None
+    saved = [event for event in events if event["event"] == "checkpoint" and event["trial"] == leader.trial]
+    saved = [event for event in saved if event["epoch"] >= leader.row["best_epoch"]]
+    return str(saved[-1]["path"]) if saved else None
+
+
+def _write_best_model(directory: Path, leader: Best) -> None:
+    inside = checkpoint(directory, leader)
+    path = directory / inside / CHECKPOINT_FILE if inside else None
     if path is None or not path.exists():  # the search still runs, and is just replacing the checkpoint
         return
     saved = torch.load(path, map_location="cpu", weights_only=True)["best_model"]

@@ -25,6 +25,7 @@ from ray.tune.schedulers import AsyncHyperBandScheduler
 from tune_cure import cluster, memory
 from tune_cure.devices import Devices, Measured, allot
 from tune_cure.journal import OBJECTIVE, Event, Journal
+from tune_cure.remote import Remote
 from tune_cure.shipping import Shipment
 from tune_cure.spec import SearchSpec
 from tune_cure.study import StudySearch
@@ -51,6 +52,7 @@ def run(
     output: Path,
     *,
     address: str | None = None,
+    remote: Remote | None = None,
     resume: bool = False,
     verbose: bool = False,
     on_event: Callable[[Event], None] | None = None,
@@ -62,6 +64,7 @@ def run(
         spec: What to search.
         output: The run's folder; it must exist.
         address: Of a Ray cluster to join; a Ray of this machine alone is started if None.
+        remote: Where checkpoints are kept, and the run's files copied to at intervals; None: all is in `output`.
         resume: Continue the search in `output`, whose journal is read, rather than start one.
         verbose: Let Ray speak.
         on_event: Told of every line of the journal as it is written.
@@ -75,20 +78,22 @@ def run(
         ClusterError: The cluster cannot be joined, or one of its machines does not see `output`.
     """
     output = output.resolve()  # the same for all processes, which work in folders of their own
+    if remote:
+        on_event = remote.copies(output, on_event or (lambda event: None))
     journal = Journal(output, on_event)
     history = journal.repair() if resume else []
     started = not ray.is_initialized()
     if started:
         start_ray(address, verbose=verbose)
     try:
-        if address is not None:
+        if address is not None and not remote:
             cluster.check_folder(output)
         shipment = None if address is None else Shipment(spec.data)
         plan = _plan(spec, shipment)
         on_ready(plan, _dashboard())
-        searcher = StudySearch(spec, journal, history)
+        searcher = StudySearch(spec, journal, history, remote.uri if remote else output)
         if _num_ended(journal) < spec.search.trials:
-            _fit(_tuner(spec, output, plan, searcher, history, verbose, shipment), journal)
+            _fit(_tuner(spec, output, plan, searcher, history, verbose, shipment, remote), journal)
     finally:
         if started:
             ray.shutdown()
@@ -133,6 +138,7 @@ def _tuner(
     history: list[Event],
     verbose: bool,
     shipment: Shipment | None,
+    remote: Remote | None,
 ) -> tune.Tuner:
     trainable = tune.with_resources(
         tune.with_parameters(CureTrainable, spec=spec, shipment=shipment),
@@ -151,11 +157,11 @@ def _tuner(
             trial_dirname_creator=_trial_name,
         ),
         run_config=tune.RunConfig(
-            name=_unused_name(output, "trials"),
-            storage_path=str(output),
+            name=_unused_name(remote.exists if remote else lambda name: (output / name).exists(), "trials"),
+            storage_path=remote.uri if remote else str(output),
             failure_config=tune.FailureConfig(max_failures=LOST_WORKERS if shipment else 0),
             checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=1),
-            callbacks=[JournalCallback(searcher.journal)],
+            callbacks=[JournalCallback(searcher.journal, Path(remote.path) if remote else output)],
             verbose=1 if verbose else 0,
         ),
     )
@@ -165,11 +171,11 @@ def _trial_name(trial: Trial) -> str:
     return f"trial_{trial.config['trial']:05d}"
 
 
-def _unused_name(parent: Path, name: str) -> str:
+def _unused_name(exists: Callable[[str], bool], name: str) -> str:
     """`name`, or `name-2` and so on: every session of a search gives its trials a folder of their own."""
     taken = 1
     unused = name
-    while (parent / unused).exists():
+    while exists(unused):
         taken += 1
         unused = f"{name}-{taken}"
     return unused
@@ -279,8 +285,8 @@ class _Numbered(SimpleNamespace):
 class JournalCallback(tune.Callback):  # type: ignore[misc]
     """Writes what happens to the trials into the journal, in the order that makes each line true when it is written."""
 
-    def __init__(self, journal: Journal) -> None:
-        self.journal = journal
+    def __init__(self, journal: Journal, folder: Path) -> None:
+        self.journal, self.folder = journal, folder  # the run's, with the checkpoints
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """A trial has its worker: from now on it keeps its last checkpoint alone."""
@@ -300,8 +306,7 @@ class JournalCallback(tune.Callback):  # type: ignore[misc]
     ) -> None:
         """A checkpoint lies on disk."""
         path = Path(checkpoint.path)
-        folder = self.journal.path.parent.resolve()
-        inside = path.relative_to(folder) if path.is_relative_to(folder) else path
+        inside = path.relative_to(self.folder) if path.is_relative_to(self.folder) else path
         self._write("checkpoint", trial, epoch=trial.last_result["training_iteration"], path=str(inside))
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:

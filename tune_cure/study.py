@@ -55,10 +55,11 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         spec: What to search.
         journal: Where the proposals are recorded.
         history: The journal so far; empty for a new search.
+        folder: The run's, or the URI, that checkpoints are relative to.
     """
 
-    def __init__(self, spec: SearchSpec, journal: Journal, history: list[Event]) -> None:
-        self.journal = journal
+    def __init__(self, spec: SearchSpec, journal: Journal, history: list[Event], folder: Path | str) -> None:
+        self.journal, self.folder = journal, folder
         self.trials = spec.search.trials
         self.unfinished: list[dict[str, Any]] = []
         self.reported: dict[int, int] = {}  # trial -> the last epoch that the study has of it
@@ -138,11 +139,11 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
                 self.reported[number] = max(stored.intermediate_values, default=0)
                 config = {**stored.params, "trial": number}
                 if number in checkpoints:
-                    config["checkpoint"] = str(self._absolute(checkpoints[number]))
+                    config["checkpoint"] = self._absolute(checkpoints[number])
                 self.unfinished.append(config)
             elif number not in ended:
                 status = "failed" if stored.state == TrialState.FAIL else last[number]["ended"]
                 self.journal.append("end", number, status=status, reason="")
 
-    def _absolute(self, path: str) -> Path:
-        return (self.journal.path.parent / path).resolve()
+    def _absolute(self, path: str) -> str:
+        return f"{self.folder}/{path}" if isinstance(self.folder, str) else str((self.folder / path).resolve())
