@@ -24,11 +24,12 @@ from tune_cure.curvature import PENALTIES
 from tune_cure.devices import DeviceError, Devices, allot, expected_epochs, measure_epoch_seconds, this_machine
 from tune_cure.evaluation import standard_error
 from tune_cure.files import FolderError, new_folder, replace_text
-from tune_cure.journal import JournalError
+from tune_cure.journal import FILE as JOURNAL, Journal, JournalError
 from tune_cure.models import MODELS
 from tune_cure.optimizers import OPTIMIZERS
 from tune_cure.progress import LiveView, PlainView, SearchState
 from tune_cure.reading import SpecError, parse_duration
+from tune_cure.remote import Remote
 from tune_cure.samplers import SAMPLERS
 from tune_cure.schedules import SCHEDULES
 from tune_cure.schema import did_you_mean
@@ -107,7 +108,7 @@ def parser() -> argparse.ArgumentParser:
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override a key of it: training.epochs=5"
     )
     search.add_argument("--data-root", metavar="FOLDER", help="where the data is: overrides data.root")
-    search.add_argument("--output", type=Path, metavar="FOLDER", help="the run's folder (default: results/NAME)")
+    search.add_argument("--output", metavar="FOLDER", help="the run's folder, or a URI: s3://… (default: results/NAME)")
     search.add_argument("--resume", action="store_true", help="continue the search in the run's folder")
     search.add_argument("--force", action="store_true", help="with --resume: continue although settings have changed")
     search.add_argument(
@@ -116,7 +117,7 @@ def parser() -> argparse.ArgumentParser:
     search.add_argument("--check", action="store_true", help="print the resolved plan and start nothing")
     search.add_argument(
         "--address",
-        help="of a Ray cluster to join, auto or HOST:PORT (default: a Ray of this machine alone); see docs/cluster.md",
+        help="a Ray cluster to join: auto, HOST:PORT or ray://HOST:PORT (docs/cluster.md); default: none",
     )
     search.add_argument(
         "--dashboard-host",
@@ -252,23 +253,32 @@ def _search(options: argparse.Namespace, console: Console) -> int:
             _print_cost(spec, splits, plan, console)
     else:
         _join(options)
-    if options.resume:
-        directory = options.output or Path("results") / spec.name
-        resuming.prepare(directory, spec, force=options.force, say=console.print)
-    else:
-        directory = new_folder(Path("results") / spec.name, options.output)
+    remote = Remote(options.output) if options.output and "://" in options.output else None
+    directory = _folder(spec, options, remote, console)
     replace_text(directory / results.SPEC, spec.to_yaml())
     environment.write(directory, splits.source)
     del splits  # the trials map the same file; this process need not hold it
-    return _run(spec, directory, options, console)
+    return _run(spec, directory, options, console, remote)
 
 
-def _conclude(spec: SearchSpec, directory: Path, outcome: str, reason: str, console: Console) -> int:
+def _conclude(
+    spec: SearchSpec,
+    directory: Path,
+    outcome: str,
+    reason: str,
+    options: argparse.Namespace,
+    console: Console,
+    remote: Remote | None,
+) -> int:
     """Writes what a run leaves, says how it ended and how to continue, and returns the exit code."""
     try:
+        if remote and (leader := results.best(directory)) and (saved := results.checkpoint(directory, leader)):
+            remote.get_checkpoint(directory, saved)  # best_model.pt is made from it
         results.write(directory)
         results.write_summary(directory)
         page = report.write(directory)
+        if remote:
+            remote.put(directory)
     except OSError as error:
         console.print(f"the tables could not be written ({error.strerror}); later: tune-cure report {directory}")
         outcome, reason = "disk", reason or f"{directory}: {error.strerror}"
@@ -278,7 +288,9 @@ def _conclude(spec: SearchSpec, directory: Path, outcome: str, reason: str, cons
         console.print(f"ended early: {reason}; to go on, raise search.patience and --resume")
     elif outcome != "finished":
         folder = shlex.quote(str(directory))
-        resume = f"python run_search.py --space {folder}/{results.SPEC} --output {folder} --resume"
+        output = shlex.quote(remote.uri) if remote else folder
+        resume = f"python run_search.py --space {folder}/{results.SPEC} --output {output} --resume"
+        resume += f" --address {options.address}" if options.address else ""
         console.print(f"{reason or 'interrupted'}; all state is in {directory}. Continue with:\n  {resume}")
     if outcome == "interrupted":
         return 130
@@ -299,9 +311,10 @@ def _duration(text: str) -> float:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
-def _run(spec: SearchSpec, directory: Path, options: argparse.Namespace, console: Console) -> int:
+def _run(
+    spec: SearchSpec, directory: Path, options: argparse.Namespace, console: Console, remote: Remote | None
+) -> int:
     from tune_cure import search  # Ray takes seconds to import: not before the input is known to be good
-    from tune_cure.journal import Journal
 
     state = SearchState(spec)
     if options.resume:
@@ -312,13 +325,14 @@ def _run(spec: SearchSpec, directory: Path, options: argparse.Namespace, console
 
     def ready(devices: object, url: str) -> None:
         cli_train.stop_as_on_ctrl_c()  # only now: Ray has set a handler of its own when it started
-        console.print(f"{devices}; results in {directory}")
+        copied = f", copied to {remote.uri}" if remote else ""
+        console.print(f"{devices}; results in {directory}{copied}")
         if url:
             console.print(f"Ray dashboard: {url} (asks for the token in ~/.ray/auth_token)")
 
     def lost() -> None:
         view.__exit__(None, None, None)
-        code = _conclude(spec, directory, "ray", "Ray has died, or was killed", console)
+        code = _conclude(spec, directory, "ray", "Ray has died, or was killed", options, console, remote)
         sys.stdout.flush()
         os._exit(code)  # the main thread waits for Ray, and cannot be told
 
@@ -328,6 +342,7 @@ def _run(spec: SearchSpec, directory: Path, options: argparse.Namespace, console
             directory,
             address=options.address,
             dashboard_host=options.dashboard_host,
+            remote=remote,
             resume=options.resume,
             verbose=options.verbose,
             seconds=options.time_budget,
@@ -335,7 +350,31 @@ def _run(spec: SearchSpec, directory: Path, options: argparse.Namespace, console
             on_ready=ready,
             on_lost=lost,
         )
-    return _conclude(spec, directory, result.outcome, result.reason, console)
+    return _conclude(spec, directory, result.outcome, result.reason, options, console, remote)
+
+
+def _folder(spec: SearchSpec, options: argparse.Namespace, remote: Remote | None, console: Console) -> Path:
+    """The run's folder on this machine: new, or that of the search to continue."""
+    default = Path("results") / spec.name
+    if remote is None:
+        named = Path(options.output) if options.output else None
+        return _continued(spec, named or default, options, console) if options.resume else new_folder(default, named)
+    if str(options.address).startswith("ray://"):
+        raise UsageError(f"--output {remote.uri}: cannot be used with --address ray://…; use `ray job submit`")
+    if not options.resume:
+        if remote.exists(JOURNAL):
+            raise UsageError(f"--output {remote.uri}: holds a search; name another, or continue it with --resume")
+        return new_folder(default, None)
+    if not remote.exists(JOURNAL):
+        raise UsageError(f"--output {remote.uri}: holds no search: there is no {JOURNAL} in it")
+    directory = new_folder(default, None)
+    remote.get(directory)
+    return _continued(spec, directory, options, console)
+
+
+def _continued(spec: SearchSpec, directory: Path, options: argparse.Namespace, console: Console) -> Path:
+    resuming.prepare(directory, spec, force=options.force, say=console.print)
+    return directory
 
 
 def _print_plan(spec: SearchSpec, console: Console) -> None:
