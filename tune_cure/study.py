@@ -146,4 +146,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
                 self.journal.append("end", number, status=status, reason="")
 
     def _absolute(self, path: str) -> str:
-        return f"{self.folder}/{path}" if isinstance(self.folder, str) else str((self.folder / path).resolve())
+        if isinstance(self.folder, Path):
+            return str((self.folder / path).resolve())
+        base, mark, query = self.folder.partition("?")  # s3://bucket/run?region=…
+        return f"{base}/{path}{mark}{query}"
