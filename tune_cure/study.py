@@ -249,7 +249,8 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
             if event["event"] == "checkpoint":
                 file = self.journal.checkpoint_file(event["path"])
                 if self.store:  # which never shows half of a file
-                    return {"checkpoint": f"{self.store}/{event['path']}"}
+                    base, mark, query = self.store.partition("?")  # s3://bucket/run?region=…
+                    return {"checkpoint": f"{base}/{event['path']}{mark}{query}"}
                 if not file.exists():  # an older one, whose place a newer has taken
                     continue
                 try:
