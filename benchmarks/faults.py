@@ -73,12 +73,12 @@ class Search:
         """The file of the journal."""
         return self.folder / "journal.jsonl"
 
-    def under_way(self) -> None:
-        """Waits for the first epoch's line."""
-        while not self.journal.exists() or b'"epoch"' not in self.journal.read_bytes():
+    def reach(self, count: int) -> None:
+        """Waits until the journal has so many lines."""
+        while not self.journal.exists() or self.journal.read_bytes().count(b"\n") < count:
             if self.process.poll() is not None:
-                raise RuntimeError(f"the search ended before it began; see {self.log.name}")
-            time.sleep(0.05)
+                raise RuntimeError(f"the search ended before it was struck; see {self.log.name}")
+            time.sleep(0.02)
 
     def workers(self) -> list[int]:
         """Processes that have trained a trial and still live."""
@@ -244,13 +244,13 @@ def place(fault: str) -> Iterator[Path]:
             subprocess.run(["umount", "--lazy", name], check=True)
 
 
-def attempt(fault: str, chance: random.Random, seconds: float, reference: pd.DataFrame) -> dict[str, Any]:
-    """One search, struck once."""
+def attempt(fault: str, chance: random.Random, events: int, reference: pd.DataFrame) -> dict[str, Any]:
+    """One search, struck once, when its journal has some part of the `events` that it has in the end."""
     with place(fault) as parent:
         search = Search(parent / "run")
-        search.under_way()
-        after = chance.uniform(0, seconds)
-        time.sleep(after)
+        after = chance.randint(1, round(0.9 * events))  # with two trials at a time the number of events varies
+        search.reach(after)
+        time.sleep(chance.uniform(0, 0.2))
         before = lines(search.journal.read_bytes())
         FAULTS[fault](search, chance)
         struck = time.monotonic()
@@ -263,7 +263,7 @@ def attempt(fault: str, chance: random.Random, seconds: float, reference: pd.Dat
         resumed = code != 0
         if resumed:
             code = Search(parent / "run", "--resume").process.wait(PATIENCE)
-        row = {"after seconds": after, "stopped after seconds": stopped, "resumed": resumed, "exit code": code}
+        row = {"after events": after, "stopped after seconds": stopped, "resumed": resumed, "exit code": code}
         row |= judge(parent / "run", before, reference) if code == 0 else dict.fromkeys(LOSSES, 0)
         if code != 0 or any(row[name] for name in LOSSES):
             kept = Path(tempfile.mkdtemp(prefix="faults-kept-"))
@@ -283,19 +283,19 @@ def main() -> None:
     chance = random.Random(options.seed)
     with place("none") as parent:
         search = Search(parent / "run")
-        search.under_way()
-        started = time.monotonic()
         assert search.process.wait(PATIENCE) == 0, "the search fails without any fault"
-        seconds = time.monotonic() - started
+        events = len(lines(search.journal.read_bytes()))
         reference = results.epochs(parent / "run").query("trial < 2")[["trial", "epoch", "train_loss"]]
-    print(f"undisturbed, the trials take {seconds:.0f} s; faults strike at any moment of these\n", flush=True)
+    print(
+        f"undisturbed, a search records {events} events; faults strike after any of the first nine tenths\n", flush=True
+    )
     rows = []
     for fault in [options.only] if options.only else FAULTS:
         if fault == "full disk" and os.geteuid() != 0:
             print(f"{fault:30} left out: to mount a small file system takes root", flush=True)
             continue
         rows += [
-            {"fault": fault, "try": number, **attempt(fault, chance, seconds, reference)}
+            {"fault": fault, "try": number, **attempt(fault, chance, events, reference)}
             for number in range(options.tries)
         ]
         done = pd.DataFrame(rows).query("fault == @fault")

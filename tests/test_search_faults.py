@@ -86,7 +86,7 @@ def test_a_time_budget_leaves_what_was_under_way_to_be_continued(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = [0.0]
-    monkeypatch.setattr("tune_cure.endings.time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr("tune_cure.endings.time", SimpleNamespace(time=lambda: clock[0]))
 
     def pass_time(event: Event) -> None:
         clock[0] += event["event"] == "checkpoint"

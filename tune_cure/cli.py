@@ -4,43 +4,36 @@ Exit codes: 0 done; 1 ran, but no trial succeeded; 2 bad input, one line, nothin
 """
 
 import argparse
-import json
 import logging
-import os
 import re
-import shlex
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
-import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from tune_cure import cli_train, dashboard, data, datasets, environment, report, results, resuming, spec as specs, watch
-from tune_cure.curvature import PENALTIES
-from tune_cure.devices import DeviceError, Devices, allot, expected_epochs, measure_epoch_seconds, this_machine
-from tune_cure.evaluation import standard_error
-from tune_cure.files import FolderError, new_folder, replace_text
-from tune_cure.journal import JournalError
-from tune_cure.models import MODELS
-from tune_cure.optimizers import OPTIMIZERS
-from tune_cure.progress import LiveView, PlainView, SearchState
-from tune_cure.reading import SpecError, parse_duration
-from tune_cure.samplers import SAMPLERS
-from tune_cure.schedules import SCHEDULES
-from tune_cure.schema import did_you_mean
-from tune_cure.spec import SearchSpec
-from tune_cure.words import STATUS_WORDS, duration, hyperparameters, one_line, value
-
-SMALLER_SPACE = "search_spaces/cifar10_cpu.yaml"
-MEASURED_LATER = (
-    "\nor more on each GPU: gpus_per_trial is auto, so a trial's memory is measured before the search starts"
+from tune_cure import (
+    cli_search,
+    cli_train,
+    dashboard,
+    datasets,
+    report,
+    results,
+    resuming,
+    watch,
 )
-TOP = 5  # trials in the closing table
-FAULTS = ("failing", "disk", "ray")  # ends of a search that are not its own
+from tune_cure.devices import DeviceError
+from tune_cure.evaluation import standard_error
+from tune_cure.files import FolderError
+from tune_cure.journal import JournalError
+from tune_cure.progress import LiveView, PlainView
+from tune_cure.reading import SpecError
+from tune_cure.schema import did_you_mean
+from tune_cure.words import one_line
+
 BAD_INPUT = (
     SpecError,
     datasets.DataError,
@@ -51,10 +44,6 @@ BAD_INPUT = (
     resuming.ResumeError,
     dashboard.DashboardError,
 )
-
-
-class UsageError(ValueError):
-    """What was asked for on the command line cannot be done. Its text is one line."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -68,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.getLogger("tune_cure").setLevel(logging.INFO)
     try:
         return int(options.run(options, console))
-    except (*BAD_INPUT, UsageError) as error:
+    except (*BAD_INPUT, cli_search.UsageError) as error:
         print(f"tune-cure: {one_line(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -87,44 +76,7 @@ def parser() -> argparse.ArgumentParser:
     """Of the whole command line; a parsed one has `run`, which takes it and a console and returns the exit code."""
     whole = _Parser(prog="tune-cure", description="Hyperparameter search for FGSM+CURE adversarial training.")
     commands = whole.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    names: dict[str, Iterable[str]] = {
-        "data sets": datasets.DATASETS,
-        "networks": MODELS,
-        "penalties (delta)": PENALTIES,
-        "schedules": SCHEDULES,
-        "optimisers": OPTIMIZERS,
-        "samplers": SAMPLERS,
-    }
-    search = commands.add_parser(
-        "search",
-        help="search the space of a YAML file",
-        description="Searches the space of a YAML file and leaves tables, a report and the best model in a folder.",
-        epilog="\n".join(f"{title}: {', '.join(registry)}" for title, registry in names.items()),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    search.add_argument("--space", required=True, metavar="FILE", help="the search space, a YAML file")
-    search.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="override a key of it: training.epochs=5"
-    )
-    search.add_argument("--data-root", metavar="FOLDER", help="where the data is: overrides data.root")
-    search.add_argument("--output", type=Path, metavar="FOLDER", help="the run's folder (default: results/NAME)")
-    search.add_argument("--resume", action="store_true", help="continue the search in the run's folder")
-    search.add_argument("--force", action="store_true", help="with --resume: continue although settings have changed")
-    search.add_argument(
-        "--time-budget", type=_duration, metavar="2h", help="stop after so long; --resume continues (default: no limit)"
-    )
-    search.add_argument("--check", action="store_true", help="print the resolved plan and start nothing")
-    search.add_argument(
-        "--address",
-        help="of a Ray cluster to join, auto or HOST:PORT (default: a Ray of this machine alone); see docs/cluster.md",
-    )
-    search.add_argument(
-        "--dashboard-host",
-        default=dashboard.LOOPBACK,
-        metavar="HOST",
-        help="where Ray's dashboard listens, to open it to other machines: 0.0.0.0; it asks for a token",
-    )
-    search.set_defaults(run=_search, parser=search)
+    cli_search.add_parser(commands)
     cli_train.add_parser(commands)
     again = commands.add_parser("report", help="rebuild the tables and the report of a run from what is on disk")
     again.add_argument("directory", type=Path, metavar="FOLDER", help="the run's folder")
@@ -142,7 +94,7 @@ def parser() -> argparse.ArgumentParser:
     looking = commands.add_parser("watch", help="show a search that runs in another terminal")
     looking.add_argument("directory", type=Path, metavar="FOLDER", help="the run's folder; may not be there yet")
     looking.set_defaults(run=_watch, parser=looking)
-    for command in (search, again, replayed, looking):
+    for command in (again, replayed, looking):
         command.add_argument("--verbose", action="store_true", help="show what Ray and Optuna say")
     return whole
 
@@ -158,12 +110,14 @@ def _replay(options: argparse.Namespace, console: Console) -> int:
     spec = results.read_spec(options.directory)
     for grace_period in options.grace_period:
         if not 1 <= grace_period <= spec.max_epochs:
-            raise UsageError(f"--grace-period: 1 to {spec.max_epochs} epochs are possible, but found {grace_period}")
+            raise cli_search.UsageError(
+                f"--grace-period: 1 to {spec.max_epochs} epochs are possible, but found {grace_period}"
+            )
     for factor in options.reduction_factor:
         if not factor > 1:
-            raise UsageError(f"--reduction-factor: must be greater than 1, but found {factor:g}")
+            raise cli_search.UsageError(f"--reduction-factor: must be greater than 1, but found {factor:g}")
     if results.best(options.directory) is None:
-        raise UsageError(f"{options.directory}: no trial has been judged yet: there is nothing to replay")
+        raise cli_search.UsageError(f"{options.directory}: no trial has been judged yet: there is nothing to replay")
     from tune_cure import replay  # Ray takes seconds to import
 
     frame = replay.write(options.directory, options.grace_period, options.reduction_factor)
@@ -206,7 +160,7 @@ def _replay(options: argparse.Namespace, console: Console) -> int:
 def _watch(options: argparse.Namespace, console: Console) -> int:
     directory = options.directory
     if directory.exists() and not directory.is_dir():
-        raise UsageError(f"{directory}: is no folder")
+        raise cli_search.UsageError(f"{directory}: is no folder")
     try:
         if not watch.is_begun(directory):
             console.print(f"waiting for a search in {directory}; Ctrl-C ends this")
@@ -220,240 +174,3 @@ def _watch(options: argparse.Namespace, console: Console) -> int:
         return 0
     console.print(f"all {state.ends.total()} trials have ended; the report: {directory / report.FILE}")
     return 0
-
-
-def _search(options: argparse.Namespace, console: Console) -> int:
-    overrides = list(options.set)
-    if options.data_root:
-        overrides.append(f"data.root={json.dumps(str(Path(options.data_root).expanduser()))}")
-    spec = specs.load(options.space, overrides)
-    known = ""
-    if spec.search.warm_start and not options.resume:
-        from tune_cure import warm_start  # Optuna, too, is not imported before the input is known to be good
-
-        used, left_out = warm_start.read(spec)
-        known = f"{len(used)} trials of {spec.search.warm_start} are known to the sampler"
-        known += f"; {left_out} did not end, or lie outside of the space" * bool(left_out)
-    if options.check:
-        _print_plan(spec, console)
-        console.print(known)
-        return 0
-    if known:
-        console.print(known)
-    if options.address is None:
-        dashboard.check(options.dashboard_host)
-    elif options.dashboard_host != dashboard.LOOPBACK:
-        raise UsageError("--dashboard-host: goes with a Ray that is started here, not with --address")
-    # A file that somebody sent may say where data is, but only the user where it is written.
-    splits = data.load(spec.data, download=bool(options.data_root) or data.is_default(spec.data.root))
-    if options.address is None:
-        plan = allot(spec, [this_machine()])
-        if spec.resources.gpus_per_trial and not plan.gpus_per_trial:
-            _print_cost(spec, splits, plan, console)
-    else:
-        _join(options)
-    if options.resume:
-        directory = options.output or Path("results") / spec.name
-        resuming.prepare(directory, spec, force=options.force, say=console.print)
-    else:
-        directory = new_folder(Path("results") / spec.name, options.output)
-    replace_text(directory / results.SPEC, spec.to_yaml())
-    environment.write(directory, splits.source)
-    del splits  # the trials map the same file; this process need not hold it
-    return _run(spec, directory, options, console)
-
-
-def _conclude(spec: SearchSpec, directory: Path, outcome: str, reason: str, console: Console) -> int:
-    """Writes what a run leaves, says how it ended and how to continue, and returns the exit code."""
-    try:
-        results.write(directory)
-        results.write_summary(directory)
-        page = report.write(directory)
-    except OSError as error:
-        console.print(f"the tables could not be written ({error.strerror}); later: tune-cure report {directory}")
-        outcome, reason = "disk", reason or f"{directory}: {error.strerror}"
-    if outcome in ("finished", "patience", "time"):
-        _print_results(spec, directory, page, console)
-    if outcome == "patience":
-        console.print(f"ended early: {reason}; to go on, raise search.patience and --resume")
-    elif outcome != "finished":
-        folder = shlex.quote(str(directory))
-        resume = f"python run_search.py --space {folder}/{results.SPEC} --output {folder} --resume"
-        console.print(f"{reason or 'interrupted'}; all state is in {directory}. Continue with:\n  {resume}")
-    if outcome == "interrupted":
-        return 130
-    return 0 if results.best(directory) and outcome not in FAULTS else 1
-
-
-def _join(options: argparse.Namespace) -> None:
-    """Joins the cluster before anything is written: there may be none."""
-    from tune_cure import search
-
-    search.start_ray(options.address, verbose=options.verbose)
-
-
-def _duration(text: str) -> float:
-    try:
-        return parse_duration(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-
-
-def _run(spec: SearchSpec, directory: Path, options: argparse.Namespace, console: Console) -> int:
-    from tune_cure import search  # Ray takes seconds to import: not before the input is known to be good
-    from tune_cure.journal import Journal
-
-    state = SearchState(spec)
-    if options.resume:
-        for event in Journal(directory).read():
-            state.update(event)
-    live = console.is_terminal and not options.verbose
-    view = LiveView(state, console) if live else PlainView(state, console.print)
-
-    def ready(devices: object, url: str) -> None:
-        cli_train.stop_as_on_ctrl_c()  # only now: Ray has set a handler of its own when it started
-        console.print(f"{devices}; results in {directory}")
-        if url:
-            console.print(f"Ray dashboard: {url} (asks for the token in ~/.ray/auth_token)")
-
-    def lost() -> None:
-        view.__exit__(None, None, None)
-        code = _conclude(spec, directory, "ray", "Ray has died, or was killed", console)
-        sys.stdout.flush()
-        os._exit(code)  # the main thread waits for Ray, and cannot be told
-
-    with view:
-        result = search.run(
-            spec,
-            directory,
-            address=options.address,
-            dashboard_host=options.dashboard_host,
-            resume=options.resume,
-            verbose=options.verbose,
-            seconds=options.time_budget,
-            on_event=view.on_event,
-            on_ready=ready,
-            on_lost=lost,
-        )
-    return _conclude(spec, directory, result.outcome, result.reason, console)
-
-
-def _print_plan(spec: SearchSpec, console: Console) -> None:
-    most = spec.search.trials * spec.max_epochs
-    plan = allot(spec, [this_machine()])
-    try:
-        splits = data.load(spec.data, download=False)
-        counts = [f"{len(part):,} {name}" for name, part in
-                  (("train", splits.train), ("validation", splits.validation), ("test", splits.test))]  # fmt: skip
-        height, width = splits.image_size
-        images = f"{', '.join(counts)} images of {splits.in_channels}×{height}×{width}, {splits.num_classes} classes"
-        images += f"\n{splits.source}"
-    except datasets.DataError as error:
-        images = f"not here yet: {error}"
-    rows = {
-        "search": f"{spec.name}: {spec.search.trials} trials by {spec.search.sampler}, seed {spec.search.seed}, for "
-        f"{spec.search.mode} {' and '.join(spec.search.metrics)}"
-        + "".join(f", {text}" for text in spec.search.constraints),
-        "data": images,
-        "network": spec.model.name + (f", width {spec.model.width}" if spec.model.width else ""),
-        "space": "\n".join(f"{key}: {of}{_when(spec, key)}" for key, of in spec.space.items()),
-        "start_from": "\n".join(hyperparameters(start) for start in spec.start_from) or "none",
-        "scheduler": f"{spec.search.scheduler} {_stops(spec)}; runs to {spec.max_epochs}",
-        "epochs": f"at most {most}" + _expected(spec),
-        "judged by": f"{spec.evaluation} on {results.judged_examples(spec)} validation images",
-        "devices": f"{plan}{MEASURED_LATER if plan.gpus_per_trial and spec.resources.gpus_per_trial == 'auto' else ''}",
-    }
-    table = Table.grid(padding=(0, 2))
-    for name, text in rows.items():
-        table.add_row(name, text)
-    console.print(table)
-    console.print("resolved:\n")
-    console.print(spec.to_yaml())
-
-
-def _when(spec: SearchSpec, key: str) -> str:
-    never = spec.idle().get(key)
-    return "" if never is None else " (left out: makes no difference)" if never else " (where it makes a difference)"
-
-
-def _stops(spec: SearchSpec) -> str:
-    if spec.search.scheduler == "median":
-        return f"may stop a trial after any epoch from {spec.asha.grace_period} on"
-    return f"may stop a trial after epoch {', '.join(map(str, spec.rungs))}" if spec.rungs else "stops nothing"
-
-
-def _expected(spec: SearchSpec) -> str:
-    if not spec.rungs:
-        return ""
-    return f"; about {expected_epochs(spec):.0f} if one in {spec.asha.reduction_factor:g} goes on at each rung"
-
-
-def _print_cost(spec: SearchSpec, splits: data.Splits, plan: Devices, console: Console) -> None:
-    """Where a space that was made for GPUs meets a machine without one: what that will cost, before it starts."""
-    epoch = measure_epoch_seconds(spec, splits)
-    most, expected = spec.search.trials * spec.max_epochs, expected_epochs(spec)
-    console.print(
-        f"no GPU found: an epoch of {spec.model.name} takes about {duration(epoch)} on {plan.cpus_per_trial} CPU(s) "
-        f"here (measured). {plan.concurrent} at a time, about {expected:.0f} epochs take "
-        f"{duration(expected * epoch / plan.concurrent)}, the most possible, {most}, "
-        f"{duration(most * epoch / plan.concurrent)}.\nA search made for CPUs: --space {SMALLER_SPACE}"
-    )
-
-
-def _print_results(spec: SearchSpec, directory: Path, page: Path, console: Console) -> None:
-    frame = results.trials(directory)
-    summary = results.summary(directory)
-    console.print(f"\n{spec.name}: the best of {len(frame)} trials\n", style="bold")
-    table = Table(box=None, pad_edge=False, padding=(0, 1))
-    has_fresh = bool(frame["fresh_pgd_accuracy"].notna().any())
-    for title in ("trial", "PGD", "±", "clean", "epoch", *["fresh PGD", "±"] * has_fresh, *spec.space, "ended"):
-        table.add_column(title, justify="left" if title == "ended" else "right", no_wrap=True)
-    leaders = results.leaders(frame, spec).head(TOP)
-    baseline = frame[(frame["origin"] == "start_from") & frame["objective"].notna()].head(1)
-    for _, row in leaders.iterrows():
-        table.add_row(*_cells(row, spec, has_fresh))
-    if len(baseline) and int(baseline.iloc[0]["trial"]) not in set(leaders["trial"]):
-        table.add_row(*_cells(baseline.iloc[0], spec, has_fresh))
-    console.print(table)
-    if len(baseline):
-        console.print("* a trial of start_from", style="dim")
-    if len(spec.search.metrics) > 1:
-        front = ", ".join(map(str, summary["pareto_front"]))
-        console.print(
-            f"ranked by {spec.search.metrics[0]}; Pareto front of {' and '.join(spec.search.metrics)}: {front}"
-        )
-    if spec.search.constraints:
-        kept = f"{summary['trials_feasible']} of {len(frame)} trials keep {' and '.join(spec.search.constraints)}"
-        console.print(kept if summary["trials_feasible"] else f"[bold]{kept}[/bold]")
-    ended = ", ".join(f"{count} {STATUS_WORDS[status]}" for status, count in summary["trials_by_status"].items())
-    console.print(
-        f"\n{ended}; {summary['epochs']} epochs trained of {summary['epochs_without_early_stopping']} without early "
-        f"stopping, in {duration(summary['wall_seconds'])}"
-    )
-    console.print(
-        f"{spec.evaluation} on {results.judged_examples(spec)} validation images; the best of many trials looks better "
-        "than it is, and no test image was used"
-    )
-    if has_fresh:
-        console.print(
-            f"fresh: the leaders judged again by PGD-{spec.rescore.steps} with {spec.rescore.restarts} start(s) on "
-            f"{frame['fresh_examples'].max():,.0f} validation images that the search had not looked at; it decides"
-        )
-    elif spec.rescore.top and summary["best"] and results.judged_examples(spec) == spec.data.validation:
-        console.print(
-            "all validation images were looked at: a larger data.validation leaves some to judge the leaders by"
-        )
-    console.print(f"\nwrote in {directory}:")
-    for path in (page.name, "trials.csv", "epochs.csv", "best_config.csv", "best_config.yaml", "best_model.pt"):
-        if (directory / path).exists():
-            console.print(f"  {directory / path}")
-    console.print(f"next: open {page} in a browser; best_config.yaml is a start_from for a search around the winner")
-
-
-def _cells(row: "pd.Series[Any]", spec: SearchSpec, has_fresh: bool) -> list[str]:
-    accuracies = [f"{100 * row[c]:.1f}" for c in ("pgd_accuracy_best", "pgd_accuracy_best_se", "clean_accuracy_best")]
-    values = [f"{row[key]:.3g}" if isinstance(row[key], float) else value(row[key]) for key in spec.space]
-    mark = "*" if row["origin"] == "start_from" else ""
-    fresh = ["" if pd.isna(row[c]) else f"{100 * row[c]:.1f}" for c in ("fresh_pgd_accuracy", "fresh_pgd_accuracy_se")]
-    start = [f"{mark}{int(row['trial'])}", *accuracies, f"{int(row['best_epoch'])}", *fresh * has_fresh]
-    return [*start, *values, row["status"]]

@@ -6,7 +6,6 @@ units, it is translated, and said so if the number that is used is not the one t
 
 import argparse
 import shlex
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +24,7 @@ from tune_cure.models import MODELS
 from tune_cure.reading import ProblemError, SpecError, override, parse_value, put, read_mapping
 from tune_cure.run import BEST, CONFIG, LAST, LOG, TEST, Run, RunSpec, read, resolve
 from tune_cure.schema import choices
+from tune_cure.signals import stop_as_on_ctrl_c
 from tune_cure.words import accuracy, duration, hyperparameters, radius, value
 
 OTHER_NAMES = {  # flags of the original project, and one of Python's: lambda is a keyword there
@@ -101,13 +101,6 @@ def add_parser(commands: Any) -> None:
     for flag in WITHOUT_EFFECT:
         searched.add_argument(flag, nargs="?", const=True, help=argparse.SUPPRESS)
     parser.set_defaults(run=train, parser=parser)
-
-
-def stop_as_on_ctrl_c() -> None:
-    """From here on SIGTERM, a batch system's stop, is a Ctrl-C, also where the shell had that ignored (`command &`)."""
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
 
 
 def train(options: argparse.Namespace, console: Console) -> int:

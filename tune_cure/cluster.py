@@ -1,15 +1,20 @@
 """A Ray cluster that a search joins: whether it can, and what its machines have."""
 
 import socket
+import threading
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from tune_cure.devices import DeviceError, Machine
+from tune_cure.journal import Event, Journal
 
+CLIENT = "ray://"
 CONNECT_SECONDS = 10.0
+FOLLOW_SECONDS = 2.0
 CHECK_SECONDS = 120.0  # a machine that is busy takes its time to start a process
 
 
@@ -25,19 +30,49 @@ def check_address(address: str) -> None:
     """
     if address == "auto":
         return  # Ray looks for a node on this machine, at once
-    if address.startswith("ray://"):
-        raise ClusterError(
-            f"--address {address}: a search cannot be driven through Ray Client, as it would end with the connection; "
-            "start it on the cluster with `ray job submit` (docs/cluster.md), or on one of its machines with "
-            "--address auto"
-        )
-    host, _, port = address.rpartition(":")
+    host, _, port = address.removeprefix(CLIENT).rpartition(":")
     if not host or not port.isdigit():
-        raise ClusterError(f"--address {address}: auto or HOST:PORT is needed, for example 10.0.0.1:6379")
+        raise ClusterError(
+            f"--address {address}: auto, HOST:PORT or {CLIENT}HOST:PORT is needed, for example {CLIENT}10.0.0.1:10001"
+        )
     try:
         socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
     except (OSError, OverflowError) as error:
         raise ClusterError(f"--address {address}: no Ray cluster answers there ({error})") from error
+
+
+def by_client() -> bool:
+    """Whether this process talks to the cluster through Ray Client: then the search's controller runs there."""
+    return bool(ray.util.client.ray.is_connected())
+
+
+class Follower:
+    """Tells `journal.on_event` and `also` of the lines that another process writes there, from now to the exit."""
+
+    def __init__(self, journal: Journal, also: Callable[[Event], None]) -> None:
+        self.journal, self.also, self.told = journal, also, len(journal.read())
+        self.over = threading.Event()
+        self.thread = threading.Thread(target=self._follow, daemon=True)
+
+    def __enter__(self) -> Self:
+        self.thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.over.set()
+        self.thread.join()
+        self._tell()
+
+    def _follow(self) -> None:
+        while not self.over.wait(FOLLOW_SECONDS):
+            self._tell()
+
+    def _tell(self) -> None:
+        for event in self.journal.read()[self.told :]:
+            self.told += 1
+            self.also(event)
+            if self.journal.on_event:
+                self.journal.on_event(event)
 
 
 def machines() -> list[Machine]:

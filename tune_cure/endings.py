@@ -34,7 +34,7 @@ class Endings(tune.Stopper):  # type: ignore[misc]
 
     def __init__(self, spec: SearchSpec, folder: Path, seconds: float | None, history: Iterable[Event]) -> None:
         self.spec, self.folder = spec, folder
-        self.deadline = None if seconds is None else time.monotonic() + seconds
+        self.deadline = None if seconds is None else time.time() + seconds  # which other machines know, too
         self.outcome = self.reason = ""
         self._objectives: dict[int, float] = {}  # of running trials, the latest
         self._best: float | None = None
@@ -86,7 +86,7 @@ class Endings(tune.Stopper):  # type: ignore[misc]
 
     def stop_all(self) -> bool:
         """Whether everything stops now. Asked at each turn of Tune's loop."""
-        if self.deadline is not None and time.monotonic() > self.deadline:
+        if self.deadline is not None and time.time() > self.deadline:
             self.end("time", "the time budget is used up")
         free = shutil.disk_usage(self.folder).free
         if free < RESERVE:

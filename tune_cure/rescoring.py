@@ -16,6 +16,7 @@ from tune_cure.devices import Devices
 from tune_cure.evaluation import EvaluationConfig, evaluate
 from tune_cure.files import read_tensors
 from tune_cure.journal import Journal
+from tune_cure.remote import Remote
 from tune_cure.shipping import Shipment
 from tune_cure.spec import SearchSpec
 from tune_cure.trainable import shared_data
@@ -35,9 +36,9 @@ def attack(spec: SearchSpec) -> EvaluationConfig:
     return spec.evaluation.model_copy(update=stronger)
 
 
-def run(spec: SearchSpec, journal: Journal, plan: Devices, shipment: Shipment | None) -> None:
+def run(spec: SearchSpec, journal: Journal, plan: Devices, shipment: Shipment | None, remote: Remote | None) -> None:
     """Judges the leaders that were not judged yet, one task of Ray each, and records each in the journal."""
-    files = dict(_files(spec, journal))
+    files = dict(_files(spec, journal, remote))
     judge = ray.remote(num_cpus=plan.cpus_per_trial, num_gpus=plan.gpus_per_trial)(_judge)
     tasks = {judge.remote(spec, str(file), shipment): leader for leader, file in files.items()}
     while tasks:
@@ -48,15 +49,20 @@ def run(spec: SearchSpec, journal: Journal, plan: Devices, shipment: Shipment | 
             journal.append("leader", number, epoch=epoch, **found)
 
 
-def _files(spec: SearchSpec, journal: Journal) -> Iterator[tuple[tuple[int, int], Path]]:
+def _files(spec: SearchSpec, journal: Journal, remote: Remote | None) -> Iterator[tuple[tuple[int, int], Path]]:
     """The number and best epoch of each leader to judge, and the checkpoint that holds its best weights."""
     frame = results.ranked(results.trials(journal.path.parent), spec)
     leaders = frame[~frame["status"].isin(results.UNSOUND)].head(spec.rescore.top)
     leaders = leaders[leaders["fresh_pgd_accuracy"].isna()]
     checkpoints = {event["trial"]: event for event in journal.read() if event["event"] == "checkpoint"}
     for number, epoch in zip(leaders["trial"], leaders["best_epoch"], strict=True):
-        if number in checkpoints and (file := journal.checkpoint_file(checkpoints[number]["path"])).exists():
-            yield (int(number), int(epoch)), file
+        if number in checkpoints:
+            path = checkpoints[number]["path"]
+            file = journal.checkpoint_file(path)
+            if remote:
+                remote.get_checkpoint(journal.path.parent, path)
+            if file.exists():
+                yield (int(number), int(epoch)), file
 
 
 def _judge(spec: SearchSpec, file: str, shipment: Shipment | None) -> dict[str, Any]:

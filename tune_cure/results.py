@@ -240,12 +240,17 @@ def _best_config(spec: SearchSpec, leader: Best) -> pd.DataFrame:
     )
 
 
+def checkpoint(directory: Path, leader: Best) -> str | None:
+    """The path, relative to the run's folder, of a checkpoint of the leading trial's that holds its best weights."""
+    events = Journal(directory).read()
+    saved = [event for event in events if event["event"] == "checkpoint" and event["trial"] == leader.trial]
+    saved = [event for event in saved if event["epoch"] >= leader.row["best_epoch"]]
+    return str(saved[-1]["path"]) if saved else None
+
+
 def _write_best_model(directory: Path, leader: Best) -> None:
-    journal = Journal(directory)
-    events = journal.read()
-    checkpoints = [event for event in events if event["event"] == "checkpoint" and event["trial"] == leader.trial]
-    checkpoints = [event for event in checkpoints if event["epoch"] >= leader.row["best_epoch"]]
-    path = journal.checkpoint_file(checkpoints[-1]["path"]) if checkpoints else None
+    inside = checkpoint(directory, leader)
+    path = Journal(directory).checkpoint_file(inside) if inside else None
     if path is None or not path.exists():  # the search still runs, and is just replacing the checkpoint
         return
     saved = read_tensors(path, torch.device("cpu"))["best_model"]

@@ -25,6 +25,7 @@ from tune_cure.files import to_disk
 from tune_cure.gauges import Gauges
 from tune_cure.journal import CHECKPOINT_FILE, OBJECTIVE, Event, Journal
 from tune_cure.ray_watch import RayWatch
+from tune_cure.remote import Remote
 from tune_cure.shipping import Shipment
 from tune_cure.spec import SearchSpec
 from tune_cure.study import StudySearch
@@ -32,6 +33,7 @@ from tune_cure.tensorboard import TensorBoard
 from tune_cure.trainable import CureTrainable
 from tune_cure.training import EPOCH_METRICS
 
+SNAPSHOTS = "TUNE_GLOBAL_CHECKPOINT_S"  # how often Tune writes down all trials, which nobody ever reads
 QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_SCHEDULER_EVENTS": "0",
@@ -70,6 +72,7 @@ def run(
     *,
     address: str | None = None,
     dashboard_host: str = dashboard.LOOPBACK,
+    remote: Remote | None = None,
     resume: bool = False,
     verbose: bool = False,
     seconds: float | None = None,
@@ -84,6 +87,7 @@ def run(
         output: The run's folder; it must exist.
         address: Of a Ray cluster to join; a Ray of this machine alone is started if None.
         dashboard_host: Where the dashboard of a Ray that is started listens; all its other ports are on the loopback.
+        remote: Where checkpoints are kept, and the run's files copied to at intervals; None: all is in `output`.
         resume: Continue the search in `output`, whose journal is read, rather than start one.
         verbose: Let Ray speak.
         seconds: How long the trials may take; without limit if None.
@@ -96,6 +100,7 @@ def run(
         DeviceError: Not even one trial fits into the devices.
         ClusterError: The cluster cannot be joined, or one of its machines does not see `output`.
     """
+    output = output.resolve()  # the same for all processes, which work in folders of their own
     board = TensorBoard(output)
     listeners = [board.on_event, *([on_event] if on_event else [])]
 
@@ -103,25 +108,25 @@ def run(
         for listener in listeners:
             listener(event)
 
-    journal = Journal(output, tell)
+    journal = Journal(output, remote.copies(output, tell) if remote else tell)
     history = journal.repair() if resume else []
     endings = Endings(spec, output, seconds, history)
     started = not ray.is_initialized()
     if started:
         start_ray(address, dashboard_host=dashboard_host, verbose=verbose)
     try:
-        if address is not None:
-            cluster.check_folder(output.resolve())
+        if address is not None and not remote:
+            cluster.check_folder(output)
         shipment = None if address is None else Shipment(spec.data)
         plan = _plan(spec, shipment)
         on_ready(plan, dashboard_url(None if address else dashboard_host))
         listeners.append(Gauges(spec.name).on_event)
-        searcher = StudySearch(spec, journal, history, endings)
+        searcher = StudySearch(spec, journal, history, endings, store=remote.uri if remote else None)
         if _num(journal, "end") < spec.search.trials:
             with RayWatch(on_lost):
-                _tuner(spec, output, plan, searcher, history, verbose, shipment).fit()
+                _fit(_tuner(spec, output, plan, searcher, history, verbose, shipment, remote), journal, endings)
         if not endings.outcome and _is_over(spec, journal, endings):
-            rescoring.run(spec, journal, plan, shipment)
+            rescoring.run(spec, journal, plan, shipment, remote)
     except KeyboardInterrupt:  # Tune has its own way with one; this is of the leaders' judging
         endings.end("interrupted", "")
     except (OSError, optuna.exceptions.StorageInternalError) as error:
@@ -145,6 +150,19 @@ def _is_over(spec: SearchSpec, journal: Journal, endings: Endings) -> bool:
     """Whether no trial is left to run."""
     ended = _num(journal, "end")
     return ended >= spec.search.trials or (endings.exhausted and ended == _num(journal, "trial"))
+
+
+def _fit(tuner: tune.Tuner, journal: Journal, endings: Endings) -> None:
+    """Runs the search, here or, through Ray Client, on the cluster."""
+    if not cluster.by_client():
+        tuner.fit()
+        return
+    with cluster.Follower(journal, endings.take):
+        try:
+            tuner.fit()
+        except KeyboardInterrupt:
+            ray.shutdown()  # ends what runs on the cluster
+    endings.stop_all()  # the copy of it on the cluster may have said so there
 
 
 def _plan(spec: SearchSpec, shipment: Shipment | None) -> Devices:
@@ -178,6 +196,7 @@ def _tuner(
     history: list[Event],
     verbose: bool,
     shipment: Shipment | None,
+    remote: Remote | None,
 ) -> tune.Tuner:
     # A CUDA process that changes networks was not measured to give its memory back: there, a fresh one each.
     reused = plan.gpus_per_trial == 0
@@ -198,12 +217,12 @@ def _tuner(
             trial_dirname_creator=_trial_name,
         ),
         run_config=tune.RunConfig(
-            name=_unused_name(output, "trials"),
-            storage_path=str(output.resolve()),
+            name=_unused_name(remote.exists if remote else lambda name: (output / name).exists(), "trials"),
+            storage_path=remote.uri if remote else str(output),
             failure_config=tune.FailureConfig(max_failures=spec.search.retries),
             checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=1),
             stop=searcher.endings,
-            callbacks=[JournalCallback(searcher.journal, searcher.endings)],
+            callbacks=[JournalCallback(searcher.journal, searcher.endings, Path(remote.path) if remote else output)],
             verbose=1 if verbose else 0,
         ),
     )
@@ -213,11 +232,11 @@ def _trial_name(trial: Trial) -> str:
     return f"trial_{trial.config['trial']:05d}"
 
 
-def _unused_name(parent: Path, name: str) -> str:
+def _unused_name(exists: Callable[[str], bool], name: str) -> str:
     """`name`, or `name-2` and so on: every session of a search gives its trials a folder of their own."""
     taken = 1
     unused = name
-    while (parent / unused).exists():
+    while exists(unused):
         taken += 1
         unused = f"{name}-{taken}"
     return unused
@@ -243,8 +262,13 @@ def start_ray(address: str | None = None, *, dashboard_host: str = dashboard.LOO
         DashboardError: The dashboard cannot, or must not, be opened there.
     """
     _quieten(verbose)
-    os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = "inf"  # Tune's snapshots of all trials, which are never read
+    os.environ[SNAPSHOTS] = "inf"
     options: dict[str, Any] = {"log_to_driver": verbose, "configure_logging": verbose}
+    if address is not None:
+        cluster.check_address(address)
+        # All machines run this code, and where Tune runs there and not here (Ray Client), it is as quiet as here.
+        asked = {name: value for name, value in os.environ.items() if name in (*QUIET, SNAPSHOTS)}
+        options["runtime_env"] = {"py_modules": [str(Path(__file__).parent)], "env_vars": asked}
     if address is None:
         # Ray takes the loopback address for its node, and so for all its ports, only where it cannot form a cluster.
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # for the processes that it starts
@@ -252,8 +276,6 @@ def start_ray(address: str | None = None, *, dashboard_host: str = dashboard.LOO
         dashboard.check(dashboard_host)  # a Ray that is started here asks for a token unless it is told not to
         ray._private.parameter.RayParams = _Params
         options |= {"include_dashboard": True, "dashboard_host": dashboard_host}
-    else:
-        cluster.check_address(address)
     try:
         ray.init(address=address or "local", **options)
     except ConnectionError as error:
@@ -276,7 +298,7 @@ class _Params(ray._private.parameter.RayParams):  # type: ignore[misc]
 
 def dashboard_url(host: str | None = None) -> str:
     """Where the dashboard is, empty if there is none; Ray itself does not know of the `host` that it listens at."""
-    url: str = ray._private.worker.get_dashboard_url() or ""
+    url: str = "" if cluster.by_client() else ray._private.worker.get_dashboard_url() or ""
     if url and host and host not in dashboard.EVERYWHERE:
         url = f"{f'[{host}]' if ':' in host else host}:{url.rpartition(':')[2]}"
     return f"http://{url}" if url else ""
@@ -285,8 +307,9 @@ def dashboard_url(host: str | None = None) -> str:
 class JournalCallback(tune.Callback):  # type: ignore[misc]
     """Writes what happens to the trials into the journal, in the order that makes each line true when it is written."""
 
-    def __init__(self, journal: Journal, endings: Endings) -> None:
+    def __init__(self, journal: Journal, endings: Endings, folder: Path) -> None:
         self.journal, self.endings = journal, endings
+        self.folder = folder  # the run's, with the checkpoints
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """A trial has its worker: from now on it keeps its last checkpoint alone."""
@@ -306,9 +329,9 @@ class JournalCallback(tune.Callback):  # type: ignore[misc]
     ) -> None:
         """A checkpoint lies on disk, and will outlast a power cut; only then does Ray delete the one before."""
         path = Path(checkpoint.path)
-        to_disk(path / CHECKPOINT_FILE)
-        folder = self.journal.path.parent.resolve()
-        inside = path.relative_to(folder) if path.is_relative_to(folder) else path
+        if (path / CHECKPOINT_FILE).exists():  # it is not, in an object store
+            to_disk(path / CHECKPOINT_FILE)
+        inside = path.relative_to(self.folder) if path.is_relative_to(self.folder) else path
         self._write("checkpoint", trial, epoch=trial.last_result["training_iteration"], path=str(inside))
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:

@@ -77,6 +77,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         history: The journal so far; empty for a new search.
         endings: Says when no more are to be proposed.
         storage: Where the study is kept; by default study.db beside the journal.
+        store: The URI that checkpoints are relative to, if they are not in the run's folder.
     """
 
     def __init__(
@@ -86,9 +87,11 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         history: list[Event],
         endings: Endings,
         storage: BaseStorage | None = None,
+        store: str | None = None,
     ) -> None:
         self.journal = journal
         self.endings = endings
+        self.store = store
         self.spec = spec
         self.metrics, self.constraints = spec.search.metrics, spec.search.parsed_constraints
         self.several = len(self.metrics) > 1
@@ -245,6 +248,9 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         for event in reversed(events):
             if event["event"] == "checkpoint":
                 file = self.journal.checkpoint_file(event["path"])
+                if self.store:  # which never shows half of a file
+                    base, mark, query = self.store.partition("?")  # s3://bucket/run?region=…
+                    return {"checkpoint": f"{base}/{event['path']}{mark}{query}"}
                 if not file.exists():  # an older one, whose place a newer has taken
                     continue
                 try:

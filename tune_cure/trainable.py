@@ -22,9 +22,9 @@ WORST = {"max": 0.0, "min": 1.0}
 class CureTrainable(tune.Trainable):  # type: ignore[misc]
     """A trial. Its Tune config holds the hyperparameters and two keys of the search's own.
 
-    `trial` is the trial's number; `checkpoint`, where present, is a folder written by `save_checkpoint` to go on from.
-    Each result has `epoch` and the metrics of docs/columns.md, `OBJECTIVE`, and `ended`: empty while the trial can go
-    on, else the status that it ended with.
+    `trial` is the trial's number; `checkpoint`, where present, is the path or URI of a folder written by
+    `save_checkpoint`, to go on from. Each result has `epoch` and the metrics of docs/columns.md, `OBJECTIVE`, and
+    `ended`: empty while the trial can go on, else the status that it ended with.
     """
 
     def setup(
@@ -61,7 +61,8 @@ class CureTrainable(tune.Trainable):  # type: ignore[misc]
             seed=self.spec.search.seed,
         )
         if "checkpoint" in config:
-            self.load_checkpoint(config["checkpoint"])
+            with tune.Checkpoint(config["checkpoint"]).as_directory() as folder:  # fetched, if it is in an object store
+                self.load_checkpoint(folder)
 
     def step(self) -> dict[str, Any]:
         """One epoch. A diverged network is not evaluated; its objective is the best before, or the worst there is."""

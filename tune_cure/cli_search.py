@@ -1,0 +1,359 @@
+"""The command `search`: its flags, what it prints before, meanwhile and after, and how it is continued."""
+
+import argparse
+import json
+import os
+import shlex
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from tune_cure import dashboard, data, datasets, environment, report, results, resuming, spec as specs
+from tune_cure.curvature import PENALTIES
+from tune_cure.devices import Devices, allot, expected_epochs, measure_epoch_seconds, this_machine
+from tune_cure.files import new_folder, replace_text
+from tune_cure.journal import FILE as JOURNAL, Journal
+from tune_cure.models import MODELS
+from tune_cure.optimizers import OPTIMIZERS
+from tune_cure.progress import LiveView, PlainView, SearchState
+from tune_cure.reading import parse_duration
+from tune_cure.remote import Remote
+from tune_cure.samplers import SAMPLERS
+from tune_cure.schedules import SCHEDULES
+from tune_cure.signals import stop_as_on_ctrl_c
+from tune_cure.spec import SearchSpec
+from tune_cure.words import STATUS_WORDS, duration, hyperparameters, value
+
+SMALLER_SPACE = "search_spaces/cifar10_cpu.yaml"
+MEASURED_LATER = (
+    "\nor more on each GPU: gpus_per_trial is auto, so a trial's memory is measured before the search starts"
+)
+TOP = 5  # trials in the closing table
+FAULTS = ("failing", "disk", "ray")  # ends of a search that are not its own
+
+
+class UsageError(ValueError):
+    """What was asked for on the command line cannot be done. Its text is one line."""
+
+
+def add_parser(commands: Any) -> None:
+    """Adds the command to an argument parser's subcommands."""
+    names: dict[str, Iterable[str]] = {
+        "data sets": datasets.DATASETS,
+        "networks": MODELS,
+        "penalties (delta)": PENALTIES,
+        "schedules": SCHEDULES,
+        "optimisers": OPTIMIZERS,
+        "samplers": SAMPLERS,
+    }
+    search = commands.add_parser(
+        "search",
+        help="search the space of a YAML file",
+        description="Searches the space of a YAML file and leaves tables, a report and the best model in a folder.",
+        epilog="\n".join(f"{title}: {', '.join(registry)}" for title, registry in names.items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    search.add_argument("--space", required=True, metavar="FILE", help="the search space, a YAML file")
+    search.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="override a key of it: training.epochs=5"
+    )
+    search.add_argument("--data-root", metavar="FOLDER", help="where the data is: overrides data.root")
+    search.add_argument("--output", metavar="FOLDER", help="the run's folder, or a URI: s3://… (default: results/NAME)")
+    search.add_argument("--resume", action="store_true", help="continue the search in the run's folder")
+    search.add_argument("--force", action="store_true", help="with --resume: continue although settings have changed")
+    search.add_argument(
+        "--time-budget", type=_duration, metavar="2h", help="stop after so long; --resume continues (default: no limit)"
+    )
+    search.add_argument("--check", action="store_true", help="print the resolved plan and start nothing")
+    search.add_argument(
+        "--address",
+        help="a Ray cluster to join: auto, HOST:PORT or ray://HOST:PORT (docs/cluster.md); default: none",
+    )
+    search.add_argument(
+        "--dashboard-host",
+        default=dashboard.LOOPBACK,
+        metavar="HOST",
+        help="where Ray's dashboard listens, to open it to other machines: 0.0.0.0; it asks for a token",
+    )
+    search.set_defaults(run=_search, parser=search)
+    search.add_argument("--verbose", action="store_true", help="show what Ray and Optuna say")
+
+
+def _search(options: argparse.Namespace, console: Console) -> int:
+    overrides = list(options.set)
+    if options.data_root:
+        overrides.append(f"data.root={json.dumps(str(Path(options.data_root).expanduser()))}")
+    spec = specs.load(options.space, overrides)
+    known = ""
+    if spec.search.warm_start and not options.resume:
+        from tune_cure import warm_start  # Optuna, too, is not imported before the input is known to be good
+
+        used, left_out = warm_start.read(spec)
+        known = f"{len(used)} trials of {spec.search.warm_start} are known to the sampler"
+        known += f"; {left_out} did not end, or lie outside of the space" * bool(left_out)
+    if options.check:
+        _print_plan(spec, console)
+        console.print(known)
+        return 0
+    if known:
+        console.print(known)
+    if options.address is None:
+        dashboard.check(options.dashboard_host)
+    elif options.dashboard_host != dashboard.LOOPBACK:
+        raise UsageError("--dashboard-host: goes with a Ray that is started here, not with --address")
+    # A file that somebody sent may say where data is, but only the user where it is written.
+    splits = data.load(spec.data, download=bool(options.data_root) or data.is_default(spec.data.root))
+    if options.address is None:
+        plan = allot(spec, [this_machine()])
+        if spec.resources.gpus_per_trial and not plan.gpus_per_trial:
+            _print_cost(spec, splits, plan, console)
+    else:
+        _join(options)
+    remote = Remote(options.output) if options.output and "://" in options.output else None
+    directory = _folder(spec, options, remote, console)
+    replace_text(directory / results.SPEC, spec.to_yaml())
+    environment.write(directory, splits.source)
+    del splits  # the trials map the same file; this process need not hold it
+    return _run(spec, directory, options, console, remote)
+
+
+def _conclude(
+    spec: SearchSpec,
+    directory: Path,
+    outcome: str,
+    reason: str,
+    options: argparse.Namespace,
+    console: Console,
+    remote: Remote | None,
+) -> int:
+    """Writes what a run leaves, says how it ended and how to continue, and returns the exit code."""
+    try:
+        if remote and (leader := results.best(directory)) and (saved := results.checkpoint(directory, leader)):
+            remote.get_checkpoint(directory, saved)  # best_model.pt is made from it
+        results.write(directory)
+        results.write_summary(directory)
+        page = report.write(directory)
+        if remote:
+            remote.put(directory)
+    except OSError as error:
+        console.print(f"the tables could not be written ({error.strerror}); later: tune-cure report {directory}")
+        outcome, reason = "disk", reason or f"{directory}: {error.strerror}"
+    if outcome in ("finished", "patience", "time"):
+        _print_results(spec, directory, page, console)
+    if outcome == "patience":
+        console.print(f"ended early: {reason}; to go on, raise search.patience and --resume")
+    elif outcome != "finished":
+        folder = shlex.quote(str(directory))
+        output = shlex.quote(remote.uri) if remote else folder
+        resume = f"python run_search.py --space {folder}/{results.SPEC} --output {output} --resume"
+        resume += f" --address {options.address}" if options.address else ""
+        console.print(f"{reason or 'interrupted'}; all state is in {directory}. Continue with:\n  {resume}")
+    if outcome == "interrupted":
+        return 130
+    return 0 if results.best(directory) and outcome not in FAULTS else 1
+
+
+def _join(options: argparse.Namespace) -> None:
+    """Joins the cluster before anything is written: there may be none."""
+    from tune_cure import search
+
+    search.start_ray(options.address, verbose=options.verbose)
+
+
+def _duration(text: str) -> float:
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _run(
+    spec: SearchSpec, directory: Path, options: argparse.Namespace, console: Console, remote: Remote | None
+) -> int:
+    from tune_cure import search  # Ray takes seconds to import: not before the input is known to be good
+
+    state = SearchState(spec)
+    if options.resume:
+        for event in Journal(directory).read():
+            state.update(event)
+    live = console.is_terminal and not options.verbose
+    view = LiveView(state, console) if live else PlainView(state, console.print)
+
+    def ready(devices: object, url: str) -> None:
+        stop_as_on_ctrl_c()  # only now: Ray has set a handler of its own when it started
+        copied = f", copied to {remote.uri}" if remote else ""
+        console.print(f"{devices}; results in {directory}{copied}")
+        if url:
+            console.print(f"Ray dashboard: {url} (asks for the token in ~/.ray/auth_token)")
+
+    def lost() -> None:
+        view.__exit__(None, None, None)
+        code = _conclude(spec, directory, "ray", "Ray has died, or was killed", options, console, remote)
+        sys.stdout.flush()
+        os._exit(code)  # the main thread waits for Ray, and cannot be told
+
+    with view:
+        result = search.run(
+            spec,
+            directory,
+            address=options.address,
+            dashboard_host=options.dashboard_host,
+            remote=remote,
+            resume=options.resume,
+            verbose=options.verbose,
+            seconds=options.time_budget,
+            on_event=view.on_event,
+            on_ready=ready,
+            on_lost=lost,
+        )
+    return _conclude(spec, directory, result.outcome, result.reason, options, console, remote)
+
+
+def _folder(spec: SearchSpec, options: argparse.Namespace, remote: Remote | None, console: Console) -> Path:
+    """The run's folder on this machine: new, or that of the search to continue."""
+    default = Path("results") / spec.name
+    if remote is None:
+        named = Path(options.output) if options.output else None
+        return _continued(spec, named or default, options, console) if options.resume else new_folder(default, named)
+    if str(options.address).startswith("ray://"):
+        raise UsageError(f"--output {remote.uri}: cannot be used with --address ray://…; use `ray job submit`")
+    if not options.resume:
+        if remote.exists(JOURNAL):
+            raise UsageError(f"--output {remote.uri}: holds a search; name another, or continue it with --resume")
+        return new_folder(default, None)
+    if not remote.exists(JOURNAL):
+        raise UsageError(f"--output {remote.uri}: holds no search: there is no {JOURNAL} in it")
+    directory = new_folder(default, None)
+    remote.get(directory)
+    return _continued(spec, directory, options, console)
+
+
+def _continued(spec: SearchSpec, directory: Path, options: argparse.Namespace, console: Console) -> Path:
+    resuming.prepare(directory, spec, force=options.force, say=console.print)
+    return directory
+
+
+def _print_plan(spec: SearchSpec, console: Console) -> None:
+    most = spec.search.trials * spec.max_epochs
+    plan = allot(spec, [this_machine()])
+    try:
+        splits = data.load(spec.data, download=False)
+        counts = [f"{len(part):,} {name}" for name, part in
+                  (("train", splits.train), ("validation", splits.validation), ("test", splits.test))]  # fmt: skip
+        height, width = splits.image_size
+        images = f"{', '.join(counts)} images of {splits.in_channels}×{height}×{width}, {splits.num_classes} classes"
+        images += f"\n{splits.source}"
+    except datasets.DataError as error:
+        images = f"not here yet: {error}"
+    rows = {
+        "search": f"{spec.name}: {spec.search.trials} trials by {spec.search.sampler}, seed {spec.search.seed}, for "
+        f"{spec.search.mode} {' and '.join(spec.search.metrics)}"
+        + "".join(f", {text}" for text in spec.search.constraints),
+        "data": images,
+        "network": spec.model.name + (f", width {spec.model.width}" if spec.model.width else ""),
+        "space": "\n".join(f"{key}: {of}{_when(spec, key)}" for key, of in spec.space.items()),
+        "start_from": "\n".join(hyperparameters(start) for start in spec.start_from) or "none",
+        "scheduler": f"{spec.search.scheduler} {_stops(spec)}; runs to {spec.max_epochs}",
+        "epochs": f"at most {most}" + _expected(spec),
+        "judged by": f"{spec.evaluation} on {results.judged_examples(spec)} validation images",
+        "devices": f"{plan}{MEASURED_LATER if plan.gpus_per_trial and spec.resources.gpus_per_trial == 'auto' else ''}",
+    }
+    table = Table.grid(padding=(0, 2))
+    for name, text in rows.items():
+        table.add_row(name, text)
+    console.print(table)
+    console.print("resolved:\n")
+    console.print(spec.to_yaml())
+
+
+def _when(spec: SearchSpec, key: str) -> str:
+    never = spec.idle().get(key)
+    return "" if never is None else " (left out: makes no difference)" if never else " (where it makes a difference)"
+
+
+def _stops(spec: SearchSpec) -> str:
+    if spec.search.scheduler == "median":
+        return f"may stop a trial after any epoch from {spec.asha.grace_period} on"
+    return f"may stop a trial after epoch {', '.join(map(str, spec.rungs))}" if spec.rungs else "stops nothing"
+
+
+def _expected(spec: SearchSpec) -> str:
+    if not spec.rungs:
+        return ""
+    return f"; about {expected_epochs(spec):.0f} if one in {spec.asha.reduction_factor:g} goes on at each rung"
+
+
+def _print_cost(spec: SearchSpec, splits: data.Splits, plan: Devices, console: Console) -> None:
+    """Where a space that was made for GPUs meets a machine without one: what that will cost, before it starts."""
+    epoch = measure_epoch_seconds(spec, splits)
+    most, expected = spec.search.trials * spec.max_epochs, expected_epochs(spec)
+    console.print(
+        f"no GPU found: an epoch of {spec.model.name} takes about {duration(epoch)} on {plan.cpus_per_trial} CPU(s) "
+        f"here (measured). {plan.concurrent} at a time, about {expected:.0f} epochs take "
+        f"{duration(expected * epoch / plan.concurrent)}, the most possible, {most}, "
+        f"{duration(most * epoch / plan.concurrent)}.\nA search made for CPUs: --space {SMALLER_SPACE}"
+    )
+
+
+def _print_results(spec: SearchSpec, directory: Path, page: Path, console: Console) -> None:
+    frame = results.trials(directory)
+    summary = results.summary(directory)
+    console.print(f"\n{spec.name}: the best of {len(frame)} trials\n", style="bold")
+    table = Table(box=None, pad_edge=False, padding=(0, 1))
+    has_fresh = bool(frame["fresh_pgd_accuracy"].notna().any())
+    for title in ("trial", "PGD", "±", "clean", "epoch", *["fresh PGD", "±"] * has_fresh, *spec.space, "ended"):
+        table.add_column(title, justify="left" if title == "ended" else "right", no_wrap=True)
+    leaders = results.leaders(frame, spec).head(TOP)
+    baseline = frame[(frame["origin"] == "start_from") & frame["objective"].notna()].head(1)
+    for _, row in leaders.iterrows():
+        table.add_row(*_cells(row, spec, has_fresh))
+    if len(baseline) and int(baseline.iloc[0]["trial"]) not in set(leaders["trial"]):
+        table.add_row(*_cells(baseline.iloc[0], spec, has_fresh))
+    console.print(table)
+    if len(baseline):
+        console.print("* a trial of start_from", style="dim")
+    if len(spec.search.metrics) > 1:
+        front = ", ".join(map(str, summary["pareto_front"]))
+        console.print(
+            f"ranked by {spec.search.metrics[0]}; Pareto front of {' and '.join(spec.search.metrics)}: {front}"
+        )
+    if spec.search.constraints:
+        kept = f"{summary['trials_feasible']} of {len(frame)} trials keep {' and '.join(spec.search.constraints)}"
+        console.print(kept if summary["trials_feasible"] else f"[bold]{kept}[/bold]")
+    ended = ", ".join(f"{count} {STATUS_WORDS[status]}" for status, count in summary["trials_by_status"].items())
+    console.print(
+        f"\n{ended}; {summary['epochs']} epochs trained of {summary['epochs_without_early_stopping']} without early "
+        f"stopping, in {duration(summary['wall_seconds'])}"
+    )
+    console.print(
+        f"{spec.evaluation} on {results.judged_examples(spec)} validation images; the best of many trials looks better "
+        "than it is, and no test image was used"
+    )
+    if has_fresh:
+        console.print(
+            f"fresh: the leaders judged again by PGD-{spec.rescore.steps} with {spec.rescore.restarts} start(s) on "
+            f"{frame['fresh_examples'].max():,.0f} validation images that the search had not looked at; it decides"
+        )
+    elif spec.rescore.top and summary["best"] and results.judged_examples(spec) == spec.data.validation:
+        console.print(
+            "all validation images were looked at: a larger data.validation leaves some to judge the leaders by"
+        )
+    console.print(f"\nwrote in {directory}:")
+    for path in (page.name, "trials.csv", "epochs.csv", "best_config.csv", "best_config.yaml", "best_model.pt"):
+        if (directory / path).exists():
+            console.print(f"  {directory / path}")
+    console.print(f"next: open {page} in a browser; best_config.yaml is a start_from for a search around the winner")
+
+
+def _cells(row: "pd.Series[Any]", spec: SearchSpec, has_fresh: bool) -> list[str]:
+    accuracies = [f"{100 * row[c]:.1f}" for c in ("pgd_accuracy_best", "pgd_accuracy_best_se", "clean_accuracy_best")]
+    values = [f"{row[key]:.3g}" if isinstance(row[key], float) else value(row[key]) for key in spec.space]
+    mark = "*" if row["origin"] == "start_from" else ""
+    fresh = ["" if pd.isna(row[c]) else f"{100 * row[c]:.1f}" for c in ("fresh_pgd_accuracy", "fresh_pgd_accuracy_se")]
+    start = [f"{mark}{int(row['trial'])}", *accuracies, f"{int(row['best_epoch'])}", *fresh * has_fresh]
+    return [*start, *values, row["status"]]
