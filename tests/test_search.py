@@ -122,6 +122,7 @@ def test_a_trial_that_diverges_ends_at_once_and_the_search_goes_on(tmp_path: Pat
     trials = results.trials(tmp_path)
     assert list(trials["status"])[:2] == ["diverged", "completed"]
     assert trials.iloc[0]["epochs_trained"] == 1
+    assert trials.iloc[0]["reason"] == "the loss became NaN or infinite in epoch 1"
     assert results.epochs(tmp_path).iloc[0].isna()["train_loss"]
     best = results.best(tmp_path)
     assert best is not None
@@ -149,6 +150,16 @@ def test_other_schedulers_several_metrics_and_a_conditional_space_under_ray(tmp_
     for told, (_, row) in zip(study.trials, trials.iterrows(), strict=True):
         assert told.values == [row["pgd_accuracy_best"], row["clean_accuracy_best"]]
         assert told.constraints["clean_accuracy >= 0.2"] == pytest.approx(0.2 - row["clean_accuracy"])
+
+
+def test_at_rungs_the_best_weights_so_far_are_judged_by_a_stronger_attack(tmp_path: Path) -> None:
+    assert search.run(tiny(tmp_path, "search.trials=3", "asha.steps=20"), tmp_path).finished
+    epochs = results.epochs(tmp_path)
+    at_rungs = epochs[epochs["epoch"].isin([1, 2])]
+    assert at_rungs["pgd_accuracy_rung"].notna().all()
+    assert epochs.drop(at_rungs.index)["pgd_accuracy_rung"].isna().all()
+    assert (at_rungs["pgd_accuracy_rung"] <= at_rungs["pgd_accuracy_best"]).all()  # the same starts, more steps
+    assert (at_rungs["pgd_accuracy_rung"] < at_rungs["pgd_accuracy_best"]).any()
 
 
 def test_a_gpu_is_not_asked_for_where_there_is_none(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.spaces import tiny
 from tune_cure.spec import SearchSpec, SpecError, load
 
 BASE = """
@@ -150,6 +151,7 @@ def test_a_best_config_file_is_a_start(base: Path, tmp_path: Path) -> None:
             "at most lr_max, but lr_min can be 0.05 where lr_max is 0.01",
         ),
         ("resources.concurrent=many", "resources.concurrent", "at least 1, or auto, is needed, but found 'many'"),
+        ("asha.steps=0", "asha.steps", "greater than or equal to 1"),
         ("search.scheduler=ahsa", "search.scheduler", "'ahsa' is not one of asha, hyperband, median, none"),
         (
             "resources.gpus_per_trial=all",
@@ -297,3 +299,10 @@ def test_contradictions_are_found_among_many_choices_at_once(base: Path) -> None
     assert len(load(base, [f"space.{key}={many}" for key in keys] + ["start_from=[]"]).space) == 8
     message = error(base, *(f"space.{key}={many}" for key in keys), "start_from=[]", "training.attack=none")
     assert "_weight: goes with an attack, but attack can be none" in message
+
+
+@pytest.mark.parametrize("other", ["search.metric=clean_accuracy", "search.scheduler=median", "search.scheduler=none"])
+def test_a_stronger_attack_at_the_rungs_needs_rungs_and_pgd(tmp_path: Path, other: str) -> None:
+    tiny(tmp_path, "asha.steps=20")
+    with pytest.raises(SpecError, match=r"asha\.steps: goes with a PGD accuracy as first metric"):
+        tiny(tmp_path, "asha.steps=20", other)

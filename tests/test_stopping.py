@@ -52,6 +52,21 @@ def test_rungs_rebuilt_from_the_journal_decide_as_those_of_the_uninterrupted_sea
         assert asha.on_trial_result(None, trial(6), result(1, 0.1)) == Asha.STOP
 
 
+def test_where_a_stronger_attack_judged_the_trials_it_decides_live_and_after_an_interruption(tmp_path: Path) -> None:
+    spec, journal = tiny(tmp_path, "asha.steps=9"), Journal(tmp_path)
+    live = Asha(spec, [])
+    for number, (weak, strong) in enumerate([(0.9, 0.1), (0.5, 0.4), (0.6, 0.3)]):
+        journal.append("trial", number)
+        journal.append("epoch", number, epoch=1, objective=weak, pgd_accuracy_rung=strong)
+        live.on_trial_add(None, trial(number))
+        live.on_trial_result(None, trial(number), result(1, weak) | {"pgd_accuracy_rung": strong})
+    for asha in (live, Asha(spec, journal.read())):
+        for number, strong, decision in ((4, 0.35, Asha.CONTINUE), (5, 0.2, Asha.STOP)):
+            asha.on_trial_add(None, trial(number))
+            found = result(1, 0.0 if strong > 0.3 else 1.0) | {"pgd_accuracy_rung": strong}
+            assert asha.on_trial_result(None, trial(number), found) == decision
+
+
 def test_a_trial_of_start_from_goes_on_where_another_is_stopped(tmp_path: Path, history: list[Event]) -> None:
     asha = Asha(tiny(tmp_path), history)
     for number, decision in ((0, Asha.CONTINUE), (7, Asha.STOP)):

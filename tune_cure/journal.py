@@ -26,6 +26,7 @@ from tune_cure.words import shown
 FILE = "journal.jsonl"
 CHECKPOINT_FILE = "trainer.pt"  # in a checkpoint's folder: a Trainer's state_dict
 OBJECTIVE = "objective"  # of an epoch: what sampler and ASHA compare, the search's metric, finite whatever happens
+RUNG = "pgd_accuracy_rung"  # of an epoch at a rung, where asha.steps is given: what trials are compared by there
 STATUSES = ("completed", "stopped", "diverged", "catastrophic_overfitting", "failed")
 
 Event = dict[str, Any]

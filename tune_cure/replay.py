@@ -12,7 +12,7 @@ from tune_cure import results
 from tune_cure.files import replace_text
 from tune_cure.journal import OBJECTIVE, Event, Journal
 from tune_cure.spec import AshaConfig, SearchSpec
-from tune_cure.stopping import Asha
+from tune_cure.stopping import Asha, result_of
 
 FILE = "replay.csv"
 ORDERS = 20
@@ -83,7 +83,7 @@ def _replay(spec: SearchSpec, order: pd.DataFrame, epochs: list[Event]) -> dict[
         if number not in reached:
             scheduler.on_trial_add(None, trial)
         trained, reached[number] = trained + 1, event[OBJECTIVE]
-        result = {"training_iteration": event["epoch"], OBJECTIVE: event[OBJECTIVE]}
+        result = result_of(event)
         if event["ended"] and event["ended"] != "stopped":
             scheduler.on_trial_complete(None, trial, result)
         elif scheduler.on_trial_result(None, trial, result) == Asha.STOP:

@@ -16,7 +16,7 @@ import yaml
 from tune_cure import objectives, spec as specs
 from tune_cure.evaluation import standard_error
 from tune_cure.files import read_tensors, replace_tensors, replace_text
-from tune_cure.journal import FILE as JOURNAL, OBJECTIVE, Event, Journal
+from tune_cure.journal import FILE as JOURNAL, OBJECTIVE, RUNG, Event, Journal
 from tune_cure.spec import SearchSpec
 from tune_cure.training import EPOCH_METRICS
 
@@ -60,7 +60,7 @@ def read_spec(directory: Path) -> SearchSpec:
 def epochs(directory: str | Path) -> pd.DataFrame:
     """One row per trial and epoch, in that order; an epoch that was run twice (after a crash) counts once, the last."""
     events = [event for event in Journal(Path(directory)).read() if event["event"] == "epoch"]
-    columns = ["trial", *EPOCH_METRICS, OBJECTIVE, "time", "host", "pid"]
+    columns = ["trial", *EPOCH_METRICS, OBJECTIVE, RUNG, "time", "host", "pid"]
     frame = pd.DataFrame(events, columns=columns)
     return frame.drop_duplicates(["trial", "epoch"], keep="last").sort_values(["trial", "epoch"], ignore_index=True)
 

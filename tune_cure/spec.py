@@ -151,6 +151,9 @@ class AshaConfig(Schema):
     grace_period: int = Field(default=1, ge=1, description="Epochs that every trial gets: the first rung.")
     reduction_factor: Number = Field(default=3, ge=1.1, description="Of those at a rung, one in so many goes on.")
     brackets: int = Field(default=1, ge=1, description="Bracket k starts at rung k; trials are shared out at random.")
+    steps: int | None = Field(
+        default=None, ge=1, description="PGD steps that the best weights so far are judged by at a rung; as evaluation."
+    )
 
 
 class RescoreConfig(Schema):
@@ -338,6 +341,12 @@ def _check(content: dict[str, Any]) -> SearchSpec:
         key = next(iter(space))
         why = without_effect(spec.training_config({}))[key]
         raise ProblemError(f"space.{key}", f"makes no difference, and nothing else is searched: {why}")
+    if spec.asha.steps is not None and not (
+        spec.search.metrics[0].startswith("pgd_accuracy") and spec.search.scheduler in ("asha", "hyperband")
+    ):
+        raise ProblemError(
+            "asha.steps", "goes with a PGD accuracy as first metric, and with scheduler asha or hyperband"
+        )
     if spec.asha.grace_period > spec.max_epochs:
         limit = f"must be at most training.epochs ({spec.max_epochs})"
         raise ProblemError("asha.grace_period", f"{limit}, but got {spec.asha.grace_period}")

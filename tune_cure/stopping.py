@@ -13,7 +13,7 @@ import numpy as np
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
 
-from tune_cure.journal import OBJECTIVE, Event
+from tune_cure.journal import OBJECTIVE, RUNG, Event
 from tune_cure.spec import SearchSpec
 
 MIN_RIVALS = 3  # trials as old that the median rule needs before it stops any
@@ -42,7 +42,7 @@ class Asha(AsyncHyperBandScheduler):  # type: ignore[misc]
             if event["event"] == "trial":
                 self._add(event["trial"])
             elif event["event"] == "epoch":
-                super().on_trial_result(None, Numbered(event["trial"]), _result(event))
+                super().on_trial_result(None, Numbered(event["trial"]), _compared(result_of(event)))
 
     def _add(self, number: int) -> None:
         # Ray draws the bracket from numpy's global state: for the moment, make that the trial's own.
@@ -58,12 +58,12 @@ class Asha(AsyncHyperBandScheduler):  # type: ignore[misc]
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         """Whether a trial goes on."""
         number = trial.config["trial"]
-        decision: str = super().on_trial_result(tune_controller, Numbered(number), result)
+        decision: str = super().on_trial_result(tune_controller, Numbered(number), _compared(result))
         return decision if number >= self.starts else self.CONTINUE
 
     def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
         """Enters a finished trial's last result into its rung."""
-        super().on_trial_complete(tune_controller, Numbered(trial.config["trial"]), result)
+        super().on_trial_complete(tune_controller, Numbered(trial.config["trial"]), _compared(result))
 
     def on_trial_remove(self, tune_controller: Any, trial: Trial) -> None:
         """Forgets a trial's bracket."""
@@ -103,7 +103,7 @@ class Median(MedianStoppingRule):  # type: ignore[misc]
             if event["event"] == "epoch":
                 seen = self._results[Numbered(event["trial"])]
                 if len(seen) < event["epoch"]:  # a crash can make an epoch run twice
-                    seen.append(_result(event))
+                    seen.append(result_of(event))
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         """Whether a trial goes on."""
@@ -118,8 +118,14 @@ class Median(MedianStoppingRule):  # type: ignore[misc]
         super().on_trial_complete(tune_controller, Numbered(trial.config["trial"]), result)
 
 
-def _result(event: Event) -> dict[str, Any]:
-    return {"training_iteration": event["epoch"], OBJECTIVE: event[OBJECTIVE]}
+def result_of(event: Event) -> dict[str, Any]:
+    """As much of a trial's result as the schedulers look at, from the journal's line of its epoch."""
+    return {"training_iteration": event["epoch"], OBJECTIVE: event[OBJECTIVE], RUNG: event.get(RUNG)}
+
+
+def _compared(result: dict[str, Any]) -> dict[str, Any]:
+    """At a rung, by the accuracy under the stronger attack if there is one."""
+    return result if result.get(RUNG) is None else {**result, OBJECTIVE: result[RUNG]}
 
 
 SCHEDULERS: dict[str, Callable[[SearchSpec, list[Event]], TrialScheduler]] = {

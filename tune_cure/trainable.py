@@ -9,7 +9,7 @@ from ray import tune
 
 from tune_cure import words
 from tune_cure.data import DataSpec, Splits
-from tune_cure.journal import CHECKPOINT_FILE, OBJECTIVE
+from tune_cure.journal import CHECKPOINT_FILE, OBJECTIVE, RUNG
 from tune_cure.objectives import reached
 from tune_cure.shipping import Shipment, load
 from tune_cure.spec import SearchSpec
@@ -78,6 +78,9 @@ class CureTrainable(tune.Trainable):  # type: ignore[misc]
             ended = "catastrophic_overfitting"
         else:
             ended = "completed" if self.trainer.epoch >= self.trainer.config.epochs else ""
+        if self.spec.asha.steps and self.trainer.epoch in self.spec.rungs and ended in ("", "completed"):
+            stronger = self.spec.evaluation.model_copy(update={"steps": self.spec.asha.steps})
+            metrics[RUNG] = self.trainer.judge_best(stronger)["pgd_accuracy"]
         self._log(metrics, ended)
         return {
             **metrics,

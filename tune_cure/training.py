@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tune_cure import models
 from tune_cure.attacks import fgsm, pgd_training
 from tune_cure.averaging import WeightAverage
 from tune_cure.config import ModelConfig, TrainingConfig, contradiction
@@ -331,6 +332,11 @@ class Trainer:
             "eval_seconds": time.perf_counter() - started,
             "diverged": False,
         }
+
+    def judge_best(self, evaluation: EvaluationConfig) -> dict[str, float]:
+        """`evaluation.METRICS` of the best epoch's weights on the validation examples, by another attack."""
+        network = models.rebuild(self.best_model()).to(self.device)
+        return evaluate(network, self.judged_on, evaluation)
 
     def best_model(self) -> dict[str, Any]:
         """The weights of the best epoch with what rebuilds the network: the content of a file for `models.load`."""
