@@ -1,6 +1,7 @@
 """The commands: what they take, what they print, how they exit. The only place that writes to the terminal.
 
-Exit codes: 0 done; 1 ran, but no trial succeeded; 2 bad input, one line, nothing started; 130 interrupted, state saved.
+Exit codes: 0 done; 1 ran, but no trial succeeded, or a full disk or a dead Ray ended it; 2 bad input, one line, nothing
+started; 130 interrupted, state saved.
 """
 
 import argparse

@@ -98,10 +98,10 @@ def _search(options: argparse.Namespace, console: Console) -> int:
         known += f"; {left_out} did not end, or lie outside of the space" * bool(left_out)
     if options.check:
         _print_plan(spec, console)
-        console.print(known)
-        return 0
     if known:
         console.print(known)
+    if options.check:
+        return 0
     if options.address is None:
         dashboard.check(options.dashboard_host)
     elif options.dashboard_host != dashboard.LOOPBACK:
