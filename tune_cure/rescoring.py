@@ -51,10 +51,11 @@ def run(spec: SearchSpec, journal: Journal, plan: Devices, shipment: Shipment | 
 
 def _files(spec: SearchSpec, journal: Journal, remote: Remote | None) -> Iterator[tuple[tuple[int, int], Path]]:
     """The number and best epoch of each leader to judge, and the checkpoint that holds its best weights."""
-    frame = results.ranked(results.trials(journal.path.parent), spec)
+    events = journal.read()
+    frame = results.ranked(results.trials_of(spec, events), spec)
     leaders = frame[~frame["status"].isin(results.UNSOUND)].head(spec.rescore.top)
     leaders = leaders[leaders["fresh_pgd_accuracy"].isna()]
-    checkpoints = {event["trial"]: event for event in journal.read() if event["event"] == "checkpoint"}
+    checkpoints = {event["trial"]: event for event in events if event["event"] == "checkpoint"}
     for number, epoch in zip(leaders["trial"], leaders["best_epoch"], strict=True):
         if number in checkpoints:
             path = checkpoints[number]["path"]

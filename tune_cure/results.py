@@ -68,9 +68,13 @@ def epochs(directory: str | Path) -> pd.DataFrame:
 def trials(directory: str | Path) -> pd.DataFrame:
     """One row per trial: its hyperparameters, what it reached, how and why it ended."""
     directory = Path(directory)
-    spec = read_spec(directory)
+    return trials_of(read_spec(directory), Journal(directory).read())
+
+
+def trials_of(spec: SearchSpec, events: list[Event]) -> pd.DataFrame:
+    """As `trials`, from the journal's events."""
     by_trial: dict[int, list[Event]] = {}
-    for event in Journal(directory).read():
+    for event in events:
         by_trial.setdefault(event["trial"], []).append(event)
     rows = [_row(spec, by_trial[number]) for number in sorted(by_trial)]
     frame = pd.DataFrame(rows, columns=_columns(spec))
