@@ -339,10 +339,6 @@ def _print_results(spec: SearchSpec, directory: Path, page: Path, console: Conso
             f"fresh: the leaders judged again by PGD-{spec.rescore.steps} with {spec.rescore.restarts} start(s) on "
             f"{frame['fresh_examples'].max():,.0f} validation images that the search had not looked at; it decides"
         )
-    elif spec.rescore.top and summary["best"] and results.judged_examples(spec) == spec.data.validation:
-        console.print(
-            "all validation images were looked at: a larger data.validation leaves some to judge the leaders by"
-        )
     console.print(f"\nwrote in {directory}:")
     for path in (page.name, "trials.csv", "epochs.csv", "best_config.csv", "best_config.yaml", "best_model.pt"):
         if (directory / path).exists():
