@@ -21,7 +21,7 @@ import yaml
 pytest.importorskip("hypothesis")
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from tune_cure import cli, cli_train, data, spec as specs
+from tune_cure import cli_search, cli_train, data, spec as specs
 from tune_cure.cli import main
 from tune_cure.config import HYPERPARAMETERS
 from tune_cure.datasets import DataError
@@ -178,7 +178,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr(data, "load", begin)
-        patch.setattr(cli, "_run", never)
+        patch.setattr(cli_search, "_run", never)
         patch.setattr(cli_train, "Run", never)
         yield folder
 
