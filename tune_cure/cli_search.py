@@ -324,7 +324,7 @@ def _print_results(spec: SearchSpec, directory: Path, page: Path, console: Conso
         )
     if spec.search.constraints:
         kept = f"{summary['trials_feasible']} of {len(frame)} trials keep {' and '.join(spec.search.constraints)}"
-        console.print(kept if summary["trials_feasible"] else f"[bold]{kept}[/bold]")
+        console.print(kept, style=None if summary["trials_feasible"] else "bold")
     ended = ", ".join(f"{count} {STATUS_WORDS[status]}" for status, count in summary["trials_by_status"].items())
     console.print(
         f"\n{ended}; {summary['epochs']} epochs trained of {summary['epochs_without_early_stopping']} without early "

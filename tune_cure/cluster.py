@@ -10,7 +10,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from tune_cure.devices import DeviceError, Machine
-from tune_cure.journal import Event, Journal
+from tune_cure.journal import Event, Journal, Tail
 
 CLIENT = "ray://"
 CONNECT_SECONDS = 10.0
@@ -50,7 +50,9 @@ class Follower:
     """Tells `journal.on_event` and `also` of the lines that another process writes there, from now to the exit."""
 
     def __init__(self, journal: Journal, also: Callable[[Event], None]) -> None:
-        self.journal, self.also, self.told = journal, also, len(journal.read())
+        self.journal, self.also, self.tail = journal, also, Tail(journal.path)
+        for _ in self.tail.read():
+            pass  # what was there before is known
         self.over = threading.Event()
         self.thread = threading.Thread(target=self._follow, daemon=True)
 
@@ -68,8 +70,7 @@ class Follower:
             self._tell()
 
     def _tell(self) -> None:
-        for event in self.journal.read()[self.told :]:
-            self.told += 1
+        for event in self.tail.read():
             self.also(event)
             if self.journal.on_event:
                 self.journal.on_event(event)

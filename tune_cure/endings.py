@@ -28,7 +28,7 @@ class Endings(tune.Stopper):  # type: ignore[misc]
         history: The journal so far.
 
     Attributes:
-        outcome: Why everything stops: time, failing, disk or ray; empty as long as it does not.
+        outcome: Why everything stops: time, failing, disk or interrupted; empty as long as it does not.
         reason: The same in words.
     """
 

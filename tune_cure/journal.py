@@ -17,7 +17,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +141,34 @@ class Journal:
         if damage:
             _logger.warning("%s: the end was cut short, and is left out", self.path)
         return events, length
+
+
+class Tail:
+    """Reads the lines that are added to a journal by another process, each once it is whole.
+
+    A search that is resumed may find a last line that a crash cut short, and cut it off: nothing that was read before.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.position = self.lines = 0
+
+    def read(self) -> Iterator[Event]:
+        """The events since the last call; none if there is no journal yet.
+
+        Raises:
+            JournalError: A whole line is no event.
+        """
+        if not self.path.exists():
+            return
+        with self.path.open("rb") as file:
+            file.seek(self.position)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    return
+                self.position += len(line)
+                self.lines += 1
+                yield parse_line(line, self.path, self.lines)
 
 
 def _of_trials(events: list[Event]) -> list[Event]:

@@ -6,7 +6,7 @@ An error names the file, the key's path, what was found and what is allowed.
 import itertools
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -162,6 +162,21 @@ def read_mapping(path: str | Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise SpecError(f"{path}: a mapping of keys is needed, but found {describe(content)}")
     return content
+
+
+def by_path(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a configuration by the paths of their keys, as in `training.epochs`."""
+    values: dict[str, Any] = {}
+    for section, inner in content.items():
+        values |= {f"{section}.{key}": of for key, of in inner.items()} if isinstance(inner, dict) else {section: inner}
+    return values
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """The paths at which two configurations differ, each with what was there and what is."""
+    for key in dict.fromkeys([*before, *now]):
+        if before.get(key) != now.get(key):
+            yield key, before.get(key, "absent"), now.get(key, "absent")
 
 
 def override(content: dict[str, Any], assignment: str) -> None:

@@ -1,12 +1,12 @@
 """Continuing a search: whether it is still the same one."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from tune_cure import results
 from tune_cure.journal import Journal
-from tune_cure.reading import parse
+from tune_cure.reading import by_path, differences, parse
 from tune_cure.spec import SearchSpec
 
 HARMLESS = ("search.trials", "search.patience", "search.retries", "resources.", "rescore.", "data.root")
@@ -32,11 +32,11 @@ def prepare(directory: Path, spec: SearchSpec, *, force: bool, say: Callable[[st
         ResumeError: There are such changes, without `force`.
         ResultsError: The folder holds no search.
     """
-    changes = dict(_differences(_flat(results.read_spec(directory)), _flat(spec)))
+    changes = list(differences(_settings(results.read_spec(directory)), _settings(spec)))
     if not changes:
         return
-    listed = "; ".join(f"{key} was {before} and is {now}" for key, (before, now) in changes.items())
-    serious = [key for key in changes if not key.startswith(HARMLESS)]
+    listed = "; ".join(f"{key} was {before} and is {now}" for key, before, now in changes)
+    serious = [key for key, _, _ in changes if not key.startswith(HARMLESS)]
     if serious and not force:
         raise ResumeError(
             f"{directory}: is of another search: {listed}; begin a new one, or continue all the same with --force"
@@ -49,18 +49,6 @@ def prepare(directory: Path, spec: SearchSpec, *, force: bool, say: Callable[[st
         Journal(directory).append("change", None, settings=listed, restart=restart)
 
 
-def _flat(spec: SearchSpec) -> dict[str, Any]:
+def _settings(spec: SearchSpec) -> dict[str, Any]:
     """Every setting of a search, defaults too, by the path of its key."""
-    flat: dict[str, Any] = {}
-    for section, content in parse(spec.to_yaml()).items():
-        if isinstance(content, dict):
-            flat |= {f"{section}.{key}": value for key, value in content.items()}
-        else:
-            flat[section] = content
-    return flat | {f"space.{key}": str(of) for key, of in spec.space.items()}
-
-
-def _differences(before: dict[str, Any], now: dict[str, Any]) -> Iterator[tuple[str, tuple[Any, Any]]]:
-    for key in [*before, *(key for key in now if key not in before)]:
-        if before.get(key) != now.get(key):
-            yield key, (before.get(key, "absent"), now.get(key, "absent"))
+    return by_path(parse(spec.to_yaml())) | {f"space.{key}": str(of) for key, of in spec.space.items()}

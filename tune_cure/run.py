@@ -14,7 +14,7 @@ from tune_cure.config import HYPERPARAMETERS, ModelConfig, TrainingConfig, contr
 from tune_cure.data import DataSpec, Splits
 from tune_cure.evaluation import METRICS, EvaluationConfig, evaluate
 from tune_cure.files import FolderError, read_tensors, replace_tensors, replace_text
-from tune_cure.reading import ProblemError, SpecError, first_problem, parse, read_mapping
+from tune_cure.reading import ProblemError, SpecError, by_path, differences, first_problem, parse, read_mapping
 from tune_cure.results import SPEC
 from tune_cure.schema import MAX_SEED, Schema
 from tune_cure.training import EPOCH_METRICS, Trainer
@@ -133,14 +133,16 @@ class Run:
             return
         saved = read_tensors(file, self.trainer.device)
         try:
-            changed = _difference(saved["run"], _content(self.spec))
+            changed = next(differences(saved["run"], _content(self.spec)), None)
             if not changed:
                 self.trainer.load_state_dict(saved["trainer"])
                 self.log = saved["log"]
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise FolderError(f"{file}: the run cannot go on from it: {str(error).splitlines()[0]}") from error
         if changed:
-            raise FolderError(f"{self.directory / CONFIG}: {changed}; undo that, or begin a new run")
+            key, before, now = changed
+            said = f"{key} is {now} now, but was {before} when the run was begun"
+            raise FolderError(f"{self.directory / CONFIG}: {said}; undo that, or begin a new run")
         if self.trainer.best_epoch:
             self._save_best()
 
@@ -196,19 +198,4 @@ class Run:
 
 def _content(spec: RunSpec) -> dict[str, Any]:
     """Each value of a run by its key's path, but for the folder of the data, which may move."""
-    sections = spec.model_dump(mode="json", by_alias=True, exclude={"data": {"root"}})
-    flat: dict[str, Any] = {}
-    for section, values in sections.items():
-        if isinstance(values, dict):
-            flat |= {f"{section}.{key}": value for key, value in values.items()}
-        else:
-            flat[section] = values
-    return flat
-
-
-def _difference(before: dict[str, Any], now: dict[str, Any]) -> str:
-    """The first value that is not what it was; empty if there is none."""
-    for key, value in now.items():
-        if before.get(key) != value:
-            return f"{key} is {value} now, but was {before.get(key)} when the run was begun"
-    return ""
+    return by_path(spec.model_dump(mode="json", by_alias=True, exclude={"data": {"root"}}))

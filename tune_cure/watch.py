@@ -1,41 +1,15 @@
 """A search that another process runs, seen from its folder alone; nothing there is written."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 from tune_cure import results
-from tune_cure.journal import FILE, Event, parse_line
+from tune_cure.journal import FILE, Tail
 from tune_cure.progress import LiveView, PlainView, SearchState
 
 SECONDS = 0.5  # between two looks at the folder
-
-
-class Follower:
-    """Reads the lines that are added to a journal, each once it is whole.
-
-    A search that is resumed may find a last line that a crash cut short, and cut it off: nothing that was read before.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.position = self.lines = 0
-
-    def read(self) -> Iterator[Event]:
-        """The events since the last call.
-
-        Raises:
-            JournalError: A whole line is no event.
-        """
-        with self.path.open("rb") as file:
-            file.seek(self.position)
-            for line in file:
-                if not line.endswith(b"\n"):
-                    return
-                self.position += len(line)
-                self.lines += 1
-                yield parse_line(line, self.path, self.lines)
 
 
 def is_begun(directory: Path) -> bool:
@@ -58,7 +32,7 @@ def follow(
     Returns:
         The search as it ended.
     """
-    follower = Follower(directory / FILE)
+    tail = Tail(directory / FILE)
     state = SearchState(results.read_spec(directory))
     written = 0.0
     with view(state) as shown:
@@ -68,7 +42,7 @@ def follow(
             if changed != written:
                 state.spec, state.started, written = results.read_spec(directory), changed, changed
                 state.epochs_now = 0
-            for event in follower.read():
+            for event in tail.read():
                 if event["event"] != "change":  # of no trial; the spec tells of it
                     shown.on_event(event)
             if state.ends.total() >= state.spec.search.trials:
