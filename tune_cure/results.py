@@ -99,8 +99,11 @@ def pareto_front(directory: str | Path) -> pd.DataFrame:
     Of a search of one metric: the best trial.
     """
     directory = Path(directory)
-    spec = read_spec(directory)
-    order = ranked(trials(directory), spec)
+    return _front(trials(directory), read_spec(directory))
+
+
+def _front(frame: pd.DataFrame, spec: SearchSpec) -> pd.DataFrame:
+    order = ranked(frame, spec)
     return order[order["pareto_front"]] if "pareto_front" in order else order.head(1)
 
 
@@ -284,7 +287,7 @@ def summary(directory: Path) -> dict[str, Any]:
         "trial_seconds": float(curve["train_seconds"].sum() + curve["eval_seconds"].sum()),
         "changes": [event["settings"] for event in Journal(directory).changes()],
         "best": None if leader is None else _reached(leader.row, leader.hyperparameters),
-        "pareto_front": [int(number) for number in pareto_front(directory)["trial"]],
+        "pareto_front": [int(number) for number in _front(frame, spec)["trial"]],
         "baseline": None if baseline.empty else _reached(baseline.iloc[0], dict(spec.start_from[0])),
     }
 
