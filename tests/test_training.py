@@ -2,12 +2,13 @@ import copy
 import dataclasses
 import itertools
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch.nn import functional as F
 
-from tune_cure import data, models
+from tune_cure import data, models, timing, training
 from tune_cure.attacks import INITS, fgsm
 from tune_cure.config import ATTACKS, ModelConfig, TrainingConfig
 from tune_cure.curvature import PENALTIES, cure_penalty, penalty
@@ -16,6 +17,7 @@ from tune_cure.evaluation import ACCURACIES, EvaluationConfig, evaluate, standar
 from tune_cure.gradients import STATISTICS
 from tune_cure.optimizers import OPTIMIZERS
 from tune_cure.precision import amp_dtype
+from tune_cure.timing import Stopwatch
 from tune_cure.training import EPOCH_METRICS, Trainer, catastrophic_overfitting
 
 MODEL = ModelConfig(name="small_cnn", width=4)
@@ -431,7 +433,7 @@ def test_a_penalty_on_every_second_step_weighs_double_there(splits: Splits) -> N
     for every, index in ((1, 0), (2, 0), (2, 1)):
         one = trainer(splits, penalty_every=every, momentum=0.0, weight_decay=0.0, init="zero", **{"lambda": 0.1})
         before = [parameter.detach().clone() for parameter in one.model.parameters()]
-        row = one._step(images, labels, index)
+        row = one._step(images, labels, index, Stopwatch(one.device))
         assert row[3] == (0 if index else 64)  # images penalised
         gradients.append([(a - b) / 0.1 for a, b in zip(before, one.model.parameters(), strict=True)])
     for each, doubled, without in zip(*gradients, strict=True):
@@ -466,6 +468,42 @@ def test_a_penalty_on_every_third_step_counts_the_steps_of_the_run_not_of_the_ep
         run.train_epoch()
         penalised.append(len(seen))
     assert penalised == [2, 3, 4]  # steps 0 and 3, 6, 9
+
+
+class _Costly(torch.autograd.Function):
+    """Leaves a tensor as it is, and puts a clock forward on the way there and on the way back."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: torch.Tensor, clock: list[float], seconds: float) -> torch.Tensor:  # type: ignore[override]
+        ctx.clock, ctx.seconds = clock, seconds
+        clock[0] += seconds
+        return tensor.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:  # type: ignore[override]
+        ctx.clock[0] += ctx.seconds
+        return gradient, None, None
+
+
+def test_the_seconds_of_attack_and_penalty_are_those_that_they_took_the_way_back_included(
+    splits: Splits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: clock[0])
+    run = trainer(splits, clean_weight=0.5, **{"lambda": 0.1})
+    costs = {"attack": 1.0, "penalty": 10.0, "network": 100.0}
+
+    def costly(part: str, function: Any) -> Any:
+        return lambda *arguments, **options: _Costly.apply(function(*arguments, **options), clock, costs[part])
+
+    monkeypatch.setattr(run, "_attack", costly("attack", run._attack))  # nothing goes back through the attack
+    monkeypatch.setattr(training, "penalty", costly("penalty", training.penalty))
+    monkeypatch.setattr(run, "_loss", costly("network", run._loss))
+    row = run.train_epoch()
+    steps = run.steps_per_epoch
+    assert row["attack_seconds"] == steps * 1.0
+    assert row["penalty_seconds"] == steps * 20.0
+    assert row["train_seconds"] == steps * 221.0
 
 
 def test_clipping_bounds_the_step_by_the_gradients_norm(splits: Splits) -> None:

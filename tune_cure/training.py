@@ -23,6 +23,7 @@ from tune_cure.models import build
 from tune_cure.optimizers import OPTIMIZERS
 from tune_cure.precision import amp_dtype, low_precision
 from tune_cure.schedules import learning_rate
+from tune_cure.timing import Stopwatch
 
 DIVERGENCE_CHECK_STEPS = 50  # how often a step waits for the device to learn whether the loss is still finite
 CATASTROPHIC_DROP = 0.2  # of PGD accuracy between two epochs
@@ -38,6 +39,8 @@ EPOCH_METRICS = (  # what `train_epoch` and `evaluate` report together, in the o
     "pgd_accuracy_best",
     "catastrophic_overfitting",
     "train_seconds",
+    "attack_seconds",
+    "penalty_seconds",
     "eval_seconds",
     "images_per_second",
     "device_memory_mb",
@@ -134,9 +137,10 @@ class Trainer:
 
         Returns:
             epoch, lr (of the last step), train_loss (the whole objective), train_adversarial_accuracy, curvature (the
-            mean penalty before lambda; None without a penalty), train_seconds, images_per_second, device_memory_mb,
-            skipped_steps (fp16 overflows) and diverged: the loss was NaN or infinite, the rest of the epoch was not
-            run, and the averages are None.
+            mean penalty before lambda; None without a penalty), train_seconds and what of them was spent on making
+            adversarial images (attack_seconds) and on the penalty, its own part of the backward pass included
+            (penalty_seconds), images_per_second, device_memory_mb, skipped_steps (fp16 overflows) and diverged: the
+            loss was NaN or infinite, the rest of the epoch was not run, and the averages are None.
         """
         started = time.perf_counter()
         if self.device.type == "cuda":
@@ -145,6 +149,7 @@ class Trainer:
         sums = torch.zeros(6, dtype=torch.float64, device=self.device)  # of what `_step` returns
         total_steps = self.config.epochs * self.steps_per_epoch
         rate, images_seen, diverged = 0.0, 0, False
+        watch = Stopwatch(self.device)
         epoch_batches = batches(
             self.splits.train,
             self.config.batch_size,
@@ -162,7 +167,7 @@ class Trainer:
             )
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
-            sums += self._step(images, labels, step)
+            sums += self._step(images, labels, step, watch)
             images_seen += len(images)
             if self.average:
                 self.average.after_step(self.model, step + 1)
@@ -186,31 +191,40 @@ class Trainer:
             "train_adversarial_accuracy": None if diverged else correct / finite,
             "curvature": total_penalty / penalised if penalised and not diverged else None,
             "train_seconds": seconds,
+            "attack_seconds": watch.seconds("attack"),
+            "penalty_seconds": watch.seconds("penalty"),
             "images_per_second": images_seen / seconds,
             "device_memory_mb": _peak_memory_mb(self.device),
             "skipped_steps": int(skipped),
             "diverged": diverged,
         }
 
-    def _step(self, images: Tensor, labels: Tensor, step: int) -> Tensor:
-        """One optimiser step, the run's `step`-th from 0 on.
+    def _step(self, images: Tensor, labels: Tensor, step: int, watch: Stopwatch) -> Tensor:
+        """One optimiser step, the run's `step`-th from 0 on, whose attack and penalty `watch` times.
 
         Returns:
             On the device: finite images, their summed loss, correct ones, penalised images, their summed penalty, and
             whether the step was skipped.
         """
         before = [(buffer, buffer.clone()) for buffer in self.statistics] if self.scaler.is_enabled() else []
+        watch.start()
         adversarial = self._attack(images, labels)
+        watch.split("attack")
         logits = self.network(adversarial)
         loss = self._loss(images, labels, adversarial, logits)
         penalised = self._penalised(len(images), step)
         zero = torch.zeros((), device=self.device)
         mean_penalty = zero
         if penalised:
+            # Autograd goes back first through what was computed last: once it is here, it is done with the penalty.
+            loss.register_hook(watch.splitter("penalty"))
+            watch.start()
             mean_penalty = self._penalty(images[:penalised], labels[:penalised], adversarial[:penalised]).mean()
             # So often as a step has one, so much it weighs: on average the gradient is that of one in every step.
             loss = loss + self.config.lambda_ * self.config.penalty_every * mean_penalty
+            watch.split("penalty")
         self.optimizer.zero_grad(set_to_none=True)
+        watch.start()
         self.scaler.scale(loss).backward()
         self.scaler.unscale_(self.optimizer)
         gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]

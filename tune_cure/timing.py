@@ -1,0 +1,53 @@
+"""How long the parts of a training step take, measured without making the host wait for the device."""
+
+import time
+from collections.abc import Callable
+
+import torch
+
+
+class Stopwatch:
+    """Splits time into named parts: each `split` ends the part that began at the last one, or at `start`.
+
+    On the CPU by the clock. On a CUDA device by events in its stream, which are read when `seconds` is asked for, so
+    that no step waits.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._parts: dict[str, list[tuple[torch.cuda.Event, torch.cuda.Event]]] = {}
+        self._seconds: dict[str, float] = {}
+        self._last: torch.cuda.Event | float = 0.0
+
+    def start(self) -> None:
+        """Begins a part."""
+        self._last = self._now()
+
+    def split(self, part: str) -> None:
+        """What happened since the last call belongs to `part`; the next part begins."""
+        now = self._now()
+        if isinstance(now, float):
+            assert isinstance(self._last, float)
+            self._seconds[part] = self._seconds.get(part, 0.0) + now - self._last
+        else:
+            assert isinstance(self._last, torch.cuda.Event)
+            self._parts.setdefault(part, []).append((self._last, now))
+        self._last = now
+
+    def splitter(self, part: str) -> Callable[[object], None]:
+        """`split` as a hook that is given something, and leaves it as it is."""
+        return lambda _: self.split(part)
+
+    def seconds(self, part: str) -> float:
+        """The time of all that belonged to `part`; waits for the device."""
+        events = self._parts.get(part, [])
+        if events:
+            events[-1][1].synchronize()
+        return self._seconds.get(part, 0.0) + sum(begin.elapsed_time(end) for begin, end in events) / 1000
+
+    def _now(self) -> torch.cuda.Event | float:
+        if self._device.type != "cuda":
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
