@@ -4,11 +4,12 @@ from pathlib import Path
 import pytest
 
 from tests.spaces import tiny
-from tune_cure import remote, results, search
+from tune_cure import remote, results, search, tables
 from tune_cure.cli import main
 from tune_cure.files import FolderError
 from tune_cure.journal import Event, Journal
 from tune_cure.remote import Remote
+from tune_cure.results import SearchResult
 
 
 @pytest.fixture
@@ -78,10 +79,10 @@ def test_a_search_goes_on_from_its_copy_alone(store: Remote, tmp_path: Path, mon
 
     leader = results.best(second)
     assert leader is not None
-    path = results.checkpoint(second, leader)
+    path = SearchResult(second).checkpoint
     assert path is not None
     again.get_checkpoint(second, path)
-    results.write(second)
+    tables.write_best_model(SearchResult(second))
     assert (second / "best_model.pt").exists()
     again.put(second)
     assert again.exists("trials.csv") and again.exists("best_model.pt")

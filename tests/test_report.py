@@ -9,6 +9,7 @@ import pytest
 
 from tune_cure import figures, report, results
 from tune_cure.journal import Journal
+from tune_cure.results import SearchResult
 from tune_cure.spec import SearchSpec, load
 from tune_cure.training import EPOCH_METRICS
 
@@ -83,7 +84,7 @@ def _write_trial(journal: Journal, spec: SearchSpec, number: int, *, finished: b
 
 
 def page(directory: Path) -> str:
-    return report.write(directory).read_text(encoding="utf-8")
+    return report.write(SearchResult(directory)).read_text(encoding="utf-8")
 
 
 def words(directory: Path) -> str:
@@ -113,7 +114,7 @@ def test_several_metrics_and_constraints_are_said(tmp_path: Path) -> None:
         "search={trials: 24, metric: [pgd_accuracy_best, clean_accuracy_best], constraints: [clean_accuracy >= 0.4]}"
     )
     (tmp_path / results.SPEC).write_text(load(tmp_path / "space.yaml", [search]).to_yaml())
-    frame, content, text = results.trials(tmp_path), results.summary(tmp_path), words(tmp_path)
+    frame, content, text = results.trials(tmp_path), SearchResult(tmp_path).summary, words(tmp_path)
     assert 1 < frame["feasible"].sum() < len(frame)
     assert f"{frame['feasible'].sum()} trials keep clean_accuracy &gt;= 0.4; the others rank behind" in text
     assert f"falling behind in another: {content['pareto_front'][0]}" in text

@@ -5,10 +5,11 @@ import pytest
 import torch
 
 from tests.spaces import tiny
-from tune_cure import data, models, rescoring, results, search
+from tune_cure import data, models, rescoring, results, search, tables
 from tune_cure.evaluation import evaluate
 from tune_cure.files import read_tensors
 from tune_cure.journal import Journal
+from tune_cure.results import SearchResult
 
 RESCORE = ["evaluation.examples=60", "rescore={top: 2, steps: 6, restarts: 2, examples: 30}"]
 
@@ -62,7 +63,7 @@ def test_where_another_metric_is_optimised_it_decides(tmp_path: Path) -> None:
 def test_the_leaders_of_a_search_are_judged_once_by_their_best_weights(tmp_path: Path) -> None:
     spec = tiny(tmp_path, "search.trials=4", *RESCORE)
     assert search.run(spec, tmp_path).finished
-    results.write(tmp_path)
+    tables.write(SearchResult(tmp_path))
     trials = results.trials(tmp_path)
     judged = trials.dropna(subset=["fresh_pgd_accuracy"])
     assert set(judged["trial"]) == set(results.ranked(trials, spec)["trial"].head(2))

@@ -1,45 +1,17 @@
 from pathlib import Path
 
-import pandas as pd
 import pytest
-import torch
-import yaml
 
+from tests.journals import VALUES, epoch, write_run
 from tests.spaces import tiny
 from tune_cure import results, spec as specs
-from tune_cure.files import FolderError
-from tune_cure.journal import CHECKPOINT_FILE, Journal, JournalError
-from tune_cure.training import EPOCH_METRICS
-
-VALUES = {"lambda": 0.5, "h": 1.0, "lr_max": 0.02, "epsilon": 0.1}
-
-
-def epoch(journal: Journal, trial: int, number: int, pgd: float | None, best: float, **more: object) -> None:
-    """Writes an epoch's line; the clean accuracy is half of the way from the PGD accuracy to 1."""
-    metrics = dict.fromkeys(EPOCH_METRICS) | {"epoch": number, "train_seconds": 2.0, "eval_seconds": 0.5}
-    metrics |= {"skipped_steps": 1, "pgd_accuracy_best": best, "catastrophic_overfitting": False}
-    if pgd is not None:
-        metrics |= {"pgd_accuracy": pgd, "clean_accuracy": (1 + pgd) / 2, "fgsm_accuracy": pgd, "curvature": 0.1}
-    journal.append("epoch", trial, **{"ended": "", **metrics, **more}, objective=best, host="a", pid=1)
+from tune_cure.journal import Journal
+from tune_cure.results import SearchResult
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    """Trial 0 (start_from) completed at 0.3; 1 peaked at 0.5, then stopped; 2 overfitted at 0.8; 3 diverged; 4 runs."""
-    tiny(tmp_path)
-    journal = Journal(tmp_path)
-    for number in range(5):
-        origin = "sampler" if number else "start_from"
-        journal.append("trial", number, origin=origin, hyperparameters={**VALUES, "lambda": 0.5 + number / 10})
-    epoch(journal, 0, 1, 0.3, 0.3)
-    epoch(journal, 1, 1, 0.5, 0.5)
-    epoch(journal, 1, 2, 0.4, 0.5)
-    epoch(journal, 1, 2, 0.4, 0.5)  # a crash made it run twice
-    epoch(journal, 2, 1, 0.8, 0.8)
-    epoch(journal, 2, 2, 0.0, 0.8, catastrophic_overfitting=True)
-    epoch(journal, 3, 1, None, 0.0)
-    for number, status in enumerate(("completed", "stopped", "catastrophic_overfitting", "diverged")):
-        journal.append("end", number, status=status, reason="")
+    write_run(tmp_path)
     return tmp_path
 
 
@@ -79,7 +51,7 @@ def test_trials_that_violate_a_constraint_rank_behind_those_that_keep_it(run: Pa
     best = results.best(run)
     assert best is not None
     assert best.trial == 0
-    assert results.summary(run)["trials_feasible"] == 1
+    assert SearchResult(run).summary["trials_feasible"] == 1
 
 
 def test_the_pareto_front_is_of_sound_trials_that_keep_the_constraints(run: Path) -> None:
@@ -87,12 +59,12 @@ def test_the_pareto_front_is_of_sound_trials_that_keep_the_constraints(run: Path
     tiny(run, metric)
     assert results.trials(run)["pareto_front"].tolist() == [False, True, False, False, False]
     epoch(Journal(run), 0, 2, 0.2, 0.3, clean_accuracy=0.9)
-    assert results.pareto_front(run)["trial"].tolist() == [1, 0]
-    assert results.summary(run)["pareto_front"] == [1, 0]
+    assert SearchResult(run).pareto_front["trial"].tolist() == [1, 0]
+    assert SearchResult(run).summary["pareto_front"] == [1, 0]
     tiny(run, metric, "search.constraints=[clean_accuracy >= 0.8]")
-    assert results.pareto_front(run)["trial"].tolist() == [0]
+    assert SearchResult(run).pareto_front["trial"].tolist() == [0]
     tiny(run)
-    assert results.pareto_front(run)["trial"].tolist() == [1]  # of one metric, the best
+    assert SearchResult(run).pareto_front["trial"].tolist() == [1]  # of one metric, the best
     assert "pareto_front" not in results.trials(run)
 
 
@@ -109,43 +81,8 @@ def test_a_searched_number_of_epochs_stands_beside_the_number_trained(tmp_path: 
     assert (row["epochs"], row["epochs_trained"]) == (7, 1)
 
 
-def test_the_files_name_the_winner_its_accuracies_and_its_weights(run: Path) -> None:
-    folder = run / "trials" / "trial_00001" / "checkpoint_000001"
-    folder.mkdir(parents=True)
-    saved = {"model": {"name": "small_cnn"}, "weights": {"w": torch.ones(2)}, "epoch": 1}
-    torch.save({"best_model": saved}, folder / CHECKPOINT_FILE)
-    Journal(run).append("checkpoint", 1, epoch=2, path=str(folder.relative_to(run)))
-    results.write(run)
-    row = pd.read_csv(run / "best_config.csv").iloc[0]
-    assert (row["trial"], row["lambda"], row["epoch"], row["pgd_accuracy"], row["clean_accuracy"]) == (
-        1, 0.6, 1, 0.5, 0.75
-    )  # fmt: skip
-    assert row["evaluation_epsilon"] == 0.05
-    model = torch.load(run / "best_model.pt", weights_only=True)
-    assert model["metrics"] == {"clean_accuracy": 0.75, "pgd_accuracy": 0.5}
-    assert yaml.safe_load((run / "best_config.yaml").read_text())["lambda"] == 0.6
-    start = specs.load(run / "spec.yaml", [f"start_from=[{run / 'best_config.yaml'}]"]).start_from
-    assert start == [{**VALUES, "lambda": 0.6}]
-
-
-def test_tables_of_a_running_search_do_without_a_checkpoint_that_is_being_replaced(run: Path) -> None:
-    Journal(run).append("checkpoint", 1, epoch=2, path="trials/trial_00001/gone")
-    results.write(run)
-    assert (run / "best_config.csv").exists()
-    assert not (run / "best_model.pt").exists()
-
-
-def test_a_search_that_has_only_begun_has_tables_and_no_winner(tmp_path: Path) -> None:
-    tiny(tmp_path)
-    (tmp_path / "journal.jsonl").touch()
-    results.write(tmp_path)
-    assert results.best(tmp_path) is None
-    assert results.write_summary(tmp_path)["best"] is None
-    assert len(pd.read_csv(tmp_path / "trials.csv")) == 0
-
-
 def test_the_summary_counts_and_compares(run: Path) -> None:
-    summary = results.summary(run)
+    summary = SearchResult(run).summary
     assert summary["trials_by_status"] == {
         "completed": 1, "stopped": 1, "catastrophic_overfitting": 1, "diverged": 1, "unfinished": 1
     }  # fmt: skip
@@ -165,37 +102,57 @@ def test_every_column_is_described(run: Path) -> None:
         assert name in described
 
 
-def test_a_run_that_somebody_sent_has_no_files_elsewhere_read(run: Path) -> None:
-    Journal(run).append("checkpoint", 1, epoch=2, path="/")
-    with pytest.raises(JournalError, match="is not in the run's folder"):
-        results.write(run)
-    assert not (run / "best_model.pt").exists()
+def judged_again(run: Path, trial: int, epoch: int, accuracy: float) -> None:
+    Journal(run).append(
+        "leader", trial, epoch=epoch, pgd_accuracy=accuracy, pgd_accuracy_se=0.05, clean_accuracy=0.9, examples=100
+    )
 
 
-@pytest.mark.parametrize("name", ["trials.csv.partial", "best_model.pt", "journal.jsonl", "trials"])
-def test_a_run_that_somebody_sent_has_no_files_elsewhere_written(
-    name: str, run: Path, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    precious = tmp_path_factory.mktemp("home") / "precious"
-    precious.write_bytes((run / name).read_bytes() if (run / name).exists() else b"mine")
-    before = precious.read_bytes()
-    (run / name).unlink(missing_ok=True)
-    (run / name).symlink_to(precious)
-    with pytest.raises(results.ResultsError, match="is a link that leads out of the run's folder"):
-        results.write(run)
-    assert precious.read_bytes() == before
+def test_trials_within_two_standard_errors_of_the_best_cannot_be_told_from_it(tmp_path: Path) -> None:
+    spec = tiny(tmp_path)
+    journal = Journal(tmp_path)
+    assert results.judged_examples(spec) == 100
+    reached = [0.5, 0.37, 0.35, 0.62]  # at 0.5 and 0.36, the error of a difference is 0.069
+    for number, accuracy in enumerate(reached):
+        journal.append("trial", number, origin="sampler", hyperparameters=VALUES)
+        epoch(journal, number, 1, accuracy, accuracy)
+        journal.append("end", number, status="diverged" if number == 3 else "completed", reason="")
+    result = SearchResult(tmp_path)
+    assert result.as_good["trial"].tolist() == [0, 1]
+    assert result.summary["as_good"] == [0, 1]
 
 
-def test_a_checkpoint_runs_no_code(run: Path) -> None:
-    class Attack:
-        def __reduce__(self) -> tuple[object, tuple[object, ...]]:
-            return (run / "pwned").mkdir, ()
+def test_of_leaders_that_were_judged_again_that_decides_whether_they_can_be_told_from_the_best(tmp_path: Path) -> None:
+    tiny(tmp_path)
+    journal = Journal(tmp_path)
+    for number in range(3):
+        journal.append("trial", number, origin="sampler", hyperparameters=VALUES)
+        epoch(journal, number, 1, 0.5, 0.5)
+        journal.append("end", number, status="completed", reason="")
+    judged_again(tmp_path, 0, 1, 0.2)
+    judged_again(tmp_path, 1, 1, 0.5)
+    result = SearchResult(tmp_path)
+    assert result.best is not None
+    assert result.best.trial == 1
+    assert result.as_good["trial"].tolist() == [1, 2]  # 2 was not judged again, and looked as good before
 
-    folder = run / "trials" / "sent"
-    folder.mkdir(parents=True)
-    torch.save({"best_model": Attack()}, folder / CHECKPOINT_FILE)
-    Journal(run).append("checkpoint", 1, epoch=2, path="trials/sent")
-    with pytest.raises(FolderError, match="cannot be read as a checkpoint") as raised:
-        results.write(run)
-    assert "\n" not in str(raised.value)
-    assert not (run / "pwned").exists()
+
+def test_a_result_is_of_one_moment(run: Path) -> None:
+    result = SearchResult(run)
+    assert len(result.trials) == 5
+    Journal(run).append("trial", 5, origin="sampler", hyperparameters=VALUES)
+    epoch(Journal(run), 5, 1, 0.9, 0.9)
+    assert result.epochs["trial"].max() == 3
+    assert len(SearchResult(run).trials) == 6
+
+
+def test_a_notebook_shows_the_leaders_and_nothing_from_disk_as_html(run: Path) -> None:
+    result = SearchResult(run)
+    shown = result._repr_html_()
+    assert "the best is trial 1 with a PGD accuracy of 50.0 ± 5.0%" in shown
+    assert shown.count("<tr") == 1 + 3  # a head and the three judged trials
+    assert repr(result).startswith(f"SearchResult('{run}'): ")
+    spec = tiny(run, "name=x")
+    object.__setattr__(spec, "name", "<script>")
+    result.spec = spec
+    assert "<script>" not in result._repr_html_()

@@ -37,7 +37,7 @@ def test_the_same_search_is_continued_without_a_word(begun: Path) -> None:
 )
 def test_what_leaves_trials_comparable_may_change_and_is_said(override: str, line: str, begun: Path) -> None:
     assert line in said(begun, override)[0]
-    assert Journal(begun).changes() == []
+    assert Journal(begun).read_all()[1] == []
 
 
 @pytest.mark.parametrize(
@@ -60,6 +60,6 @@ def test_what_does_not_needs_force_and_is_recorded(override: str, change: str, r
     lines = said(begun, override, force=True)
     assert change in lines[0]
     assert (lines[1:] == ["trials that were under way begin anew"]) == restart
-    (recorded,) = Journal(begun).changes()
+    (recorded,) = Journal(begun).read_all()[1]
     assert change in recorded["settings"]
     assert recorded["restart"] == restart

@@ -5,10 +5,11 @@ import pandas as pd
 import pytest
 import torch
 
-from tune_cure import data, models, results
+from tune_cure import data, models, results, tables
 from tune_cure.evaluation import ACCURACIES, evaluate
 from tune_cure.files import FolderError
 from tune_cure.reading import ProblemError, SpecError
+from tune_cure.results import SearchResult
 from tune_cure.run import BEST, COLUMNS, LAST, LOG, TEST, Run, RunSpec, read, resolve
 
 SECTIONS = {
@@ -261,7 +262,7 @@ def test_training_a_trial_again_gives_its_numbers_to_the_last_digit(tmp_path: Pa
     searched = tiny(tmp_path, "search.trials=1")
     assert search.run(searched, folder).finished
     (folder / "spec.yaml").write_text(searched.to_yaml())
-    results.write(folder)
+    tables.write(SearchResult(folder))
     spec = resolve(read(folder / "best_config.csv"))
     run = run_in(tmp_path, spec)
     while not run.finished:

@@ -7,9 +7,10 @@ import torch
 from optuna.trial import TrialState
 
 from tests.spaces import tiny
-from tune_cure import data, models, results, search
+from tune_cure import data, models, results, search, tables
 from tune_cure.evaluation import ACCURACIES, evaluate
 from tune_cure.journal import Event, Journal
+from tune_cure.results import SearchResult
 from tune_cure.training import Trainer
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_session")]
@@ -19,7 +20,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_session")]
 def finished(tmp_path_factory: pytest.TempPathFactory, ray_session: None) -> Path:
     folder = tmp_path_factory.mktemp("finished")
     assert search.run(tiny(folder), folder).finished
-    results.write(folder)
+    tables.write(SearchResult(folder))
     return folder
 
 
@@ -144,7 +145,7 @@ def test_other_schedulers_several_metrics_and_a_conditional_space_under_ray(tmp_
     assert trials.iloc[0]["status"] == "completed"
     assert set(trials["status"]) <= ({"completed"} if scheduler == "none" else {"completed", "stopped"})
     assert (trials["h"].isna() == (trials["delta"] == "random")).all()
-    front = results.pareto_front(tmp_path)
+    front = SearchResult(tmp_path).pareto_front
     assert len(front) >= 1
     study = optuna.load_study(study_name="tiny", storage=f"sqlite:///{tmp_path / 'study.db'}")
     for told, (_, row) in zip(study.trials, trials.iterrows(), strict=True):

@@ -13,6 +13,7 @@ from tests.spaces import tiny
 from tune_cure import results, search
 from tune_cure.config import ModelConfig
 from tune_cure.journal import Event, Journal
+from tune_cure.results import SearchResult
 from tune_cure.spec import SearchSpec
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_session")]
@@ -153,4 +154,4 @@ def test_a_trial_under_way_begins_anew_where_its_settings_were_changed(tmp_path:
     trials = results.trials(tmp_path)
     assert trials["epochs_trained"].tolist() == [3]
     assert results.epochs(tmp_path)["epoch"].tolist() == [1, 2, 3]
-    assert results.summary(tmp_path)["changes"] == ["training.epochs was 4 and is 3"]
+    assert SearchResult(tmp_path).summary["changes"] == ["training.epochs was 4 and is 3"]

@@ -6,10 +6,11 @@ from optuna.trial import TrialState
 
 from tests.spaces import tiny
 from tests.test_results import VALUES, epoch
-from tune_cure import cli, results, warm_start
+from tune_cure import cli, tables, warm_start
 from tune_cure.endings import Endings
 from tune_cure.journal import Journal
 from tune_cure.reading import SpecError
+from tune_cure.results import SearchResult
 from tune_cure.spec import SearchSpec
 from tune_cure.study import StudySearch
 
@@ -35,8 +36,7 @@ def earlier(tmp_path: Path) -> Path:
             epoch(journal, number, at, accuracy, accuracy)
         if status:
             journal.append("end", number, status=status, reason="")
-    results.write(folder)
-    results.write_summary(folder)
+    tables.write(SearchResult(folder))
     return folder
 
 

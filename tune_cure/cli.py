@@ -24,6 +24,7 @@ from tune_cure import (
     report,
     results,
     resuming,
+    tables,
     watch,
 )
 from tune_cure.devices import DeviceError
@@ -101,14 +102,16 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _report(options: argparse.Namespace, console: Console) -> int:
-    results.write(options.directory)
-    results.write_summary(options.directory)
-    console.print(f"wrote {report.write(options.directory)} and the tables beside it")
+    result = results.SearchResult(options.directory)
+    tables.write(result)
+    tables.write_best_model(result)
+    console.print(f"wrote {report.write(result)} and the tables beside it")
     return 0
 
 
 def _replay(options: argparse.Namespace, console: Console) -> int:
-    spec = results.read_spec(options.directory)
+    result = results.SearchResult(options.directory)
+    spec = result.spec
     for grace_period in options.grace_period:
         if not 1 <= grace_period <= spec.max_epochs:
             raise cli_search.UsageError(
@@ -117,7 +120,7 @@ def _replay(options: argparse.Namespace, console: Console) -> int:
     for factor in options.reduction_factor:
         if not factor > 1:
             raise cli_search.UsageError(f"--reduction-factor: must be greater than 1, but found {factor:g}")
-    if results.best(options.directory) is None:
+    if result.best is None:
         raise cli_search.UsageError(f"{options.directory}: no trial has been judged yet: there is nothing to replay")
     from tune_cure import replay  # Ray takes seconds to import
 
@@ -144,7 +147,7 @@ def _replay(options: argparse.Namespace, console: Console) -> int:
             "what the others would have become is not known, so regret may be larger: to choose with confidence, "
             "record a search with --set search.scheduler=none"
         )
-    best = results.ranked(results.trials(options.directory), spec).iloc[0]["objective"]
+    best = results.ranked(result.trials, spec).iloc[0]["objective"]
     error = standard_error(best, results.judged_examples(spec))
     good = frame[frame["regret_mean"] <= error].sort_values("epochs_saved_mean", ascending=False)
     if len(good):

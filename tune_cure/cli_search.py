@@ -13,16 +13,18 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from tune_cure import dashboard, data, datasets, environment, report, results, resuming, spec as specs
+from tune_cure import dashboard, data, datasets, environment, report, results, resuming, spec as specs, tables
 from tune_cure.curvature import PENALTIES
 from tune_cure.devices import Devices, allot, expected_epochs, measure_epoch_seconds, this_machine
-from tune_cure.files import new_folder, replace_text
+from tune_cure.files import new_folder
 from tune_cure.journal import FILE as JOURNAL, Journal
 from tune_cure.models import MODELS
 from tune_cure.optimizers import OPTIMIZERS
 from tune_cure.progress import LiveView, PlainView, SearchState
 from tune_cure.reading import parse_duration
+from tune_cure.refreshing import Refreshing
 from tune_cure.remote import Remote
+from tune_cure.results import SearchResult
 from tune_cure.samplers import SAMPLERS
 from tune_cure.schedules import SCHEDULES
 from tune_cure.signals import stop_as_on_ctrl_c
@@ -116,35 +118,27 @@ def _search(options: argparse.Namespace, console: Console) -> int:
         _join(options)
     remote = Remote(options.output) if options.output and "://" in options.output else None
     directory = _folder(spec, options, remote, console)
-    replace_text(directory / results.SPEC, spec.to_yaml())
     environment.write(directory, splits.source)
     del splits  # the trials map the same file; this process need not hold it
     return _run(spec, directory, options, console, remote)
 
 
-def _conclude(
-    spec: SearchSpec,
-    directory: Path,
-    outcome: str,
-    reason: str,
-    options: argparse.Namespace,
-    console: Console,
-    remote: Remote | None,
-) -> int:
+def _conclude(result: SearchResult, options: argparse.Namespace, console: Console, remote: Remote | None) -> int:
     """Writes what a run leaves, says how it ended and how to continue, and returns the exit code."""
+    directory, outcome, reason = result.directory, result.outcome, result.reason
     try:
-        if remote and (leader := results.best(directory)) and (saved := results.checkpoint(directory, leader)):
-            remote.get_checkpoint(directory, saved)  # best_model.pt is made from it
-        results.write(directory)
-        results.write_summary(directory)
-        page = report.write(directory)
+        if remote and result.checkpoint:
+            remote.get_checkpoint(directory, result.checkpoint)  # best_model.pt is made from it
+        tables.write(result)
+        tables.write_best_model(result)
+        page = report.write(result)
         if remote:
             remote.put(directory)
     except OSError as error:
         console.print(f"the tables could not be written ({error.strerror}); later: tune-cure report {directory}")
         outcome, reason = "disk", reason or f"{directory}: {error.strerror}"
     if outcome in ("finished", "patience", "time"):
-        _print_results(spec, directory, page, console)
+        _print_results(result, page, console)
     if outcome == "patience":
         console.print(f"ended early: {reason}; to go on, raise search.patience and --resume")
     elif outcome != "finished":
@@ -155,7 +149,7 @@ def _conclude(
         console.print(f"{reason or 'interrupted'}; all state is in {directory}. Continue with:\n  {resume}")
     if outcome == "interrupted":
         return 130
-    return 0 if results.best(directory) and outcome not in FAULTS else 1
+    return 0 if result.best and outcome not in FAULTS else 1
 
 
 def _join(options: argparse.Namespace) -> None:
@@ -193,11 +187,12 @@ def _run(
 
     def lost() -> None:
         view.__exit__(None, None, None)
-        code = _conclude(spec, directory, "ray", "Ray has died, or was killed", options, console, remote)
+        died = SearchResult(directory, "ray", "Ray has died, or was killed")
+        code = _conclude(died, options, console, remote)
         sys.stdout.flush()
         os._exit(code)  # the main thread waits for Ray, and cannot be told
 
-    with view:
+    with view, Refreshing(directory):
         result = search.run(
             spec,
             directory,
@@ -211,7 +206,7 @@ def _run(
             on_ready=ready,
             on_lost=lost,
         )
-    return _conclude(spec, directory, result.outcome, result.reason, options, console, remote)
+    return _conclude(result, options, console, remote)
 
 
 def _folder(spec: SearchSpec, options: argparse.Namespace, remote: Remote | None, console: Console) -> Path:
@@ -300,15 +295,14 @@ def _print_cost(spec: SearchSpec, splits: data.Splits, plan: Devices, console: C
     )
 
 
-def _print_results(spec: SearchSpec, directory: Path, page: Path, console: Console) -> None:
-    frame = results.trials(directory)
-    summary = results.summary(directory)
+def _print_results(result: SearchResult, page: Path, console: Console) -> None:
+    spec, directory, frame, summary = result.spec, result.directory, result.trials, result.summary
     console.print(f"\n{spec.name}: the best of {len(frame)} trials\n", style="bold")
     table = Table(box=None, pad_edge=False, padding=(0, 1))
     has_fresh = bool(frame["fresh_pgd_accuracy"].notna().any())
     for title in ("trial", "PGD", "±", "clean", "epoch", *["fresh PGD", "±"] * has_fresh, *spec.space, "ended"):
         table.add_column(title, justify="left" if title == "ended" else "right", no_wrap=True)
-    leaders = results.leaders(frame, spec).head(TOP)
+    leaders = result.leaders.head(TOP)
     baseline = frame[(frame["origin"] == "start_from") & frame["objective"].notna()].head(1)
     for _, row in leaders.iterrows():
         table.add_row(*_cells(row, spec, has_fresh))

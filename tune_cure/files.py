@@ -11,8 +11,13 @@ import torch
 
 def replace_text(path: Path, text: str) -> None:
     """Writes a text file in one step."""
+    replace_bytes(path, text.encode("utf-8"))
+
+
+def replace_bytes(path: Path, content: bytes) -> None:
+    """Writes a file in one step."""
     with _partial(path) as file:
-        file.write(text.encode("utf-8"))
+        file.write(content)
 
 
 def replace_tensors(path: Path, content: dict[str, Any]) -> None:

@@ -96,11 +96,16 @@ class Journal:
         Raises:
             JournalError: A line before whole ones is no event: the file was damaged.
         """
-        return _of_trials(self._read()[0])
+        return self.read_all()[0]
 
-    def changes(self) -> list[Event]:
-        """The lines of kind `change`."""
-        return [event for event in self._read()[0] if event["event"] == "change"]
+    def read_all(self) -> tuple[list[Event], list[Event]]:
+        """What `read` returns, and the lines of kind `change`, from one reading.
+
+        Raises:
+            JournalError: As `read`.
+        """
+        events = self._read()[0]
+        return _of_trials(events), [event for event in events if event["event"] == "change"]
 
     def checkpoint_file(self, path: str) -> Path:
         """The file of a checkpoint whose event has this path.

@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from tune_cure.schema import OneOf, parse_number
 
 ACCURACIES = ("clean_accuracy", "fgsm_accuracy", "pgd_accuracy")
@@ -71,10 +73,5 @@ class Constraint:
 
 def pareto_front(points: Sequence[Sequence[float]], mode: str) -> list[bool]:
     """Of each point whether no other is at least as good in all coordinates and better in one."""
-    sign = 1 if mode == "max" else -1
-    values = [[sign * coordinate for coordinate in point] for point in points]
-
-    def dominates(one: list[float], other: list[float]) -> bool:
-        return one != other and all(a >= b for a, b in zip(one, other, strict=True))
-
-    return [not any(dominates(other, point) for other in values) for point in values]
+    values = np.array(points, dtype=float) * (1 if mode == "max" else -1)
+    return [not bool(((values >= point).all(axis=1) & (values > point).any(axis=1)).any()) for point in values]

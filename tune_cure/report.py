@@ -19,8 +19,9 @@ from tune_cure import figures, page, results
 from tune_cure.config import HYPERPARAMETERS
 from tune_cure.evaluation import standard_error
 from tune_cure.figures import STATUSES
+from tune_cure.results import SearchResult
 from tune_cure.spec import SearchSpec
-from tune_cure.words import duration, value
+from tune_cure.words import count, duration, listed, value
 
 FILE = "report.html"
 ENVIRONMENT = "environment.json"
@@ -43,18 +44,13 @@ COLUMN_WORDS = {  # the table's columns between the trial's number and its hyper
 }
 
 
-def write(directory: Path) -> Path:
+def write(result: SearchResult) -> Path:
     """Writes report.html into the folder of a search, whether it runs, was interrupted or is over.
 
     Returns:
         The page's path.
-
-    Raises:
-        ResultsError: The folder holds no search.
     """
-    spec = results.read_spec(directory)
-    trials = results.trials(directory)
-    content = results.summary(directory)
+    directory, spec, trials, content = result.directory, result.spec, result.trials, result.summary
     environment: dict[str, Any] = {}
     if (directory / ENVIRONMENT).is_file():
         environment = json.loads((directory / ENVIRONMENT).read_text(encoding="utf-8"))
@@ -63,7 +59,7 @@ def write(directory: Path) -> Path:
         "<main>",
         _summary(spec, trials, content, environment),
         _winner(spec, trials, content),
-        _plots(spec, trials, results.epochs(directory), content),
+        _plots(spec, trials, result.epochs, content),
         _table(spec, trials, content),
         page.provenance(
             environment,
@@ -92,7 +88,7 @@ def _summary(spec: SearchSpec, trials: pd.DataFrame, content: dict[str, Any], en
     paragraphs += [_front(spec, content), _constrained(spec, content)]
     paragraphs.append(
         f"This took {content['epochs']:,} epochs of training, of "
-        f"{content['epochs_without_early_stopping']:,} that {_count(spec.search.trials, 'trial')} would have taken "
+        f"{content['epochs_without_early_stopping']:,} that {count(spec.search.trials, 'trial')} would have taken "
         f"without early stopping, and {duration(content['wall_seconds'])} by the clock from the first to the last "
         f"record ({duration(content['trial_seconds'])} in all trials together)."
     )
@@ -120,10 +116,10 @@ def _tiles(content: dict[str, Any]) -> str:
 
 def _searched(spec: SearchSpec, environment: dict[str, Any]) -> str:
     source = environment.get("data") or f"the data set {spec.data.dataset}"
-    names = _listed([f"<code>{escape(key)}</code>" for key in spec.space])
-    metric = _listed(METRIC_WORDS[name] for name in spec.search.metrics)
+    names = listed([f"<code>{escape(key)}</code>" for key in spec.space])
+    metric = listed(METRIC_WORDS[name] for name in spec.search.metrics)
     return (
-        f"The search looked for values of {_count(len(spec.space), 'hyperparameter')}, {names}, with which "
+        f"The search looked for values of {count(len(spec.space), 'hyperparameter')}, {names}, with which "
         f"<code>{escape(spec.model.name)}</code> becomes most robust against adversarial images. Its images: "
         f"{escape(str(source))}. The sampler <code>{escape(spec.search.sampler)}</code> proposed the values; trials "
         f"were compared by {metric} on validation images ({'more' if spec.search.mode == 'max' else 'less'} is better)."
@@ -136,11 +132,11 @@ def _ended(content: dict[str, Any]) -> str:
     begun, planned = content["trials"], content["trials_planned"]
     if not begun:
         return f"No trial has begun yet, of {planned} planned."
-    text = f"Of {_count(begun, 'trial')}, {_listed(said)}."
-    left = [f"{_count(_unfinished(content), 'trial')} unfinished"] if _unfinished(content) else []
+    text = f"Of {count(begun, 'trial')}, {listed(said)}."
+    left = [f"{count(_unfinished(content), 'trial')} unfinished"] if _unfinished(content) else []
     left += [f"{planned - begun} of {planned} not begun"] if planned > begun else []
     if left:
-        text = f"<strong>The search is not over: {_listed(left)}.</strong> {text}"
+        text = f"<strong>The search is not over: {listed(left)}.</strong> {text}"
     return text
 
 
@@ -149,7 +145,7 @@ def _won(spec: SearchSpec, content: dict[str, Any]) -> str:
     if best is None:
         return "<strong>No trial has been judged yet</strong>, so there is no winner and nothing to plot."
     clean_error = standard_error(best["clean_accuracy_best"], results.judged_examples(spec))
-    said = _listed([f"<code>{escape(k)}</code> {escape(value(v))}" for k, v in best["hyperparameters"].items()])
+    said = listed([f"<code>{escape(k)}</code> {escape(value(v))}" for k, v in best["hyperparameters"].items()])
     text = (
         f"<strong>Trial {best['trial']} {'leads' if _is_running(content) else 'won'}</strong> with {said}. After epoch "
         f"{best['best_epoch']:.0f} it reached a PGD accuracy of <strong>"
@@ -167,8 +163,8 @@ def _won(spec: SearchSpec, content: dict[str, Any]) -> str:
 def _front(spec: SearchSpec, content: dict[str, Any]) -> str:
     if len(spec.search.metrics) == 1 or not content["pareto_front"]:
         return ""
-    metrics = _listed(METRIC_WORDS[name] for name in spec.search.metrics)
-    numbers = _listed(map(str, content["pareto_front"]))
+    metrics = listed(METRIC_WORDS[name] for name in spec.search.metrics)
+    numbers = listed(map(str, content["pareto_front"]))
     return (
         f"Trials are ranked by {METRIC_WORDS[spec.search.metrics[0]]}. The Pareto front of {metrics}, the trials that "
         f"none beats in one without falling behind in another: <strong>{numbers}</strong>."
@@ -178,9 +174,9 @@ def _front(spec: SearchSpec, content: dict[str, Any]) -> str:
 def _constrained(spec: SearchSpec, content: dict[str, Any]) -> str:
     if not spec.search.constraints:
         return ""
-    constraints = _listed(f"<code>{escape(text)}</code>" for text in spec.search.constraints)
+    constraints = listed(f"<code>{escape(text)}</code>" for text in spec.search.constraints)
     kept = content["trials_feasible"]
-    text = f"{_count(kept, 'trial')} {'keeps' if kept == 1 else 'keep'} {constraints}; the others rank behind."
+    text = f"{count(kept, 'trial')} {'keeps' if kept == 1 else 'keep'} {constraints}; the others rank behind."
     return text if kept else f"<strong>No trial keeps {constraints}.</strong>"
 
 
@@ -188,7 +184,7 @@ def _threat(spec: SearchSpec) -> str:
     of = spec.evaluation
     return (
         f"PGD accuracy is the share of {results.judged_examples(spec):,} validation images that stay correctly "
-        f"classified under a PGD attack of {_count(of.steps, 'step')} and {_count(of.restarts, 'random start')} within "
+        f"classified under a PGD attack of {count(of.steps, 'step')} and {count(of.restarts, 'random start')} within "
         f"an {'L∞' if of.norm == 'linf' else 'L2'} radius of {of.epsilon:.4g} ({255 * of.epsilon:.3g}/255)."
     )
 
@@ -293,10 +289,10 @@ def _plots(spec: SearchSpec, trials: pd.DataFrame, epochs: pd.DataFrame, content
 def _curves_caption(spec: SearchSpec, num_hidden: int) -> str:
     caption = "Every line is a trial; its last symbol says how it ended."
     if spec.rungs:
-        rungs = f"{_count(len(spec.rungs), 'epoch', number=False)} {_listed(map(str, spec.rungs))}"
+        rungs = f"epoch{'s' * (len(spec.rungs) > 1)} {listed(map(str, spec.rungs))}"
         caption += f" Dotted lines are the rungs, after {rungs}, where weaker trials are stopped."
     if num_hidden:
-        caption += f" Not shown: {_count(num_hidden, 'trial')} without any accuracy."
+        caption += f" Not shown: {count(num_hidden, 'trial')} without any accuracy."
     return caption
 
 
@@ -381,14 +377,3 @@ def _is_running(content: dict[str, Any]) -> bool:
 
 def _unfinished(content: dict[str, Any]) -> int:
     return int(content["trials_by_status"].get("unfinished", 0))
-
-
-def _count(count: int, noun: str, *, number: bool = True) -> str:
-    return (f"{count:,} " if number else "") + noun + "s" * (count != 1)
-
-
-def _listed(items: Iterable[str], joint: str = ", ") -> str:
-    items = list(items)
-    if len(items) < 2 or joint != ", ":
-        return joint.join(items)
-    return f"{', '.join(items[:-1])} and {items[-1]}"

@@ -1,28 +1,30 @@
-"""A search's journal as pandas frames, its best configuration, and the files that a run leaves.
+"""A search's folder as pandas frames, its leaders and its summary.
 
-Everything here is rebuilt from the run's folder, so it works on a search that runs, was interrupted, or is long over.
+Everything here is made from the folder's journal, so it works on a search that runs, was interrupted, or is long over.
 The columns are described in docs/columns.md.
 """
 
-import json
 from dataclasses import dataclass
+from functools import cached_property
+from html import escape
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
-import yaml
 
 from tune_cure import objectives, spec as specs
 from tune_cure.evaluation import standard_error
-from tune_cure.files import read_tensors, replace_tensors, replace_text
 from tune_cure.journal import FILE as JOURNAL, OBJECTIVE, RUNG, Event, Journal
 from tune_cure.spec import SearchSpec
 from tune_cure.training import EPOCH_METRICS
+from tune_cure.words import accuracy, count, duration, hyperparameters
 
 SPEC = "spec.yaml"
 UNSOUND = ("catastrophic_overfitting", "diverged", "failed")
 """Ends after which a trial is ranked behind all others: what it scored before is not what its configuration gives."""
+SECONDS = ("train_seconds", "attack_seconds", "penalty_seconds", "eval_seconds")
+NOT_FLOATS = ("trial", "epoch", "skipped_steps", "catastrophic_overfitting", "host", "pid")  # of epochs.csv
+SHOWN = 5  # leaders in a notebook
 
 
 class ResultsError(ValueError):
@@ -42,6 +44,137 @@ class Best:
         return int(self.row["trial"])
 
 
+class SearchResult:
+    """A search as its folder has it: read once, when first asked, so all that is taken from it fits together.
+
+    What happens later is not seen; make another for that. In a notebook it shows its leaders.
+
+    Args:
+        directory: The run's folder.
+        outcome: Of a search that has just been run. finished: every trial came to an end. patience: nothing improved
+            any more. time: the time budget was used up. failing: the first trials all failed alike. disk: it was full.
+            interrupted: by Ctrl-C.
+        reason: The same in words; empty for finished and interrupted.
+
+    Raises:
+        ResultsError: The folder holds no search.
+    """
+
+    def __init__(self, directory: str | Path, outcome: str = "", reason: str = "") -> None:
+        self.directory, self.outcome, self.reason = Path(directory), outcome, reason
+        self.spec = read_spec(self.directory)
+
+    @property
+    def finished(self) -> bool:
+        """Whether there was nothing left to do, or to continue, when it was run."""
+        return self.outcome in ("finished", "patience")
+
+    @cached_property
+    def events(self) -> list[Event]:
+        """The lines of the journal that are of trials."""
+        return self._journal[0]
+
+    @cached_property
+    def changes(self) -> list[Event]:
+        """The lines of the journal that say how settings were changed."""
+        return self._journal[1]
+
+    @cached_property
+    def _journal(self) -> tuple[list[Event], list[Event]]:
+        return Journal(self.directory).read_all()
+
+    @cached_property
+    def trials(self) -> pd.DataFrame:
+        """One row per trial: its hyperparameters, what it reached, how and why it ended."""
+        return trials_of(self.spec, self.events)
+
+    @cached_property
+    def epochs(self) -> pd.DataFrame:
+        """One row per trial and epoch, in that order; an epoch run twice (after a crash) counts once, the last."""
+        return epochs_of(self.events)
+
+    @cached_property
+    def leaders(self) -> pd.DataFrame:
+        """The judged trials, best first: as `ranked`, but those that were judged again in the order that this gave."""
+        return leaders(self.trials, self.spec)
+
+    @cached_property
+    def best(self) -> Best | None:
+        """The leading trial; None if no trial has been judged yet."""
+        if self.leaders.empty:
+            return None
+        row = self.leaders.iloc[0]
+        begun = next(event for event in self.events if event["event"] == "trial" and event["trial"] == row["trial"])
+        return Best(row, begun["hyperparameters"])
+
+    @cached_property
+    def pareto_front(self) -> pd.DataFrame:
+        """The trials that no other beats in all of several metrics, best first by the first; of one: the best."""
+        order = ranked(self.trials, self.spec)
+        return order[order["pareto_front"]] if "pareto_front" in order else order.head(1)
+
+    @cached_property
+    def as_good(self) -> pd.DataFrame:
+        """The leaders that cannot be told from the best: at most two standard errors behind it, itself among them.
+
+        Of two that were judged again, by what that found; of others, by the objective. The error is that of a
+        difference between accuracies on images of their own; on the same ones, as here, it is usually smaller.
+        """
+        if self.best is None:
+            return self.leaders
+        sound = self.leaders[~self.leaders["status"].isin(UNSOUND) & self.leaders["feasible"].ne(False)]
+        row = self.best.row
+        behind = self._errors_behind(sound["objective"], row["objective"], judged_examples(self.spec))
+        if pd.notna(row["fresh_pgd_accuracy"]):
+            again = sound["fresh_pgd_accuracy"]
+            fresh = self._errors_behind(again.dropna(), row["fresh_pgd_accuracy"], row["fresh_examples"])
+            behind = fresh.reindex(sound.index).fillna(behind)
+        return sound[behind <= 2]
+
+    def _errors_behind(self, values: "pd.Series[Any]", best: float, examples: float) -> "pd.Series[Any]":
+        """By how many standard errors of the difference accuracies are worse than `best`."""
+        values, sign = values.astype(float), 1 if self.spec.search.mode == "max" else -1
+        variance = (values * (1 - values) + best * (1 - best)) / examples
+        return sign * (best - values) / variance.clip(lower=1e-12) ** 0.5
+
+    @cached_property
+    def checkpoint(self) -> str | None:
+        """The path, relative to the folder, of a checkpoint that holds the leading trial's best weights."""
+        if self.best is None:
+            return None
+        saved = [event for event in self.events if event["event"] == "checkpoint"]
+        saved = [event for event in saved if event["trial"] == self.best.trial]
+        saved = [event for event in saved if event["epoch"] >= self.best.row["best_epoch"]]
+        return str(saved[-1]["path"]) if saved else None
+
+    @cached_property
+    def summary(self) -> dict[str, Any]:
+        """The search in a few numbers: how many trials ended how, what was trained, what won, by how much, the cost."""
+        return _summary(self)
+
+    def __repr__(self) -> str:
+        return f"SearchResult({str(self.directory)!r}): {self._headline()}"
+
+    def _headline(self) -> str:
+        said = f"{self.spec.name}: {count(len(self.trials), 'trial')}"
+        if self.best is None:
+            return f"{said}, none judged yet"
+        row = self.best.row
+        reached = accuracy(row["pgd_accuracy_best"], row["pgd_accuracy_best_se"])
+        values = hyperparameters(self.best.hyperparameters)
+        return f"{said}, the best is trial {self.best.trial} with a PGD accuracy of {reached} ({values})"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        columns = ["trial", "status", "pgd_accuracy_best", "pgd_accuracy_best_se", "clean_accuracy_best"]
+        columns += ["fresh_pgd_accuracy"] * bool(self.leaders["fresh_pgd_accuracy"].notna().any())
+        table = self.leaders[[*columns, "epochs_trained", *self.spec.space]].head(SHOWN)
+        spent = f"{self.summary['epochs']:,} epochs in {duration(self.summary['wall_seconds'])}"
+        html: str = table.to_html(index=False, float_format="{:.4g}".format, na_rep="–", border=0)
+        where = f"{spent}; all is in {escape(str(self.directory))}"
+        return f"<p><strong>{escape(self._headline())}</strong><br>{where}</p>{html}"
+
+
 def read_spec(directory: Path) -> SearchSpec:
     """The search that the run in `directory` was made from, as resolved then.
 
@@ -57,22 +190,31 @@ def read_spec(directory: Path) -> SearchSpec:
     return specs.load(directory / SPEC)
 
 
+def trials(directory: str | Path) -> pd.DataFrame:
+    """`SearchResult.trials` of a run's folder as it is now."""
+    return SearchResult(directory).trials
+
+
 def epochs(directory: str | Path) -> pd.DataFrame:
-    """One row per trial and epoch, in that order; an epoch that was run twice (after a crash) counts once, the last."""
-    events = [event for event in Journal(Path(directory)).read() if event["event"] == "epoch"]
+    """`SearchResult.epochs` of a run's folder as it is now."""
+    return SearchResult(directory).epochs
+
+
+def best(directory: str | Path) -> Best | None:
+    """`SearchResult.best` of a run's folder as it is now."""
+    return SearchResult(directory).best
+
+
+def epochs_of(events: list[Event]) -> pd.DataFrame:
+    """As `SearchResult.epochs`, from the journal's events."""
     columns = ["trial", *EPOCH_METRICS, OBJECTIVE, RUNG, "time", "host", "pid"]
-    frame = pd.DataFrame(events, columns=columns)
+    frame = pd.DataFrame([event for event in events if event["event"] == "epoch"], columns=columns)
+    frame = frame.astype({name: float for name in columns if name not in NOT_FLOATS})
     return frame.drop_duplicates(["trial", "epoch"], keep="last").sort_values(["trial", "epoch"], ignore_index=True)
 
 
-def trials(directory: str | Path) -> pd.DataFrame:
-    """One row per trial: its hyperparameters, what it reached, how and why it ended."""
-    directory = Path(directory)
-    return trials_of(read_spec(directory), Journal(directory).read())
-
-
 def trials_of(spec: SearchSpec, events: list[Event]) -> pd.DataFrame:
-    """As `trials`, from the journal's events."""
+    """As `SearchResult.trials`, from the journal's events."""
     by_trial: dict[int, list[Event]] = {}
     for event in events:
         by_trial.setdefault(event["trial"], []).append(event)
@@ -93,26 +235,12 @@ def _on_pareto_front(frame: pd.DataFrame, spec: SearchSpec) -> pd.Series:
     return pd.Series(on_front, index=counted.index, dtype=bool).reindex(frame.index, fill_value=False)
 
 
-def pareto_front(directory: str | Path) -> pd.DataFrame:
-    """The trials of a search of several metrics that no other beats in all, best first by the first metric.
-
-    Of a search of one metric: the best trial.
-    """
-    directory = Path(directory)
-    return _front(trials(directory), read_spec(directory))
-
-
-def _front(frame: pd.DataFrame, spec: SearchSpec) -> pd.DataFrame:
-    order = ranked(frame, spec)
-    return order[order["pareto_front"]] if "pareto_front" in order else order.head(1)
-
-
 def _columns(spec: SearchSpec) -> list[str]:
     return ["trial", "status", "origin", *spec.space, "epochs_trained", "objective", "best_epoch", "pgd_accuracy_best",
             "pgd_accuracy_best_se", "clean_accuracy_best", "fgsm_accuracy_best", "pgd_accuracy", "clean_accuracy",
-            "fgsm_accuracy", "curvature", "catastrophic_overfitting_epoch", "train_seconds", "eval_seconds",
-            "skipped_steps", "started", "ended", "retries", "reason", "fresh_pgd_accuracy", "fresh_pgd_accuracy_se",
-            "fresh_clean_accuracy", "fresh_examples", "feasible"]  # fmt: skip
+            "fgsm_accuracy", "curvature", "catastrophic_overfitting_epoch", *SECONDS, "skipped_steps", "started",
+            "ended", "retries", "reason", "fresh_pgd_accuracy", "fresh_pgd_accuracy_se", "fresh_clean_accuracy",
+            "fresh_examples", "feasible"]  # fmt: skip
 
 
 def _row(spec: SearchSpec, events: list[Event]) -> dict[str, Any]:
@@ -125,8 +253,7 @@ def _row(spec: SearchSpec, events: list[Event]) -> dict[str, Any]:
         "origin": start["origin"],
         **start["hyperparameters"],
         "epochs_trained": len(by_epoch),
-        "train_seconds": sum(event["train_seconds"] or 0.0 for event in by_epoch.values()),
-        "eval_seconds": sum(event["eval_seconds"] or 0.0 for event in by_epoch.values()),
+        **{name: sum(event.get(name) or 0.0 for event in by_epoch.values()) for name in SECONDS},
         "skipped_steps": sum(event["skipped_steps"] for event in by_epoch.values()),
         "started": start["time"],
         "ended": end["time"] if end else None,
@@ -188,91 +315,10 @@ def leaders(frame: pd.DataFrame, spec: SearchSpec) -> pd.DataFrame:
     return pd.concat([by_fresh, order.drop(index=again.index)])
 
 
-def best(directory: str | Path) -> Best | None:
-    """The leading trial of the search in `directory`; None if no trial has been judged yet."""
-    directory = Path(directory)
-    spec = read_spec(directory)
-    order = leaders(trials(directory), spec)
-    if order.empty:
-        return None
-    row = order.iloc[0]
-    number = int(row["trial"])
-    proposed = {event["trial"]: event for event in Journal(directory).read() if event["event"] == "trial"}
-    return Best(row, proposed[number]["hyperparameters"])
-
-
-def write(directory: Path) -> None:
-    """Writes trials.csv, epochs.csv, and of the best trial best_config.csv, best_config.yaml and best_model.pt.
-
-    Each file is replaced in one step: a reader never sees half of it.
-    """
-    spec = read_spec(directory)
-    replace_text(directory / "trials.csv", trials(directory).to_csv(index=False))
-    replace_text(directory / "epochs.csv", epochs(directory).to_csv(index=False))
-    leader = best(directory)
-    if leader is None:
-        return
-    replace_text(directory / "best_config.csv", _best_config(spec, leader).to_csv(index=False))
-    content = {**spec.training, **leader.hyperparameters}
-    header = f"# Trial {leader.trial} of {spec.name}, its best. `start_from: [THIS FILE]` begins a search with it.\n"
-    replace_text(directory / "best_config.yaml", header + yaml.safe_dump(content, sort_keys=False))
-    _write_best_model(directory, leader)
-
-
-def _best_config(spec: SearchSpec, leader: Best) -> pd.DataFrame:
-    row = leader.row
-    return pd.DataFrame(
-        [
-            {
-                "trial": leader.trial,
-                "status": row["status"],
-                **leader.hyperparameters,
-                "epoch": int(row["best_epoch"]),
-                "pgd_accuracy": row["pgd_accuracy_best"],
-                "pgd_accuracy_se": row["pgd_accuracy_best_se"],
-                "clean_accuracy": row["clean_accuracy_best"],
-                "fgsm_accuracy": row["fgsm_accuracy_best"],
-                "fresh_pgd_accuracy": row["fresh_pgd_accuracy"],
-                "fresh_pgd_accuracy_se": row["fresh_pgd_accuracy_se"],
-                "fresh_clean_accuracy": row["fresh_clean_accuracy"],
-                "fresh_examples": row["fresh_examples"],
-                "evaluation_norm": spec.evaluation.norm,
-                "evaluation_epsilon": spec.evaluation.epsilon,
-                "evaluation_steps": spec.evaluation.steps,
-                "evaluation_restarts": spec.evaluation.restarts,
-                "evaluation_loss": spec.evaluation.loss,
-                "evaluation_examples": judged_examples(spec),
-            }
-        ]
-    )
-
-
-def checkpoint(directory: Path, leader: Best) -> str | None:
-    """The path, relative to the run's folder, of a checkpoint of the leading trial's that holds its best weights."""
-    events = Journal(directory).read()
-    saved = [event for event in events if event["event"] == "checkpoint" and event["trial"] == leader.trial]
-    saved = [event for event in saved if event["epoch"] >= leader.row["best_epoch"]]
-    return str(saved[-1]["path"]) if saved else None
-
-
-def _write_best_model(directory: Path, leader: Best) -> None:
-    inside = checkpoint(directory, leader)
-    path = Journal(directory).checkpoint_file(inside) if inside else None
-    if path is None or not path.exists():  # the search still runs, and is just replacing the checkpoint
-        return
-    saved = read_tensors(path, torch.device("cpu"))["best_model"]
-    metrics = {name: float(leader.row[f"{name}_best"]) for name in ("clean_accuracy", "pgd_accuracy")}
-    found = {"trial": leader.trial, "hyperparameters": leader.hyperparameters, "metrics": metrics}
-    replace_tensors(directory / "best_model.pt", {**saved, **found})
-
-
-def summary(directory: Path) -> dict[str, Any]:
-    """The search in a few numbers: how many trials ended how, what was trained, what won, by how much, at what cost."""
-    spec = read_spec(directory)
-    frame, curve = trials(directory), epochs(directory)
-    leader = best(directory)
+def _summary(result: SearchResult) -> dict[str, Any]:
+    spec, frame, curve, leader = result.spec, result.trials, result.epochs, result.best
     baseline = frame[frame["origin"] == "start_from"].head(1)
-    times = [event["time"] for event in Journal(directory).read()]
+    times = [event["time"] for event in result.events]
     return {
         "name": spec.name,
         "metric": spec.search.metric,
@@ -285,9 +331,10 @@ def summary(directory: Path) -> dict[str, Any]:
         "epochs_without_early_stopping": spec.search.trials * spec.max_epochs,
         "wall_seconds": max(times) - min(times) if times else 0.0,
         "trial_seconds": float(curve["train_seconds"].sum() + curve["eval_seconds"].sum()),
-        "changes": [event["settings"] for event in Journal(directory).changes()],
+        "changes": [event["settings"] for event in result.changes],
         "best": None if leader is None else _reached(leader.row, leader.hyperparameters),
-        "pareto_front": [int(number) for number in _front(frame, spec)["trial"]],
+        "as_good": [int(number) for number in result.as_good["trial"]],
+        "pareto_front": [int(number) for number in result.pareto_front["trial"]],
         "baseline": None if baseline.empty else _reached(baseline.iloc[0], dict(spec.start_from[0])),
     }
 
@@ -297,10 +344,3 @@ def _reached(row: "pd.Series[Any]", hyperparameters: dict[str, Any]) -> dict[str
                "fresh_pgd_accuracy", "fresh_pgd_accuracy_se", "fresh_clean_accuracy", "fresh_examples")  # fmt: skip
     values = {name: None if pd.isna(row[name]) else float(row[name]) for name in metrics}
     return {"trial": int(row["trial"]), "status": row["status"], "hyperparameters": hyperparameters, **values}
-
-
-def write_summary(directory: Path) -> dict[str, Any]:
-    """Writes summary.json and returns its content."""
-    content = summary(directory)
-    replace_text(directory / "summary.json", json.dumps(content, indent=2, allow_nan=False) + "\n")
-    return content

@@ -8,7 +8,6 @@ import logging
 import os
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +20,12 @@ from ray.tune.experiment import Trial
 from tune_cure import cluster, dashboard, memory, rescoring, stopping
 from tune_cure.devices import Devices, Measured, allot
 from tune_cure.endings import FULL, Endings
-from tune_cure.files import to_disk
+from tune_cure.files import replace_text, to_disk
 from tune_cure.gauges import Gauges
 from tune_cure.journal import CHECKPOINT_FILE, OBJECTIVE, RUNG, Event, Journal
 from tune_cure.ray_watch import RayWatch
 from tune_cure.remote import Remote
+from tune_cure.results import SPEC, SearchResult
 from tune_cure.shipping import Shipment
 from tune_cure.spec import SearchSpec
 from tune_cure.study import StudySearch
@@ -43,27 +43,6 @@ QUIET = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
-
-
-@dataclass(frozen=True)
-class SearchResult:
-    """How a search ended; its tables are those of `results`.
-
-    Attributes:
-        directory: The run's folder.
-        outcome: finished: every trial came to an end. patience: nothing improved any more. time: the time budget was
-            used up. failing: the first trials all failed alike. disk: it was full. interrupted: by Ctrl-C.
-        reason: The same in words; empty for finished and interrupted.
-    """
-
-    directory: Path
-    outcome: str
-    reason: str = ""
-
-    @property
-    def finished(self) -> bool:
-        """Whether there is nothing left to do, or to continue."""
-        return self.outcome in ("finished", "patience")
 
 
 def run(
@@ -101,6 +80,7 @@ def run(
         ClusterError: The cluster cannot be joined, or one of its machines does not see `output`.
     """
     output = output.resolve()  # the same for all processes, which work in folders of their own
+    replace_text(output / SPEC, spec.to_yaml())
     board = TensorBoard(output)
     listeners = [board.on_event, *([on_event] if on_event else [])]
 
@@ -109,6 +89,7 @@ def run(
             listener(event)
 
     journal = Journal(output, remote.copies(output, tell) if remote else tell)
+    journal.path.touch()
     history = journal.repair() if resume else []
     endings = Endings(spec, output, seconds, history)
     started = not ray.is_initialized()

@@ -43,7 +43,8 @@ class Stopwatch:
         events = self._parts.get(part, [])
         if events:
             events[-1][1].synchronize()
-        return self._seconds.get(part, 0.0) + sum(begin.elapsed_time(end) for begin, end in events) / 1000
+        milliseconds: float = sum(begin.elapsed_time(end) for begin, end in events)
+        return self._seconds.get(part, 0.0) + milliseconds / 1000
 
     def _now(self) -> torch.cuda.Event | float:
         if self._device.type != "cuda":

@@ -1,5 +1,6 @@
 """How things are said to people, in the terminal and in the report alike."""
 
+from collections.abc import Iterable
 from typing import Any
 
 STATUS_WORDS = {  # that follow "trial 7" and a number of trials alike
@@ -42,6 +43,17 @@ def value(of: Any) -> str:
 def hyperparameters(values: dict[str, Any]) -> str:
     """Hyperparameters in one line."""
     return "  ".join(f"{key} {value(of)}" for key, of in values.items())
+
+
+def count(of: int, noun: str) -> str:
+    """A number and what it is of: 1 trial, 2,000 trials."""
+    return f"{of:,} {noun}" + "s" * (of != 1)
+
+
+def listed(items: Iterable[str]) -> str:
+    """Things in a sentence: a, b and c."""
+    *before, last = list(items) or [""]
+    return f"{', '.join(before)} and {last}" if before else last
 
 
 def radius(epsilon: float, norm: str) -> str:

@@ -1,0 +1,82 @@
+"""The files that a search leaves beside its journal: tables, the best configuration, the best model, a summary.
+
+Each is replaced in one step: a reader never sees half of it. What they hold is described in docs/columns.md.
+"""
+
+import io
+import json
+from typing import Any
+
+import pandas as pd
+import torch
+import yaml
+
+from tune_cure.files import read_tensors, replace_bytes, replace_tensors, replace_text
+from tune_cure.journal import Journal
+from tune_cure.results import Best, SearchResult, judged_examples
+from tune_cure.spec import SearchSpec
+
+
+def write(result: SearchResult) -> None:
+    """Writes trials, epochs (both as CSV and as Parquet), summary.json, and once there is a best trial best_config."""
+    for name, frame in {"trials": result.trials, "epochs": result.epochs}.items():
+        replace_text(result.directory / f"{name}.csv", frame.to_csv(index=False))
+        content = io.BytesIO()
+        _of_one_type(frame).to_parquet(content, index=False)
+        replace_bytes(result.directory / f"{name}.parquet", content.getvalue())
+    replace_text(result.directory / "summary.json", json.dumps(result.summary, indent=2, allow_nan=False) + "\n")
+    if result.best is None:
+        return
+    spec, leader = result.spec, result.best
+    replace_text(result.directory / "best_config.csv", _best_config(spec, leader).to_csv(index=False))
+    settings = {**spec.training, **leader.hyperparameters}
+    header = f"# Trial {leader.trial} of {spec.name}, its best. `start_from: [THIS FILE]` begins a search with it.\n"
+    replace_text(result.directory / "best_config.yaml", header + yaml.safe_dump(settings, sort_keys=False))
+
+
+def _of_one_type(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with columns of mixed values, such as a choice between 8 and auto, as text: Parquet has no others."""
+    mixed = [name for name, column in frame.items() if len({type(value) for value in column.dropna()}) > 1]
+    return frame.assign(**{str(name): frame[name].map(str, na_action="ignore") for name in mixed})
+
+
+def _best_config(spec: SearchSpec, leader: Best) -> pd.DataFrame:
+    row = leader.row
+    return pd.DataFrame(
+        [
+            {
+                "trial": leader.trial,
+                "status": row["status"],
+                **leader.hyperparameters,
+                "epoch": int(row["best_epoch"]),
+                "pgd_accuracy": row["pgd_accuracy_best"],
+                "pgd_accuracy_se": row["pgd_accuracy_best_se"],
+                "clean_accuracy": row["clean_accuracy_best"],
+                "fgsm_accuracy": row["fgsm_accuracy_best"],
+                "fresh_pgd_accuracy": row["fresh_pgd_accuracy"],
+                "fresh_pgd_accuracy_se": row["fresh_pgd_accuracy_se"],
+                "fresh_clean_accuracy": row["fresh_clean_accuracy"],
+                "fresh_examples": row["fresh_examples"],
+                "evaluation_norm": spec.evaluation.norm,
+                "evaluation_epsilon": spec.evaluation.epsilon,
+                "evaluation_steps": spec.evaluation.steps,
+                "evaluation_restarts": spec.evaluation.restarts,
+                "evaluation_loss": spec.evaluation.loss,
+                "evaluation_examples": judged_examples(spec),
+            }
+        ]
+    )
+
+
+def write_best_model(result: SearchResult) -> None:
+    """Writes best_model.pt, the best trial's weights, if there are some yet."""
+    leader = result.best
+    if leader is None:
+        return
+    path = Journal(result.directory).checkpoint_file(result.checkpoint) if result.checkpoint else None
+    if path is None or not path.exists():  # the search still runs, and is just replacing the checkpoint
+        return
+    saved = read_tensors(path, torch.device("cpu"))["best_model"]
+    metrics = {name: float(leader.row[f"{name}_best"]) for name in ("clean_accuracy", "pgd_accuracy")}
+    found: dict[str, Any] = {"trial": leader.trial, "hyperparameters": leader.hyperparameters, "metrics": metrics}
+    replace_tensors(result.directory / "best_model.pt", {**saved, **found})
