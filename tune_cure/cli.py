@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tune_cure import (
+    artifacts,
     cli_search,
     cli_train,
     dashboard,
@@ -24,7 +25,6 @@ from tune_cure import (
     report,
     results,
     resuming,
-    tables,
     watch,
 )
 from tune_cure.devices import DeviceError
@@ -102,10 +102,8 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _report(options: argparse.Namespace, console: Console) -> int:
-    result = results.SearchResult(options.directory)
-    tables.write(result)
-    tables.write_best_model(result)
-    console.print(f"wrote {report.write(result)} and the tables beside it")
+    page = artifacts.write(results.SearchResult(options.directory))
+    console.print(f"wrote {page}, and tables and figures beside it")
     return 0
 
 

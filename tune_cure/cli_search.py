@@ -13,7 +13,7 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from tune_cure import dashboard, data, datasets, environment, report, results, resuming, spec as specs, tables
+from tune_cure import artifacts, dashboard, data, datasets, environment, paper, results, resuming, spec as specs
 from tune_cure.curvature import PENALTIES
 from tune_cure.devices import Devices, allot, expected_epochs, measure_epoch_seconds, this_machine
 from tune_cure.files import new_folder
@@ -129,9 +129,7 @@ def _conclude(result: SearchResult, options: argparse.Namespace, console: Consol
     try:
         if remote and result.checkpoint:
             remote.get_checkpoint(directory, result.checkpoint)  # best_model.pt is made from it
-        tables.write(result)
-        tables.write_best_model(result)
-        page = report.write(result)
+        page = artifacts.write(result)
         if remote:
             remote.put(directory)
     except OSError as error:
@@ -337,6 +335,7 @@ def _print_results(result: SearchResult, page: Path, console: Console) -> None:
     for path in (page.name, "trials.csv", "epochs.csv", "best_config.csv", "best_config.yaml", "best_model.pt"):
         if (directory / path).exists():
             console.print(f"  {directory / path}")
+    console.print(f"  {directory / paper.FOLDER}: its figures as SVG and PNG")
     console.print(f"next: open {page} in a browser; best_config.yaml is a start_from for a search around the winner")
 
 

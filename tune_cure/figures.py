@@ -1,51 +1,33 @@
-"""The plots of a search's report: pure functions from the frames of `results` to plotly figures.
-
-The figures name no text, axis or background colour that would suit only one of light and dark: report.css gives these,
-by the reader's preference. Colours of data are of the Okabe-Ito palette (its yellow darkened, to be seen on white),
-which colour-blind readers can tell apart and which reads on both; every colour goes with a symbol of its own.
-"""
+"""The plots of what trials and training runs reached: pure functions from frames to plotly figures."""
 
 import html
-import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
 
-from tune_cure.spec import Distribution, SearchSpec
-from tune_cure.words import STATUS_WORDS, value
+from tune_cure.objectives import pareto_front
+from tune_cure.plotting import (
+    BEST_COLOUR,
+    BLUE,
+    OTHERS_COLOUR,
+    START_COLOUR,
+    STATUSES,
+    accuracy_range,
+    add_points,
+    blank,
+    hover,
+    log_axis,
+    positions,
+    value_axis,
+)
+from tune_cure.results import UNSOUND
+from tune_cure.spec import SearchSpec
 
-BEST_COLOUR = "#D55E00"
-START_COLOUR = "#009E73"
-OTHERS_COLOUR = "rgba(128, 128, 128, 0.45)"
+FRONT_COLOUR = "#56B4E9"
 RUNG_COLOUR = "rgba(128, 128, 128, 0.8)"
 MIN_LABEL_GAP = 0.1  # of the axis' width: closer rungs would overprint each other's labels on a telephone
 MAX_TICKED_EPOCHS = 15  # up to here every epoch gets its tick
-
-
-@dataclass(frozen=True)
-class Status:
-    """How a status is said and shown; `glyph` is the plots' `symbol` as a character, for legends and tables."""
-
-    words: str
-    colour: str
-    symbol: str
-    glyph: str
-
-
-STATUSES = {
-    name: Status(STATUS_WORDS[name], colour, symbol, glyph)
-    for name, colour, symbol, glyph in (
-        ("completed", "#0072B2", "circle", "●"),
-        ("stopped", "#8A8A8A", "triangle-down", "▼"),
-        ("unfinished", "#56B4E9", "circle-open", "○"),
-        ("catastrophic_overfitting", "#CC79A7", "x", "✖"),
-        ("diverged", "#E69F00", "diamond", "◆"),
-        ("failed", "#908928", "cross", "✚"),
-    )
-}
 
 
 def curves(trials: pd.DataFrame, epochs: pd.DataFrame, spec: SearchSpec, best: int | None) -> go.Figure:
@@ -60,7 +42,7 @@ def curves(trials: pd.DataFrame, epochs: pd.DataFrame, spec: SearchSpec, best: i
     judged = epochs.dropna(subset=["pgd_accuracy"]).astype({"pgd_accuracy": float})
     lines = {int(str(number)): line for number, line in judged.groupby("trial")}
     starts = [int(number) for number in trials.loc[trials["origin"] == "start_from", "trial"]]
-    figure = _figure("epoch", "PGD accuracy")
+    figure = blank("epoch", "PGD accuracy")
     thin = [number for number in lines if number != best and number not in starts]
     if thin:
         figure.add_trace(_thin_lines([lines[number] for number in thin]))
@@ -85,32 +67,71 @@ def curves(trials: pd.DataFrame, epochs: pd.DataFrame, spec: SearchSpec, best: i
     _add_rungs(figure, spec, right)
     figure.update_layout(margin_t=26)  # for the rungs' labels
     figure.update_xaxes(range=[0.6, right + 0.4], **({"dtick": 1} if right <= MAX_TICKED_EPOCHS else {}))
-    figure.update_yaxes(range=_accuracy_range(judged["pgd_accuracy"]))
-    return figure
-
-
-def hyperparameter(trials: pd.DataFrame, spec: SearchSpec, key: str, best: int | None) -> go.Figure:
-    """PGD accuracy of each trial's best epoch against the searched hyperparameter `key`, over the searched range."""
-    figure = _figure(key, "PGD accuracy")
-    distribution = spec.space[key]
-    reached = trials.dropna(subset=["pgd_accuracy_best"])
-    _add_points(figure, reached, spec, key, "pgd_accuracy_best", best)
-    figure.update_xaxes(**_value_axis(distribution))
-    figure.update_yaxes(range=_accuracy_range(reached["pgd_accuracy_best"]))
+    figure.update_yaxes(range=accuracy_range(judged["pgd_accuracy"]))
     return figure
 
 
 def accuracies(trials: pd.DataFrame, spec: SearchSpec, best: int | None) -> go.Figure:
-    """Clean against PGD accuracy, one point per trial, both at the epoch of its best PGD accuracy."""
-    figure = _figure("clean accuracy", "PGD accuracy")
+    """Clean against PGD accuracy, one point per trial, both at its epoch of best PGD accuracy, and the Pareto front.
+
+    The front is of trials that ended well and keep the constraints.
+    """
+    figure = blank("clean accuracy", "PGD accuracy")
     reached = trials.dropna(subset=["pgd_accuracy_best", "clean_accuracy_best"])
-    _add_points(figure, reached, spec, "clean_accuracy_best", "pgd_accuracy_best", best)
-    figure.update_xaxes(range=_accuracy_range(reached["clean_accuracy_best"]), tickformat=".0%")
-    figure.update_yaxes(range=_accuracy_range(reached["pgd_accuracy_best"]))
+    sound = reached[~reached["status"].isin(UNSOUND) & reached["feasible"].ne(False)]
+    points = sound[["clean_accuracy_best", "pgd_accuracy_best"]].astype(float)
+    on_front = pd.Series(pareto_front(points.to_numpy().tolist(), "max"), index=points.index, dtype=bool)
+    front = points[on_front].drop_duplicates().sort_values("clean_accuracy_best")
+    figure.add_trace(
+        go.Scatter(
+            name="Pareto front",
+            mode="lines",
+            x=front["clean_accuracy_best"].tolist(),
+            y=front["pgd_accuracy_best"].tolist(),
+            line={"color": FRONT_COLOUR, "width": 2, "dash": "dash", "shape": "vh"},
+            hoverinfo="skip",
+        )
+    )
+    add_points(figure, reached, spec, "clean_accuracy_best", "pgd_accuracy_best", best)
+    figure.update_xaxes(range=accuracy_range(reached["clean_accuracy_best"]), tickformat=".0%")
+    figure.update_yaxes(range=accuracy_range(reached["pgd_accuracy_best"]))
     return figure
 
 
-LINE_STYLES = ((START_COLOUR, "square", "■"), ("#0072B2", "circle", "●"), (BEST_COLOUR, "diamond", "◆"))
+def curvature(trials: pd.DataFrame, spec: SearchSpec, best: int | None) -> go.Figure:
+    """PGD accuracy against the mean penalty, one point per trial that has one, both of its last judged epoch."""
+    figure = blank("curvature (mean penalty before lambda)", "PGD accuracy")
+    measured = trials.dropna(subset=["pgd_accuracy", "curvature"])
+    measured = measured[measured["curvature"] > 0]
+    add_points(figure, measured, spec, "curvature", "pgd_accuracy", best)
+    figure.update_xaxes(**log_axis(float(measured["curvature"].min()), float(measured["curvature"].max())))
+    figure.update_yaxes(range=accuracy_range(measured["pgd_accuracy"]))
+    return figure
+
+
+def overfitting_map(trials: pd.DataFrame, spec: SearchSpec, x: str, y: str) -> go.Figure:
+    """Where in the plane of two hyperparameters training overfitted catastrophically, and where it did not."""
+    figure = blank(x, y)
+    trials = trials[trials["epochs_trained"] > 0].dropna(subset=[x, y])
+    for found, style in ((False, STATUSES["completed"]), (True, STATUSES["catastrophic_overfitting"])):
+        rows = trials[trials["catastrophic_overfitting_epoch"].notna() == found]
+        words = "overfitted catastrophically" if found else "did not"
+        figure.add_trace(
+            go.Scatter(
+                name=words,
+                mode="markers",
+                **positions(rows, spec, x, y),
+                hovertext=[hover(row, spec) for _, row in rows.iterrows()],
+                hovertemplate="%{hovertext}<extra></extra>",
+                marker={"symbol": style.symbol, "color": style.colour, "size": 9, "opacity": 0.85},
+            )
+        )
+    figure.update_xaxes(**value_axis(spec.space[x]))
+    figure.update_yaxes(tickformat=None, **value_axis(spec.space[y]))
+    return figure
+
+
+LINE_STYLES = ((START_COLOUR, "square", "■"), (BLUE, "circle", "●"), (BEST_COLOUR, "diamond", "◆"))
 
 
 def lines(log: pd.DataFrame, columns: Mapping[str, str], y: str, *, errors: bool = False) -> go.Figure:
@@ -122,7 +143,7 @@ def lines(log: pd.DataFrame, columns: Mapping[str, str], y: str, *, errors: bool
         y: What they have in common: the axis' title.
         errors: Draw the standard error of each value, from its column `_se`.
     """
-    figure = _figure("epoch", y)
+    figure = blank("epoch", y)
     for (name, column), (colour, symbol, _) in zip(columns.items(), LINE_STYLES, strict=False):
         rows = log.dropna(subset=[column])
         bars = {"error_y": {"array": rows[f"{column}_se"].tolist(), "thickness": 1, "width": 2}} if errors else {}
@@ -159,26 +180,6 @@ def labelled(rungs: Sequence[int], width: float) -> list[int]:
         if not chosen or rung - chosen[-1] >= MIN_LABEL_GAP * width:
             chosen.append(rung)
     return chosen
-
-
-def _figure(x: str, y: str) -> go.Figure:
-    axis = {"automargin": True, "zeroline": False, "showline": False, "ticks": "", "gridcolor": "rgba(128,128,128,.25)"}
-    return go.Figure(
-        layout={
-            "template": "none",
-            "autosize": True,
-            "showlegend": False,  # the page's own legend wraps on narrow screens, plotly's does not
-            "dragmode": False,  # on a touch screen a drag across a plot scrolls the page
-            "hovermode": "closest",
-            "paper_bgcolor": "rgba(0,0,0,0)",
-            "plot_bgcolor": "rgba(0,0,0,0)",
-            "font": {"family": "system-ui, -apple-system, 'Segoe UI', sans-serif", "size": 12, "color": "#777777"},
-            "margin": {"l": 8, "r": 12, "t": 8, "b": 8},
-            "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": "#888888", "activecolor": "#0072B2"},
-            "xaxis": {**axis, "title": {"text": html.escape(x), "standoff": 8}},
-            "yaxis": {**axis, "title": {"text": y, "standoff": 8}, "tickformat": ".0%"},
-        }
-    )
 
 
 def _thin_lines(lines: Iterable[pd.DataFrame]) -> go.Scatter:
@@ -224,97 +225,3 @@ def _add_rungs(figure: go.Figure, spec: SearchSpec, width: float) -> None:
             layer="below",
             annotation={**label, "font": {"size": 11}, "xanchor": "center"} if rung in with_label else None,
         )
-
-
-def _add_points(figure: go.Figure, frame: pd.DataFrame, spec: SearchSpec, x: str, y: str, best: int | None) -> None:
-    """A trace of points for each status, and rings around the best trial and those of start_from."""
-    frame = frame.dropna(subset=[x])  # trials in which this hyperparameter makes no difference have none
-    is_choice = x in spec.space and spec.space[x].kind == "choice"
-
-    def places(rows: pd.DataFrame) -> dict[str, Any]:
-        return {"x": [value(at) if is_choice else float(at) for at in rows[x]], "y": rows[y].astype(float).tolist()}
-
-    for status, style in STATUSES.items():
-        rows = frame[frame["status"] == status]
-        if len(rows):
-            figure.add_trace(
-                go.Scatter(
-                    name=style.words,
-                    mode="markers",
-                    **places(rows),
-                    hovertext=[_hover(row, spec) for _, row in rows.iterrows()],
-                    hovertemplate="%{hovertext}<extra></extra>",
-                    marker={"symbol": style.symbol, "color": style.colour, "size": 9, "opacity": 0.85},
-                )
-            )
-    rings = {
-        "start_from": (frame[frame["origin"] == "start_from"], "square-open", START_COLOUR),
-        "best": (frame[frame["trial"] == best], "circle-open", BEST_COLOUR),
-    }
-    for name, (rows, symbol, colour) in rings.items():
-        if len(rows):
-            error = rows["pgd_accuracy_best_se"].tolist()
-            figure.add_trace(
-                go.Scatter(
-                    name=name,
-                    mode="markers",
-                    **places(rows),
-                    error_y={"array": error, "color": colour, "thickness": 1.5, "width": 4},
-                    hoverinfo="skip",  # the point within the ring answers
-                    marker={"symbol": symbol, "color": colour, "size": 16, "line": {"width": 2.5}},
-                )
-            )
-
-
-def _hover(row: "pd.Series[Any]", spec: SearchSpec) -> str:
-    started = " (start_from)" if row["origin"] == "start_from" else ""
-    lines = [
-        f"<b>trial {row['trial']}{started}</b>, {STATUSES[row['status']].words}",
-        f"PGD {row['pgd_accuracy_best']:.1%} ± {100 * row['pgd_accuracy_best_se']:.1f}, "
-        f"clean {row['clean_accuracy_best']:.1%}, epoch {row['best_epoch']:.0f}",
-        *(f"{html.escape(key)} {html.escape(value(row[key]))}" for key in spec.space),
-    ]
-    return "<br>".join(lines)
-
-
-def _accuracy_range(values: "pd.Series[Any]") -> list[float]:
-    """The axis around these fractions; never so narrow that noise would look like an effect."""
-    if values.empty:
-        return [0.0, 1.0]
-    low, high = float(values.min()), float(values.max())
-    margin = max(0.05, 0.08 * (high - low))
-    return [max(low - margin, -0.02), min(high + margin, 1.02)]
-
-
-def _value_axis(distribution: Distribution) -> dict[str, Any]:
-    """The axis of a searched hyperparameter: all of its range, whether or not a trial was there."""
-    if distribution.kind == "choice":
-        names = [value(choice) for choice in distribution.values]
-        return {
-            "type": "category",
-            "categoryorder": "array",
-            "categoryarray": names,
-            "range": [-0.5, len(names) - 0.5],
-            "tickvals": names,
-            "ticktext": [html.escape(name) for name in names],
-        }
-    low, high = map(float, distribution.values)
-    if distribution.kind == "loguniform":
-        ends = math.log10(low), math.log10(high)
-        ticks = _log_ticks(low, high)
-        labels = [f"{tick:g}" for tick in ticks]
-        return {"type": "log", "range": _widened(*ends), "tickvals": ticks, "ticktext": labels}
-    whole = {"tickformat": "d", **({"dtick": 1} if high - low <= 10 else {})} if distribution.kind == "int" else {}
-    return {"type": "linear", "range": _widened(low, high), "nticks": 6, **whole}
-
-
-def _widened(low: float, high: float) -> list[float]:
-    return [low - 0.06 * (high - low), high + 0.06 * (high - low)]
-
-
-def _log_ticks(low: float, high: float) -> list[float]:
-    """1, 2, 5, 10, … within the range if that gives few, else powers of ten, thinned to at most six."""
-    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    fine = [step * 10.0**decade for decade in decades for step in (1, 2, 5) if low <= step * 10.0**decade <= high]
-    coarse = [10.0**decade for decade in decades if low <= 10.0**decade <= high]
-    return fine if len(fine) <= 6 else coarse[:: math.ceil(len(coarse) / 6)]

@@ -84,14 +84,20 @@ def scrollable(heads: str, rows: str) -> str:
     return f'<div class="scrollable" tabindex="0">{table}</div>'
 
 
-def plot(name: str, figure: go.Figure, caption: str, legend: str = "") -> str:
-    """A figure that the page's script draws, of full width if it has a legend of its own.
+def contents(titles: Mapping[str, str]) -> str:
+    """Links to a page's sections, by their names."""
+    links = "".join(f'<li><a href="#{name}">{title}</a></li>' for name, title in titles.items())
+    return f'<nav aria-label="contents"><ul>{links}</ul></nav>'
+
+
+def plot(name: str, figure: go.Figure, caption: str, legend: str = "", *, small: bool = False) -> str:
+    """A figure that the page's script draws, of full width or small.
 
     Plotly's JSON has no `<`, so nothing in it can end the script element early.
     """
     data = f'<script type="application/json">{figure.to_json()}</script>'
     plot = f'<div class="plot" id="plot-{name}">{data}</div>'
-    size = "wide" if legend else "small"
+    size = "small" if small else "wide"
     return f'<figure class="{size}">{legend}{plot}<figcaption>{caption}</figcaption></figure>'
 
 

@@ -15,6 +15,10 @@ from tune_cure.files import read_tensors, replace_bytes, replace_tensors, replac
 from tune_cure.journal import Journal
 from tune_cure.results import Best, SearchResult, judged_examples
 from tune_cure.spec import SearchSpec
+from tune_cure.words import value
+
+TOP = 10  # configurations in the tables for papers
+LATEX = str.maketrans({"\\": r"\textbackslash{}", "±": r"$\pm$", "–": "--"} | {c: f"\\{c}" for c in "_%&#${}"})
 
 
 def write(result: SearchResult) -> None:
@@ -66,6 +70,34 @@ def _best_config(spec: SearchSpec, leader: Best) -> pd.DataFrame:
             }
         ]
     )
+
+
+def write_top(result: SearchResult) -> None:
+    """Writes the first `TOP` configurations as tables for papers: top_configurations.md and .tex (for booktabs)."""
+    rows = result.leaders.head(TOP)
+    has_fresh = bool(rows["fresh_pgd_accuracy"].notna().any())
+    titles = ["trial", *result.spec.space, "epochs", "clean (%)", "PGD (%)", *["PGD, judged again (%)"] * has_fresh]
+    cells = [
+        [
+            str(row["trial"]),
+            *(value(row[key]) for key in result.spec.space),
+            str(row["epochs_trained"]),
+            f"{100 * row['clean_accuracy_best']:.1f}",
+            _percent(row, "pgd_accuracy_best"),
+            *[_percent(row, "fresh_pgd_accuracy")] * has_fresh,
+        ]
+        for _, row in rows.iterrows()
+    ]
+    lines = [titles, ["---"] + ["---:"] * (len(titles) - 1), *cells]
+    replace_text(result.directory / "top_configurations.md", "".join(f"| {' | '.join(line)} |\n" for line in lines))
+    head, *body = ([cell.translate(LATEX) for cell in line] for line in [titles, *cells])
+    table = [rf"\begin{{tabular}}{{{'r' * len(titles)}}}", r"\toprule", " & ".join(head) + r" \\", r"\midrule"]
+    table += [" & ".join(line) + r" \\" for line in body] + [r"\bottomrule", r"\end{tabular}", ""]
+    replace_text(result.directory / "top_configurations.tex", "\n".join(table))
+
+
+def _percent(row: "pd.Series[Any]", name: str) -> str:
+    return "–" if pd.isna(row[name]) else f"{100 * row[name]:.1f} ± {100 * row[f'{name}_se']:.1f}"
 
 
 def write_best_model(result: SearchResult) -> None:
