@@ -16,6 +16,7 @@ seconds since 1970:
 import json
 import logging
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -51,7 +52,7 @@ def parse_line(line: bytes, path: Path, number: int) -> Event:
             raise ValueError
     except (ValueError, RecursionError) as error:
         raise JournalError(f"{path}: line {number} is no event: the file is damaged") from error
-    return event
+    return {sys.intern(key): of for key, of in event.items()}  # a large journal has each some 100,000 times
 
 
 class Journal:
@@ -130,19 +131,19 @@ class Journal:
         """The events, and the length in bytes of the whole lines that they are."""
         if not self.path.exists():
             return [], 0
-        content = self.path.read_bytes()
         events: list[Event] = []
         length, damage = 0, None
-        for index, line in enumerate(content.splitlines(keepends=True), start=1):
-            try:
-                event = parse_line(line, self.path, index)
-            except JournalError as error:
-                damage = damage or error
-            else:
-                if damage:
-                    raise damage
-                events.append(event)
-                length += len(line)
+        with self.path.open("rb") as file:
+            for index, line in enumerate(file, start=1):
+                try:
+                    event = parse_line(line, self.path, index)
+                except JournalError as error:
+                    damage = damage or error
+                else:
+                    if damage:
+                        raise damage
+                    events.append(event)
+                    length += len(line)
         if damage:
             _logger.warning("%s: the end was cut short, and is left out", self.path)
         return events, length

@@ -69,29 +69,32 @@ class SearchResult:
         """Whether there was nothing left to do, or to continue, when it was run."""
         return self.outcome in ("finished", "patience")
 
-    @cached_property
+    @property
     def events(self) -> list[Event]:
-        """The lines of the journal that are of trials."""
-        return self._journal[0]
+        """The lines of the journal that are of trials, but for those of epochs."""
+        return self._read[0]
 
-    @cached_property
+    @property
     def changes(self) -> list[Event]:
         """The lines of the journal that say how settings were changed."""
-        return self._journal[1]
+        return self._read[1]
 
-    @cached_property
-    def _journal(self) -> tuple[list[Event], list[Event]]:
-        return Journal(self.directory).read_all()
-
-    @cached_property
+    @property
     def trials(self) -> pd.DataFrame:
         """One row per trial: its hyperparameters, what it reached, how and why it ended."""
-        return trials_of(self.spec, self.events)
+        return self._read[2]
 
-    @cached_property
+    @property
     def epochs(self) -> pd.DataFrame:
         """One row per trial and epoch, in that order; an epoch run twice (after a crash) counts once, the last."""
-        return epochs_of(self.events)
+        return self._read[3]
+
+    @cached_property
+    def _read(self) -> tuple[list[Event], list[Event], pd.DataFrame, pd.DataFrame]:
+        """All of the journal. The lines of epochs are dropped once they are in frames: they take the most memory."""
+        events, changes = Journal(self.directory).read_all()
+        others = [event for event in events if event["event"] != "epoch"]
+        return others, changes, trials_of(self.spec, events), epochs_of(events)
 
     @cached_property
     def leaders(self) -> pd.DataFrame:
@@ -318,7 +321,7 @@ def leaders(frame: pd.DataFrame, spec: SearchSpec) -> pd.DataFrame:
 def _summary(result: SearchResult) -> dict[str, Any]:
     spec, frame, curve, leader = result.spec, result.trials, result.epochs, result.best
     baseline = frame[frame["origin"] == "start_from"].head(1)
-    times = [event["time"] for event in result.events]
+    times = [*(event["time"] for event in result.events), *curve["time"]]
     return {
         "name": spec.name,
         "metric": spec.search.metric,
