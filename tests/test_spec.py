@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from tests.spaces import tiny
-from tune_cure.spec import SearchSpec, SpecError, load
+from tune_cure.spec import Distribution, SearchSpec, SpecError, load
 
 BASE = """
 name: test
@@ -306,3 +306,18 @@ def test_a_stronger_attack_at_the_rungs_needs_rungs_and_pgd(tmp_path: Path, othe
     tiny(tmp_path, "asha.steps=20")
     with pytest.raises(SpecError, match=r"asha\.steps: goes with a PGD accuracy as first metric"):
         tiny(tmp_path, "asha.steps=20", other)
+
+
+@pytest.mark.parametrize(
+    ("distribution", "values", "places"),
+    [
+        (Distribution(uniform=[2, 4]), [2, 3, 4, 5], [0, 0.5, 1, 1.5]),
+        (Distribution(loguniform=[0.01, 1]), [0.01, 0.1, 1], [0, 0.5, 1]),
+        (Distribution.model_validate({"int": [1, 5]}), [1, 2, 5], [0, 0.25, 1]),
+        (Distribution(choice=["a", 2, 1.5]), ["a", 2, 1.5], [0, 0.5, 1]),
+    ],
+)
+def test_a_value_has_its_place_on_the_scale_that_it_is_searched_on(
+    distribution: Distribution, values: list[object], places: list[float]
+) -> None:
+    assert [distribution.place(value) for value in values] == pytest.approx(places)

@@ -110,3 +110,15 @@ def test_a_choice_of_mixed_kinds_is_text_in_parquet(tmp_path: Path) -> None:
     written = tables._of_one_type(frame)
     assert written["mixed"].tolist() == ["1", "auto"]
     assert written["penalty_fraction"].tolist() == [1, 0.5]
+
+
+def test_the_top_configurations_are_tables_for_papers(run: Path) -> None:
+    tables.write_top(SearchResult(run))
+    titles, rule, first, *_ = (run / "top_configurations.md").read_text().splitlines()
+    assert titles == "| trial | lambda | h | lr_max | epsilon | epochs | clean (%) | PGD (%) |"
+    assert len(rule.split("|")) == len(titles.split("|"))
+    assert first == "| 1 | 0.6 | 1 | 0.02 | 0.1 | 2 | 75.0 | 50.0 ± 5.0 |"
+    latex = (run / "top_configurations.tex").read_text()
+    assert r"trial & lambda & h & lr\_max & epsilon & epochs & clean (\%) & PGD (\%) \\" in latex
+    assert r"1 & 0.6 & 1 & 0.02 & 0.1 & 2 & 75.0 & 50.0 $\pm$ 5.0 \\" in latex
+    assert latex.startswith(r"\begin{tabular}{rrrrrrrr}")

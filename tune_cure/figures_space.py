@@ -1,7 +1,6 @@
 """The plots of a search's space: what trials reached where in it. Pure functions from frames to plotly figures."""
 
 import html
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -68,7 +67,7 @@ def parallel(trials: pd.DataFrame, strong: Sequence[int], spec: SearchSpec, best
     figure = blank("", "")
     shown = trials.dropna(subset=["pgd_accuracy_best"])
     accuracies = {"clean": "clean_accuracy_best", "PGD": "pgd_accuracy_best"}
-    axes = {key: unit(shown[key], of) for key, of in spec.space.items()}
+    axes = {key: _places(shown[key], of) for key, of in spec.space.items()}
     around = {column: accuracy_range(shown[column].astype(float)) for column in accuracies.values()}
     ranges = {column: (max(low, 0.0), min(high, 1.0)) for column, (low, high) in around.items()}
     for name, column in accuracies.items():
@@ -113,18 +112,9 @@ def _ends(distribution: Distribution) -> list[str]:
     ]
 
 
-def unit(values: "pd.Series[Any]", distribution: Distribution) -> "pd.Series[Any]":
-    """Values of a hyperparameter as places in its range, from 0 to 1: of a choice by its number, on its own scale."""
-    if distribution.kind == "choice":
-        places = {
-            repr(of): index / max(1, len(distribution.values) - 1) for index, of in enumerate(distribution.values)
-        }
-        return values.map(lambda of: places.get(repr(of)), na_action="ignore").astype(float)
-    low, high = map(float, distribution.values)
-    values = values.astype(float)
-    if distribution.kind == "loguniform":
-        return values.map(lambda of: math.log(of / low) / math.log(high / low))
-    return (values - low) / (high - low)
+def _places(values: "pd.Series[Any]", distribution: Distribution) -> "pd.Series[Any]":
+    """Where values lie in their range; NaN where there is none."""
+    return values.map(distribution.place, na_action="ignore").astype(float)
 
 
 def contour(trials: pd.DataFrame, spec: SearchSpec, x: str, y: str, best: int | None) -> go.Figure:
@@ -132,7 +122,7 @@ def contour(trials: pd.DataFrame, spec: SearchSpec, x: str, y: str, best: int | 
     figure = blank(x, y)
     shown = trials.dropna(subset=["pgd_accuracy_best", x, y])
     axes = {key: np.linspace(0, 1, GRID) for key in (x, y)}
-    places = np.stack([unit(shown[key], spec.space[key]) for key in (x, y)], axis=1)
+    places = np.stack([_places(shown[key], spec.space[key]) for key in (x, y)], axis=1)
     surface = smoothed(places, shown["pgd_accuracy_best"].to_numpy(dtype=float), axes[x], axes[y])
     figure.add_trace(
         go.Contour(
@@ -161,7 +151,7 @@ def _outlined(trace: go.Scatter) -> None:
 
 
 def _values(places: "np.ndarray[Any, Any]", distribution: Distribution) -> list[float]:
-    """The inverse of `unit` for a numeric hyperparameter."""
+    """The inverse of `Distribution.place` for a numeric hyperparameter."""
     low, high = map(float, distribution.values)
     if distribution.kind == "loguniform":
         return [float(low * (high / low) ** of) for of in places]

@@ -1,12 +1,15 @@
 """How much each searched hyperparameter matters: functional ANOVA (Hutter et al. 2014, ICML, section 3)."""
 
+from collections.abc import Hashable
+from typing import Any
+
 import optuna
 import pandas as pd
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.importance import FanovaImportanceEvaluator
 from optuna.trial import create_trial
 
-from tune_cure.distributions import distribution
-from tune_cure.spec import SearchSpec
+from tune_cure.spec import Distribution, SearchSpec
 
 MIN_TRIALS = 8  # fewer say nothing
 MAX_TRIALS = 300  # it takes as long as their square
@@ -36,18 +39,27 @@ def fanova(trials: pd.DataFrame, values: "pd.Series[float]", spec: SearchSpec) -
     values = values.iloc[:: max(1, -(-len(values) // MAX_TRIALS))]
     if len(values) < MIN_TRIALS or values.nunique() < 2 or not keys:
         return {}
-    # Without its grid, which values of start_from need not be on.
-    distributions = {key: distribution(spec.space[key].model_copy(update={"step": None})) for key in keys}
+    distributions = {key: _distribution(spec.space[key]) for key in keys}
     study = _study()
     rows = trials.loc[values.index, keys].astype(object).to_dict("records")
     study.add_trials(
         [
-            create_trial(params={str(k): v for k, v in row.items()}, distributions=distributions, value=float(value))
+            create_trial(params=_places(row, spec), distributions=distributions, value=float(value))
             for row, value in zip(rows, values, strict=True)
         ]
     )
     shares = FanovaImportanceEvaluator(seed=0).evaluate(study)
     return dict(sorted(shares.items(), key=lambda item: -item[1]))
+
+
+def _distribution(of: Distribution) -> BaseDistribution:
+    """Optuna's evaluator takes numbers as they are, so they are given on the scale that they are searched on."""
+    return CategoricalDistribution(of.values) if of.kind == "choice" else FloatDistribution(0.0, 1.0)
+
+
+def _places(row: dict[Hashable, Any], spec: SearchSpec) -> dict[str, Any]:
+    found = {str(key): value for key, value in row.items()}
+    return {key: of if spec.space[key].kind == "choice" else spec.space[key].place(of) for key, of in found.items()}
 
 
 def _study() -> optuna.Study:

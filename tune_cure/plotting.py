@@ -21,6 +21,7 @@ START_COLOUR = "#009E73"
 OTHERS_COLOUR = "rgba(128, 128, 128, 0.45)"
 BLUE = "#0072B2"
 GREY = "#8A8A8A"
+CROWD = 300  # points: more are drawn smaller
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,12 @@ def add_points(figure: go.Figure, frame: pd.DataFrame, spec: SearchSpec, x: str,
                     **positions(rows, spec, x, y),
                     hovertext=[hover(row, spec) for _, row in rows.iterrows()],
                     hovertemplate="%{hovertext}<extra></extra>",
-                    marker={"symbol": style.symbol, "color": style.colour, "size": 9, "opacity": 0.85},
+                    marker={
+                        "symbol": style.symbol,
+                        "color": style.colour,
+                        "size": 9 if len(frame) <= CROWD else 5,
+                        "opacity": 0.85,
+                    },
                 )
             )
     rings = {

@@ -96,6 +96,18 @@ class Distribution(Schema):
         """Whether the sampler could propose `value` (the grid of `step` aside)."""
         return value in self.values if self.kind == "choice" else bool(self.values[0] <= value <= self.values[1])
 
+    def place(self, value: Any) -> float:
+        """Where `value` lies in the range, from 0 to 1, on the scale that it is searched on; of a choice by its number.
+
+        A value of start_from may lie outside; if it is none of the choices it lies nowhere (NaN).
+        """
+        if self.kind == "choice":
+            return self.values.index(value) / max(1, len(self.values) - 1) if value in self.values else math.nan
+        low, high = map(float, self.values)
+        if self.kind == "loguniform":
+            return math.log(value / low) / math.log(high / low)
+        return (float(value) - low) / (high - low)
+
     def __str__(self) -> str:
         values = ", ".join(f"{value:.4g}" if isinstance(value, float) else str(value) for value in self.values)
         return f"{self.kind} [{values}]" + (f" step {self.step:g}" if self.step is not None else "")

@@ -6,7 +6,7 @@ from typing import Any
 
 import optuna
 import torch
-from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
@@ -14,7 +14,6 @@ from ray.tune.search.optuna import OptunaSearch
 from sqlalchemy.event import listen
 
 from tune_cure import samplers, warm_start
-from tune_cure.distributions import distribution
 from tune_cure.endings import Endings
 from tune_cure.files import FolderError, read_tensors
 from tune_cure.journal import OBJECTIVE, Event, Journal
@@ -26,6 +25,19 @@ KNOWN = "warm_start"  # the origin, in the study, of trials of earlier searches
 UNTRAINED = "untrained"  # the constraint by which a study of several objectives knows trials that ended early
 _logger = logging.getLogger(__name__)
 _STATES = {"completed": TrialState.COMPLETE, "failed": TrialState.FAIL}  # every other end: pruned
+
+
+def distribution(of: Distribution) -> BaseDistribution:
+    """The Optuna distribution of a searched hyperparameter."""
+    match of.kind:
+        case "choice":
+            return CategoricalDistribution(of.values)
+        case "int":
+            low, high = of.values
+            return IntDistribution(low, high, step=int(of.step or 1))
+        case kind:
+            low, high = of.values
+            return FloatDistribution(low, high, log=kind == "loguniform", step=of.step)
 
 
 def suggest(trial: optuna.trial.Trial, key: str, of: Distribution) -> Any:

@@ -1,0 +1,86 @@
+from pathlib import Path
+
+import pytest
+
+from tests.journals import BEST, write_search, write_trial
+from tune_cure import plots
+from tune_cure.journal import Journal
+from tune_cure.results import SPEC, SearchResult
+from tune_cure.spec import SearchSpec, load
+
+
+def named(directory: Path) -> dict[str, plots.Plot]:
+    return {plot.name: plot for plot in plots.of(SearchResult(directory))}
+
+
+def test_a_search_of_some_trials_has_every_plot(tmp_path: Path) -> None:
+    write_search(tmp_path)
+    slices = ["slice_lambda", "slice_h", "slice_lr_max", "slice_momentum"]
+    of_space = ["importance", "parallel", "contour", *slices]
+    of_ends = ["curvature", "catastrophic_overfitting", "budget", "seconds", "timeline"]
+    assert list(named(tmp_path)) == ["curves", "tradeoff", *of_space, *of_ends]
+    assert {plot.section for plot in plots.of(SearchResult(tmp_path))} == set(plots.TITLES)
+
+
+@pytest.mark.parametrize("num_trials", [1, 3])
+def test_few_trials_have_the_plots_that_they_are_enough_for(tmp_path: Path, num_trials: int) -> None:
+    write_search(tmp_path, num_trials)
+    found = named(tmp_path)
+    assert {"curves", "tradeoff", "parallel", "budget", "timeline"} <= set(found)
+    assert not {"importance", "contour", "catastrophic_overfitting"} & set(found)
+
+
+def test_before_a_trial_is_judged_there_are_none(tmp_path: Path) -> None:
+    write_search(tmp_path, 2, judged=False)
+    assert plots.of(SearchResult(tmp_path)) == []
+
+
+def test_the_map_of_overfitting_is_over_epsilon_and_lambda_where_these_are_searched(tmp_path: Path) -> None:
+    space = "space={lambda: {loguniform: [0.003, 10]}, epsilon: {uniform: [0.01, 0.1]}}"
+    spec = load_space(tmp_path, space, "start_from=[]")
+    journal = Journal(tmp_path)
+    journal.path.touch()
+    for number in range(6):  # 5 overfits
+        write_trial(journal, spec, number, finished=True, judged=True)
+    text = journal.path.read_text().replace('"h": ', '"epsilon": ')
+    journal.path.write_text(text)
+    figure = named(tmp_path)["catastrophic_overfitting"].figure
+    assert (figure.layout.xaxis.title.text, figure.layout.yaxis.title.text) == ("epsilon", "lambda")
+    did_not, did = figure.data
+    assert (len(did_not.x), len(did.x)) == (5, 1)
+
+
+def load_space(directory: Path, *overrides: str) -> SearchSpec:
+    write_search(directory, 0)
+    spec = load(directory / "space.yaml", overrides)
+    (directory / SPEC).write_text(spec.to_yaml())
+    return spec
+
+
+def test_what_is_not_drawn_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_search(tmp_path)
+    assert plots.note(SearchResult(tmp_path)) == ""
+    monkeypatch.setattr(plots, "MAX_LINES", 12)
+    monkeypatch.setattr(plots, "MAX_POINTS", 16)
+    note = plots.note(SearchResult(tmp_path))
+    assert "Of 24 trials, 16 in plots of points, 12 in plots of lines are drawn" in note
+    drawn = named(tmp_path)
+    points = [trace for trace in drawn["tradeoff"].figure.data if trace.mode == "markers"][:-2]
+    assert sum(len(trace.x) for trace in points) <= 16
+    ends = [trace for trace in drawn["curves"].figure.data if trace.mode == "markers"]
+    assert sum(len(trace.x) for trace in ends) <= 12
+
+
+def test_the_budget_is_what_was_trained_of_what_could_have_been(tmp_path: Path) -> None:
+    write_search(tmp_path)
+    trained = SearchResult(tmp_path).trials["epochs_trained"].sum()
+    caption = named(tmp_path)["budget"].caption
+    assert f"trained {trained} epochs; without early stopping up to 288, so {1 - trained / 288:.0%}" in caption
+
+
+def test_the_legend_names_the_best_and_start_from(tmp_path: Path) -> None:
+    write_search(tmp_path)
+    legend = named(tmp_path)["tradeoff"].legend
+    assert f"best: trial {BEST}" in legend
+    assert "start_from: trial 0" in legend
+    assert "overfitted catastrophically" in legend
