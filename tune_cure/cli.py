@@ -18,8 +18,10 @@ from rich.table import Table
 
 from tune_cure import (
     artifacts,
+    cli_confirm,
     cli_search,
     cli_train,
+    contenders,
     dashboard,
     datasets,
     report,
@@ -45,6 +47,8 @@ BAD_INPUT = (
     JournalError,
     resuming.ResumeError,
     dashboard.DashboardError,
+    cli_confirm.ConfirmError,
+    contenders.ContenderError,
 )
 
 
@@ -80,6 +84,7 @@ def parser() -> argparse.ArgumentParser:
     commands = whole.add_subparsers(title="commands", required=True, metavar="COMMAND")
     cli_search.add_parser(commands)
     cli_train.add_parser(commands)
+    cli_confirm.add_parser(commands)
     again = commands.add_parser("report", help="rebuild the tables and the report of a run from what is on disk")
     again.add_argument("directory", type=Path, metavar="FOLDER", help="the run's folder")
     again.set_defaults(run=_report, parser=again)

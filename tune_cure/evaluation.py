@@ -1,6 +1,8 @@
 """How robust one network is on fixed examples: the same attack on the same images for every network and epoch."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated
 
 import torch
@@ -64,9 +66,7 @@ def evaluate(model: nn.Module, examples: Examples, config: EvaluationConfig) -> 
     device = examples.images.device
     generator = torch.Generator(device).manual_seed(START_SEED)
     totals = dict.fromkeys((*ACCURACIES, "fgsm_loss_increase", "gradient_alignment"), 0.0)
-    cudnn = torch.backends.cudnn
-    exact = cudnn.flags(enabled=True, benchmark=cudnn.benchmark, deterministic=cudnn.deterministic, allow_tf32=False)
-    with evaluation_mode(model), exact:
+    with exactly(model):
         for positions in torch.arange(len(examples), device=device).split(BATCH_SIZE):
             pixels, labels = examples.gather(positions)
             images = to_float(pixels).contiguous(memory_format=torch.channels_last)
@@ -75,6 +75,15 @@ def evaluate(model: nn.Module, examples: Examples, config: EvaluationConfig) -> 
     means = {name: total / len(examples) for name, total in totals.items()}
     errors = {f"{name}_se": standard_error(means[name], len(examples)) for name in ACCURACIES}
     return {name: (means | errors)[name] for name in METRICS}
+
+
+@contextmanager
+def exactly(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode, and float32 that is not TF32."""
+    cudnn = torch.backends.cudnn
+    exact = cudnn.flags(enabled=True, benchmark=cudnn.benchmark, deterministic=cudnn.deterministic, allow_tf32=False)
+    with evaluation_mode(model), exact:
+        yield
 
 
 def _judge(

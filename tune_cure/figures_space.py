@@ -98,7 +98,7 @@ def parallel(trials: pd.DataFrame, strong: Sequence[int], spec: SearchSpec, best
                 x=index, y=height, text=html.escape(label), showarrow=False, font={"size": 11}, xshift=3, xanchor="left"
             )
     figure.update_xaxes(
-        range=[-0.1, len(axes) - 0.6], tickvals=list(range(len(axes))), ticktext=[html.escape(name) for name in axes]
+        range=[-0.25, len(axes) - 0.6], tickvals=list(range(len(axes))), ticktext=[html.escape(name) for name in axes]
     )
     figure.update_xaxes(showgrid=False)
     figure.update_yaxes(range=[-0.05, 1.05], showticklabels=False, showgrid=False, title=None)

@@ -12,7 +12,7 @@ from tune_cure.evaluation import standard_error
 from tune_cure.plotting import STATUSES
 from tune_cure.results import SearchResult
 from tune_cure.spec import SearchSpec
-from tune_cure.words import count, duration, listed, value
+from tune_cure.words import count, duration, listed, points, value
 
 METRIC_WORDS = {
     "pgd_accuracy_best": "the best PGD accuracy of any epoch",
@@ -186,8 +186,7 @@ def _difference(content: dict[str, Any]) -> str:
     best, baseline = content["best"], content["baseline"]
     if not best or not baseline or baseline["pgd_accuracy_best"] is None or best["trial"] == baseline["trial"]:
         return ""
-    points = 100 * (best["pgd_accuracy_best"] - baseline["pgd_accuracy_best"])
-    return f"{points:+.1f} points".replace("-", "−")
+    return f"{points(best['pgd_accuracy_best'] - baseline['pgd_accuracy_best'])} points"
 
 
 def _is_running(content: dict[str, Any]) -> bool:

@@ -12,6 +12,17 @@ STATUS_WORDS = {  # that follow "trial 7" and a number of trials alike
     "failed": "failed",
 }
 
+ATTACK_WORDS = {  # what is done to a test image, by its column in confirm.csv
+    "clean": "clean",
+    "fgsm": "FGSM",
+    "pgd_10": "PGD-10",
+    "pgd_50_10": "PGD-50-10",
+    "apgd_ce": "APGD-CE",
+    "apgd_t": "APGD-T",
+    "fab_t": "FAB-T",
+    "autoattack": "AutoAttack",
+}
+
 
 def one_line(text: str) -> str:
     """`text` for a terminal: line breaks and control characters are spelled out, a flood is cut."""
@@ -59,6 +70,11 @@ def listed(items: Iterable[str]) -> str:
 def radius(epsilon: float, norm: str) -> str:
     """A ball's: epsilon 0.03137 (8/255)."""
     return f"epsilon {epsilon:.4g}" + (f" ({255 * epsilon:.3g}/255)" if norm == "linf" else " in L2")
+
+
+def points(difference: float) -> str:
+    """A difference of two fractions in percentage points, with its sign."""
+    return f"{100 * difference:+.1f}".replace("-", "−")
 
 
 def accuracy(fraction: float, standard_error: float) -> str:
