@@ -1,0 +1,92 @@
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tests.test_confirm import search
+from tune_cure import cli
+from tune_cure.confirm import FOLDER, Job
+
+QUICK = ["--top", "1", "--seeds", "2", "--baselines", "fgsm", "--examples", "40", "--train-images", "200",
+         "--no-autoattack"]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--top", "0"], "a whole number of at least 1 is needed, but found '0'"),
+        (["--seeds", "x"], "a whole number of at least 1 is needed, but found 'x'"),
+        (["--baselines", "madry"], "invalid choice: 'madry'"),
+        (["--epsilons", "8/0"], "a radius such as 4/255 or 0.5 is needed, but found '8/0'"),
+        (["--epsilons", "-1"], "a radius such as 4/255 or 0.5 is needed, but found '-1'"),
+        (["--examples", "100000"], "--examples 100000: there are 359 test images"),
+        (["--train-images", "100000"], "--train-images 100000: there are 1,438 training images"),
+        (["--data-root", "/nowhere", "--bogus"], "unknown argument --bogus"),
+    ],
+)
+def test_bad_input_is_one_line_and_starts_nothing(
+    arguments: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    search(tmp_path)
+    try:
+        code = cli.main(["confirm", str(tmp_path), *arguments])
+    except SystemExit as exit_:  # argparse's way
+        code = int(str(exit_.code))
+    assert code == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / FOLDER).exists()
+
+
+def test_a_folder_without_a_search_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["confirm", str(tmp_path)]) == 2
+    assert "holds no search" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_search_is_confirmed_and_more_seeds_add_to_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    result = search(tmp_path)
+    leader = f"trial-{result.leaders['trial'].iloc[0]}"
+    assert cli.main(["confirm", str(tmp_path), *QUICK]) == 0
+    said = capsys.readouterr().out
+    assert "[1/4] " in said
+    assert f"{leader} against fgsm, PGD-50-10 at epsilon 0.15 (38.2/255): " in said
+    table = pd.read_csv(tmp_path / FOLDER / "confirm.csv")
+    assert table[["contender", "seed"]].to_numpy().tolist() == [[leader, 1], ["fgsm", 1], [leader, 2], ["fgsm", 2]]
+    assert table["autoattack"].isna().all()
+    assert (tmp_path / FOLDER / "confirm.html").exists()
+
+    times = {path: path.stat().st_mtime_ns for path in (tmp_path / FOLDER).rglob("model.pt")}
+    assert cli.main(["confirm", str(tmp_path), *QUICK, "--seeds", "3"]) == 0
+    assert "4 of 6 runs are done already" in capsys.readouterr().out
+    assert len(pd.read_csv(tmp_path / FOLDER / "confirm.csv")) == 6
+    assert {path: path.stat().st_mtime_ns for path in times} == times
+
+
+@pytest.mark.slow
+def test_a_run_that_fails_is_said_with_its_reason_and_the_others_go_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    search(tmp_path)
+    (tmp_path / FOLDER / "fgsm" / "seed-1").mkdir(parents=True)
+    (tmp_path / FOLDER / "fgsm" / "seed-1" / "last.pt").write_bytes(b"damaged")
+    assert cli.main(["confirm", str(tmp_path), *QUICK, "--seeds", "1"]) == 1
+    said = capsys.readouterr().out
+    assert "cannot be read as a checkpoint" in said
+    assert len(pd.read_csv(tmp_path / FOLDER / "confirm.csv")) == 1
+
+
+def test_an_interrupted_confirmation_says_how_to_go_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tune_cure import confirm
+
+    def interrupted(jobs: list[Job], *_: object, **__: object) -> dict[str, str]:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(confirm, "run", interrupted)
+    search(tmp_path)
+    assert cli.main(["confirm", str(tmp_path), *QUICK, "--epsilons", "0.05"]) == 130
+    command = capsys.readouterr().out.splitlines()[-1].strip()
+    assert command == f"tune-cure confirm {tmp_path} {' '.join(QUICK[:6])} --epsilons 0.05 {' '.join(QUICK[6:])}"
