@@ -59,6 +59,18 @@ def test_plain_lines_pair_the_best_pgd_accuracy_with_the_clean_accuracy_of_its_e
     assert lines[1].endswith("best so far: trial 1, PGD 40.0%")
 
 
+def test_a_leader_that_was_judged_again_is_a_line_with_the_attack(state: SearchState, events: list[Event]) -> None:
+    lines: list[str] = []
+    view = PlainView(state, lines.append)
+    again = {"pgd_accuracy": 0.35, "pgd_accuracy_se": 0.02, "clean_accuracy": 0.7, "examples": 1000}
+    for event in [*events, {"event": "leader", "trial": 1, "time": 0.0, "epoch": 1, **again}]:
+        view.on_event(event)
+    assert lines[-1] == (
+        "trial 1 judged again: 35.0 ± 2.0% by PGD-50 with 10 starts at epsilon 0.05 (12.8/255) on 1,000 fresh "
+        "validation images"
+    )
+
+
 def test_the_live_view_shows_running_trials_the_best_the_baseline_and_the_time_left(
     state: SearchState, events: list[Event]
 ) -> None:

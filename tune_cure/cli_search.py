@@ -336,7 +336,7 @@ def _print_results(spec: SearchSpec, directory: Path, page: Path, console: Conso
     )
     if has_fresh:
         console.print(
-            f"fresh: the leaders judged again by PGD-{spec.rescore.steps} with {spec.rescore.restarts} start(s) on "
+            f"fresh: the leaders judged again by {spec.rescoring} on "
             f"{frame['fresh_examples'].max():,.0f} validation images that the search had not looked at; it decides"
         )
     console.print(f"\nwrote in {directory}:")
