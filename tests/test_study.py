@@ -7,9 +7,10 @@ from optuna.trial import TrialState
 from tests.spaces import tiny
 from tune_cure import results
 from tune_cure.endings import Endings
-from tune_cure.journal import Journal
+from tune_cure.journal import OBJECTIVE, RUNG, Journal
 from tune_cure.spec import SearchSpec
 from tune_cure.study import StudySearch
+from tune_cure.training import EPOCH_METRICS
 
 DIRECTIONS = ["space.delta={choice: [classic, random]}", "start_from=[]", "search.trials=40"]
 
@@ -110,3 +111,15 @@ def test_a_constraint_is_told_to_the_study_and_a_stopped_trial_stays_pruned(tmp_
     assert [trial.state for trial in told] == [TrialState.COMPLETE] * 2 + [TrialState.PRUNED]
     assert [trial.constraints["clean_accuracy >= 0.5"] for trial in told] == pytest.approx([0.2, -0.25, 0.25])
     assert search._ot_study.best_trial.number == 1
+
+
+def test_a_diverged_trial_whose_end_was_lost_is_ended_with_its_reason(tmp_path: Path) -> None:
+    spec = tiny(tmp_path)
+    searcher(spec, tmp_path).suggest("0")
+    journal = Journal(tmp_path)
+    metrics = dict.fromkeys((*EPOCH_METRICS, OBJECTIVE, RUNG)) | {"objective": 0.0, "epoch": 2}
+    journal.append("epoch", 0, **metrics, ended="diverged", host="here", pid=1)
+    searcher(spec, tmp_path)
+    end = journal.read()[-1]
+    assert (end["event"], end["status"]) == ("end", "diverged")
+    assert end["reason"] == "the loss became NaN or infinite in epoch 2"

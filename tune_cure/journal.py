@@ -32,6 +32,11 @@ STATUSES = ("completed", "stopped", "diverged", "catastrophic_overfitting", "fai
 Event = dict[str, Any]
 
 
+def reason_of(status: str, epoch: int) -> str:
+    """Why a trial ended at `epoch`, where its status alone does not say it."""
+    return f"the loss became NaN or infinite in epoch {epoch}" if status == "diverged" else ""
+
+
 class JournalError(ValueError):
     """A journal that is damaged, or leads out of its run's folder. Its text is one line."""
 

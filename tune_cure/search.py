@@ -23,7 +23,7 @@ from tune_cure.devices import Devices, Measured, allot
 from tune_cure.endings import FULL, Endings
 from tune_cure.files import to_disk
 from tune_cure.gauges import Gauges
-from tune_cure.journal import CHECKPOINT_FILE, OBJECTIVE, RUNG, Event, Journal
+from tune_cure.journal import CHECKPOINT_FILE, OBJECTIVE, RUNG, Event, Journal, reason_of
 from tune_cure.ray_watch import RayWatch
 from tune_cure.remote import Remote
 from tune_cure.shipping import Shipment
@@ -336,9 +336,8 @@ class JournalCallback(tune.Callback):  # type: ignore[misc]
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """A trial is over, its last checkpoint written, the study told."""
-        status, epoch = _status(trial.last_result), trial.last_result["training_iteration"]
-        reason = f"the loss became NaN or infinite in epoch {epoch}" if status == "diverged" else ""
-        self._write("end", trial, status=status, reason=reason)
+        status = _status(trial.last_result)
+        self._write("end", trial, status=status, reason=reason_of(status, trial.last_result["training_iteration"]))
         _forget_averages(trial)
 
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
