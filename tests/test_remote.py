@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.journals import begin
 from tests.spaces import tiny
 from tune_cure import remote, results, search
 from tune_cure.cli import main
@@ -27,7 +28,7 @@ def test_what_was_put_is_got_back_but_for_the_trials(store: Remote, tmp_path: Pa
     run, back = tmp_path / "run", tmp_path / "back"
     (run / "trials").mkdir(parents=True)
     back.mkdir()
-    Journal(run).append("trial", 0)
+    begin(Journal(run), 0)
     (run / "trials.csv").write_text("trial\n0\n")
     assert not store.exists("journal.jsonl")
     with pytest.raises(FolderError, match="holds no search"):

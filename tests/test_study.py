@@ -4,13 +4,13 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
+from tests import journals
 from tests.spaces import tiny
 from tune_cure import results
 from tune_cure.endings import Endings
-from tune_cure.journal import OBJECTIVE, RUNG, Journal
+from tune_cure.journal import Journal
 from tune_cure.spec import SearchSpec
 from tune_cure.study import StudySearch
-from tune_cure.training import EPOCH_METRICS
 
 DIRECTIONS = ["space.delta={choice: [classic, random]}", "start_from=[]", "search.trials=40"]
 
@@ -117,8 +117,7 @@ def test_a_diverged_trial_whose_end_was_lost_is_ended_with_its_reason(tmp_path: 
     spec = tiny(tmp_path)
     searcher(spec, tmp_path).suggest("0")
     journal = Journal(tmp_path)
-    metrics = dict.fromkeys((*EPOCH_METRICS, OBJECTIVE, RUNG)) | {"objective": 0.0, "epoch": 2}
-    journal.append("epoch", 0, **metrics, ended="diverged", host="here", pid=1)
+    journals.epoch(journal, 0, epoch=2, ended="diverged")
     searcher(spec, tmp_path)
     end = journal.read()[-1]
     assert (end["event"], end["status"]) == ("end", "diverged")

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.journals import begin, end, epoch
 from tests.spaces import TINY, tiny
 from tune_cure import watch
 from tune_cure.cli import main
@@ -16,14 +17,13 @@ from tune_cure.progress import PlainView, SearchState
 from tune_cure.spec import load
 
 WATCH = [sys.executable, "-m", "tune_cure", "watch"]
-HYPERPARAMETERS = {"lambda": 0.5, "h": 1.0, "lr_max": 0.02, "epsilon": 0.1}
 
 
 def write_trial(journal: Journal, number: int, **more: Any) -> None:
-    journal.append("trial", number, origin="sampler", hyperparameters=HYPERPARAMETERS)
+    begin(journal, number)
     accuracies = {"clean_accuracy": 0.7, "pgd_accuracy": 0.4, "pgd_accuracy_best": 0.4, "objective": 0.4}
-    journal.append("epoch", number, epoch=1, **accuracies, pid=1, **more)
-    journal.append("end", number, status="completed", reason="")
+    epoch(journal, number, **accuracies, **more)
+    end(journal, number)
 
 
 def followed(folder: Path, steps: list[Any]) -> tuple[SearchState, list[str]]:
