@@ -122,3 +122,12 @@ def test_a_diverged_trial_whose_end_was_lost_is_ended_with_its_reason(tmp_path: 
     end = journal.read()[-1]
     assert (end["event"], end["status"]) == ("end", "diverged")
     assert end["reason"] == "the loss became NaN or infinite in epoch 2"
+
+
+def test_a_trial_whose_epochs_are_lost_is_one_that_failed(tmp_path: Path) -> None:
+    spec, journal = tiny(tmp_path, "start_from=[]"), Journal(tmp_path)
+    for number, status in enumerate(("completed", "stopped")):
+        journals.begin(journal, number)
+        journals.end(journal, number, status)
+    states = [trial.state for trial in searcher(spec, tmp_path)._ot_study.trials]
+    assert states == [TrialState.FAIL, TrialState.PRUNED]

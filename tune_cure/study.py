@@ -177,7 +177,9 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         state = _STATES.get(status, TrialState.PRUNED)
         values = [result.get(name) for name in (self.metrics if self.several else [OBJECTIVE])]
         if self.several and state == TrialState.PRUNED:  # a study of several objectives has no pruned trials
-            state = TrialState.COMPLETE if None not in values else TrialState.FAIL
+            state = TrialState.COMPLETE
+        if state == TrialState.COMPLETE and None in values:
+            state = TrialState.FAIL
         return state, values
 
     def _violations(self, status: str, result: dict[str, Any]) -> dict[str, float]:
