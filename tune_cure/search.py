@@ -37,6 +37,8 @@ from tune_cure.training import EPOCH_METRICS
 
 _logger = logging.getLogger(__name__)
 
+_print = ray._private.worker.print_to_stdstream
+DEATH = "A worker died or was killed while executing a task"
 SNAPSHOTS = "TUNE_GLOBAL_CHECKPOINT_S"  # how often Tune writes down all trials, which nobody ever reads
 QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -250,6 +252,15 @@ def _unused_name(exists: Callable[[str], bool], name: str) -> str:
     return unused
 
 
+def _print_all_but_deaths(data: dict[str, Any], *arguments: Any, **options: Any) -> None:
+    """Ray's own way to print what its machines report, without the paragraph on a process that died.
+
+    That such a trial goes on, or has failed, is said from the journal. `log_to_driver` does not silence this.
+    """
+    if not all(DEATH in line for line in data["lines"]):
+        _print(data, *arguments, **options)
+
+
 def _quieten(verbose: bool) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent to Ray's makers unless that is asked for
     for name, value in {}.items() if verbose else QUIET.items():
@@ -257,6 +268,7 @@ def _quieten(verbose: bool) -> None:
     optuna.logging.set_verbosity(optuna.logging.INFO if verbose else optuna.logging.ERROR)
     if not verbose:
         logging.getLogger("ray").setLevel(logging.CRITICAL)
+        ray._private.worker.print_to_stdstream = _print_all_but_deaths
         warnings.filterwarnings("ignore", module="ray")
         warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 
