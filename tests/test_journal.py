@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.journals import begin, end, epoch
+from tests.journal_lines import begin, end, epoch
 from tune_cure.journal import CHECKPOINT_FILE, Event, Journal, JournalError, Tail
 from tune_cure.training import EPOCH_METRICS
 

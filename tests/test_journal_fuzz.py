@@ -19,7 +19,7 @@ from rich.console import Console
 pytest.importorskip("hypothesis")
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from tests import journals
+from tests import journal_lines
 from tests.spaces import tiny
 from tune_cure import results, resuming
 from tune_cure.cli import main
@@ -47,7 +47,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tiny(folder, "search.trials=4", "search.constraints=[clean_accuracy >= 0.2]")
     journal = Journal(folder)
     for number, status in enumerate(("completed", "stopped", "failed", "")):
-        journals.begin(journal, number, **{"lambda": 0.1 * (number + 1)}, origin="sampler" if number else "start_from")
+        journal_lines.begin(
+            journal, number, **{"lambda": 0.1 * (number + 1)}, origin="sampler" if number else "start_from"
+        )
         for at in (1, 2):
             metrics = {
                 "clean_accuracy": 0.6,
@@ -57,12 +59,12 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
             }
             metrics |= {"train_seconds": 1.0, "eval_seconds": 0.5, "lr": 0.1, "train_loss": 1.5}
             reached = {"pgd_accuracy_best": 0.1 * (number + at), "objective": 0.1 * (number + at)}
-            journals.epoch(journal, number, **metrics, **reached, epoch=at, catastrophic_overfitting=False)
+            journal_lines.epoch(journal, number, **metrics, **reached, epoch=at, catastrophic_overfitting=False)
             journal.append("checkpoint", number, epoch=at, path=f"trials/trial_{number:05d}/checkpoint")
         if status == "failed":
             journal.append("retry", number, attempt=1, reason="it was killed")
         if status:
-            journals.end(journal, number, status, "it was killed" * (status == "failed"))
+            journal_lines.end(journal, number, status, "it was killed" * (status == "failed"))
     journal.append("change", None, settings="asha.grace_period was 1 and is 2", restart=False)
     again = {"clean_accuracy": 0.6, "clean_accuracy_se": 0.05, "pgd_accuracy": 0.3, "pgd_accuracy_se": 0.05}
     journal.append("leader", 1, epoch=2, examples=100, **again)

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import journals
+from tests import journal_lines
 from tests.spaces import tiny
 from tune_cure import results
 from tune_cure.journal import Journal
@@ -19,13 +19,13 @@ class Run:
         self.checkpoints: set[str] = set()
 
     def trial(self, number: int, pgd: float, clean: float = 0.9, status: str = "completed") -> None:
-        journals.begin(self.journal, number)
-        epoch = journals.epoch(
+        journal_lines.begin(self.journal, number)
+        epoch = journal_lines.epoch(
             self.journal, number, objective=pgd, pgd_accuracy=pgd, clean_accuracy=clean, catastrophic_overfitting=False
         )
         saved = self.journal.append("checkpoint", number, epoch=1, path=f"trials/trial_{number}/checkpoint_0")
         self.checkpoints.add(saved["path"])
-        for event in (epoch, saved, journals.end(self.journal, number, status)):
+        for event in (epoch, saved, journal_lines.end(self.journal, number, status)):
             self.checkpoints -= set(self.keeper.take(event))
 
     @property
@@ -76,5 +76,5 @@ def test_what_earlier_sessions_saved_of_a_trial_goes_with_it(tmp_path: Path) -> 
     journal = Journal(tmp_path)
     for path in ("trials/trial_0/checkpoint_0", "trials/trial_0/checkpoint_1", "trials-2/trial_0/checkpoint_0"):
         keeper.take(journal.append("checkpoint", 0, epoch=1, path=path))
-    useless = keeper.take(journals.end(journal, 0, "failed"))  # before it was ever judged
+    useless = keeper.take(journal_lines.end(journal, 0, "failed"))  # before it was ever judged
     assert useless == ["trials/trial_0/checkpoint_1", "trials-2/trial_0/checkpoint_0"]  # Tune deletes those in between

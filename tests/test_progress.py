@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from tests.journals import begin, epoch
+from tests.journal_lines import begin, epoch
 from tests.spaces import tiny
 from tune_cure.journal import Event, Journal
 from tune_cure.progress import LiveView, PlainView, SearchState

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.journals import begin
+from tests.journal_lines import begin
 from tests.spaces import tiny
 from tune_cure import lock, remote, results, search
 from tune_cure.cli import main

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import journals
+from tests import journal_lines
 from tests.spaces import tiny
 from tune_cure.journal import FILE, Journal, JournalError
 from tune_cure.resuming import ResumeError, prepare
@@ -77,7 +77,7 @@ def test_what_does_not_needs_force_and_is_recorded(override: str, change: str, r
 def test_a_space_that_no_longer_has_a_trial_is_refused_even_with_force(
     override: str, problem: str, begun: Path
 ) -> None:
-    journals.begin(Journal(begun), 0)
+    journal_lines.begin(Journal(begun), 0)
     with pytest.raises(ResumeError, match=re.escape(problem)) as raised:
         said(begun, "start_from=[]", override, force=True)
     assert "search.warm_start" in str(raised.value)
@@ -85,6 +85,6 @@ def test_a_space_that_no_longer_has_a_trial_is_refused_even_with_force(
 
 
 def test_a_journal_that_lacks_a_trial_is_refused(begun: Path) -> None:
-    journals.begin(Journal(begun), 1)
+    journal_lines.begin(Journal(begun), 1)
     with pytest.raises(JournalError, match="trial 0 was never begun, but trial 1 was"):
         said(begun)

@@ -4,7 +4,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from tests import journals
+from tests import journal_lines
 from tests.spaces import tiny
 from tune_cure import results
 from tune_cure.endings import Endings
@@ -117,7 +117,7 @@ def test_a_diverged_trial_whose_end_was_lost_is_ended_with_its_reason(tmp_path: 
     spec = tiny(tmp_path)
     searcher(spec, tmp_path).suggest("0")
     journal = Journal(tmp_path)
-    journals.epoch(journal, 0, epoch=2, ended="diverged")
+    journal_lines.epoch(journal, 0, epoch=2, ended="diverged")
     searcher(spec, tmp_path)
     end = journal.read()[-1]
     assert (end["event"], end["status"]) == ("end", "diverged")
@@ -127,7 +127,7 @@ def test_a_diverged_trial_whose_end_was_lost_is_ended_with_its_reason(tmp_path: 
 def test_a_trial_whose_epochs_are_lost_is_one_that_failed(tmp_path: Path) -> None:
     spec, journal = tiny(tmp_path, "start_from=[]"), Journal(tmp_path)
     for number, status in enumerate(("completed", "stopped")):
-        journals.begin(journal, number)
-        journals.end(journal, number, status)
+        journal_lines.begin(journal, number)
+        journal_lines.end(journal, number, status)
     states = [trial.state for trial in searcher(spec, tmp_path)._ot_study.trials]
     assert states == [TrialState.FAIL, TrialState.PRUNED]

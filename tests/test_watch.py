@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.journals import begin, end, epoch
+from tests.journal_lines import begin, end, epoch
 from tests.spaces import TINY, tiny
 from tune_cure import environment, lock, watch
 from tune_cure.cli import main
