@@ -45,6 +45,7 @@ RANDOM_TRIALS = 48  # of plain random search: its best value is the goal, its ep
 WORKERS = 4
 REPEATED, REPEAT_SEEDS = 5, (1, 2)
 OPTIMUM_POINTS = 2**15
+DIGITS = "search_quality_digits"
 
 
 class AsRayTells(StudySearch):
@@ -367,11 +368,12 @@ def on_digits(seeds: int) -> None:
         return trial
 
     ways = {name: WAYS[name] for name in (PLAIN, OURS)}
-    frame = pd.DataFrame()
-    for seed in range(seeds):  # minutes each: whoever interrupts this has those that were done
+    done = RESULTS / f"{DIGITS}_seeds.csv"
+    frame = pd.read_csv(done) if done.exists() else pd.DataFrame({"seed": []})
+    for seed in sorted(set(range(seeds)) - set(frame["seed"])):  # minutes each: what was done before is kept
         one = compare([seed], ways, train, plain, least=0.0, most=0.4)
         frame = pd.concat([frame, one.drop(columns=["best_at_a_fifth", "leader_at_a_fifth"])])
-        _write(frame, "search_quality_digits", 0.4)
+        _write(frame, DIGITS, 0.4)
 
 
 def _write(frame: pd.DataFrame, name: str, most: float) -> None:

@@ -14,8 +14,9 @@ def spec(tmp_path: Path) -> SearchSpec:
     return tiny(tmp_path, "search.patience=2")
 
 
-def ended(trial: int, objective: float, status: str = "completed", reason: str = "") -> list[Event]:
-    epoch = {"event": "epoch", "trial": trial, OBJECTIVE: objective}
+def ended(trial: int, objective: float, status: str = "completed", reason: str = "", clean: float = 0.9) -> list[Event]:
+    accuracies = {"clean_accuracy": clean, "pgd_accuracy": objective}
+    epoch = {"event": "epoch", "trial": trial, **accuracies, OBJECTIVE: objective}
     return [epoch, {"event": "end", "trial": trial, "status": status, "reason": reason}]
 
 
@@ -56,6 +57,14 @@ def test_patience_minds_the_direction_and_what_was_before_an_interruption(tmp_pa
     assert not Endings(spec, tmp_path, None, history).exhausted
     assert Endings(spec, tmp_path, None, [*history, *ended(2, 0.7)]).exhausted
     assert not Endings(spec, tmp_path, None, [*history, *ended(2, 0.3)]).exhausted
+
+
+def test_patience_takes_no_trial_that_violates_the_constraints_for_an_improvement(tmp_path: Path) -> None:
+    spec = tiny(tmp_path, "search.patience=2", "search.constraints=[clean_accuracy >= 0.5]")
+    endings = after(Endings(spec, tmp_path, None, []), *ended(0, 0.5, clean=0.1), *ended(1, 0.4))
+    assert not after(endings, *ended(2, 0.6, clean=0.4)).exhausted  # trial 1 keeps them, so it leads
+    assert after(endings, *ended(3, 0.7, clean=0.4)).exhausted
+    assert not after(endings, *ended(4, 0.45)).exhausted
 
 
 def test_first_trials_that_all_fail_alike_end_it(spec: SearchSpec, tmp_path: Path) -> None:

@@ -20,6 +20,10 @@ def test_a_constraint_says_by_how_much_it_is_violated(text: str, value: float, v
     assert Constraint.parse(str(constraint)) == constraint
 
 
+def test_a_constraint_is_parsed_once() -> None:
+    assert Constraint.parse("clean_accuracy >= 0.25") is Constraint.parse("clean_accuracy >= 0.25")
+
+
 def test_what_was_never_measured_violates_a_constraint() -> None:
     assert Constraint.parse("clean_accuracy >= 0.1").violation({"clean_accuracy": None}) > 0
 

@@ -4,11 +4,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from tests.journal_lines import begin, epoch
 from tests.spaces import tiny
 from tune_cure.journal import Event, Journal
 from tune_cure.progress import LiveView, PlainView, SearchState
-
-HYPERPARAMETERS = {"lambda": 0.5, "h": 1.0, "lr_max": 0.02, "epsilon": 0.1}
 
 
 @pytest.fixture
@@ -21,8 +20,8 @@ def events(tmp_path: Path) -> list[Event]:
     """Trial 0 of start_from runs; trial 1 was best at epoch 1, then stopped; trial 2 overfitted after a lucky start."""
     journal = Journal(tmp_path)
     for number, origin in ((0, "start_from"), (1, "sampler"), (2, "sampler")):
-        journal.append("trial", number, origin=origin, hyperparameters=HYPERPARAMETERS)
-    for number, epoch, clean, pgd, best in (
+        begin(journal, number, origin=origin)
+    for number, at, clean, pgd, best in (
         (0, 1, 0.6, 0.2, 0.2),
         (1, 1, 0.7, 0.4, 0.4),
         (1, 2, 0.9, 0.3, 0.4),
@@ -30,7 +29,7 @@ def events(tmp_path: Path) -> list[Event]:
         (2, 2, 0.8, 0.0, 0.6),
     ):
         accuracies = {"clean_accuracy": clean, "pgd_accuracy": pgd, "pgd_accuracy_best": best, "objective": best}
-        journal.append("epoch", number, epoch=epoch, **accuracies, pid=1000 + number)
+        epoch(journal, number, epoch=at, **accuracies, pid=1000 + number)
     journal.append("end", 1, status="stopped", reason="")
     journal.append("end", 2, status="catastrophic_overfitting", reason="")
     return journal.read()
@@ -57,6 +56,18 @@ def test_plain_lines_pair_the_best_pgd_accuracy_with_the_clean_accuracy_of_its_e
     assert lines[0].startswith("[1/8] trial 1 stopped early after epoch 2: PGD 40.0%, clean 70.0%")
     assert "overfitted catastrophically" in lines[1]
     assert lines[1].endswith("best so far: trial 1, PGD 40.0%")
+
+
+def test_a_leader_that_was_judged_again_is_a_line_with_the_attack(state: SearchState, events: list[Event]) -> None:
+    lines: list[str] = []
+    view = PlainView(state, lines.append)
+    again = {"pgd_accuracy": 0.35, "pgd_accuracy_se": 0.02, "clean_accuracy": 0.7, "examples": 1000}
+    for event in [*events, {"event": "leader", "trial": 1, "time": 0.0, "epoch": 1, **again}]:
+        view.on_event(event)
+    assert lines[-1] == (
+        "trial 1 judged again: 35.0 ± 2.0% by PGD-50 with 10 starts at epsilon 0.05 (12.8/255) on 1,000 fresh "
+        "validation images"
+    )
 
 
 def test_the_live_view_shows_running_trials_the_best_the_baseline_and_the_time_left(

@@ -3,8 +3,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.journal_lines import begin
 from tests.spaces import tiny
-from tune_cure import remote, results, search, tables
+from tune_cure import lock, remote, results, search, tables
 from tune_cure.cli import main
 from tune_cure.files import FolderError
 from tune_cure.journal import Event, Journal
@@ -28,13 +29,15 @@ def test_what_was_put_is_got_back_but_for_the_trials(store: Remote, tmp_path: Pa
     run, back = tmp_path / "run", tmp_path / "back"
     (run / "trials").mkdir(parents=True)
     back.mkdir()
-    Journal(run).append("trial", 0)
+    begin(Journal(run), 0)
     (run / "trials.csv").write_text("trial\n0\n")
+    (run / lock.FILE).touch()
     assert not store.exists("journal.jsonl")
     with pytest.raises(FolderError, match="holds no search"):
         store.get(back)
     store.put(run)
     assert store.exists("journal.jsonl")
+    assert not store.exists(lock.FILE)
     store.get(back)
     assert Journal(back).read() == Journal(run).read()
     assert (back / "trials.csv").read_text() == "trial\n0\n"

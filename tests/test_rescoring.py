@@ -72,7 +72,7 @@ def test_the_leaders_of_a_search_are_judged_once_by_their_best_weights(tmp_path:
     checkpoints = {event["trial"]: event["path"] for event in journal.read() if event["event"] == "checkpoint"}
     for _, row in judged.iterrows():
         saved = read_tensors(journal.checkpoint_file(checkpoints[row["trial"]]), torch.device("cpu"))
-        metrics = evaluate(models.rebuild(saved["best_model"]), examples, rescoring.attack(spec))
+        metrics = evaluate(models.rebuild(saved["best_model"]), examples, spec.rescoring)
         assert row["fresh_pgd_accuracy"] == metrics["pgd_accuracy"]
         assert row["fresh_examples"] == 30
     best = results.best(tmp_path)

@@ -1,9 +1,11 @@
+import re
 from pathlib import Path
 
 import pytest
 
+from tests import journal_lines
 from tests.spaces import tiny
-from tune_cure.journal import FILE, Journal
+from tune_cure.journal import FILE, Journal, JournalError
 from tune_cure.resuming import ResumeError, prepare
 
 
@@ -63,3 +65,26 @@ def test_what_does_not_needs_force_and_is_recorded(override: str, change: str, r
     (recorded,) = Journal(begun).read_all()[1]
     assert change in recorded["settings"]
     assert recorded["restart"] == restart
+
+
+@pytest.mark.parametrize(
+    ("override", "problem"),
+    [
+        ("space.h={uniform: [0.5, 0.9]}", "h 1.0 of trial 0 is outside of space.h, uniform [0.5, 0.9]"),
+        ("space={lambda: {loguniform: [0.001, 1]}}", "h 1.0 of trial 0 is outside of space, which"),
+    ],
+)
+def test_a_space_that_no_longer_has_a_trial_is_refused_even_with_force(
+    override: str, problem: str, begun: Path
+) -> None:
+    journal_lines.begin(Journal(begun), 0)
+    with pytest.raises(ResumeError, match=re.escape(problem)) as raised:
+        said(begun, "start_from=[]", override, force=True)
+    assert "search.warm_start" in str(raised.value)
+    assert Journal(begun).changes() == []
+
+
+def test_a_journal_that_lacks_a_trial_is_refused(begun: Path) -> None:
+    journal_lines.begin(Journal(begun), 1)
+    with pytest.raises(JournalError, match="trial 0 was never begun, but trial 1 was"):
+        said(begun)

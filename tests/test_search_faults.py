@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import optuna
 import pytest
+import ray
 from optuna.trial import TrialState
 
 from tests.spaces import tiny
@@ -47,7 +48,17 @@ def broken(spec: SearchSpec) -> SearchSpec:
     return spec.model_copy(update={"model": ModelConfig.model_construct(name="no_such_network", width=None)})
 
 
-def test_a_trial_whose_process_is_killed_goes_on_from_its_last_checkpoint(undisturbed: Path, tmp_path: Path) -> None:
+def test_what_else_ray_reports_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    for line in (f"{search.DEATH} by an unexpected system error.", "The actor cannot be scheduled right now."):
+        ray._private.worker.print_to_stdstream({"lines": [line], "pid": "raylet", "is_err": False}, ignore_prefix=False)
+    printed = capsys.readouterr().out
+    assert search.DEATH not in printed
+    assert "cannot be scheduled" in printed
+
+
+def test_a_trial_whose_process_is_killed_goes_on_from_its_last_checkpoint(
+    undisturbed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     pids: list[int] = []
 
     def kill(event: Event) -> None:
@@ -57,6 +68,7 @@ def test_a_trial_whose_process_is_killed_goes_on_from_its_last_checkpoint(undist
             os.kill(pids[-1], signal.SIGKILL)
 
     assert search.run(tiny(tmp_path, "search.trials=2"), tmp_path, on_event=kill).finished
+    assert "raylet" not in capsys.readouterr().out  # the view says it, in a line
     trials = results.trials(tmp_path)
     assert trials["status"].tolist() == results.trials(undisturbed)["status"].tolist()
     assert trials["retries"].tolist() == [1, 0]

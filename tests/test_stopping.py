@@ -3,6 +3,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from tests import journal_lines
 from tests.spaces import tiny
 from tune_cure import spec as specs, stopping
 from tune_cure.journal import Event, Journal
@@ -23,11 +24,11 @@ def result(epoch: int, objective: float) -> dict[str, float]:
 def history(tmp_path: Path) -> list[Event]:
     journal = Journal(tmp_path)
     for number in SCORES:
-        journal.append("trial", number)
-    for epoch in (1, 2, 3):
+        journal_lines.begin(journal, number)
+    for at in (1, 2, 3):
         for number, scores in SCORES.items():
-            if epoch <= len(scores):
-                journal.append("epoch", number, epoch=epoch, objective=scores[epoch - 1])
+            if at <= len(scores):
+                journal_lines.epoch(journal, number, epoch=at, objective=scores[at - 1])
     return journal.read()
 
 
@@ -56,8 +57,8 @@ def test_where_a_stronger_attack_judged_the_trials_it_decides_live_and_after_an_
     spec, journal = tiny(tmp_path, "asha.steps=9"), Journal(tmp_path)
     live = Asha(spec, [])
     for number, (weak, strong) in enumerate([(0.9, 0.1), (0.5, 0.4), (0.6, 0.3)]):
-        journal.append("trial", number)
-        journal.append("epoch", number, epoch=1, objective=weak, pgd_accuracy_rung=strong)
+        journal_lines.begin(journal, number)
+        journal_lines.epoch(journal, number, objective=weak, pgd_accuracy_rung=strong)
         live.on_trial_add(None, trial(number))
         live.on_trial_result(None, trial(number), result(1, weak) | {"pgd_accuracy_rung": strong})
     for asha in (live, Asha(spec, journal.read())):

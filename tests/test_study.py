@@ -4,6 +4,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
+from tests import journal_lines
 from tests.spaces import tiny
 from tune_cure import results
 from tune_cure.endings import Endings
@@ -110,3 +111,23 @@ def test_a_constraint_is_told_to_the_study_and_a_stopped_trial_stays_pruned(tmp_
     assert [trial.state for trial in told] == [TrialState.COMPLETE] * 2 + [TrialState.PRUNED]
     assert [trial.constraints["clean_accuracy >= 0.5"] for trial in told] == pytest.approx([0.2, -0.25, 0.25])
     assert search._ot_study.best_trial.number == 1
+
+
+def test_a_diverged_trial_whose_end_was_lost_is_ended_with_its_reason(tmp_path: Path) -> None:
+    spec = tiny(tmp_path)
+    searcher(spec, tmp_path).suggest("0")
+    journal = Journal(tmp_path)
+    journal_lines.epoch(journal, 0, epoch=2, ended="diverged")
+    searcher(spec, tmp_path)
+    end = journal.read()[-1]
+    assert (end["event"], end["status"]) == ("end", "diverged")
+    assert end["reason"] == "the loss became NaN or infinite in epoch 2"
+
+
+def test_a_trial_whose_epochs_are_lost_is_one_that_failed(tmp_path: Path) -> None:
+    spec, journal = tiny(tmp_path, "start_from=[]"), Journal(tmp_path)
+    for number, status in enumerate(("completed", "stopped")):
+        journal_lines.begin(journal, number)
+        journal_lines.end(journal, number, status)
+    states = [trial.state for trial in searcher(spec, tmp_path)._ot_study.trials]
+    assert states == [TrialState.FAIL, TrialState.PRUNED]

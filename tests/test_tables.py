@@ -122,3 +122,13 @@ def test_the_top_configurations_are_tables_for_papers(run: Path) -> None:
     assert r"trial & lambda & h & lr\_max & epsilon & epochs & clean (\%) & PGD (\%) \\" in latex
     assert r"1 & 0.6 & 1 & 0.02 & 0.1 & 2 & 75.0 & 50.0 $\pm$ 5.0 \\" in latex
     assert latex.startswith(r"\begin{tabular}{rrrrrrrr}")
+
+
+def test_weights_of_a_trial_that_leads_no_more_do_not_stay(run: Path) -> None:
+    torch.save({"trial": 0, "weights": {}}, run / "best_model.pt")
+    Journal(run).append("checkpoint", 1, epoch=2, path="trials/trial_00001/gone")
+    tables.write_best_model(SearchResult(run))
+    assert not (run / "best_model.pt").exists()
+    torch.save({"trial": 1, "weights": {}}, run / "best_model.pt")
+    tables.write_best_model(SearchResult(run))
+    assert (run / "best_model.pt").exists()

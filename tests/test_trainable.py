@@ -39,3 +39,13 @@ def test_an_actors_log_names_its_trials_and_has_a_line_per_epoch(
     assert lines[4].startswith("trial 17: epoch 1 of 2, ")
     assert lines[4].endswith(", diverged")
     assert len(lines) == 5
+
+
+def test_a_process_is_called_by_the_trial_that_it_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    titles: list[str] = []
+    monkeypatch.setattr("ray._raylet.setproctitle", titles.append)
+    trainable = begun(3, tiny(tmp_path), reused=True)
+    trainable.step()
+    trainable.reset_config({**HYPERPARAMETERS, "trial": 17})
+    trainable.step()
+    assert titles == ["ray::trial 3", "ray::trial 17"]

@@ -78,7 +78,7 @@ def test_what_is_known_has_no_number_and_does_not_count_also_after_an_interrupti
     assert configs[0] == {**spec.start_from[0], "trial": 0}
     result = {"objective": 0.3, "training_iteration": 4, "ended": "completed"}
     search.on_trial_complete("a", result)
-    Journal(folder).append("epoch", 0, epoch=4, objective=0.3, pgd_accuracy=0.3, ended="completed")
+    epoch(Journal(folder), 0, 4, 0.3, 0.3, ended="completed")
 
     again = searcher(spec, folder)
     assert len(again._ot_study.trials) == 4

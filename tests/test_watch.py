@@ -8,22 +8,22 @@ from typing import Any
 
 import pytest
 
+from tests.journal_lines import begin, end, epoch
 from tests.spaces import TINY, tiny
-from tune_cure import watch
+from tune_cure import environment, lock, watch
 from tune_cure.cli import main
 from tune_cure.journal import Journal, JournalError
 from tune_cure.progress import PlainView, SearchState
 from tune_cure.spec import load
 
 WATCH = [sys.executable, "-m", "tune_cure", "watch"]
-HYPERPARAMETERS = {"lambda": 0.5, "h": 1.0, "lr_max": 0.02, "epsilon": 0.1}
 
 
 def write_trial(journal: Journal, number: int, **more: Any) -> None:
-    journal.append("trial", number, origin="sampler", hyperparameters=HYPERPARAMETERS)
+    begin(journal, number)
     accuracies = {"clean_accuracy": 0.7, "pgd_accuracy": 0.4, "pgd_accuracy_best": 0.4, "objective": 0.4}
-    journal.append("epoch", number, epoch=1, **accuracies, pid=1, **more)
-    journal.append("end", number, status="completed", reason="")
+    epoch(journal, number, **accuracies, **more)
+    end(journal, number)
 
 
 def followed(folder: Path, steps: list[Any]) -> tuple[SearchState, list[str]]:
@@ -82,6 +82,36 @@ def test_a_search_that_is_resumed_with_more_trials_is_followed_to_its_new_end(tm
     assert lines[-1].startswith("[3/3] trial 2")
     assert state.epochs_now == 2  # for the rate, those since it was resumed
     assert state.started == (tmp_path / "spec.yaml").stat().st_mtime
+
+
+def test_a_search_that_nobody_runs_any_more_is_said_with_the_command_that_continues_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny(tmp_path)
+    journal = Journal(tmp_path)
+    write_trial(journal, 0)
+    with lock.alone(tmp_path):
+        environment.write(tmp_path, "digits")
+        begin(journal, 1)
+        assert not watch.is_dead(tmp_path)
+    assert main(["watch", str(tmp_path)]) == 1
+    said = capsys.readouterr().out
+    assert "the search is not running any more; 1 of 8 trials have ended. Continue it with:\n" in said
+    assert said.endswith(f"  python run_search.py --space {tmp_path}/spec.yaml --output {tmp_path} --resume\n")
+    end(journal, 1)
+    assert main(["watch", str(tmp_path)]) == 0  # it ended by itself, of patience: no trial is under way
+
+
+@pytest.mark.parametrize(
+    "content",
+    ['{"host": "elsewhere"}', '{"resumed": [{"host": "elsewhere"}]}', "{}", "[]", "{", '{"resumed": 3}', '{"host": 3}'],
+)
+def test_whether_a_search_runs_on_another_machine_is_not_known(content: str, tmp_path: Path) -> None:
+    with lock.alone(tmp_path):
+        pass
+    assert not watch.is_dead(tmp_path)
+    (tmp_path / "environment.json").write_text(content)
+    assert not watch.is_dead(tmp_path)
 
 
 def test_watching_changes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

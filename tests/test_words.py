@@ -1,6 +1,6 @@
 import pytest
 
-from tune_cure.journal import STATUSES
+from tune_cure.lines import STATUSES
 from tune_cure.words import STATUS_WORDS, duration, hyperparameters, one_line, shown, value
 
 

@@ -1,6 +1,7 @@
 """The commands: what they take, what they print, how they exit. The only place that writes to the terminal.
 
-Exit codes: 0 done; 1 ran, but no trial succeeded, or a full disk or a dead Ray ended it; 2 bad input, one line, nothing
+Exit codes: 0 done; 1 ran, but no trial succeeded, or a full disk, a dead Ray or (seen by `watch`) something else ended
+it; 2 bad input, one line, nothing
 started; 130 interrupted, state saved.
 """
 
@@ -179,5 +180,12 @@ def _watch(options: argparse.Namespace, console: Console) -> int:
         )
     except KeyboardInterrupt:  # of the watching, not of the search
         return 0
-    console.print(f"all {state.ends.total()} trials have ended; the report: {directory / report.FILE}")
+    ended, planned = state.ends.total(), state.spec.search.trials
+    if ended < planned:
+        resume = cli_search.resume_command(directory, str(directory))
+        console.print(
+            f"the search is not running any more; {ended} of {planned} trials have ended. Continue it with:\n  {resume}"
+        )
+        return 1 if state.running else 0
+    console.print(f"all {ended} trials have ended; the report: {directory / report.FILE}")
     return 0

@@ -13,7 +13,7 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from tune_cure import artifacts, dashboard, data, datasets, environment, paper, results, resuming, spec as specs
+from tune_cure import artifacts, dashboard, data, datasets, environment, lock, paper, results, resuming, spec as specs
 from tune_cure.curvature import PENALTIES
 from tune_cure.devices import Devices, allot, expected_epochs, measure_epoch_seconds, this_machine
 from tune_cure.files import new_folder
@@ -117,10 +117,13 @@ def _search(options: argparse.Namespace, console: Console) -> int:
     else:
         _join(options)
     remote = Remote(options.output) if options.output and "://" in options.output else None
-    directory = _folder(spec, options, remote, console)
-    environment.write(directory, splits.source)
-    del splits  # the trials map the same file; this process need not hold it
-    return _run(spec, directory, options, console, remote)
+    directory = _folder(spec, options, remote)
+    with lock.alone(directory):
+        if options.resume:
+            resuming.prepare(directory, spec, force=options.force, say=console.print)
+        environment.write(directory, splits.source)
+        del splits  # the trials map the same file; this process need not hold it
+        return _run(spec, directory, options, console, remote)
 
 
 def _conclude(result: SearchResult, options: argparse.Namespace, console: Console, remote: Remote | None) -> int:
@@ -140,14 +143,18 @@ def _conclude(result: SearchResult, options: argparse.Namespace, console: Consol
     if outcome == "patience":
         console.print(f"ended early: {reason}; to go on, raise search.patience and --resume")
     elif outcome != "finished":
-        folder = shlex.quote(str(directory))
-        output = shlex.quote(remote.uri) if remote else folder
-        resume = f"python run_search.py --space {folder}/{results.SPEC} --output {output} --resume"
+        resume = resume_command(directory, remote.uri if remote else str(directory))
         resume += f" --address {options.address}" if options.address else ""
         console.print(f"{reason or 'interrupted'}; all state is in {directory}. Continue with:\n  {resume}")
     if outcome == "interrupted":
         return 130
     return 0 if result.best and outcome not in FAULTS else 1
+
+
+def resume_command(directory: Path, output: str) -> str:
+    """What continues the search in `directory`, whose --output was `output`."""
+    space = shlex.quote(str(directory / results.SPEC))
+    return f"python run_search.py --space {space} --output {shlex.quote(output)} --resume"
 
 
 def _join(options: argparse.Namespace) -> None:
@@ -207,12 +214,15 @@ def _run(
     return _conclude(result, options, console, remote)
 
 
-def _folder(spec: SearchSpec, options: argparse.Namespace, remote: Remote | None, console: Console) -> Path:
+def _folder(spec: SearchSpec, options: argparse.Namespace, remote: Remote | None) -> Path:
     """The run's folder on this machine: new, or that of the search to continue."""
     default = Path("results") / spec.name
     if remote is None:
         named = Path(options.output) if options.output else None
-        return _continued(spec, named or default, options, console) if options.resume else new_folder(default, named)
+        if not options.resume:
+            return new_folder(default, named)
+        results.read_spec(named or default)  # nothing is written where there is no search
+        return named or default
     if str(options.address).startswith("ray://"):
         raise UsageError(f"--output {remote.uri}: cannot be used with --address ray://…; use `ray job submit`")
     if not options.resume:
@@ -223,11 +233,6 @@ def _folder(spec: SearchSpec, options: argparse.Namespace, remote: Remote | None
         raise UsageError(f"--output {remote.uri}: holds no search: there is no {JOURNAL} in it")
     directory = new_folder(default, None)
     remote.get(directory)
-    return _continued(spec, directory, options, console)
-
-
-def _continued(spec: SearchSpec, directory: Path, options: argparse.Namespace, console: Console) -> Path:
-    resuming.prepare(directory, spec, force=options.force, say=console.print)
     return directory
 
 
@@ -328,7 +333,7 @@ def _print_results(result: SearchResult, page: Path, console: Console) -> None:
     )
     if has_fresh:
         console.print(
-            f"fresh: the leaders judged again by PGD-{spec.rescore.steps} with {spec.rescore.restarts} start(s) on "
+            f"fresh: the leaders judged again by {spec.rescoring} on "
             f"{frame['fresh_examples'].max():,.0f} validation images that the search had not looked at; it decides"
         )
     console.print(f"\nwrote in {directory}:")

@@ -9,9 +9,9 @@ from typing import Any
 
 from ray import tune
 
-from tune_cure.journal import OBJECTIVE, Event
-from tune_cure.results import UNSOUND
+from tune_cure.journal import Event
 from tune_cure.spec import SearchSpec
+from tune_cure.standing import Place, Standing
 
 SAME_FAILURES = 3  # first trials that fail alike: so would the others
 RESERVE = 32 * 2**20  # bytes of the disk that are left for journal, study and tables
@@ -36,8 +36,8 @@ class Endings(tune.Stopper):  # type: ignore[misc]
         self.spec, self.folder = spec, folder
         self.deadline = None if seconds is None else time.time() + seconds  # which other machines know, too
         self.outcome = self.reason = ""
-        self._objectives: dict[int, float] = {}  # of running trials, the latest
-        self._best: float | None = None
+        self._standing = Standing(spec)
+        self._best: Place | None = None
         self._since_best = 0  # ended trials
         self._failures: list[str] | None = []  # why the first trials failed; None once another has ended otherwise
         for event in history:
@@ -59,19 +59,13 @@ class Endings(tune.Stopper):  # type: ignore[misc]
             self.end("failing", f"the first {SAME_FAILURES} trials all failed: {event['reason']}")
 
     def _count(self, event: Event) -> None:
-        """Keeps the best objective of trials that ended, and how many ended since."""
-        if event["event"] == "epoch":
-            self._objectives[event["trial"]] = event[OBJECTIVE]
+        """Keeps the best of the trials that ended, and how many ended since."""
+        place = self._standing.take(event)
         if event["event"] != "end":
             return
-        objective = self._objectives.pop(event["trial"], None)
-        sign = 1 if self.spec.search.mode == "max" else -1
-        if objective is None or event["status"] in UNSOUND:
-            self._since_best += 1
-        elif self._best is None or sign * objective > sign * self._best:
-            self._best, self._since_best = objective, 0
-        else:
-            self._since_best += 1
+        self._since_best += 1
+        if place and place.sound and (self._best is None or place[:3] > self._best[:3]):
+            self._best, self._since_best = place, 0
 
     @property
     def exhausted(self) -> bool:

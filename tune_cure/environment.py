@@ -29,6 +29,16 @@ def write(directory: Path, data_source: str) -> None:
     replace_text(path, json.dumps(here, indent=2) + "\n")
 
 
+def last_host(directory: Path) -> str | None:
+    """The machine that the search in `directory` was last begun or continued on; None if that is not recorded."""
+    try:
+        content = json.loads((directory / FILE).read_text(encoding="utf-8"))
+        host = [content, *content.get("resumed", [])][-1].get("host")
+    except (OSError, ValueError, AttributeError, TypeError):  # there is none, or whoever sent the run wrote it
+        return None
+    return host if isinstance(host, str) else None
+
+
 def describe(data_source: str) -> dict[str, Any]:
     """The content of environment.json; `data_source` says in words where the images came from."""
     return {
@@ -36,6 +46,7 @@ def describe(data_source: str) -> dict[str, Any]:
         "data": data_source,
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
         "platform": platform.platform(),
+        "host": platform.node(),
         "cpus": os.cpu_count(),
         "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
         "cuda": torch.version.cuda if torch.cuda.is_available() else None,

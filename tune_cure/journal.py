@@ -8,7 +8,7 @@ seconds since 1970:
 - `epoch`: number and the metrics of one epoch.
 - `checkpoint`: number, epoch and path, relative to the run's folder where it lies inside.
 - `retry`: number, attempt (from 1) and the reason: the trial failed, and goes on from its last checkpoint.
-- `end`: number, status (one of `STATUSES`) and a reason where there is one to give.
+- `end`: number, status (`lines.Status`) and a reason where there is one to give.
 - `leader`: number, the epoch of its best weights, and what they reached once the search was over (see `rescoring`).
 - `change`: of no trial: the search was continued with other settings, in words, and whether trials under way restart.
 """
@@ -22,15 +22,21 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from tune_cure.lines import check
+from tune_cure.reading import ProblemError
 from tune_cure.words import shown
 
 FILE = "journal.jsonl"
 CHECKPOINT_FILE = "trainer.pt"  # in a checkpoint's folder: a Trainer's state_dict
 OBJECTIVE = "objective"  # of an epoch: what sampler and ASHA compare, the search's metric, finite whatever happens
 RUNG = "pgd_accuracy_rung"  # of an epoch at a rung, where asha.steps is given: what trials are compared by there
-STATUSES = ("completed", "stopped", "diverged", "catastrophic_overfitting", "failed")
 
 Event = dict[str, Any]
+
+
+def reason_of(status: str, epoch: int) -> str:
+    """Why a trial ended at `epoch`, where its status alone does not say it."""
+    return f"the loss became NaN or infinite in epoch {epoch}" if status == "diverged" else ""
 
 
 class JournalError(ValueError):
@@ -40,19 +46,62 @@ class JournalError(ValueError):
 _logger = logging.getLogger(__name__)
 
 
-def parse_line(line: bytes, path: Path, number: int) -> Event:
-    """A line of the journal at `path`, its `number` from 1.
+class _GarbageError(JournalError):
+    """A line that is not even a JSON object."""
 
-    Raises:
-        JournalError: It is no event.
+
+class Reader:
+    """Turns the lines of the journal at `path` into events, one after another, and sees to it that they fit together.
+
+    Attributes:
+        lines: How many were read.
     """
-    try:
-        event: Event = json.loads(line)
-        if not line.endswith(b"\n") or not isinstance(event, dict) or not isinstance(event.get("trial", 0), int | None):
-            raise ValueError
-    except (ValueError, RecursionError) as error:
-        raise JournalError(f"{path}: line {number} is no event: the file is damaged") from error
-    return {sys.intern(key): of for key, of in event.items()}  # a large journal has each some 100,000 times
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.lines = 0
+        self._running: set[int] = set()
+        self._ended: set[int] = set()
+
+    def read(self, line: bytes) -> Event:
+        """The event in the next line.
+
+        Raises:
+            JournalError: It is none, or none that can follow those before.
+        """
+        self.lines += 1
+        at = f"{self.path}: line {self.lines}"
+        try:
+            event: Event = json.loads(line)
+            if not line.endswith(b"\n") or not isinstance(event, dict):
+                raise ValueError
+        except (ValueError, RecursionError) as error:
+            raise _GarbageError(f"{at} is no event: the file is damaged") from error
+        try:
+            check(event)
+        except ProblemError as problem:
+            raise JournalError(f"{at} is no event: {problem.path}: {problem.message}") from problem
+        if wrong := self._wrong(event):
+            raise JournalError(f"{at}: trial {event['trial']} {wrong}: the file is damaged")
+        return {sys.intern(key): of for key, of in event.items()}  # a large journal has each some 100,000 times
+
+    def _wrong(self, event: Event) -> str:
+        """What its trial cannot do now; empty if it can."""
+        kind, number = event["event"], event["trial"]
+        if kind == "change":  # is of no trial
+            return ""
+        if kind == "trial":
+            if number in self._running or number in self._ended:
+                return "begins a second time"
+            self._running.add(number)
+        elif number not in self._running and number not in self._ended:
+            return "was never begun"
+        elif kind == "end":
+            if number in self._ended:
+                return "ends a second time"
+            self._running.remove(number)
+            self._ended.add(number)
+        return ""
 
 
 class Journal:
@@ -116,7 +165,12 @@ class Journal:
         """
         folder = self.path.parent.resolve()
         file = folder / path / CHECKPOINT_FILE
-        if not file.resolve().is_relative_to(folder):
+        try:
+            file.exists()
+            is_inside = file.resolve().is_relative_to(folder)
+        except (OSError, ValueError):  # no file could be called that
+            is_inside = False
+        if not is_inside:
             raise JournalError(f"{self.path}: the checkpoint {shown(path)} is not in the run's folder")
         return file
 
@@ -133,11 +187,12 @@ class Journal:
             return [], 0
         events: list[Event] = []
         length, damage = 0, None
+        reader = Reader(self.path)
         with self.path.open("rb") as file:
-            for index, line in enumerate(file, start=1):
+            for line in file:
                 try:
-                    event = parse_line(line, self.path, index)
-                except JournalError as error:
+                    event = reader.read(line)
+                except _GarbageError as error:
                     damage = damage or error
                 else:
                     if damage:
@@ -157,7 +212,8 @@ class Tail:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.position = self.lines = 0
+        self.position = 0
+        self._reader = Reader(path)
 
     def read(self) -> Iterator[Event]:
         """The events since the last call; none if there is no journal yet.
@@ -173,8 +229,7 @@ class Tail:
                 if not line.endswith(b"\n"):
                     return
                 self.position += len(line)
-                self.lines += 1
-                yield parse_line(line, self.path, self.lines)
+                yield self._reader.read(line)
 
 
 def _of_trials(events: list[Event]) -> list[Event]:

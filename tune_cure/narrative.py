@@ -165,7 +165,7 @@ def _caveat(spec: SearchSpec, trials: pd.DataFrame, content: dict[str, Any]) -> 
         )
     if best["fresh_pgd_accuracy"] is not None:
         chosen += (
-            f"Judged again by PGD-{spec.rescore.steps} with {spec.rescore.restarts} start(s) on "
+            f"Judged again by {spec.rescoring} on "
             f"{best['fresh_examples']:,.0f} validation images that the search had not looked at, it has "
             f"<strong>{percent(best['fresh_pgd_accuracy'], best['fresh_pgd_accuracy_se'])} points</strong>. That is "
             "the number to believe; it also decided among the leaders. "

@@ -1,5 +1,6 @@
 """What trials are judged by: metrics to optimise, constraints to keep, and the Pareto front of several metrics."""
 
+import functools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -49,6 +50,7 @@ class Constraint:
     bound: float
 
     @classmethod
+    @functools.lru_cache
     def parse(cls, text: str) -> "Constraint":
         """The constraint that `text` says.
 

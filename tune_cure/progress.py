@@ -133,10 +133,8 @@ def retried(event: Event, spec: SearchSpec) -> str:
 def judged_again(event: Event, spec: SearchSpec) -> str:
     """What a leader reached on images that the search had not looked at, in a line."""
     reached = accuracy(event["pgd_accuracy"], event["pgd_accuracy_se"])
-    attack = f"PGD-{spec.rescore.steps} with {spec.rescore.restarts} start" + "s" * (spec.rescore.restarts > 1)
-    return (
-        f"trial {event['trial']} judged again: {reached} by {attack} on {event['examples']:,} fresh validation images"
-    )
+    on = f"{event['examples']:,} fresh validation images"
+    return f"trial {event['trial']} judged again: {reached} by {spec.rescoring} on {on}"
 
 
 class PlainView:

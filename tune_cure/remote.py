@@ -67,7 +67,7 @@ class Remote:
         self.uploader.shutdown()
         try:
             for file in sorted(folder.iterdir()):
-                if file.is_file():
+                if file.is_file() and not file.name.startswith("."):  # the lock is of this machine
                     self._put(file)
         except OSError as error:
             raise FolderError(f"{self.uri}: cannot be written: {error}; all but checkpoints is in {folder}") from error

@@ -13,7 +13,7 @@ import torch
 from tune_cure import models, results
 from tune_cure.data import Examples, Splits
 from tune_cure.devices import Devices
-from tune_cure.evaluation import EvaluationConfig, evaluate
+from tune_cure.evaluation import evaluate
 from tune_cure.files import read_tensors
 from tune_cure.journal import Journal
 from tune_cure.remote import Remote
@@ -28,12 +28,6 @@ def fresh_examples(spec: SearchSpec, splits: Splits) -> Examples:
     """The validation images that no trial is judged on: `rescore.examples` of them, stratified, or all there are."""
     judged_on = splits.validation.subset(spec.evaluation.examples, seed=0)
     return splits.validation.without(judged_on).subset(spec.rescore.examples, seed=0)
-
-
-def attack(spec: SearchSpec) -> EvaluationConfig:
-    """How the leaders are judged: in the search's threat model, by the attack of `rescore`."""
-    stronger = {"steps": spec.rescore.steps, "restarts": spec.rescore.restarts, "examples": spec.rescore.examples}
-    return spec.evaluation.model_copy(update=stronger)
 
 
 def run(spec: SearchSpec, journal: Journal, plan: Devices, shipment: Shipment | None, remote: Remote | None) -> None:
@@ -74,5 +68,5 @@ def _judge(spec: SearchSpec, file: str, shipment: Shipment | None) -> dict[str, 
     if not len(examples):
         return {"examples": 0}
     network = models.rebuild(read_tensors(Path(file), device)["best_model"]).to(device)
-    metrics = evaluate(network, examples, attack(spec))
+    metrics = evaluate(network, examples, spec.rescoring)
     return {"examples": len(examples), **{name: metrics[name] for name in RECORDED}}

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from tune_cure import results
-from tune_cure.journal import Journal
+from tune_cure.journal import Journal, JournalError
 from tune_cure.reading import by_path, differences, parse
 from tune_cure.spec import SearchSpec
 
@@ -29,9 +29,11 @@ def prepare(directory: Path, spec: SearchSpec, *, force: bool, say: Callable[[st
         say: Told of changes, in one line.
 
     Raises:
-        ResumeError: There are such changes, without `force`.
+        ResumeError: There are such changes, without `force`; or a trial is outside of the space as it is now.
+        JournalError: The journal is damaged.
         ResultsError: The folder holds no search.
     """
+    _check_trials(Journal(directory), spec)
     changes = list(differences(_settings(results.read_spec(directory)), _settings(spec)))
     if not changes:
         return
@@ -47,6 +49,22 @@ def prepare(directory: Path, spec: SearchSpec, *, force: bool, say: Callable[[st
         if restart:
             say("trials that were under way begin anew")
         Journal(directory).append("change", None, settings=listed, restart=restart)
+
+
+def _check_trials(journal: Journal, spec: SearchSpec) -> None:
+    """Whether the study can be made anew from the journal: with all trials from 0 on, each within the space."""
+    proposed = {event["trial"]: event["hyperparameters"] for event in journal.read() if event["event"] == "trial"}
+    missing = set(range(len(proposed))) - proposed.keys()
+    if missing:
+        raise JournalError(f"{journal.path}: trial {min(missing)} was never begun, but trial {max(proposed)} was")
+    for number, hyperparameters in proposed.items():
+        for key, value in hyperparameters.items():
+            if key not in spec.space or not spec.space[key].contains(value):
+                space = f"space.{key}, {spec.space[key]}" if key in spec.space else "space, which lacks it"
+                raise ResumeError(
+                    f"{journal.path}: {key} {value} of trial {number} is outside of {space}; begin a new search, which "
+                    "learns from this one by search.warm_start"
+                )
 
 
 def _settings(spec: SearchSpec) -> dict[str, Any]:

@@ -7,12 +7,13 @@ unfinished trials go on from their last checkpoint, and Ray starts afresh: its o
 import logging
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import optuna
 import ray
+from pyarrow import fs
 from ray import tune
 from ray._private import ray_constants
 from ray.tune.experiment import Trial
@@ -22,7 +23,8 @@ from tune_cure.devices import Devices, Measured, allot
 from tune_cure.endings import FULL, Endings
 from tune_cure.files import replace_text, to_disk
 from tune_cure.gauges import Gauges
-from tune_cure.journal import CHECKPOINT_FILE, OBJECTIVE, RUNG, Event, Journal
+from tune_cure.journal import CHECKPOINT_FILE, OBJECTIVE, RUNG, Event, Journal, reason_of
+from tune_cure.keeping import Keeper
 from tune_cure.ray_watch import RayWatch
 from tune_cure.remote import Remote
 from tune_cure.results import SPEC, SearchResult
@@ -33,6 +35,10 @@ from tune_cure.tensorboard import TensorBoard
 from tune_cure.trainable import CureTrainable
 from tune_cure.training import EPOCH_METRICS
 
+_logger = logging.getLogger(__name__)
+
+_print = ray._private.worker.print_to_stdstream
+DEATH = "A worker died or was killed while executing a task"
 SNAPSHOTS = "TUNE_GLOBAL_CHECKPOINT_S"  # how often Tune writes down all trials, which nobody ever reads
 QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -186,6 +192,10 @@ def _tuner(
         {"cpu": plan.cpus_per_trial, "gpu": plan.gpus_per_trial},
     )
     trainable.__qualname__ = CureTrainable.__name__  # what the dashboard calls it
+    files = remote.files if remote else fs.LocalFileSystem()
+    store = fs.SubTreeFileSystem(remote.path if remote else str(output), files)
+    callback = JournalCallback(searcher.journal, searcher.endings, store, Keeper(spec))
+    callback.discard_useless(history)
     return tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
@@ -203,7 +213,7 @@ def _tuner(
             failure_config=tune.FailureConfig(max_failures=spec.search.retries),
             checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=1),
             stop=searcher.endings,
-            callbacks=[JournalCallback(searcher.journal, searcher.endings, Path(remote.path) if remote else output)],
+            callbacks=[callback],
             verbose=1 if verbose else 0,
         ),
     )
@@ -223,6 +233,15 @@ def _unused_name(exists: Callable[[str], bool], name: str) -> str:
     return unused
 
 
+def _print_all_but_deaths(data: dict[str, Any], *arguments: Any, **options: Any) -> None:
+    """Ray's own way to print what its machines report, without the paragraph on a process that died.
+
+    That such a trial goes on, or has failed, is said from the journal. `log_to_driver` does not silence this.
+    """
+    if not all(DEATH in line for line in data["lines"]):
+        _print(data, *arguments, **options)
+
+
 def _quieten(verbose: bool) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent to Ray's makers unless that is asked for
     for name, value in {}.items() if verbose else QUIET.items():
@@ -230,6 +249,7 @@ def _quieten(verbose: bool) -> None:
     optuna.logging.set_verbosity(optuna.logging.INFO if verbose else optuna.logging.ERROR)
     if not verbose:
         logging.getLogger("ray").setLevel(logging.CRITICAL)
+        ray._private.worker.print_to_stdstream = _print_all_but_deaths
         warnings.filterwarnings("ignore", module="ray")
         warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 
@@ -286,11 +306,30 @@ def dashboard_url(host: str | None = None) -> str:
 
 
 class JournalCallback(tune.Callback):  # type: ignore[misc]
-    """Writes what happens to the trials into the journal, in the order that makes each line true when it is written."""
+    """Writes what happens to the trials into the journal, in the order that makes each line true when it is written.
 
-    def __init__(self, journal: Journal, endings: Endings, folder: Path) -> None:
-        self.journal, self.endings = journal, endings
-        self.folder = folder  # the run's, with the checkpoints
+    Checkpoints that are of no use once a trial has ended are deleted then.
+
+    Args:
+        journal: Where to.
+        endings: Told of each line.
+        store: The run's folder with the checkpoints.
+        keeper: Knows which are of use.
+    """
+
+    def __init__(self, journal: Journal, endings: Endings, store: fs.SubTreeFileSystem, keeper: Keeper) -> None:
+        self.journal, self.endings, self.store, self.keeper = journal, endings, store, keeper
+
+    def discard_useless(self, events: Iterable[Event]) -> None:
+        """Deletes what these lines of the journal make useless."""
+        for path in [path for event in events for path in self.keeper.take(event)]:
+            self.journal.checkpoint_file(path)  # somebody who sent a run must not have files of others deleted
+            try:
+                self.store.delete_file(f"{path}/{CHECKPOINT_FILE}")
+            except FileNotFoundError:
+                pass  # an interrupted session has done so
+            except OSError as error:
+                _logger.warning("%s: cannot be deleted: %s", path, error)
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """A trial has its worker: from now on it keeps its last checkpoint alone."""
@@ -312,14 +351,13 @@ class JournalCallback(tune.Callback):  # type: ignore[misc]
         path = Path(checkpoint.path)
         if (path / CHECKPOINT_FILE).exists():  # it is not, in an object store
             to_disk(path / CHECKPOINT_FILE)
-        inside = path.relative_to(self.folder) if path.is_relative_to(self.folder) else path
+        inside = path.relative_to(self.store.base_path) if path.is_relative_to(self.store.base_path) else path
         self._write("checkpoint", trial, epoch=trial.last_result["training_iteration"], path=str(inside))
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """A trial is over, its last checkpoint written, the study told."""
-        status, epoch = _status(trial.last_result), trial.last_result["training_iteration"]
-        reason = f"the loss became NaN or infinite in epoch {epoch}" if status == "diverged" else ""
-        self._write("end", trial, status=status, reason=reason)
+        status = _status(trial.last_result)
+        self._write("end", trial, status=status, reason=reason_of(status, trial.last_result["training_iteration"]))
         _forget_averages(trial)
 
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
@@ -349,6 +387,7 @@ class JournalCallback(tune.Callback):  # type: ignore[misc]
             self.endings.end("disk", f"{self.journal.path}: cannot be written: {error.strerror}")
         else:
             self.endings.take(line)
+            self.discard_useless([line])
 
 
 def _forget_averages(trial: Trial) -> None:

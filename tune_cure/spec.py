@@ -264,6 +264,12 @@ class SearchSpec(Schema):
         return int(max(searched.values)) if searched else self.training_config({}).epochs
 
     @property
+    def rescoring(self) -> EvaluationConfig:
+        """How the leaders are judged again: in the search's threat model, by the attack of `rescore`."""
+        stronger = {"steps": self.rescore.steps, "restarts": self.rescore.restarts, "examples": self.rescore.examples}
+        return self.evaluation.model_copy(update=stronger)
+
+    @property
     def rungs(self) -> list[int]:
         """The epochs after which ASHA or Hyperband may stop a trial (of the first bracket); none with the others."""
         if self.search.scheduler not in ("asha", "hyperband"):

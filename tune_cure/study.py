@@ -16,7 +16,7 @@ from sqlalchemy.event import listen
 from tune_cure import samplers, warm_start
 from tune_cure.endings import Endings
 from tune_cure.files import FolderError, read_tensors
-from tune_cure.journal import OBJECTIVE, Event, Journal
+from tune_cure.journal import OBJECTIVE, Event, Journal, reason_of
 from tune_cure.objectives import reached
 from tune_cure.spec import Distribution, SearchSpec
 
@@ -177,7 +177,9 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         state = _STATES.get(status, TrialState.PRUNED)
         values = [result.get(name) for name in (self.metrics if self.several else [OBJECTIVE])]
         if self.several and state == TrialState.PRUNED:  # a study of several objectives has no pruned trials
-            state = TrialState.COMPLETE if None not in values else TrialState.FAIL
+            state = TrialState.COMPLETE
+        if state == TrialState.COMPLETE and None in values:
+            state = TrialState.FAIL
         return state, values
 
     def _violations(self, status: str, result: dict[str, Any]) -> dict[str, float]:
@@ -231,7 +233,9 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
             last = curve[max(curve)] if curve else {}
             end = next((event for event in events if event["event"] == "end"), None)
             if end is None and last.get("ended"):
-                end = self.journal.append("end", number, status=last["ended"], reason="")
+                end = self.journal.append(
+                    "end", number, status=last["ended"], reason=reason_of(last["ended"], max(curve))
+                )
             status = end["status"] if end else ""
             judged = [event for event in curve.values() if event["pgd_accuracy"] is not None]
             best = max(judged, key=lambda event: event["pgd_accuracy"], default={})

@@ -106,9 +106,19 @@ def write_best_model(result: SearchResult) -> None:
     if leader is None:
         return
     path = Journal(result.directory).checkpoint_file(result.checkpoint) if result.checkpoint else None
-    if path is None or not path.exists():  # the search still runs, and is just replacing the checkpoint
+    if (
+        path is None or not path.exists()
+    ):  # the search is just replacing it, or leads by a trial that did not lead before
+        _forget_other(result, leader)
         return
     saved = read_tensors(path, torch.device("cpu"))["best_model"]
     metrics = {name: float(leader.row[f"{name}_best"]) for name in ("clean_accuracy", "pgd_accuracy")}
     found: dict[str, Any] = {"trial": leader.trial, "hyperparameters": leader.hyperparameters, "metrics": metrics}
     replace_tensors(result.directory / "best_model.pt", {**saved, **found})
+
+
+def _forget_other(result: SearchResult, leader: Best) -> None:
+    """Removes the weights of a trial that leads no more."""
+    file = result.directory / "best_model.pt"
+    if file.exists() and read_tensors(file, torch.device("cpu")).get("trial") != leader.trial:
+        file.unlink()

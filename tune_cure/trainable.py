@@ -4,6 +4,7 @@ import functools
 from pathlib import Path
 from typing import Any
 
+import ray
 import torch
 from ray import tune
 
@@ -66,6 +67,8 @@ class CureTrainable(tune.Trainable):  # type: ignore[misc]
 
     def step(self) -> dict[str, Any]:
         """One epoch. A diverged network is not evaluated; its objective is the best before, or the worst there is."""
+        # In `top` and the dashboard's list of processes; Ray gives them its own title again when the step is over.
+        ray._raylet.setproctitle(f"ray::trial {self.trial}")
         metrics = self.trainer.train_epoch()
         if not metrics["diverged"]:
             metrics |= self.trainer.evaluate()

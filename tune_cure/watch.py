@@ -1,11 +1,12 @@
 """A search that another process runs, seen from its folder alone; nothing there is written."""
 
+import platform
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from tune_cure import results
+from tune_cure import environment, lock, results
 from tune_cure.journal import FILE, Tail
 from tune_cure.progress import LiveView, PlainView, SearchState
 
@@ -17,12 +18,20 @@ def is_begun(directory: Path) -> bool:
     return (directory / results.SPEC).is_file() and (directory / FILE).is_file()
 
 
+def is_dead(directory: Path) -> bool:
+    """Whether no process runs the search in `directory` any more.
+
+    That is known only on the machine that ran it last; False elsewhere.
+    """
+    return environment.last_host(directory) == platform.node() and lock.is_free(directory)
+
+
 def follow(
     directory: Path,
     view: Callable[[SearchState], AbstractContextManager[LiveView | PlainView]],
     pause: Callable[[float], None] = time.sleep,
 ) -> SearchState:
-    """Shows the search in `directory` until all its trials have ended.
+    """Shows the search in `directory` until all its trials have ended, or nobody runs it any more.
 
     Args:
         directory: The run's folder.
@@ -30,7 +39,7 @@ def follow(
         pause: Waits so many seconds.
 
     Returns:
-        The search as it ended.
+        The search as it then is.
     """
     tail = Tail(directory / FILE)
     state = SearchState(results.read_spec(directory))
@@ -42,9 +51,10 @@ def follow(
             if changed != written:
                 state.spec, state.started, written = results.read_spec(directory), changed, changed
                 state.epochs_now = 0
+            dead = is_dead(directory)  # before its last lines are read
             for event in tail.read():
                 if event["event"] != "change":  # of no trial; the spec tells of it
                     shown.on_event(event)
-            if state.ends.total() >= state.spec.search.trials:
+            if dead or state.ends.total() >= state.spec.search.trials:
                 return state
             pause(SECONDS)
