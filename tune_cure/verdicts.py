@@ -67,7 +67,7 @@ class Confirmation:
         """
         rows: list[dict[str, Any]] = []
         for epsilon in dict.fromkeys(self.table["epsilon"]):
-            for metric in COMPARED:
+            for metric in reversed(COMPARED):
                 found = [row for pair in self._pairs() if (row := self._compare(*pair, epsilon, metric))]
                 adjusted = statistics.holm([row["p_value"] for row in found])
                 for row, p_value in zip(found, adjusted, strict=True):
