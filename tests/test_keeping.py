@@ -7,6 +7,7 @@ from tests.spaces import tiny
 from tune_cure import results
 from tune_cure.journal import Journal
 from tune_cure.keeping import Keeper
+from tune_cure.results import SearchResult
 from tune_cure.spec import SearchSpec
 
 
@@ -66,7 +67,7 @@ def test_the_pareto_front_is_kept(tmp_path: Path) -> None:
     run = Run(tmp_path, "rescore.top=1", "search.metric=[pgd_accuracy_best, clean_accuracy_best]")
     for number, (pgd, clean) in enumerate([(0.2, 0.9), (0.3, 0.8), (0.3, 0.7), (0.5, 0.5), (0.1, 0.3), (0.2, 0.95)]):
         run.trial(number, pgd, clean)
-        assert run.kept == set(results.pareto_front(tmp_path)["trial"])
+        assert run.kept == set(SearchResult(tmp_path).pareto_front["trial"])
     assert run.kept == {1, 3, 5}
 
 

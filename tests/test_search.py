@@ -21,6 +21,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, ray_session: None) -> Pat
     folder = tmp_path_factory.mktemp("finished")
     assert search.run(tiny(folder), folder).finished
     tables.write(SearchResult(folder))
+    tables.write_best_model(SearchResult(folder))
     return folder
 
 

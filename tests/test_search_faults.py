@@ -12,7 +12,6 @@ from optuna.trial import TrialState
 
 from tests.spaces import tiny
 from tune_cure import results, search
-from tune_cure.config import ModelConfig
 from tune_cure.journal import Event, Journal
 from tune_cure.results import SearchResult
 from tune_cure.spec import SearchSpec
@@ -43,9 +42,7 @@ def interrupted(spec: SearchSpec, folder: Path, *, trial: int, epoch: int) -> No
     assert search.run(spec, folder, on_event=stop).outcome == "interrupted"
 
 
-def broken(spec: SearchSpec) -> SearchSpec:
-    """The search with a network that no worker can build."""
-    return spec.model_copy(update={"model": ModelConfig.model_construct(name="no_such_network", width=None)})
+WIDER_THAN_MEMORY = "model.width=10_000_000"  # a network that no worker can build
 
 
 def test_what_else_ray_reports_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -77,21 +74,21 @@ def test_a_trial_whose_process_is_killed_goes_on_from_its_last_checkpoint(
 
 
 def test_a_trial_that_fails_is_retried_as_often_as_asked_and_then_told_to_the_study(tmp_path: Path) -> None:
-    spec = broken(tiny(tmp_path, "search.trials=2", "search.retries=1"))
+    spec = tiny(tmp_path, "search.trials=2", "search.retries=1", WIDER_THAN_MEMORY)
     assert search.run(spec, tmp_path).finished
     trials = results.trials(tmp_path)
     assert list(trials["status"]) == ["failed", "failed"]
     assert list(trials["retries"]) == [1, 1]
-    assert trials["reason"].str.contains("no_such_network").all()
+    assert trials["reason"].str.contains("allocate memory").all()
     assert results.best(tmp_path) is None
     assert [told.state for told in study_of(tmp_path).trials] == [TrialState.FAIL] * 2
 
 
 def test_first_trials_that_all_fail_alike_end_the_search(tmp_path: Path) -> None:
-    result = search.run(broken(tiny(tmp_path, "search.trials=8", "search.retries=0")), tmp_path)
+    result = search.run(tiny(tmp_path, "search.trials=8", "search.retries=0", WIDER_THAN_MEMORY), tmp_path)
     assert result.outcome == "failing"
     assert result.reason.startswith("the first 3 trials all failed: ")
-    assert "no_such_network" in result.reason
+    assert "allocate memory" in result.reason
     assert len(results.trials(tmp_path)) <= 4  # one may have been begun
 
 

@@ -16,7 +16,9 @@ from tune_cure.schedules import SCHEDULES
 from tune_cure.training import Trainer
 
 EPOCHS = 6
-TIMINGS = ("train_seconds", "eval_seconds", "images_per_second", "device_memory_mb")
+TIMINGS = (
+    "train_seconds", "attack_seconds", "penalty_seconds", "eval_seconds", "images_per_second", "device_memory_mb",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
