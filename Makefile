@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: venv search test faults lint lock clean
+.PHONY: venv search test faults lint reference lock clean
 
 venv: .venv/installed
 
@@ -30,6 +30,10 @@ lint: venv
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Writes the tables of docs/search_space.md from the models that read the YAML.
+reference: venv
+	$(BIN)/python tools/reference.py
 
 # Resolves requirements.lock anew for Linux and macOS (needs uv); the markers that hold everywhere are left out.
 lock:
