@@ -148,7 +148,9 @@ def cure_penalty(
             at_images = input_gradient(model, images, labels, create_graph=two_sided, loss_scale=loss_scale)
         point = Point(model, images, labels, at_images.detach(), h, epsilon, norm, adversarial, generator)
         z = DIRECTIONS[direction](point)
-        displaced = at_adversarial if at_adversarial and direction == "fgsm" else Forward.of(model, images + z)
+        displaced = (
+            at_adversarial if at_adversarial and direction == "fgsm" else Forward.of(model, images + z, twice=True)
+        )
         at_displaced = displaced.gradient(labels, create_graph=True, loss_scale=loss_scale)
     difference = at_displaced - at_images
     if divide_by_h:

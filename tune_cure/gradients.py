@@ -2,13 +2,15 @@
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from tune_cure.second_derivatives import cheap_second_derivatives, image_gradients_only
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
@@ -101,17 +103,19 @@ class Forward:
     logits: Tensor
 
     @classmethod
-    def of(cls, model: nn.Module, images: Tensor) -> "Forward":
-        """The pass of `model` on `images` (N, C, H, W)."""
+    def of(cls, model: nn.Module, images: Tensor, *, twice: bool = False) -> "Forward":
+        """The pass of `model` on `images` (N, C, H, W), whose gradient will be differentiated again if `twice`."""
         images = images.detach().requires_grad_()
-        return cls(images, model(images))
+        with cheap_second_derivatives() if twice else nullcontext():
+            return cls(images, model(images))
 
     def gradient(
         self, labels: Tensor, *, loss: Loss = cross_entropy, create_graph: bool = False, loss_scale: float = 1.0
     ) -> Tensor:
         """(N, C, H, W) input gradient; arguments and remarks as of `logits_and_input_gradient`."""
         total = loss(self.logits, labels).sum() * loss_scale
-        (gradient,) = torch.autograd.grad(total, self.images, create_graph=create_graph)
+        with image_gradients_only():
+            (gradient,) = torch.autograd.grad(total, self.images, create_graph=create_graph)
         return gradient / loss_scale
 
 
@@ -143,7 +147,7 @@ def logits_and_input_gradient(
     Returns:
         (N, K) logits and (N, C, H, W) gradient, the latter in the data type of `images`.
     """
-    forward = Forward.of(model, images)
+    forward = Forward.of(model, images, twice=create_graph)
     return forward.logits, forward.gradient(labels, loss=loss, create_graph=create_graph, loss_scale=loss_scale)
 
 

@@ -297,7 +297,7 @@ class Trainer:
         if config.delta != "fgsm" or not alike:
             return None
         with differentiable_twice(self.model):
-            return Forward.of(self.network, adversarial)
+            return Forward.of(self.network, adversarial, twice=True)
 
     def _penalty(
         self,
