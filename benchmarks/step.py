@@ -32,73 +32,83 @@ from tune_cure import data, models
 from tune_cure.attacks import pgd
 from tune_cure.config import ModelConfig, TrainingConfig
 from tune_cure.data import DataSpec, Splits, to_float
+from tune_cure.gradients import STATISTICS
 from tune_cure.norms import random_start
 from tune_cure.timing import Stopwatch
 from tune_cure.training import Trainer
 
-REFERENCE, LEAN = "reference, FGSM+CURE classic", "lean reference, FGSM+CURE classic"
 EPSILON, H, LAMBDA, ALPHA = 8 / 255, 1.739, 0.1, 1.25
-SHARED = {"delta": "fgsm", "init": "zero", "attack_statistics": "batch", "penalty_statistics": "batch"}
+RUNNING = {"init": "uniform", "attack_statistics": "running", "penalty_statistics": "running", "delta": "classic"}
+BATCH = {**RUNNING, "penalty_statistics": "batch"}  # the default
+FROM_IMAGE = {**BATCH, "init": "zero", "attack_statistics": "batch"}
+ALONG_FGSM = {**FROM_IMAGE, "delta": "fgsm"}
+ONE_SIDED = {"penalty_two_sided": False}
+ORIGINAL = "the original loop"
+EXACT: dict[str, dict[str, Any]] = {
+    ORIGINAL: RUNNING,
+    "batch statistics": BATCH,
+    "batch statistics, from the image": FROM_IMAGE,
+    "along FGSM, from the image": ALONG_FGSM,
+}
+"""What both loops can compute, two-sided."""
 VARIANTS: dict[str, dict[str, Any]] = {
-    "FGSM": {"lambda": 0.0},
-    "classic, two-sided": {},
-    "classic, one-sided": {"penalty_two_sided": False},
-    "classic, two-sided, batch statistics": {"penalty_statistics": "batch"},
-    "classic, one-sided, batch statistics": {"penalty_statistics": "batch", "penalty_two_sided": False},
-    "along FGSM, two-sided, batch statistics": {"delta": "fgsm", "penalty_statistics": "batch"},
-    "along FGSM from the image, two-sided, shared": SHARED,
-    "along FGSM from the image, one-sided, shared": {**SHARED, "penalty_two_sided": False},
-    "classic, two-sided, penalty every 2nd step": {"penalty_every": 2},
-    "classic, two-sided, on half of the batch": {"penalty_fraction": 0.5},
+    **EXACT,
+    **{f"{name}, one-sided": {**options, **ONE_SIDED} for name, options in EXACT.items()},
+    "batch statistics, every 2nd step": {**BATCH, "penalty_every": 2},
+    "batch statistics, on half of the batch": {**BATCH, "penalty_fraction": 0.5},
 }
 
 
 def trainer(splits: Splits, model: ModelConfig, device: torch.device, batch: int, **changes: Any) -> Trainer:
-    """A Trainer of the benchmark's step, batch norm's running statistics in the penalty as in the reference."""
+    """A Trainer of the benchmark's step."""
     values = {"lambda": LAMBDA, "h": H, "epsilon": EPSILON, "alpha": ALPHA, "lr_max": 0.05, "batch_size": batch}
-    values |= {"penalty_statistics": "running", "lr_schedule": "fixed", **changes}
+    values |= {"lr_schedule": "fixed", "amp": "auto" if device.type == "cuda" else "off", **changes}
     return Trainer(TrainingConfig.model_validate(values), splits, model=model, device=device, seed=0)
 
 
 class Reference:
     """The original's training step, written as there; `lean`, without the forward passes that nobody needs."""
 
-    def __init__(self, like: Trainer, *, penalised: bool, lean: bool = False) -> None:
+    def __init__(self, like: Trainer, *, penalised: bool = True, lean: bool = False) -> None:
         self.model = like.model.to(memory_format=torch.contiguous_format)
-        self.lean = lean
+        self.config = like.config
+        self.lean, self.penalised = lean, penalised
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4)
-        self.penalised = penalised
         self.generator = torch.Generator(like.device).manual_seed(0)
 
     def step(self, x: Tensor, y: Tensor) -> None:
         """One step on images `x` with labels `y`."""
-        self.model.eval()
-        delta = (random_start(x, EPSILON, self.generator, "linf") - x).requires_grad_()
-        F.cross_entropy(self.model(x + delta), y, reduction="sum").backward()
-        assert delta.grad is not None
-        delta = (delta + ALPHA * EPSILON * delta.grad.sign()).clamp(-EPSILON, EPSILON).detach()
-        delta = ((x + delta).clamp(0, 1) - x).detach()
-        if not self.lean:
-            with torch.no_grad():
-                F.cross_entropy(self.model(x + delta), y, reduction="none")
-            self.model(x)
-        self.model.train()
-        loss = F.cross_entropy(self.model(x + delta), y)
-        self.model.eval()
+        delta = torch.zeros_like(x)
+        if self.config.init == "uniform":
+            delta = random_start(x, EPSILON, self.generator, "linf") - x
+        delta.requires_grad_()
+        with STATISTICS[self.config.attack_statistics](self.model):
+            F.cross_entropy(self.model(x + delta), y, reduction="sum").backward()
+            assert delta.grad is not None
+            delta = (delta + ALPHA * EPSILON * delta.grad.sign()).clamp(-EPSILON, EPSILON).detach()
+            delta = ((x + delta).clamp(0, 1) - x).detach()
+            if not self.lean:
+                with torch.no_grad():
+                    F.cross_entropy(self.model(x + delta), y, reduction="none")
+                self.model(x)
+        loss = F.cross_entropy(self.model.train()(x + delta), y)
         if self.penalised:
-            loss = loss + LAMBDA * self._penalty(x, y)
+            with STATISTICS[self.config.penalty_statistics](self.model):
+                loss = loss + LAMBDA * self._penalty(x, y, delta)
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
 
-    def _penalty(self, x: Tensor, y: Tensor) -> Tensor:
-        point = x.detach().clone().requires_grad_()
-        if not self.lean:
-            self.model(point)
-        F.cross_entropy(self.model(point), y, reduction="sum").backward()
-        assert point.grad is not None
-        sign = point.grad.sign()
-        z = H * sign / sign.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+    def _penalty(self, x: Tensor, y: Tensor, delta: Tensor) -> Tensor:
+        z = delta
+        if self.config.delta == "classic":
+            point = x.detach().clone().requires_grad_()
+            if not self.lean:
+                self.model(point)
+            F.cross_entropy(self.model(point), y, reduction="sum").backward()
+            assert point.grad is not None
+            sign = point.grad.sign()
+            z = H * sign / sign.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
         self.optimizer.zero_grad()
         point = x.detach().clone().requires_grad_()
         displaced = F.cross_entropy(self.model(point + z), y, reduction="sum")
@@ -127,16 +137,14 @@ def reference_pgd(
         return model(x + best).argmax(dim=1) == y
 
 
-def check_equal(splits: Splits, model: ModelConfig) -> float:
-    """The largest relative difference of weights after three exact steps in float64 of reference and Trainer."""
+def check_equal(splits: Splits, model: ModelConfig, options: dict[str, Any]) -> float:
+    """The largest relative difference of weights after three steps in float64 of reference and Trainer."""
     torch.set_default_dtype(torch.float64)
     try:
-        ours = trainer(splits, model, torch.device("cpu"), 16, init="uniform")
-        theirs = trainer(splits, model, torch.device("cpu"), 16)
+        ours, theirs = (trainer(splits, model, torch.device("cpu"), 16, **options) for _ in range(2))
         for one in (ours, theirs):
             one.model.double()
-        reference = Reference(theirs, penalised=True)
-        reference.generator = torch.Generator().manual_seed(0)
+        reference = Reference(theirs)
         pixels, labels = splits.train.gather(torch.arange(48))
         for index, (x, y) in enumerate(zip(to_float(pixels).double().split(16), labels.split(16), strict=True)):
             ours.model.train()
@@ -197,46 +205,56 @@ def peak(device: torch.device, dtype: torch.dtype) -> float:
 def measure_steps(
     splits: Splits, model: ModelConfig, device: torch.device, batch: int, turns: int, top: float
 ) -> pd.DataFrame:
-    """A row for each variant, its seconds interleaved with those of the reference that it is to be compared with."""
+    """A row for each loop and variant; all of them take turns."""
     pixels, labels = splits.train.to(device).gather(torch.arange(batch, device=device))
-    x, y = to_float(pixels).contiguous(memory_format=torch.channels_last), labels
-    plain = x.contiguous()
-    references = {
-        name: Reference(trainer(splits, model, device, batch), penalised=penalised, lean=lean)
-        for name, penalised, lean in (("reference, FGSM", False, False), (REFERENCE, True, False), (LEAN, True, True))
-    }
-    ours = {name: trainer(splits, model, device, batch, **changes) for name, changes in VARIANTS.items()}
+    plain = to_float(pixels).contiguous()
+    x, y = plain.contiguous(memory_format=torch.channels_last), labels
     watch = Stopwatch(device)
 
-    def step_of(one: Trainer) -> Callable[[], object]:
+    def reference(options: dict[str, Any], **how: bool) -> Callable[[], object]:
+        one = Reference(trainer(splits, model, device, batch, **options), **how)
+        return lambda: one.step(plain, y)
+
+    def step(options: dict[str, Any]) -> Callable[[], object]:
+        one = trainer(splits, model, device, batch, **options)
         one.model.train()
         return lambda: one._step(x, y, 0, watch)
 
-    runs: dict[str, Callable[[], object]] = {
-        **{name: (lambda one=one: one.step(plain, y)) for name, one in references.items()},
-        **{name: step_of(one) for name, one in ours.items()},
+    fgsm = {**RUNNING, "lambda": 0.0}
+    runs = {
+        ("reference", "FGSM"): reference(fgsm, penalised=False, lean=True),
+        **{("reference", name): reference(options) for name, options in EXACT.items()},
+        ("lean reference", ORIGINAL): reference(RUNNING, lean=True),
+        ("ours", "FGSM"): step(fgsm),
+        **{("ours", name): step(options) for name, options in VARIANTS.items()},
     }
-    forward = operations(lambda: ours["FGSM"].model(x))
-    counts = {name: operations(run) for name, run in runs.items()}
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    with torch.no_grad():
+        forward = operations(lambda: trainer(splits, model, device, batch).model(x))
+    counts = {key: operations(run) for key, run in runs.items()}
+    seconds: dict[tuple[str, str], list[float]] = {key: [] for key in runs}
     for turn in range(turns + 2):
-        for name, run in runs.items():
+        for key, run in runs.items():
             took = timed(run, device)
             if turn >= 2:  # the first ones find their algorithms
-                seconds[name].append(took)
+                seconds[key].append(took)
+
+    def ratio(key: tuple[str, str], other: tuple[str, str]) -> float:
+        return statistics.median(a / b for a, b in zip(seconds[other], seconds[key], strict=True))
+
     rows = []
-    for name in runs:
-        against = ["reference, FGSM"] if name in ("FGSM", "reference, FGSM") else [REFERENCE, LEAN]
-        ratios = [[a / b for a, b in zip(seconds[one], seconds[name], strict=True)] for one in against]
-        middle = statistics.median(seconds[name])
+    for key in runs:
+        loop, name = key
+        same = name.removesuffix(", one-sided")
+        middle = statistics.median(seconds[key])
         rows.append(
             {
+                "loop": loop,
                 "step": name,
                 "images_per_second": batch / middle,
-                "times_the_reference": statistics.median(ratios[0]),
-                "times_lean": statistics.median(ratios[-1]),
-                "forwards": counts[name] / forward,
-                "of_the_peak": counts[name] / middle / top,
+                "times_the_original": None if name == "FGSM" else ratio(key, ("reference", ORIGINAL)),
+                "times_its_reference": ratio(key, ("reference", same)) if ("reference", same) in runs else None,
+                "forwards": counts[key] / forward,
+                "of_the_peak": counts[key] / middle / top,
             }
         )
     return pd.DataFrame(rows)
@@ -290,8 +308,11 @@ def main() -> None:
     splits = data.load(spec)
     model = ModelConfig(name=options.model, width=options.width)
     batch = options.batch or (32 if device.type == "cpu" else 128)
-    difference = check_equal(splits, ModelConfig(name="preact_resnet10", width=4))
-    print(f"largest relative difference of the weights to the reference's, float64: {difference:.1e}", flush=True)
+    for name, how in EXACT.items():
+        difference = check_equal(splits, ModelConfig(name="preact_resnet10", width=4), how)
+        print(
+            f"{name}: weights differ from the reference's by {difference:.1e} at most (float64, relative)", flush=True
+        )
     top = peak(device, torch.float32 if device.type == "cpu" else torch.bfloat16)
     print(f"{device}: a large matrix product takes {top / 1e9:,.0f} GFLOP/s", flush=True)
     steps = measure_steps(splits, model, device, batch, options.turns, top)
