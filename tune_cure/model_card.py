@@ -12,6 +12,7 @@ from tune_cure.words import count, listed, one_line, radius
 
 ROBUSTBENCH = ("cifar10", "cifar100")  # data sets that it and this project both have
 CIFAR_SIZE = (32, 32)
+BALLS = {"linf": "L∞", "l2": "L2"}
 MOST_NAMED = 20  # classes
 TARGETS = 9  # of AutoAttack's targeted attacks, where there are so many other classes
 FRONT = {"license": "unknown", "pipeline_tag": "image-classification", "tags": ["adversarial-robustness", "pytorch"]}
@@ -103,8 +104,8 @@ def _on_validation_images(of: Exported) -> str:
     )
     if any(one.on == "fresh validation" for one in of.measured):
         said += (
-            " The rows *fresh validation* are of images that the search had not looked at before its end: they only put "
-            "its first leaders in order."
+            " The rows *fresh validation* are of images that the search had not looked at before its end: they only "
+            "put its first leaders in order."
         )
     return f"{said} Accuracies of this network ± their standard errors:"
 
@@ -144,24 +145,22 @@ def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _warned(of: Exported) -> str:
-    if of.warnings:
-        return "\n".join(f"- **Warning.** {warning}" for warning in of.warnings)
-    if any(one.attack == "AutoAttack" for one in of.measured):
-        return "No sign of masked gradients was found."
-    return (
-        "AutoAttack has not been run on these weights: whether the network only hides its gradients from PGD has not "
-        "been found out."
-    )
+    said = [f"- **Warning.** {warning}" for warning in of.warnings]
+    if not any(one.attack == "AutoAttack" for one in of.measured):
+        said.append(
+            "- AutoAttack has not been run on these weights: whether the network only hides its gradients from PGD has "
+            "not been found out."
+        )
+    return "\n".join(said or ["No sign of masked gradients was found."])
 
 
 def _limits(of: Exported) -> str:
-    ball = {"linf": "L∞", "l2": "L2"}[of.evaluation.norm]
+    ball = f"{BALLS[of.evaluation.norm]} ball of {radius(of.evaluation.epsilon, of.evaluation.norm)}"
     return (
         f"For research on adversarial robustness, on images like those of {of.dataset}. Robust here means: against "
-        f"changes within the {ball} ball of {radius(of.evaluation.epsilon, of.evaluation.norm)} in [0, 1], as far as the "
-        "attacks above can tell. No more is claimed: nothing of larger radii, of other norms, of rotations, patches, "
-        "blur or other images, and nothing is proved, as it is by certified defences. Not for anything that somebody's "
-        "safety depends on."
+        f"changes within the {ball} in [0, 1], as far as the attacks above can tell. No more is claimed: nothing of "
+        "larger radii, of other norms, of rotations, patches, blur or other images, and nothing is proved, as it is by "
+        "certified defences. Not for anything that somebody's safety depends on."
     )
 
 
