@@ -92,6 +92,18 @@ def logits_elsewhere(folder: Path, *shape: int) -> torch.Tensor:
     return logits
 
 
+def run_lines(folder: Path, number: int, monkeypatch: pytest.MonkeyPatch, **names: Any) -> dict[str, Any]:
+    """Runs the card's code, its first or second piece, in the folder; what it has made, by name."""
+    monkeypatch.syspath_prepend(folder)
+    lines = (folder / "README.md").read_text().split("```python\n")[number].split("```")[0]
+    try:
+        exec(lines, names)
+    finally:
+        for name in ("load", "model"):
+            del sys.modules[name]
+    return names
+
+
 def rows(card: str, attack: str) -> list[list[str]]:
     """The cells of a card's table rows of an attack."""
     lines = [line for line in card.splitlines() if line.startswith(f"| {attack} |")]
@@ -267,6 +279,24 @@ def test_the_card_says_how_to_evaluate(dataset: str, shown: str, tmp_path: Path)
     card = markdown(export.of_search(found))
     assert shown in card
     assert "eps=8 / 255" in card
+
+
+@pytest.mark.parametrize("num_classes", [10, 5])
+def test_the_lines_of_the_card_run(
+    num_classes: int, result: SearchResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = {"num_classes": num_classes}
+    write_best_model(result, model=SIZES | sizes, weights=network(**sizes).state_dict())
+    folder = written(export.of_search(result), result, tmp_path / "out")
+    classes = run_lines(folder, 1, monkeypatch)["classes"]
+    assert classes.shape == (2,) and classes.max() < num_classes
+    images = torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    wrong = (
+        models.load(result.directory / "best_model.pt")(images).argmax(dim=1) + 1
+    ) % num_classes  # so that there is nothing to attack
+    names = run_lines(folder, 2, monkeypatch, images=images, labels=wrong)
+    assert names["attack"].epsilon == 0.15
+    assert names["attack"].apgd_targeted.n_target_classes == min(9, num_classes - 1)
 
 
 def test_text_that_somebody_else_wrote_is_no_markdown(result: SearchResult) -> None:

@@ -16,7 +16,7 @@ import torch
 from torchvision.datasets import CIFAR10
 
 from tests.test_confirm import search
-from tests.test_export import SIZES, network, write_best_model, written
+from tests.test_export import SIZES, network, run_lines, write_best_model, written
 from tune_cure import export, models, robustness
 from tune_cure.data import Examples
 from tune_cure.evaluation import EvaluationConfig, evaluate
@@ -95,17 +95,8 @@ def test_robustbench_finds_the_accuracies_that_this_project_finds(
     folder = written(export.of_search(result), result, tmp_path / "out")
     write_test_images(tmp_path / "data", examples, monkeypatch)
 
-    monkeypatch.syspath_prepend(folder)
-    monkeypatch.chdir(tmp_path)
-    lines = (folder / "README.md").read_text().split("```python\n")[2].split("```")[0]
-    assert "benchmark(model, n_examples=1000, " in lines
-    here: dict[str, Any] = {}
-    try:
-        exec(lines, here)
-    finally:
-        for name in ("load", "model"):
-            del sys.modules[name]
-
+    monkeypatch.chdir(tmp_path)  # RobustBench looks into ./data
+    here = run_lines(folder, 2, monkeypatch)
     evaluation = EvaluationConfig(epsilon=4 / 255, steps=1)
     assert here["clean"] == 0.75 == evaluate(models.load(file), examples, evaluation)["clean_accuracy"]
     own = robustness.judge(models.load(file), examples, evaluation).correct

@@ -194,7 +194,9 @@ from load import model
 from robustbench import benchmark
 
 clean, robust = benchmark(model, n_examples=1000, {threat})
-```"""
+```
+
+RobustBench 1.1.1 imports `autoattack`, which its package does not bring: https://github.com/fra31/auto-attack."""
     fewer = ""
     if (targets := of.network["num_classes"] - 1) < TARGETS:
         fewer = f"attack.apgd_targeted.n_target_classes = attack.fab.n_target_classes = {targets}\n"
