@@ -350,6 +350,9 @@ def test_runs_that_diverged_or_were_not_judged_are_not_exported(result: SearchRe
     job = confirmed(result, 1)[0]
     outcomes = job.judged(0.15) / confirm.OUTCOMES
     content = outcomes.read_bytes()
+    for damage in ({"clean": np.ones(30)}, {"clean": np.ones(30), "zero_gradient": np.array(["x"])}):
+        confirm.write_arrays(outcomes, damage)
+        assert f"{outcomes}: is damaged" in refused(lambda: export.of_confirmation(result, job.contender.name, 1))
     outcomes.write_bytes(b"PK damaged")
     assert f"{outcomes}: is damaged" in refused(lambda: export.of_confirmation(result, job.contender.name, 1))
     outcomes.unlink()

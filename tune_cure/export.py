@@ -37,7 +37,9 @@ from tune_cure.words import ATTACK_WORDS, STATUS_WORDS, listed
 WEIGHTS, SIZES, NETWORK, LOADER, CARD = "model.safetensors", "config.json", "model.py", "load.py", "README.md"
 BEST_CONFIG = ("best_config.csv", "best_config.yaml")
 BEST_MODEL = "best_model.pt"
-JUDGED = re.compile(r"(linf|l2)-([0-9.e+-]+)-([0-9]+)")  # a folder of what was found at a radius, see `Job.judged`
+JUDGED = re.compile(
+    r"(linf|l2)-([0-9.]+(?:e[+-][0-9]+)?)-([0-9]+)"
+)  # a folder of what was found at a radius, see `Job.judged`
 
 LOAD = '''"""`from load import model`: the network, by torch alone. `python load.py` runs it on two random images."""
 
@@ -390,13 +392,14 @@ def _found(result: SearchResult, run: Path) -> dict[Judged, dict[str, NDArray[An
     found: dict[Judged, dict[str, NDArray[Any]]] = {}
     for file in run.glob(f"*/{OUTCOMES}"):
         if match := JUDGED.fullmatch(file.parent.name):
-            norm, epsilon, examples = match[1], float(match[2]), int(match[3])
-            own = norm == evaluation.norm and match[2] == f"{evaluation.epsilon:.6g}"
             try:
+                norm, epsilon, examples = match[1], float(match[2]), int(match[3])
                 with np.load(io.BytesIO(file.read_bytes())) as content:
                     outcomes = {name: content[name] for name in content.files}
-            except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+                masking.signs(_outcomes(outcomes))
+            except (ValueError, TypeError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
                 raise ExportError(f"{file}: is damaged: {error}") from error
+            own = norm == evaluation.norm and match[2] == f"{evaluation.epsilon:.6g}"  # rounded, as a folder's name
             found[norm, evaluation.epsilon if own else epsilon, examples] = outcomes
     return dict(sorted(found.items(), key=lambda of: (of[0][1] != evaluation.epsilon, *of[0])))
 
@@ -407,7 +410,7 @@ def _confirmed(result: SearchResult, contender: str, seed: int | None) -> Iterat
     chosen = dict.fromkeys(judged for found in runs.values() for judged in found) if seed is None else runs[seed]
     for judged in chosen:
         for name in NAMES:
-            of = {seed: found[judged][name].mean() for seed, found in runs.items() if name in found.get(judged, {})}
+            of = {run: found[judged][name].mean() for run, found in runs.items() if name in found.get(judged, {})}
             if of and (seed is None or seed in of):
                 mean, deviation = statistics.mean_and_deviation(np.array(list(of.values()), dtype=float))
                 yield Measurement(
@@ -419,6 +422,9 @@ def _confirmed(result: SearchResult, contender: str, seed: int | None) -> Iterat
 def _signs(result: SearchResult, run: Path) -> Iterator[str]:
     """The signs of masked gradients in a run."""
     for (_, epsilon, _), found in _found(result, run).items():
-        correct = {name: found[name] for name in NAMES if name in found}
-        for sign in masking.signs(Outcomes(correct, float(found["zero_gradient"]))):
+        for sign in masking.signs(_outcomes(found)):
             yield f"at epsilon {epsilon:.4g}: {sign}"
+
+
+def _outcomes(found: Mapping[str, NDArray[Any]]) -> Outcomes:
+    return Outcomes({name: found[name] for name in NAMES if name in found}, float(found["zero_gradient"]))
