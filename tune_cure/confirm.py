@@ -242,7 +242,7 @@ def _train(job: Job, config: TrainingConfig, splits: Splits, device: torch.devic
     weights = {name: value.detach().cpu() for name, value in trainer.judged_model.state_dict().items()}
     diverged = diverged or not all(value.isfinite().all() for value in weights.values() if value.is_floating_point())
     content = {"model": trainer.architecture, "weights": {} if diverged else weights, "epoch": trainer.epoch}
-    replace_tensors(job.folder / MODEL, {**content, "train_seconds": seconds})
+    replace_tensors(job.folder / MODEL, {**trainer.images, **content, "train_seconds": seconds})
     last.unlink()
 
 

@@ -90,6 +90,7 @@ class Trainer:
             "mean": list(splits.mean),
             "std": list(splits.std),
         }
+        self.images: dict[str, Any] = {"classes": list(splits.classes), "image_size": list(splits.image_size)}
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed every device's as well
             self.model = build(**self.architecture).to(self.device).to(memory_format=torch.channels_last)
@@ -402,7 +403,7 @@ class Trainer:
 
     def best_model(self) -> dict[str, Any]:
         """The weights of the best epoch with what rebuilds the network: the content of a file for `models.load`."""
-        return {"model": self.architecture, "weights": self.best_weights, "epoch": self.best_epoch}
+        return {**self.images, "model": self.architecture, "weights": self.best_weights, "epoch": self.best_epoch}
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the rest of the training depends on: tensors and plain values, for `weights_only` loading."""
