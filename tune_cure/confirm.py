@@ -120,6 +120,8 @@ def _check(job: Job) -> None:
     if not file.exists():
         return
     before, now = (by_path(of) for of in (parse(file.read_text(encoding="utf-8")), job.described()))
+    # What an earlier version did not know, it did as is the default now.
+    before = by_path({"training": TrainingConfig().model_dump(mode="json", by_alias=True)}) | before
     change = next(((key, a, b) for key, a, b in differences(before, now) if key != "contender"), None)
     if change:
         key, was, wanted = change
