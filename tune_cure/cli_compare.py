@@ -38,7 +38,10 @@ def compare(options: argparse.Namespace, console: Console) -> int:
     searches = comparison.named([SearchResult(directory) for directory in options.directories])
     files = {flag: file for flag in ("csv", "html") if (file := getattr(options, flag)) is not None}
     for flag, file in files.items():
-        _check_file(f"--{flag}", file, searches)
+        try:
+            _check_file(f"--{flag}", file, searches)
+        except OSError as error:  # of a name that no file can have
+            raise ComparisonError(f"--{flag} {file}: cannot be written: {error.strerror}") from error
     if len({file.resolve() for file in files.values()}) < len(files):
         raise ComparisonError(f"--csv and --html: {options.html} cannot be both")
     table = comparison.table(searches)  # all that can be wrong with a run is found here, before anything is written
@@ -84,7 +87,7 @@ def _print(searches: Searches, console: Console) -> None:
             table.add_row(words, *cells[block])
         console.print(table)
         console.print()
-    console.print(ERRORS, style="dim")
+    console.print(ERRORS, style="dim", soft_wrap=False)
     console.print()
     verdicts = comparison.verdicts(searches)
     for _, row in verdicts.iterrows():

@@ -51,7 +51,8 @@ def _verdicts(searches: Searches) -> str:
         )
         for _, row in verdicts.iterrows()
     )
-    return f"<p>{basis(verdicts)}</p>" + page.scrollable(page.heads(titles), rows)
+    said = f"<p>{basis(verdicts)}</p>" if basis(verdicts) else ""
+    return said + page.scrollable(page.heads(titles), rows)
 
 
 def _warnings(searches: Searches) -> str:
@@ -74,7 +75,7 @@ def _progress(searches: Searches) -> str:
     lines = {name: comparison.progress(result) for name, result in searches.items()}
     if all(line.empty for line in lines.values()):
         return ""
-    metrics = listed(dict.fromkeys(result.spec.search.metrics[0] for result in searches.values()))
+    metrics = "the leader's " + listed(dict.fromkeys(result.spec.search.metrics[0] for result in searches.values()))
     said = (
         "The objective of the trial that led, had the search ended there. Trials that overfitted catastrophically, "
         "diverged or failed count for nothing; judging the leaders again, at the end, is not in it. Device time is "
@@ -111,13 +112,14 @@ def _steps(lines: dict[str, pd.DataFrame], column: str, parts: int, x: str, y: s
                 hovertemplate=f"{escape(name)}: %{{y:.1%}} after %{{x:.4g}}, %{{hovertext}}<extra></extra>",
                 line={
                     "color": colour,
-                    "dash": "solid" if dash == "solid" else _pixels(dash),
+                    "dash": _pixels(dash),
                     "width": 2.5,
                     "shape": "hv",
                 },
             )
         )
-    figure.update_xaxes(rangemode="tozero")
+    furthest = parts * max(float(line[column].iloc[-1]) for line in lines.values() if len(line))
+    figure.update_xaxes(range=[0, 1.03 * furthest])
     figure.update_yaxes(range=accuracy_range(pd.concat([line["objective"] for line in lines.values()]).astype(float)))
     return figure
 
@@ -128,7 +130,7 @@ def style(number: int) -> tuple[str, str]:
 
 
 def _pixels(dash: str) -> str:
-    return ",".join(f"{pixels}px" for pixels in dash.split(","))
+    return dash if dash == "solid" else ",".join(f"{pixels}px" for pixels in dash.split(","))
 
 
 def legend(names: list[str]) -> str:

@@ -135,7 +135,7 @@ def basis(verdicts: pd.DataFrame) -> str:
     if told.empty:
         return ""
     said = "Verdicts hold at 5%, with the standard errors of accuracies on images of their own: on the same images the "
-    said += "difference is more certain than that. They say nothing of how much another seed would change."
+    said += "difference is usually more certain than that. They say nothing of how much another seed would change."
     if (told["measure"] != "fresh_pgd_accuracy").any():
         said += " Numbers not judged again are of the best of many on the images that chose it, and look too good."
     if len(told) > 1:
