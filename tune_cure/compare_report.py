@@ -75,7 +75,7 @@ def _progress(searches: Searches) -> str:
     lines = {name: comparison.progress(result) for name, result in searches.items()}
     if all(line.empty for line in lines.values()):
         return ""
-    metrics = "the leader's " + listed(dict.fromkeys(result.spec.search.metrics[0] for result in searches.values()))
+    metrics = listed(dict.fromkeys(result.spec.search.metrics[0] for result in searches.values()))
     said = (
         "The objective of the trial that led, had the search ended there. Trials that overfitted catastrophically, "
         "diverged or failed count for nothing; judging the leaders again, at the end, is not in it. Device time is "

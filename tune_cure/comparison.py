@@ -284,9 +284,8 @@ def _compare(one: tuple[str, SearchResult], other: tuple[str, SearchResult]) -> 
 def _incomparable(one: tuple[str, SearchResult], other: tuple[str, SearchResult]) -> str:
     """Why there is no verdict on two searches; empty if there is one."""
     for words, of in DECISIVE.items():
-        found = [of(result.spec) for _, result in (one, other)]
-        if found[0] != found[1]:
-            return f"different {words}: {found[0]}; {found[1]}"
+        if of(one[1].spec) != of(other[1].spec):
+            return f"different {words}"
     for name, result in (one, other):
         if result.best is None:
             return f"no trial of {name} has been judged yet"

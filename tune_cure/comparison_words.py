@@ -134,10 +134,9 @@ def basis(verdicts: pd.DataFrame) -> str:
     told = verdicts[verdicts["reason"] == ""]
     if told.empty:
         return ""
-    said = "Verdicts hold at 5%, with the standard errors of accuracies on images of their own: on the same images the "
-    said += "difference is usually more certain than that. They say nothing of how much another seed would change."
+    all_ = f" for all {len(told)} pairs together (Holm 1979)" if len(told) > 1 else ""
+    said = f"Verdicts hold at 5%{all_}, with the standard errors of accuracies on images of their own: on the same "
+    said += "images the difference is usually more certain than that. They say nothing of how much seeds differ."
     if (told["measure"] != "fresh_pgd_accuracy").any():
         said += " Numbers not judged again are of the best of many on the images that chose it, and look too good."
-    if len(told) > 1:
-        said += f" They hold for all {len(told)} pairs together (Holm 1979)."
     return said
