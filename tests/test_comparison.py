@@ -207,6 +207,12 @@ def test_a_leader_that_falls_back_leads_no_more(tmp_path: Path) -> None:
     assert result.best.trial == 1
 
 
+def test_where_less_is_better_the_lowest_leads(tmp_path: Path) -> None:
+    lines = [(0, 1, 0.4), (1, 1, 0.5), (2, 1, 0.1)]
+    result = search(tmp_path, lines, "search.metric=pgd_accuracy", "search.mode=min")
+    assert comparison.progress(result)[["objective", "trial"]].to_numpy().tolist() == [[0.4, 0], [0.1, 2]]
+
+
 def test_a_trial_that_only_judging_again_put_first_never_led(tmp_path: Path) -> None:
     lines = [(0, 1, 0.8), (1, 1, 0.7)]
     assert comparison.first_led(search(tmp_path / "a", lines)) == (1, pytest.approx(EPOCH_HOURS))
