@@ -190,7 +190,7 @@ def test_a_run_of_a_version_that_knew_fewer_hyperparameters_goes_on(spec: RunSpe
     run.restore()
     assert run.trainer.epoch == 1
     changed = resolve({**SECTIONS, "training": {**SECTIONS["training"], "attack_statistics": "batch"}})
-    with pytest.raises(FolderError, match="training.attack_statistics is batch now, but was running"):
+    with pytest.raises(FolderError, match=r"training.attack_statistics is batch now, but was running"):
         run_in(tmp_path, changed).restore()
 
 
