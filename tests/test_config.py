@@ -26,6 +26,7 @@ OTHERS = {  # another value of each hyperparameter
     "noise": 1.0,
     "zero_fraction": 0.6,
     "attack_steps": 2,
+    "attack_statistics": "batch",
     "adversarial_weight": 0.5,
     "clean_weight": 0.5,
     "trades_weight": 1.0,

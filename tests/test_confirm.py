@@ -116,6 +116,16 @@ def test_more_radii_are_judged_without_training_again(result: SearchResult, monk
         assert content["pgd_50_10"].sum() >= outcomes(job)["pgd_50_10"].sum()
 
 
+def test_a_folder_of_a_version_that_knew_fewer_hyperparameters_goes_on(result: SearchResult) -> None:
+    job = one_job(result)
+    confirm.work(job)
+    file = job.folder / confirm.CONFIG
+    lines = file.read_text().splitlines(keepends=True)
+    file.write_text("".join(line for line in lines if "attack_statistics" not in line))
+    assert file.read_text() != "".join(lines)
+    one_job(result)
+
+
 @pytest.mark.parametrize(
     ("changed", "said"), [({"train_images": 100}, "train_images was 200"), ({"seeds": (1, 2)}, "")]
 )

@@ -30,8 +30,8 @@ def test_a_sound_network_shows_no_sign() -> None:
     ("changed", "said"),
     [
         ({"fgsm": 720}, "FGSM accuracy is 20.0 points above PGD-10's"),
-        ({"fgsm": 450}, "FGSM breaks more than PGD-10 does, by 7.0 points"),
-        ({"pgd_10": 560, "fgsm": 620}, "PGD-10 accuracy is 5.0 points above PGD-50-10's"),
+        ({"fgsm": 450}, "FGSM, the weaker attack, breaks 7.0 points more than PGD-10"),
+        ({"pgd_10": 700, "fgsm": 750}, "PGD-10 accuracy is 19.0 points above PGD-50-10's"),
         ({"autoattack": 400, "apgd_ce": 400, "apgd_t": 400, "fab_t": 400}, "PGD-50-10 accuracy is 11.0 points above"),
         ({"autoattack": 465}, "Square, which sees no gradients, breaks 1.5 points more"),
         ({"zero_gradient": 0.3}, "exactly zero at 30.0% of the images"),
@@ -39,7 +39,7 @@ def test_a_sound_network_shows_no_sign() -> None:
 )
 def test_each_sign_is_said_with_its_number(changed: dict[str, float], said: str) -> None:
     (found,) = masking.signs(outcomes(**changed))  # type: ignore[arg-type]
-    assert said in found
+    assert said in str(found)
 
 
 def test_few_images_do_not_warn_by_chance() -> None:
@@ -90,6 +90,6 @@ def test_a_network_that_hides_its_gradients_is_found_out(trained: tuple[nn.Modul
     network, examples = trained
     sound, masked = judge(network, examples, EVALUATION), judge(Saturated(network), examples, EVALUATION)
     assert masked.correct["pgd_50_10"].mean() > sound.correct["pgd_50_10"].mean() + 0.1  # it looks more robust
-    signs = " ".join(masking.signs(masked))
+    signs = " ".join(map(str, masking.signs(masked)))
     assert "The gradient is exactly zero" in signs
     assert "believe AutoAttack" in signs

@@ -181,6 +181,19 @@ def test_a_run_whose_configuration_was_changed_is_not_restored(spec: RunSpec, tm
     assert run.trainer.epoch == 1
 
 
+def test_a_run_of_a_version_that_knew_fewer_hyperparameters_goes_on(spec: RunSpec, tmp_path: Path) -> None:
+    run_in(tmp_path, spec).epoch()
+    saved = torch.load(tmp_path / LAST, weights_only=True)
+    del saved["run"]["training.attack_statistics"]
+    torch.save(saved, tmp_path / LAST)
+    run = run_in(tmp_path, spec)
+    run.restore()
+    assert run.trainer.epoch == 1
+    changed = resolve({**SECTIONS, "training": {**SECTIONS["training"], "attack_statistics": "batch"}})
+    with pytest.raises(FolderError, match=r"training.attack_statistics is batch now, but was running"):
+        run_in(tmp_path, changed).restore()
+
+
 def test_a_lost_best_model_is_written_again_from_the_last_checkpoint(spec: RunSpec, tmp_path: Path) -> None:
     run_in(tmp_path, spec).epoch()
     before = torch.load(tmp_path / BEST, weights_only=True)

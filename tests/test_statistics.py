@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from tune_cure.statistics import holm, mean_and_deviation, paired_difference, verdict
+from tune_cure.statistics import Difference, holm, mean_and_deviation, paired_difference, unpaired_difference, verdict
 
 
 def outcomes(
@@ -103,3 +103,15 @@ def test_holm_multiplies_the_smallest_by_all_the_next_by_one_less_and_keeps_the_
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.6, 0.9]) == [1.0, 1.0]
     assert holm([]) == []
+
+
+def test_without_errors_an_unpaired_difference_is_certain() -> None:
+    assert unpaired_difference(1.0, 0.0, 0.0, 0.0) == Difference(1.0, 1.0, 1.0, 0.0)
+    assert unpaired_difference(1.0, 0.0, 1.0, 0.0).p_value == 1.0
+
+
+def test_equal_accuracies_are_told_apart_as_often_as_the_level_says() -> None:
+    accuracies = np.random.default_rng(0).binomial(1000, 0.5, (4000, 2)) / 1000
+    errors = np.sqrt(accuracies * (1 - accuracies) / 1000)
+    found = [unpaired_difference(a, e, b, f).p_value for (a, b), (e, f) in zip(accuracies, errors, strict=True)]
+    assert 0.04 < np.mean(np.array(found) < 0.05) < 0.06

@@ -3,13 +3,14 @@
 Images are floats in [0, 1]; `epsilon`, the ball's radius in `norm` (a key of `norms.NORMS`), and every step are in the
 same pixel units. The ball is intersected with [0, 1].
 The model runs in evaluation mode whatever mode it comes in, so that batch-norm statistics are left alone and the
-examples of a batch are attacked independently. The mode, the parameters' gradients and the images are left as found.
+examples of a batch are attacked independently; training attacks can be asked to take the batch's statistics instead.
+The mode, the parameters' gradients and the images are left as found.
 """
 
 import torch
 from torch import Tensor, nn
 
-from tune_cure.gradients import LOSSES, evaluation_mode, input_gradient, logits_and_input_gradient
+from tune_cure.gradients import LOSSES, STATISTICS, evaluation_mode, input_gradient, logits_and_input_gradient
 from tune_cure.norms import NORMS, broadcast, project, random_start
 
 INITS = ("uniform", "zero", "previous", "noise")
@@ -28,12 +29,14 @@ def fgsm(
     noise: float = 2.0,
     previous: Tensor | None = None,
     zero_fraction: float = 0.0,
+    statistics: str = "running",
     loss_scale: float = 1.0,
+    at_start: Tensor | None = None,
 ) -> Tensor:
     """The fast gradient sign method, by default with a random start (Wong et al. 2020, arXiv 2001.03994, algorithm 3).
 
-    Two deviations: a start in the ball is clipped to [0, 1] before its gradient is taken, and batch norm is in
-    evaluation mode. In L2 the step is along the gradient itself, not its sign.
+    Two deviations: a start in the ball is clipped to [0, 1] before its gradient is taken, and batch norm is by default
+    in evaluation mode. In L2 the step is along the gradient itself, not its sign.
 
     Args:
         model: Network from images to logits.
@@ -50,7 +53,10 @@ def fgsm(
         previous: (N, C, H, W) perturbations to start from.
         zero_fraction: Of the entries of each example's gradient, the smallest so many stand still (ZeroGrad: Golgooni
             et al. 2021, arXiv 2103.15476).
+        statistics: What batch norm normalises by, a key of `gradients.STATISTICS`. With `batch` the examples of a batch
+            are attacked together, as in the code of Wong et al. (which also records the statistics).
         loss_scale: See `gradients.logits_and_input_gradient`.
+        at_start: (N, C, H, W) gradients at the images, if they are known already; with init `zero` only.
 
     Returns:
         (N, C, H, W) adversarial images in [0, 1], and in the ball but for `noise`; detached.
@@ -65,8 +71,10 @@ def fgsm(
     else:
         assert previous is not None, "init previous needs the perturbations to start from"
         start = project(images + previous, images, epsilon, norm)
-    with evaluation_mode(model):
-        gradient = input_gradient(model, start, labels, loss_scale=loss_scale)
+    if at_start is None:
+        with STATISTICS[statistics](model):
+            at_start = input_gradient(model, start, labels, loss_scale=loss_scale)
+    gradient = at_start
     if zero_fraction > 0:
         sizes = gradient.abs().flatten(1)
         threshold = sizes.kthvalue(max(1, int(zero_fraction * sizes.shape[1])), dim=1).values
@@ -84,6 +92,7 @@ def pgd_training(
     steps: int = 7,
     norm: str = "linf",
     generator: torch.Generator | None = None,
+    statistics: str = "running",
     loss_scale: float = 1.0,
 ) -> Tensor:
     """Adversarial images to train on: `steps` steps of `epsilon / 4` from a random start, every one of them.
@@ -93,7 +102,7 @@ def pgd_training(
     """
     ball = NORMS[norm]
     point = random_start(images, epsilon, generator, norm)
-    with evaluation_mode(model):
+    with STATISTICS[statistics](model):
         for _ in range(steps):
             gradient = input_gradient(model, point, labels, loss_scale=loss_scale)
             point = project(point + epsilon / 4 * ball.steepest(gradient), images, epsilon, norm)

@@ -19,9 +19,12 @@ from rich.table import Table
 
 from tune_cure import (
     artifacts,
+    cli_compare,
     cli_confirm,
+    cli_export,
     cli_search,
     cli_train,
+    comparison,
     contenders,
     dashboard,
     datasets,
@@ -50,6 +53,7 @@ BAD_INPUT = (
     dashboard.DashboardError,
     cli_confirm.ConfirmError,
     contenders.ContenderError,
+    comparison.ComparisonError,
 )
 
 
@@ -86,6 +90,8 @@ def parser() -> argparse.ArgumentParser:
     cli_search.add_parser(commands)
     cli_train.add_parser(commands)
     cli_confirm.add_parser(commands)
+    cli_compare.add_parser(commands)
+    cli_export.add_parser(commands)
     again = commands.add_parser("report", help="rebuild the tables and the report of a run from what is on disk")
     again.add_argument("directory", type=Path, metavar="FOLDER", help="the run's folder")
     again.set_defaults(run=_report, parser=again)

@@ -213,10 +213,12 @@ def print_results(found: Any, spec: SearchSpec, console: Console) -> None:
     console.print()
     for _, row in comparisons.iterrows():
         console.print(verdict_words(row, spec))
-    warnings = found.table[found.table["warnings"] != ""]
-    for _, row in warnings.iterrows():
-        at = radius(row["epsilon"], row["norm"])
-        console.print(f"warning: {row['contender']}, seed {row['seed']}, at {at}: {row['warnings']}", style="bold")
+    console.print(
+        "better and worse hold at 5% for all pairs of a column together (Holm 1979); an interval is of its pair alone",
+        style="dim",
+    )
+    for epsilon, said in found.doubts():
+        console.print(f"\nwarning, at {radius(epsilon, spec.evaluation.norm)}: {said}", style="bold")
 
 
 def _cells(row: "pd.Series[Any]", name: str) -> tuple[str, str]:

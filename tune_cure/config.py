@@ -62,6 +62,9 @@ class TrainingConfig(Schema):
         default=0.35, ge=0, lt=1, description="Share of the gradient entries that zerograd leaves out."
     )
     attack_steps: int = Field(default=7, ge=1, description="Steps of attack pgd, each a quarter of epsilon.")
+    attack_statistics: Annotated[str, one_of(STATISTICS)] = Field(
+        default="running", description="What batch norm normalises by in the attack, as in penalty_statistics."
+    )
     adversarial_weight: Number = Field(default=1.0, ge=0, description="Weight of the attack's cross-entropy.")
     clean_weight: Number = Field(default=0.0, ge=0, description="Weight of the unattacked images' cross-entropy.")
     trades_weight: Number = Field(default=0.0, ge=0, description="Weight of KL(clean, adversarial prediction).")
@@ -148,6 +151,8 @@ def without_effect(config: TrainingConfig) -> dict[str, str]:
     attack = f"attack is {config.attack}"
     if config.attack not in ("fgsm", "zerograd"):
         idle |= dict.fromkeys(("alpha", "init", "noise"), attack)
+    if config.attack == "none":
+        idle["attack_statistics"] = attack
     if config.attack != "zerograd":
         idle["zero_fraction"] = attack
     if config.attack != "pgd":

@@ -120,6 +120,8 @@ def _check(job: Job) -> None:
     if not file.exists():
         return
     before, now = (by_path(of) for of in (parse(file.read_text(encoding="utf-8")), job.described()))
+    # What an earlier version did not know, it did as is the default now.
+    before = by_path({"training": TrainingConfig().model_dump(mode="json", by_alias=True)}) | before
     change = next(((key, a, b) for key, a, b in differences(before, now) if key != "contender"), None)
     if change:
         key, was, wanted = change
@@ -242,7 +244,7 @@ def _train(job: Job, config: TrainingConfig, splits: Splits, device: torch.devic
     weights = {name: value.detach().cpu() for name, value in trainer.judged_model.state_dict().items()}
     diverged = diverged or not all(value.isfinite().all() for value in weights.values() if value.is_floating_point())
     content = {"model": trainer.architecture, "weights": {} if diverged else weights, "epoch": trainer.epoch}
-    replace_tensors(job.folder / MODEL, {**content, "train_seconds": seconds})
+    replace_tensors(job.folder / MODEL, {**trainer.images, **content, "train_seconds": seconds})
     last.unlink()
 
 

@@ -34,7 +34,7 @@ def write(result: SearchResult, jobs: list[Job], folder: Path) -> Confirmation:
         comparisons = found.comparisons()
         body += [
             page.section("verdicts", "Who is better", _verdicts(comparisons)),
-            page.section("warnings", "Warnings", _warnings(found.table)),
+            page.section("warnings", "Warnings", _warnings(found)),
             page.section("accuracies", "Accuracies on the test set", _plots(found) + _means(found)),
             page.section("seeds", "Every run", _seeds(found.table)),
         ]
@@ -75,16 +75,15 @@ def _verdicts(comparisons: pd.DataFrame) -> str:
     return f"<p>{said}</p>" + page.scrollable(page.heads(titles), rows)
 
 
-def _warnings(table: pd.DataFrame) -> str:
-    rows = table[(table["warnings"] != "") | table["diverged"]]
-    if rows.empty:
-        return "<p>No sign of masked gradients in any run.</p>"
-    items = "".join(
-        f"<li><strong>{escape(row['contender'])}, seed {row['seed']}, radius {row['epsilon']:.4g}:</strong> "
-        f"{'diverged; no image counts as classified right.' if row['diverged'] else escape(row['warnings'])}</li>"
-        for _, row in rows.iterrows()
-    )
-    return f"<ul>{items}</ul>"
+def _warnings(found: Confirmation) -> str:
+    items = [f"<li><strong>Radius {epsilon:.4g}:</strong> {escape(said)}</li>" for epsilon, said in found.doubts()]
+    diverged = found.table[found.table["diverged"]].drop_duplicates(["contender", "seed"])
+    items += [
+        f"<li><strong>{escape(row['contender'])}, seed {row['seed']},</strong> diverged; no image counts as classified "
+        "right.</li>"
+        for _, row in diverged.iterrows()
+    ]
+    return f"<ul>{''.join(items)}</ul>" if items else "<p>No sign of masked gradients in any run.</p>"
 
 
 def _plots(found: Confirmation) -> str:

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tune_cure.gradients import STATISTICS, input_gradient, logits_and_input_gradient
+from tune_cure.gradients import STATISTICS, Forward, input_gradient, logits_and_input_gradient
 from tune_cure.minimum_norm import fmn
 from tune_cure.norms import NORMS, broadcast, cosine, lengths, nonzero, project, unit
 
@@ -108,6 +108,8 @@ def cure_penalty(
     two_sided: bool = True,
     statistics: str = "running",
     loss_scale: float = 1.0,
+    at_images: Tensor | None = None,
+    at_adversarial: Forward | None = None,
 ) -> Tensor:
     """‖∇ₓℓ(x + z) − ∇ₓℓ(x)‖₂ of each example, differentiable with respect to the parameters.
 
@@ -133,15 +135,23 @@ def cure_penalty(
         statistics: What batch norm normalises by, a key of `gradients.STATISTICS`. With `batch` the examples are not
             independent: each gets the gradient, at its own pixels, of the loss of the whole batch.
         loss_scale: See `gradients.logits_and_input_gradient`.
+        at_images: (N, C, H, W) gradients at the images, if they are known already: with these statistics, and with
+            their graph if `two_sided`.
+        at_adversarial: The forward pass at `adversarial`, if there was one with these statistics. Direction fgsm leads
+            there, and takes it over.
 
     Returns:
         (N,) penalties, before lambda. Not finite where an fp16 gradient overflowed.
     """
     with STATISTICS[statistics](model):
-        at_images = input_gradient(model, images, labels, create_graph=two_sided, loss_scale=loss_scale)
+        if at_images is None:
+            at_images = input_gradient(model, images, labels, create_graph=two_sided, loss_scale=loss_scale)
         point = Point(model, images, labels, at_images.detach(), h, epsilon, norm, adversarial, generator)
         z = DIRECTIONS[direction](point)
-        at_displaced = input_gradient(model, images + z, labels, create_graph=True, loss_scale=loss_scale)
+        displaced = (
+            at_adversarial if at_adversarial and direction == "fgsm" else Forward.of(model, images + z, twice=True)
+        )
+        at_displaced = displaced.gradient(labels, create_graph=True, loss_scale=loss_scale)
     difference = at_displaced - at_images
     if divide_by_h:
         difference = difference / broadcast(nonzero(lengths(z)))
@@ -222,12 +232,14 @@ def penalty(
     adversarial: Tensor | None = None,
     squared: bool = False,
     divide_by_h: bool = False,
+    at_images: Tensor | None = None,
+    at_adversarial: Forward | None = None,
     **shared: Any,
 ) -> Tensor:
     """(N,) values of the penalty `name`, one of `PENALTIES` but `none`; all else is as of `cure_penalty`.
 
-    `h`, `adversarial`, `squared` and `divide_by_h` concern the CURE penalties alone; epsilon, norm, generator,
-    two_sided, statistics and loss_scale, in `shared`, all of them.
+    `h`, `adversarial`, `squared`, `divide_by_h` and what is known `at_images` and `at_adversarial` concern the CURE
+    penalties alone; epsilon, norm, generator, two_sided, statistics and loss_scale, in `shared`, all of them.
     """
     if name in OTHER_PENALTIES:
         return OTHER_PENALTIES[name](model, images, labels, **shared)
@@ -240,5 +252,7 @@ def penalty(
         adversarial=adversarial,
         squared=squared,
         divide_by_h=divide_by_h,
+        at_images=at_images,
+        at_adversarial=at_adversarial,
         **shared,
     )

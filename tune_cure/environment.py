@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from tune_cure.files import replace_text
+from tune_cure.words import count
 
 FILE = "environment.json"
 PACKAGES = ("tune-cure", "torch", "torchvision", "ray", "optuna", "pandas", "numpy", "scikit-learn")
@@ -37,6 +38,18 @@ def last_host(directory: Path) -> str | None:
     except (OSError, ValueError, AttributeError, TypeError):  # there is none, or whoever sent the run wrote it
         return None
     return host if isinstance(host, str) else None
+
+
+def devices(directory: Path) -> str:
+    """The devices of the machine that the search in `directory` was begun on, in words; empty if not recorded."""
+    try:
+        content = json.loads((directory / FILE).read_text(encoding="utf-8"))
+        gpus, cpus = content.get("gpus"), content.get("cpus")
+    except (OSError, ValueError, AttributeError):  # there is none, or whoever sent the run wrote it
+        return ""
+    if isinstance(gpus, list) and gpus:
+        return ", ".join(f"{gpus.count(name)} × {name}" for name in dict.fromkeys(map(str, gpus)))
+    return count(cpus, "CPU core") if isinstance(cpus, int) else ""
 
 
 def describe(data_source: str) -> dict[str, Any]:

@@ -2,12 +2,15 @@
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from tune_cure.second_derivatives import cheap_second_derivatives, image_gradients_only
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
@@ -47,23 +50,36 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def batch_statistics(model: nn.Module) -> Iterator[None]:
-    """Like `evaluation_mode`, but batch norm normalises by the statistics of the batch; it does not record them.
-
-    Under autocast it does so in float32: its second derivative has the standard deviation to the power of −3, which
-    overflows fp16 where a channel varies little.
-    """
+    """Like `evaluation_mode`, but batch norm normalises by the statistics of the batch; it does not record them."""
     with evaluation_mode(model):
-        layers = [layer for layer in model.modules() if isinstance(layer, _BatchNorm) and layer.track_running_stats]
+        layers = [layer for layer in _batch_norms(model) if layer.track_running_stats]
         for layer in layers:
             layer.training, layer.track_running_stats = True, False
-        hooks = [layer.register_forward_pre_hook(_widened) for layer in layers]
         try:
-            yield
+            with differentiable_twice(model):
+                yield
         finally:
-            for hook in hooks:
-                hook.remove()
             for layer in layers:
                 layer.training, layer.track_running_stats = False, True
+
+
+@contextmanager
+def differentiable_twice(model: nn.Module) -> Iterator[None]:
+    """Under autocast, batch norm works in float32 in the block, whatever it is given.
+
+    Its second derivative has the standard deviation of the batch to the power of −3, which overflows fp16 where a
+    channel varies little.
+    """
+    hooks = [layer.register_forward_pre_hook(_widened) for layer in _batch_norms(model)]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _batch_norms(model: nn.Module) -> list[_BatchNorm]:
+    return [layer for layer in model.modules() if isinstance(layer, _BatchNorm)]
 
 
 def _widened(_: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
@@ -72,6 +88,35 @@ def _widened(_: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
 
 STATISTICS = {"running": evaluation_mode, "batch": batch_statistics}
 """What batch norm normalises by: the running averages, which keep examples apart, or the batch's own statistics."""
+
+
+@dataclass(frozen=True)
+class Forward:
+    """A forward pass of a network whose input gradient can still be taken.
+
+    Attributes:
+        images: (N, C, H, W), detached but for that gradient.
+        logits: (N, K), the network's output.
+    """
+
+    images: Tensor
+    logits: Tensor
+
+    @classmethod
+    def of(cls, model: nn.Module, images: Tensor, *, twice: bool = False) -> "Forward":
+        """The pass of `model` on `images` (N, C, H, W), whose gradient will be differentiated again if `twice`."""
+        images = images.detach().requires_grad_()
+        with cheap_second_derivatives() if twice else nullcontext():
+            return cls(images, model(images))
+
+    def gradient(
+        self, labels: Tensor, *, loss: Loss = cross_entropy, create_graph: bool = False, loss_scale: float = 1.0
+    ) -> Tensor:
+        """(N, C, H, W) input gradient; arguments and remarks as of `logits_and_input_gradient`."""
+        total = loss(self.logits, labels).sum() * loss_scale
+        with image_gradients_only():
+            (gradient,) = torch.autograd.grad(total, self.images, create_graph=create_graph)
+        return gradient / loss_scale
 
 
 def logits_and_input_gradient(
@@ -102,10 +147,8 @@ def logits_and_input_gradient(
     Returns:
         (N, K) logits and (N, C, H, W) gradient, the latter in the data type of `images`.
     """
-    images = images.detach().requires_grad_()
-    logits = model(images)
-    (gradient,) = torch.autograd.grad(loss(logits, labels).sum() * loss_scale, images, create_graph=create_graph)
-    return logits, gradient / loss_scale
+    forward = Forward.of(model, images, twice=create_graph)
+    return forward.logits, forward.gradient(labels, loss=loss, create_graph=create_graph, loss_scale=loss_scale)
 
 
 def input_gradient(

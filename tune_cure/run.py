@@ -134,7 +134,8 @@ class Run:
             return
         saved = read_tensors(file, self.trainer.device)
         try:
-            changed = next(differences(saved["run"], _content(self.spec)), None)
+            # What an earlier version did not know, it did as is the default now.
+            changed = next(differences(_content(RunSpec()) | saved["run"], _content(self.spec)), None)
             if not changed:
                 self.trainer.load_state_dict(saved["trainer"])
                 self.log = saved["log"]

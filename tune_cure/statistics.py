@@ -58,6 +58,19 @@ def paired_difference(first: NDArray[Any], second: NDArray[Any], *, level: float
     return Difference(mean, mean - reach, mean + reach, float(2 * stats.t.sf(abs(mean) / error, freedom)))
 
 
+def unpaired_difference(
+    first: float, first_error: float, second: float, second_error: float, *, level: float = LEVEL
+) -> Difference:
+    """The difference of two accuracies from their standard errors alone, as if measured on images of their own."""
+    difference, error = first - second, math.hypot(first_error, second_error)
+    if error == 0:
+        return Difference(difference, difference, difference, 1.0 if difference == 0 else 0.0)
+    reach = float(stats.norm.ppf((1 + level) / 2)) * error
+    return Difference(
+        difference, difference - reach, difference + reach, float(2 * stats.norm.sf(abs(difference) / error))
+    )
+
+
 def _parts(outcomes: NDArray[Any]) -> list[tuple[float, float]]:
     """The terms that sum to the variance of the mean, each with its degrees of freedom."""
     seeds, images = outcomes.shape

@@ -10,14 +10,16 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
 
 from tune_cure import models
 from tune_cure.attacks import fgsm, pgd_training
 from tune_cure.averaging import WeightAverage
 from tune_cure.config import ModelConfig, TrainingConfig, contradiction
-from tune_cure.curvature import penalty
+from tune_cure.curvature import DIRECTIONS, penalty
 from tune_cure.data import Splits, batches, num_batches
 from tune_cure.evaluation import METRICS, EvaluationConfig, evaluate
+from tune_cure.gradients import Forward, batch_statistics, differentiable_twice, input_gradient
 from tune_cure.losses import hat, helper_images, trades
 from tune_cure.models import build
 from tune_cure.optimizers import OPTIMIZERS
@@ -88,6 +90,7 @@ class Trainer:
             "mean": list(splits.mean),
             "std": list(splits.std),
         }
+        self.images: dict[str, Any] = {"classes": list(splits.classes), "image_size": list(splits.image_size)}
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed every device's as well
             self.model = build(**self.architecture).to(self.device).to(memory_format=torch.channels_last)
@@ -109,6 +112,7 @@ class Trainer:
         self.network, self.loss_scale = low_precision(self.model, self.device, dtype)
         self.precision = f"{str(dtype or torch.float32).removeprefix('torch.')} on {self.device.type}"
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=dtype == torch.float16)
+        self.drops_out = any(isinstance(module, _DropoutNd) for module in self.model.modules())
         self.statistics = [buffer for buffer in self.model.buffers() if buffer.is_floating_point()]
         self.order = torch.Generator().manual_seed(seed)
         self.generator = torch.Generator(self.device).manual_seed(seed)
@@ -208,24 +212,28 @@ class Trainer:
         """
         before = [(buffer, buffer.clone()) for buffer in self.statistics] if self.scaler.is_enabled() else []
         watch.start()
-        adversarial = self._attack(images, labels)
-        watch.split("attack")
-        logits = self.network(adversarial)
-        loss = self._loss(images, labels, adversarial, logits)
         penalised = self._penalised(len(images), step)
+        at_images = self._shared_gradient(images, labels, penalised)
+        adversarial = self._attack(images, labels, at_images)
+        watch.split("attack")
+        at_adversarial = self._shared_forward(adversarial, penalised)
+        logits = at_adversarial.logits if at_adversarial else self.network(adversarial)
+        loss = self._loss(images, labels, adversarial, logits)
         zero = torch.zeros((), device=self.device)
         mean_penalty = zero
         if penalised:
             # Autograd goes back first through what was computed last: once it is here, it is done with the penalty.
             loss.register_hook(watch.splitter("penalty"))
             watch.start()
-            mean_penalty = self._penalty(images[:penalised], labels[:penalised], adversarial[:penalised]).mean()
+            some = images[:penalised], labels[:penalised], adversarial[:penalised]
+            mean_penalty = self._penalty(*some, at_images, at_adversarial).mean()
             # So often as a step has one, so much it weighs: on average the gradient is that of one in every step.
             loss = loss + self.config.lambda_ * self.config.penalty_every * mean_penalty
             watch.split("penalty")
         self.optimizer.zero_grad(set_to_none=True)
         watch.start()
-        self.scaler.scale(loss).backward()
+        # Not to the images, whose gradients have been taken.
+        self.scaler.scale(loss).backward(inputs=list(self.model.parameters()))
         self.scaler.unscale_(self.optimizer)
         gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
@@ -266,7 +274,40 @@ class Trainer:
             return 0
         return min(images, max(2, math.ceil(config.penalty_fraction * images)))
 
-    def _penalty(self, images: Tensor, labels: Tensor, adversarial: Tensor) -> Tensor:
+    def _shared_gradient(self, images: Tensor, labels: Tensor, penalised: int) -> Tensor | None:
+        """The gradient at the images, where it is that of the attack as well as of the penalty.
+
+        Running statistics move in between.
+        """
+        config = self.config
+        starts_there = config.attack in ("fgsm", "zerograd") and config.init == "zero"
+        alike = config.attack_statistics == config.penalty_statistics == "batch" and penalised == len(images)
+        if not (starts_there and alike and config.delta in DIRECTIONS):
+            return None
+        with batch_statistics(self.model):
+            graph = config.penalty_two_sided
+            return input_gradient(self.network, images, labels, create_graph=graph, loss_scale=self.loss_scale)
+
+    def _shared_forward(self, adversarial: Tensor, penalised: int) -> Forward | None:
+        """The forward pass at the adversarial images, where it is that of the cross-entropy as well as of the penalty.
+
+        Dropout is off in a penalty, but not here.
+        """
+        config = self.config
+        alike = config.penalty_statistics == "batch" and penalised == len(adversarial) and not self.drops_out
+        if config.delta != "fgsm" or not alike:
+            return None
+        with differentiable_twice(self.model):
+            return Forward.of(self.network, adversarial, twice=True)
+
+    def _penalty(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        adversarial: Tensor,
+        at_images: Tensor | None,
+        at_adversarial: Forward | None,
+    ) -> Tensor:
         return penalty(
             self.config.delta,
             self.network,
@@ -282,11 +323,18 @@ class Trainer:
             two_sided=self.config.penalty_two_sided,
             statistics=self.config.penalty_statistics,
             loss_scale=self.loss_scale,
+            at_images=at_images,
+            at_adversarial=at_adversarial,
         )
 
-    def _attack(self, images: Tensor, labels: Tensor) -> Tensor:
+    def _attack(self, images: Tensor, labels: Tensor, at_images: Tensor | None) -> Tensor:
         config = self.config
-        shared: dict[str, Any] = {"norm": config.norm, "generator": self.generator, "loss_scale": self.loss_scale}
+        shared: dict[str, Any] = {
+            "norm": config.norm,
+            "generator": self.generator,
+            "statistics": config.attack_statistics,
+            "loss_scale": self.loss_scale,
+        }
         if config.attack == "none":
             return images
         if config.attack == "pgd":
@@ -303,6 +351,7 @@ class Trainer:
             noise=config.noise,
             previous=self.previous[: len(images)],
             zero_fraction=config.zero_fraction if config.attack == "zerograd" else 0.0,
+            at_start=None if at_images is None else at_images.detach(),
             **shared,
         )
         if config.init == "previous":
@@ -354,7 +403,7 @@ class Trainer:
 
     def best_model(self) -> dict[str, Any]:
         """The weights of the best epoch with what rebuilds the network: the content of a file for `models.load`."""
-        return {"model": self.architecture, "weights": self.best_weights, "epoch": self.best_epoch}
+        return {**self.images, "model": self.architecture, "weights": self.best_weights, "epoch": self.best_epoch}
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the rest of the training depends on: tensors and plain values, for `weights_only` loading."""

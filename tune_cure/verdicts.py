@@ -1,6 +1,7 @@
 """What a confirmation found: accuracies per seed, their means, and who is better than whom. Made from its folder."""
 
 import json
+from collections import Counter
 from collections.abc import Hashable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from tune_cure import masking, statistics
 from tune_cure.confirm import MODEL, OUTCOMES, Job, write_arrays
 from tune_cure.files import read_tensors, replace_text
 from tune_cure.robustness import NAMES, Outcomes
+from tune_cure.words import listed
 
 Array = NDArray[Any]
 TABLE, SUMMARY = "confirm.csv", "confirm.json"
@@ -103,6 +105,23 @@ class Confirmation:
             "p_value": found.p_value,
         }  # fmt: skip
 
+    def doubts(self) -> list[tuple[float, str]]:
+        """The signs of masked gradients: radius, and a sentence for all runs that show the same."""
+        alike: dict[tuple[float, str], list[tuple[masking.Sign, str]]] = {}
+        diverged = self.table.set_index(["contender", "seed", "epsilon"])["diverged"]
+        for run, found in self.outcomes.items():
+            contender, _, epsilon = run
+            for sign in [] if diverged[run] else masking.signs(_outcomes(found)):
+                alike.setdefault((epsilon, sign.claim), []).append((sign, contender))
+        runs = Counter((contender, epsilon) for contender, _, epsilon in self.outcomes)
+        doubts = []
+        for (epsilon, _), seen in alike.items():
+            largest = max((sign for sign, _ in seen), key=lambda sign: sign.size)
+            shown = Counter(contender for _, contender in seen)
+            who = listed(f"{name} ({count} of {runs[name, epsilon]} seeds)" for name, count in shown.items())
+            doubts.append((epsilon, f"{largest.found('up to ' if len(seen) > 1 else '')}, {who}: {largest.meaning}."))
+        return doubts
+
     def write(self, folder: Path) -> None:
         """Writes confirm.csv, confirm.json and, for other statistics, outcomes.npz with every single outcome."""
         replace_text(folder / TABLE, self.table.to_csv(index=False))
@@ -136,7 +155,7 @@ def _row(job: Job, epsilon: float, found: dict[str, Array]) -> dict[str, Any]:
         "zero_gradient": float(found["zero_gradient"]),
         "train_seconds": trained["train_seconds"],
         "judge_seconds": float(found["seconds"]),
-        "warnings": " ".join([] if diverged else masking.signs(_outcomes(found))),
+        "warnings": " ".join([] if diverged else map(str, masking.signs(_outcomes(found)))),
     }
 
 

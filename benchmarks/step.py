@@ -1,0 +1,331 @@
+"""Images per second of a training step and of PGD evaluation, against the loop that the original project is written in.
+
+    .venv/bin/python benchmarks/step.py --data-root FOLDER --output benchmarks/results
+
+The reference, below, does what `CURE_fast_adversarial` does, with its errors mended (the penalty reaches the weights,
+batch norm goes back to training mode, one radius in pixels), pass by pass as there, in the default memory format: it
+judges the attack with a forward pass that nobody needs and the clean accuracy with another, finds z with two forward
+passes and a backward pass of its own, takes both gradients of the penalty anew, and lets every backward pass reach the
+parameters. `lean` is the same without the forward passes that are there for nothing. Reference and Trainer take turns
+step by step on the same images in one process; a ratio is the median over the turns. Before that, both are run in
+float64 from the same random starts, and their weights compared.
+
+`forwards` counts floating-point operations of a step, by torch's formulas, in those of one forward pass; `of_the_peak`
+relates operations per second to those of a large matrix product on the same device.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from tune_cure import data, models
+from tune_cure.attacks import pgd
+from tune_cure.config import ModelConfig, TrainingConfig
+from tune_cure.data import DataSpec, Splits, to_float
+from tune_cure.gradients import STATISTICS
+from tune_cure.norms import random_start
+from tune_cure.timing import Stopwatch
+from tune_cure.training import Trainer
+
+EPSILON, H, LAMBDA, ALPHA = 8 / 255, 1.739, 0.1, 1.25
+RUNNING = {"init": "uniform", "attack_statistics": "running", "penalty_statistics": "running", "delta": "classic"}
+BATCH = {**RUNNING, "penalty_statistics": "batch"}  # the default
+FROM_IMAGE = {**BATCH, "init": "zero", "attack_statistics": "batch"}
+ALONG_FGSM = {**FROM_IMAGE, "delta": "fgsm"}
+ONE_SIDED = {"penalty_two_sided": False}
+ORIGINAL = "the original loop"
+EXACT: dict[str, dict[str, Any]] = {
+    ORIGINAL: RUNNING,
+    "batch statistics": BATCH,
+    "batch statistics, from the image": FROM_IMAGE,
+    "along FGSM, from the image": ALONG_FGSM,
+}
+"""What both loops can compute, two-sided."""
+VARIANTS: dict[str, dict[str, Any]] = {
+    **EXACT,
+    **{f"{name}, one-sided": {**options, **ONE_SIDED} for name, options in EXACT.items()},
+    "batch statistics, every 2nd step": {**BATCH, "penalty_every": 2},
+    "batch statistics, on half of the batch": {**BATCH, "penalty_fraction": 0.5},
+}
+
+
+def trainer(splits: Splits, model: ModelConfig, device: torch.device, batch: int, **changes: Any) -> Trainer:
+    """A Trainer of the benchmark's step."""
+    values = {"lambda": LAMBDA, "h": H, "epsilon": EPSILON, "alpha": ALPHA, "lr_max": 0.05, "batch_size": batch}
+    values |= {"lr_schedule": "fixed", "amp": "auto" if device.type == "cuda" else "off", **changes}
+    return Trainer(TrainingConfig.model_validate(values), splits, model=model, device=device, seed=0)
+
+
+class Reference:
+    """The original's training step, written as there; `lean`, without the forward passes that nobody needs."""
+
+    def __init__(self, like: Trainer, *, penalised: bool = True, lean: bool = False) -> None:
+        self.model = like.model.to(memory_format=torch.contiguous_format)
+        self.config = like.config
+        self.lean, self.penalised = lean, penalised
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4)
+        self.generator = torch.Generator(like.device).manual_seed(0)
+
+    def step(self, x: Tensor, y: Tensor) -> None:
+        """One step on images `x` with labels `y`."""
+        delta = torch.zeros_like(x)
+        if self.config.init == "uniform":
+            delta = random_start(x, EPSILON, self.generator, "linf") - x
+        delta.requires_grad_()
+        with STATISTICS[self.config.attack_statistics](self.model):
+            F.cross_entropy(self.model(x + delta), y, reduction="sum").backward()
+            assert delta.grad is not None
+            delta = (delta + ALPHA * EPSILON * delta.grad.sign()).clamp(-EPSILON, EPSILON).detach()
+            delta = ((x + delta).clamp(0, 1) - x).detach()
+            if not self.lean:
+                with torch.no_grad():
+                    F.cross_entropy(self.model(x + delta), y, reduction="none")
+                self.model(x)
+        loss = F.cross_entropy(self.model.train()(x + delta), y)
+        if self.penalised:
+            with STATISTICS[self.config.penalty_statistics](self.model):
+                loss = loss + LAMBDA * self._penalty(x, y, delta)
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+
+    def _penalty(self, x: Tensor, y: Tensor, delta: Tensor) -> Tensor:
+        z = delta
+        if self.config.delta == "classic":
+            point = x.detach().clone().requires_grad_()
+            if not self.lean:
+                self.model(point)
+            F.cross_entropy(self.model(point), y, reduction="sum").backward()
+            assert point.grad is not None
+            sign = point.grad.sign()
+            z = H * sign / sign.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+        self.optimizer.zero_grad()
+        point = x.detach().clone().requires_grad_()
+        displaced = F.cross_entropy(self.model(point + z), y, reduction="sum")
+        original = F.cross_entropy(self.model(point), y, reduction="sum")
+        (difference,) = torch.autograd.grad(displaced - original, point, create_graph=True)
+        return difference.flatten(1).norm(dim=1).mean()
+
+
+def reference_pgd(
+    model: nn.Module, x: Tensor, y: Tensor, steps: int, restarts: int, generator: torch.Generator
+) -> Tensor:
+    """PGD as in Wong et al.'s evaluation: all images in every step, the largest loss of all restarts kept."""
+    worst, best = torch.zeros(len(y), device=y.device), torch.zeros_like(x)
+    for _ in range(restarts):
+        delta = (random_start(x, EPSILON, generator, "linf") - x).requires_grad_()
+        for _ in range(steps):
+            loss = F.cross_entropy(model(x + delta), y)
+            loss.backward()
+            assert delta.grad is not None
+            moved = (delta.detach() + EPSILON / 4 * delta.grad.sign()).clamp(-EPSILON, EPSILON)
+            delta = ((x + moved).clamp(0, 1) - x).requires_grad_()
+        losses = F.cross_entropy(model(x + delta), y, reduction="none").detach()
+        best[losses >= worst] = delta.detach()[losses >= worst]
+        worst = torch.max(worst, losses)
+    with torch.no_grad():
+        return model(x + best).argmax(dim=1) == y
+
+
+def check_equal(splits: Splits, model: ModelConfig, options: dict[str, Any]) -> float:
+    """The largest relative difference of weights after three steps in float64 of reference and Trainer."""
+    torch.set_default_dtype(torch.float64)
+    try:
+        ours, theirs = (trainer(splits, model, torch.device("cpu"), 16, **options) for _ in range(2))
+        for one in (ours, theirs):
+            one.model.double()
+        reference = Reference(theirs)
+        pixels, labels = splits.train.gather(torch.arange(48))
+        for index, (x, y) in enumerate(zip(to_float(pixels).double().split(16), labels.split(16), strict=True)):
+            ours.model.train()
+            for group in ours.optimizer.param_groups:
+                group["lr"] = 0.05
+            ours._step(x, y, index, Stopwatch(ours.device))
+            reference.step(x, y)
+        pairs = zip(ours.model.parameters(), theirs.model.parameters(), strict=True)
+        return max(float((a - b).detach().abs().max() / a.detach().abs().max()) for a, b in pairs)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def wait(device: torch.device) -> None:
+    """Until the device has done all that was asked of it."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def timed(run: Callable[[], object], device: torch.device) -> float:
+    """Seconds of a call."""
+    wait(device)
+    started = time.perf_counter()
+    run()
+    wait(device)
+    return time.perf_counter() - started
+
+
+class Counter(TorchDispatchMode):
+    """Counts by torch's own formulas; its counter's hooks do not get along with second derivatives."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        formula = flop_registry.get(func._overloadpacket)
+        self.total += formula(*args, **(kwargs or {}), out_val=result) if formula else 0
+        return result
+
+
+def operations(run: Callable[[], object]) -> int:
+    """Floating-point operations of a call."""
+    with Counter() as counter:
+        run()
+    return counter.total
+
+
+def peak(device: torch.device, dtype: torch.dtype) -> float:
+    """Floating-point operations per second of a large matrix product."""
+    side = 8192 if device.type == "cuda" else 2048
+    one, other = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
+    best = min(timed(lambda: one @ other, device) for _ in range(10))
+    return 2 * side**3 / best
+
+
+def measure_steps(
+    splits: Splits, model: ModelConfig, device: torch.device, batch: int, turns: int, top: float
+) -> pd.DataFrame:
+    """A row for each loop and variant; all of them take turns."""
+    pixels, labels = splits.train.to(device).gather(torch.arange(batch, device=device))
+    plain = to_float(pixels).contiguous()
+    x, y = plain.contiguous(memory_format=torch.channels_last), labels
+    watch = Stopwatch(device)
+
+    def reference(options: dict[str, Any], **how: bool) -> Callable[[], object]:
+        one = Reference(trainer(splits, model, device, batch, **options), **how)
+        return lambda: one.step(plain, y)
+
+    def step(options: dict[str, Any]) -> Callable[[], object]:
+        one = trainer(splits, model, device, batch, **options)
+        one.model.train()
+        return lambda: one._step(x, y, 0, watch)
+
+    fgsm = {**RUNNING, "lambda": 0.0}
+    runs = {
+        ("reference", "FGSM"): reference(fgsm, penalised=False, lean=True),
+        **{("reference", name): reference(options) for name, options in EXACT.items()},
+        ("lean reference", ORIGINAL): reference(RUNNING, lean=True),
+        ("ours", "FGSM"): step(fgsm),
+        **{("ours", name): step(options) for name, options in VARIANTS.items()},
+    }
+    with torch.no_grad():
+        forward = operations(lambda: trainer(splits, model, device, batch).model(x))
+    counts = {key: operations(run) for key, run in runs.items()}
+    seconds: dict[tuple[str, str], list[float]] = {key: [] for key in runs}
+    for turn in range(turns + 2):
+        for key, run in runs.items():
+            took = timed(run, device)
+            if turn >= 2:  # the first ones find their algorithms
+                seconds[key].append(took)
+
+    def ratio(key: tuple[str, str], other: tuple[str, str]) -> float:
+        return statistics.median(a / b for a, b in zip(seconds[other], seconds[key], strict=True))
+
+    rows = []
+    for key in runs:
+        loop, name = key
+        same = name.removesuffix(", one-sided")
+        middle = statistics.median(seconds[key])
+        rows.append(
+            {
+                "loop": loop,
+                "step": name,
+                "images_per_second": batch / middle,
+                "times_the_original": None if name == "FGSM" else ratio(key, ("reference", ORIGINAL)),
+                "times_its_reference": ratio(key, ("reference", same)) if ("reference", same) in runs else None,
+                "forwards": counts[key] / forward,
+                "of_the_peak": counts[key] / middle / top,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def measure_evaluation(network: nn.Module, splits: Splits, device: torch.device, turns: int) -> pd.DataFrame:
+    """PGD evaluation of a robust network: steps and restarts of a search, and of a confirmation."""
+    count = 500 if device.type == "cpu" else 5000
+    pixels, y = splits.validation.to(device).gather(torch.arange(min(count, len(splits.validation)), device=device))
+    x = to_float(pixels).contiguous(memory_format=torch.channels_last)
+    rows = []
+    for steps, restarts in ((10, 1), (50, 2)):
+
+        def theirs() -> Tensor:
+            generator = torch.Generator(device).manual_seed(0)
+            return reference_pgd(network, x, y, steps, restarts, generator)  # noqa: B023 - called within the turn
+
+        def ours() -> Tensor:
+            generator = torch.Generator(device).manual_seed(0)
+            found = pgd(network, x, y, EPSILON, steps=steps, restarts=restarts, generator=generator)  # noqa: B023
+            with torch.no_grad():
+                return network(found).argmax(dim=1) == y
+
+        pairs = [(timed(theirs, device), timed(ours, device)) for _ in range(turns)]
+        rows.append(
+            {
+                "attack": f"PGD-{steps}-{restarts}",
+                "images": len(y),
+                "reference_accuracy": float(theirs().float().mean()),
+                "accuracy": float(ours().float().mean()),
+                "images_per_second": len(y) / statistics.median(b for _, b in pairs),
+                "times_the_reference": statistics.median(a / b for a, b in pairs),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def main() -> None:
+    """Measures all, and prints and writes the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-root", default="~/.cache/tune_cure", help="where CIFAR-10 is")
+    parser.add_argument("--model", default="preact_resnet18", help="the network (default: preact_resnet18)")
+    parser.add_argument("--width", type=int, help="its first stage's channels")
+    parser.add_argument("--batch", type=int, help="images a step (default: 32 on the CPU, 128 on a GPU)")
+    parser.add_argument("--turns", type=int, default=7)
+    parser.add_argument("--robust", type=Path, help="the best_model.pt of a search on CIFAR-10, to be attacked")
+    parser.add_argument("--output", type=Path, help="a folder for step.csv and step_evaluation.csv")
+    options = parser.parse_args()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    spec = DataSpec(dataset="cifar10", root=options.data_root, train_examples=1000)
+    splits = data.load(spec)
+    model = ModelConfig(name=options.model, width=options.width)
+    batch = options.batch or (32 if device.type == "cpu" else 128)
+    for name, how in EXACT.items():
+        difference = check_equal(splits, ModelConfig(name="preact_resnet10", width=4), how)
+        print(
+            f"{name}: weights differ from the reference's by {difference:.1e} at most (float64, relative)", flush=True
+        )
+    top = peak(device, torch.float32 if device.type == "cpu" else torch.bfloat16)
+    print(f"{device}: a large matrix product takes {top / 1e9:,.0f} GFLOP/s", flush=True)
+    steps = measure_steps(splits, model, device, batch, options.turns, top)
+    print(steps.to_string(index=False, float_format="{:.2f}".format), flush=True)
+    if options.output:
+        steps.to_csv(options.output / "step.csv", index=False)
+    if options.robust:
+        network = models.load(options.robust).to(device).to(memory_format=torch.channels_last)
+        evaluation = measure_evaluation(network, splits, device, 3)
+        print(evaluation.to_string(index=False, float_format="{:.3f}".format))
+        if options.output:
+            evaluation.to_csv(options.output / "step_evaluation.csv", index=False)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,121 @@
+"""Accuracy against time of the options that make the penalty cheaper, and of what it costs exactly.
+
+    .venv/bin/python benchmarks/trade_offs.py --dataset digits --seeds 10 --output benchmarks/results
+    .venv/bin/python benchmarks/trade_offs.py --dataset cifar10 --data-root FOLDER --seeds 2 --output benchmarks/results
+
+Every variant trains the same network with the same seeds and hyperparameters, those of a search's winner; on the test
+set it is judged by PGD with 50 steps and 10 restarts. Differences are to the exact penalty, seed by seed, with a 95%
+interval of the mean over the seeds (Student's t). Seconds an epoch are relative to the exact penalty's, in turns.
+"""
+
+import argparse
+import math
+import statistics
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from scipy import stats
+
+from tune_cure import data
+from tune_cure.config import ModelConfig, TrainingConfig
+from tune_cure.data import DataSpec, Splits
+from tune_cure.evaluation import EvaluationConfig, evaluate
+from tune_cure.training import Trainer
+
+EXACT = "exact: two-sided, every step, all images"
+VARIANTS: dict[str, dict[str, Any]] = {
+    EXACT: {},
+    "one-sided": {"penalty_two_sided": False},
+    "every 2nd step": {"penalty_every": 2},
+    "on half of the batch": {"penalty_fraction": 0.5},
+    "one-sided, on half of the batch": {"penalty_two_sided": False, "penalty_fraction": 0.5},
+    "from the image": {"init": "zero", "attack_statistics": "batch"},
+    "along FGSM": {"delta": "fgsm"},
+    "along FGSM from the image": {"delta": "fgsm", "init": "zero", "attack_statistics": "batch"},
+    "along FGSM from the image, one-sided": {
+        "delta": "fgsm", "init": "zero", "attack_statistics": "batch", "penalty_two_sided": False,
+    },
+    "no penalty": {"lambda": 0.0},
+}  # fmt: skip
+SETTINGS: dict[str, dict[str, Any]] = {
+    "digits": {
+        "data": {"validation": 360},
+        "model": {"name": "small_cnn"},
+        "training": {"epochs": 18, "batch_size": 32, "lr_schedule": "cosine"},
+        "best": {"lambda": 0.00261, "h": 1.695, "lr_max": 0.3337, "epsilon": 0.1822},
+        "epsilon": 0.15,
+        "examples": 359,
+    },
+    "cifar10": {
+        "data": {"validation": 2000, "train_examples": 6400},
+        "model": {"name": "preact_resnet10", "width": 8},
+        "training": {"epochs": 9, "lr_schedule": "cyclic"},
+        "best": {"lambda": 0.01535, "h": 2.095, "lr_max": 0.1964, "epsilon": 0.04422},
+        "epsilon": 8 / 255,
+        "examples": 500,
+    },
+}
+
+
+def train(splits: Splits, setting: dict[str, Any], changes: dict[str, Any], seed: int) -> dict[str, float]:
+    """One network."""
+    config = TrainingConfig.model_validate({**setting["training"], **setting["best"], **changes})
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    trainer = Trainer(config, splits, model=ModelConfig(**setting["model"]), device=device, seed=seed)
+    seconds = [trainer.train_epoch()["train_seconds"] for _ in range(config.epochs)]
+    test = splits.test.to(device).subset(setting["examples"], seed=0)
+    judged = evaluate(trainer.model, test, EvaluationConfig(epsilon=setting["epsilon"], steps=50, restarts=10))
+    return {"clean": judged["clean_accuracy"], "pgd_50_10": judged["pgd_accuracy"], "epoch": statistics.median(seconds)}
+
+
+def table(runs: pd.DataFrame) -> pd.DataFrame:
+    """Means over the seeds, and differences to the exact penalty."""
+    exact = runs[runs["variant"] == EXACT].set_index("seed")
+    rows = []
+    for variant, mine in runs.groupby("variant", sort=False):
+        mine = mine.set_index("seed")
+        difference = mine["pgd_50_10"] - exact["pgd_50_10"]
+        row = {
+            "variant": variant,
+            "seeds": len(mine),
+            "relative_seconds": float((mine["epoch"] / exact["epoch"]).median()),
+            "clean": mine["clean"].mean(),
+            "pgd_50_10": mine["pgd_50_10"].mean(),
+            "pgd_50_10_sd": mine["pgd_50_10"].std(),
+        }
+        if variant != EXACT and len(mine) > 1:
+            reach = stats.t.ppf(0.975, len(mine) - 1) * difference.std() / math.sqrt(len(mine))
+            mean = difference.mean()
+            row |= {"difference": mean, "difference_low": mean - reach, "difference_high": mean + reach}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def main() -> None:
+    """Trains all and prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataset", choices=SETTINGS, default="digits")
+    parser.add_argument("--data-root", default="~/.cache/tune_cure", help="where the data is")
+    parser.add_argument("--seeds", type=int, default=10, help="how many (default: 10)")
+    parser.add_argument("--threads", type=int, help="of the CPU (default: all)")
+    parser.add_argument("--output", type=Path, help="a folder for trade_offs_DATASET.csv and the single runs")
+    options = parser.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    setting = SETTINGS[options.dataset]
+    splits = data.load(DataSpec(dataset=options.dataset, root=options.data_root, **setting["data"]))
+    rows = []
+    for seed in range(1, options.seeds + 1):
+        for variant, changes in VARIANTS.items():
+            rows.append({"variant": variant, "seed": seed, **train(splits, setting, changes, seed)})
+        runs = pd.DataFrame(rows)
+        print(table(runs).to_string(index=False, float_format="{:.3f}".format), flush=True)
+        if options.output:
+            runs.to_csv(options.output / f"trade_offs_{options.dataset}_runs.csv", index=False)
+            table(runs).to_csv(options.output / f"trade_offs_{options.dataset}.csv", index=False)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,218 @@
+"""Convolution and batch norm whose second derivatives are as cheap as their first.
+
+A penalty on input gradients differentiates the network twice. There, PyTorch takes a convolution's weight gradient by
+a convolution with the images as channels and a kernel of the size of the output, and puts batch norm's together from
+some thirty passes over the activations. Here, the former is the weight gradient that every backward pass knows, and the
+latter a linear combination of three tensors. Both are exact; a network needs no change: see `cheap_second_derivatives`.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+from torch.overrides import TorchFunctionMode
+
+_aten = torch.ops.aten
+_state = {"images only": False}  # not by thread: on CUDA, backward passes run in threads of their own
+
+
+@contextmanager
+def image_gradients_only() -> Iterator[None]:
+    """Within, a backward pass is to the images alone: convolutions leave out the gradients of their weights.
+
+    PyTorch's own operations find that out by themselves; those written in Python are not told.
+    """
+    before = _state["images only"]
+    _state["images only"] = True
+    try:
+        yield
+    finally:
+        _state["images only"] = before
+
+
+class _Convolution(Function):
+    """Of images (N, C, H, W) with weights; no bias."""
+
+    @staticmethod
+    def forward(ctx: Any, images: Tensor, weight: Tensor, geometry: tuple[Any, ...]) -> Tensor:
+        ctx.save_for_backward(images, weight)
+        ctx.geometry = geometry
+        result: Tensor = _aten.convolution(images, weight, None, *geometry)
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        images, weight = ctx.saved_tensors
+        if _state["images only"]:
+            return _ConvolutionToImages.apply(slope, weight, images, ctx.geometry), None, None
+        mask = [*ctx.needs_input_grad[:2], False]
+        to_images, to_weight, _ = _aten.convolution_backward(slope, images, weight, None, *ctx.geometry, mask)
+        return to_images, to_weight, None
+
+
+class _ConvolutionToImages(Function):
+    """The gradient of a convolution's images: linear in the slope (N, K, H', W') of its output, and in the weights."""
+
+    @staticmethod
+    def forward(ctx: Any, slope: Tensor, weight: Tensor, images: Tensor, geometry: tuple[Any, ...]) -> Tensor:
+        ctx.save_for_backward(slope, weight)
+        ctx.geometry = geometry
+        result: Tensor = _aten.convolution_backward(slope, images, weight, None, *geometry, [True, False, False])[0]
+        return result
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        of_output, weight = ctx.saved_tensors
+        to_slope = to_weight = None
+        if ctx.needs_input_grad[0]:
+            to_slope = _aten.convolution(slope, weight, None, *ctx.geometry)
+        if ctx.needs_input_grad[1]:
+            mask = [False, True, False]
+            to_weight = _aten.convolution_backward(of_output, slope, weight, None, *ctx.geometry, mask)[1]
+        return to_slope, to_weight, None, None
+
+
+def convolution(
+    images: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Sequence[int] = (1, 1),
+    padding: Sequence[int] = (0, 0),
+    dilation: Sequence[int] = (1, 1),
+    groups: int = 1,
+) -> Tensor:
+    """As `torch.nn.functional.conv2d`, with pairs for stride, padding and dilation."""
+    device = images.device.type
+    if torch.is_autocast_enabled(device):
+        low = torch.get_autocast_dtype(device)
+        images, weight, bias = images.to(low), weight.to(low), None if bias is None else bias.to(low)
+    geometry = (list(stride), list(padding), list(dilation), False, [0, 0], groups)
+    result: Tensor = _Convolution.apply(images, weight, geometry)
+    return result if bias is None else result + bias.view(1, -1, 1, 1)
+
+
+class _BatchNorm(Function):
+    """By the statistics of the batch, which are recorded where there is something to record them in."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        images: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        running_mean: Tensor | None,
+        running_var: Tensor | None,
+        momentum: float,
+        eps: float,
+    ) -> Tensor:
+        result, mean, scale = _aten.native_batch_norm(
+            images, weight, bias, running_mean, running_var, True, momentum, eps
+        )
+        ctx.save_for_backward(images, weight, mean, scale)
+        ctx.eps = eps
+        return result  # type: ignore[no-any-return]
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
+        images, weight, mean, scale = ctx.saved_tensors
+        if _state["images only"]:
+            to_images = _BatchNormToImages.apply(slope, images, weight, mean, scale, ctx.eps)
+            return to_images, *[None] * 6
+        given = slope, images, weight, None, None, mean, scale, True, ctx.eps
+        return *_aten.native_batch_norm_backward(*given, list(ctx.needs_input_grad[:3])), *[None] * 4
+
+
+class _BatchNormToImages(Function):
+    """The gradient of a batch norm's images; how it depends on the slope of the output, the images and the weights.
+
+    With means over all but the channels, x̂ the normalised images, r = 1/std, s the slope and v the direction in which
+    the gradient of the images, γr(s − s̄ − x̂·mean(s x̂)), is differentiated:
+
+        to s:  γr(v − v̄ − x̂q)
+        to x:  −γr²(b(v − v̄) + q(s − s̄) + (mean(vs) − v̄s̄ − 3bq)x̂)
+        to γ:  rM(mean(vs) − v̄s̄ − bq)
+
+    where q = mean(v x̂), b = mean(s x̂) and M is the number of elements that a mean is over.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, slope: Tensor, images: Tensor, weight: Tensor, mean: Tensor, scale: Tensor, eps: float
+    ) -> Tensor:
+        ctx.save_for_backward(slope, images, weight, mean, scale)
+        given = slope, images, weight, None, None, mean, scale, True, eps
+        result: Tensor = _aten.native_batch_norm_backward(*given, [True, False, False])[0]
+        return result
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, direction: Tensor) -> tuple[Tensor | None, ...]:
+        slope, images, weight, mean, scale = ctx.saved_tensors
+        others = (0, 2, 3)
+        normalised = (images - _of_channels(mean)) * _of_channels(scale)
+        mean_v, mean_s = direction.mean(others), slope.mean(others)
+        q, b = (direction * normalised).mean(others), (slope * normalised).mean(others)
+        covariance = (direction * slope).mean(others) - mean_v * mean_s
+        first = weight * scale
+        to_slope = torch.addcmul(-_of_channels(first * mean_v), direction, _of_channels(first))
+        to_slope.addcmul_(normalised, _of_channels(first * q), value=-1)
+        second = -first * scale
+        to_images = torch.addcmul(
+            -_of_channels(second * (b * mean_v + q * mean_s)), direction, _of_channels(second * b)
+        )
+        to_images.addcmul_(slope, _of_channels(second * q))
+        to_images.addcmul_(normalised, _of_channels(second * (covariance - 3 * b * q)))
+        count = images.numel() // images.shape[1]
+        return to_slope, to_images, scale * count * (covariance - b * q), None, None, None
+
+
+def _of_channels(values: Tensor) -> Tensor:
+    return values.view(1, -1, 1, 1)
+
+
+def batch_norm(
+    images: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    *,
+    weight: Tensor,
+    bias: Tensor,
+    training: bool,
+    momentum: float,
+    eps: float,
+) -> Tensor:
+    """As `torch.nn.functional.batch_norm` of images (N, C, H, W)."""
+    if training:
+        result: Tensor = _BatchNorm.apply(images, weight, bias, running_mean, running_var, momentum, eps)
+        return result
+    assert running_mean is not None and running_var is not None
+    factor = weight * torch.rsqrt(running_var + eps)
+    shifted = torch.addcmul(_of_channels(bias - running_mean * factor), images, _of_channels(factor))
+    return shifted.to(images.dtype)
+
+
+class _Cheaply(TorchFunctionMode):
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is torch.conv2d and not kwargs and len(args) == 7 and not isinstance(args[4], str):
+            return convolution(*args)
+        if func is F.batch_norm and args[0].dim() == 4 and kwargs.get("weight") is not None:
+            return batch_norm(*args, **kwargs)
+        return func(*args, **kwargs)
+
+
+def cheap_second_derivatives() -> TorchFunctionMode:
+    """A context: convolutions and batch norms of images, computed within, can be differentiated twice cheaply.
+
+    That is, by `torch.autograd.grad(…, images, create_graph=True)` within `image_gradients_only`, and by a backward
+    pass to the parameters later.
+    """
+    return _Cheaply()
