@@ -18,7 +18,7 @@ from tests.documents import PAGES, Block, anchors, blocks, inline, links, sessio
 from tests.journals import write_search
 from tests.test_export import write_best_model
 from tune_cure import cli, schedules, spaces, spec as specs
-from tune_cure.reading import override
+from tune_cure.reading import ProblemError, override
 from tune_cure.results import SearchResult
 from tune_cure.run import resolve
 
@@ -84,7 +84,7 @@ def test_every_command_could_be_typed(block: Block) -> None:
     for words, _ in sessions(block):
         try:
             check(words)
-        except (SystemExit, AssertionError, ValueError) as error:
+        except (SystemExit, AssertionError, ProblemError, ValueError) as error:
             pytest.fail(f"{block}: {shlex.join(words)}: {error}")
 
 
@@ -154,7 +154,7 @@ def check_ours(command: str, options: list[str]) -> None:
     ],
 )
 def test_a_command_that_could_not_be_typed_is_seen(line: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises((SystemExit, AssertionError, ValueError)):
+    with pytest.raises((SystemExit, AssertionError, ProblemError, ValueError)):
         check(shlex.split(line))
 
 
