@@ -29,8 +29,8 @@ BEGIN, END = "<!-- written by tools/reference.py -->", "<!-- end of what tools/r
 TAKES = {  # where the type alone does not say it
     "search.metric": f"one of {', '.join(f'`{name}`' for name in METRICS)}, or a list of several",
     "search.constraints": "list of `METRIC >= NUMBER` or `METRIC <= NUMBER`",
-    "resources.gpus_per_trial": "whole number ≥ 0, fraction from 0.0001 to 1, or `auto`",
-    "resources.concurrent": "whole number ≥ 1, or `auto`",
+    "resources.gpus_per_trial": "whole number ≥ 0, fraction from 0.0001 to 1, or `auto` (GPUs)",
+    "resources.concurrent": "whole number ≥ 1, or `auto` (trials)",
     "start_from": "list of mappings of the keys of `space` to values, or of file names",
     "training": "mapping of [these keys](#training)",
     "space": "mapping of keys of [training](#training) to [distributions](#distributions)",
@@ -39,7 +39,29 @@ TAKES = {  # where the type alone does not say it
     "data.root": "folder; `~` is your home",
     "distribution.choice": "list of values",
 }
-PAPERS = "https://arxiv.org/abs"
+UNITS = {  # of every number
+    "images": "data.validation data.train_examples training.batch_size evaluation.examples rescore.examples",
+    "pixels": "data.image_size",
+    "channels": "model.width",
+    "epochs": "training.epochs asha.grace_period",
+    "steps": "training.attack_steps training.penalty_every evaluation.steps asha.steps rescore.steps",
+    "starts": "evaluation.restarts rescore.restarts",
+    "trials": "search.trials search.patience rescore.top",
+    "times": "search.retries",
+    "brackets": "asha.brackets",
+    "CPU cores": "resources.cpus_per_trial",
+    "a seed": "data.split_seed search.seed",
+    "pixel units": "training.epsilon training.h evaluation.epsilon",
+    "of epsilon": "training.alpha training.noise",
+    "a share": "training.momentum training.zero_fraction training.label_smoothing training.penalty_fraction "
+    "training.ema_decay training.swa_start",
+    "a weight": "training.weight_decay training.adversarial_weight training.clean_weight training.trades_weight "
+    "training.hat_weight training.lambda",
+    "a learning rate": "training.lr_max training.lr_min",
+    "a length of the gradient": "training.gradient_clip",
+    "a factor": "asha.reduction_factor",
+    "as the hyperparameter": "distribution.step",
+}
 MEANINGS = {  # of names that stand for no function with a description of its own
     "data.dataset": {
         "digits": "1,797 handwritten digits of 1×8×8 that ship with scikit-learn; a fifth of them is the test set",
@@ -84,7 +106,10 @@ MEANINGS = {  # of names that stand for no function with a description of its ow
         "none": "every trial runs to its end",
     },
 }
-AS_OF = {"evaluation.norm": "training.norm"}  # names that are told elsewhere
+AS_OF = {  # names that are told elsewhere
+    "evaluation.norm": "training.norm",
+    "training.attack_statistics": "training.penalty_statistics",
+}
 
 
 def main() -> int:
@@ -129,7 +154,7 @@ def _about(model: type[BaseModel]) -> str:
 
 
 def _table(prefix: str, model: type[BaseModel]) -> str:
-    rows = ["| key | default | takes | |", "|---|---|---|---|"]
+    rows = ["| key | default | takes | what it is |", "|---|---|---|---|"]
     for name, field in model.model_fields.items():
         key = field.alias or name
         assert field.description or prefix == "", f"{prefix}{key} has no description"
@@ -175,7 +200,13 @@ def _takes(key: str, field: FieldInfo) -> str:
     words = {bool: "true or false", int: "whole number", float: "number", str: "text"}
     while get_args(kind):
         kind = get_args(kind)[0]
-    return f"{words[kind]}{_bounds(field)}"
+    return f"{words[kind]}{_bounds(field)}" + (f" ({_unit(key)})" if kind in (int, float) else "")
+
+
+def _unit(key: str) -> str:
+    units = [unit for unit, keys in UNITS.items() if key in keys.split()]
+    assert len(units) == 1, f"{key}: what is its unit?"
+    return units[0]
 
 
 def _bounds(field: FieldInfo) -> str:
@@ -196,7 +227,10 @@ def _names(prefix: str, model: type[BaseModel]) -> Iterator[str]:
             continue
         (registry,) = (of.func.choices for of in field.metadata if isinstance(getattr(of, "func", None), OneOf))
         meanings = MEANINGS.get(key, {})
-        rows = [f"### Names of {key}", "\n".join(["| name | |", "|---|---|", *_rows(key, registry, meanings)])]
+        rows = [
+            f"### Names of {key}",
+            "\n".join(["| name | what it is |", "|---|---|", *_rows(key, registry, meanings)]),
+        ]
         assert set(meanings) <= set(registry), f"{key}: {set(meanings) - set(registry)} are no names of it"
         yield from rows
 
