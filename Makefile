@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: venv search test faults lint lock clean
+.PHONY: venv search test faults lint docs lock clean
 
 venv: .venv/installed
 
@@ -31,13 +31,18 @@ lint: venv
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# The documentation as a site, site/index.html; a broken link or anchor fails. With the search field at work:
+# .venv/bin/mkdocs serve, since browsers let no file read another.
+docs: venv
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 # Resolves requirements.lock anew for Linux and macOS (needs uv); the markers that hold everywhere are left out.
 lock:
-	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --upgrade \
+	uv pip compile pyproject.toml --extra dev --extra docs --universal --python-version 3.11 --upgrade \
 	  --no-header --no-annotate --no-emit-index-url --output-file requirements.lock
 	sed -i.old -E -e "s/ and \(sys_platform == 'darwin' or sys_platform == 'linux'\)//" \
 	  -e "s/python_full_version < '3.15' and //" -e "s/ ; python_full_version < '3.15'$$//" requirements.lock
 	rm requirements.lock.old
 
 clean:
-	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf .venv build dist site .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
