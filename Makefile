@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: venv search test faults lint docs lock clean
+.PHONY: venv search test faults lint docs reference lock clean
 
 venv: .venv/installed
 
@@ -31,10 +31,13 @@ lint: venv
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# The documentation as a site, site/index.html; a broken link or anchor fails. With the search field at work:
-# .venv/bin/mkdocs serve, since browsers let no file read another.
+# The pages of docs/ as a site in site/, which needs no network: open site/index.html.
 docs: venv
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+# Writes the tables of docs/search_space.md from the models that read the YAML.
+reference: venv
+	$(BIN)/python tools/reference.py
 
 # Resolves requirements.lock anew for Linux and macOS (needs uv); the markers that hold everywhere are left out.
 lock:

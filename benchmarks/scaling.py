@@ -47,7 +47,12 @@ def held(file: Path) -> tuple[float, float]:
 
 def measure(space: Path, concurrent: int, trials: int, arguments: list[str]) -> dict[str, float]:
     """One search with so many trials at a time."""
-    changes = ["search.scheduler=none", f"search.trials={trials}", f"resources.concurrent={concurrent}"]
+    changes = [
+        "search.scheduler=none",
+        "asha.grace_period=1",
+        f"search.trials={trials}",
+        f"resources.concurrent={concurrent}",
+    ]
     if torch.cuda.is_available():
         changes.append(f"resources.gpus_per_trial={1 / concurrent}")
     given = [word for change in changes for word in ("--set", change)]

@@ -13,7 +13,19 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from tune_cure import artifacts, dashboard, data, datasets, environment, lock, paper, results, resuming, spec as specs
+from tune_cure import (
+    artifacts,
+    dashboard,
+    data,
+    datasets,
+    environment,
+    lock,
+    paper,
+    results,
+    resuming,
+    spaces,
+    spec as specs,
+)
 from tune_cure.curvature import PENALTIES
 from tune_cure.devices import Devices, allot, expected_epochs, measure_epoch_seconds, this_machine
 from tune_cure.files import new_folder
@@ -31,7 +43,7 @@ from tune_cure.signals import stop_as_on_ctrl_c
 from tune_cure.spec import SearchSpec
 from tune_cure.words import STATUS_WORDS, duration, hyperparameters, value
 
-SMALLER_SPACE = "search_spaces/cifar10_cpu.yaml"
+SMALLER_SPACE = "cifar10_cpu"
 MEASURED_LATER = (
     "\nor more on each GPU: gpus_per_trial is auto, so a trial's memory is measured before the search starts"
 )
@@ -60,7 +72,12 @@ def add_parser(commands: Any) -> None:
         epilog="\n".join(f"{title}: {', '.join(registry)}" for title, registry in names.items()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    search.add_argument("--space", required=True, metavar="FILE", help="the search space, a YAML file")
+    search.add_argument(
+        "--space",
+        required=True,
+        metavar="FILE",
+        help=f"the search space: a YAML file, or one that comes along: {', '.join(spaces.bundled())}",
+    )
     search.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override a key of it: training.epochs=5"
     )
@@ -90,7 +107,7 @@ def _search(options: argparse.Namespace, console: Console) -> int:
     overrides = list(options.set)
     if options.data_root:
         overrides.append(f"data.root={json.dumps(str(Path(options.data_root).expanduser()))}")
-    spec = specs.load(options.space, overrides)
+    spec = specs.load(spaces.find(options.space), overrides)
     known = ""
     if spec.search.warm_start and not options.resume:
         from tune_cure import warm_start  # Optuna, too, is not imported before the input is known to be good
@@ -154,7 +171,7 @@ def _conclude(result: SearchResult, options: argparse.Namespace, console: Consol
 def resume_command(directory: Path, output: str) -> str:
     """What continues the search in `directory`, whose --output was `output`."""
     space = shlex.quote(str(directory / results.SPEC))
-    return f"python run_search.py --space {space} --output {shlex.quote(output)} --resume"
+    return f"{spaces.search_command()} --space {space} --output {shlex.quote(output)} --resume"
 
 
 def _join(options: argparse.Namespace) -> None:

@@ -22,7 +22,7 @@ AMP_MODES = ("auto", "bf16", "fp16", "off")
 class ModelConfig(Schema):
     """Which network."""
 
-    name: Annotated[str, one_of(MODELS)] = Field(description="A network of `models.MODELS`.")
+    name: Annotated[str, one_of(MODELS)] = Field(description="The network.")
     width: int | None = Field(default=None, ge=1, description="Channels of its first stage; its own default if absent.")
 
 
@@ -42,21 +42,25 @@ class TrainingConfig(Schema):
     nesterov: bool = Field(default=False, description="Nesterov's momentum for SGD, which needs a momentum.")
     weight_decay: Number = Field(default=5e-4, ge=0, description="L2 penalty on all parameters; decoupled with adamw.")
     gradient_clip: Number = Field(default=0.0, ge=0, description="Clip the gradient's L2 norm to this; 0: do not.")
-    lr_schedule: Annotated[str, one_of(SCHEDULES)] = Field(default="piecewise", description="Stepped per iteration.")
+    lr_schedule: Annotated[str, one_of(SCHEDULES)] = Field(
+        default="piecewise", description="The learning rate's course, iteration by iteration."
+    )
     lr_max: Number = Field(default=0.1, gt=0, description="Highest learning rate of the schedule.")
     lr_min: Number = Field(default=0.0, ge=0, description="Lowest learning rate of the schedule.")
     attack: Annotated[str, one_of(ATTACKS)] = Field(
         default="fgsm",
         description="What is trained on; zerograd: fgsm without the smallest gradients; none: clean.",
     )
-    norm: Annotated[str, one_of(NORMS)] = Field(default="linf", description="Of the training attack's ball.")
+    norm: Annotated[str, one_of(NORMS)] = Field(default="linf", description="Norm of the training attack's ball.")
     epsilon: Number = Field(default=8 / 255, gt=0, description="Radius of the training attack, in pixel units.")
     alpha: Number = Field(default=1.25, gt=0, description="Step of fgsm and zerograd as a multiple of epsilon.")
     init: Annotated[str, one_of(INITS)] = Field(
         default="uniform", description="Start of fgsm and zerograd; noise: uniform, neither clipped nor projected."
     )
     noise: Number = Field(default=2.0, gt=0, description="Radius of init noise as a multiple of epsilon.")
-    zero_fraction: Number = Field(default=0.35, ge=0, lt=1, description="Gradient entries that zerograd leaves out.")
+    zero_fraction: Number = Field(
+        default=0.35, ge=0, lt=1, description="Share of the gradient entries that zerograd leaves out."
+    )
     attack_steps: int = Field(default=7, ge=1, description="Steps of attack pgd, each a quarter of epsilon.")
     attack_statistics: Annotated[str, one_of(STATISTICS)] = Field(
         default="running", description="What batch norm normalises by in the attack, as in penalty_statistics."
@@ -64,25 +68,25 @@ class TrainingConfig(Schema):
     adversarial_weight: Number = Field(default=1.0, ge=0, description="Weight of the attack's cross-entropy.")
     clean_weight: Number = Field(default=0.0, ge=0, description="Weight of the unattacked images' cross-entropy.")
     trades_weight: Number = Field(default=0.0, ge=0, description="Weight of KL(clean, adversarial prediction).")
-    hat_weight: Number = Field(default=0.0, ge=0, description="Weight of the helper images' cross-entropy.")
+    hat_weight: Number = Field(default=0.0, ge=0, description="Weight of the cross-entropy of images twice as far out.")
     label_smoothing: Number = Field(default=0.0, ge=0, lt=1, description="Of both cross-entropies with the labels.")
     delta: Annotated[str, one_of(PENALTIES)] = Field(
         default="classic", description="The penalty: CURE along a direction, gradalign, llr (local linearity) or none."
     )
     lambda_: Number = Field(default=0.1, ge=0, alias="lambda", description="Weight of the mean penalty; 0: none.")
     h: Number = Field(default=1.5, gt=0, description="L2 length of the penalty's displacement, in pixel units.")
-    penalty_squared: bool = Field(default=False, description="CURE: the squared norm.")
+    penalty_squared: bool = Field(default=False, description="CURE: the norm is squared.")
     penalty_divide_by_h: bool = Field(default=False, description="CURE: divide the difference by the length of z.")
     penalty_two_sided: bool = Field(default=True, description="Differentiate the gradient at the image too; exact.")
     penalty_statistics: Annotated[str, one_of(STATISTICS)] = Field(
         default="batch", description="What batch norm normalises by in the penalty: the batch's, or the running ones."
     )
-    penalty_fraction: Number = Field(default=1.0, gt=0, le=1, description="Of each batch, how much is penalised.")
+    penalty_fraction: Number = Field(default=1.0, gt=0, le=1, description="Share of each batch that is penalised.")
     penalty_every: int = Field(default=1, ge=1, description="Steps from one penalty to the next, weighted so often.")
     averaging: Annotated[str, one_of(AVERAGINGS)] = Field(
         default="none", description="Which average of the weights is judged and kept; none: the weights themselves."
     )
-    ema_decay: Number = Field(default=0.999, ge=0, lt=1, description="What averaging ema keeps in a step.")
+    ema_decay: Number = Field(default=0.999, ge=0, lt=1, description="Share that averaging ema keeps in a step.")
     swa_start: Number = Field(default=0.75, ge=0, lt=1, description="Fraction of training before averaging swa.")
     amp: Annotated[str, one_of(AMP_MODES)] = Field(
         default="auto", description="Mixed precision; auto: fp16 on CUDA, off on the CPU."

@@ -42,7 +42,7 @@ class DataSpec(Schema):
     split_seed: int = Field(default=0, ge=0, le=MAX_SEED, description="Which images these are.")
     train_examples: int | None = Field(default=None, ge=2, description="Train on so many of the others; all if absent.")
     image_size: int | None = Field(
-        default=None, ge=4, le=1024, description="Resize images to this side; as they are if absent."
+        default=None, ge=4, le=1024, description="Resize images to this side, in pixels; as they are if absent."
     )
 
     @property

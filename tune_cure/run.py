@@ -17,6 +17,7 @@ from tune_cure.files import FolderError, read_tensors, replace_tensors, replace_
 from tune_cure.reading import ProblemError, SpecError, by_path, differences, first_problem, parse, read_mapping
 from tune_cure.results import SPEC
 from tune_cure.schema import MAX_SEED, Schema
+from tune_cure.spaces import search_command
 from tune_cure.training import EPOCH_METRICS, Trainer
 
 CONFIG, LOG, LAST, BEST, TEST = "config.yaml", "epochs.csv", "last.pt", "best_model.pt", "test.csv"
@@ -70,7 +71,7 @@ def read(path: Path, trial: int | None = None) -> dict[str, Any]:
         return _of_search(path, _row(path, trial))
     content = read_mapping(path)
     if "space" in content:
-        raise SpecError(f"{path}: space: is of a search; to search it: python run_search.py --space {path}")
+        raise SpecError(f"{path}: space: is of a search; to search it: {search_command()} --space {path}")
     return _of_search(path, content) if content.keys() <= HYPERPARAMETERS.keys() else content
 
 

@@ -125,7 +125,7 @@ class SearchConfig(Schema):
     scheduler: Annotated[str, one_of(SCHEDULERS)] = Field(
         default="asha", description="Who stops weak trials early, by the numbers of `asha`; none: nobody."
     )
-    seed: int = Field(default=0, ge=0, le=MAX_SEED, description="Of the proposals and of every trial's training.")
+    seed: int = Field(default=0, ge=0, le=MAX_SEED, description="Seed of the proposals and of every trial's training.")
     metric: Annotated[str | list[str], PlainValidator(metrics)] = Field(
         default="pgd_accuracy_best", description="What is optimised; of a list, early stopping looks at the first."
     )

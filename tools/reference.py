@@ -1,0 +1,266 @@
+"""Writes the tables of docs/search_space.md from the models that read the YAML: `python tools/reference.py`.
+
+`--check` writes nothing and exits with 1 where the page is not what the models say.
+"""
+
+import argparse
+import inspect
+import itertools
+import sys
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from fractions import Fraction
+from pathlib import Path
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin
+
+import annotated_types as at
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from tune_cure.config import DECIDING, HYPERPARAMETERS, TrainingConfig, without_effect
+from tune_cure.objectives import METRICS
+from tune_cure.schema import OneOf, choices
+from tune_cure.spec import Distribution, SearchSpec
+
+PAGE = Path(__file__).parent.parent / "docs" / "search_space.md"
+BEGIN, END = "<!-- written by tools/reference.py -->", "<!-- end of what tools/reference.py writes -->"
+
+TAKES = {  # where the type alone does not say it
+    "search.metric": f"one of {', '.join(f'`{name}`' for name in METRICS)}, or a list of several",
+    "search.constraints": "list of `METRIC >= NUMBER` or `METRIC <= NUMBER`",
+    "resources.gpus_per_trial": "whole number ≥ 0, fraction from 0.0001 to 1, or `auto`",
+    "resources.concurrent": "whole number ≥ 1, or `auto`",
+    "start_from": "list of mappings of the keys of `space` to values, or of file names",
+    "training": "mapping of [these keys](#training)",
+    "space": "mapping of keys of [training](#training) to [distributions](#distributions)",
+    "model": "mapping of [these keys](#model), or the network's name alone",
+    "name": "letters, digits, dots, dashes and underscores; 100 at most",
+    "data.root": "folder; `~` is your home",
+    "distribution.choice": "list of values",
+}
+PAPERS = "https://arxiv.org/abs"
+MEANINGS = {  # of names that stand for no function with a description of its own
+    "data.dataset": {
+        "digits": "1,797 handwritten digits of 1×8×8 that ship with scikit-learn; a fifth of them is the test set",
+        "cifar10": "60,000 photographs of 3×32×32 in 10 classes; downloaded, or read from a folder",
+        "cifar100": "the same in 100 classes",
+        "svhn": "house numbers of 3×32×32 in 10 classes, 73,257 to train on",
+        "image_folder": "your pictures: `train/CLASS/*.jpg` and, if there is one, `test/CLASS/*.jpg`",
+    },
+    "training.attack": {
+        "fgsm": "one step of alpha × epsilon from `init`",
+        "zerograd": "the same without the smallest gradient entries (`zero_fraction`)",
+        "pgd": "`attack_steps` steps of epsilon / 4 from a random start",
+        "none": "clean images",
+    },
+    "training.init": {
+        "uniform": "a random point of the ball, clipped to [0, 1]",
+        "zero": "the image",
+        "previous": "what the attack found for this image in the last epoch",
+        "noise": "the image plus uniform noise of `noise` × epsilon, neither clipped nor projected but to [0, 1]",
+    },
+    "training.norm": {"linf": "no pixel moves by more than epsilon", "l2": "the L2 length of all changes is bounded"},
+    "training.delta": {"none": "no penalty"},
+    "training.penalty_statistics": {
+        "running": "the running statistics: examples stay independent",
+        "batch": "the batch's own, as the training step does",
+    },
+    "training.averaging": {
+        "none": "the weights themselves",
+        "ema": "an exponential average over steps (`ema_decay`)",
+        "swa": "the mean of the weights after each epoch from `swa_start` on",
+    },
+    "training.amp": {
+        "auto": "fp16 on CUDA, off on the CPU",
+        "bf16": "bfloat16",
+        "fp16": "float16 with loss scaling",
+        "off": "float32",
+    },
+    "search.scheduler": {
+        "asha": "at each rung, `1 / reduction_factor` of the trials go on",
+        "hyperband": "several of these with later first rungs, one of which stops nothing",
+        "median": "a trial ends if its best is below the median of the others' means",
+        "none": "every trial runs to its end",
+    },
+}
+AS_OF = {"evaluation.norm": "training.norm"}  # names that are told elsewhere
+
+
+def main() -> int:
+    """Writes the page, or checks it; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true")
+    options = parser.parse_args()
+    now = PAGE.read_text(encoding="utf-8")
+    wanted = written(now)
+    if options.check:
+        if now != wanted:
+            print(f"{PAGE.name} is not what the models say; run: python tools/reference.py", file=sys.stderr)
+        return int(now != wanted)
+    PAGE.write_text(wanted, encoding="utf-8")
+    return 0
+
+
+def written(page: str) -> str:
+    """`page` with what stands between the marks written anew."""
+    before, _, rest = page.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return f"{before}{BEGIN}\n\n{tables()}\n{END}{after}"
+
+
+def tables() -> str:
+    """The generated part."""
+    parts = ["## Sections", _table("", SearchSpec)]
+    for key, field in SearchSpec.model_fields.items():
+        section = TrainingConfig if key == "training" else field.annotation
+        if isinstance(section, type) and issubclass(section, BaseModel):
+            parts += [f"## {key}", _about(section), _table(f"{key}.", section)]
+            if key == "training":
+                parts += ["### What makes no difference beside what", *_idle()]
+            parts += list(_names(f"{key}.", section))
+        elif key == "space":
+            parts += ["## Distributions", _about(Distribution), _table("distribution.", Distribution)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _about(model: type[BaseModel]) -> str:
+    return " ".join(str(inspect.getdoc(model)).split())
+
+
+def _table(prefix: str, model: type[BaseModel]) -> str:
+    rows = ["| key | default | takes | |", "|---|---|---|---|"]
+    for name, field in model.model_fields.items():
+        key = field.alias or name
+        assert field.description or prefix == "", f"{prefix}{key} has no description"
+        section = field.annotation if prefix == "" and _is_section(field) else None
+        described = field.description or (_about(section) if section else "")
+        takes = TAKES.get(prefix + key) or (
+            f"mapping of [these keys](#{key})" if section else _takes(prefix + key, field)
+        )
+        rows.append(f"| `{key}` | {_default(field, section is not None)} | {takes} | {described} |")
+    return "\n".join(rows)
+
+
+def _is_section(field: FieldInfo) -> bool:
+    return isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+
+
+def _default(field: FieldInfo, is_section: bool) -> str:
+    if field.is_required():
+        return "needed"
+    default = field.get_default(call_default_factory=True)
+    if default is None or is_section or default in ([], {}):
+        return "–"
+    if isinstance(default, bool):
+        return str(default).lower()
+    if isinstance(default, float):
+        fraction = Fraction(default).limit_denominator(255)
+        return f"{fraction}" if fraction.denominator == 255 else f"{default:g}"
+    return f"`{default}`" if isinstance(default, str) else f"{default}"
+
+
+def _takes(key: str, field: FieldInfo) -> str:
+    if choices(field):
+        told = AS_OF.get(key, key)
+        return f"one of [these names](#names-of-{told.replace('.', '')})"
+    kinds = [kind for kind in get_args(field.annotation) or (field.annotation,) if kind is not NoneType]
+    if get_origin(field.annotation) is Literal:
+        return "one of " + ", ".join(f"`{kind}`" for kind in kinds)
+    kind = kinds[0]
+    nested = [inner for inner in get_args(kind) if inner is not NoneType]
+    if get_origin(kind) is list or (nested and get_origin(nested[0]) is list):
+        whole = "int" in str(kind)
+        return f"two {'whole ' * whole}numbers, [low, high]"
+    words = {bool: "true or false", int: "whole number", float: "number", str: "text"}
+    while get_args(kind):
+        kind = get_args(kind)[0]
+    return f"{words[kind]}{_bounds(field)}"
+
+
+def _bounds(field: FieldInfo) -> str:
+    signs = {at.Ge: ("≥", "ge"), at.Gt: (">", "gt"), at.Le: ("≤", "le"), at.Lt: ("<", "lt")}
+    found = []
+    for metadata in field.metadata:
+        if type(metadata) in signs:
+            sign, name = signs[type(metadata)]
+            found.append(f" {sign} {getattr(metadata, name)}")
+    return ",".join(found)
+
+
+def _names(prefix: str, model: type[BaseModel]) -> Iterator[str]:
+    """A table of the names that each field may have."""
+    for name, field in model.model_fields.items():
+        key = f"{prefix}{field.alias or name}"
+        if not choices(field) or key in AS_OF:
+            continue
+        (registry,) = (of.func.choices for of in field.metadata if isinstance(getattr(of, "func", None), OneOf))
+        meanings = MEANINGS.get(key, {})
+        rows = [f"### Names of {key}", "\n".join(["| name | |", "|---|---|", *_rows(key, registry, meanings)])]
+        assert set(meanings) <= set(registry), f"{key}: {set(meanings) - set(registry)} are no names of it"
+        yield from rows
+
+
+def _rows(key: str, registry: Mapping[str, Any] | tuple[str, ...], meanings: Mapping[str, str]) -> Iterator[str]:
+    for name in registry:
+        meaning = meanings.get(name) or _first_line(registry, name)
+        assert meaning, f"{key}: nothing says what {name} is"
+        yield f"| `{name}` | {meaning.replace('|', chr(92) + '|').rstrip('.')} |"
+
+
+def _first_line(registry: Mapping[str, Any] | tuple[str, ...], name: str) -> str:
+    """What the docstring of the function behind a name begins with."""
+    from tune_cure.curvature import DIRECTIONS, OTHER_PENALTIES
+
+    of = {**DIRECTIONS, **OTHER_PENALTIES}.get(name) if isinstance(registry, tuple) else registry[name]
+    return (inspect.getdoc(of) or "").partition("\n")[0] if inspect.isfunction(of) else ""
+
+
+def _idle() -> Iterator[str]:
+    """For each hyperparameter, the values of others beside which it counts for nothing, by trying all of these."""
+    values = {key: choices(TrainingConfig.model_fields[HYPERPARAMETERS[key]]) or [0, 1] for key in DECIDING}
+    cases = [dict(zip(values, combination, strict=True)) for combination in itertools.product(*values.values())]
+    idle: dict[str, set[int]] = defaultdict(set)
+    having: dict[tuple[str, Any], set[int]] = defaultdict(set)
+    for index, case in enumerate(cases):
+        for pair in case.items():
+            having[pair].add(index)
+        for key in without_effect(TrainingConfig.model_validate(case)):
+            idle[key].add(index)
+    rows = [f"| `{key}` | {_conditions(idle[key], having)} |" for key in HYPERPARAMETERS if key in idle]
+    yield "A search leaves these out of the trials that they say nothing to; the tables show a dash."
+    yield "\n".join(["| key | has no effect where |", "|---|---|", *rows])
+
+
+def _conditions(idle: set[int], having: Mapping[tuple[str, Any], set[int]]) -> str:
+    """The values, or pairs of them, that the cases `idle` have in common and no other has."""
+    alone = [pair for pair, cases in having.items() if cases <= idle]
+    covered: set[int] = set().union(*(having[pair] for pair in alone))
+    said = [f"`{key}` is {_any_of(pairs)}" for key, pairs in _by_key(alone)]
+    both: dict[tuple[str, Any], list[tuple[str, Any]]] = defaultdict(list)
+    for one, other in itertools.permutations(having, 2):
+        cases = having[one] & having[other]
+        if cases and cases <= idle and not cases <= covered:
+            both[one].append(other)
+    for one, others in sorted(both.items(), key=lambda item: -len(item[1])):  # the one that goes with most comes first
+        for key, pairs in _by_key(others):
+            cases = having[one] & set().union(*(having[pair] for pair in pairs))
+            if not cases <= covered:
+                covered |= cases
+                said.append(f"`{one[0]}` is {one[1]} and `{key}` is {_any_of(pairs)}")
+    assert covered == idle, "more than two values decide together"
+    return "; or ".join(said)
+
+
+def _by_key(pairs: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, list[tuple[str, Any]]]]:
+    for key, of in itertools.groupby(sorted(pairs, key=lambda pair: DECIDING.index(pair[0])), lambda pair: pair[0]):
+        yield key, list(of)
+
+
+def _any_of(pairs: list[tuple[str, Any]]) -> str:
+    *before, last = (str(name) for _, name in pairs)
+    return f"{', '.join(before)} or {last}" if before else last
+
+
+if __name__ == "__main__":
+    sys.exit(main())
