@@ -1,135 +1,233 @@
-"""What the documentation says is so: links lead somewhere, commands are understood, blocks of YAML and Python work."""
+"""Every link, command and block of code in README, CONTRIBUTING and docs/ is tried here, or says why not.
 
-import io
+Above a block that cannot be: `<!-- not run: WHY -->`. Above Python that reads a search's folder:
+`<!-- needs a run: FOLDER -->`. Blocks in which commands begin with `$ ` show what they print.
+"""
+
+import argparse
 import re
 import shlex
-from collections.abc import Iterator
+import tomllib
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
-from rich.console import Console
+import yaml
 
+from tests.documents import PAGES, Block, anchors, blocks, inline, links, sessions
 from tests.journals import write_search
-from tune_cure import cli, cli_train, data, spec
+from tests.test_export import write_best_model
+from tune_cure import cli, schedules, spaces, spec as specs
+from tune_cure.reading import ProblemError, override
+from tune_cure.results import SearchResult
+from tune_cure.run import resolve
 
-ROOT = Path(__file__).parent.parent
-DOCS = ROOT / "docs"
-PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted(DOCS.glob("*.md"))
-MKDOCS = ROOT / "mkdocs.yml"
-NOT_RUN = re.compile(r"<!-- not run: .+ -->\n$")
-FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-MADE_UP = re.compile(r"results/|FILE$|mine\.yaml$")  # spaces in commands that only a user's machine has
+BLOCKS = [block for page in PAGES for block in blocks(page)]
+OTHERS = {
+    "pip",
+    "ray",
+    "sbatch",
+    "optuna-dashboard",
+    "tensorboard",
+    "prometheus",
+    "export",
+    "git",
+    "curl",
+    "ssh",
+    "cat",
+}
+"""Programs that are not this project's: that they are called so is all that is checked."""
+SUFFIXES = (".py", ".yaml", ".yml", ".sh", ".sbatch", ".csv")
+FOLDERS = ("benchmarks/", "docs/", "examples/", "search_spaces/", "tests/", "tools/")
 
-each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-
-
-def without_code(text: str) -> str:
-    return re.sub(r"`[^`\n]*`", "", FENCE.sub("", text))
-
-
-def anchors(page: Path) -> set[str]:
-    """Of its headings, as GitHub names them."""
-    titles = re.findall(r"^#+ (.+)$", FENCE.sub("", page.read_text()), re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
-
-
-def commands(page: Path) -> list[str]:
-    """The lines of indented code, and of fenced code that is neither Python nor YAML nor what was printed."""
-    text = page.read_text()
-    fenced = [code for language, code in FENCE.findall(text) if language in ("", "bash", "sh", "console")]
-    indented = re.findall(r"^ {4}(.+)$", FENCE.sub("", text), re.MULTILINE)
-    lines = "\n".join([*indented, *fenced]).replace("\\\n", " ").splitlines()
-    return [line.strip() for line in lines if line.strip().startswith(("tune-cure ", "python run_search.py", "make "))]
-
-
-EVERY_COMMAND = [(page.name, line) for page in PAGES for line in commands(page)]
+LEAST = """
+name: ok
+data: {dataset: digits, validation: 360}
+model: small_cnn
+space:
+  lambda: {loguniform: [0.001, 1]}
+"""
 
 
-def arguments(line: str) -> list[str]:
-    """Of tune-cure."""
-    words = shlex.split(line, comments=True)
-    return ["search", *words[2:]] if words[0] == "python" else words[1:]
+def of_kind(*languages: str) -> list[Block]:
+    return [block for block in BLOCKS if block.language in languages and not block.not_run]
 
 
-@each_page
-def test_every_relative_link_leads_to_a_file_and_an_anchor_that_are_there(page: Path) -> None:
-    missing = []
-    for link in re.findall(r"\]\(([^)\s]+)\)", without_code(page.read_text())):
-        if re.match(r"[a-z]+:", link):
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_every_link_leads_somewhere(page: Path) -> None:
+    for line, target in links(page):
+        if target.startswith(("http://", "https://")):
             continue
-        path, _, anchor = link.partition("#")
-        target = (page.parent / path).resolve() if path else page
-        if not target.is_file() or (anchor and anchor not in anchors(target)):
-            missing.append(link)
-    assert not missing
+        name, _, anchor = target.partition("#")
+        file = page.parent / name if name else page
+        assert file.exists(), f"{page}:{line}: {target}: there is no such file"
+        assert not anchor or anchor in anchors(file), f"{page}:{line}: {target}: there is no such heading"
 
 
-def test_every_page_is_in_the_sites_navigation_once() -> None:
-    entries = re.findall(r"^ +- [^:\n]+: (\S+\.md)$", MKDOCS.read_text(), re.MULTILINE)
-    assert sorted(entry for entry in entries if "/" not in entry) == sorted(page.name for page in DOCS.glob("*.md"))
-    assert all((ROOT / entry.removeprefix("repository/")).is_file() for entry in entries if "/" in entry)
+@pytest.mark.parametrize("page", sorted(Path("docs").glob("*.md")), ids=str)
+def test_every_page_has_its_place_in_the_site(page: Path) -> None:
+    assert re.search(rf": {page.name}$", Path("mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE)
 
 
-def test_every_command_is_shown_somewhere() -> None:
-    (known,) = (action.choices for action in cli.parser()._actions if isinstance(action.choices, dict))
-    assert {arguments(line)[0] for _, line in EVERY_COMMAND if not line.startswith("make ")} == set(known)
+def test_a_block_that_is_not_checked_says_why() -> None:
+    for block in BLOCKS:
+        assert block.language in ("", "bash", "sh", "console", "python", "yaml") or block.not_run, (
+            f"{block}: a block of {block.language} cannot be checked; say why above it: <!-- not run: WHY -->"
+        )
 
 
-@pytest.mark.parametrize(("page", "line"), EVERY_COMMAND, ids=[f"{page}: {line[:60]}" for page, line in EVERY_COMMAND])
-def test_every_command_is_understood(page: str, line: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
-    if line.startswith("make "):
-        targets = set(re.findall(r"^([a-z]+):", Path("Makefile").read_text(), re.MULTILINE))
-        assert {word for word in shlex.split(line, comments=True)[1:] if "=" not in word} <= targets
+SHELL = of_kind("", "bash", "sh", "console")
+
+
+@pytest.mark.parametrize("block", [block for block in SHELL if not block.text.startswith("$ ")], ids=str)
+def test_every_command_could_be_typed(block: Block) -> None:
+    for words, _ in sessions(block):
+        try:
+            check(words)
+        except (SystemExit, AssertionError, ProblemError, ValueError) as error:
+            pytest.fail(f"{block}: {shlex.join(words)}: {error}")
+
+
+def check(words: list[str]) -> None:
+    """That a command exists and takes these options, and that the files which it names are in the repository."""
+    program, *options = words
+    for word in words:
+        if word.startswith(FOLDERS) and word.endswith(SUFFIXES):
+            assert Path(word).exists(), f"there is no {word}"
+    if words[:2] == ["python", "run_search.py"]:
+        check_ours("search", options[1:])
+    elif program == "tune-cure":
+        check_ours(options[0], options[1:])
+    elif program == "make":
+        targets = re.findall(r"^(\w+):", Path("Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+        assert options[0] in targets, f"make has no target {options[0]}"
+    elif program in ("python", ".venv/bin/python"):
+        check_script(options)
+    elif program.removeprefix(".venv/bin/") in ("pytest", "pre-commit", "ruff", "mkdocs"):
+        assert program.startswith(".venv/bin/"), f"{program} is in .venv/bin"
+    elif program.startswith("examples/"):
+        assert Path(program).exists()
+    else:
+        assert program in OTHERS, "is this a command? If not, say so above the block: <!-- not run: WHY -->"
+
+
+def check_script(options: list[str]) -> None:
+    """That a script is there and knows the flags: each stands in its text."""
+    script, *rest = options
+    if script == "-m":
+        assert rest[0] in ("build", "hatchling", "pytest")
         return
-    options, unknown = cli.parser().parse_known_args(arguments(line))
-    assert not unknown
-    if "space" in options and not MADE_UP.match(options.space):
-        spec.load(options.space, options.set)
-    if options.run is cli_train.train and not options.resume and options.config is None:
-        run = cli_train.asked_for(options, Console(file=io.StringIO()))
-        if run.data.dataset == "digits":
-            data.load(run.data)
+    text = Path(script).read_text(encoding="utf-8")
+    for word in rest:
+        assert not word.startswith("--") or f'"{word.partition("=")[0]}"' in text, f"{script} has no {word}"
 
 
-def whole_spaces() -> Iterator[tuple[str, str]]:
-    for page in PAGES:
-        for language, code in FENCE.findall(page.read_text()):
-            if language == "yaml" and re.search(r"^name:", code, re.MULTILINE) and "\nspace:" in code:
-                yield page.name, code
+def check_ours(command: str, options: list[str]) -> None:
+    """By the parser itself; a search's overrides are applied to its space, or the quick start's where it names none."""
+    parsed, unknown = cli.parser().parse_known_args([command, *(option for option in options if option != "…")])
+    assert not unknown, f"{command} does not take {unknown[0]}"
+    if command == "search":
+        known = parsed.space in spaces.bundled() or parsed.space.startswith("search_spaces/")
+        assert known or parsed.space.isupper() or parsed.space.endswith(".yaml"), f"there is no space {parsed.space}"
+        specs.load(spaces.find(parsed.space if known else "quickstart"), parsed.set)
+    elif command == "train":
+        content = {"data": {"dataset": parsed.dataset or "cifar10"}, "model": {"name": parsed.model or "small_cnn"}}
+        for assignment in parsed.set:
+            override(content, assignment)
+        resolve(content)
 
 
-SPACES = list(whole_spaces())
+@pytest.mark.parametrize(
+    "line",
+    [
+        "tune-cure confirm results/NAME --tops 3",
+        "tune-cure serach --space cure",
+        "tune-cure search --space cur",
+        "tune-cure search --space cure --set training.epoch=5",
+        "tune-cure train --set training.epochs=many",
+        "python run_search.py --space search_spaces/cur.yaml",
+        "python benchmarks/nothing.py",
+        "python benchmarks/attacks.py best_model.pt --nothing",
+        "make searches",
+        "pytest tests/test_docs.py",
+        "trial 11 won",
+    ],
+)
+def test_a_command_that_could_not_be_typed_is_seen(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises((SystemExit, AssertionError, ProblemError, ValueError)):
+        check(shlex.split(line))
 
 
-@pytest.mark.parametrize(("page", "code"), SPACES, ids=[page for page, _ in SPACES])
-def test_every_whole_space_can_be_searched(page: str, code: str, tmp_path: Path) -> None:
-    (tmp_path / "space.yaml").write_text(code)
-    spec.load(tmp_path / "space.yaml")
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name != "CHANGELOG.md"], ids=str)
+def test_commands_within_sentences_have_flags_that_exist(page: Path) -> None:
+    (commands,) = (action for action in cli.parser()._actions if isinstance(action, argparse._SubParsersAction))
+    for line, code in inline(page, "code_inline"):
+        words = code.content.replace("\n", " ").split()
+        if words[:2] == ["python", "run_search.py"]:
+            words[:2] = ["tune-cure", "search"]
+        if words[0] != "tune-cure" or len(words) == 1 or words[1].startswith("-"):
+            continue
+        assert words[1] in commands.choices, f"{page}:{line}: {code.content}: there is no such command"
+        for word in words[2:]:
+            flag = word.partition("=")[0]
+            assert not flag.startswith("--") or flag in commands.choices[words[1]]._option_string_actions, (
+                f"{page}:{line}: {code.content}: there is no {flag}"
+            )
 
 
-def python_blocks(page: Path) -> list[str]:
-    """Those that have no comment before them that says why they are not run."""
-    text = page.read_text()
-    blocks = [match for match in FENCE.finditer(text) if match[1] == "python"]
-    return [match[2] for match in blocks if not NOT_RUN.search(text[: match.start()])]
+@pytest.mark.parametrize("block", of_kind("yaml"), ids=str)
+def test_every_search_space_can_be_loaded(block: Block, tmp_path: Path) -> None:
+    (tmp_path / "space.yaml").write_text(block.text, encoding="utf-8")
+    specs.load(tmp_path / "space.yaml")
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if python_blocks(page)], ids=lambda page: page.name)
-def test_the_python_of_a_page_runs_from_top_to_bottom(
-    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "results/quickstart").mkdir(parents=True)
-    write_search(tmp_path / "results/quickstart")
+@pytest.mark.parametrize("block", of_kind("python"), ids=str)
+def test_every_piece_of_python_runs(block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if block.run:
+        folder = tmp_path / block.run
+        folder.mkdir(parents=True)
+        write_search(folder)
+        write_best_model(SearchResult(folder))
     monkeypatch.chdir(tmp_path)
-    names: dict[str, object] = {}
-    for block in python_blocks(page):
-        exec(compile(block, page.name, "exec"), names)
+    with patch.dict(schedules.SCHEDULES):
+        exec(compile(block.text, str(block), "exec"), {"__name__": "__main__"})
 
 
-def test_what_is_cited_is_this_version() -> None:
-    cited = re.search(r"^version: (\S+)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)
-    own = re.search(r'^version = "(\S+)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
-    assert cited is not None
-    assert own is not None
-    assert cited[1] == own[1]
+@pytest.fixture
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder that docs/troubleshooting.md was written in."""
+    monkeypatch.chdir(tmp_path)
+    Path("ok.yaml").write_text(LEAST)
+    Path("zero.yaml").write_text(LEAST.replace("0.001", "0"))
+    Path("fixed.yaml").write_text(
+        LEAST.replace("space:", "training: {batch_size: 32}\nspace:").replace(
+            "lambda: {loguniform: [0.001, 1]}", "batch_size: {int: [32, 128]}"
+        )
+    )
+    Path("used").mkdir()
+    Path("used/notes.txt").touch()
+
+
+@pytest.mark.usefixtures("desk")
+@pytest.mark.parametrize("block", [block for block in SHELL if block.text.startswith("$ ")], ids=str)
+def test_what_a_command_is_said_to_print_is_what_it_prints(block: Block, capsys: pytest.CaptureFixture[str]) -> None:
+    for words, printed in sessions(block):
+        assert words[0] == "tune-cure"
+        try:
+            code = cli.main(words[1:])
+        except SystemExit as exit_:
+            code = exit_.code
+        assert (code, capsys.readouterr().err.strip()) == (2, printed), f"{block}: {shlex.join(words)}"
+
+
+def test_the_citation_has_the_version_of_the_package() -> None:
+    version = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    assert yaml.safe_load(Path("CITATION.cff").read_text(encoding="utf-8"))["version"] == version
+    assert f"Version {version}." in Path("docs/citing.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("file", sorted(Path(".github/ISSUE_TEMPLATE").glob("*.yml")), ids=lambda file: file.name)
+def test_an_issue_template_can_be_read(file: Path) -> None:
+    content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    assert file.name == "config.yml" or {"name", "description", "body"} <= content.keys()
+    assert all(item["type"] == "textarea" and item["attributes"]["label"] for item in content.get("body", []))

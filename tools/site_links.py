@@ -10,8 +10,8 @@ from mkdocs.structure.pages import Page
 ROOT = Path(__file__).parent.parent
 PAGES = ("CONTRIBUTING.md", "CHANGELOG.md")
 WITHIN = "repository"
-_LINK = re.compile(r"\]\((?!https?:|#)([^)\s]+)\)")
-_CODE = re.compile(r"^(```|~~~).*?^\1$|`[^`\n]+`", re.MULTILINE | re.DOTALL)
+_LINK = re.compile(r"\[([^\]]*)\]\((?!https?:|#)([^)\s]+)\)")
+_CODE = re.compile(r"^(```|~~~).*?^\1$", re.MULTILINE | re.DOTALL)
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -25,16 +25,18 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Points the links of a page to where these files lie in the site."""
+    """Points a page's links to where these files lie in the site; of a link to a folder only the words stay."""
     outside = page.file.src_uri.startswith(f"{WITHIN}/")
 
     def moved(link: re.Match[str]) -> str:
-        target = link[1]
+        text, target = link.groups()
+        if not outside and (ROOT / "docs" / target).is_dir():
+            return text
         if outside and target.startswith("docs/"):
             target = f"../{target.removeprefix('docs/')}"
         elif not outside and target.startswith("../"):
             target = f"{WITHIN}/{target.removeprefix('../')}"
-        return f"]({target})"
+        return f"[{text}]({target})"
 
     pieces, at = [], 0
     for code in _CODE.finditer(markdown):
@@ -45,6 +47,8 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 def _outside(source: Path) -> set[Path]:
     """The files of the repository outside of docs/ that a page links to."""
-    targets = {(source.parent / link.partition("#")[0]).resolve() for link in _LINK.findall(source.read_text("utf-8"))}
+    targets = {
+        (source.parent / link.partition("#")[0]).resolve() for _, link in _LINK.findall(source.read_text("utf-8"))
+    }
     docs = (ROOT / "docs").resolve()
     return {target for target in targets if target.is_relative_to(ROOT.resolve()) and not target.is_relative_to(docs)}
