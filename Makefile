@@ -33,7 +33,7 @@ lint: venv
 
 # The pages of docs/ as a site in site/, which needs no network: open site/index.html.
 docs: venv
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # Writes the tables of docs/search_space.md from the models that read the YAML.
 reference: venv

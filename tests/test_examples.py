@@ -60,9 +60,9 @@ def test_the_slurm_script_stops_before_its_time_is_up() -> None:
 
 @pytest.fixture
 def own_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    """examples/own_parts.py, and dictionaries that are as they were when the test is over."""
+    """examples/own_parts/whole_search.py, and dictionaries that are as they were when the test is over."""
     monkeypatch.setenv("TUNE_CURE_CACHE", str(tmp_path / "cache"))
-    source = importlib.util.spec_from_file_location("own_parts", EXAMPLES / "own_parts.py")
+    source = importlib.util.spec_from_file_location("own_parts", EXAMPLES / "own_parts/whole_search.py")
     assert source is not None
     assert source.loader is not None
     module = importlib.util.module_from_spec(source)
@@ -98,7 +98,7 @@ def test_parts_of_ones_own_can_be_named_and_trained_once_they_are_registered(
 @pytest.mark.slow
 def test_the_example_of_ones_own_parts_searches_with_them(tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    subprocess.run([sys.executable, EXAMPLES / "own_parts.py", folder], check=True, timeout=300)
+    subprocess.run([sys.executable, EXAMPLES / "own_parts/whole_search.py", folder], check=True, timeout=300)
     # The parts are known in that process alone: here only the tables can be read.
     with pytest.raises(SpecError, match="'stripes' is not one of"):
         SearchResult(folder)

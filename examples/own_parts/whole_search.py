@@ -1,9 +1,9 @@
 """A data set, a network, a penalty and a sampler of one's own, and a search that uses them all.
 
-    python examples/own_parts.py FOLDER
+    python examples/own_parts/whole_search.py FOLDER
 
-takes half a minute and leaves in FOLDER what every search leaves. What each function must take and return is said
-beside the dictionary that it is put into; docs/own_parts.md tells the whole story.
+Nothing is copied into the package: `register` puts all of them into its dictionaries, here and in trials' processes.
+docs/own_parts.md says what each must keep.
 """
 
 import sys
