@@ -17,7 +17,7 @@ import yaml
 from tests.documents import PAGES, Block, anchors, blocks, inline, links, sessions
 from tests.journals import write_search
 from tests.test_export import write_best_model
-from tune_cure import cli, schedules, spaces, spec as specs
+from tune_cure import cli, data, schedules, spaces, spec as specs
 from tune_cure.reading import ProblemError, override
 from tune_cure.results import SearchResult
 from tune_cure.run import resolve
@@ -134,7 +134,9 @@ def check_ours(command: str, options: list[str]) -> None:
         content = {"data": {"dataset": parsed.dataset or "cifar10"}, "model": {"name": parsed.model or "small_cnn"}}
         for assignment in parsed.set:
             override(content, assignment)
-        resolve(content)
+        run = resolve(content)
+        if run.data.dataset == "digits":  # the one data set that is there without a network
+            data.load(run.data)
 
 
 @pytest.mark.parametrize(
@@ -145,6 +147,7 @@ def check_ours(command: str, options: list[str]) -> None:
         "tune-cure search --space cur",
         "tune-cure search --space cure --set training.epoch=5",
         "tune-cure train --set training.epochs=many",
+        "tune-cure train --dataset digits --model small_cnn",
         "python run_search.py --space search_spaces/cur.yaml",
         "python benchmarks/nothing.py",
         "python benchmarks/attacks.py best_model.pt --nothing",

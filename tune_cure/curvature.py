@@ -5,6 +5,7 @@ from x to x + z. Its directions z are functions of a `Point`. `gradalign` and `l
 compared with. To add a direction or a penalty: write it, add a line to `DIRECTIONS` or `OTHER_PENALTIES`.
 """
 
+from collections import ChainMap
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -219,7 +220,7 @@ def local_linearity(
 
 
 OTHER_PENALTIES: dict[str, Callable[..., Tensor]] = {"gradalign": gradalign, "llr": local_linearity}
-PENALTIES = (*DIRECTIONS, *OTHER_PENALTIES, "none")
+PENALTIES = ChainMap[str, Any]({"none": None}, OTHER_PENALTIES, DIRECTIONS)  # goes through the last of them first
 
 
 def penalty(

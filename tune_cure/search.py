@@ -254,10 +254,22 @@ def _quieten(verbose: bool) -> None:
         warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 
 
-def start_ray(address: str | None = None, *, dashboard_host: str = dashboard.LOOPBACK, verbose: bool = False) -> None:
-    """Joins the Ray cluster at `address`, or starts one of this machine alone.
+def start_ray(
+    address: str | None = None,
+    *,
+    dashboard_host: str = dashboard.LOOPBACK,
+    verbose: bool = False,
+    setup: Callable[[], None] | None = None,
+) -> None:
+    """Joins the Ray cluster at `address`, or starts one of this machine alone, for the searches that follow.
 
     No port of that is open to other machines but, at a `dashboard_host` that is not the loopback, the dashboard's.
+
+    Args:
+        address: As of `run`, which calls this if nobody has before.
+        dashboard_host: Likewise.
+        verbose: Likewise.
+        setup: Called when a process of trials starts: registers parts that are not of this package.
 
     Raises:
         DashboardError: The dashboard cannot, or must not, be opened there.
@@ -270,6 +282,8 @@ def start_ray(address: str | None = None, *, dashboard_host: str = dashboard.LOO
         # All machines run this code, and where Tune runs there and not here (Ray Client), it is as quiet as here.
         asked = {name: value for name, value in os.environ.items() if name in (*QUIET, SNAPSHOTS)}
         options["runtime_env"] = {"py_modules": [str(Path(__file__).parent)], "env_vars": asked}
+    if setup is not None:
+        options["runtime_env"] = {**options.get("runtime_env", {}), "worker_process_setup_hook": setup}
     if address is None:
         # Ray takes the loopback address for its node, and so for all its ports, only where it cannot form a cluster.
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # for the processes that it starts
