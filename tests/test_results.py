@@ -88,6 +88,8 @@ def test_the_summary_counts_and_compares(run: Path) -> None:
     }  # fmt: skip
     assert (summary["epochs"], summary["epochs_without_early_stopping"]) == (6, 32)
     assert summary["best"]["pgd_accuracy_best"] - summary["baseline"]["pgd_accuracy_best"] == pytest.approx(0.2)
+    tiny(run, "start_from=[]")  # taken out later, with --force
+    assert SearchResult(run).summary["baseline"] == summary["baseline"]
 
 
 def test_a_folder_without_a_search_is_one_line(tmp_path: Path) -> None:

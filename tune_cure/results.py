@@ -107,8 +107,12 @@ class SearchResult:
         if self.leaders.empty:
             return None
         row = self.leaders.iloc[0]
-        begun = next(event for event in self.events if event["event"] == "trial" and event["trial"] == row["trial"])
-        return Best(row, begun["hyperparameters"])
+        return Best(row, self._proposed(row))
+
+    def _proposed(self, row: "pd.Series[Any]") -> dict[str, Any]:
+        """The hyperparameters of a trial by its row, as the journal has them: of their own types, and none empty."""
+        begun = (event for event in self.events if event["event"] == "trial" and event["trial"] == row["trial"])
+        return dict(next(begun)["hyperparameters"])
 
     @cached_property
     def pareto_front(self) -> pd.DataFrame:
@@ -338,7 +342,7 @@ def _summary(result: SearchResult) -> dict[str, Any]:
         "best": None if leader is None else _reached(leader.row, leader.hyperparameters),
         "as_good": [int(number) for number in result.as_good["trial"]],
         "pareto_front": [int(number) for number in result.pareto_front["trial"]],
-        "baseline": None if baseline.empty else _reached(baseline.iloc[0], dict(spec.start_from[0])),
+        "baseline": None if baseline.empty else _reached(baseline.iloc[0], result._proposed(baseline.iloc[0])),
     }
 
 

@@ -84,6 +84,8 @@ def _row(path: Path, trial: int | None) -> dict[str, Any]:
     if "trial" not in frame:
         raise SpecError(f"{path}: has no column trial; a best_config.csv or a trials.csv is needed")
     rows = frame if trial is None else frame[frame["trial"] == str(trial)]
+    if rows.empty and len(frame):
+        raise SpecError(f"{path}: has no trial {trial}; there are {_range(frame)}")
     if len(rows) != 1:
         raise SpecError(f"{path}: has {len(rows)} rows to choose from; name one with --trial ({_range(frame)})")
     cells = {str(name): value for name, value in rows.iloc[0].items() if name in HYPERPARAMETERS}
