@@ -3,14 +3,78 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from random import Random
+from typing import Any
 
 import pytest
+import torch
 
-from tune_cure import spaces
+from tune_cure import cli, data, spaces, spec as specs
 from tune_cure.cli import main
 from tune_cure.reading import SpecError
+from tune_cure.spec import SearchSpec
+from tune_cure.training import Trainer
 
 BUNDLED = sorted(path.stem for path in Path("search_spaces").glob("*.yaml"))
+
+
+def stand_in(spec: SearchSpec) -> dict[str, Any]:
+    """Noise in the shape of a space's data set, as many images as its split needs."""
+    generator = torch.Generator().manual_seed(0)
+    shape = (1, 8, 8) if spec.data.dataset == "digits" else (3, 32, 32)
+    classes = 100 if spec.data.dataset == "cifar100" else 10
+    content: dict[str, Any] = {"classes": [str(label) for label in range(classes)]}
+    for part, count in {"train": spec.data.validation + 500, "test": 100}.items():
+        content[f"{part}_images"] = torch.randint(0, 256, (count, *shape), dtype=torch.uint8, generator=generator)
+        content[f"{part}_labels"] = torch.arange(count) % classes
+    return content | {"mean": [0.5] * shape[0], "std": [0.25] * shape[0], "source": "noise"}
+
+
+def draw(spec: SearchSpec, random: Random) -> dict[str, Any]:
+    """A configuration of a space, an end or a choice of each hyperparameter."""
+    return spec.propose(lambda key: random.choice(spec.space[key].values))
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_every_space_passes_its_check(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["search", "--space", name, "--check"]) == 0
+    out, err = capsys.readouterr()
+    assert "trials by" in out
+    assert "makes no difference" not in err  # no value of a start is idle
+
+
+@pytest.mark.parametrize("name", ["quickstart", "cifar10_cpu", "cure", "cifar100", "svhn", "image_folder"])
+def test_a_space_of_cure_alone_searches_its_four_hyperparameters(name: str) -> None:
+    assert set(specs.load(spaces.find(name)).space) == {"lambda", "h", "lr_max", "epsilon"}
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_trials_of_every_space_train(name: str) -> None:
+    spec = specs.load(spaces.find(name), ["data.train_examples=260", "model.width=4", "evaluation.examples=20"])
+    splits = data.split(spec.data, stand_in(spec))
+    random = Random(0)
+    for values in [*spec.start_from, draw(spec, random), draw(spec, random)]:
+        trainer = Trainer(spec.training_config(values), splits, model=spec.model, evaluation=spec.evaluation)
+        metrics = trainer.train_epoch() | trainer.evaluate()
+        assert metrics["epoch"] == 1
+        assert not metrics.get("diverged"), values
+
+
+def test_the_spaces_of_methods_that_are_to_be_compared_differ_in_the_method_alone() -> None:
+    cure, *others = (specs.load(spaces.find(name)) for name in ("cure", "fgsm_baseline", "gradalign", "cure_full"))
+    for other in others:
+        assert (other.data, other.model, other.evaluation) == (cure.data, cure.model, cure.evaluation)
+        assert other.max_epochs == cure.max_epochs
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_commands_in_a_spaces_comments_could_be_typed(name: str) -> None:
+    for line in spaces.find(name).read_text(encoding="utf-8").splitlines():
+        words = line.removeprefix("#").split()
+        if words[:1] == ["tune-cure"]:
+            parsed = cli.parser().parse_args(words[1:])
+            if words[1] == "search":
+                specs.load(spaces.find(parsed.space), parsed.set)
 
 
 def test_a_bundled_space_is_found_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
