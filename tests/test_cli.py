@@ -11,10 +11,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
+from rich.console import Console
 
+from tests.journals import BEST, write_search
 from tests.spaces import TINY
 from tune_cure.cli import main
+from tune_cure.cli_search import print_results
 from tune_cure.journal import Journal
+from tune_cure.results import SearchResult
 
 PATIENCE = 600  # seconds: what takes ten on an idle machine may take minutes on a busy one
 COMMAND = [sys.executable, "run_search.py"]
@@ -164,6 +168,20 @@ def test_resume_where_nothing_was_begun_is_one_line(
 ) -> None:
     assert "holds no search" in failed(capsys, "search", "--space", str(space), "--resume")
     assert "holds no search" in failed(capsys, "report", str(elsewhere))
+
+
+@pytest.mark.parametrize("width", [60, 100])
+def test_no_number_of_the_closing_table_is_cut_off_whatever_the_width(
+    width: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_search(tmp_path)
+    result = SearchResult(tmp_path)
+    print_results(result, tmp_path / "report.html", Console(width=width, soft_wrap=True))
+    out = capsys.readouterr().out
+    assert "…" not in out
+    assert f"{100 * result.leaders['pgd_accuracy_best'].iloc[0]:.1f}" in out
+    assert all(key in out for key in result.spec.space)
+    assert (f"\ntrial {BEST}: lambda " in out) == (width == 60)
 
 
 @pytest.fixture(scope="module")

@@ -48,6 +48,7 @@ MEASURED_LATER = (
     "\nor more on each GPU: gpus_per_trial is auto, so a trial's memory is measured before the search starts"
 )
 TOP = 5  # trials in the closing table
+UNBOUNDED = 10_000  # columns, to measure what a table would take
 FAULTS = ("failing", "disk", "ray")  # ends of a search that are not its own
 
 
@@ -156,7 +157,7 @@ def _conclude(result: SearchResult, options: argparse.Namespace, console: Consol
         console.print(f"the tables could not be written ({error.strerror}); later: tune-cure report {directory}")
         outcome, reason = "disk", reason or f"{directory}: {error.strerror}"
     if outcome in ("finished", "patience", "time"):
-        _print_results(result, page, console)
+        print_results(result, page, console)
     if outcome == "patience":
         console.print(f"ended early: {reason}; to go on, raise search.patience and --resume")
     elif outcome != "finished":
@@ -315,20 +316,28 @@ def _print_cost(spec: SearchSpec, splits: data.Splits, plan: Devices, console: C
     )
 
 
-def _print_results(result: SearchResult, page: Path, console: Console) -> None:
+def print_results(result: SearchResult, page: Path, console: Console) -> None:
+    """Prints what a search found, what it cost and what it wrote.
+
+    Args:
+        result: The search.
+        page: Its report.
+        console: Where to. Hyperparameters that its width has no room for follow the table, a line for each trial.
+    """
     spec, directory, frame, summary = result.spec, result.directory, result.trials, result.summary
     console.print(f"\n{spec.name}: the best of {len(frame)} trials\n", style="bold")
-    table = Table(box=None, pad_edge=False, padding=(0, 1))
     has_fresh = bool(frame["fresh_pgd_accuracy"].notna().any())
-    for title in ("trial", "PGD", "±", "clean", "epoch", *["fresh PGD", "±"] * has_fresh, *spec.space, "ended"):
-        table.add_column(title, justify="left" if title == "ended" else "right", no_wrap=True)
     leaders = result.leaders.head(TOP)
     baseline = frame[(frame["origin"] == "start_from") & frame["objective"].notna()].head(1)
-    for _, row in leaders.iterrows():
-        table.add_row(*_cells(row, spec, has_fresh))
-    if len(baseline) and int(baseline.iloc[0]["trial"]) not in set(leaders["trial"]):
-        table.add_row(*_cells(baseline.iloc[0], spec, has_fresh))
-    console.print(table)
+    rows = pd.concat([leaders, baseline[~baseline["trial"].isin(leaders["trial"])]])
+    table = _table(rows, list(spec.space), has_fresh)
+    if console.measure(table, options=console.options.update(width=UNBOUNDED)).maximum <= console.width:
+        console.print(table)
+    else:
+        console.print(_table(rows, [], has_fresh))
+        for _, row in rows.iterrows():
+            values = hyperparameters({key: row[key] for key in spec.space if not pd.isna(row[key])})
+            console.print(f"trial {_label(row)}: {values}")
     if len(baseline):
         console.print("* a trial of start_from", style="dim")
     if len(spec.search.metrics) > 1:
@@ -361,10 +370,21 @@ def _print_results(result: SearchResult, page: Path, console: Console) -> None:
     console.print(f"next: open {page} in a browser; best_config.yaml is a start_from for a search around the winner")
 
 
-def _cells(row: "pd.Series[Any]", spec: SearchSpec, has_fresh: bool) -> list[str]:
+def _table(rows: pd.DataFrame, space: list[str], has_fresh: bool) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 1))
+    for title in ("trial", "PGD", "±", "clean", "epoch", *["fresh PGD", "±"] * has_fresh, *space, "ended"):
+        table.add_column(title, justify="left" if title == "ended" else "right", no_wrap=True)
+    for _, row in rows.iterrows():
+        table.add_row(*_cells(row, space, has_fresh))
+    return table
+
+
+def _label(row: "pd.Series[Any]") -> str:
+    return f"{'*' if row['origin'] == 'start_from' else ''}{int(row['trial'])}"
+
+
+def _cells(row: "pd.Series[Any]", space: list[str], has_fresh: bool) -> list[str]:
     accuracies = [f"{100 * row[c]:.1f}" for c in ("pgd_accuracy_best", "pgd_accuracy_best_se", "clean_accuracy_best")]
-    values = [f"{row[key]:.3g}" if isinstance(row[key], float) else value(row[key]) for key in spec.space]
-    mark = "*" if row["origin"] == "start_from" else ""
+    values = [f"{row[key]:.3g}" if isinstance(row[key], float) else value(row[key]) for key in space]
     fresh = ["" if pd.isna(row[c]) else f"{100 * row[c]:.1f}" for c in ("fresh_pgd_accuracy", "fresh_pgd_accuracy_se")]
-    start = [f"{mark}{int(row['trial'])}", *accuracies, f"{int(row['best_epoch'])}", *fresh * has_fresh]
-    return [*start, *values, row["status"]]
+    return [_label(row), *accuracies, f"{int(row['best_epoch'])}", *fresh * has_fresh, *values, row["status"]]
