@@ -19,7 +19,7 @@ search: venv
 	$(BIN)/python run_search.py --space search_spaces/quickstart.yaml
 
 test: venv
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadgroup
 
 # Breaks searches in every way, five times each, and says what was lost. Linux; as root for the full disk; half an hour.
 faults: venv

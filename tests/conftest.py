@@ -7,6 +7,15 @@ import torch
 from torch import nn
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Of parallel processes of tests (`make test`), one runs all that starts a Ray or uses that of `ray_session`."""
+    if not config.pluginmanager.hasplugin("xdist"):
+        return
+    for item in items:
+        if item.get_closest_marker("slow") or "ray_session" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("ray"))
+
+
 def smooth_network(dtype: torch.dtype = torch.float64) -> nn.Module:
     """A small convolutional network with batch norm and tanh (smooth, so that finite differences converge)."""
     torch.manual_seed(0)
