@@ -118,7 +118,11 @@ def check_script(options: list[str]) -> None:
         assert rest[0] in ("build", "hatchling", "pytest")
         return
     text = Path(script).read_text(encoding="utf-8")
-    for word in rest:
+    own = rest[: rest.index("--")] if "--" in rest else rest  # what follows is for the searches that it starts
+    if own != rest:
+        space = own[own.index("--space") + 1] if "--space" in own else "quickstart"
+        check_ours("search", ["--space", space, *rest[len(own) + 1 :]])
+    for word in own:
         assert not word.startswith("--") or f'"{word.partition("=")[0]}"' in text, f"{script} has no {word}"
 
 
