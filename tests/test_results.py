@@ -7,6 +7,7 @@ from tests.spaces import tiny
 from tune_cure import results, spec as specs
 from tune_cure.journal import Journal
 from tune_cure.results import SearchResult
+from tune_cure.standing import Standing
 
 
 @pytest.fixture
@@ -122,6 +123,30 @@ def test_trials_within_two_standard_errors_of_the_best_cannot_be_told_from_it(tm
     result = SearchResult(tmp_path)
     assert result.as_good["trial"].tolist() == [0, 1]
     assert result.summary["as_good"] == [0, 1]
+
+
+def test_where_no_trial_keeps_the_constraints_those_as_good_as_the_best_are_still_said(tmp_path: Path) -> None:
+    tiny(tmp_path, "search.constraints=[clean_accuracy >= 0.9]")
+    journal = Journal(tmp_path)
+    for number, accuracy in enumerate([0.5, 0.5, 0.2]):
+        journal.append("trial", number, origin="sampler", hyperparameters=VALUES)
+        epoch(journal, number, 1, accuracy, accuracy)
+        journal.append("end", number, status="completed", reason="")
+    result = SearchResult(tmp_path)
+    assert not result.trials["feasible"].any()
+    assert result.as_good["trial"].tolist() == [0, 1]
+
+
+def test_of_trials_equal_in_the_first_metric_the_better_in_the_second_ranks_first(tmp_path: Path) -> None:
+    spec = tiny(tmp_path, "search.metric=[pgd_accuracy_best, clean_accuracy_best]")
+    journal, standing = Journal(tmp_path), Standing(spec)
+    for number, clean in enumerate([0.6, 0.8, 0.8]):
+        journal.append("trial", number, origin="sampler", hyperparameters=VALUES)
+        epoch(journal, number, 1, 0.5, 0.5, clean_accuracy=clean)
+        journal.append("end", number, status="completed", reason="")
+    places = [place for event in journal.read() if event["event"] != "trial" and (place := standing.take(event))]
+    order = results.ranked(SearchResult(tmp_path).trials, spec)["trial"].tolist()
+    assert order == [1, 2, 0] == [place.trial for place in sorted(places, reverse=True)]
 
 
 def test_of_leaders_that_were_judged_again_that_decides_whether_they_can_be_told_from_the_best(tmp_path: Path) -> None:

@@ -136,7 +136,8 @@ def _against_baseline(content: dict[str, Any]) -> str:
     if baseline is None or best is None:
         return ""
     if baseline["trial"] == best["trial"]:
-        return f"Trial {best['trial']} is the <code>start_from</code> configuration: nothing has beaten it."
+        nothing = "nothing has beaten it" if isinstance(content["metric"], str) else "nothing ranks before it"
+        return f"Trial {best['trial']} is the <code>start_from</code> configuration: {nothing}."
     if baseline["pgd_accuracy_best"] is None:
         return f"Trial {baseline['trial']}, the <code>start_from</code> configuration, has no accuracy to compare with."
     reached = percent(baseline["pgd_accuracy_best"], baseline["pgd_accuracy_best_se"])

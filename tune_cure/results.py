@@ -129,8 +129,10 @@ class SearchResult:
         """
         if self.best is None:
             return self.leaders
-        sound = self.leaders[~self.leaders["status"].isin(UNSOUND) & self.leaders["feasible"].ne(False)]
         row = self.best.row
+        unsound, infeasible = self.leaders["status"].isin(UNSOUND), self.leaders["feasible"].eq(False)
+        # Others rank behind a sound trial that keeps the constraints; where the best is neither, all are equals.
+        sound = self.leaders[(unsound == unsound.iloc[0]) & (infeasible == infeasible.iloc[0])]
         behind = self._errors_behind(sound["objective"], row["objective"], judged_examples(self.spec))
         if pd.notna(row["fresh_pgd_accuracy"]):
             again = sound["fresh_pgd_accuracy"]
@@ -299,17 +301,15 @@ def ranked(frame: pd.DataFrame, spec: SearchSpec) -> pd.DataFrame:
     """The rows of `trials`, best first.
 
     Sound ends come before unsound ones, of these the trials that keep the constraints before the others, then the
-    objective counts (the first metric, if there are several), then who was first.
+    objective counts (the first metric, if there are several, then the second, …), then who was first.
     """
     frame = frame.dropna(subset=["objective"])
-    behind = [frame["status"].isin(UNSOUND), frame["feasible"].eq(False)]
-    return (
-        frame.assign(_unsound=behind[0], _infeasible=behind[1])
-        .sort_values(
-            ["_unsound", "_infeasible", "objective", "trial"], ascending=[True, True, spec.search.mode == "min", True]
-        )
-        .drop(columns=["_unsound", "_infeasible"])
+    behind = frame.assign(_unsound=frame["status"].isin(UNSOUND), _infeasible=frame["feasible"].eq(False))
+    metrics, is_min = ["objective", *spec.search.metrics[1:]], spec.search.mode == "min"
+    order = behind.sort_values(
+        ["_unsound", "_infeasible", *metrics, "trial"], ascending=[True, True, *[is_min] * len(metrics), True]
     )
+    return order.drop(columns=["_unsound", "_infeasible"])
 
 
 def leaders(frame: pd.DataFrame, spec: SearchSpec) -> pd.DataFrame:

@@ -15,6 +15,7 @@ class Place(NamedTuple):
         sound: Whether what it scored is what its configuration gives.
         feasible: Whether it keeps the constraints.
         objective: So turned that more is better.
+        others: The metrics after the first, if there are several, turned likewise.
         earliness: Minus its number: of equals the first ranks before the others.
         metrics: What is optimised, as it is.
     """
@@ -22,6 +23,7 @@ class Place(NamedTuple):
     sound: bool
     feasible: bool
     objective: float
+    others: tuple[float, ...]
     earliness: int
     metrics: tuple[float, ...]
 
@@ -50,10 +52,12 @@ class Standing:
             return None
         last, best = self._last.pop(number), self._best.pop(number)
         values = reached(last, best)
+        sign = 1 if self.spec.search.mode == "max" else -1
         return Place(
             sound=event["status"] not in UNSOUND,
             feasible=all(constraint.violation(values) <= 0 for constraint in self.spec.search.parsed_constraints),
-            objective=last[OBJECTIVE] * (1 if self.spec.search.mode == "max" else -1),
+            objective=sign * last[OBJECTIVE],
+            others=tuple(sign * values[name] for name in self.spec.search.metrics[1:]),
             earliness=-number,
             metrics=tuple(values[name] for name in self.spec.search.metrics),
         )
