@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -46,3 +48,37 @@ def test_a_saved_network_loads_with_weights_only_and_computes_the_same(tmp_path:
     images = torch.rand(5, 1, 8, 8)
     assert not loaded.training
     assert torch.equal(loaded(images), network(images))
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_strided_pointwise_convolution_and_its_derivatives_are_those_of_the_convolution(stride: int) -> None:
+    torch.manual_seed(0)
+    layer = models.StridedPointwise(3, 5, stride).double()
+    images = torch.randn(2, 3, 7, 6, dtype=torch.float64, requires_grad=True)
+    expected = torch.nn.functional.conv2d(images, layer.weight, stride=stride)
+    assert torch.equal(layer(images), expected)
+    inputs = (images, layer.weight)
+    weights = torch.randn_like(expected)
+
+    def slopes(output: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        first = torch.autograd.grad((output**2 * weights).sum(), inputs, create_graph=True)
+        return *first, *torch.autograd.grad(first[0].pow(3).sum(), inputs)
+
+    for found, wanted in zip(slopes(layer(images)), slopes(expected), strict=True):
+        torch.testing.assert_close(found, wanted)
+
+
+def test_a_narrow_network_trains_at_odd_batches_with_several_threads() -> None:
+    """In a process of its own: where oneDNN writes past its memory (issue 6035), no exception says so."""
+    program = """
+import torch
+from tune_cure import models
+torch.set_num_threads(2)
+network = models.build("preact_resnet10", num_classes=10, in_channels=3, width=8).to(memory_format=torch.channels_last)
+for count in (29, 33, 85):
+    images = torch.rand(count, 3, 32, 32).contiguous(memory_format=torch.channels_last)
+    for _ in range(5):
+        network(images).logsumexp(1).sum().backward()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-500:]

@@ -26,6 +26,23 @@ class Normalize(nn.Module):
         return (images - self.mean) / self.std
 
 
+class StridedPointwise(nn.Conv2d):
+    """A 1×1 convolution without bias that looks at every `stride`-th row and column.
+
+    On a CPU those pixels are picked first, which is the same: the weight gradient of oneDNN's own strided convolution
+    writes past its memory at channels last and fewer than 16 channels, and the process dies (oneDNN issue 6035).
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
+        super().__init__(in_channels, out_channels, 1, stride, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.device.type != "cpu":
+            return super().forward(x)
+        rows, columns = self.stride
+        return F.conv2d(x[:, :, ::rows, ::columns], self.weight)
+
+
 class PreActBlock(nn.Module):
     """Pre-activation residual block (He et al. 2016, arXiv 1603.05027): BN, ReLU, 3×3, BN, ReLU, 3×3, plus shortcut."""
 
@@ -36,7 +53,7 @@ class PreActBlock(nn.Module):
         self.bn2 = nn.BatchNorm2d(planes)
         self.conv2 = nn.Conv2d(planes, planes, 3, 1, 1, bias=False)
         changes_shape = stride != 1 or in_planes != planes
-        self.shortcut = nn.Conv2d(in_planes, planes, 1, stride, bias=False) if changes_shape else None
+        self.shortcut = StridedPointwise(in_planes, planes, stride) if changes_shape else None
 
     def forward(self, x: Tensor) -> Tensor:
         out = F.relu(self.bn1(x))

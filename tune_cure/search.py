@@ -6,6 +6,7 @@ unfinished trials go on from their last checkpoint, and Ray starts afresh: its o
 
 import logging
 import os
+import re
 import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -419,6 +420,8 @@ def _reason(trial: Trial) -> str:
     """The last line of the error that Ray wrote down for the trial: the exception itself, below the stacks."""
     text = Path(trial.error_file).read_text(encoding="utf-8") if trial.error_file else ""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    if not lines or "worker process has died" in lines[-1]:
-        return "the worker process died: it was killed, ran out of memory or crashed"
-    return lines[-1]
+    if lines and "worker process has died" not in lines[-1]:
+        return lines[-1]
+    pid = re.search(r"^\s*pid: (\d+)$", text, re.MULTILINE)
+    log = f"; worker-*-{pid[1]}.err in Ray's logs may say which" if pid else ""
+    return f"the worker process died: it was killed, ran out of memory or crashed{log}"
