@@ -1,5 +1,8 @@
 """Mixed precision on a network of ten layers: forward passes under autocast, gradients of a scaled loss."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -111,3 +114,26 @@ def test_only_fp16_needs_a_loss_scale_and_float32_runs_as_it_is(ten_layers: nn.M
     assert low_precision(ten_layers, CPU, None) == (ten_layers, 1.0)
     assert low_precision(ten_layers, CPU, torch.bfloat16)[1] == 1.0
     assert low_precision(ten_layers, CPU, torch.float16)[1] == INPUT_LOSS_SCALE
+
+
+@pytest.mark.parametrize("setting", ["", "old", "new"])
+def test_networks_are_judged_in_float32_proper_whatever_the_process_is_set_to(setting: str) -> None:
+    """In a process of its own: torch does not forget which of its two ways of setting this was used."""
+    program = f"""
+import torch
+from tune_cure.evaluation import exactly
+if {setting!r} == "old":
+    torch.set_float32_matmul_precision("high")
+if {setting!r} == "new":
+    torch.backends.fp32_precision = "tf32"
+cuda, cudnn, mkldnn = torch.backends.cuda, torch.backends.cudnn, torch.backends.mkldnn
+parts = cudnn.conv, cuda.matmul, mkldnn.conv, mkldnn.matmul
+before = [part.fp32_precision for part in parts]
+with exactly(torch.nn.Flatten()):
+    assert [part.fp32_precision for part in parts] == ["ieee"] * 4
+    # What torch itself asks before it multiplies matrices: an error where its settings contradict each other.
+    assert not cuda.matmul.allow_tf32 and not cudnn.allow_tf32 and torch.get_float32_matmul_precision() == "highest"
+assert [part.fp32_precision for part in parts] == before
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-500:]

@@ -75,6 +75,23 @@ def test_a_convolution_has_the_derivatives_of_torchs(geometry: dict[str, int], b
     check(convolution(bias=bias, **geometry), random(3, 4, 7, 6))
 
 
+@pytest.mark.parametrize(
+    ("inputs", "options"),
+    [((), {}), ((None, 2, 1), {}), ((), {"stride": 2, "padding": (1, 0)}), ((None, (1, 2)), {"dilation": 2})],
+    ids=str,
+)
+def test_a_convolution_is_cheap_however_the_function_is_called(
+    inputs: tuple[object, ...], options: dict[str, object]
+) -> None:
+    images, weight = random(2, 3, 7, 6).requires_grad_(), random(5, 3, 3, 3, seed=1)
+    with cheap_second_derivatives():
+        found = F.conv2d(images, weight, *inputs, **options), F.conv2d(input=images, weight=weight)
+    expected = F.conv2d(images, weight, *inputs, **options), F.conv2d(images, weight)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert torch.equal(ours, theirs)
+        assert type(ours.grad_fn).__name__ == "_ConvolutionBackward"
+
+
 @pytest.mark.parametrize("training", [True, False])
 def test_a_batch_norm_has_the_derivatives_of_torchs(training: bool) -> None:
     layer = batch_norm()

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from tune_cure import data, models, timing, training
@@ -157,6 +158,33 @@ def test_training_leaves_the_global_random_state_alone(splits: Splits) -> None:
     assert torch.equal(state, torch.get_rng_state())
 
 
+def test_a_network_with_dropout_follows_its_seed_and_goes_on_as_if_it_had_not_stopped(
+    splits: Splits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forgetful(num_classes: int, in_channels: int, width: int = 4) -> nn.Module:
+        return nn.Sequential(models.small_cnn(width, in_channels, width), nn.Dropout(), nn.Linear(width, num_classes))
+
+    monkeypatch.setitem(models.MODELS, "small_cnn", forgetful)
+    runs = [trainer(splits), trainer(splits)]
+    for run in runs:
+        torch.rand(7)  # the global random state must not matter
+        run.train_epoch()
+    assert same(*runs)
+    resumed = trainer(splits, seed=5)
+    resumed.load_state_dict(runs[0].state_dict())
+    for run in (runs[1], resumed):
+        torch.rand(7)
+        run.train_epoch()
+    assert same(runs[1], resumed)
+
+
+def test_a_checkpoint_keeps_perturbations_only_where_the_next_attack_starts_from_them(splits: Splits) -> None:
+    for init in INITS:
+        run = trainer(splits, init=init)
+        run.train_epoch()
+        assert (run.state_dict()["previous"] is not None) == (init == "previous")
+
+
 def test_a_saved_trainer_continues_bit_for_bit(splits: Splits, tmp_path: Path) -> None:
     uninterrupted = trainer(splits)
     uninterrupted.train_epoch()
@@ -255,6 +283,21 @@ def test_an_fp16_forward_pass_that_overflows_leaves_the_running_statistics_as_th
     assert not metrics["diverged"]
     assert all(buffer.isfinite().all() for buffer in run.model.buffers())
     assert run.evaluate()["clean_accuracy"] > 0
+
+
+def test_a_loss_that_is_not_finite_leaves_the_scale_alone_and_gradients_that_overflow_halve_it(splits: Splits) -> None:
+    run = trainer(splits, amp="fp16", **{"lambda": 0})
+    run.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**8)
+    factors = iter([1.0, float("nan"), 1.0, float("inf")])  # of the losses of an epoch of four steps
+    loss = run._loss
+    run._loss = lambda *inputs: next(factors) * loss(*inputs)  # type: ignore[method-assign]
+    assert run.train_epoch()["skipped_steps"] == 2
+    assert run.scaler.get_scale() == 2.0**8
+    run._loss = loss  # type: ignore[method-assign]
+    run.scaler.update(2.0**30)
+    skipped = run.train_epoch()["skipped_steps"]
+    assert skipped > 0
+    assert run.scaler.get_scale() == 2.0 ** (30 - skipped)
 
 
 def test_gradients_that_overflow_at_any_scale_end_the_run_though_the_loss_is_finite(
@@ -461,7 +504,12 @@ def test_a_penalty_on_every_third_step_counts_the_steps_of_the_run_not_of_the_ep
     splits: Splits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = []
-    monkeypatch.setattr("tune_cure.training.penalty", lambda *_, **__: seen.append(1) or torch.zeros(1))
+
+    def counted(*arguments: Any, **options: Any) -> torch.Tensor:
+        seen.append(1)
+        return penalty(*arguments, **options)
+
+    monkeypatch.setattr(training, "penalty", counted)
     run = trainer(splits, penalty_every=3)
     penalised = []
     for _ in range(3):  # of four steps each

@@ -13,6 +13,7 @@ from tune_cure.attacks import pgd
 from tune_cure.data import Examples, to_float
 from tune_cure.gradients import LOSSES, cross_entropy, evaluation_mode, input_gradient, logits_and_input_gradient
 from tune_cure.norms import NORMS, cosine, project, random_start
+from tune_cure.precision import full_float32
 from tune_cure.schema import Number, Schema, one_of
 from tune_cure.words import radius
 
@@ -79,10 +80,8 @@ def evaluate(model: nn.Module, examples: Examples, config: EvaluationConfig) -> 
 
 @contextmanager
 def exactly(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode, and float32 that is not TF32."""
-    cudnn = torch.backends.cudnn
-    exact = cudnn.flags(enabled=True, benchmark=cudnn.benchmark, deterministic=cudnn.deterministic, allow_tf32=False)
-    with evaluation_mode(model), exact:
+    """Evaluation mode, and float32 that is neither TF32 nor bfloat16, whatever the process is set to."""
+    with evaluation_mode(model), full_float32():
         yield
 
 

@@ -1,5 +1,9 @@
 """Automatic mixed precision for training with a gradient penalty: what runs in which data type, and loss scales."""
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -35,3 +39,23 @@ def low_precision(model: nn.Module, device: torch.device, dtype: torch.dtype | N
     if dtype is None:
         return model, 1.0
     return Autocast(model, device.type, dtype), INPUT_LOSS_SCALE if dtype == torch.float16 else 1.0
+
+
+@contextmanager
+def full_float32() -> Iterator[None]:
+    """Within, float32 is computed in float32, not in TF32 or bfloat16, whatever the process is set to."""
+    of: Any = torch.backends
+    parts = of.cuda.matmul, of.cudnn.conv, of.cudnn.rnn, of.mkldnn.matmul, of.mkldnn.conv, of.mkldnn.rnn
+
+    def put(precisions: Sequence[str]) -> None:
+        # torch has an old and a new way to set this, and refuses to compute where the two differ.
+        of.cuda.matmul.allow_tf32, of.cudnn.allow_tf32 = (precision == "tf32" for precision in precisions[:2])
+        for part, precision in zip(parts, precisions, strict=True):
+            part.fp32_precision = precision
+
+    before = [part.fp32_precision for part in parts]
+    put(["ieee"] * len(parts))
+    try:
+        yield
+    finally:
+        put(before)

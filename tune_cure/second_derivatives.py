@@ -82,17 +82,18 @@ def convolution(
     images: Tensor,
     weight: Tensor,
     bias: Tensor | None = None,
-    stride: Sequence[int] = (1, 1),
-    padding: Sequence[int] = (0, 0),
-    dilation: Sequence[int] = (1, 1),
+    stride: int | Sequence[int] = 1,
+    padding: int | Sequence[int] = 0,
+    dilation: int | Sequence[int] = 1,
     groups: int = 1,
 ) -> Tensor:
-    """As `torch.nn.functional.conv2d`, with pairs for stride, padding and dilation."""
+    """As `torch.nn.functional.conv2d` of images (N, C, H, W)."""
     device = images.device.type
     if torch.is_autocast_enabled(device):
         low = torch.get_autocast_dtype(device)
         images, weight, bias = images.to(low), weight.to(low), None if bias is None else bias.to(low)
-    geometry = (list(stride), list(padding), list(dilation), False, [0, 0], groups)
+    pairs = [[of, of] if isinstance(of, int) else list(of) for of in (stride, padding, dilation)]
+    geometry = (*pairs, False, [0, 0], groups)
     result: Tensor = _Convolution.apply(images, weight, geometry)
     return result if bias is None else result + bias.view(1, -1, 1, 1)
 
@@ -197,13 +198,18 @@ def batch_norm(
     return shifted.to(images.dtype)
 
 
+_OF_CONV2D = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
+
+
 class _Cheaply(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if func is torch.conv2d and not kwargs and len(args) == 7 and not isinstance(args[4], str):
-            return convolution(*args)
+        if func is torch.conv2d:
+            given = dict(zip(_OF_CONV2D, args, strict=False)) | kwargs
+            if given["input"].dim() == 4 and not isinstance(given.get("padding"), str):
+                return convolution(given.pop("input"), **given)
         if func is F.batch_norm and args[0].dim() == 4 and kwargs.get("weight") is not None:
             return batch_norm(*args, **kwargs)
         return func(*args, **kwargs)

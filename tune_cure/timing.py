@@ -1,7 +1,6 @@
 """How long the parts of a training step take, measured without making the host wait for the device."""
 
 import time
-from collections.abc import Callable
 
 import torch
 
@@ -14,7 +13,8 @@ class Stopwatch:
     """
 
     def __init__(self, device: torch.device) -> None:
-        self._device = device
+        # This thread's: a backward pass on CUDA runs in another one, whose current device and stream may be others.
+        self._stream = torch.cuda.current_stream(device) if device.type == "cuda" else None
         self._parts: dict[str, list[tuple[torch.cuda.Event, torch.cuda.Event]]] = {}
         self._seconds: dict[str, float] = {}
         self._last: torch.cuda.Event | float = 0.0
@@ -34,10 +34,6 @@ class Stopwatch:
             self._parts.setdefault(part, []).append((self._last, now))
         self._last = now
 
-    def splitter(self, part: str) -> Callable[[object], None]:
-        """`split` as a hook that is given something, and leaves it as it is."""
-        return lambda _: self.split(part)
-
     def seconds(self, part: str) -> float:
         """The time of all that belonged to `part`; waits for the device."""
         events = self._parts.get(part, [])
@@ -47,8 +43,8 @@ class Stopwatch:
         return self._seconds.get(part, 0.0) + milliseconds / 1000
 
     def _now(self) -> torch.cuda.Event | float:
-        if self._device.type != "cuda":
+        if self._stream is None:
             return time.perf_counter()
         event = torch.cuda.Event(enable_timing=True)
-        event.record()
+        event.record(self._stream)
         return event

@@ -24,6 +24,7 @@ from tune_cure.losses import hat, helper_images, trades
 from tune_cure.models import build
 from tune_cure.optimizers import OPTIMIZERS
 from tune_cure.precision import amp_dtype, low_precision
+from tune_cure.randomness import epoch_seed, global_randomness
 from tune_cure.schedules import learning_rate
 from tune_cure.timing import Stopwatch
 
@@ -53,8 +54,8 @@ EPOCH_METRICS = (  # what `train_epoch` and `evaluate` report together, in the o
 class Trainer:
     """One network in training: `train_epoch`, then `evaluate`, as often as `config.epochs` says.
 
-    All randomness (weights, data order, augmentation, attacks) comes from `seed`; torch's global random state is
-    neither read nor changed.
+    All randomness (weights, data order, augmentation, attacks, a network's dropout) comes from `seed`; torch's global
+    random state makes no difference, and is left as it is.
 
     Args:
         config: How to train.
@@ -91,8 +92,7 @@ class Trainer:
             "std": list(splits.std),
         }
         self.images: dict[str, Any] = {"classes": list(splits.classes), "image_size": list(splits.image_size)}
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed every device's as well
+        with global_randomness(seed, self.device):
             self.model = build(**self.architecture).to(self.device).to(memory_format=torch.channels_last)
         self.optimizer = OPTIMIZERS[config.optimizer](
             self.model.parameters(),
@@ -161,26 +161,27 @@ class Trainer:
             order=self.order,
             generator=self.generator,
         )
-        for index, (images, labels) in enumerate(epoch_batches):
-            step = self.epoch * self.steps_per_epoch + index
-            rate = learning_rate(
-                self.config.lr_schedule,
-                (step + 0.5) / total_steps,  # the middle of the step: neither end of a schedule wastes a step at 0
-                lr_max=self.config.lr_max,
-                lr_min=self.config.lr_min,
-            )
-            for group in self.optimizer.param_groups:
-                group["lr"] = rate
-            sums += self._step(images, labels, step, watch)
-            images_seen += len(images)
-            if self.average:
-                self.average.after_step(self.model, step + 1)
-            if on_step:
-                on_step(index + 1)
-            if (index + 1) % DIVERGENCE_CHECK_STEPS == 0 or index + 1 == self.steps_per_epoch:
-                diverged = self._has_diverged(sums, images_seen)
-            if diverged:
-                break
+        with global_randomness(epoch_seed(self.order.initial_seed(), self.epoch), self.device):
+            for index, (images, labels) in enumerate(epoch_batches):
+                step = self.epoch * self.steps_per_epoch + index
+                rate = learning_rate(
+                    self.config.lr_schedule,
+                    (step + 0.5) / total_steps,  # the middle of the step: neither end of a schedule wastes a step at 0
+                    lr_max=self.config.lr_max,
+                    lr_min=self.config.lr_min,
+                )
+                for group in self.optimizer.param_groups:
+                    group["lr"] = rate
+                sums += self._step(images, labels, step, watch)
+                images_seen += len(images)
+                if self.average:
+                    self.average.after_step(self.model, step + 1)
+                if on_step:
+                    on_step(index + 1)
+                if (index + 1) % DIVERGENCE_CHECK_STEPS == 0 or index + 1 == self.steps_per_epoch:
+                    diverged = self._has_diverged(sums, images_seen)
+                if diverged:
+                    break
         finite, loss, correct, penalised, total_penalty, skipped = (
             sums.tolist()
         )  # waits for the device: the seconds below are true
@@ -216,31 +217,27 @@ class Trainer:
         at_images = self._shared_gradient(images, labels, penalised)
         adversarial = self._attack(images, labels, at_images)
         watch.split("attack")
+        self.optimizer.zero_grad(set_to_none=True)
         at_adversarial = self._shared_forward(adversarial, penalised)
         logits = at_adversarial.logits if at_adversarial else self.network(adversarial)
         loss = self._loss(images, labels, adversarial, logits)
         zero = torch.zeros((), device=self.device)
         mean_penalty = zero
         if penalised:
-            # Autograd goes back first through what was computed last: once it is here, it is done with the penalty.
-            loss.register_hook(watch.splitter("penalty"))
+            if at_adversarial is None:
+                self._backward(loss)  # before there is a penalty: what it needed is free for the penalty's graph
+                loss = loss.detach()
             watch.start()
             some = images[:penalised], labels[:penalised], adversarial[:penalised]
             mean_penalty = self._penalty(*some, at_images, at_adversarial).mean()
             # So often as a step has one, so much it weighs: on average the gradient is that of one in every step.
             loss = loss + self.config.lambda_ * self.config.penalty_every * mean_penalty
+            if at_adversarial is not None:
+                watch.split("penalty")  # the way back through what it shares with the loss is not its own
+        self._backward(loss)
+        if penalised and at_adversarial is None:
             watch.split("penalty")
-        self.optimizer.zero_grad(set_to_none=True)
-        watch.start()
-        # Not to the images, whose gradients have been taken.
-        self.scaler.scale(loss).backward(inputs=list(self.model.parameters()))
-        self.scaler.unscale_(self.optimizer)
-        gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
-        if self.config.gradient_clip > 0:
-            torch.nn.utils.clip_grads_with_norm_(self.model.parameters(), self.config.gradient_clip, norm)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
+        norm = self._update(loss.isfinite())
         with torch.no_grad():
             # An fp16 forward pass that overflowed leaves infinite running statistics, which no later step would mend.
             for buffer, kept in before:
@@ -253,6 +250,26 @@ class Trainer:
             row = torch.where(loss.isfinite(), row, 0.0)
             skipped = ~norm.isfinite() if self.scaler.is_enabled() else zero
             return torch.cat([row, skipped.double().view(1)])
+
+    def _backward(self, loss: Tensor) -> None:
+        """Adds to the parameters' gradients; not to those of the images, which have been taken."""
+        self.scaler.scale(loss).backward(inputs=list(self.model.parameters()))
+
+    def _update(self, finite: Tensor) -> Tensor:
+        """Steps the optimiser, whose loss was `finite` or not, and returns the norm of the gradients."""
+        self.scaler.unscale_(self.optimizer)
+        gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        if self.config.gradient_clip > 0:
+            torch.nn.utils.clip_grads_with_norm_(self.model.parameters(), self.config.gradient_clip, norm)
+        self.scaler.step(self.optimizer)
+        if self.scaler.is_enabled():
+            one = torch.ones((), device=self.device)
+            before = self.scaler.scale(one)
+            self.scaler.update()
+            # For a loss that is not finite no scale is to blame: each would halve it, and few would use it up.
+            self.scaler.update(torch.where(finite, self.scaler.scale(one), before))
+        return norm
 
     def _loss(self, images: Tensor, labels: Tensor, adversarial: Tensor, logits: Tensor) -> Tensor:
         """The objective without the penalty; `logits` are those of the adversarial images."""
@@ -339,7 +356,7 @@ class Trainer:
             return images
         if config.attack == "pgd":
             return pgd_training(self.network, images, labels, config.epsilon, steps=config.attack_steps, **shared)
-        if self.previous is None:
+        if config.init == "previous" and self.previous is None:
             self.previous = torch.zeros_like(images)
         adversarial = fgsm(
             self.network,
@@ -349,12 +366,12 @@ class Trainer:
             alpha=config.alpha,
             init=config.init,
             noise=config.noise,
-            previous=self.previous[: len(images)],
+            previous=None if self.previous is None else self.previous[: len(images)],
             zero_fraction=config.zero_fraction if config.attack == "zerograd" else 0.0,
             at_start=None if at_images is None else at_images.detach(),
             **shared,
         )
-        if config.init == "previous":
+        if self.previous is not None:
             self.previous[: len(images)] = adversarial - images
         return adversarial
 
