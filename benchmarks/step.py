@@ -7,14 +7,17 @@ batch norm goes back to training mode, one radius in pixels), pass by pass as th
 judges the attack with a forward pass that nobody needs and the clean accuracy with another, finds z with two forward
 passes and a backward pass of its own, takes both gradients of the penalty anew, and lets every backward pass reach the
 parameters. `lean` is the same without the forward passes that are there for nothing. Reference and Trainer take turns
-step by step on the same images in one process; a ratio is the median over the turns. Before that, both are run in
+on the same images in one process, two steps at a time; a ratio is the median over the turns, beside its quartiles. On a
+GPU both compute in fp16 under autocast with a GradScaler. Before that, both are run in
 float64 from the same random starts, and their weights compared.
 
 `forwards` counts floating-point operations of a step, by torch's formulas, in those of one forward pass; `of_the_peak`
-relates operations per second to those of a large matrix product on the same device.
+relates operations per second to the larger of those of a matrix product and of a convolution on the same device.
 """
 
 import argparse
+import itertools
+import math
 import statistics
 import time
 from collections.abc import Callable
@@ -44,6 +47,9 @@ FROM_IMAGE = {**BATCH, "init": "zero", "attack_statistics": "batch"}
 ALONG_FGSM = {**FROM_IMAGE, "delta": "fgsm"}
 ONE_SIDED = {"penalty_two_sided": False}
 ORIGINAL = "the original loop"
+TOGETHER = 2  # steps in a turn: of two, one has the penalty that is in every second
+OF_THE_ORIGINAL = ("times_the_original", "times_the_original_25", "times_the_original_75")
+OF_ITS_REFERENCE = ("times_its_reference", "times_its_reference_25", "times_its_reference_75")
 EXACT: dict[str, dict[str, Any]] = {
     ORIGINAL: RUNNING,
     "batch statistics": BATCH,
@@ -70,7 +76,9 @@ class Reference:
     """The original's training step, written as there; `lean`, without the forward passes that nobody needs."""
 
     def __init__(self, like: Trainer, *, penalised: bool = True, lean: bool = False) -> None:
-        self.model = like.model.to(memory_format=torch.contiguous_format)
+        like.model.to(memory_format=torch.contiguous_format)
+        self.model = like.network  # under autocast on a GPU
+        self.scaler = like.scaler
         self.config = like.config
         self.lean, self.penalised = lean, penalised
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4)
@@ -96,8 +104,9 @@ class Reference:
             with STATISTICS[self.config.penalty_statistics](self.model):
                 loss = loss + LAMBDA * self._penalty(x, y, delta)
         self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step()
+        self.scaler.scale(loss).backward()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
 
     def _penalty(self, x: Tensor, y: Tensor, delta: Tensor) -> Tensor:
         z = delta
@@ -195,11 +204,17 @@ def operations(run: Callable[[], object]) -> int:
 
 
 def peak(device: torch.device, dtype: torch.dtype) -> float:
-    """Floating-point operations per second of a large matrix product."""
-    side = 8192 if device.type == "cuda" else 2048
+    """Floating-point operations per second of a large matrix product or a 3×3 convolution, whichever are more."""
+    side, count = (8192, 1024) if device.type == "cuda" else (2048, 64)
     one, other = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
-    best = min(timed(lambda: one @ other, device) for _ in range(10))
-    return 2 * side**3 / best
+    layer = nn.Conv2d(64, 64, 3, padding=1, device=device, dtype=dtype).to(memory_format=torch.channels_last)
+    images = torch.randn(count, 64, 32, 32, device=device, dtype=dtype).contiguous(memory_format=torch.channels_last)
+
+    def per_second(run: Callable[[], object]) -> float:
+        return operations(run) / min(timed(run, device) for _ in range(10))
+
+    with torch.no_grad():
+        return max(per_second(lambda: one @ other), per_second(lambda: layer(images)))
 
 
 def measure_steps(
@@ -213,12 +228,13 @@ def measure_steps(
 
     def reference(options: dict[str, Any], **how: bool) -> Callable[[], object]:
         one = Reference(trainer(splits, model, device, batch, **options), **how)
-        return lambda: one.step(plain, y)
+        return lambda: [one.step(plain, y) for _ in range(TOGETHER)]
 
     def step(options: dict[str, Any]) -> Callable[[], object]:
         one = trainer(splits, model, device, batch, **options)
         one.model.train()
-        return lambda: one._step(x, y, 0, watch)
+        steps = itertools.count()
+        return lambda: [one._step(x, y, next(steps), watch) for _ in range(TOGETHER)]
 
     fgsm = {**RUNNING, "lambda": 0.0}
     runs = {
@@ -238,8 +254,13 @@ def measure_steps(
             if turn >= 2:  # the first ones find their algorithms
                 seconds[key].append(took)
 
-    def ratio(key: tuple[str, str], other: tuple[str, str]) -> float:
-        return statistics.median(a / b for a, b in zip(seconds[other], seconds[key], strict=True))
+    def ratios(key: tuple[str, str], other: tuple[str, str]) -> list[float]:
+        """Median and quartiles; nothing where there is none to relate to."""
+        if other not in runs or (other == ("reference", ORIGINAL) and key[1] == "FGSM"):
+            return [math.nan] * 3
+        of_turns = [a / b for a, b in zip(seconds[other], seconds[key], strict=True)]
+        low, middle, high = statistics.quantiles(of_turns, n=4, method="inclusive")
+        return [middle, low, high]
 
     rows = []
     for key in runs:
@@ -250,10 +271,10 @@ def measure_steps(
             {
                 "loop": loop,
                 "step": name,
-                "images_per_second": batch / middle,
-                "times_the_original": None if name == "FGSM" else ratio(key, ("reference", ORIGINAL)),
-                "times_its_reference": ratio(key, ("reference", same)) if ("reference", same) in runs else None,
-                "forwards": counts[key] / forward,
+                "images_per_second": TOGETHER * batch / middle,
+                **dict(zip(OF_THE_ORIGINAL, ratios(key, ("reference", ORIGINAL)), strict=True)),
+                **dict(zip(OF_ITS_REFERENCE, ratios(key, ("reference", same)), strict=True)),
+                "forwards": counts[key] / forward / TOGETHER,
                 "of_the_peak": counts[key] / middle / top,
             }
         )
@@ -299,7 +320,7 @@ def main() -> None:
     parser.add_argument("--model", default="preact_resnet18", help="the network (default: preact_resnet18)")
     parser.add_argument("--width", type=int, help="its first stage's channels")
     parser.add_argument("--batch", type=int, help="images a step (default: 32 on the CPU, 128 on a GPU)")
-    parser.add_argument("--turns", type=int, default=7)
+    parser.add_argument("--turns", type=int, default=15)
     parser.add_argument("--robust", type=Path, help="the best_model.pt of a search on CIFAR-10, to be attacked")
     parser.add_argument("--output", type=Path, help="a folder for step.csv and step_evaluation.csv")
     options = parser.parse_args()
@@ -314,7 +335,7 @@ def main() -> None:
             f"{name}: weights differ from the reference's by {difference:.1e} at most (float64, relative)", flush=True
         )
     top = peak(device, torch.float32 if device.type == "cpu" else torch.bfloat16)
-    print(f"{device}: a large matrix product takes {top / 1e9:,.0f} GFLOP/s", flush=True)
+    print(f"{device}: at most {top / 1e9:,.0f} GFLOP/s in a large operation", flush=True)
     steps = measure_steps(splits, model, device, batch, options.turns, top)
     print(steps.to_string(index=False, float_format="{:.2f}".format), flush=True)
     if options.output:

@@ -33,6 +33,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--examples", type=int, default=10_000, help="test images to judge on (default: all)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="one run each")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a hyperparameter")
+    parser.add_argument("--network", type=Path, help="a file for the trained network, of the last seed")
     parser.add_argument("--output", type=Path, help="a folder for time_to_accuracy.csv")
     return parser.parse_args(arguments)
 
@@ -64,10 +65,15 @@ def run(options: argparse.Namespace, seed: int, started: float) -> dict[str, Any
         print(f"epoch {metrics['epoch']}: {spent:.1f} s, loss {metrics['train_loss']}", file=sys.stderr, flush=True)
         if metrics["diverged"]:
             raise SystemExit("diverged")
+    if options.network:
+        trainer.evaluate()
+        torch.save(trainer.best_model(), options.network)
     test = splits.test.to(device).subset(options.examples, seed=0)
     judged = evaluate(trainer.judged_model, test, EvaluationConfig(steps=50, restarts=10))
     return {
         "seed": seed,
+        "model": options.model,
+        "width": options.width,
         "device": torch.cuda.get_device_name() if device.type == "cuda" else f"{platform.machine()} CPU",
         "epochs": config.epochs,
         "train_images": len(splits.train),
@@ -79,7 +85,7 @@ def run(options: argparse.Namespace, seed: int, started: float) -> dict[str, Any
         "pgd_50_10_accuracy_se": judged["pgd_accuracy_se"],
         "goal": options.goal,
         "reached": judged["pgd_accuracy"] >= options.goal,
-        "hyperparameters": " ".join(options.set),
+        "hyperparameters": json.dumps(config.model_dump(by_alias=True)),
     }
 
 
