@@ -144,7 +144,7 @@ def test_a_best_config_file_is_a_start(base: Path, tmp_path: Path) -> None:
         ("start_from=[{lambda: 99, h: 3, lr_max: 0.1, epsilon: 0.03}]", "start_from[0].lambda", "99.0 is outside of"),
         ("start_from=[{lambda: 9, h: 3, lr_max: 0.1, eps: 0.03}]", "start_from[0].eps", "unknown key; allowed are"),
         ("asha.grace_period=10", "asha.grace_period", "must be at most training.epochs (9), but got 10"),
-        ("asha.reduction_factor=1", "asha.reduction_factor", "greater than or equal to 1.1"),
+        ("asha.reduction_factor=1", "asha.reduction_factor", "greater than or equal to 1.5"),
         (
             "training.lr_min=0.05",
             "training.lr_min",

@@ -7,6 +7,7 @@ started; 130 interrupted, state saved.
 
 import argparse
 import logging
+import math
 import re
 import sys
 import time
@@ -40,6 +41,7 @@ from tune_cure.journal import JournalError
 from tune_cure.progress import LiveView, PlainView
 from tune_cure.reading import SpecError
 from tune_cure.schema import did_you_mean
+from tune_cure.spec import LEAST_REDUCTION
 from tune_cure.words import one_line
 
 BAD_INPUT = (
@@ -114,7 +116,10 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _report(options: argparse.Namespace, console: Console) -> int:
-    page = artifacts.write(results.SearchResult(options.directory))
+    try:
+        page = artifacts.write(results.SearchResult(options.directory))
+    except OSError as error:
+        raise cli_search.UsageError(f"{options.directory}: cannot be written: {error.strerror}") from error
     console.print(f"wrote {page}, and tables and figures beside it")
     return 0
 
@@ -128,8 +133,8 @@ def _replay(options: argparse.Namespace, console: Console) -> int:
                 f"--grace-period: 1 to {spec.max_epochs} epochs are possible, but found {grace_period}"
             )
     for factor in options.reduction_factor:
-        if not factor > 1:
-            raise cli_search.UsageError(f"--reduction-factor: must be greater than 1, but found {factor:g}")
+        if not LEAST_REDUCTION <= factor < math.inf:
+            raise cli_search.UsageError(f"--reduction-factor: must be at least {LEAST_REDUCTION}, but found {factor:g}")
     if result.best is None:
         raise cli_search.UsageError(f"{options.directory}: no trial has been judged yet: there is nothing to replay")
     from tune_cure import replay  # Ray takes seconds to import

@@ -54,7 +54,7 @@ def add_parser(commands: Any) -> None:
         metavar="X",
         help="radii to judge at besides the search's: 4/255",
     )
-    parser.add_argument("--examples", type=_positive, metavar="N", help="test images to judge on (default: all)")
+    parser.add_argument("--examples", type=_several, metavar="N", help="test images to judge on (default: all)")
     parser.add_argument("--train-images", type=_positive, metavar="N", help="training images to use (default: all)")
     parser.add_argument("--no-autoattack", action="store_true", help="leave AutoAttack out: quick, and less certain")
     parser.add_argument("--data-root", metavar="FOLDER", help="where the data is")
@@ -67,6 +67,13 @@ def _positive(text: str) -> int:
     number = int(text) if text.isdigit() else 0
     if number < 1:
         raise argparse.ArgumentTypeError(f"a whole number of at least 1 is needed, but found {text!r}")
+    return number
+
+
+def _several(text: str) -> int:
+    number = _positive(text)
+    if number < 2:
+        raise argparse.ArgumentTypeError("at least 2 are needed: one image has no spread")
     return number
 
 
@@ -96,7 +103,7 @@ def confirm(options: argparse.Namespace, console: Console) -> int:
     images = len(confirming.all_training_images(splits))
     plan = confirming.Plan(
         seeds=tuple(spec.search.seed + 1 + number for number in range(options.seeds)),
-        epsilons=tuple(dict.fromkeys([spec.evaluation.epsilon, *options.epsilons])),
+        epsilons=_distinct([spec.evaluation.epsilon, *options.epsilons]),
         examples=_at_most(options.examples, len(splits.test), "--examples", "test images"),
         train_images=_at_most(options.train_images, images, "--train-images", "training images"),
         autoattack=not options.no_autoattack,
@@ -125,6 +132,14 @@ def confirm(options: argparse.Namespace, console: Console) -> int:
     return 1 if failures else 0
 
 
+def _distinct(radii: list[float]) -> tuple[float, ...]:
+    """The radii that have folders of their own (`Job.judged`): 0.0313725 is 8/255."""
+    found: dict[str, float] = {}
+    for of in radii:
+        found.setdefault(f"{of:.6g}", of)
+    return tuple(found.values())
+
+
 def _at_most(asked: int | None, most: int, flag: str, of: str) -> int:
     if asked is not None and asked > most:
         raise ConfirmError(f"{flag} {asked}: there are {most:,} {of}")
@@ -135,7 +150,7 @@ def _command(options: argparse.Namespace) -> str:
     """The same command line again."""
     words = ["tune-cure", "confirm", str(options.directory), "--top", str(options.top), "--seeds", str(options.seeds)]
     words += ["--baselines", *options.baselines]
-    words += ["--epsilons", *(f"{of:g}" for of in options.epsilons)] if options.epsilons else []
+    words += ["--epsilons", *map(repr, options.epsilons)] if options.epsilons else []
     for flag in ("examples", "train_images", "data_root", "address"):
         value = getattr(options, flag)
         words += [f"--{flag.replace('_', '-')}", str(value)] if value else []

@@ -28,7 +28,7 @@ from tune_cure import (
 )
 from tune_cure.curvature import PENALTIES
 from tune_cure.devices import Devices, allot, expected_epochs, measure_epoch_seconds, this_machine
-from tune_cure.files import new_folder
+from tune_cure.files import FolderError, new_folder
 from tune_cure.journal import FILE as JOURNAL, Journal
 from tune_cure.models import MODELS
 from tune_cure.optimizers import OPTIMIZERS
@@ -147,15 +147,22 @@ def _search(options: argparse.Namespace, console: Console) -> int:
 def _conclude(result: SearchResult, options: argparse.Namespace, console: Console, remote: Remote | None) -> int:
     """Writes what a run leaves, says how it ended and how to continue, and returns the exit code."""
     directory, outcome, reason = result.directory, result.outcome, result.reason
+    copied = True
     try:
         if remote and result.checkpoint:
+            Journal(directory).checkpoint_file(result.checkpoint)  # a run that somebody sent puts no files elsewhere
             remote.get_checkpoint(directory, result.checkpoint)  # best_model.pt is made from it
         page = artifacts.write(result)
-        if remote:
-            remote.put(directory)
     except OSError as error:
-        console.print(f"the tables could not be written ({error.strerror}); later: tune-cure report {directory}")
-        outcome, reason = "disk", reason or f"{directory}: {error.strerror}"
+        why = error.strerror or str(error)
+        console.print(f"the tables could not be written ({why}); later: tune-cure report {directory}")
+        outcome, reason = "disk", reason or f"{directory}: {why}"
+    if remote and outcome != "disk":
+        try:
+            remote.put(directory)
+        except FolderError as error:  # the search is over all the same
+            console.print(str(error), style="bold")
+            copied = False
     if outcome in ("finished", "patience", "time"):
         print_results(result, page, console)
     if outcome == "patience":
@@ -166,7 +173,7 @@ def _conclude(result: SearchResult, options: argparse.Namespace, console: Consol
         console.print(f"{reason or 'interrupted'}; all state is in {directory}. Continue with:\n  {resume}")
     if outcome == "interrupted":
         return 130
-    return 0 if result.best and outcome not in FAULTS else 1
+    return 0 if result.best and outcome not in FAULTS and copied else 1
 
 
 def resume_command(directory: Path, output: str) -> str:
@@ -210,12 +217,14 @@ def _run(
 
     def lost() -> None:
         view.__exit__(None, None, None)
+        refreshing.__exit__(None, None, None)  # or two would write the tables
         died = SearchResult(directory, "ray", "Ray has died, or was killed")
         code = _conclude(died, options, console, remote)
         sys.stdout.flush()
         os._exit(code)  # the main thread waits for Ray, and cannot be told
 
-    with view, Refreshing(directory):
+    refreshing = Refreshing(directory)
+    with view, refreshing:
         result = search.run(
             spec,
             directory,
@@ -229,6 +238,7 @@ def _run(
             on_ready=ready,
             on_lost=lost,
         )
+    stop_as_on_ctrl_c()  # Ray, shut down, has given SIGTERM back to the system
     return _conclude(result, options, console, remote)
 
 
@@ -360,7 +370,8 @@ def print_results(result: SearchResult, page: Path, console: Console) -> None:
     if has_fresh:
         console.print(
             f"fresh: the leaders judged again by {spec.rescoring} on "
-            f"{frame['fresh_examples'].max():,.0f} validation images that the search had not looked at; it decides"
+            f"{frame['fresh_examples'].max():,.0f} validation images that the search had not looked at"
+            + ("; it decides" if results.decided_again(spec) else f"; {spec.search.metrics[0]} decides")
         )
     console.print(f"\nwrote in {directory}:")
     for path in (page.name, "trials.csv", "epochs.csv", "best_config.csv", "best_config.yaml", "best_model.pt"):

@@ -17,7 +17,7 @@ from tune_cure import environment, statistics
 from tune_cure.config import HYPERPARAMETERS
 from tune_cure.evaluation import standard_error
 from tune_cure.lines import STATUSES
-from tune_cure.results import UNSOUND, SearchResult, judged_examples, ranked
+from tune_cure.results import UNSOUND, SearchResult, decided_again, judged_examples, ranked
 from tune_cure.spec import SearchSpec
 from tune_cure.words import count, listed, value
 
@@ -299,9 +299,8 @@ def _incomparable(one: tuple[str, SearchResult], other: tuple[str, SearchResult]
 def _alike_judged_again(one: SearchResult, other: SearchResult) -> bool:
     """Whether both winners were chosen by, and have, accuracies under the same second attack on as many images."""
     assert one.best and other.best
-    by_pgd = one.spec.search.metrics[0].startswith("pgd_accuracy") and one.spec.search.mode == "max"
     examples = [result.best.row["fresh_examples"] for result in (one, other) if result.best]
-    return bool(by_pgd and one.spec.rescoring == other.spec.rescoring and examples[0] == examples[1])
+    return bool(decided_again(one.spec) and one.spec.rescoring == other.spec.rescoring and examples[0] == examples[1])
 
 
 def warnings(searches: Searches) -> list[str]:

@@ -169,7 +169,7 @@ def run(
         task = ray.remote(
             num_cpus=devices.cpus_per_trial, num_gpus=devices.gpus_per_trial, max_retries=result.spec.search.retries
         )(work)
-        running = {task.remote(job, shipment): job for job in pending}
+        running = {task.remote(job, devices.device, shipment): job for job in pending}
         failures: dict[str, str] = {}
         seen: dict[Path, dict[str, Any]] = {}
         while running:
@@ -182,7 +182,7 @@ def run(
                 job = running.pop(reference)
                 try:
                     ray.get(reference)
-                except (ray.exceptions.RayTaskError, ray.exceptions.WorkerCrashedError) as error:
+                except ray.exceptions.RayError as error:  # of the task, its process, its machine or their memory
                     failures[str(job.folder)] = str(error).strip().splitlines()[-1]
                     on_status(job, {"stage": "failed", "reason": failures[str(job.folder)]})
         return failures
@@ -200,9 +200,9 @@ def _ray(address: str | None, verbose: bool) -> Iterator[None]:
             ray.shutdown()
 
 
-def work(job: Job, shipment: Shipment | None = None) -> None:
+def work(job: Job, device_name: str = "cpu", shipment: Shipment | None = None) -> None:
     """Trains and judges one job, from where it was left; in a worker process."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(device_name)
     torch.set_num_threads(job.cpus)
     splits = shared_data(job.data, device.type, shipment)
     job.folder.mkdir(parents=True, exist_ok=True)

@@ -73,6 +73,11 @@ class Devices:
     concurrent: int
     measured: Measured | None = None
 
+    @property
+    def device(self) -> str:
+        """What trials run on. Ray hides no GPU from a process that was given none, so it cannot be asked there."""
+        return "cuda" if self.gpus_per_trial else "cpu"
+
     def __str__(self) -> str:
         cpus, gpus = sum(machine.cpus for machine in self.machines), sum(machine.gpus for machine in self.machines)
         has = f"{cpus} CPU{'s' * (cpus != 1)}, " + (f"{gpus:g} GPU{'s' * (gpus != 1)}" if gpus else "no GPU")

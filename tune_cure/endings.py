@@ -15,7 +15,7 @@ from tune_cure.standing import Place, Standing
 
 SAME_FAILURES = 3  # first trials that fail alike: so would the others
 RESERVE = 32 * 2**20  # bytes of the disk that are left for journal, study and tables
-FULL = "No space left on device"  # as errors of the operating system have it
+FULL = re.compile("No space left on device|Disk quota exceeded")  # as errors of the operating system have it
 
 
 class Endings(tune.Stopper):  # type: ignore[misc]

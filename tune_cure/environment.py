@@ -78,6 +78,8 @@ def _git_commit() -> str | None:
     """The commit of the checkout that this package is in, marked where it has changes; None outside of a checkout."""
     git = ["git", "-C", str(Path(__file__).parent)]
     try:
+        # Installed into a virtual environment it may lie in the checkout of another project, whose commit says nothing.
+        subprocess.run([*git, "ls-files", "--error-unmatch", Path(__file__).name], capture_output=True, check=True)
         commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
         changes = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True).stdout
     except (FileNotFoundError, subprocess.CalledProcessError):  # no git, or not a checkout

@@ -1,6 +1,7 @@
 """Files that readers never see half of, and that a power cut leaves whole: as they were or as they are to be."""
 
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,9 +29,11 @@ def replace_tensors(path: Path, content: dict[str, Any]) -> None:
 
 @contextmanager
 def _partial(path: Path) -> Iterator[BinaryIO]:
-    """A new file that takes the place of `path` once it is written to the disk; nothing is left where that fails."""
-    partial = path.with_name(path.name + ".partial")
-    partial.unlink(missing_ok=True)  # a link there, in a folder that somebody sent, must not be followed
+    """A new file that takes the place of `path` once it is written to the disk; nothing is left where that fails.
+
+    Its name is its writer's own: another may write the same file at the same time, and the last of them counts.
+    """
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     try:
         with partial.open("xb") as file:
             yield file

@@ -9,7 +9,8 @@ seconds since 1970:
 - `checkpoint`: number, epoch and path, relative to the run's folder where it lies inside.
 - `retry`: number, attempt (from 1) and the reason: the trial failed, and goes on from its last checkpoint.
 - `end`: number, status (`lines.Status`) and a reason where there is one to give.
-- `leader`: number, the epoch of its best weights, and what they reached once the search was over (see `rescoring`).
+- `leader`: number, the epoch of its best weights, and what they reached once the search was over, under which attack
+  (see `rescoring`).
 - `change`: of no trial: the search was continued with other settings, in words, and whether trials under way restart.
 """
 

@@ -45,7 +45,7 @@ class _Epoch(_Line):
     train_seconds: Real | None
     eval_seconds: Real | None
     skipped_steps: Count
-    host: str = ""
+    host: str
     pid: Count
 
 
@@ -66,6 +66,7 @@ class _End(_Line):
 
 class _Leader(_Line):
     epoch: Count
+    attack: dict[str, Any] | None = None  # runs of earlier versions do not say
     examples: Count
     clean_accuracy: Fraction
     pgd_accuracy: Fraction

@@ -157,7 +157,8 @@ def _caveat(spec: SearchSpec, trials: pd.DataFrame, content: dict[str, Any]) -> 
     text = "The test set is still untouched: the winner's accuracy on it, over several seeds, is yet to be measured."
     chosen = f"The winner is the best of {compared} trials, chosen on the very validation images that it was scored "
     chosen += "on, as its best epoch was, so it looks better than it is. "
-    if spec.search.metrics[0].startswith("pgd_accuracy"):
+    decisive = results.decided_again(spec)
+    if decisive:
         # Blom's approximation of the expected largest of n standard normal values.
         luck = NormalDist().inv_cdf((compared - 0.375) / (compared + 0.25))
         chosen += (
@@ -168,8 +169,12 @@ def _caveat(spec: SearchSpec, trials: pd.DataFrame, content: dict[str, Any]) -> 
         chosen += (
             f"Judged again by {spec.rescoring} on "
             f"{best['fresh_examples']:,.0f} validation images that the search had not looked at, it has "
-            f"<strong>{percent(best['fresh_pgd_accuracy'], best['fresh_pgd_accuracy_se'])} points</strong>. That is "
-            "the number to believe; it also decided among the leaders. "
+            f"<strong>{percent(best['fresh_pgd_accuracy'], best['fresh_pgd_accuracy_se'])} points</strong>. "
+        )
+        chosen += (
+            "That is the number to believe; it also decided among the leaders. "
+            if decisive
+            else f"That is the robust accuracy to believe; who won was decided by {spec.search.metrics[0]}. "
         )
     text = chosen * (compared > 1) + text
     return f'<aside class="caveat"><strong>How far to trust this.</strong> {text}</aside>'

@@ -1,6 +1,5 @@
 """How a search stands, from the events of its journal, and the views of it: live in a terminal, or plain lines."""
 
-import math
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -21,7 +20,8 @@ from tune_cure.results import UNSOUND
 from tune_cure.spec import SearchSpec
 from tune_cure.words import STATUS_WORDS, accuracy, duration, hyperparameters, value
 
-UNRANKED = (False, -math.inf)
+Score = tuple[bool, tuple[float, ...]]
+UNRANKED: Score = (False, ())
 
 
 @dataclass
@@ -52,8 +52,8 @@ class SearchState:
     epochs: int = 0
     epochs_of_ended: int = 0
     epochs_now: int = 0  # since `started`: a resumed search did the others before
-    best: TrialState | None = None  # by constraints and the first metric; the earliest of equals
-    _best_score: tuple[bool, float] = UNRANKED
+    best: TrialState | None = None  # of those that ran or ended soundly, the first by the order of `results.ranked`
+    _best_score: Score = UNRANKED
     _running: dict[int, TrialState] = field(default_factory=dict)
 
     def update(self, event: Event) -> TrialState:
@@ -91,12 +91,14 @@ class SearchState:
             self._best_score = self._score(self.best)
             self.best = None if self._best_score == UNRANKED else self.best
 
-    def _score(self, trial: TrialState) -> tuple[bool, float]:
+    def _score(self, trial: TrialState) -> Score:
         if trial.last is None or trial.status in UNSOUND:
             return UNRANKED
         values = reached(trial.last, trial.best or {})
         feasible = all(constraint.violation(values) <= 0 for constraint in self.spec.search.parsed_constraints)
-        return feasible, trial.last[OBJECTIVE] * (1 if self.spec.search.mode == "max" else -1)
+        sign = 1 if self.spec.search.mode == "max" else -1
+        others = (values[name] for name in self.spec.search.metrics[1:])
+        return feasible, tuple(sign * of for of in (trial.last[OBJECTIVE], *others))
 
     @property
     def running(self) -> list[TrialState]:

@@ -3,6 +3,7 @@
 The best of many trials looks better than it is on the images that it was chosen by; on others it does not.
 """
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from tune_cure.shipping import Shipment
 from tune_cure.spec import SearchSpec
 from tune_cure.trainable import shared_data
 
+_logger = logging.getLogger(__name__)
+
 RECORDED = ("clean_accuracy", "clean_accuracy_se", "pgd_accuracy", "pgd_accuracy_se")
 
 
@@ -31,23 +34,27 @@ def fresh_examples(spec: SearchSpec, splits: Splits) -> Examples:
 
 
 def run(spec: SearchSpec, journal: Journal, plan: Devices, shipment: Shipment | None, remote: Remote | None) -> None:
-    """Judges the leaders that were not judged yet, one task of Ray each, and records each in the journal."""
+    """Judges the finalists that were not judged yet, one task of Ray each, and records each in the journal."""
     files = dict(_files(spec, journal, remote))
     judge = ray.remote(num_cpus=plan.cpus_per_trial, num_gpus=plan.gpus_per_trial)(_judge)
-    tasks = {judge.remote(spec, str(file), shipment): leader for leader, file in files.items()}
+    tasks = {judge.remote(spec, str(file), plan.device, shipment): leader for leader, file in files.items()}
     while tasks:
         (done,), _ = ray.wait(list(tasks), num_returns=1)
         number, epoch = tasks.pop(done)
-        found = ray.get(done)
+        try:
+            found = ray.get(done)
+        except ray.exceptions.RayError as error:  # the search is over, and what it found stands without this
+            reason = str(error).strip().splitlines()[-1]
+            _logger.warning("trial %d could not be judged again (--resume tries it once more): %s", number, reason)
+            continue
         if found["examples"]:
-            journal.append("leader", number, epoch=epoch, **found)
+            journal.append("leader", number, epoch=epoch, attack=results.attack_of(spec), **found)
 
 
 def _files(spec: SearchSpec, journal: Journal, remote: Remote | None) -> Iterator[tuple[tuple[int, int], Path]]:
     """The number and best epoch of each leader to judge, and the checkpoint that holds its best weights."""
     events = journal.read()
-    frame = results.ranked(results.trials_of(spec, events), spec)
-    leaders = frame[~frame["status"].isin(results.UNSOUND)].head(spec.rescore.top)
+    leaders = results.finalists(results.trials_of(spec, events), spec)
     leaders = leaders[leaders["fresh_pgd_accuracy"].isna()]
     checkpoints = {event["trial"]: event for event in events if event["event"] == "checkpoint"}
     for number, epoch in zip(leaders["trial"], leaders["best_epoch"], strict=True):
@@ -60,9 +67,9 @@ def _files(spec: SearchSpec, journal: Journal, remote: Remote | None) -> Iterato
                 yield (int(number), int(epoch)), file
 
 
-def _judge(spec: SearchSpec, file: str, shipment: Shipment | None) -> dict[str, Any]:
+def _judge(spec: SearchSpec, file: str, device_name: str, shipment: Shipment | None) -> dict[str, Any]:
     """The metrics of one leader, and on how many images they were measured; in a worker process."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(device_name)
     torch.set_num_threads(spec.resources.cpus_per_trial)
     examples = fresh_examples(spec, shared_data(spec.data, device.type, shipment))
     if not len(examples):

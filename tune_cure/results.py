@@ -124,8 +124,8 @@ class SearchResult:
     def as_good(self) -> pd.DataFrame:
         """The leaders that cannot be told from the best: at most two standard errors behind it, itself among them.
 
-        Of two that were judged again, by what that found; of others, by the objective. The error is that of a
-        difference between accuracies on images of their own; on the same ones, as here, it is usually smaller.
+        Of two that were judged again, by what that found if it decides; of others, by the objective. The error is that
+        of a difference of accuracies on images of their own; on the same ones, as here, it is usually smaller.
         """
         if self.best is None:
             return self.leaders
@@ -134,7 +134,7 @@ class SearchResult:
         # Others rank behind a sound trial that keeps the constraints; where the best is neither, all are equals.
         sound = self.leaders[(unsound == unsound.iloc[0]) & (infeasible == infeasible.iloc[0])]
         behind = self._errors_behind(sound["objective"], row["objective"], judged_examples(self.spec))
-        if pd.notna(row["fresh_pgd_accuracy"]):
+        if decided_again(self.spec) and pd.notna(row["fresh_pgd_accuracy"]):
             again = sound["fresh_pgd_accuracy"]
             fresh = self._errors_behind(again.dropna(), row["fresh_pgd_accuracy"], row["fresh_examples"])
             behind = fresh.reindex(sound.index).fillna(behind)
@@ -285,11 +285,17 @@ def _row(spec: SearchSpec, events: list[Event]) -> dict[str, Any]:
         "feasible": all(constraint.violation(row) <= 0 for constraint in spec.search.parsed_constraints),
     }
     again = next((event for event in reversed(events) if event["event"] == "leader"), None)
-    if again and again["epoch"] == best["epoch"]:
+    # Another attack since then, or other best weights: it counts no more.
+    if again and again["epoch"] == best["epoch"] and again.get("attack") in (None, attack_of(spec)):
         row |= {
             f"fresh_{name}": again[name] for name in ("pgd_accuracy", "pgd_accuracy_se", "clean_accuracy", "examples")
         }
     return row
+
+
+def attack_of(spec: SearchSpec) -> dict[str, Any]:
+    """The second judgement of the leaders, as the journal records it."""
+    return spec.rescoring.model_dump(mode="json")
 
 
 def judged_examples(spec: SearchSpec) -> int:
@@ -312,12 +318,28 @@ def ranked(frame: pd.DataFrame, spec: SearchSpec) -> pd.DataFrame:
     return order.drop(columns=["_unsound", "_infeasible"])
 
 
-def leaders(frame: pd.DataFrame, spec: SearchSpec) -> pd.DataFrame:
-    """As `ranked`, but its first `rescore.top` rows, where they were judged again, in the order that this gave."""
+def decided_again(spec: SearchSpec) -> bool:
+    """Whether the second judgement of the leaders decides among them: only where PGD accuracy is what is maximised."""
+    return spec.search.metrics[0].startswith("pgd_accuracy") and spec.search.mode == "max"
+
+
+def finalists(frame: pd.DataFrame, spec: SearchSpec) -> pd.DataFrame:
+    """The rows of `trials` that are to be judged again: the first `rescore.top` of `ranked` that came to a sound end.
+
+    Where the first of them keeps the constraints, those that violate them are left out: they could not win.
+    """
     order = ranked(frame, spec)
-    if not spec.search.metrics[0].startswith("pgd_accuracy") or spec.search.mode == "min":
+    first = order[~order["status"].isin(UNSOUND)].head(spec.rescore.top)
+    infeasible = first["feasible"].eq(False)
+    return first if infeasible.all() else first[~infeasible]
+
+
+def leaders(frame: pd.DataFrame, spec: SearchSpec) -> pd.DataFrame:
+    """As `ranked`, but the `finalists` that were judged again in the order that this gave, if it decides."""
+    order = ranked(frame, spec)
+    if not decided_again(spec):
         return order
-    again = order.head(spec.rescore.top).dropna(subset=["fresh_pgd_accuracy"])
+    again = finalists(frame, spec).dropna(subset=["fresh_pgd_accuracy"])
     by_fresh = again.sort_values("fresh_pgd_accuracy", ascending=False, kind="stable")
     return pd.concat([by_fresh, order.drop(index=again.index)])
 

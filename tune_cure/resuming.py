@@ -13,6 +13,8 @@ HARMLESS = ("search.trials", "search.patience", "search.retries", "resources.", 
 """Keys, or the beginnings of keys, whose change leaves trials before and after it comparable."""
 OF_A_TRIAL = ("data.", "model.", "training.", "evaluation.", "search.seed")
 """Those that change what a trial computes: one that was under way cannot go on from its checkpoint."""
+FIXED = ("search.metric", "search.mode")
+"""What the journal has of each epoch is this metric's value: the trials so far could not be ranked by another."""
 
 
 class ResumeError(ValueError):
@@ -29,16 +31,24 @@ def prepare(directory: Path, spec: SearchSpec, *, force: bool, say: Callable[[st
         say: Told of changes, in one line.
 
     Raises:
-        ResumeError: There are such changes, without `force`; or a trial is outside of the space as it is now.
+        ResumeError: There are such changes, without `force`; or what is optimised has changed; or a trial is outside of
+            the space as it is now.
         JournalError: The journal is damaged.
         ResultsError: The folder holds no search.
     """
-    _check_trials(Journal(directory), spec)
+    journal = Journal(directory)
+    journal.repair()  # before anything is appended: behind half a line it would be lost with that
+    _check_trials(journal, spec)
     changes = list(differences(_settings(results.read_spec(directory)), _settings(spec)))
     if not changes:
         return
     listed = "; ".join(f"{key} was {before} and is {now}" for key, before, now in changes)
     serious = [key for key, _, _ in changes if not key.startswith(HARMLESS)]
+    if any(key.startswith(FIXED) for key in serious):
+        raise ResumeError(
+            f"{directory}: optimises something else: {listed}; begin a new search, which learns from this one by "
+            "search.warm_start"
+        )
     if serious and not force:
         raise ResumeError(
             f"{directory}: is of another search: {listed}; begin a new one, or continue all the same with --force"
@@ -48,7 +58,7 @@ def prepare(directory: Path, spec: SearchSpec, *, force: bool, say: Callable[[st
         restart = any(key.startswith(OF_A_TRIAL) for key in serious)
         if restart:
             say("trials that were under way begin anew")
-        Journal(directory).append("change", None, settings=listed, restart=restart)
+        journal.append("change", None, settings=listed, restart=restart)
 
 
 def _check_trials(journal: Journal, spec: SearchSpec) -> None:

@@ -173,7 +173,7 @@ def _num(journal: Journal, event: str) -> int:
 
 
 def _is_of_full_disk(error: Exception) -> bool:
-    return FULL in str(error) or "disk is full" in str(error)  # the latter is SQLite's
+    return bool(FULL.search(str(error))) or "disk is full" in str(error)  # the latter is SQLite's
 
 
 def _tuner(
@@ -189,7 +189,7 @@ def _tuner(
     # A CUDA process that changes networks was not measured to give its memory back: there, a fresh one each.
     reused = plan.gpus_per_trial == 0
     trainable = tune.with_resources(
-        tune.with_parameters(CureTrainable, spec=spec, reused=reused, shipment=shipment),
+        tune.with_parameters(CureTrainable, spec=spec, device=plan.device, reused=reused, shipment=shipment),
         {"cpu": plan.cpus_per_trial, "gpu": plan.gpus_per_trial},
     )
     trainable.__qualname__ = CureTrainable.__name__  # what the dashboard calls it
@@ -388,7 +388,7 @@ class JournalCallback(tune.Callback):  # type: ignore[misc]
 
     def _is_of_full_disk(self, trial: Trial) -> bool:
         """Whether a trial failed for want of disk space, as all would: it is to go on once there is some."""
-        is_full = FULL in _reason(trial)
+        is_full = bool(FULL.search(_reason(trial)))
         if is_full:
             self.endings.end("disk", "a trial found the disk full")
         return is_full

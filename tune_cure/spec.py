@@ -36,6 +36,8 @@ from tune_cure.words import shown
 _logger = logging.getLogger(__name__)
 
 SCHEDULERS = ("asha", "hyperband", "median", "none")
+ON_GRID = 1e-8  # steps that a value may be beside the grid, as Optuna has it
+LEAST_REDUCTION = 1.5  # below it two rungs would fall on one epoch
 
 
 class Distribution(Schema):
@@ -93,8 +95,12 @@ class Distribution(Schema):
         return values
 
     def contains(self, value: Any) -> bool:
-        """Whether the sampler could propose `value` (the grid of `step` aside)."""
-        return value in self.values if self.kind == "choice" else bool(self.values[0] <= value <= self.values[1])
+        """Whether the sampler could propose `value`."""
+        if self.kind == "choice":
+            return value in self.values
+        low, high = self.values
+        steps = (value - low) / (self.step or 1)
+        return bool(low <= value <= high) and (self.step is None or abs(steps - round(steps)) < ON_GRID)
 
     def place(self, value: Any) -> float:
         """Where `value` lies in the range, from 0 to 1, on the scale that it is searched on; of a choice by its number.
@@ -161,7 +167,9 @@ class AshaConfig(Schema):
     """
 
     grace_period: int = Field(default=1, ge=1, description="Epochs that every trial gets: the first rung.")
-    reduction_factor: Number = Field(default=3, ge=1.1, description="Of those at a rung, one in so many goes on.")
+    reduction_factor: Number = Field(
+        default=3, ge=LEAST_REDUCTION, description="Of those at a rung, one in so many goes on."
+    )
     brackets: int = Field(default=1, ge=1, description="Bracket k starts at rung k; trials are shared out at random.")
     steps: int | None = Field(
         default=None, ge=1, description="PGD steps that the best weights so far are judged by at a rung; as evaluation."
@@ -404,6 +412,12 @@ def _resolve(key: str, distribution: Distribution) -> Distribution:
         hyperparameter(key, value, f"{path}.{distribution.kind}[{index}]")
         for index, value in enumerate(distribution.values)
     ]
+    if distribution.step is not None:
+        low, high = values
+        values[1] = low + distribution.step * math.floor((high - low) / distribution.step + ON_GRID)
+        if abs(values[1] - high) > ON_GRID * distribution.step:
+            text = "%s: %g is no multiple of step %g above %g; the highest value is %g"
+            _logger.warning(text, path, high, distribution.step, low, values[1])
     return distribution.model_copy(update={kind: [int(value) for value in values] if kind == "int_" else values})
 
 

@@ -54,7 +54,7 @@ def suggest(trial: optuna.trial.Trial, key: str, of: Distribution) -> Any:
 
 def _storage(path: Path) -> RDBStorage:
     """The study's database, which waits for the disk at no step: what a power cut takes is rebuilt from the journal."""
-    storage = RDBStorage(f"sqlite:///{path}")
+    storage = RDBStorage(warm_start.sqlite_url(path))
 
     def do_not_wait(connection: Any, record: Any) -> None:
         connection.execute("PRAGMA synchronous = OFF")
@@ -99,19 +99,20 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         proposed = [event for event in history if event["event"] == "trial"]
         self._proposed = {event["trial"] for event in proposed}
         self.reported: dict[int, int] = {}  # trial of the study -> the last epoch that it has of it
+        # Trials that are known from elsewhere come first in the study and have no numbers in this search.
+        known = warm_start.read(spec)[0] if spec.search.warm_start else []
+        self.known = len(known)
+        drawn = self.known + len(proposed)  # an earlier search with the same seed has drawn the same before
         super().__init__(
             {key: distribution(of) for key, of in spec.space.items()},
             metric=self.metrics if self.several else OBJECTIVE,
             mode=[spec.search.mode] * len(self.metrics) if self.several else spec.search.mode,
-            sampler=samplers.make(spec.search.sampler, spec.search.seed, len(proposed)),
+            sampler=samplers.make(spec.search.sampler, spec.search.seed, drawn),
             study_name=spec.name,
             storage=storage or self._new_storage(),
         )
-        # Trials that are known from elsewhere come first in the study and have no numbers in this search.
-        known = warm_start.read(spec)[0] if spec.search.warm_start else []
         for trial in known:
             self._learn(trial)
-        self.known = len(known)
         self._rebuild(history)
         begun = sum(event["origin"] == "start_from" for event in proposed)
         for start in spec.start_from[begun:]:
@@ -223,7 +224,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
     def _rebuild(self, history: list[Event]) -> None:
         """Makes the study anew from the journal, and finds the trials to continue.
 
-        A trial that had ended but for the journal's line is ended now.
+        A trial that had ended but for the journal's line is ended now; `history`, too, gets that line.
         """
         by_trial: dict[int, list[Event]] = {}
         for event in history:
@@ -233,9 +234,10 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
             last = curve[max(curve)] if curve else {}
             end = next((event for event in events if event["event"] == "end"), None)
             if end is None and last.get("ended"):
-                end = self.journal.append(
-                    "end", number, status=last["ended"], reason=reason_of(last["ended"], max(curve))
-                )
+                reason = reason_of(last["ended"], max(curve))
+                end = self.journal.append("end", number, status=last["ended"], reason=reason)
+                history.append(end)
+                self.endings.take(end)
             status = end["status"] if end else ""
             judged = [event for event in curve.values() if event["pgd_accuracy"] is not None]
             best = max(judged, key=lambda event: event["pgd_accuracy"], default={})

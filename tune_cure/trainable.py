@@ -29,13 +29,18 @@ class CureTrainable(tune.Trainable):  # type: ignore[misc]
     """
 
     def setup(
-        self, config: dict[str, Any], spec: SearchSpec, reused: bool = False, shipment: Shipment | None = None
+        self,
+        config: dict[str, Any],
+        spec: SearchSpec,
+        device: str = "cpu",
+        reused: bool = False,
+        shipment: Shipment | None = None,
     ) -> None:
         """Builds the trial's Trainer; called in the worker process.
 
         Other trials will use the process too if `reused`; `shipment` is there on a cluster.
         """
-        self.spec, self.reused, self.shipment = spec, reused, shipment
+        self.spec, self.device, self.reused, self.shipment = spec, device, reused, shipment
         torch.set_num_threads(spec.resources.cpus_per_trial)
         self._start(config)
 
@@ -55,10 +60,10 @@ class CureTrainable(tune.Trainable):  # type: ignore[misc]
         print(f"trial {self.trial}: {words.hyperparameters(hyperparameters)}", flush=True)
         self.trainer = Trainer(
             self.spec.training_config(hyperparameters),
-            shared_data(self.spec.data, "cuda" if torch.cuda.is_available() else "cpu", self.shipment),
+            shared_data(self.spec.data, self.device, self.shipment),
             model=self.spec.model,
             evaluation=self.spec.evaluation,
-            device="cuda" if torch.cuda.is_available() else "cpu",
+            device=self.device,
             seed=self.spec.search.seed,
         )
         if "checkpoint" in config:
@@ -102,7 +107,8 @@ class CureTrainable(tune.Trainable):  # type: ignore[misc]
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Writes all that `load_checkpoint` needs to continue as if never interrupted."""
-        torch.save(self.trainer.state_dict(), Path(checkpoint_dir) / CHECKPOINT_FILE)
+        with (Path(checkpoint_dir) / CHECKPOINT_FILE).open("wb") as file:  # given a path, torch does not say: disk full
+            torch.save(self.trainer.state_dict(), file)
 
     def load_checkpoint(self, checkpoint: str) -> None:
         """Continues from a folder written by `save_checkpoint`."""
