@@ -1,3 +1,4 @@
+import shlex
 from pathlib import Path
 
 import pandas as pd
@@ -90,3 +91,26 @@ def test_an_interrupted_confirmation_says_how_to_go_on(
     assert cli.main(["confirm", str(tmp_path), *QUICK, "--epsilons", "0.05"]) == 130
     command = capsys.readouterr().out.splitlines()[-1].strip()
     assert command == f"tune-cure confirm {tmp_path} {' '.join(QUICK[:6])} --epsilons 0.05 {' '.join(QUICK[6:])}"
+
+
+def test_the_command_that_goes_on_has_the_same_radii_and_none_twice(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    radii: list[tuple[float, ...]] = []
+
+    def interrupted(jobs: list[Job], *_: object, **__: object) -> dict[str, str]:
+        radii.append(jobs[0].plan.epsilons)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tune_cure.confirm.run", interrupted)
+    search(tmp_path)
+    assert cli.main(["confirm", str(tmp_path), *QUICK, "--epsilons", "8/255", "0.15", "0.0313725"]) == 130
+    again = shlex.split(capsys.readouterr().out.splitlines()[-1])
+    assert cli.main(again[1:]) == 130
+    assert radii == [(0.15, 8 / 255)] * 2
+
+
+def test_one_test_image_is_too_few(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["confirm", str(tmp_path), "--examples", "1"])
+    assert "at least 2 are needed: one image has no spread" in capsys.readouterr().err

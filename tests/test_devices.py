@@ -1,3 +1,4 @@
+import math
 from pathlib import Path
 
 import pytest
@@ -116,3 +117,21 @@ def test_the_estimate_of_an_epoch_grows_with_the_training_images(tmp_path: Path)
     few, many = (spec(tmp_path, f"data.train_examples={count}") for count in (100, 1200))
     seconds = [measure_epoch_seconds(s, data.load(s.data)) for s in (few, many)]
     assert 0 < seconds[0] < seconds[1]
+
+
+@pytest.mark.parametrize(("gpus_per_trial", "gpus", "device"), [(0, 1, "cpu"), (0.5, 1, "cuda"), (0.5, 0, "cpu")])
+def test_trials_run_on_a_gpu_only_if_they_are_given_one(
+    gpus_per_trial: float, gpus: int, device: str, tmp_path: Path
+) -> None:
+    wanted = spec(tmp_path, f"resources.gpus_per_trial={gpus_per_trial}")
+    assert allot(wanted, [Machine(4, gpus)]).device == device
+
+
+def test_the_expected_epochs_are_those_of_all_brackets(tmp_path: Path) -> None:
+    one = spec(tmp_path, "training.epochs=8")  # rungs after 1, 2 and 4 epochs
+    three = spec(tmp_path, "training.epochs=8", "asha.brackets=3")
+    assert expected_epochs(one) / one.search.trials == pytest.approx(1 + 1 / 2 + 2 / 4 + 4 / 8)
+    of_each = [1 + 1 / 2 + 2 / 4 + 4 / 8, 2 + 2 / 2 + 4 / 4, 4 + 4 / 2]
+    weights = [math.exp(-bracket) for bracket in range(3)]
+    mean = sum(epochs * weight for epochs, weight in zip(of_each, weights, strict=True)) / sum(weights)
+    assert expected_epochs(three) / three.search.trials == pytest.approx(mean)

@@ -1,10 +1,11 @@
-import time
+import errno
+import os
 from pathlib import Path
 
 import pytest
 
 from tests.spaces import tiny
-from tune_cure.endings import SAME_FAILURES, Endings
+from tune_cure.endings import FULL, SAME_FAILURES, Endings
 from tune_cure.journal import OBJECTIVE, Event
 from tune_cure.spec import SearchSpec
 
@@ -37,9 +38,10 @@ def test_nothing_ends_a_search_by_itself(spec: SearchSpec, tmp_path: Path) -> No
 
 
 def test_the_time_budget_ends_it(spec: SearchSpec, tmp_path: Path) -> None:
-    endings = Endings(spec, tmp_path, 0.05, [])
+    endings = Endings(spec, tmp_path, 3600, [])
     assert not endings.stop_all()
-    time.sleep(0.06)
+    assert endings.deadline is not None
+    endings.deadline -= 3601
     assert endings.stop_all()
     assert endings.outcome == "time"
 
@@ -102,3 +104,8 @@ def test_a_full_disk_ends_it(spec: SearchSpec, tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr("tune_cure.endings.RESERVE", 2**60)
     assert endings.stop_all()
     assert endings.outcome == "disk"
+
+
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EDQUOT])
+def test_a_quota_that_is_used_up_is_a_full_disk(error: int) -> None:
+    assert FULL.search(str(OSError(error, os.strerror(error))))

@@ -6,6 +6,7 @@ from rich.console import Console
 
 from tests.journal_lines import begin, epoch
 from tests.spaces import tiny
+from tune_cure import results
 from tune_cure.journal import Event, Journal
 from tune_cure.progress import LiveView, PlainView, SearchState
 
@@ -94,3 +95,17 @@ def test_time_left_is_unknown_before_the_first_epoch_and_then_shrinks(state: Sea
         if state.epochs_now:
             left.append((state.seconds_left(10.0) or 0.0) / 10.0 * state.epochs_now)  # in epochs
     assert left[-1] < left[0]
+
+
+def test_of_equals_in_the_first_metric_the_second_decides_as_in_the_tables(tmp_path: Path) -> None:
+    spec, journal = tiny(tmp_path, "search.metric=[pgd_accuracy_best, clean_accuracy]"), Journal(tmp_path)
+    state = SearchState(spec, started=0.0)
+    for number, clean in enumerate((0.6, 0.7)):
+        begin(journal, number)
+        accuracies = {"clean_accuracy": clean, "pgd_accuracy": 0.3, "pgd_accuracy_best": 0.3, "objective": 0.3}
+        epoch(journal, number, epoch=4, **accuracies)
+        journal.append("end", number, status="completed", reason="")
+    for event in journal.read():
+        state.update(event)
+    assert state.best is not None
+    assert state.best.number == 1 == results.ranked(results.trials(tmp_path), spec).iloc[0]["trial"]

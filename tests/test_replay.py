@@ -86,7 +86,8 @@ def test_curves_that_were_cut_short_are_said(run: Path, capsys: pytest.CaptureFi
     ("arguments", "said"),
     [
         (["--grace-period", "5"], "--grace-period: 1 to 4 epochs are possible, but found 5"),
-        (["--reduction-factor", "1"], "--reduction-factor: must be greater than 1, but found 1"),
+        (["--reduction-factor", "1.05"], "--reduction-factor: must be at least 1.5, but found 1.05"),
+        (["--reduction-factor", "inf"], "--reduction-factor: must be at least 1.5, but found inf"),
     ],
 )
 def test_numbers_that_asha_cannot_have_are_one_line(

@@ -8,7 +8,7 @@ from tests.spaces import tiny
 from tune_cure import data, models, rescoring, results, search, tables
 from tune_cure.evaluation import evaluate
 from tune_cure.files import read_tensors
-from tune_cure.journal import Journal
+from tune_cure.journal import Event, Journal
 from tune_cure.results import SearchResult
 
 RESCORE = ["evaluation.examples=60", "rescore={top: 2, steps: 6, restarts: 2, examples: 30}"]
@@ -82,3 +82,49 @@ def test_the_leaders_of_a_search_are_judged_once_by_their_best_weights(tmp_path:
     lines = len(journal.read())
     assert search.run(spec, tmp_path, resume=True).finished
     assert len(journal.read()) == lines
+
+
+def test_a_trial_that_violates_the_constraints_wins_by_no_second_judgement(tmp_path: Path) -> None:
+    spec = tiny(tmp_path, "rescore.top=3", "search.constraints=[clean_accuracy_best >= 0.8]")
+    trials = frame([0.5, 0.6, 0.58], [0.48, 0.59, 0.57]).assign(feasible=[True, False, False])
+    assert list(results.leaders(trials, spec)["trial"]) == [0, 1, 2]
+    assert list(results.finalists(trials, spec)["trial"]) == [0]
+    none_keeps_them = trials.assign(feasible=False)
+    assert list(results.leaders(none_keeps_them, spec)["trial"]) == [1, 2, 0]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_session")
+def test_leaders_that_cannot_be_judged_again_leave_the_search_finished_and_are_tried_when_it_is_resumed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    spec = tiny(tmp_path, "search.trials=2", "training.epochs=1", *RESCORE)
+    journal = Journal(tmp_path)
+
+    def damage(event: Event) -> None:
+        if event["event"] == "end" and event["trial"] == 1:
+            for line in journal.read():
+                if line["event"] == "checkpoint":
+                    journal.checkpoint_file(line["path"]).write_bytes(b"torn")
+
+    assert search.run(spec, tmp_path, on_event=damage).finished
+    assert len(caplog.messages) == 2
+    assert all(
+        "could not be judged again" in said and "cannot be read as a checkpoint" in said for said in caplog.messages
+    )
+    assert all("\n" not in said for said in caplog.messages)
+    assert not [event for event in journal.read() if event["event"] == "leader"]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_session")
+def test_another_second_attack_judges_the_leaders_anew(tmp_path: Path) -> None:
+    spec = tiny(tmp_path, "search.trials=2", "training.epochs=1", *RESCORE)
+    assert search.run(spec, tmp_path).finished
+    before = results.trials(tmp_path)["fresh_pgd_accuracy"]
+    stronger = tiny(tmp_path, "search.trials=2", "training.epochs=1", *RESCORE, "rescore.steps=20")
+    assert results.trials(tmp_path)["fresh_pgd_accuracy"].isna().all()  # no number under an attack that was not run
+    assert search.run(stronger, tmp_path, resume=True).finished
+    leaders = [event for event in Journal(tmp_path).read() if event["event"] == "leader"]
+    assert [event["attack"]["steps"] for event in leaders] == [6, 6, 20, 20]
+    assert (results.trials(tmp_path)["fresh_pgd_accuracy"] <= before).all()

@@ -183,3 +183,16 @@ def test_a_notebook_shows_the_leaders_and_nothing_from_disk_as_html(run: Path) -
     object.__setattr__(spec, "name", "<script>")
     result.spec = spec
     assert "<script>" not in result._repr_html_()
+
+
+def test_where_another_metric_decides_it_also_says_what_cannot_be_told_from_the_best(run: Path) -> None:
+    tiny(run, "search.metric=clean_accuracy", "start_from=[]", "search.trials=3", "evaluation.examples=100")
+    journal = Journal(run)
+    journal.path.write_text("")
+    for number, (clean, fresh) in enumerate(((0.85, 0.5), (0.848, 0.3), (0.5, 0.5))):
+        journal.append("trial", number, origin="sampler", hyperparameters=VALUES)
+        epoch(journal, number, 1, 0.2, clean, clean_accuracy=clean)
+        journal.append("end", number, status="completed", reason="")
+        judged = {"pgd_accuracy": fresh, "pgd_accuracy_se": 0.05, "clean_accuracy": clean}
+        journal.append("leader", number, epoch=1, examples=100, **judged)
+    assert SearchResult(run).as_good["trial"].tolist() == [0, 1]

@@ -88,3 +88,21 @@ def test_a_journal_that_lacks_a_trial_is_refused(begun: Path) -> None:
     journal_lines.begin(Journal(begun), 1)
     with pytest.raises(JournalError, match="trial 0 was never begun, but trial 1 was"):
         said(begun)
+
+
+def test_what_is_optimised_cannot_be_changed_even_with_force(begun: Path) -> None:
+    with pytest.raises(ResumeError, match=r"search\.metric was pgd_accuracy_best and is clean_accuracy") as raised:
+        said(begun, "search.metric=clean_accuracy", force=True)
+    assert "search.warm_start" in str(raised.value)
+    assert Journal(begun).read_all()[1] == []
+
+
+def test_a_change_is_recorded_behind_whole_lines_where_a_crash_left_half_of_one(begun: Path) -> None:
+    journal = Journal(begun)
+    journal_lines.begin(journal, 0)
+    with journal.path.open("a") as file:
+        file.write('{"event": "epoch", "trial": 0, "ti')
+    said(begun, "training.batch_size=25", "start_from=[]", force=True)
+    (change,) = journal.read_all()[1]
+    assert "training.batch_size was 50 and is 25" in change["settings"]
+    assert change["restart"]

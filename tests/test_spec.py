@@ -314,3 +314,33 @@ def test_a_value_has_its_place_on_the_scale_that_it_is_searched_on(
     distribution: Distribution, values: list[object], places: list[float]
 ) -> None:
     assert [distribution.place(value) for value in values] == pytest.approx(places)
+
+
+def test_a_grid_ends_at_its_last_step_and_a_start_beside_it_is_refused(
+    base: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    grid = "space.h={uniform: [0.2, 2.0], step: 0.25}"
+    spec = load(base, [grid, "start_from=[{lambda: 1, h: 0.45, lr_max: 0.1, epsilon: 0.03}]"])
+    assert spec.space["h"].values == pytest.approx([0.2, 1.95])
+    assert caplog.messages == ["space.h: 2 is no multiple of step 0.25 above 0.2; the highest value is 1.95"]
+    said = error(base, grid, "start_from=[{lambda: 1, h: 1.13, lr_max: 0.1, epsilon: 0.03}]")
+    assert said.startswith("start_from[0].h: 1.13 is outside of space.h, uniform [0.2, 1.95] step 0.25")
+
+
+@pytest.mark.parametrize("value", [1, 7, 9, 2])
+def test_whole_numbers_have_a_grid_too(value: int) -> None:
+    assert Distribution.model_validate({"int": [1, 7], "step": 3}).contains(value) == (value in (1, 7))
+
+
+def test_more_brackets_than_rungs_are_refused(base: Path) -> None:
+    assert load(base, ["asha.brackets=3"]).asha.brackets == 3
+    said = error(base, "asha.brackets=4")
+    assert said == "asha.brackets: must be at most 3, one more than the rungs (after epoch [1, 3]), but got 4"
+
+
+@pytest.mark.parametrize("factor", [1.5, 1.7, 2, 3.3])
+@pytest.mark.parametrize("grace_period", [1, 2, 5])
+def test_no_two_rungs_fall_on_one_epoch(factor: float, grace_period: int, base: Path) -> None:
+    settings = [f"asha={{grace_period: {grace_period}, reduction_factor: {factor}}}", "training.epochs=200"]
+    rungs = load(base, settings).rungs
+    assert len(set(rungs)) == len(rungs) > 2

@@ -143,3 +143,12 @@ def test_the_median_rule_stops_what_never_reached_the_others_median_mean(tmp_pat
     assert scheduler.on_trial_result(None, trial(4), result(1, 0.0)) == Median.CONTINUE  # grace
     assert scheduler.on_trial_result(None, trial(4), result(2, 0.41)) == Median.CONTINUE
     assert scheduler.on_trial_result(None, trial(5), result(2, 0.39)) == Median.STOP
+
+
+def test_ashas_brackets_get_the_shares_that_are_expected_of_them(tmp_path: Path) -> None:
+    spec = tiny(tmp_path, "training.epochs=8", "asha.brackets=3")
+    asha = Asha(spec, [])
+    for number in range(3000):
+        asha.on_trial_add(None, trial(number))
+    brackets = [asha._brackets.index(asha._trial_info[number]) for number in range(3000)]
+    assert [brackets.count(k) / 3000 for k in range(3)] == pytest.approx(spec.bracket_shares, abs=0.03)

@@ -131,3 +131,17 @@ def test_a_trial_whose_epochs_are_lost_is_one_that_failed(tmp_path: Path) -> Non
         journal_lines.end(journal, number, status)
     states = [trial.state for trial in searcher(spec, tmp_path)._ot_study.trials]
     assert states == [TrialState.FAIL, TrialState.PRUNED]
+
+
+def test_an_end_that_a_crash_kept_from_the_journal_is_told_to_all_who_follow_it(tmp_path: Path) -> None:
+    spec, journal = tiny(tmp_path, "search.patience=1"), Journal(tmp_path)
+    for number in range(2):
+        journal_lines.begin(journal, number)
+        accuracies = {"clean_accuracy": 0.6, "pgd_accuracy": 0.3, "objective": 0.3 - 0.1 * number}
+        journal_lines.epoch(journal, number, epoch=4, **accuracies, ended="completed")
+    history = journal.read()
+    endings = Endings(spec, tmp_path, None, history)
+    StudySearch(spec, journal, history, endings, optuna.storages.InMemoryStorage())
+    assert [event["trial"] for event in history if event["event"] == "end"] == [0, 1]
+    assert history == journal.read()
+    assert endings.exhausted

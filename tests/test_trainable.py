@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from tests.spaces import tiny
+from tune_cure.journal import CHECKPOINT_FILE
 from tune_cure.spec import SearchSpec
 from tune_cure.trainable import CureTrainable
 
@@ -49,3 +50,15 @@ def test_a_process_is_called_by_the_trial_that_it_trains(tmp_path: Path, monkeyp
     trainable.reset_config({**HYPERPARAMETERS, "trial": 17})
     trainable.step()
     assert titles == ["ray::trial 3", "ray::trial 17"]
+
+
+def test_a_trial_that_was_given_no_gpu_leaves_it_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert begun(3, tiny(tmp_path), reused=True).trainer.device.type == "cpu"
+
+
+def test_a_checkpoint_that_finds_the_disk_full_says_so(tmp_path: Path) -> None:
+    trainable = begun(3, tiny(tmp_path), reused=True)
+    (tmp_path / CHECKPOINT_FILE).symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left on device"):
+        trainable.save_checkpoint(str(tmp_path))

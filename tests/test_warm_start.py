@@ -14,6 +14,8 @@ from tune_cure.results import SearchResult
 from tune_cure.spec import SearchSpec
 from tune_cure.study import StudySearch
 
+ROW = "lambda,h,lr_max,epsilon,pgd_accuracy_best,epochs_trained\n0.5,1.0,0.02,0.1"
+
 
 @pytest.fixture(autouse=True)
 def quiet() -> None:
@@ -132,6 +134,17 @@ def test_whole_numbers_and_empty_cells_of_a_table_are_read(tmp_path: Path) -> No
         ("nowhere", None, "the folder of a search, a table (.csv) or an Optuna study (.db) is needed"),
         ("a.csv", "lambda,h\n1,1\n", "has no column pgd_accuracy_best, which is what is optimised"),
         ("a.csv", "lambda,pgd_accuracy_best\n1,0.5\n", "none of its 1 trials ended within the space of this search"),
+        ("a.csv", f"{ROW},45.3,4\n", "row 0: pgd_accuracy_best: a fraction between 0 and 1 is needed, but found 45.3"),
+        ("a.csv", f"{ROW},inf,4\n", "row 0: pgd_accuracy_best: a fraction between 0 and 1 is needed, but found inf"),
+        (
+            "a.csv",
+            f"{ROW},many,4\n",
+            "row 0: pgd_accuracy_best: a fraction between 0 and 1 is needed, but found 'many'",
+        ),
+        ("a.csv", f"{ROW},0.5,-3\n", "row 0: epochs_trained: a whole number of at least 1 is needed, but found -3"),
+        ("a.csv", f"{ROW},0.5,x\n", "row 0: epochs_trained: a whole number of at least 1 is needed, but found 'x'"),
+        ("a.csv", f"{ROW},0.5,4\n".replace("0.02", "inf"), "none of its 1 trials ended within the space"),
+        ("a.db", "no database", "file is not a database"),
     ],
 )
 def test_what_cannot_be_known_is_one_line(tmp_path: Path, name: str, content: str | None, said: str) -> None:
@@ -149,3 +162,37 @@ def test_the_plan_says_what_is_known(earlier: Path, tmp_path: Path, capsys: pyte
     assert cli.main(["search", "--space", str(tmp_path / "later" / "spec.yaml"), "--check"]) == 0
     said = f"2 trials of {earlier} are known to the sampler; 2 did not end, or lie outside of the space"
     assert said in capsys.readouterr().out
+
+
+def test_a_row_that_does_not_say_how_long_it_was_trained_counts_as_a_whole_trial(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(f"{ROW},0.5,\n")
+    (known,), left_out = warm_start.read(warm(tmp_path / "later", tmp_path / "a.csv"))
+    assert (known.epochs, left_out) == (4, 0)
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "gp"])
+def test_the_same_seed_does_not_draw_what_the_earlier_search_drew(sampler: str, tmp_path: Path) -> None:
+    first = tmp_path / "first"
+    first.mkdir()
+    settings = ("start_from=[]", f"search.sampler={sampler}", "search.trials=3")
+    drawn = searcher(tiny(first, *settings), first)
+    earlier = [drawn.suggest(str(number)) for number in range(3)]
+    for number in range(3):
+        result = {"pgd_accuracy": 0.3, "objective": 0.3, "training_iteration": 4, "ended": "completed"}
+        drawn.on_trial_complete(str(number), result)
+        epoch(Journal(first), number, 4, 0.3, 0.3, ended="completed")
+        Journal(first).append("end", number, status="completed", reason="")
+    second = tmp_path / "second"
+    later = searcher(warm(second, first, *settings, "space.lr_max={loguniform: [0.01, 0.5]}"), second)
+    assert later.known == 3
+    again = [later.suggest(str(number)) for number in range(3)]
+    assert not [one for one in again if {**one, "trial": 0} in [{**other, "trial": 0} for other in earlier]]
+
+
+@pytest.mark.parametrize("name", ["odd?x=1", "feature%2Fx", "a#b"])
+def test_a_study_lies_in_its_folder_whatever_the_folder_is_called(name: str, tmp_path: Path) -> None:
+    folder = tmp_path / name
+    folder.mkdir()
+    searcher(tiny(folder), folder)
+    assert (folder / "study.db").stat().st_size > 0
+    assert [path.name for path in tmp_path.iterdir()] == [name]

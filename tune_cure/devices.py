@@ -142,9 +142,8 @@ def expected_epochs(spec: SearchSpec) -> float:
     All that are possible with a scheduler that has no rungs.
     """
     rungs = spec.rungs
-    shares = spec.bracket_shares if spec.search.scheduler == "hyperband" else [1.0]
     epochs = 0.0
-    for bracket, share in enumerate(shares):
+    for bracket, share in enumerate(spec.bracket_shares):
         going_on, reached = share * spec.search.trials, 0
         for rung in [*rungs[bracket:], spec.max_epochs]:
             epochs += going_on * (rung - reached)

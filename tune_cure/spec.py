@@ -290,11 +290,15 @@ class SearchSpec(Schema):
 
     @property
     def bracket_shares(self) -> list[float]:
-        """Of Hyperband: the part of the trials that starts at the first rung, the second, …, and at none of them.
+        """The part of the trials that starts at the first rung, the second, ….
 
-        A bracket with s rungs ahead gets η^s / (s + 1) times as many trials as the one with none (Li et al. 2018).
+        Hyperband has a bracket for each rung and one without any; one with s rungs ahead gets η^s / (s + 1) times as
+        many trials as that (Li et al. 2018). ASHA has as many as `brackets` says, each with e times those of the next.
         """
-        weights = [self.asha.reduction_factor**ahead / (ahead + 1) for ahead in range(len(self.rungs), -1, -1)]
+        if self.search.scheduler == "hyperband":
+            weights = [self.asha.reduction_factor**ahead / (ahead + 1) for ahead in range(len(self.rungs), -1, -1)]
+        else:
+            weights = [math.exp(-bracket) for bracket in range(self.asha.brackets)]
         return [weight / sum(weights) for weight in weights]
 
     def to_yaml(self) -> str:
@@ -378,6 +382,9 @@ def _check(content: dict[str, Any]) -> SearchSpec:
         raise ProblemError("asha.grace_period", f"{limit}, but got {spec.asha.grace_period}")
     if spec.search.scheduler == "hyperband" and spec.asha.brackets > 1:
         raise ProblemError("asha.brackets", "goes with search.scheduler asha; hyperband has as many as there are rungs")
+    if spec.search.scheduler == "asha" and spec.asha.brackets > len(spec.rungs) + 1:
+        limit = f"must be at most {len(spec.rungs) + 1}, one more than the rungs (after epoch {spec.rungs})"
+        raise ProblemError("asha.brackets", f"{limit}, but got {spec.asha.brackets}")
     if len(spec.start_from) > spec.search.trials:
         limit = f"must be at least the number of start_from ({len(spec.start_from)})"
         raise ProblemError("search.trials", f"{limit}, but got {spec.search.trials}")
