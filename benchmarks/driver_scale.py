@@ -23,10 +23,10 @@ from ray import tune
 from ray.air.execution._internal.tracked_actor import TrackedActor
 from ray.tune.execution import tune_controller
 
-from tune_cure import cluster, progress, results, search, spec as specs
+from tune_cure import cluster, progress, ray_session, results, search, spec as specs
 from tune_cure.devices import Machine
 from tune_cure.journal import CHECKPOINT_FILE, OBJECTIVE, Event, Journal
-from tune_cure.search import JournalCallback
+from tune_cure.recording import JournalCallback
 from tune_cure.spec import SearchSpec
 from tune_cure.stopping import Asha
 from tune_cure.study import StudySearch
@@ -279,7 +279,7 @@ def main() -> None:
     parser.add_argument("--sampler", default="tpe")
     parser.add_argument("--output", type=Path, help="a folder for the table as a CSV file")
     options = parser.parse_args()
-    search.start_ray()
+    ray_session.start_ray()
     cluster.machines = lambda: [Machine(WORKERS, 0)]
     tune_controller.RayActorManager = InstantActors
     search.CureTrainable = InstantTrial  # type: ignore[misc, assignment]

@@ -85,9 +85,9 @@ OPEN = """
 import json, os, sys, urllib.request, urllib.error
 import ray
 from tests.test_dashboard import listening
-from tune_cure import search
-search.start_ray(dashboard_host="0.0.0.0")
-url = search.dashboard_url("0.0.0.0")
+from tune_cure import ray_session
+ray_session.start_ray(dashboard_host="0.0.0.0")
+url = ray_session.dashboard_url("0.0.0.0")
 class Actor:
     def __repr__(self):
         return "trial 17"
@@ -103,8 +103,8 @@ def status(token, path="/api/v0/actors"):
         return answer.read().decode() if "logs" in path else answer.status
     except urllib.error.HTTPError as error:
         return error.code
-token = search.dashboard.TOKEN.read_text().strip()
-mode = oct(search.dashboard.TOKEN.stat().st_mode & 0o777)
+token = ray_session.dashboard.TOKEN.read_text().strip()
+mode = oct(ray_session.dashboard.TOKEN.stat().st_mode & 0o777)
 print(json.dumps({"listening": {a: sorted(c) for a, c in listening(os.getpid()).items()}, "url": url,
                   "log": status(token, "/api/v0/logs/file?lines=9&suffix=out&actor_id=" + actor._actor_id.hex()),
                   "statuses": [status(""), status("x" * 64), status(token)], "mode": mode}))
@@ -128,11 +128,11 @@ def test_a_dashboard_that_is_opened_is_the_only_port_that_is_and_asks_for_the_to
 
 @pytest.mark.parametrize("verbose", [False, True])
 def test_no_usage_statistics_are_sent_unless_that_is_asked_for(verbose: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tune_cure import search
+    from tune_cure import ray_session
 
     monkeypatch.setattr(os, "environ", {})
-    search._quieten(verbose)
-    assert os.environ == {**({} if verbose else search.QUIET), "RAY_USAGE_STATS_ENABLED": "0"}
+    ray_session._quieten(verbose)
+    assert os.environ == {**({} if verbose else ray_session.QUIET), "RAY_USAGE_STATS_ENABLED": "0"}
     os.environ["RAY_USAGE_STATS_ENABLED"] = "1"
-    search._quieten(verbose)
+    ray_session._quieten(verbose)
     assert os.environ["RAY_USAGE_STATS_ENABLED"] == "1"

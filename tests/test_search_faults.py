@@ -11,7 +11,7 @@ import ray
 from optuna.trial import TrialState
 
 from tests.spaces import tiny
-from tune_cure import results, search
+from tune_cure import ray_session, results, search
 from tune_cure.journal import Event, Journal
 from tune_cure.results import SearchResult
 from tune_cure.spec import SearchSpec
@@ -46,10 +46,10 @@ WIDER_THAN_MEMORY = "model.width=10_000_000"  # a network that no worker can bui
 
 
 def test_what_else_ray_reports_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
-    for line in (f"{search.DEATH} by an unexpected system error.", "The actor cannot be scheduled right now."):
+    for line in (f"{ray_session.DEATH} by an unexpected system error.", "The actor cannot be scheduled right now."):
         ray._private.worker.print_to_stdstream({"lines": [line], "pid": "raylet", "is_err": False}, ignore_prefix=False)
     printed = capsys.readouterr().out
-    assert search.DEATH not in printed
+    assert ray_session.DEATH not in printed
     assert "cannot be scheduled" in printed
 
 

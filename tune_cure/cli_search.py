@@ -184,9 +184,9 @@ def resume_command(directory: Path, output: str) -> str:
 
 def _join(options: argparse.Namespace) -> None:
     """Joins the cluster before anything is written: there may be none."""
-    from tune_cure import search
+    from tune_cure import ray_session
 
-    search.start_ray(options.address, verbose=options.verbose)
+    ray_session.start_ray(options.address, verbose=options.verbose)
 
 
 def _duration(text: str) -> float:

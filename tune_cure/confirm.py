@@ -24,7 +24,7 @@ import torch
 import yaml
 from torch import nn
 
-from tune_cure import cluster, models, robustness, search
+from tune_cure import cluster, models, ray_session, robustness
 from tune_cure.config import ModelConfig, TrainingConfig
 from tune_cure.contenders import Contender
 from tune_cure.data import DataSpec, Examples, Splits
@@ -192,7 +192,7 @@ def run(
 def _ray(address: str | None, verbose: bool) -> Iterator[None]:
     started = not ray.is_initialized()
     if started:
-        search.start_ray(address, verbose=verbose)
+        ray_session.start_ray(address, verbose=verbose)
     try:
         yield
     finally:

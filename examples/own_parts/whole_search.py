@@ -15,7 +15,7 @@ import torch
 from optuna.samplers import BaseSampler, RandomSampler
 from torch import Tensor, nn
 
-from tune_cure import curvature, datasets, models, samplers, search, spec
+from tune_cure import curvature, datasets, models, ray_session, samplers, search, spec
 from tune_cure.curvature import Point
 from tune_cure.datasets import Augmentation, Dataset, Found
 from tune_cure.gradients import STATISTICS, input_gradient
@@ -96,7 +96,7 @@ def main(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     space = folder / "space.yaml"
     space.write_text(SPACE)
-    search.start_ray(setup=register)
+    ray_session.start_ray(setup=register)
     result = search.run(spec.load(space), folder)
     ray.shutdown()
     print(result)
