@@ -118,9 +118,9 @@ def kill(pid: int, with_signal: int = signal.SIGKILL) -> None:
 
 def kill_worker(search: Search, chance: random.Random) -> None:
     """SIGKILL to the process of a trial."""
-    workers = search.workers()
-    if workers:
-        kill(chance.choice(workers))
+    while not (workers := search.workers()):
+        time.sleep(0.02)
+    kill(chance.choice(workers))
 
 
 def kill_driver(search: Search, chance: random.Random) -> None:
@@ -135,8 +135,8 @@ def kill_ray(search: Search, chance: random.Random) -> None:
 
 
 def interrupt(search: Search, chance: random.Random) -> None:
-    """Ctrl-C, as `kill -INT` sends it."""
-    search.process.send_signal(signal.SIGINT)
+    """Ctrl-C, as a terminal sends it: to all processes of the command's group."""
+    os.killpg(search.process.pid, signal.SIGINT)
 
 
 def terminate_group(search: Search, chance: random.Random) -> None:
@@ -264,7 +264,7 @@ def attempt(fault: str, chance: random.Random, events: int, reference: pd.DataFr
         if resumed:
             code = Search(parent / "run", "--resume").process.wait(PATIENCE)
         row = {"after events": after, "stopped after seconds": stopped, "resumed": resumed, "exit code": code}
-        row |= judge(parent / "run", before, reference) if code == 0 else dict.fromkeys(LOSSES, 0)
+        row |= judge(parent / "run", before, reference)
         if code != 0 or any(row[name] for name in LOSSES):
             kept = Path(tempfile.mkdtemp(prefix="faults-kept-"))
             shutil.copytree(parent, kept, dirs_exist_ok=True)
