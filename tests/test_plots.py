@@ -71,6 +71,17 @@ def test_what_is_not_drawn_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert sum(len(trace.x) for trace in ends) <= 12
 
 
+def test_the_surface_is_the_mean_of_all_trials_however_few_are_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_search(tmp_path)
+    surface, *points = named(tmp_path)["contour"].figure.data
+    monkeypatch.setattr(plots, "MAX_POINTS", 12)
+    of_a_sample, *fewer = named(tmp_path)["contour"].figure.data
+    assert of_a_sample.z == surface.z
+    assert sum(len(trace.x) for trace in fewer) < sum(len(trace.x) for trace in points)
+
+
 def test_the_budget_is_what_was_trained_of_what_could_have_been(tmp_path: Path) -> None:
     write_search(tmp_path)
     trained = SearchResult(tmp_path).trials["epochs_trained"].sum()

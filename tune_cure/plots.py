@@ -142,7 +142,7 @@ def _space(result: SearchResult, best: int) -> Iterator[Plot]:
         yield Plot(
             "contour",
             "importance",
-            figures_space.contour(many, spec, wanted[0], wanted[1], best),
+            figures_space.contour(trials, many, spec, wanted[0], wanted[1], best),
             f"PGD accuracy over <code>{escape(wanted[0])}</code> and <code>{escape(wanted[1])}</code>, the mean of the "
             "trials around a place (Gaussian, a tenth of the range wide), whatever their other hyperparameters. Blank: "
             "no trial is near.",
