@@ -250,11 +250,6 @@ def test_an_unfinished_search_is_said_to_be_one(tmp_path: Path) -> None:
     )
 
 
-def test_a_search_whose_patience_ran_out_is_over(tmp_path: Path) -> None:
-    assert not comparison.is_over(one(tmp_path / "a", 0.4, "search.trials=9"))
-    assert comparison.is_over(one(tmp_path / "b", 0.4, "search.trials=9", "search.patience=1"))
-
-
 CONFIRMED = """contender,norm,epsilon,examples,clean,pgd_50_10,autoattack
 trial-0,linf,0.05,359,0.9,0.5,0.4
 trial-0,linf,0.05,359,0.8,0.6,0.4

@@ -126,6 +126,18 @@ def test_an_unfinished_search_says_what_is_missing(tmp_path: Path) -> None:
     assert "The search is not over: 2 trials unfinished and 4 of 24 not begun." in words(tmp_path)
 
 
+def test_a_search_whose_patience_is_used_up_is_over(tmp_path: Path) -> None:
+    write_search(tmp_path, 22)  # the best is trial 17
+    for patience, is_over in ((4, True), (5, False)):
+        (tmp_path / results.SPEC).write_text(load(tmp_path / "space.yaml", [f"search.patience={patience}"]).to_yaml())
+        text = words(tmp_path)
+        assert ("The search is not over: 2 of 24 not begun." in text) != is_over
+        assert (
+            "The search ended early, with 2 of 24 not begun: the last 4 trials improved nothing." in text
+        ) == is_over
+        assert f"Trial {BEST} {'won' if is_over else 'leads'}" in text
+
+
 def test_a_winner_that_came_from_start_from_is_not_compared_with_itself(tmp_path: Path) -> None:
     write_search(tmp_path, 1)
     assert "is the start_from configuration: nothing has beaten it" in words(tmp_path)

@@ -166,7 +166,7 @@ def _conclude(result: SearchResult, options: argparse.Namespace, console: Consol
     if outcome in ("finished", "patience", "time"):
         print_results(result, page, console)
     if outcome == "patience":
-        console.print(f"ended early: {reason}; to go on, raise search.patience and --resume")
+        console.print(ended_early(reason))
     elif outcome != "finished":
         resume = resume_command(directory, remote.uri if remote else str(directory))
         resume += f" --address {options.address}" if options.address else ""
@@ -174,6 +174,11 @@ def _conclude(result: SearchResult, options: argparse.Namespace, console: Consol
     if outcome == "interrupted":
         return 130
     return 0 if result.best and outcome not in FAULTS and copied else 1
+
+
+def ended_early(reason: str) -> str:
+    """What is said of a search whose patience is used up."""
+    return f"ended early: {reason}; to go on, raise search.patience and --resume"
 
 
 def resume_command(directory: Path, output: str) -> str:

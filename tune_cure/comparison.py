@@ -19,6 +19,7 @@ from tune_cure.evaluation import standard_error
 from tune_cure.lines import STATUSES
 from tune_cure.results import UNSOUND, SearchResult, decided_again, judged_examples, ranked
 from tune_cure.spec import SearchSpec
+from tune_cure.standing import is_over
 from tune_cure.words import count, listed, value
 
 Searches = Mapping[str, SearchResult]
@@ -109,13 +110,6 @@ def _row(name: str, result: SearchResult, keys: list[str]) -> dict[str, Any]:
     row |= _confirmed(result, row["trial"])
     values = result.best.hyperparameters if result.best else {}
     return row | {f"best_{key}": _value(spec, values, key) if result.best else None for key in keys}
-
-
-def is_over(result: SearchResult) -> bool:
-    """Whether all of its trials have ended; of one with patience: all that were begun."""
-    if result.trials.empty or result.trials["status"].eq("unfinished").any():
-        return False
-    return len(result.trials) >= result.spec.search.trials or result.spec.search.patience is not None
 
 
 def _winner(result: SearchResult) -> dict[str, Any]:

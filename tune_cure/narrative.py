@@ -12,6 +12,7 @@ from tune_cure.evaluation import standard_error
 from tune_cure.plotting import STATUSES
 from tune_cure.results import SearchResult
 from tune_cure.spec import SearchSpec
+from tune_cure.standing import is_over, patience_of
 from tune_cure.words import count, duration, listed, points, value
 
 METRIC_WORDS = {
@@ -27,7 +28,7 @@ METRIC_WORDS = {
 def summary(result: SearchResult, environment: dict[str, Any]) -> str:
     """The whole of it as HTML; `environment` is the content of environment.json."""
     spec, content = result.spec, result.summary
-    paragraphs = [_searched(spec, environment), _ended(content), _won(spec, content), _against_baseline(content)]
+    paragraphs = [_searched(spec, environment), _ended(result), _won(result), _against_baseline(content)]
     paragraphs += [_front(spec, content), _constrained(spec, content)]
     paragraphs.append(
         f"This took {content['epochs']:,} epochs of training, of "
@@ -68,7 +69,8 @@ def _searched(spec: SearchSpec, environment: dict[str, Any]) -> str:
     )
 
 
-def _ended(content: dict[str, Any]) -> str:
+def _ended(result: SearchResult) -> str:
+    content = result.summary
     counts = content["trials_by_status"]
     said = [f"{counts[status]} {style.words}" for status, style in STATUSES.items() if status in counts]
     begun, planned = content["trials"], content["trials_planned"]
@@ -77,19 +79,21 @@ def _ended(content: dict[str, Any]) -> str:
     text = f"Of {count(begun, 'trial')}, {listed(said)}."
     left = [f"{count(_unfinished(content), 'trial')} unfinished"] if _unfinished(content) else []
     left += [f"{planned - begun} of {planned} not begun"] if planned > begun else []
-    if left:
-        text = f"<strong>The search is not over: {listed(left)}.</strong> {text}"
-    return text
+    if not left:
+        return text
+    if is_over(result):
+        return f"{text} The search ended early, with {listed(left)}: {patience_of(result).words}."
+    return f"<strong>The search is not over: {listed(left)}.</strong> {text}"
 
 
-def _won(spec: SearchSpec, content: dict[str, Any]) -> str:
-    best = content["best"]
+def _won(result: SearchResult) -> str:
+    spec, best = result.spec, result.summary["best"]
     if best is None:
         return "<strong>No trial has been judged yet</strong>, so there is no winner and nothing to plot."
     clean_error = standard_error(best["clean_accuracy_best"], results.judged_examples(spec))
     said = listed([f"<code>{escape(k)}</code> {escape(value(v))}" for k, v in best["hyperparameters"].items()])
     text = (
-        f"<strong>Trial {best['trial']} {'leads' if _is_running(content) else 'won'}</strong> with {said}. After epoch "
+        f"<strong>Trial {best['trial']} {'won' if is_over(result) else 'leads'}</strong> with {said}. After epoch "
         f"{best['best_epoch']:.0f} it reached a PGD accuracy of <strong>"
         f"{percent(best['pgd_accuracy_best'], best['pgd_accuracy_best_se'])} points</strong> (standard error) and "
         f"a clean accuracy of {percent(best['clean_accuracy_best'], clean_error)} points. {_threat(spec)}"
@@ -193,10 +197,6 @@ def _difference(content: dict[str, Any]) -> str:
     if not best or not baseline or baseline["pgd_accuracy_best"] is None or best["trial"] == baseline["trial"]:
         return ""
     return f"{points(best['pgd_accuracy_best'] - baseline['pgd_accuracy_best'])} points"
-
-
-def _is_running(content: dict[str, Any]) -> bool:
-    return bool(_unfinished(content) or content["trials"] < content["trials_planned"])
 
 
 def _unfinished(content: dict[str, Any]) -> int:
