@@ -84,9 +84,28 @@ def test_the_surface_is_the_mean_of_all_trials_however_few_are_drawn(
 
 def test_the_budget_is_what_was_trained_of_what_could_have_been(tmp_path: Path) -> None:
     write_search(tmp_path)
-    trained = SearchResult(tmp_path).trials["epochs_trained"].sum()
+    frame = SearchResult(tmp_path).trials
+    trained, stopped = frame["epochs_trained"].sum(), frame[frame["status"] == "stopped"]
+    most = trained + 12 * len(stopped) - stopped["epochs_trained"].sum()
     caption = named(tmp_path)["budget"].caption
-    assert f"trained {trained} epochs; without early stopping up to 288, so {1 - trained / 288:.0%}" in caption
+    assert (
+        f"The 24 trials trained {trained} epochs; without early stopping they would have trained {most}, so" in caption
+    )
+    assert f"so {1 - trained / most:.0%} were saved" in caption
+    left = "6 epochs (overfitted catastrophically), 9 epochs (diverged) and 10 epochs (failed)"
+    assert f"Not trained, but not for early stopping: {left}." in caption
+
+
+def test_without_a_scheduler_nothing_is_said_to_have_been_saved(tmp_path: Path) -> None:
+    load_space(tmp_path, "search.scheduler=none")
+    journal, spec = Journal(tmp_path), load(tmp_path / SPEC)
+    for number in (0, 5, 9):  # 5 overfits, 9 diverges
+        write_trial(journal, spec, number, finished=True, judged=True)
+    plot = named(tmp_path)["budget"]
+    assert "The 3 trials trained 21 epochs. Not trained, but not for early stopping: 6 epochs (over" in plot.caption
+    assert "saved" not in plot.caption
+    assert "without early stopping" not in plot.legend
+    assert [trace.name for trace in plot.figure.data] == ["trained"]
 
 
 def test_the_legend_names_the_best_and_start_from(tmp_path: Path) -> None:

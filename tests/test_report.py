@@ -34,7 +34,8 @@ def test_the_summary_gives_the_winner_its_accuracy_and_the_difference_to_start_f
     assert f"+{100 * (best['pgd_accuracy_best'] - baseline['pgd_accuracy_best']):.1f} points" in text
     assert "360 validation images" in text
     assert "10 steps and 1 random start within an L∞ radius of 0.15 (38.2/255)" in text
-    assert f"{frame['epochs_trained'].sum()} epochs of training, of 288" in text
+    most = SearchResult(tmp_path).summary["epochs_without_early_stopping"]
+    assert f"{frame['epochs_trained'].sum()} epochs of training, of {most} that the 24 trials would have" in text
     assert "The test set is still untouched" in text
 
 

@@ -13,7 +13,7 @@ from tune_cure.plotting import STATUSES
 from tune_cure.results import SearchResult
 from tune_cure.spec import SearchSpec
 from tune_cure.standing import is_over, patience_of
-from tune_cure.words import count, duration, listed, points, value
+from tune_cure.words import count, duration, listed, points, untrained, value
 
 METRIC_WORDS = {
     "pgd_accuracy_best": "the best PGD accuracy of any epoch",
@@ -30,17 +30,14 @@ def summary(result: SearchResult, environment: dict[str, Any]) -> str:
     spec, content = result.spec, result.summary
     paragraphs = [_searched(spec, environment), _ended(result), _won(result), _against_baseline(content)]
     paragraphs += [_front(spec, content), _constrained(spec, content)]
-    paragraphs.append(
-        f"This took {content['epochs']:,} epochs of training, of "
-        f"{content['epochs_without_early_stopping']:,} that {count(spec.search.trials, 'trial')} would have taken "
-        f"without early stopping, and {duration(content['wall_seconds'])} by the clock from the first to the last "
-        f"record ({duration(content['trial_seconds'])} in all trials together)."
-    )
+    paragraphs.append(_took(spec, content))
     text = "".join(f"<p>{paragraph}</p>" for paragraph in paragraphs if paragraph)
-    return _tiles(content) + f'<div class="columns"><div>{text}</div>{_caveat(spec, result.trials, content)}</div>'
+    return (
+        _tiles(spec, content) + f'<div class="columns"><div>{text}</div>{_caveat(spec, result.trials, content)}</div>'
+    )
 
 
-def _tiles(content: dict[str, Any]) -> str:
+def _tiles(spec: SearchSpec, content: dict[str, Any]) -> str:
     """The numbers that a reader looks for first."""
     best, planned = content["best"], content["trials_planned"]
     tiles = {}
@@ -50,11 +47,26 @@ def _tiles(content: dict[str, Any]) -> str:
     if difference := _difference(content):
         tiles["PGD against start_from"] = difference
     tiles["trials ended, of those planned"] = f"{content['trials'] - _unfinished(content)} of {planned}"
-    most = content["epochs_without_early_stopping"]
-    tiles["epochs trained, of those without early stopping"] = f"{content['epochs']:,} of {most:,}"
+    if spec.search.scheduler == "none":
+        tiles["epochs trained"] = f"{content['epochs']:,}"
+    else:
+        most = content["epochs_without_early_stopping"]
+        tiles["epochs trained, of those without early stopping"] = f"{content['epochs']:,} of {most:,}"
     tiles["wall time"] = duration(content["wall_seconds"])
     items = "".join(f"<div><dt>{words}</dt><dd>{number}</dd></div>" for words, number in tiles.items())
     return f'<dl class="tiles">{items}</dl>'
+
+
+def _took(spec: SearchSpec, content: dict[str, Any]) -> str:
+    text = f"This took {count(content['epochs'], 'epoch')} of training"
+    if spec.search.scheduler != "none":
+        most, begun = content["epochs_without_early_stopping"], count(content["trials"], "trial")
+        text += f", of {most:,} that the {begun} would have taken without early stopping"
+    text += f", and {duration(content['wall_seconds'])} by the clock from the first to the last record "
+    text += f"({duration(content['trial_seconds'])} in all trials together)."
+    if left := content["epochs_not_trained"]:
+        text += f" Not trained, but not for early stopping: {untrained(left)}."
+    return text
 
 
 def _searched(spec: SearchSpec, environment: dict[str, Any]) -> str:

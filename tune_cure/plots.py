@@ -14,7 +14,7 @@ from tune_cure.importance import MAX_TRIALS, fanova
 from tune_cure.plotting import BEST_COLOUR, BLUE, GREY, START_COLOUR, STATUSES, sample
 from tune_cure.results import SearchResult
 from tune_cure.spec import SearchSpec
-from tune_cure.words import count, listed
+from tune_cure.words import count, listed, untrained
 
 MAX_POINTS = 1500  # trials in a plot of points
 MAX_LINES = 300  # trials in a plot of lines
@@ -216,22 +216,9 @@ def _overfitting(result: SearchResult, best: int) -> Iterator[Plot]:
 
 def _cost(result: SearchResult, best: int) -> Iterator[Plot]:
     spec, trials = result.spec, result.trials
-    spent, most = int(trials["epochs_trained"].sum()), len(trials) * spec.max_epochs
-    saved = f" The {count(len(trials), 'trial')} trained {spent:,} epochs; without early stopping up to {most:,}, so "
-    saved += f"{1 - spent / most:.0%} of the budget were saved (trials that failed or still run included)."
-    yield Plot(
-        "budget",
-        "cost",
-        figures_cost.survival(trials, spec),
-        "How many trials trained an epoch: the area below the line is what was spent, the area from there up to the "
-        "dashed line what early stopping saved." + saved,
-        _legend(
-            [
-                (_stroke(BLUE), "trained"),
-                (_stroke(GREY, "dashed"), "without early stopping"),
-            ]
-        ),
-    )
+    legend = [(_stroke(BLUE), "trained"), (_stroke(GREY, "dashed"), "without early stopping")]
+    shown = legend[: 1 if spec.search.scheduler == "none" else 2]
+    yield Plot("budget", "cost", figures_cost.survival(trials, spec), _budget_caption(result), _legend(shown))
     yield Plot(
         "seconds",
         "cost",
@@ -247,6 +234,22 @@ def _cost(result: SearchResult, best: int) -> Iterator[Plot]:
         "A bar is a trial on the machine that ran it; trials that ran there at once lie one below the other.",
         _legend(_statuses(trials[trials["epochs_trained"] > 0])),
     )
+
+
+def _budget_caption(result: SearchResult) -> str:
+    content = result.summary
+    spent, most = content["epochs"], content["epochs_without_early_stopping"]
+    text = "How many trials trained an epoch: the area below the line is what was spent"
+    trained = f"The {count(content['trials'], 'trial')} trained {count(spent, 'epoch')}"
+    if result.spec.search.scheduler == "none":
+        text += f". {trained}."
+    else:
+        text += ", the area from there up to the dashed line what early stopping saved, the further epochs of the "
+        text += f"trials that it stopped. {trained}; without early stopping they would have trained {most:,}, so "
+        text += f"{1 - spent / most:.0%} were saved." if most else "none were saved."
+    if left := content["epochs_not_trained"]:
+        text += f" Not trained, but not for early stopping: {untrained(left)}."
+    return text
 
 
 def _curves_caption(spec: SearchSpec, num_hidden: int) -> str:
