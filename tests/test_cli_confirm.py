@@ -1,10 +1,11 @@
+import json
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from tests.test_confirm import search
-from tune_cure import cli
+from tune_cure import cli, environment
 from tune_cure.confirm import FOLDER, Job
 
 QUICK = ["--top", "1", "--seeds", "2", "--baselines", "fgsm", "--examples", "40", "--train-images", "200",
@@ -89,4 +90,8 @@ def test_an_interrupted_confirmation_says_how_to_go_on(
     search(tmp_path)
     assert cli.main(["confirm", str(tmp_path), *QUICK, "--epsilons", "0.05"]) == 130
     command = capsys.readouterr().out.splitlines()[-1].strip()
+    for resumed in (0, 1):
+        content = json.loads((tmp_path / FOLDER / environment.FILE).read_text())
+        assert len(content.get("resumed", [])) == resumed
+        assert cli.main(["confirm", str(tmp_path), *QUICK]) == 130
     assert command == f"tune-cure confirm {tmp_path} {' '.join(QUICK[:6])} --epsilons 0.05 {' '.join(QUICK[6:])}"

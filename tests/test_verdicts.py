@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.test_confirm import PLAN, search
-from tune_cure import confirm, confirm_report
+from tune_cure import confirm, confirm_report, environment
 from tune_cure.confirm import Job
 from tune_cure.contenders import choose
 from tune_cure.results import SearchResult
@@ -116,6 +116,20 @@ def test_the_page_says_who_is_better_and_what_is_to_be_warned_of(jobs: list[Job]
     assert "No sign of masked gradients in any run." in text
     assert "https://" not in text.split("<script>")[0].split("</style>")[1]
     assert text.count("Plotly.newPlot") == 1
+
+
+def test_the_page_says_how_it_was_run_itself_and_how_the_search_was(jobs: list[Job]) -> None:
+    result = SearchResult(jobs[0].folder.parents[2])
+    folder = result.directory / confirm.FOLDER
+    folder.mkdir(exist_ok=True)
+    for of, command in ((result.directory, "tune-cure search"), (folder, "tune-cure confirm")):
+        (of / environment.FILE).write_text(json.dumps({"command": command, "cpus": 2}))
+    finished(jobs)
+    confirm_report.write(result, jobs, folder)
+    text = (folder / confirm_report.FILE).read_text()
+    own, searched = text.split("How it was run")[1].split("How the search was run")
+    assert "tune-cure confirm" in own and "tune-cure search" not in own
+    assert "tune-cure search" in searched and "spec.yaml" in searched
 
 
 def test_what_several_runs_show_is_said_once_with_the_largest_difference(jobs: list[Job]) -> None:

@@ -9,7 +9,7 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from tune_cure import data
+from tune_cure import data, environment
 from tune_cure.contenders import BASELINES, Contender
 from tune_cure.devices import allot, measure_epoch_seconds, this_machine
 from tune_cure.results import SearchResult
@@ -110,6 +110,9 @@ def confirm(options: argparse.Namespace, console: Console) -> int:
     )
     jobs = confirming.jobs(result, chosen, plan)
     _print_plan(result.spec, chosen, plan, splits, jobs, console)
+    folder = result.directory / confirming.FOLDER
+    folder.mkdir(exist_ok=True)
+    environment.write(folder, splits.source)
     view = _View(jobs, console)
     try:
         failures = confirming.run(
@@ -123,7 +126,6 @@ def confirm(options: argparse.Namespace, console: Console) -> int:
     except KeyboardInterrupt:
         console.print("interrupted; what is done is kept. Continue with:\n  " + _command(options))
         return 130
-    folder = result.directory / confirming.FOLDER
     found = confirm_report.write(result, jobs, folder)
     print_results(found, spec, console)
     for job, reason in failures.items():

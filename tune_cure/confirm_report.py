@@ -23,11 +23,6 @@ def write(result: SearchResult, jobs: list[Job], folder: Path) -> Confirmation:
     """Writes confirm.html, .csv, .json and outcomes.npz into `folder`, and returns what they were made from."""
     found = Confirmation(jobs)
     found.write(folder)
-    environment = (
-        json.loads((result.directory / ENVIRONMENT).read_text(encoding="utf-8"))
-        if (result.directory / ENVIRONMENT).is_file()
-        else {}
-    )
     title = f"{result.spec.name}: confirmation"
     body = [f"<header><h1>{escape(title)}</h1><p>{_what(jobs)}</p></header>", "<main>"]
     if not found.table.empty:
@@ -39,9 +34,20 @@ def write(result: SearchResult, jobs: list[Job], folder: Path) -> Confirmation:
             page.section("seeds", "Every run", _seeds(found.table)),
         ]
     spec_text = (result.directory / results.SPEC).read_text(encoding="utf-8")
-    body += [page.provenance(environment, spec_text, "The search space as resolved (spec.yaml)"), "</main>"]
+    if own := _environment(folder):
+        body.append(page.provenance(own))
+    searched = _environment(result.directory)
+    space = "The search space as resolved (spec.yaml)"
+    body.append(page.provenance(searched, spec_text, space, name="search", title="How the search was run"))
+    body.append("</main>")
     page.write(folder / FILE, title, body)
     return found
+
+
+def _environment(folder: Path) -> dict[str, Any]:
+    """The content of a folder's environment.json; empty where there is none."""
+    file = folder / ENVIRONMENT
+    return dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else {}
 
 
 def _what(jobs: list[Job]) -> str:

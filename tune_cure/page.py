@@ -101,8 +101,15 @@ def plot(name: str, figure: go.Figure, caption: str, legend: str = "", *, small:
     return f'<figure class="{size}">{legend}{plot}<figcaption>{caption}</figcaption></figure>'
 
 
-def provenance(environment: dict[str, Any], yaml: str, yaml_title: str) -> str:
-    """The section on where and how something ran: environment.json, and the YAML of what ran."""
+def provenance(
+    environment: dict[str, Any],
+    yaml: str = "",
+    yaml_title: str = "",
+    *,
+    name: str = "provenance",
+    title: str = "How it was run",
+) -> str:
+    """The section on where and how something ran: environment.json, and the YAML of what ran, where there is one."""
     parts = []
     if "command" in environment:
         parts.append(f"<h3>Command</h3><pre><code>{escape(str(environment['command']))}</code></pre>")
@@ -112,8 +119,9 @@ def provenance(environment: dict[str, Any], yaml: str, yaml_title: str) -> str:
             f"<dt>{escape(key.replace('_', ' '))}</dt><dd>{_described(content)}</dd>" for key, content in others.items()
         )
         parts.append(f'<h3>Environment</h3><dl class="environment">{items}</dl>')
-    parts.append(f"<details><summary>{yaml_title}</summary><pre><code>{escape(yaml)}</code></pre></details>")
-    return section("provenance", "How it was run", "".join(parts))
+    if yaml:
+        parts.append(f"<details><summary>{yaml_title}</summary><pre><code>{escape(yaml)}</code></pre></details>")
+    return section(name, title, "".join(parts))
 
 
 def _described(content: Any) -> str:
