@@ -5,8 +5,10 @@ import pandas as pd
 import pytest
 
 from tests.test_confirm import search
-from tune_cure import cli, environment
+from tests.test_verdicts import write_outcomes
+from tune_cure import cli, confirm, environment
 from tune_cure.confirm import FOLDER, Job
+from tune_cure.verdicts import FEW_SEEDS
 
 QUICK = ["--top", "1", "--seeds", "2", "--baselines", "fgsm", "--examples", "40", "--train-images", "200",
          "--no-autoattack"]  # fmt: skip
@@ -78,11 +80,32 @@ def test_a_run_that_fails_is_said_with_its_reason_and_the_others_go_on(
     assert len(pd.read_csv(tmp_path / FOLDER / "confirm.csv")) == 1
 
 
+@pytest.mark.parametrize(
+    ("seeds", "said"),
+    [(1, "With one seed, the intervals know nothing"), (2, "verdicts err in about one of ten"), (3, "")],
+)
+def test_few_seeds_are_warned_of(
+    seeds: int, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def done(jobs: list[Job], *_: object, **__: object) -> dict[str, str]:
+        for job in jobs:
+            write_outcomes(job, 0.6 if job.contender.kind == "leader" else 0.4, images=40)
+        return {}
+
+    monkeypatch.setattr(confirm, "run", done)
+    search(tmp_path)
+    assert cli.main(["confirm", str(tmp_path), *QUICK, "--seeds", str(seeds)]) == 0
+    printed = capsys.readouterr().out
+    assert f"each with {['seed 1', 'seeds 1 and 2', 'seeds 1, 2 and 3'][seeds - 1]}, on" in printed
+    page = (tmp_path / FOLDER / "confirm.html").read_text()
+    for words in FEW_SEEDS.values():
+        is_said = bool(said) and said in words
+        assert (words in printed) == (words in page) == is_said
+
+
 def test_an_interrupted_confirmation_says_how_to_go_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tune_cure import confirm
-
     def interrupted(jobs: list[Job], *_: object, **__: object) -> dict[str, str]:
         raise KeyboardInterrupt
 

@@ -19,13 +19,13 @@ from tune_cure.verdicts import COLUMNS, Confirmation
 IMAGES = 400
 
 
-def write_outcomes(job: Job, share: float, *, autoattack: bool = True) -> None:
+def write_outcomes(job: Job, share: float, *, autoattack: bool = True, images: int = IMAGES) -> None:
     """As if the job had been done: so many of its images withstood everything, the first ones of a fixed order."""
     folder = job.judged(0.15)
     folder.mkdir(parents=True)
-    order = np.random.default_rng(0).permutation(IMAGES)
-    noise = np.random.default_rng(job.seed + zlib.crc32(job.contender.name.encode())).random(IMAGES) < 0.02
-    right = (order < share * IMAGES) ^ noise
+    order = np.random.default_rng(0).permutation(images)
+    noise = np.random.default_rng(job.seed + zlib.crc32(job.contender.name.encode())).random(images) < 0.02
+    right = (order < share * images) ^ noise
     names = NAMES if autoattack else NAMES[:4]
     confirm.write_arrays(
         folder / confirm.OUTCOMES, {**dict.fromkeys(names, right), "zero_gradient": 0.0, "seconds": 1.0}

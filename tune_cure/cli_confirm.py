@@ -167,9 +167,10 @@ def _print_plan(
     for one in chosen:
         table.add_row(one.name, one.kind, f"{one.config.epochs} epochs", one.description)
     console.print(table)
+    seeds = f"seed{'s' * (len(plan.seeds) > 1)} {listed(map(str, plan.seeds))}"
     radii = listed(radius(epsilon, spec.evaluation.norm) for epsilon in plan.epsilons)
     console.print(
-        f"each with seeds {listed(map(str, plan.seeds))}, on {plan.train_images:,} training images; judged on "
+        f"each with {seeds}, on {plan.train_images:,} training images; judged on "
         f"{plan.examples:,} test images at {radii}, "
         f"{'by PGD-50-10 and AutoAttack' if plan.autoattack else 'by PGD-50-10'}"
     )
@@ -213,6 +214,8 @@ class _View:
 
 def print_results(found: Any, spec: SearchSpec, console: Console) -> None:
     """The table of means, the verdicts, and what is to be warned of."""
+    from tune_cure.verdicts import of_few_seeds  # which imports Ray
+
     means, comparisons = found.means(), found.comparisons()
     if means.empty:
         console.print("no run came to an end", style="bold")
@@ -234,6 +237,8 @@ def print_results(found: Any, spec: SearchSpec, console: Console) -> None:
         "better and worse hold at 5% for all pairs of a column together (Holm 1979); an interval is of its pair alone",
         style="dim",
     )
+    for words in of_few_seeds(comparisons):
+        console.print(words, style="bold")
     for epsilon, said in found.doubts():
         console.print(f"\nwarning, at {radius(epsilon, spec.evaluation.norm)}: {said}", style="bold")
 

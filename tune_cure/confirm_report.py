@@ -13,7 +13,7 @@ from tune_cure.confirm import Job
 from tune_cure.environment import FILE as ENVIRONMENT
 from tune_cure.plotting import BLUE, START_COLOUR, accuracy_range, blank
 from tune_cure.results import SearchResult
-from tune_cure.verdicts import COMPARED, Confirmation
+from tune_cure.verdicts import COMPARED, Confirmation, of_few_seeds
 from tune_cure.words import ATTACK_WORDS, count, listed, points, radius
 
 FILE = "confirm.html"
@@ -66,8 +66,7 @@ def _verdicts(comparisons: pd.DataFrame) -> str:
         "of the seeds and that of the images. A verdict of better or worse holds at 5% for all pairs of a column "
         "together (Holm 1979)."
     )
-    if (comparisons["seeds"] < 2).any():
-        said += " <strong>With one seed, the intervals know nothing of how much seeds differ.</strong>"
+    said += "".join(f" <strong>{words}</strong>" for words in of_few_seeds(comparisons))
     titles = {"": "", "against": "", "metric": "", "radius": "number", "difference": "number", "95% interval": "number"}
     titles |= {"verdict": "", "p (Holm)": "number"}
     rows = "".join(
