@@ -103,6 +103,21 @@ def test_few_seeds_are_warned_of(
         assert (words in printed) == (words in page) == is_said
 
 
+def test_an_interrupted_confirmation_leaves_the_tables_of_what_is_done(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(jobs: list[Job], *_: object, **__: object) -> dict[str, str]:
+        write_outcomes(jobs[0], 0.6, images=40)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(confirm, "run", interrupted)
+    search(tmp_path)
+    assert cli.main(["confirm", str(tmp_path), *QUICK]) == 130
+    assert f"interrupted; of what is done so far, wrote {tmp_path / FOLDER}/confirm.html" in capsys.readouterr().out
+    assert len(pd.read_csv(tmp_path / FOLDER / "confirm.csv")) == 1
+    assert "1 of 4 runs have been judged so far." in (tmp_path / FOLDER / "confirm.html").read_text()
+
+
 def test_an_interrupted_confirmation_says_how_to_go_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -112,7 +127,9 @@ def test_an_interrupted_confirmation_says_how_to_go_on(
     monkeypatch.setattr(confirm, "run", interrupted)
     search(tmp_path)
     assert cli.main(["confirm", str(tmp_path), *QUICK, "--epsilons", "0.05"]) == 130
-    command = capsys.readouterr().out.splitlines()[-1].strip()
+    said = capsys.readouterr().out
+    assert "interrupted; no run has been judged yet" in said
+    command = said.splitlines()[-1].strip()
     for resumed in (0, 1):
         content = json.loads((tmp_path / FOLDER / environment.FILE).read_text())
         assert len(content.get("resumed", [])) == resumed

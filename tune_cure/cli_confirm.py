@@ -124,14 +124,23 @@ def confirm(options: argparse.Namespace, console: Console) -> int:
             on_status=view.on_status,
         )
     except KeyboardInterrupt:
-        console.print("interrupted; what is done is kept. Continue with:\n  " + _command(options))
+        if any(job.is_judged for job in jobs):
+            confirm_report.write(result, jobs, folder)
+            console.print(f"interrupted; of what is done so far, {_wrote(folder)}")
+        else:
+            console.print("interrupted; no run has been judged yet")
+        console.print("what is done is kept. Continue with:\n  " + _command(options))
         return 130
     found = confirm_report.write(result, jobs, folder)
     print_results(found, spec, console)
     for job, reason in failures.items():
         console.print(f"failed: {job}: {reason}", style="bold")
-    console.print(f"\nwrote {folder}/confirm.html, confirm.csv, confirm.json and outcomes.npz")
+    console.print(f"\n{_wrote(folder)}")
     return 1 if failures else 0
+
+
+def _wrote(folder: Path) -> str:
+    return f"wrote {folder}/confirm.html, confirm.csv, confirm.json and outcomes.npz"
 
 
 def _distinct(radii: list[float]) -> tuple[float, ...]:

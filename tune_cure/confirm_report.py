@@ -51,12 +51,15 @@ def _environment(folder: Path) -> dict[str, Any]:
 
 
 def _what(jobs: list[Job]) -> str:
-    plan = jobs[0].plan
+    plan, done = jobs[0].plan, sum(job.is_judged for job in jobs)
+    left = (
+        "" if done == len(jobs) else f" <strong>{done} of {count(len(jobs), 'run')} have been judged so far.</strong>"
+    )
     names = listed(f"<code>{escape(name)}</code>" for name in dict.fromkeys(job.contender.name for job in jobs))
     attacks = "PGD-50-10 and AutoAttack" if plan.autoattack else "PGD-50-10 (AutoAttack was left out)"
     return (
         f"{names}, each trained on {plan.train_images:,} training images with {count(len(plan.seeds), 'seed')} for its "
-        f"whole schedule; the last weights judged on {plan.examples:,} test images, clean and under {attacks}."
+        f"whole schedule; the last weights judged on {plan.examples:,} test images, clean and under {attacks}." + left
     )
 
 
