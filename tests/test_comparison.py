@@ -213,10 +213,15 @@ def test_where_less_is_better_the_lowest_leads(tmp_path: Path) -> None:
     assert comparison.progress(result)[["objective", "trial"]].to_numpy().tolist() == [[0.4, 0], [0.1, 2]]
 
 
-def test_a_trial_that_only_judging_again_put_first_never_led(tmp_path: Path) -> None:
+def test_a_trial_led_for_good_when_no_other_led_after_it(tmp_path: Path) -> None:
+    lines = [(0, 1, 0.075), (1, 1, 0.3), (0, 2, 0.4), (1, 2, 0.35), (0, 3, 0.5)]
+    assert comparison.led_for_good(search(tmp_path, lines)) == (3, pytest.approx(3 * EPOCH_HOURS))
+
+
+def test_a_trial_that_judging_again_put_first_did_not_lead_before(tmp_path: Path) -> None:
     lines = [(0, 1, 0.8), (1, 1, 0.7)]
-    assert comparison.first_led(search(tmp_path / "a", lines)) == (1, pytest.approx(EPOCH_HOURS))
-    assert comparison.first_led(search(tmp_path / "b", lines, again={0: 0.3, 1: 0.6})) is None
+    assert comparison.led_for_good(search(tmp_path / "a", lines)) == (1, pytest.approx(EPOCH_HOURS))
+    assert comparison.led_for_good(search(tmp_path / "b", lines, again={0: 0.3, 1: 0.6})) is None
 
 
 def test_the_row_of_a_search_has_its_counts_winner_gain_and_cost(tmp_path: Path) -> None:

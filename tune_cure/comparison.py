@@ -152,7 +152,7 @@ def _sign(result: SearchResult) -> int:
 
 
 def _cost(result: SearchResult) -> dict[str, Any]:
-    led = first_led(result)
+    led = led_for_good(result)
     return {
         "epochs_trained": result.summary["epochs"],
         "device_hours": result.summary["trial_seconds"] / 3600,
@@ -223,12 +223,15 @@ def progress(result: SearchResult) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def first_led(result: SearchResult) -> tuple[int, float] | None:
-    """After how many epochs and device hours the winner first led; None if only judging again put it first."""
+def led_for_good(result: SearchResult) -> tuple[int, float] | None:
+    """After how many epochs and device hours the winner took the lead that it kept; None if judging again put it first.
+
+    What it led before, until another did, is no find: the first trial to report leads, whatever it has.
+    """
     frame = progress(result)
-    if result.best is None or not (leads := frame["trial"].eq(result.best.trial)).any():
+    if result.best is None or not (leads := frame["trial"].eq(result.best.trial)).iloc[-1]:
         return None
-    row = frame[leads].iloc[0]
+    row = frame[leads[::-1].cummin()[::-1]].iloc[0]
     return int(row["epochs"]), float(row["device_hours"])
 
 
