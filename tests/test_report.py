@@ -84,6 +84,21 @@ def test_the_page_is_complete_in_itself(tmp_path: Path) -> None:
     assert "default-src 'none'" in text
 
 
+def test_every_plot_says_to_screen_readers_what_it_shows(tmp_path: Path) -> None:
+    write_search(tmp_path)
+    text = page(tmp_path)
+    labels = re.findall(r'<div class="plot" id="plot-[^"]*" role="img" aria-label="([^"<>]*)">', text)
+    assert len(labels) == text.count('<div class="plot"') == len(set(labels)) > 10
+    assert "PGD accuracy against lambda. lambda: Weight of the mean penalty; 0: none." in labels
+
+
+def test_nothing_is_cut_off_or_folded_up_on_paper(tmp_path: Path) -> None:
+    write_search(tmp_path, 3)
+    text = page(tmp_path)
+    assert re.search(r"@media print .*pre \{[^}]*white-space: pre-wrap", text, flags=re.DOTALL)
+    assert re.search(r'"beforeprint".*details.open = true.*"afterprint".*details.open = false', text, flags=re.DOTALL)
+
+
 def test_the_same_run_gives_the_same_page(tmp_path: Path) -> None:
     write_search(tmp_path, 3)
     assert page(tmp_path) == page(tmp_path)
