@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from tests.journals import BEST, write_search, write_trial
-from tune_cure import plots
+from tune_cure import figures_cost, plots
 from tune_cure.journal import Journal
 from tune_cure.results import SPEC, SearchResult
 from tune_cure.spec import SearchSpec, load
@@ -64,6 +64,7 @@ def test_what_is_not_drawn_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(plots, "MAX_POINTS", 16)
     note = plots.note(SearchResult(tmp_path))
     assert "Of 24 trials, 16 in plots of points, 12 in plots of lines are drawn" in note
+    assert "The tables" not in note  # the page's tables have the first trials alone
     drawn = named(tmp_path)
     points = [trace for trace in drawn["tradeoff"].figure.data if trace.mode == "markers"][:-2]
     assert sum(len(trace.x) for trace in points) <= 16
@@ -106,6 +107,15 @@ def test_without_a_scheduler_nothing_is_said_to_have_been_saved(tmp_path: Path) 
     assert "saved" not in plot.caption
     assert "without early stopping" not in plot.legend
     assert [trace.name for trace in plot.figure.data] == ["trained"]
+
+
+def test_where_a_bar_is_the_mean_of_several_trials_it_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_search(tmp_path)
+    assert "mean" not in named(tmp_path)["seconds"].caption
+    monkeypatch.setattr(figures_cost, "MAX_BARS", 10)
+    plot = named(tmp_path)["seconds"]
+    assert "Each bar is the mean of 3 trials, in their order." in plot.caption
+    assert len(plot.figure.data[0].x) == 8
 
 
 def test_the_legend_names_the_best_and_start_from(tmp_path: Path) -> None:

@@ -154,6 +154,14 @@ def test_a_search_whose_patience_is_used_up_is_over(tmp_path: Path) -> None:
         assert f"Trial {BEST} {'won' if is_over else 'leads'}" in text
 
 
+def test_large_numbers_have_their_thousands_set_off(tmp_path: Path) -> None:
+    write_search(tmp_path, 3)
+    (tmp_path / results.SPEC).write_text(load(tmp_path / "space.yaml", ["search.trials=10000"]).to_yaml())
+    text = words(tmp_path)
+    assert "3 of 10,000" in text
+    assert "9,997 of 10,000 not begun" in text
+
+
 def test_a_winner_that_came_from_start_from_is_not_compared_with_itself(tmp_path: Path) -> None:
     write_search(tmp_path, 1)
     assert "is the start_from configuration: nothing has beaten it" in words(tmp_path)

@@ -122,6 +122,11 @@ def stretches(epochs: pd.DataFrame) -> pd.DataFrame:
     return spans.assign(row=rows)
 
 
+def bar_size(trials: pd.DataFrame) -> int:
+    """How many trials a bar of `seconds` is the mean of; the last bar may have fewer."""
+    return -(-int((trials["epochs_trained"] > 0).sum()) // MAX_BARS)
+
+
 def seconds(trials: pd.DataFrame) -> go.Figure:
     """Device seconds per trial, split into training, penalty, attack and evaluation; of many trials the means."""
     figure = blank("trial", "seconds")
@@ -129,7 +134,7 @@ def seconds(trials: pd.DataFrame) -> go.Figure:
     parts = trained.assign(
         training_seconds=trained["train_seconds"] - trained["attack_seconds"] - trained["penalty_seconds"]
     )
-    size = -(-len(parts) // MAX_BARS)
+    size = bar_size(trials)
     groups = [parts.iloc[start : start + size] for start in range(0, len(parts), size)]
     first, last = ([int(group["trial"].iloc[at]) for group in groups] for at in (0, -1))
     for name, column, colour in PARTS:

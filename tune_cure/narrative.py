@@ -46,7 +46,7 @@ def _tiles(spec: SearchSpec, content: dict[str, Any]) -> str:
         tiles["clean accuracy of that trial"] = percent(best["clean_accuracy_best"])
     if difference := _difference(content):
         tiles["PGD against start_from"] = difference
-    tiles["trials ended, of those planned"] = f"{content['trials'] - _unfinished(content)} of {planned}"
+    tiles["trials ended, of those planned"] = f"{content['trials'] - _unfinished(content):,} of {planned:,}"
     if spec.search.scheduler == "none":
         tiles["epochs trained"] = f"{content['epochs']:,}"
     else:
@@ -84,13 +84,13 @@ def _searched(spec: SearchSpec, environment: dict[str, Any]) -> str:
 def _ended(result: SearchResult) -> str:
     content = result.summary
     counts = content["trials_by_status"]
-    said = [f"{counts[status]} {style.words}" for status, style in STATUSES.items() if status in counts]
+    said = [f"{counts[status]:,} {style.words}" for status, style in STATUSES.items() if status in counts]
     begun, planned = content["trials"], content["trials_planned"]
     if not begun:
-        return f"No trial has begun yet, of {planned} planned."
+        return f"No trial has begun yet, of {planned:,} planned."
     text = f"Of {count(begun, 'trial')}, {listed(said)}."
     left = [f"{count(_unfinished(content), 'trial')} unfinished"] if _unfinished(content) else []
-    left += [f"{planned - begun} of {planned} not begun"] if planned > begun else []
+    left += [f"{planned - begun:,} of {planned:,} not begun"] if planned > begun else []
     if not left:
         return text
     if is_over(result):
@@ -171,15 +171,15 @@ def _caveat(spec: SearchSpec, trials: pd.DataFrame, content: dict[str, Any]) -> 
     if best is None:
         return ""
     text = "The test set is still untouched: the winner's accuracy on it, over several seeds, is yet to be measured."
-    chosen = f"The winner is the best of {compared} trials, chosen on the very validation images that it was scored "
+    chosen = f"The winner is the best of {compared:,} trials, chosen on the very validation images that it was scored "
     chosen += "on, as its best epoch was, so it looks better than it is. "
     decisive = results.decided_again(spec)
     if decisive:
         # Blom's approximation of the expected largest of n standard normal values.
         luck = NormalDist().inv_cdf((compared - 0.375) / (compared + 0.25))
         chosen += (
-            f"Had all {compared} been equally good and their errors independent, the best would look about {luck:.1f} "
-            f"standard errors, {100 * luck * best['pgd_accuracy_best_se']:.1f} points, better than it is. "
+            f"Had all {compared:,} been equally good and their errors independent, the best would look about "
+            f"{luck:.1f} standard errors, {100 * luck * best['pgd_accuracy_best_se']:.1f} points, better than it is. "
         )
     if best["fresh_pgd_accuracy"] is not None:
         chosen += (

@@ -57,8 +57,9 @@ def note(result: SearchResult) -> str:
     points = f"{min(trials, MAX_POINTS):,} in plots of points, " if trials > MAX_POINTS else ""
     return (
         f"Of {trials:,} trials, {points}{MAX_LINES} in plots of lines are drawn, for a browser's sake: those of "
-        "start_from and with unusual ends as far as there is room, the best ones, and others spread evenly. The "
-        "tables, and the plots of cost, have all."
+        "start_from and with unusual ends as far as there is room, the best ones, and others spread evenly, so "
+        "they are better than all are. The surface over two hyperparameters and the plots of cost are of all trials, "
+        "and trials.csv has them all."
     )
 
 
@@ -223,7 +224,7 @@ def _cost(result: SearchResult, best: int) -> Iterator[Plot]:
         "seconds",
         "cost",
         figures_cost.seconds(trials),
-        "Seconds of a trial's device. The penalty's own part of the backward pass is counted with the penalty; the "
+        f"{_seconds_are_of(trials)} The penalty's own part of the backward pass is counted with the penalty; the "
         "attack's are those of making adversarial images.",
         _legend([(_mark("■", colour), words) for words, _, colour in figures_cost.PARTS]),
     )
@@ -234,6 +235,11 @@ def _cost(result: SearchResult, best: int) -> Iterator[Plot]:
         "A bar is a trial on the machine that ran it; trials that ran there at once lie one below the other.",
         _legend(_statuses(trials[trials["epochs_trained"] > 0])),
     )
+
+
+def _seconds_are_of(trials: pd.DataFrame) -> str:
+    size = figures_cost.bar_size(trials)
+    return "Seconds of a trial's device." + f" Each bar is the mean of {size} trials, in their order." * (size > 1)
 
 
 def _budget_caption(result: SearchResult) -> str:
