@@ -1,3 +1,4 @@
+import json
 import shlex
 from pathlib import Path
 
@@ -5,8 +6,10 @@ import pandas as pd
 import pytest
 
 from tests.test_confirm import search
-from tune_cure import cli
+from tests.test_verdicts import write_outcomes
+from tune_cure import cli, confirm, environment
 from tune_cure.confirm import FOLDER, Job
+from tune_cure.verdicts import FEW_SEEDS
 
 QUICK = ["--top", "1", "--seeds", "2", "--baselines", "fgsm", "--examples", "40", "--train-images", "200",
          "--no-autoattack"]  # fmt: skip
@@ -78,18 +81,60 @@ def test_a_run_that_fails_is_said_with_its_reason_and_the_others_go_on(
     assert len(pd.read_csv(tmp_path / FOLDER / "confirm.csv")) == 1
 
 
+@pytest.mark.parametrize(
+    ("seeds", "said"),
+    [(1, "With one seed, the intervals know nothing"), (2, "verdicts err in about one of ten"), (3, "")],
+)
+def test_few_seeds_are_warned_of(
+    seeds: int, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def done(jobs: list[Job], *_: object, **__: object) -> dict[str, str]:
+        for job in jobs:
+            write_outcomes(job, 0.6 if job.contender.kind == "leader" else 0.4, images=40)
+        return {}
+
+    monkeypatch.setattr(confirm, "run", done)
+    search(tmp_path)
+    assert cli.main(["confirm", str(tmp_path), *QUICK, "--seeds", str(seeds)]) == 0
+    printed = capsys.readouterr().out
+    assert f"each with {['seed 1', 'seeds 1 and 2', 'seeds 1, 2 and 3'][seeds - 1]}, on" in printed
+    page = (tmp_path / FOLDER / "confirm.html").read_text()
+    for words in FEW_SEEDS.values():
+        is_said = bool(said) and said in words
+        assert (words in printed) == (words in page) == is_said
+
+
+def test_an_interrupted_confirmation_leaves_the_tables_of_what_is_done(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(jobs: list[Job], *_: object, **__: object) -> dict[str, str]:
+        write_outcomes(jobs[0], 0.6, images=40)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(confirm, "run", interrupted)
+    search(tmp_path)
+    assert cli.main(["confirm", str(tmp_path), *QUICK]) == 130
+    assert f"interrupted; of what is done so far, wrote {tmp_path / FOLDER}/confirm.html" in capsys.readouterr().out
+    assert len(pd.read_csv(tmp_path / FOLDER / "confirm.csv")) == 1
+    assert "1 of 4 runs have been judged so far." in (tmp_path / FOLDER / "confirm.html").read_text()
+
+
 def test_an_interrupted_confirmation_says_how_to_go_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tune_cure import confirm
-
     def interrupted(jobs: list[Job], *_: object, **__: object) -> dict[str, str]:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(confirm, "run", interrupted)
     search(tmp_path)
     assert cli.main(["confirm", str(tmp_path), *QUICK, "--epsilons", "0.05"]) == 130
-    command = capsys.readouterr().out.splitlines()[-1].strip()
+    said = capsys.readouterr().out
+    assert "interrupted; no run has been judged yet" in said
+    command = said.splitlines()[-1].strip()
+    for resumed in (0, 1):
+        content = json.loads((tmp_path / FOLDER / environment.FILE).read_text())
+        assert len(content.get("resumed", [])) == resumed
+        assert cli.main(["confirm", str(tmp_path), *QUICK]) == 130
     assert command == f"tune-cure confirm {tmp_path} {' '.join(QUICK[:6])} --epsilons 0.05 {' '.join(QUICK[6:])}"
 
 

@@ -213,10 +213,15 @@ def test_where_less_is_better_the_lowest_leads(tmp_path: Path) -> None:
     assert comparison.progress(result)[["objective", "trial"]].to_numpy().tolist() == [[0.4, 0], [0.1, 2]]
 
 
-def test_a_trial_that_only_judging_again_put_first_never_led(tmp_path: Path) -> None:
+def test_a_trial_led_for_good_when_no_other_led_after_it(tmp_path: Path) -> None:
+    lines = [(0, 1, 0.075), (1, 1, 0.3), (0, 2, 0.4), (1, 2, 0.35), (0, 3, 0.5)]
+    assert comparison.led_for_good(search(tmp_path, lines)) == (3, pytest.approx(3 * EPOCH_HOURS))
+
+
+def test_a_trial_that_judging_again_put_first_did_not_lead_before(tmp_path: Path) -> None:
     lines = [(0, 1, 0.8), (1, 1, 0.7)]
-    assert comparison.first_led(search(tmp_path / "a", lines)) == (1, pytest.approx(EPOCH_HOURS))
-    assert comparison.first_led(search(tmp_path / "b", lines, again={0: 0.3, 1: 0.6})) is None
+    assert comparison.led_for_good(search(tmp_path / "a", lines)) == (1, pytest.approx(EPOCH_HOURS))
+    assert comparison.led_for_good(search(tmp_path / "b", lines, again={0: 0.3, 1: 0.6})) is None
 
 
 def test_the_row_of_a_search_has_its_counts_winner_gain_and_cost(tmp_path: Path) -> None:
@@ -248,11 +253,6 @@ def test_an_unfinished_search_is_said_to_be_one(tmp_path: Path) -> None:
     assert "running is unfinished: 1 of 1 trials have ended, and its winner may change" in comparison.warnings(
         pair(over, running)
     )
-
-
-def test_a_search_whose_patience_ran_out_is_over(tmp_path: Path) -> None:
-    assert not comparison.is_over(one(tmp_path / "a", 0.4, "search.trials=9"))
-    assert comparison.is_over(one(tmp_path / "b", 0.4, "search.trials=9", "search.patience=1"))
 
 
 CONFIRMED = """contender,norm,epsilon,examples,clean,pgd_50_10,autoattack

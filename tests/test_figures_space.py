@@ -55,7 +55,7 @@ def test_a_line_runs_through_every_axis_and_has_a_gap_where_a_value_makes_no_dif
 
 
 def test_a_contour_covers_the_searched_ranges_on_their_scales(result: SearchResult) -> None:
-    figure = figures_space.contour(result.trials, result.spec, "lambda", "h", BEST)
+    figure = figures_space.contour(result.trials, result.trials, result.spec, "lambda", "h", BEST)
     surface = figure.data[0]
     assert (surface.x[0], surface.x[-1]) == pytest.approx((0.003, 10))
     assert (surface.y[0], surface.y[-1]) == pytest.approx((0.1, 2.0))

@@ -7,7 +7,7 @@ from tune_cure import data, masking
 from tune_cure.config import ModelConfig, TrainingConfig
 from tune_cure.data import DataSpec, Examples
 from tune_cure.evaluation import EvaluationConfig
-from tune_cure.robustness import NAMES, Outcomes, judge
+from tune_cure.robustness import NAMES, WITHOUT_AUTOATTACK, Outcomes, judge
 from tune_cure.training import Trainer
 
 EVALUATION = EvaluationConfig(epsilon=0.1)
@@ -42,6 +42,20 @@ def test_each_sign_is_said_with_its_number(changed: dict[str, float], said: str)
     assert said in str(found)
 
 
+def without_autoattack(some: Outcomes) -> Outcomes:
+    return Outcomes({name: some.correct[name] for name in WITHOUT_AUTOATTACK}, some.zero_gradient)
+
+
+def test_few_steps_that_find_less_are_a_sign_unless_autoattack_confirms_the_many() -> None:
+    some = outcomes(pgd_10=610, fgsm=650)  # 10 points above PGD-50-10
+    assert masking.signs(some) == []
+    (found,) = masking.signs(without_autoattack(some))
+    assert "PGD-10 accuracy is 10.0 points above PGD-50-10's" in str(found)
+    weaker = outcomes(pgd_10=610, fgsm=650, apgd_ce=400, apgd_t=400, fab_t=400, autoattack=400)
+    assert ["above PGD-50-10's" in str(sign) for sign in masking.signs(weaker)] == [True, False]
+    assert masking.signs(without_autoattack(outcomes())) == []  # one point
+
+
 def test_few_images_do_not_warn_by_chance() -> None:
     few = outcomes(20, fgsm=720)  # 14 of 20 against 10: 20 points, and as many again of standard error
     assert masking.signs(few) == []
@@ -49,8 +63,7 @@ def test_few_images_do_not_warn_by_chance() -> None:
 
 def test_without_autoattack_its_signs_are_not_looked_for() -> None:
     some = outcomes(autoattack=0, apgd_ce=0, apgd_t=0, fab_t=0)
-    correct = {name: of for name, of in some.correct.items() if name in ("clean", "fgsm", "pgd_10", "pgd_50_10")}
-    assert masking.signs(Outcomes(correct, 0.0)) == []
+    assert masking.signs(without_autoattack(some)) == []
 
 
 @pytest.fixture(scope="module")

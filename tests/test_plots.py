@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from tests.journals import BEST, write_search, write_trial
-from tune_cure import plots
+from tune_cure import figures_cost, plots
 from tune_cure.journal import Journal
 from tune_cure.results import SPEC, SearchResult
 from tune_cure.spec import SearchSpec, load
@@ -64,6 +64,7 @@ def test_what_is_not_drawn_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(plots, "MAX_POINTS", 16)
     note = plots.note(SearchResult(tmp_path))
     assert "Of 24 trials, 16 in plots of points, 12 in plots of lines are drawn" in note
+    assert "The tables" not in note  # the page's tables have the first trials alone
     drawn = named(tmp_path)
     points = [trace for trace in drawn["tradeoff"].figure.data if trace.mode == "markers"][:-2]
     assert sum(len(trace.x) for trace in points) <= 16
@@ -71,11 +72,50 @@ def test_what_is_not_drawn_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert sum(len(trace.x) for trace in ends) <= 12
 
 
+def test_the_surface_is_the_mean_of_all_trials_however_few_are_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_search(tmp_path)
+    surface, *points = named(tmp_path)["contour"].figure.data
+    monkeypatch.setattr(plots, "MAX_POINTS", 12)
+    of_a_sample, *fewer = named(tmp_path)["contour"].figure.data
+    assert of_a_sample.z == surface.z
+    assert sum(len(trace.x) for trace in fewer) < sum(len(trace.x) for trace in points)
+
+
 def test_the_budget_is_what_was_trained_of_what_could_have_been(tmp_path: Path) -> None:
     write_search(tmp_path)
-    trained = SearchResult(tmp_path).trials["epochs_trained"].sum()
+    frame = SearchResult(tmp_path).trials
+    trained, stopped = frame["epochs_trained"].sum(), frame[frame["status"] == "stopped"]
+    most = trained + 12 * len(stopped) - stopped["epochs_trained"].sum()
     caption = named(tmp_path)["budget"].caption
-    assert f"trained {trained} epochs; without early stopping up to 288, so {1 - trained / 288:.0%}" in caption
+    assert (
+        f"The 24 trials trained {trained} epochs; without early stopping they would have trained {most}, so" in caption
+    )
+    assert f"so {1 - trained / most:.0%} were saved" in caption
+    left = "6 epochs (overfitted catastrophically), 9 epochs (diverged) and 10 epochs (failed)"
+    assert f"Not trained, but not for early stopping: {left}." in caption
+
+
+def test_without_a_scheduler_nothing_is_said_to_have_been_saved(tmp_path: Path) -> None:
+    load_space(tmp_path, "search.scheduler=none")
+    journal, spec = Journal(tmp_path), load(tmp_path / SPEC)
+    for number in (0, 5, 9):  # 5 overfits, 9 diverges
+        write_trial(journal, spec, number, finished=True, judged=True)
+    plot = named(tmp_path)["budget"]
+    assert "The 3 trials trained 21 epochs. Not trained, but not for early stopping: 6 epochs (over" in plot.caption
+    assert "saved" not in plot.caption
+    assert "without early stopping" not in plot.legend
+    assert [trace.name for trace in plot.figure.data] == ["trained"]
+
+
+def test_where_a_bar_is_the_mean_of_several_trials_it_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_search(tmp_path)
+    assert "mean" not in named(tmp_path)["seconds"].caption
+    monkeypatch.setattr(figures_cost, "MAX_BARS", 10)
+    plot = named(tmp_path)["seconds"]
+    assert "Each bar is the mean of 3 trials, in their order." in plot.caption
+    assert len(plot.figure.data[0].x) == 8
 
 
 def test_the_legend_names_the_best_and_start_from(tmp_path: Path) -> None:

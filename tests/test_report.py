@@ -34,7 +34,8 @@ def test_the_summary_gives_the_winner_its_accuracy_and_the_difference_to_start_f
     assert f"+{100 * (best['pgd_accuracy_best'] - baseline['pgd_accuracy_best']):.1f} points" in text
     assert "360 validation images" in text
     assert "10 steps and 1 random start within an L∞ radius of 0.15 (38.2/255)" in text
-    assert f"{frame['epochs_trained'].sum()} epochs of training, of 288" in text
+    most = SearchResult(tmp_path).summary["epochs_without_early_stopping"]
+    assert f"{frame['epochs_trained'].sum()} epochs of training, of {most} that the 24 trials would have" in text
     assert "The test set is still untouched" in text
 
 
@@ -83,6 +84,21 @@ def test_the_page_is_complete_in_itself(tmp_path: Path) -> None:
     assert "default-src 'none'" in text
 
 
+def test_every_plot_says_to_screen_readers_what_it_shows(tmp_path: Path) -> None:
+    write_search(tmp_path)
+    text = page(tmp_path)
+    labels = re.findall(r'<div class="plot" id="plot-[^"]*" role="img" aria-label="([^"<>]*)">', text)
+    assert len(labels) == text.count('<div class="plot"') == len(set(labels)) > 10
+    assert "PGD accuracy against lambda. lambda: Weight of the mean penalty; 0: none." in labels
+
+
+def test_nothing_is_cut_off_or_folded_up_on_paper(tmp_path: Path) -> None:
+    write_search(tmp_path, 3)
+    text = page(tmp_path)
+    assert re.search(r"@media print .*pre \{[^}]*white-space: pre-wrap", text, flags=re.DOTALL)
+    assert re.search(r'"beforeprint".*details.open = true.*"afterprint".*details.open = false', text, flags=re.DOTALL)
+
+
 def test_the_same_run_gives_the_same_page(tmp_path: Path) -> None:
     write_search(tmp_path, 3)
     assert page(tmp_path) == page(tmp_path)
@@ -124,6 +140,26 @@ def test_few_trials_are_enough(tmp_path: Path, num_trials: int) -> None:
 def test_an_unfinished_search_says_what_is_missing(tmp_path: Path) -> None:
     write_search(tmp_path, 20, num_unfinished=2)
     assert "The search is not over: 2 trials unfinished and 4 of 24 not begun." in words(tmp_path)
+
+
+def test_a_search_whose_patience_is_used_up_is_over(tmp_path: Path) -> None:
+    write_search(tmp_path, 22)  # the best is trial 17
+    for patience, is_over in ((4, True), (5, False)):
+        (tmp_path / results.SPEC).write_text(load(tmp_path / "space.yaml", [f"search.patience={patience}"]).to_yaml())
+        text = words(tmp_path)
+        assert ("The search is not over: 2 of 24 not begun." in text) != is_over
+        assert (
+            "The search ended early, with 2 of 24 not begun: the last 4 trials improved nothing." in text
+        ) == is_over
+        assert f"Trial {BEST} {'won' if is_over else 'leads'}" in text
+
+
+def test_large_numbers_have_their_thousands_set_off(tmp_path: Path) -> None:
+    write_search(tmp_path, 3)
+    (tmp_path / results.SPEC).write_text(load(tmp_path / "space.yaml", ["search.trials=10000"]).to_yaml())
+    text = words(tmp_path)
+    assert "3 of 10,000" in text
+    assert "9,997 of 10,000 not begun" in text
 
 
 def test_a_winner_that_came_from_start_from_is_not_compared_with_itself(tmp_path: Path) -> None:

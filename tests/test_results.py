@@ -82,12 +82,26 @@ def test_a_searched_number_of_epochs_stands_beside_the_number_trained(tmp_path: 
     assert (row["epochs"], row["epochs_trained"]) == (7, 1)
 
 
+def test_early_stopping_saves_what_the_stopped_trials_would_have_trained_and_nothing_else(tmp_path: Path) -> None:
+    tiny(tmp_path, "space={epochs: {int: [2, 9]}}", "training={}", "start_from=[]")
+    journal = Journal(tmp_path)
+    for number, (planned, status) in enumerate([(7, "stopped"), (9, "failed"), (2, "stopped"), (5, "")]):
+        journal.append("trial", number, origin="sampler", hyperparameters={"epochs": planned})
+        epoch(journal, number, 1, 0.3, 0.3)
+        if status:
+            journal.append("end", number, status=status, reason="")
+    summary = SearchResult(tmp_path).summary
+    assert (summary["epochs"], summary["epochs_without_early_stopping"]) == (4, 4 + 6 + 1)
+    assert summary["epochs_not_trained"] == {"failed": 8, "unfinished": 4}
+
+
 def test_the_summary_counts_and_compares(run: Path) -> None:
     summary = SearchResult(run).summary
     assert summary["trials_by_status"] == {
         "completed": 1, "stopped": 1, "catastrophic_overfitting": 1, "diverged": 1, "unfinished": 1
     }  # fmt: skip
-    assert (summary["epochs"], summary["epochs_without_early_stopping"]) == (6, 32)
+    assert (summary["epochs"], summary["epochs_without_early_stopping"]) == (6, 8)
+    assert summary["epochs_not_trained"] == {"catastrophic_overfitting": 2, "diverged": 3, "unfinished": 4}
     assert summary["best"]["pgd_accuracy_best"] - summary["baseline"]["pgd_accuracy_best"] == pytest.approx(0.2)
     tiny(run, "start_from=[]")  # taken out later, with --force
     assert SearchResult(run).summary["baseline"] == summary["baseline"]

@@ -82,6 +82,17 @@ def test_configurations_that_differ_by_luck_alone_are_seldom_told_apart() -> Non
     assert np.mean(np.array(found) < 0.05) < 0.08
 
 
+@pytest.mark.parametrize(("seeds", "least", "most"), [(2, 0.09, 0.14), (3, 0.055, 0.09), (5, 0.035, 0.07)])
+def test_how_often_verdicts_err_where_seeds_differ_much_is_as_documented(seeds: int, least: float, most: float) -> None:
+    random, found = np.random.default_rng(0), []
+    for _ in range(1500):
+        chance = 1 / (1 + np.exp(-random.normal(0, 1.5, 300)))
+        luck = random.normal(0, 0.04, (2, seeds, 1))
+        first, second = random.random((2, seeds, 300)) < np.clip(chance + luck, 0, 1)
+        found.append(paired_difference(first, second).p_value)
+    assert least < np.mean(np.array(found) < 0.05) < most
+
+
 def test_a_real_difference_is_found() -> None:
     random = np.random.default_rng(3)
     for _ in range(20):

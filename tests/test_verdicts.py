@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.test_confirm import PLAN, search
-from tune_cure import confirm, confirm_report
+from tune_cure import confirm, confirm_report, environment
 from tune_cure.confirm import Job
 from tune_cure.contenders import choose
 from tune_cure.results import SearchResult
@@ -19,13 +19,13 @@ from tune_cure.verdicts import COLUMNS, Confirmation
 IMAGES = 400
 
 
-def write_outcomes(job: Job, share: float, *, autoattack: bool = True) -> None:
+def write_outcomes(job: Job, share: float, *, autoattack: bool = True, images: int = IMAGES) -> None:
     """As if the job had been done: so many of its images withstood everything, the first ones of a fixed order."""
     folder = job.judged(0.15)
     folder.mkdir(parents=True)
-    order = np.random.default_rng(0).permutation(IMAGES)
-    noise = np.random.default_rng(job.seed + zlib.crc32(job.contender.name.encode())).random(IMAGES) < 0.02
-    right = (order < share * IMAGES) ^ noise
+    order = np.random.default_rng(0).permutation(images)
+    noise = np.random.default_rng(job.seed + zlib.crc32(job.contender.name.encode())).random(images) < 0.02
+    right = (order < share * images) ^ noise
     names = NAMES if autoattack else NAMES[:4]
     confirm.write_arrays(
         folder / confirm.OUTCOMES, {**dict.fromkeys(names, right), "zero_gradient": 0.0, "seconds": 1.0}
@@ -116,6 +116,20 @@ def test_the_page_says_who_is_better_and_what_is_to_be_warned_of(jobs: list[Job]
     assert "No sign of masked gradients in any run." in text
     assert "https://" not in text.split("<script>")[0].split("</style>")[1]
     assert text.count("Plotly.newPlot") == 1
+
+
+def test_the_page_says_how_it_was_run_itself_and_how_the_search_was(jobs: list[Job]) -> None:
+    result = SearchResult(jobs[0].folder.parents[2])
+    folder = result.directory / confirm.FOLDER
+    folder.mkdir(exist_ok=True)
+    for of, command in ((result.directory, "tune-cure search"), (folder, "tune-cure confirm")):
+        (of / environment.FILE).write_text(json.dumps({"command": command, "cpus": 2}))
+    finished(jobs)
+    confirm_report.write(result, jobs, folder)
+    text = (folder / confirm_report.FILE).read_text()
+    own, searched = text.split("How it was run")[1].split("How the search was run")
+    assert "tune-cure confirm" in own and "tune-cure search" not in own
+    assert "tune-cure search" in searched and "spec.yaml" in searched
 
 
 def test_what_several_runs_show_is_said_once_with_the_largest_difference(jobs: list[Job]) -> None:

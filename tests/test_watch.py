@@ -98,8 +98,25 @@ def test_a_search_that_nobody_runs_any_more_is_said_with_the_command_that_contin
     said = capsys.readouterr().out
     assert "the search is not running any more; 1 of 8 trials have ended. Continue it with:\n" in said
     assert said.endswith(f"  python run_search.py --space {tmp_path}/spec.yaml --output {tmp_path} --resume\n")
-    end(journal, 1)
-    assert main(["watch", str(tmp_path)]) == 0  # it ended by itself, of patience: no trial is under way
+    end(journal, 1)  # between two trials
+    assert main(["watch", str(tmp_path)]) == 1
+    assert "2 of 8 trials have ended. Continue it with:\n" in capsys.readouterr().out
+
+
+def test_a_search_whose_patience_is_used_up_has_ended_early_and_is_not_to_be_continued(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny(tmp_path, "search.patience=1")
+    journal = Journal(tmp_path)
+    write_trial(journal, 0)
+    begin(journal, 1)
+    state, _ = followed(tmp_path, [lambda: None, lambda: end(journal, 1)])  # nothing says that it is dead
+    assert state.ends.total() == 2
+    assert main(["watch", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert "2 of 8 trials have ended; the report:" in said
+    assert "ended early: the last 1 trial improved nothing; to go on, raise search.patience and --resume" in said
+    assert "Continue" not in said
 
 
 @pytest.mark.parametrize(

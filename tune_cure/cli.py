@@ -32,6 +32,7 @@ from tune_cure import (
     report,
     results,
     resuming,
+    standing,
     watch,
 )
 from tune_cure.devices import DeviceError
@@ -192,11 +193,15 @@ def _watch(options: argparse.Namespace, console: Console) -> int:
     except KeyboardInterrupt:  # of the watching, not of the search
         return 0
     ended, planned = state.ends.total(), state.spec.search.trials
+    if ended < planned and standing.is_over(result := results.SearchResult(directory)):
+        early = cli_search.ended_early(standing.patience_of(result).words)
+        console.print(f"{ended} of {planned} trials have ended; the report: {directory / report.FILE}\n{early}")
+        return 0
     if ended < planned:
         resume = cli_search.resume_command(directory, str(directory))
         console.print(
             f"the search is not running any more; {ended} of {planned} trials have ended. Continue it with:\n  {resume}"
         )
-        return 1 if state.running else 0
+        return 1
     console.print(f"all {ended} trials have ended; the report: {directory / report.FILE}")
     return 0

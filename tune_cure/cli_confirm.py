@@ -9,7 +9,7 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from tune_cure import data
+from tune_cure import data, environment
 from tune_cure.contenders import BASELINES, Contender
 from tune_cure.devices import allot, measure_epoch_seconds, this_machine
 from tune_cure.results import SearchResult
@@ -110,6 +110,9 @@ def confirm(options: argparse.Namespace, console: Console) -> int:
     )
     jobs = confirming.jobs(result, chosen, plan)
     _print_plan(result.spec, chosen, plan, splits, jobs, console)
+    folder = result.directory / confirming.FOLDER
+    folder.mkdir(exist_ok=True)
+    environment.write(folder, splits.source)
     view = _View(jobs, console)
     try:
         failures = confirming.run(
@@ -121,15 +124,23 @@ def confirm(options: argparse.Namespace, console: Console) -> int:
             on_status=view.on_status,
         )
     except KeyboardInterrupt:
-        console.print("interrupted; what is done is kept. Continue with:\n  " + _command(options))
+        if any(job.is_judged for job in jobs):
+            confirm_report.write(result, jobs, folder)
+            console.print(f"interrupted; of what is done so far, {_wrote(folder)}")
+        else:
+            console.print("interrupted; no run has been judged yet")
+        console.print("what is done is kept. Continue with:\n  " + _command(options))
         return 130
-    folder = result.directory / confirming.FOLDER
     found = confirm_report.write(result, jobs, folder)
     print_results(found, spec, console)
     for job, reason in failures.items():
         console.print(f"failed: {job}: {reason}", style="bold")
-    console.print(f"\nwrote {folder}/confirm.html, confirm.csv, confirm.json and outcomes.npz")
+    console.print(f"\n{_wrote(folder)}")
     return 1 if failures else 0
+
+
+def _wrote(folder: Path) -> str:
+    return f"wrote {folder}/confirm.html, confirm.csv, confirm.json and outcomes.npz"
 
 
 def _distinct(radii: list[float]) -> tuple[float, ...]:
@@ -165,9 +176,10 @@ def _print_plan(
     for one in chosen:
         table.add_row(one.name, one.kind, f"{one.config.epochs} epochs", one.description)
     console.print(table)
+    seeds = f"seed{'s' * (len(plan.seeds) > 1)} {listed(map(str, plan.seeds))}"
     radii = listed(radius(epsilon, spec.evaluation.norm) for epsilon in plan.epsilons)
     console.print(
-        f"each with seeds {listed(map(str, plan.seeds))}, on {plan.train_images:,} training images; judged on "
+        f"each with {seeds}, on {plan.train_images:,} training images; judged on "
         f"{plan.examples:,} test images at {radii}, "
         f"{'by PGD-50-10 and AutoAttack' if plan.autoattack else 'by PGD-50-10'}"
     )
@@ -211,6 +223,8 @@ class _View:
 
 def print_results(found: Any, spec: SearchSpec, console: Console) -> None:
     """The table of means, the verdicts, and what is to be warned of."""
+    from tune_cure.verdicts import of_few_seeds  # which imports Ray
+
     means, comparisons = found.means(), found.comparisons()
     if means.empty:
         console.print("no run came to an end", style="bold")
@@ -232,6 +246,8 @@ def print_results(found: Any, spec: SearchSpec, console: Console) -> None:
         "better and worse hold at 5% for all pairs of a column together (Holm 1979); an interval is of its pair alone",
         style="dim",
     )
+    for words in of_few_seeds(comparisons):
+        console.print(words, style="bold")
     for epsilon, said in found.doubts():
         console.print(f"\nwarning, at {radius(epsilon, spec.evaluation.norm)}: {said}", style="bold")
 

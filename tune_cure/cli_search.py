@@ -41,7 +41,7 @@ from tune_cure.samplers import SAMPLERS
 from tune_cure.schedules import SCHEDULES
 from tune_cure.signals import stop_as_on_ctrl_c
 from tune_cure.spec import SearchSpec
-from tune_cure.words import STATUS_WORDS, duration, hyperparameters, value
+from tune_cure.words import STATUS_WORDS, duration, hyperparameters, untrained, value
 
 SMALLER_SPACE = "cifar10_cpu"
 MEASURED_LATER = (
@@ -166,7 +166,7 @@ def _conclude(result: SearchResult, options: argparse.Namespace, console: Consol
     if outcome in ("finished", "patience", "time"):
         print_results(result, page, console)
     if outcome == "patience":
-        console.print(f"ended early: {reason}; to go on, raise search.patience and --resume")
+        console.print(ended_early(reason))
     elif outcome != "finished":
         resume = resume_command(directory, remote.uri if remote else str(directory))
         resume += f" --address {options.address}" if options.address else ""
@@ -174,6 +174,11 @@ def _conclude(result: SearchResult, options: argparse.Namespace, console: Consol
     if outcome == "interrupted":
         return 130
     return 0 if result.best and outcome not in FAULTS and copied else 1
+
+
+def ended_early(reason: str) -> str:
+    """What is said of a search whose patience is used up."""
+    return f"ended early: {reason}; to go on, raise search.patience and --resume"
 
 
 def resume_command(directory: Path, output: str) -> str:
@@ -359,10 +364,12 @@ def print_results(result: SearchResult, page: Path, console: Console) -> None:
         kept = f"{summary['trials_feasible']} of {len(frame)} trials keep {' and '.join(spec.search.constraints)}"
         console.print(kept, style=None if summary["trials_feasible"] else "bold")
     ended = ", ".join(f"{count} {STATUS_WORDS[status]}" for status, count in summary["trials_by_status"].items())
-    console.print(
-        f"\n{ended}; {summary['epochs']} epochs trained of {summary['epochs_without_early_stopping']} without early "
-        f"stopping, in {duration(summary['wall_seconds'])}"
-    )
+    trained = f"{summary['epochs']} epochs trained"
+    if spec.search.scheduler != "none":
+        trained += f" of {summary['epochs_without_early_stopping']} without early stopping"
+    console.print(f"\n{ended}; {trained}, in {duration(summary['wall_seconds'])}")
+    if left := summary["epochs_not_trained"]:
+        console.print(f"not trained, but not for early stopping: {untrained(left)}")
     console.print(
         f"{spec.evaluation} on {results.judged_examples(spec)} validation images; the best of many trials looks better "
         "than it is, and no test image was used"

@@ -19,6 +19,7 @@ from tune_cure.evaluation import standard_error
 from tune_cure.lines import STATUSES
 from tune_cure.results import UNSOUND, SearchResult, decided_again, judged_examples, ranked
 from tune_cure.spec import SearchSpec
+from tune_cure.standing import is_over
 from tune_cure.words import count, listed, value
 
 Searches = Mapping[str, SearchResult]
@@ -111,13 +112,6 @@ def _row(name: str, result: SearchResult, keys: list[str]) -> dict[str, Any]:
     return row | {f"best_{key}": _value(spec, values, key) if result.best else None for key in keys}
 
 
-def is_over(result: SearchResult) -> bool:
-    """Whether all of its trials have ended; of one with patience: all that were begun."""
-    if result.trials.empty or result.trials["status"].eq("unfinished").any():
-        return False
-    return len(result.trials) >= result.spec.search.trials or result.spec.search.patience is not None
-
-
 def _winner(result: SearchResult) -> dict[str, Any]:
     columns = ("trial", "status", "origin", "objective", "objective_se", "best_epoch", "pgd_accuracy_best",
                "pgd_accuracy_best_se", "clean_accuracy_best", "fresh_pgd_accuracy", "fresh_pgd_accuracy_se",
@@ -158,7 +152,7 @@ def _sign(result: SearchResult) -> int:
 
 
 def _cost(result: SearchResult) -> dict[str, Any]:
-    led = first_led(result)
+    led = led_for_good(result)
     return {
         "epochs_trained": result.summary["epochs"],
         "device_hours": result.summary["trial_seconds"] / 3600,
@@ -229,12 +223,15 @@ def progress(result: SearchResult) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def first_led(result: SearchResult) -> tuple[int, float] | None:
-    """After how many epochs and device hours the winner first led; None if only judging again put it first."""
+def led_for_good(result: SearchResult) -> tuple[int, float] | None:
+    """After how many epochs and device hours the winner took the lead that it kept; None if judging again put it first.
+
+    What it led before, until another did, is no find: the first trial to report leads, whatever it has.
+    """
     frame = progress(result)
-    if result.best is None or not (leads := frame["trial"].eq(result.best.trial)).any():
+    if result.best is None or not (leads := frame["trial"].eq(result.best.trial)).iloc[-1]:
         return None
-    row = frame[leads].iloc[0]
+    row = frame[leads[::-1].cummin()[::-1]].iloc[0]
     return int(row["epochs"]), float(row["device_hours"])
 
 

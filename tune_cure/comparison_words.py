@@ -35,7 +35,7 @@ def side_by_side(searches: Searches) -> dict[str, list[str]]:
         "epochs trained": [f"{row['epochs_trained']:,}" for row in rows],
         "device time": [duration(3600 * row["device_hours"]) for row in rows],
         "by the clock": [duration(3600 * row["wall_hours"]) for row in rows],
-        "winner first led after": [_led(row) for row in rows],
+        "winner led for good after": [_led(row) for row in rows],
         **{f"test set: {ATTACK_WORDS[name]}": [_confirmed(row, name) for row in rows] for name in ATTACKS},
         "test set: seeds": [_seeds(row) for row in rows],
     }
@@ -92,7 +92,7 @@ def _gain(row: "pd.Series[Any]") -> str:
 
 def _led(row: "pd.Series[Any]") -> str:
     if pd.isna(row["epochs_until_led"]):
-        return NONE if pd.isna(row["trial"]) else "never before it was judged again"
+        return NONE if pd.isna(row["trial"]) else "not before it was judged again"
     return f"{count(int(row['epochs_until_led']), 'epoch')}, {duration(3600 * row['device_hours_until_led'])}"
 
 

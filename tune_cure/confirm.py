@@ -89,6 +89,11 @@ class Job:
         """The folder of what was found at a radius."""
         return self.folder / f"{self.evaluation.norm}-{epsilon:.6g}-{self.plan.examples}"
 
+    @property
+    def is_judged(self) -> bool:
+        """Whether there are outcomes of it, at one radius at least."""
+        return any((self.judged(epsilon) / OUTCOMES).exists() for epsilon in self.plan.epsilons)
+
     def status(self) -> dict[str, Any]:
         """What it is doing: `stage` and details of it; empty before it has begun."""
         file = self.folder / STATUS

@@ -13,7 +13,7 @@ from tune_cure.confirm import Job
 from tune_cure.environment import FILE as ENVIRONMENT
 from tune_cure.plotting import BLUE, START_COLOUR, accuracy_range, blank
 from tune_cure.results import SearchResult
-from tune_cure.verdicts import COMPARED, Confirmation
+from tune_cure.verdicts import COMPARED, Confirmation, of_few_seeds
 from tune_cure.words import ATTACK_WORDS, count, listed, points, radius
 
 FILE = "confirm.html"
@@ -23,11 +23,6 @@ def write(result: SearchResult, jobs: list[Job], folder: Path) -> Confirmation:
     """Writes confirm.html, .csv, .json and outcomes.npz into `folder`, and returns what they were made from."""
     found = Confirmation(jobs)
     found.write(folder)
-    environment = (
-        json.loads((result.directory / ENVIRONMENT).read_text(encoding="utf-8"))
-        if (result.directory / ENVIRONMENT).is_file()
-        else {}
-    )
     title = f"{result.spec.name}: confirmation"
     body = [f"<header><h1>{escape(title)}</h1><p>{_what(jobs)}</p></header>", "<main>"]
     if not found.table.empty:
@@ -39,18 +34,32 @@ def write(result: SearchResult, jobs: list[Job], folder: Path) -> Confirmation:
             page.section("seeds", "Every run", _seeds(found.table)),
         ]
     spec_text = (result.directory / results.SPEC).read_text(encoding="utf-8")
-    body += [page.provenance(environment, spec_text, "The search space as resolved (spec.yaml)"), "</main>"]
+    if own := _environment(folder):
+        body.append(page.provenance(own))
+    searched = _environment(result.directory)
+    space = "The search space as resolved (spec.yaml)"
+    body.append(page.provenance(searched, spec_text, space, name="search", title="How the search was run"))
+    body.append("</main>")
     page.write(folder / FILE, title, body)
     return found
 
 
+def _environment(folder: Path) -> dict[str, Any]:
+    """The content of a folder's environment.json; empty where there is none."""
+    file = folder / ENVIRONMENT
+    return dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else {}
+
+
 def _what(jobs: list[Job]) -> str:
-    plan = jobs[0].plan
+    plan, done = jobs[0].plan, sum(job.is_judged for job in jobs)
+    left = (
+        "" if done == len(jobs) else f" <strong>{done} of {count(len(jobs), 'run')} have been judged so far.</strong>"
+    )
     names = listed(f"<code>{escape(name)}</code>" for name in dict.fromkeys(job.contender.name for job in jobs))
     attacks = "PGD-50-10 and AutoAttack" if plan.autoattack else "PGD-50-10 (AutoAttack was left out)"
     return (
         f"{names}, each trained on {plan.train_images:,} training images with {count(len(plan.seeds), 'seed')} for its "
-        f"whole schedule; the last weights judged on {plan.examples:,} test images, clean and under {attacks}."
+        f"whole schedule; the last weights judged on {plan.examples:,} test images, clean and under {attacks}." + left
     )
 
 
@@ -60,8 +69,7 @@ def _verdicts(comparisons: pd.DataFrame) -> str:
         "of the seeds and that of the images. A verdict of better or worse holds at 5% for all pairs of a column "
         "together (Holm 1979)."
     )
-    if (comparisons["seeds"] < 2).any():
-        said += " <strong>With one seed, the intervals know nothing of how much seeds differ.</strong>"
+    said += "".join(f" <strong>{words}</strong>" for words in of_few_seeds(comparisons))
     titles = {"": "", "against": "", "metric": "", "radius": "number", "difference": "number", "95% interval": "number"}
     titles |= {"verdict": "", "p (Holm)": "number"}
     rows = "".join(

@@ -11,7 +11,7 @@ from ray import tune
 
 from tune_cure.journal import Event
 from tune_cure.spec import SearchSpec
-from tune_cure.standing import Place, Standing
+from tune_cure.standing import Patience
 
 SAME_FAILURES = 3  # first trials that fail alike: so would the others
 RESERVE = 32 * 2**20  # bytes of the disk that are left for journal, study and tables
@@ -36,18 +36,16 @@ class Endings(tune.Stopper):  # type: ignore[misc]
         self.spec, self.folder = spec, folder
         self.deadline = None if seconds is None else time.time() + seconds  # which other machines know, too
         self.outcome = self.reason = ""
-        self._standing = Standing(spec)
-        self._best: Place | None = None
-        self._since_best = 0  # ended trials
+        self._patience = Patience(spec)
         self._failures: list[str] | None = []  # why the first trials failed; None once another has ended otherwise
         for event in history:
-            self._count(event)
+            self._patience.take(event)
             if event["event"] == "end" and event["status"] != "failed":
                 self._failures = None
 
     def take(self, event: Event) -> None:
         """Takes in a new line of the journal."""
-        self._count(event)
+        self._patience.take(event)
         if event["event"] != "end" or self._failures is None:
             return
         if event["status"] != "failed":
@@ -58,20 +56,10 @@ class Endings(tune.Stopper):  # type: ignore[misc]
         if len(self._failures) == SAME_FAILURES and len(alike) == 1:
             self.end("failing", f"the first {SAME_FAILURES} trials all failed: {event['reason']}")
 
-    def _count(self, event: Event) -> None:
-        """Keeps the best of the trials that ended, and how many ended since."""
-        place = self._standing.take(event)
-        if event["event"] != "end":
-            return
-        self._since_best += 1
-        if place and place.sound and (self._best is None or place[:3] > self._best[:3]):
-            self._best, self._since_best = place, 0
-
     @property
     def exhausted(self) -> bool:
         """Whether so many trials have improved nothing that no more are to be proposed."""
-        patience = self.spec.search.patience
-        return patience is not None and self._since_best >= patience
+        return self._patience.is_used_up
 
     def end(self, outcome: str, reason: str) -> None:
         """Stops everything; the first reason stands."""

@@ -6,6 +6,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from tune_cure.plotting import BEST_COLOUR, BLUE, GREY, START_COLOUR, STATUSES, blank
+from tune_cure.results import planned_epochs
 from tune_cure.spec import SearchSpec
 
 SPAN = ("trial", "begin", "end", "row")  # columns of `stretches`
@@ -19,11 +20,17 @@ PARTS = (  # of a trial's seconds
 
 
 def survival(trials: pd.DataFrame, spec: SearchSpec) -> go.Figure:
-    """How many trials trained how many epochs: the area below was spent, that up to the dashed line saved."""
+    """How many trials trained how many epochs: the area below was spent, that up to the dashed line saved.
+
+    The dashed line has the trials that were stopped early at all the epochs that they would have trained, the others as
+    they are; without a scheduler there is none.
+    """
     figure = blank("epoch", "trials that trained it")
     last = max(spec.max_epochs, int(trials["epochs_trained"].max()))
     epochs = list(range(1, last + 1))
-    counts = [int((trials["epochs_trained"] >= epoch).sum()) for epoch in epochs]
+    trained = trials["epochs_trained"]
+    unstopped = trained.where(trials["status"] != "stopped", planned_epochs(trials, spec))
+    counts, without = ([int((of >= epoch).sum()) for epoch in epochs] for of in (trained, unstopped))
     edges = [0.5, *(epoch + 0.5 for epoch in epochs)]
     figure.add_trace(
         go.Scatter(
@@ -37,16 +44,17 @@ def survival(trials: pd.DataFrame, spec: SearchSpec) -> go.Figure:
             hovertemplate="%{y} trials<extra></extra>",
         )
     )
-    figure.add_trace(
-        go.Scatter(
-            name="without early stopping",
-            mode="lines",
-            x=[edges[0], edges[-1]],
-            y=[len(trials)] * 2,
-            line={"color": GREY, "width": 2, "dash": "dash"},
-            hoverinfo="skip",
+    if spec.search.scheduler != "none":
+        figure.add_trace(
+            go.Scatter(
+                name="without early stopping",
+                mode="lines",
+                x=edges,
+                y=[*without, without[-1]],
+                line={"color": GREY, "width": 2, "dash": "dash", "shape": "hv"},
+                hoverinfo="skip",
+            )
         )
-    )
     figure.update_xaxes(range=[0.5, last + 0.5])
     figure.update_yaxes(rangemode="tozero", tickformat="d")
     return figure
@@ -114,6 +122,11 @@ def stretches(epochs: pd.DataFrame) -> pd.DataFrame:
     return spans.assign(row=rows)
 
 
+def bar_size(trials: pd.DataFrame) -> int:
+    """How many trials a bar of `seconds` is the mean of; the last bar may have fewer."""
+    return -(-int((trials["epochs_trained"] > 0).sum()) // MAX_BARS)
+
+
 def seconds(trials: pd.DataFrame) -> go.Figure:
     """Device seconds per trial, split into training, penalty, attack and evaluation; of many trials the means."""
     figure = blank("trial", "seconds")
@@ -121,7 +134,7 @@ def seconds(trials: pd.DataFrame) -> go.Figure:
     parts = trained.assign(
         training_seconds=trained["train_seconds"] - trained["attack_seconds"] - trained["penalty_seconds"]
     )
-    size = -(-len(parts) // MAX_BARS)
+    size = bar_size(trials)
     groups = [parts.iloc[start : start + size] for start in range(0, len(parts), size)]
     first, last = ([int(group["trial"].iloc[at]) for group in groups] for at in (0, -1))
     for name, column, colour in PARTS:

@@ -117,13 +117,18 @@ def _places(values: "pd.Series[Any]", distribution: Distribution) -> "pd.Series[
     return values.map(distribution.place, na_action="ignore").astype(float)
 
 
-def contour(trials: pd.DataFrame, spec: SearchSpec, x: str, y: str, best: int | None) -> go.Figure:
-    """The smoothed PGD accuracy over the plane of two numeric hyperparameters, and the trials that it comes from."""
+def contour(
+    trials: pd.DataFrame, points: pd.DataFrame, spec: SearchSpec, x: str, y: str, best: int | None
+) -> go.Figure:
+    """The smoothed PGD accuracy of `trials` over the plane of two numeric hyperparameters, and `points`, some of them.
+
+    A sample that prefers the best trials (`plotting.sample`) is for the points alone: the mean of it lies too high.
+    """
     figure = blank(x, y)
-    shown = trials.dropna(subset=["pgd_accuracy_best", x, y])
+    judged = trials.dropna(subset=["pgd_accuracy_best", x, y])
     axes = {key: np.linspace(0, 1, GRID) for key in (x, y)}
-    places = np.stack([_places(shown[key], spec.space[key]) for key in (x, y)], axis=1)
-    surface = smoothed(places, shown["pgd_accuracy_best"].to_numpy(dtype=float), axes[x], axes[y])
+    places = np.stack([_places(judged[key], spec.space[key]) for key in (x, y)], axis=1)
+    surface = smoothed(places, judged["pgd_accuracy_best"].to_numpy(dtype=float), axes[x], axes[y])
     figure.add_trace(
         go.Contour(
             x=_values(axes[x], spec.space[x]),
@@ -137,7 +142,7 @@ def contour(trials: pd.DataFrame, spec: SearchSpec, x: str, y: str, best: int | 
             hovertemplate=f"{html.escape(x)} %{{x:.3g}}, {html.escape(y)} %{{y:.3g}}: PGD %{{z:.1%}}<extra></extra>",
         )
     )
-    add_points(figure, shown, spec, x, y, best)
+    add_points(figure, points.dropna(subset=["pgd_accuracy_best", x, y]), spec, x, y, best)
     figure.for_each_trace(_outlined, selector={"type": "scatter"})
     figure.update_xaxes(**value_axis(spec.space[x]))
     figure.update_yaxes(tickformat=None, **value_axis(spec.space[y]))

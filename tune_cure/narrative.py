@@ -12,7 +12,8 @@ from tune_cure.evaluation import standard_error
 from tune_cure.plotting import STATUSES
 from tune_cure.results import SearchResult
 from tune_cure.spec import SearchSpec
-from tune_cure.words import count, duration, listed, points, value
+from tune_cure.standing import is_over, patience_of
+from tune_cure.words import count, duration, listed, points, untrained, value
 
 METRIC_WORDS = {
     "pgd_accuracy_best": "the best PGD accuracy of any epoch",
@@ -27,19 +28,16 @@ METRIC_WORDS = {
 def summary(result: SearchResult, environment: dict[str, Any]) -> str:
     """The whole of it as HTML; `environment` is the content of environment.json."""
     spec, content = result.spec, result.summary
-    paragraphs = [_searched(spec, environment), _ended(content), _won(spec, content), _against_baseline(content)]
+    paragraphs = [_searched(spec, environment), _ended(result), _won(result), _against_baseline(content)]
     paragraphs += [_front(spec, content), _constrained(spec, content)]
-    paragraphs.append(
-        f"This took {content['epochs']:,} epochs of training, of "
-        f"{content['epochs_without_early_stopping']:,} that {count(spec.search.trials, 'trial')} would have taken "
-        f"without early stopping, and {duration(content['wall_seconds'])} by the clock from the first to the last "
-        f"record ({duration(content['trial_seconds'])} in all trials together)."
-    )
+    paragraphs.append(_took(spec, content))
     text = "".join(f"<p>{paragraph}</p>" for paragraph in paragraphs if paragraph)
-    return _tiles(content) + f'<div class="columns"><div>{text}</div>{_caveat(spec, result.trials, content)}</div>'
+    return (
+        _tiles(spec, content) + f'<div class="columns"><div>{text}</div>{_caveat(spec, result.trials, content)}</div>'
+    )
 
 
-def _tiles(content: dict[str, Any]) -> str:
+def _tiles(spec: SearchSpec, content: dict[str, Any]) -> str:
     """The numbers that a reader looks for first."""
     best, planned = content["best"], content["trials_planned"]
     tiles = {}
@@ -48,12 +46,27 @@ def _tiles(content: dict[str, Any]) -> str:
         tiles["clean accuracy of that trial"] = percent(best["clean_accuracy_best"])
     if difference := _difference(content):
         tiles["PGD against start_from"] = difference
-    tiles["trials ended, of those planned"] = f"{content['trials'] - _unfinished(content)} of {planned}"
-    most = content["epochs_without_early_stopping"]
-    tiles["epochs trained, of those without early stopping"] = f"{content['epochs']:,} of {most:,}"
+    tiles["trials ended, of those planned"] = f"{content['trials'] - _unfinished(content):,} of {planned:,}"
+    if spec.search.scheduler == "none":
+        tiles["epochs trained"] = f"{content['epochs']:,}"
+    else:
+        most = content["epochs_without_early_stopping"]
+        tiles["epochs trained, of those without early stopping"] = f"{content['epochs']:,} of {most:,}"
     tiles["wall time"] = duration(content["wall_seconds"])
     items = "".join(f"<div><dt>{words}</dt><dd>{number}</dd></div>" for words, number in tiles.items())
     return f'<dl class="tiles">{items}</dl>'
+
+
+def _took(spec: SearchSpec, content: dict[str, Any]) -> str:
+    text = f"This took {count(content['epochs'], 'epoch')} of training"
+    if spec.search.scheduler != "none":
+        most, begun = content["epochs_without_early_stopping"], count(content["trials"], "trial")
+        text += f", of {most:,} that the {begun} would have taken without early stopping"
+    text += f", and {duration(content['wall_seconds'])} by the clock from the first to the last record "
+    text += f"({duration(content['trial_seconds'])} in all trials together)."
+    if left := content["epochs_not_trained"]:
+        text += f" Not trained, but not for early stopping: {untrained(left)}."
+    return text
 
 
 def _searched(spec: SearchSpec, environment: dict[str, Any]) -> str:
@@ -68,28 +81,31 @@ def _searched(spec: SearchSpec, environment: dict[str, Any]) -> str:
     )
 
 
-def _ended(content: dict[str, Any]) -> str:
+def _ended(result: SearchResult) -> str:
+    content = result.summary
     counts = content["trials_by_status"]
-    said = [f"{counts[status]} {style.words}" for status, style in STATUSES.items() if status in counts]
+    said = [f"{counts[status]:,} {style.words}" for status, style in STATUSES.items() if status in counts]
     begun, planned = content["trials"], content["trials_planned"]
     if not begun:
-        return f"No trial has begun yet, of {planned} planned."
+        return f"No trial has begun yet, of {planned:,} planned."
     text = f"Of {count(begun, 'trial')}, {listed(said)}."
     left = [f"{count(_unfinished(content), 'trial')} unfinished"] if _unfinished(content) else []
-    left += [f"{planned - begun} of {planned} not begun"] if planned > begun else []
-    if left:
-        text = f"<strong>The search is not over: {listed(left)}.</strong> {text}"
-    return text
+    left += [f"{planned - begun:,} of {planned:,} not begun"] if planned > begun else []
+    if not left:
+        return text
+    if is_over(result):
+        return f"{text} The search ended early, with {listed(left)}: {patience_of(result).words}."
+    return f"<strong>The search is not over: {listed(left)}.</strong> {text}"
 
 
-def _won(spec: SearchSpec, content: dict[str, Any]) -> str:
-    best = content["best"]
+def _won(result: SearchResult) -> str:
+    spec, best = result.spec, result.summary["best"]
     if best is None:
         return "<strong>No trial has been judged yet</strong>, so there is no winner and nothing to plot."
     clean_error = standard_error(best["clean_accuracy_best"], results.judged_examples(spec))
     said = listed([f"<code>{escape(k)}</code> {escape(value(v))}" for k, v in best["hyperparameters"].items()])
     text = (
-        f"<strong>Trial {best['trial']} {'leads' if _is_running(content) else 'won'}</strong> with {said}. After epoch "
+        f"<strong>Trial {best['trial']} {'won' if is_over(result) else 'leads'}</strong> with {said}. After epoch "
         f"{best['best_epoch']:.0f} it reached a PGD accuracy of <strong>"
         f"{percent(best['pgd_accuracy_best'], best['pgd_accuracy_best_se'])} points</strong> (standard error) and "
         f"a clean accuracy of {percent(best['clean_accuracy_best'], clean_error)} points. {_threat(spec)}"
@@ -155,15 +171,15 @@ def _caveat(spec: SearchSpec, trials: pd.DataFrame, content: dict[str, Any]) -> 
     if best is None:
         return ""
     text = "The test set is still untouched: the winner's accuracy on it, over several seeds, is yet to be measured."
-    chosen = f"The winner is the best of {compared} trials, chosen on the very validation images that it was scored "
+    chosen = f"The winner is the best of {compared:,} trials, chosen on the very validation images that it was scored "
     chosen += "on, as its best epoch was, so it looks better than it is. "
     decisive = results.decided_again(spec)
     if decisive:
         # Blom's approximation of the expected largest of n standard normal values.
         luck = NormalDist().inv_cdf((compared - 0.375) / (compared + 0.25))
         chosen += (
-            f"Had all {compared} been equally good and their errors independent, the best would look about {luck:.1f} "
-            f"standard errors, {100 * luck * best['pgd_accuracy_best_se']:.1f} points, better than it is. "
+            f"Had all {compared:,} been equally good and their errors independent, the best would look about "
+            f"{luck:.1f} standard errors, {100 * luck * best['pgd_accuracy_best_se']:.1f} points, better than it is. "
         )
     if best["fresh_pgd_accuracy"] is not None:
         chosen += (
@@ -193,10 +209,6 @@ def _difference(content: dict[str, Any]) -> str:
     if not best or not baseline or baseline["pgd_accuracy_best"] is None or best["trial"] == baseline["trial"]:
         return ""
     return f"{points(best['pgd_accuracy_best'] - baseline['pgd_accuracy_best'])} points"
-
-
-def _is_running(content: dict[str, Any]) -> bool:
-    return bool(_unfinished(content) or content["trials"] < content["trials_planned"])
 
 
 def _unfinished(content: dict[str, Any]) -> int:

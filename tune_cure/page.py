@@ -3,6 +3,7 @@
 Nothing on a page comes from a network; its Content-Security-Policy forbids it to ask. The looks are in report.css.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from html import escape
 from pathlib import Path
@@ -34,7 +35,8 @@ $body
 """)
 
 # The plots are drawn once the whole page is laid out, or the first ones would be given more room than they keep.
-# Paper is smaller than the screen that they were drawn for, and a plot must be told so before it is printed.
+# Paper is smaller than the screen that they were drawn for, and a plot must be told so before it is printed. What is
+# folded up could not be opened there.
 SCRIPT = """
 const config = {responsive: true, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"]};
 const plots = document.querySelectorAll(".plot");
@@ -46,8 +48,16 @@ for (const plot of plots) {
 function resize(size) {
   for (const plot of plots) Plotly.relayout(plot, size(plot.closest(".wide")));
 }
-addEventListener("beforeprint", () => resize((wide) => wide ? {width: 680, height: 340} : {width: 330, height: 240}));
-addEventListener("afterprint", () => resize(() => ({width: null, height: null, autosize: true})));
+let closed = [];
+addEventListener("beforeprint", () => {
+  closed = [...document.querySelectorAll("details:not([open])")];
+  for (const details of closed) details.open = true;
+  resize((wide) => wide ? {width: 680, height: 340} : {width: 330, height: 240});
+});
+addEventListener("afterprint", () => {
+  for (const details of closed) details.open = false;
+  resize(() => ({width: null, height: null, autosize: true}));
+});
 """
 
 
@@ -91,18 +101,32 @@ def contents(titles: Mapping[str, str]) -> str:
 
 
 def plot(name: str, figure: go.Figure, caption: str, legend: str = "", *, small: bool = False) -> str:
-    """A figure that the page's script draws, of full width or small.
+    """A figure that the page's script draws, of full width or small; screen readers are given its axes and caption.
 
     Plotly's JSON has no `<`, so nothing in it can end the script element early.
     """
     data = f'<script type="application/json">{figure.to_json()}</script>'
-    plot = f'<div class="plot" id="plot-{name}">{data}</div>'
+    plot = f'<div class="plot" id="plot-{name}" role="img" aria-label="{_label(figure, caption)}">{data}</div>'
     size = "small" if small else "wide"
     return f'<figure class="{size}">{legend}{plot}<figcaption>{caption}</figcaption></figure>'
 
 
-def provenance(environment: dict[str, Any], yaml: str, yaml_title: str) -> str:
-    """The section on where and how something ran: environment.json, and the YAML of what ran."""
+def _label(figure: go.Figure, caption: str) -> str:
+    """What a figure shows, in words, for an attribute; `caption` and the axes' titles are HTML."""
+    titles = [axis.title.text for axis in (figure.layout.yaxis, figure.layout.xaxis)]
+    axes = f"{' against '.join(titles)}. " if all(titles) else ""
+    return re.sub(r"<[^>]*>", "", axes + caption).replace('"', "&quot;")
+
+
+def provenance(
+    environment: dict[str, Any],
+    yaml: str = "",
+    yaml_title: str = "",
+    *,
+    name: str = "provenance",
+    title: str = "How it was run",
+) -> str:
+    """The section on where and how something ran: environment.json, and the YAML of what ran, where there is one."""
     parts = []
     if "command" in environment:
         parts.append(f"<h3>Command</h3><pre><code>{escape(str(environment['command']))}</code></pre>")
@@ -112,8 +136,9 @@ def provenance(environment: dict[str, Any], yaml: str, yaml_title: str) -> str:
             f"<dt>{escape(key.replace('_', ' '))}</dt><dd>{_described(content)}</dd>" for key, content in others.items()
         )
         parts.append(f'<h3>Environment</h3><dl class="environment">{items}</dl>')
-    parts.append(f"<details><summary>{yaml_title}</summary><pre><code>{escape(yaml)}</code></pre></details>")
-    return section("provenance", "How it was run", "".join(parts))
+    if yaml:
+        parts.append(f"<details><summary>{yaml_title}</summary><pre><code>{escape(yaml)}</code></pre></details>")
+    return section(name, title, "".join(parts))
 
 
 def _described(content: Any) -> str:

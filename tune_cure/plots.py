@@ -14,7 +14,7 @@ from tune_cure.importance import MAX_TRIALS, fanova
 from tune_cure.plotting import BEST_COLOUR, BLUE, GREY, START_COLOUR, STATUSES, sample
 from tune_cure.results import SearchResult
 from tune_cure.spec import SearchSpec
-from tune_cure.words import count, listed
+from tune_cure.words import count, listed, untrained
 
 MAX_POINTS = 1500  # trials in a plot of points
 MAX_LINES = 300  # trials in a plot of lines
@@ -57,8 +57,9 @@ def note(result: SearchResult) -> str:
     points = f"{min(trials, MAX_POINTS):,} in plots of points, " if trials > MAX_POINTS else ""
     return (
         f"Of {trials:,} trials, {points}{MAX_LINES} in plots of lines are drawn, for a browser's sake: those of "
-        "start_from and with unusual ends as far as there is room, the best ones, and others spread evenly. The "
-        "tables, and the plots of cost, have all."
+        "start_from and with unusual ends as far as there is room, the best ones, and others spread evenly, so "
+        "they are better than all are. The surface over two hyperparameters and the plots of cost are of all trials, "
+        "and trials.csv has them all."
     )
 
 
@@ -142,7 +143,7 @@ def _space(result: SearchResult, best: int) -> Iterator[Plot]:
         yield Plot(
             "contour",
             "importance",
-            figures_space.contour(many, spec, wanted[0], wanted[1], best),
+            figures_space.contour(trials, many, spec, wanted[0], wanted[1], best),
             f"PGD accuracy over <code>{escape(wanted[0])}</code> and <code>{escape(wanted[1])}</code>, the mean of the "
             "trials around a place (Gaussian, a tenth of the range wide), whatever their other hyperparameters. Blank: "
             "no trial is near.",
@@ -216,27 +217,14 @@ def _overfitting(result: SearchResult, best: int) -> Iterator[Plot]:
 
 def _cost(result: SearchResult, best: int) -> Iterator[Plot]:
     spec, trials = result.spec, result.trials
-    spent, most = int(trials["epochs_trained"].sum()), len(trials) * spec.max_epochs
-    saved = f" The {count(len(trials), 'trial')} trained {spent:,} epochs; without early stopping up to {most:,}, so "
-    saved += f"{1 - spent / most:.0%} of the budget were saved (trials that failed or still run included)."
-    yield Plot(
-        "budget",
-        "cost",
-        figures_cost.survival(trials, spec),
-        "How many trials trained an epoch: the area below the line is what was spent, the area from there up to the "
-        "dashed line what early stopping saved." + saved,
-        _legend(
-            [
-                (_stroke(BLUE), "trained"),
-                (_stroke(GREY, "dashed"), "without early stopping"),
-            ]
-        ),
-    )
+    legend = [(_stroke(BLUE), "trained"), (_stroke(GREY, "dashed"), "without early stopping")]
+    shown = legend[: 1 if spec.search.scheduler == "none" else 2]
+    yield Plot("budget", "cost", figures_cost.survival(trials, spec), _budget_caption(result), _legend(shown))
     yield Plot(
         "seconds",
         "cost",
         figures_cost.seconds(trials),
-        "Seconds of a trial's device. The penalty's own part of the backward pass is counted with the penalty; the "
+        f"{_seconds_are_of(trials)} The penalty's own part of the backward pass is counted with the penalty; the "
         "attack's are those of making adversarial images.",
         _legend([(_mark("■", colour), words) for words, _, colour in figures_cost.PARTS]),
     )
@@ -247,6 +235,27 @@ def _cost(result: SearchResult, best: int) -> Iterator[Plot]:
         "A bar is a trial on the machine that ran it; trials that ran there at once lie one below the other.",
         _legend(_statuses(trials[trials["epochs_trained"] > 0])),
     )
+
+
+def _seconds_are_of(trials: pd.DataFrame) -> str:
+    size = figures_cost.bar_size(trials)
+    return "Seconds of a trial's device." + f" Each bar is the mean of {size} trials, in their order." * (size > 1)
+
+
+def _budget_caption(result: SearchResult) -> str:
+    content = result.summary
+    spent, most = content["epochs"], content["epochs_without_early_stopping"]
+    text = "How many trials trained an epoch: the area below the line is what was spent"
+    trained = f"The {count(content['trials'], 'trial')} trained {count(spent, 'epoch')}"
+    if result.spec.search.scheduler == "none":
+        text += f". {trained}."
+    else:
+        text += ", the area from there up to the dashed line what early stopping saved, the further epochs of the "
+        text += f"trials that it stopped. {trained}; without early stopping they would have trained {most:,}, so "
+        text += f"{1 - spent / most:.0%} were saved." if most else "none were saved."
+    if left := content["epochs_not_trained"]:
+        text += f" Not trained, but not for early stopping: {untrained(left)}."
+    return text
 
 
 def _curves_caption(spec: SearchSpec, num_hidden: int) -> str:

@@ -344,9 +344,23 @@ def leaders(frame: pd.DataFrame, spec: SearchSpec) -> pd.DataFrame:
     return pd.concat([by_fresh, order.drop(index=again.index)])
 
 
+def planned_epochs(frame: pd.DataFrame, spec: SearchSpec) -> "pd.Series[int]":
+    """How many epochs each of `trials` trains if nothing ends it before: its own number, where that is searched."""
+    return frame["epochs"].astype(int) if "epochs" in spec.space else pd.Series(spec.max_epochs, index=frame.index)
+
+
+def untrained(frame: pd.DataFrame, spec: SearchSpec) -> dict[str, int]:
+    """How many epochs `trials` have not trained, by the status of those that did not train all."""
+    left = (planned_epochs(frame, spec) - frame["epochs_trained"]).clip(lower=0)
+    by_status = left[frame["status"] != "completed"].groupby(frame["status"]).sum()
+    return {str(status): int(epochs) for status, epochs in by_status.items() if epochs}
+
+
 def _summary(result: SearchResult) -> dict[str, Any]:
     spec, frame, curve, leader = result.spec, result.trials, result.epochs, result.best
     baseline = frame[frame["origin"] == "start_from"].head(1)
+    left = untrained(frame, spec)
+    saved = left.pop("stopped", 0)
     times = [*(event["time"] for event in result.events), *curve["time"]]
     return {
         "name": spec.name,
@@ -357,7 +371,8 @@ def _summary(result: SearchResult) -> dict[str, Any]:
         "trials_planned": spec.search.trials,
         "trials_by_status": {str(status): int(count) for status, count in frame["status"].value_counts().items()},
         "epochs": len(curve),
-        "epochs_without_early_stopping": spec.search.trials * spec.max_epochs,
+        "epochs_without_early_stopping": len(curve) + saved,
+        "epochs_not_trained": left,
         "wall_seconds": max(times) - min(times) if times else 0.0,
         "trial_seconds": float(curve["train_seconds"].sum() + curve["eval_seconds"].sum()),
         "changes": [event["settings"] for event in result.changes],

@@ -1,11 +1,14 @@
-"""Where each trial stands once it has ended, from the journal's events as they come: the order of `results.ranked`."""
+"""Where each trial stands once it has ended, as `results.ranked` orders them, and whether the search is over then."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import pandas as pd
 
 from tune_cure.journal import OBJECTIVE, Event
 from tune_cure.objectives import reached
-from tune_cure.results import UNSOUND
+from tune_cure.results import UNSOUND, SearchResult
 from tune_cure.spec import SearchSpec
+from tune_cure.words import count
 
 
 class Place(NamedTuple):
@@ -61,3 +64,74 @@ class Standing:
             earliness=-number,
             metrics=tuple(values[name] for name in self.spec.search.metrics),
         )
+
+
+class Patience:
+    """How many of a search's trials have ended since one that was better than all before.
+
+    Attributes:
+        spec: The search, whose `search.patience` counts as it is when asked.
+    """
+
+    def __init__(self, spec: SearchSpec) -> None:
+        self.spec = spec
+        self._standing = Standing(spec)
+        self._best: Place | None = None
+        self._since_best = 0
+
+    def take(self, event: Event) -> None:
+        """Takes in a line of the journal that is of a trial."""
+        place = self._standing.take(event)
+        if event["event"] == "end":
+            self.count(place)
+
+    def count(self, place: Place | None) -> None:
+        """Takes in that a trial ended, and where it stands; None if it was never judged."""
+        self._since_best += 1
+        if place and place.sound and (self._best is None or place[:3] > self._best[:3]):
+            self._best, self._since_best = place, 0
+
+    @property
+    def is_used_up(self) -> bool:
+        """Whether so many trials have improved nothing that no more are to be proposed."""
+        patience = self.spec.search.patience
+        return patience is not None and self._since_best >= patience
+
+    @property
+    def words(self) -> str:
+        """What is to be said when it is used up."""
+        return f"the last {count(self.spec.search.patience or 0, 'trial')} improved nothing"
+
+
+def is_over(result: SearchResult) -> bool:
+    """Whether nothing is left to run: all trials have ended, or those that were begun, and patience is used up."""
+    if result.trials.empty or result.trials["status"].eq("unfinished").any():
+        return False
+    return len(result.trials) >= result.spec.search.trials or patience_of(result).is_used_up
+
+
+def patience_of(result: SearchResult) -> Patience:
+    """The patience of a search as its folder has it, counted in the order in which its trials ended."""
+    spec, patience = result.spec, Patience(result.spec)
+    columns = ["trial", "status", "feasible", "objective", *spec.search.metrics]
+    rows = result.trials[list(dict.fromkeys(columns))].to_dict("records")
+    by_number = {row["trial"]: row for row in rows}
+    for event in result.events:
+        if event["event"] == "end":
+            patience.count(_place(by_number[event["trial"]], spec))
+    return patience
+
+
+def _place(row: dict[Any, Any], spec: SearchSpec) -> Place | None:
+    """As `Standing.take`, of a row of `results.SearchResult.trials`."""
+    if pd.isna(row["objective"]):
+        return None
+    sign = 1 if spec.search.mode == "max" else -1
+    return Place(
+        sound=row["status"] not in UNSOUND,
+        feasible=bool(row["feasible"]),
+        objective=sign * row["objective"],
+        others=tuple(sign * row[name] for name in spec.search.metrics[1:]),
+        earliness=-row["trial"],
+        metrics=tuple(row[name] for name in spec.search.metrics),
+    )

@@ -22,6 +22,15 @@ TABLE, SUMMARY = "confirm.csv", "confirm.json"
 KEYS = ("contender", "kind", "description", "seed", "norm", "epsilon", "examples", "train_images", "epochs", "diverged")
 COLUMNS = (*KEYS, *NAMES, "zero_gradient", "train_seconds", "judge_seconds", "warnings")
 COMPARED = ("clean", "pgd_50_10", "autoattack")
+FEW_SEEDS = {  # how far verdicts of so many seeds can be trusted; docs/confirming.md has the measurement
+    1: "With one seed, the intervals know nothing of how much seeds differ.",
+    2: "With two seeds, verdicts err in about one of ten comparisons where there is no difference; take three or more.",
+}
+
+
+def of_few_seeds(comparisons: pd.DataFrame) -> list[str]:
+    """What to know of `Confirmation.comparisons` that go by few seeds, a sentence each."""
+    return [words for seeds, words in FEW_SEEDS.items() if comparisons["seeds"].eq(seeds).any()]
 
 
 class Confirmation:

@@ -9,6 +9,7 @@ from pathlib import Path
 from tune_cure import environment, lock, results
 from tune_cure.journal import FILE, Tail
 from tune_cure.progress import LiveView, PlainView, SearchState
+from tune_cure.standing import Patience
 
 SECONDS = 0.5  # between two looks at the folder
 
@@ -33,6 +34,8 @@ def follow(
 ) -> SearchState:
     """Shows the search in `directory` until all its trials have ended, or nobody runs it any more.
 
+    All its trials are those that were begun, where its patience is used up.
+
     Args:
         directory: The run's folder.
         view: What to show it with.
@@ -43,6 +46,7 @@ def follow(
     """
     tail = Tail(directory / FILE)
     state = SearchState(results.read_spec(directory))
+    patience = Patience(state.spec)
     written = 0.0
     with view(state) as shown:
         while True:
@@ -50,11 +54,13 @@ def follow(
             changed = (directory / results.SPEC).stat().st_mtime
             if changed != written:
                 state.spec, state.started, written = results.read_spec(directory), changed, changed
-                state.epochs_now = 0
+                state.epochs_now, patience.spec = 0, state.spec
             dead = is_dead(directory)  # before its last lines are read
             for event in tail.read():
                 if event["event"] != "change":  # of no trial; the spec tells of it
                     shown.on_event(event)
-            if dead or state.ends.total() >= state.spec.search.trials:
+                    patience.take(event)
+            is_spent = patience.is_used_up and not state.running
+            if dead or is_spent or state.ends.total() >= state.spec.search.trials:
                 return state
             pause(SECONDS)

@@ -1,6 +1,6 @@
 """How things are said to people, in the terminal and in the report alike."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 STATUS_WORDS = {  # that follow "trial 7" and a number of trials alike
@@ -59,6 +59,13 @@ def hyperparameters(values: dict[str, Any]) -> str:
 def count(of: int, noun: str) -> str:
     """A number and what it is of: 1 trial, 2,000 trials."""
     return f"{of:,} {noun}" + "s" * (of != 1)
+
+
+def untrained(epochs: Mapping[str, int]) -> str:
+    """How many epochs trials did not train, by their status: 9 epochs (diverged) and 12 epochs (unfinished)."""
+    return listed(
+        f"{count(epochs[status], 'epoch')} ({words})" for status, words in STATUS_WORDS.items() if status in epochs
+    )
 
 
 def listed(items: Iterable[str]) -> str:
