@@ -56,7 +56,7 @@ class RunningStatistics:
         return torch.cat([buffer.flatten() for buffer in self.buffers]) if self.buffers else torch.empty(0)
 
     def put_back_unless(self, finite: Tensor, before: Tensor) -> None:
-        """Gives them the values of `before`, a `copy`, unless the step since then was `finite`; the host does not wait."""
+        """Gives them the values of `before`, a `copy`, unless the step since then was `finite`. Nothing waits."""
         if self.buffers:
             parts = torch.where(finite, self.copy(), before).split(self.sizes)
             shaped = [part.view_as(buffer) for part, buffer in zip(parts, self.buffers, strict=True)]
