@@ -4,7 +4,8 @@
 
 Runs a search (the quickstart's unless another is named) and reads its journal: every epoch's line has the time at which
 it was written, the seconds of training and judging, and the process that did it. What lies between two lines of a
-process and was neither is overhead: of an epoch (checkpoint, journal, the scheduler's decision) or of a trial's start.
+process, or of one and of that which took its place, and was neither is overhead: of an epoch (checkpoint, journal, the
+scheduler's decision) or of a trial's start. `workers` is the most trials that ran at once.
 """
 
 import argparse
@@ -20,11 +21,40 @@ from tune_cure.results import SearchResult
 ROOT = Path(__file__).parent.parent
 
 
+def stretches(epochs: pd.DataFrame) -> pd.DataFrame:
+    """A row for each trial in each process that ran it, in order: `trial`, `pid`, and when it `begun` and `ended`."""
+    groups = epochs.assign(begun=_begun(epochs)).groupby(["trial", "pid"], as_index=False)
+    return groups.agg(begun=("begun", "min"), ended=("time", "max")).sort_values("begun", ignore_index=True)
+
+
+def at_a_time(epochs: pd.DataFrame) -> int:
+    """The most trials that ran at once. No scheduler that lets trials pause: a pause counts as running."""
+    each = stretches(epochs)
+    return max(int(((each["begun"] <= now) & (each["ended"] > now)).sum()) for now in each["begun"])
+
+
+def slots(epochs: pd.DataFrame) -> pd.Series:
+    """For each epoch, which of the places for trials it ran in.
+
+    A process stays where it is. A new one (each trial has its own, where trials share GPUs) takes the place that was
+    vacated last, and one that nobody has had yet only if none is free.
+    """
+    places: list[tuple[float, int]] = []  # until when it was taken, and by which process
+    found = {}
+    for row in stretches(epochs).itertuples():
+        own = [place for place, (_, pid) in enumerate(places) if pid == row.pid]
+        free = sorted((ended, place) for place, (ended, _) in enumerate(places) if ended <= row.begun)
+        place = own[0] if own else free[-1][1] if free else len(places)
+        places[place : place + 1] = [(row.ended, row.pid)]
+        found[row.trial, row.pid] = place
+    keys = zip(epochs["trial"], epochs["pid"], strict=True)
+    return pd.Series([found[key] for key in keys], index=epochs.index)
+
+
 def gaps(epochs: pd.DataFrame) -> pd.DataFrame:
-    """A row for each epoch but the first of each process: `gap`, the seconds before it, and whether a trial began."""
+    """A row for each epoch but the first of each place: `gap`, the seconds before it, and whether a trial began."""
     rows = []
-    busy = epochs["train_seconds"] + epochs["eval_seconds"].fillna(0)
-    for _, mine in epochs.assign(begun=epochs["time"] - busy).sort_values("time").groupby("pid"):
+    for _, mine in epochs.assign(begun=_begun(epochs)).sort_values("time").groupby(slots(epochs)):
         before = mine.shift()
         table = pd.DataFrame({"gap": mine["begun"] - before["time"], "starts": mine["trial"] != before["trial"]})
         rows.append(table.iloc[1:])
@@ -34,10 +64,8 @@ def gaps(epochs: pd.DataFrame) -> pd.DataFrame:
 def summary(result: SearchResult) -> pd.DataFrame:
     """What the workers of a search did with their time."""
     epochs, trials = result.epochs, result.trials
-    busy = float((epochs["train_seconds"] + epochs["eval_seconds"].fillna(0)).sum())
-    begun = float((epochs["time"] - epochs["train_seconds"] - epochs["eval_seconds"].fillna(0)).min())
-    wall = float(epochs["time"].max()) - begun
-    workers = epochs["pid"].nunique()
+    wall = float(epochs["time"].max() - _begun(epochs).min())
+    workers = at_a_time(epochs)
     between = gaps(epochs)
     starts, others = between.loc[between["starts"], "gap"], between.loc[~between["starts"], "gap"]
     return pd.DataFrame(
@@ -47,7 +75,7 @@ def summary(result: SearchResult) -> pd.DataFrame:
                 "epochs": len(epochs),
                 "workers": workers,
                 "seconds": wall,
-                "share_in_training_and_judging": busy / (workers * wall),
+                "share_in_training_and_judging": float(_busy(epochs).sum()) / (workers * wall),
                 "share_in_epochs_overhead": float(others.sum()) / (workers * wall),
                 "share_in_starts": float(starts.sum()) / (workers * wall),
                 "overhead_of_an_epoch_median": float(others.median()),
@@ -57,6 +85,14 @@ def summary(result: SearchResult) -> pd.DataFrame:
             }
         ]
     )
+
+
+def _busy(epochs: pd.DataFrame) -> pd.Series:
+    return epochs["train_seconds"] + epochs["eval_seconds"].fillna(0)
+
+
+def _begun(epochs: pd.DataFrame) -> pd.Series:
+    return epochs["time"] - _busy(epochs)
 
 
 def main() -> None:

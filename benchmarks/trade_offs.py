@@ -8,7 +8,8 @@ set it is judged by PGD with 50 steps and 10 restarts. Differences are to the ex
 interval of the mean over the seeds (Student's t). Seeds whose runs are in the output folder already are not run again.
 
 Seconds are measured before that: of epochs on a part of the images, for which the variants take turns, relative to the
-exact penalty's of the same turn; median and quartiles over the turns. On an otherwise idle machine.
+exact penalty's of the same turn; median and quartiles over the turns. On an otherwise idle machine. `--timing-only`
+measures them alone and puts them into the table of an earlier run.
 """
 
 import argparse
@@ -95,11 +96,31 @@ def relative_seconds(splits: Splits, setting: dict[str, Any]) -> pd.DataFrame:
     """A row for each variant."""
     few = dataclasses.replace(splits, train=splits.train.subset(TIMED_IMAGES, seed=0))
     runs = {variant: trainer(few, setting, changes, seed=0) for variant, changes in VARIANTS.items()}
-    turns = [{variant: run.train_epoch()["train_seconds"] for variant, run in runs.items()} for _ in range(TURNS + 2)]
+    turns = []
+    for _ in range(TURNS + 2):
+        turns.append({variant: run.train_epoch()["train_seconds"] for variant, run in runs.items()})
+        for run in runs.values():
+            run.epoch = 0  # the schedule does not end
     ratios = pd.DataFrame(turns[2:])  # the first ones find their algorithms
     ratios = ratios.div(ratios[EXACT], axis=0)
     columns = {"relative_seconds": 0.5, "relative_seconds_25": 0.25, "relative_seconds_75": 0.75}
     return pd.DataFrame({column: ratios.quantile(share) for column, share in columns.items()}).rename_axis("variant")
+
+
+def put_seconds(file: Path, seconds: pd.DataFrame) -> pd.DataFrame:
+    """Replaces the seconds in a table of an earlier run, whose accuracies stay.
+
+    Raises:
+        SystemExit: It is of other variants.
+    """
+    before = pd.read_csv(file).set_index("variant")
+    if set(before.index) != set(seconds.index):
+        raise SystemExit(f"{file} has other variants than this script")
+    kept = before.drop(columns=[column for column in before if column.startswith("relative_seconds")])
+    now = pd.concat([kept[["seeds"]], seconds.loc[kept.index], kept.drop(columns="seeds")], axis=1)
+    now = now.rename_axis("variant").reset_index()
+    now.to_csv(file, index=False)
+    return now
 
 
 def table(runs: pd.DataFrame, seconds: pd.DataFrame) -> pd.DataFrame:
@@ -133,13 +154,21 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=10, help="how many (default: 10)")
     parser.add_argument("--threads", type=int, help="of the CPU (default: all)")
     parser.add_argument("--output", type=Path, help="a folder for trade_offs_SETTING.csv and the single runs")
+    parser.add_argument(
+        "--timing-only", action="store_true", help="train nothing: replace the seconds in the folder's table"
+    )
     options = parser.parse_args()
+    if options.timing_only and not options.output:
+        parser.error("--timing-only needs --output, the folder of the table")
     if options.threads:
         torch.set_num_threads(options.threads)
     setting = SETTINGS[options.setting]
     splits = data.load(DataSpec(dataset=setting["dataset"], root=options.data_root, **setting["data"]))
     seconds = relative_seconds(splits, setting)
     print(seconds.to_string(float_format="{:.3f}".format), flush=True)
+    if options.timing_only:
+        put_seconds(options.output / f"trade_offs_{options.setting}.csv", seconds)
+        return
     kept = options.output / f"trade_offs_{options.setting}_runs.csv" if options.output else None
     rows = pd.read_csv(kept).to_dict("records") if kept and kept.exists() else []
     for seed in range(1, options.seeds + 1):

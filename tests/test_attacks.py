@@ -3,6 +3,7 @@ import itertools
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from tune_cure.attacks import fgsm, pgd, pgd_training
 from tune_cure.gradients import LOSSES
@@ -210,6 +211,53 @@ def test_pgd_that_leaves_broken_examples_alone_breaks_the_same_ones_as_the_full_
     robust = full_pgd(network, images, labels, seed=12, **settings)
     assert 20 < robust.sum() < 250
     assert torch.equal(correct(network, found, labels), robust)
+
+
+def plain_pgd(model: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator, *, steps: int,
+              restarts: int) -> Tensor:  # fmt: skip
+    """`pgd` as its docstring says it, which goes on when no image is left."""
+    result, standing = images.clone(), torch.arange(len(images))
+    for _ in range(restarts):
+        standing = standing[correct(model, result[standing], labels[standing])]
+        result[standing] = random_start(images, EPSILON, generator, "linf")[standing]
+        for _ in range(steps):
+            point = result[standing].requires_grad_()
+            logits = model(point)
+            (slope,) = torch.autograd.grad(F.cross_entropy(logits, labels[standing], reduction="sum"), point)
+            point = project(point + EPSILON / 4 * slope.sign(), images[standing], EPSILON, "linf").detach()
+            right = logits.argmax(dim=1) == labels[standing]
+            standing = standing[right]
+            result[standing] = point[right]
+    return result
+
+
+@pytest.mark.parametrize("known", [False, True])
+@pytest.mark.parametrize("wrong", [0.0, 0.9, 1.0])
+@pytest.mark.parametrize("weaken", [1.0, 30.0])  # in the second case all are broken in the first steps
+def test_pgd_stops_when_no_image_is_left_and_finds_and_draws_the_same(
+    known: bool, wrong: float, weaken: float, network: nn.Module
+) -> None:
+    generator = torch.Generator().manual_seed(11)
+    images = torch.rand(40, 2, 5, 5, generator=generator)
+    network.float().eval()
+    with torch.no_grad():
+        network[0].weight.mul_(weaken)
+    labels = network(images).argmax(dim=1)
+    labels = torch.where(torch.rand(40, generator=generator) < wrong, (labels + 1) % 3, labels)
+    ours, theirs = (torch.Generator().manual_seed(12) for _ in range(2))
+    expected = plain_pgd(network, images, labels, theirs, steps=6, restarts=4)
+    sizes: list[int] = []
+    network.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    told = correct(network, images, labels) if known else None
+    sizes.clear()
+    found = pgd(network, images, labels, EPSILON, steps=6, restarts=4, generator=ours, correct=told)
+    assert torch.equal(found, expected)
+    assert torch.equal(ours.get_state(), theirs.get_state())
+    assert 0 not in sizes
+    if wrong == 1.0:
+        assert sizes == ([] if known else [40])
+    if weaken > 1:
+        assert len(sizes) < 25
 
 
 @pytest.mark.parametrize("attack", [fgsm, pgd, pgd_training])

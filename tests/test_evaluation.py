@@ -76,6 +76,18 @@ def test_the_gradients_of_a_linear_binary_model_are_aligned_and_fgsm_raises_its_
     assert found["fgsm_loss_increase"] > 0
 
 
+def test_no_forward_pass_is_made_twice_nor_of_no_image(model: nn.Module) -> None:
+    model.eval()
+    robust = Examples(examples().images, model(float_images(examples())[0]).argmax(dim=1), torch.arange(60))
+    sizes: list[int] = []
+    model.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    evaluate(model, robust, EvaluationConfig(epsilon=1e-6, steps=7))
+    assert sizes == [60] * (1 + 7 + 3)  # at the images; PGD; at a random point, under FGSM, under PGD
+    sizes.clear()
+    evaluate(model, Examples(robust.images, (robust.labels + 1) % 3, robust.indices), EvaluationConfig(epsilon=1e-6))
+    assert sizes == [60] * (1 + 3)
+
+
 def test_more_than_one_batch_gives_the_same_as_one(model: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = evaluate(model, examples(), EvaluationConfig(epsilon=0.05, steps=20))
     monkeypatch.setattr("tune_cure.evaluation.BATCH_SIZE", 17)

@@ -1,9 +1,12 @@
+from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tune_cure import models
 from tune_cure.gradients import STATISTICS
@@ -111,6 +114,20 @@ def test_a_batch_norm_of_the_batch_matches_finite_differences() -> None:
             return torch.autograd.grad(result, images, slope, create_graph=True)[0]
 
     assert torch.autograd.gradcheck(first, (images, slope, layer.weight))
+
+
+def test_of_a_batch_norms_sums_over_the_images_torchs_own_backward_passes_give_all_but_one() -> None:
+    class Counting(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            seen[func._overloadpacket.__name__] += 1
+            return func(*args, **(kwargs or {}))
+
+    seen: Counter[str] = Counter()
+    images, layer = random(5, 4, 3, 2).requires_grad_(), batch_norm().train()
+    with Counting():
+        gradient(layer, images, random(5, 4, 3, 2, seed=1).requires_grad_()).backward(random(5, 4, 3, 2, seed=2))
+    assert seen["native_batch_norm_backward"] == 2
+    assert seen["mean"] + seen["sum"] == 1
 
 
 def test_running_statistics_are_recorded_as_torch_does() -> None:

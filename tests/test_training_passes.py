@@ -18,6 +18,7 @@ from tune_cure.training import Trainer
 SHARED = {"init": "zero", "attack_statistics": "batch", "delta": "fgsm"}
 WAITING = ("_local_scalar_dense", "is_nonzero", "nonzero", "equal", "masked_select")
 """Operations whose result the host must wait for."""
+VIEWS = ("view", "split_with_sizes")  # which launch nothing on the device
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +127,37 @@ def test_a_step_never_waits_for_the_device(attack: str, delta: str, splits: Spli
         run._step(*images_of(splits, 16), 0, Stopwatch(run.device))
     assert counting.seen["convolution"] > 10
     assert not [name for name in WAITING if counting.seen[name]]
+
+
+def test_the_guard_of_fp16_takes_as_many_operations_in_a_deep_network_as_in_a_shallow_one(
+    splits: Splits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = []
+    for name in ("preact_resnet10", "preact_resnet18"):
+        model = ModelConfig(name=name, width=2)
+        seen = []
+        for guarded in (True, False):
+            run = Trainer(TrainingConfig.model_validate({"amp": "fp16", "lambda": 0.0}), splits, model=model)
+            if not guarded:
+                monkeypatch.setattr(run.statistics, "buffers", [])
+            with Counting() as counting:
+                run._step(*images_of(splits, 4), 0, Stopwatch(run.device))
+            seen.append(counting.seen)
+        more = seen[0] - seen[1]
+        taken.append({name: more[name] for name in more if name not in VIEWS})
+    assert taken[0] == taken[1]
+    assert sum(taken[0].values()) == 4
+
+
+@pytest.mark.parametrize(("hyperparameters", "norms"), [({}, 0), ({"gradient_clip": 1.0}, 1), ({"amp": "fp16"}, 1)])
+def test_the_norm_of_the_gradients_is_taken_only_where_somebody_reads_it(
+    hyperparameters: dict[str, Any], norms: int, splits: Splits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken, get = [], torch.nn.utils.get_total_norm
+    monkeypatch.setattr("torch.nn.utils.get_total_norm", lambda gradients: taken.append(1) or get(gradients))
+    run = trainer(splits, **hyperparameters)
+    run._step(*images_of(splits, 16), 0, Stopwatch(run.device))
+    assert len(taken) == norms
 
 
 def test_a_step_that_waits_is_noticed() -> None:

@@ -121,13 +121,15 @@ def pgd(
     norm: str = "linf",
     loss: str = "cross_entropy",
     generator: torch.Generator | None = None,
+    correct: Tensor | None = None,
 ) -> Tensor:
     """Projected gradient descent from random starts (Madry et al. 2018, arXiv 1706.06083) that keeps what it broke.
 
     The unperturbed image is the first candidate and each step of each restart the next: the first candidate that the
     network misclassifies is that example's answer, and no more work is spent on it. So the accuracy on the result is
     at most the clean accuracy, and an example counts as robust only if it withstood every step of every restart.
-    The random starts are drawn for the whole batch, hence do not depend on which examples are still unbroken.
+    The random starts are drawn for the whole batch, and of every restart, hence neither they nor what is drawn after
+    them depend on which examples are still unbroken.
 
     Args:
         model: Network from images to logits.
@@ -140,6 +142,7 @@ def pgd(
         norm: Of the ball.
         loss: What is ascended, a key of `gradients.LOSSES`.
         generator: Source of the random starts, on the images' device.
+        correct: (N,) booleans, which of the images the network classifies right, if that is known already.
 
     Returns:
         (N, C, H, W) adversarial images in the ball, detached: a misclassified one where one was found, else the last
@@ -148,18 +151,24 @@ def pgd(
     ball = NORMS[norm]
     step_size = epsilon / 4 if step_size is None else step_size
     result = images.detach().clone()
-    standing = torch.arange(len(images), device=images.device)  # the examples that nothing has broken yet
+    everyone = torch.arange(len(images), device=images.device)
     with evaluation_mode(model):
-        for _ in range(restarts):
-            standing = standing[_still_correct(model, result[standing], labels[standing])]
-            result[standing] = random_start(images, epsilon, generator, norm)[standing]
+        # The examples that nothing has broken yet. Choosing them waits for the device, so their number is known.
+        standing = everyone[_still_correct(model, images, labels) if correct is None else correct]
+        for restart in range(restarts):
+            start = random_start(images, epsilon, generator, norm)
+            if restart and len(standing):
+                standing = standing[_still_correct(model, result[standing], labels[standing])]
+            result[standing] = start[standing]
             for _ in range(steps):
+                if not len(standing):
+                    break
                 point, target = result[standing], labels[standing]
                 logits, gradient = logits_and_input_gradient(model, point, target, loss=LOSSES[loss])
                 point = project(point + step_size * ball.steepest(gradient), images[standing], epsilon, norm)
-                correct = logits.argmax(dim=1) == target
-                standing = standing[correct]
-                result[standing] = point[correct]
+                right = logits.argmax(dim=1) == target
+                standing = standing[right]
+                result[standing] = point[right]
     return result
 
 

@@ -90,6 +90,7 @@ def _judge(
 ) -> dict[str, Tensor]:
     """The metrics example by example: (N,) each."""
     logits, gradient = logits_and_input_gradient(model, images, labels)
+    correct = logits.argmax(dim=1) == labels
     step = config.epsilon * NORMS[config.norm].steepest(gradient)
     attacked = pgd(
         model,
@@ -101,12 +102,13 @@ def _judge(
         norm=config.norm,
         loss=config.loss,
         generator=generator,
+        correct=correct,
     )
     nearby = input_gradient(model, random_start(images, config.epsilon, generator, config.norm), labels)
     with torch.no_grad():
         fgsm_logits = model(project(images + step, images, config.epsilon, config.norm))
         return {
-            "clean_accuracy": logits.argmax(dim=1) == labels,
+            "clean_accuracy": correct,
             "fgsm_accuracy": fgsm_logits.argmax(dim=1) == labels,
             "pgd_accuracy": model(attacked).argmax(dim=1) == labels,
             "fgsm_loss_increase": cross_entropy(fgsm_logits, labels) - cross_entropy(logits, labels),

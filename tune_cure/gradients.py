@@ -40,7 +40,8 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
     Restored module by module, so that a layer that the caller had frozen on purpose stays frozen.
     """
     training = [module for module in model.modules() if module.training]
-    model.eval()
+    for module in training:
+        module.training = False
     try:
         yield
     finally:
@@ -51,15 +52,14 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
 @contextmanager
 def batch_statistics(model: nn.Module) -> Iterator[None]:
     """Like `evaluation_mode`, but batch norm normalises by the statistics of the batch; it does not record them."""
-    with evaluation_mode(model):
-        layers = [layer for layer in _batch_norms(model) if layer.track_running_stats]
-        for layer in layers:
+    with evaluation_mode(model), _in_float32(_batch_norms(model)) as layers:
+        recording = [layer for layer in layers if layer.track_running_stats]
+        for layer in recording:
             layer.training, layer.track_running_stats = True, False
         try:
-            with differentiable_twice(model):
-                yield
+            yield
         finally:
-            for layer in layers:
+            for layer in recording:
                 layer.training, layer.track_running_stats = False, True
 
 
@@ -70,9 +70,15 @@ def differentiable_twice(model: nn.Module) -> Iterator[None]:
     Its second derivative has the standard deviation of the batch to the power of −3, which overflows fp16 where a
     channel varies little.
     """
-    hooks = [layer.register_forward_pre_hook(_widened) for layer in _batch_norms(model)]
-    try:
+    with _in_float32(_batch_norms(model)):
         yield
+
+
+@contextmanager
+def _in_float32(layers: list[_BatchNorm]) -> Iterator[list[_BatchNorm]]:
+    hooks = [layer.register_forward_pre_hook(_widened) for layer in layers]
+    try:
+        yield layers
     finally:
         for hook in hooks:
             hook.remove()

@@ -41,6 +41,28 @@ def low_precision(model: nn.Module, device: torch.device, dtype: torch.dtype | N
     return Autocast(model, device.type, dtype), INPUT_LOSS_SCALE if dtype == torch.float16 else 1.0
 
 
+class RunningStatistics:
+    """The floating-point buffers of a network, which an fp16 forward pass that overflows leaves infinite for good.
+
+    They are kept and put back as one flat tensor: a handful of operations a step, however many layers there are.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.buffers = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
+        self.sizes = [buffer.numel() for buffer in self.buffers]
+
+    def copy(self) -> Tensor:
+        """All of them, one after another: (M,)."""
+        return torch.cat([buffer.flatten() for buffer in self.buffers]) if self.buffers else torch.empty(0)
+
+    def put_back_unless(self, finite: Tensor, before: Tensor) -> None:
+        """Gives them the values of `before`, a `copy`, unless the step since then was `finite`. Nothing waits."""
+        if self.buffers:
+            parts = torch.where(finite, self.copy(), before).split(self.sizes)
+            shaped = [part.view_as(buffer) for part, buffer in zip(parts, self.buffers, strict=True)]
+            torch._foreach_copy_(self.buffers, shaped)
+
+
 @contextmanager
 def full_float32() -> Iterator[None]:
     """Within, float32 is computed in float32, not in TF32 or bfloat16, whatever the process is set to."""

@@ -139,37 +139,37 @@ class _BatchNormToImages(Function):
         to x:  −γr²(b(v − v̄) + q(s − s̄) + (mean(vs) − v̄s̄ − 3bq)x̂)
         to γ:  rM(mean(vs) − v̄s̄ − bq)
 
-    where q = mean(v x̂), b = mean(s x̂) and M is the number of elements that a mean is over.
+    where q = mean(v x̂), b = mean(s x̂) and M is the number of elements that a mean is over. What goes to s is the same
+    gradient once more, of v in the place of s; and with such a gradient of the images come those of weight and bias: Mb
+    and Ms̄ with that of s, Mq and Mv̄ with that of v.
     """
 
     @staticmethod
     def forward(
         ctx: Any, slope: Tensor, images: Tensor, weight: Tensor, mean: Tensor, scale: Tensor, eps: float
     ) -> Tensor:
-        ctx.save_for_backward(slope, images, weight, mean, scale)
-        given = slope, images, weight, None, None, mean, scale, True, eps
-        result: Tensor = _aten.native_batch_norm_backward(*given, [True, False, False])[0]
-        return result
+        given = images, weight, None, None, mean, scale, True, eps, [True] * 3
+        result, *sums_s = _aten.native_batch_norm_backward(slope, *given)
+        ctx.save_for_backward(slope, images, weight, mean, scale, *sums_s)
+        ctx.eps = eps
+        return result  # type: ignore[no-any-return]
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, direction: Tensor) -> tuple[Tensor | None, ...]:
-        slope, images, weight, mean, scale = ctx.saved_tensors
-        others = (0, 2, 3)
-        normalised = (images - _of_channels(mean)) * _of_channels(scale)
-        mean_v, mean_s = direction.mean(others), slope.mean(others)
-        q, b = (direction * normalised).mean(others), (slope * normalised).mean(others)
-        covariance = (direction * slope).mean(others) - mean_v * mean_s
-        first = weight * scale
-        to_slope = torch.addcmul(-_of_channels(first * mean_v), direction, _of_channels(first))
-        to_slope.addcmul_(normalised, _of_channels(first * q), value=-1)
-        second = -first * scale
-        to_images = torch.addcmul(
-            -_of_channels(second * (b * mean_v + q * mean_s)), direction, _of_channels(second * b)
-        )
-        to_images.addcmul_(slope, _of_channels(second * q))
-        to_images.addcmul_(normalised, _of_channels(second * (covariance - 3 * b * q)))
+        slope, images, weight, mean, scale, *sums_s = ctx.saved_tensors
+        given = images, weight, None, None, mean, scale, True, ctx.eps, [True] * 3
+        to_slope, *sums_v = _aten.native_batch_norm_backward(direction, *given)
         count = images.numel() // images.shape[1]
+        b, mean_s, q, mean_v = torch.stack([*sums_s, *sums_v]).div_(count)
+        covariance = (direction * slope).mean((0, 2, 3)) - mean_v * mean_s
+        second = -weight * scale.square()
+        of_v, of_s, of_x = second * b, second * q, second * (covariance - 3 * b * q) * scale  # x̂ is r(x − mean)
+        to_images = torch.addcmul(
+            -_of_channels(of_v * mean_v + of_s * mean_s + of_x * mean), direction, _of_channels(of_v)
+        )
+        to_images.addcmul_(slope, _of_channels(of_s))
+        to_images.addcmul_(images, _of_channels(of_x))
         return to_slope, to_images, scale * count * (covariance - b * q), None, None, None
 
 

@@ -23,7 +23,7 @@ from tune_cure.gradients import Forward, batch_statistics, differentiable_twice,
 from tune_cure.losses import hat, helper_images, trades
 from tune_cure.models import build
 from tune_cure.optimizers import OPTIMIZERS
-from tune_cure.precision import amp_dtype, low_precision
+from tune_cure.precision import RunningStatistics, amp_dtype, low_precision
 from tune_cure.randomness import epoch_seed, global_randomness
 from tune_cure.schedules import learning_rate
 from tune_cure.timing import Stopwatch
@@ -113,7 +113,8 @@ class Trainer:
         self.precision = f"{str(dtype or torch.float32).removeprefix('torch.')} on {self.device.type}"
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=dtype == torch.float16)
         self.drops_out = any(isinstance(module, _DropoutNd) for module in self.model.modules())
-        self.statistics = [buffer for buffer in self.model.buffers() if buffer.is_floating_point()]
+        self.parameters = list(self.model.parameters())
+        self.statistics = RunningStatistics(self.model)
         self.order = torch.Generator().manual_seed(seed)
         self.generator = torch.Generator(self.device).manual_seed(seed)
         self.previous: Tensor | None = None  # perturbations of the last batch, where the attack starts from them
@@ -211,7 +212,7 @@ class Trainer:
             On the device: finite images, their summed loss, correct ones, penalised images, their summed penalty, and
             whether the step was skipped.
         """
-        before = [(buffer, buffer.clone()) for buffer in self.statistics] if self.scaler.is_enabled() else []
+        statistics = self.statistics.copy() if self.scaler.is_enabled() else None
         watch.start()
         penalised = self._penalised(len(images), step)
         at_images = self._shared_gradient(images, labels, penalised)
@@ -237,31 +238,34 @@ class Trainer:
         self._backward(loss)
         if penalised and at_adversarial is None:
             watch.split("penalty")
-        norm = self._update(loss.isfinite())
+        finite = loss.isfinite()
+        skipped = self._update(finite)
         with torch.no_grad():
-            # An fp16 forward pass that overflowed leaves infinite running statistics, which no later step would mend.
-            for buffer, kept in before:
-                torch.where(loss.isfinite(), buffer, kept, out=buffer)
+            if statistics is not None:
+                self.statistics.put_back_unless(finite, statistics)
             correct = (logits.argmax(dim=1) == labels).sum()
             count = len(images)
             row = torch.stack(
                 [zero + count, loss * count, correct, zero + penalised, mean_penalty * penalised]
             ).double()
-            row = torch.where(loss.isfinite(), row, 0.0)
-            skipped = ~norm.isfinite() if self.scaler.is_enabled() else zero
+            row = torch.where(finite, row, 0.0)
             return torch.cat([row, skipped.double().view(1)])
 
     def _backward(self, loss: Tensor) -> None:
         """Adds to the parameters' gradients; not to those of the images, which have been taken."""
-        self.scaler.scale(loss).backward(inputs=list(self.model.parameters()))
+        self.scaler.scale(loss).backward(inputs=self.parameters)
 
     def _update(self, finite: Tensor) -> Tensor:
-        """Steps the optimiser, whose loss was `finite` or not, and returns the norm of the gradients."""
+        """Steps the optimiser, whose loss was `finite` or not, and returns whether the scaler skipped the step."""
         self.scaler.unscale_(self.optimizer)
-        gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
-        if self.config.gradient_clip > 0:
-            torch.nn.utils.clip_grads_with_norm_(self.model.parameters(), self.config.gradient_clip, norm)
+        skipped = torch.zeros((), dtype=torch.bool, device=self.device)
+        if self.scaler.is_enabled() or self.config.gradient_clip > 0:
+            gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+            norm = torch.nn.utils.get_total_norm(gradients)
+            if self.config.gradient_clip > 0:
+                torch.nn.utils.clip_grads_with_norm_(self.parameters, self.config.gradient_clip, norm)
+            if self.scaler.is_enabled():
+                skipped = ~norm.isfinite()
         self.scaler.step(self.optimizer)
         if self.scaler.is_enabled():
             one = torch.ones((), device=self.device)
@@ -269,7 +273,7 @@ class Trainer:
             self.scaler.update()
             # For a loss that is not finite no scale is to blame: each would halve it, and few would use it up.
             self.scaler.update(torch.where(finite, self.scaler.scale(one), before))
-        return norm
+        return skipped
 
     def _loss(self, images: Tensor, labels: Tensor, adversarial: Tensor, logits: Tensor) -> Tensor:
         """The objective without the penalty; `logits` are those of the adversarial images."""
