@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import pandas as pd
@@ -126,6 +127,13 @@ def test_a_wrong_command_line_is_one_line(arguments: list[str], capsys: pytest.C
     assert capsys.readouterr().err.count("\n") == 1
 
 
+def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["--version"])
+    version = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    assert (caught.value.code, capsys.readouterr().out) == (0, f"tune-cure {version}\n")
+
+
 def test_help_names_every_registered_choice(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["search", "--help"])
@@ -222,6 +230,7 @@ def test_no_number_of_the_closing_table_is_cut_off_whatever_the_width(
     result = SearchResult(tmp_path)
     print_results(result, tmp_path / "report.html", Console(width=width, soft_wrap=True))
     out = capsys.readouterr().out
+    assert out.endswith(f"tune-cure confirm {tmp_path}\n")
     assert "…" not in out
     assert f"{100 * result.leaders['pgd_accuracy_best'].iloc[0]:.1f}" in out
     assert all(key in out for key in result.spec.space)

@@ -405,7 +405,8 @@ def print_results(result: SearchResult, page: Path, console: Console) -> None:
         if (directory / path).exists():
             console.print(f"  {directory / path}")
     console.print(f"  {directory / paper.FOLDER}: its figures as SVG and PNG")
-    console.print(f"next: open {page} in a browser; best_config.yaml is a start_from for a search around the winner")
+    confirm = f"tune-cure confirm {shlex.quote(str(directory))}"
+    console.print(f"next: open {page} in a browser; what may be claimed of the winner: {confirm}")
 
 
 def _table(rows: pd.DataFrame, space: list[str], has_fresh: bool) -> Table:
