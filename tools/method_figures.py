@@ -1,7 +1,7 @@
 """Draws the figures of docs/method.md: `python tools/method_figures.py`.
 
-Text is drawn as paths and the ground is white, so that they look the same everywhere, on dark pages too. The colours, those of
-Okabe and Ito, can be told apart by the colour-blind; the strokes of the lines differ as well.
+Text is drawn as paths and the ground is white, so that they look the same everywhere, on dark pages too. The colours,
+Okabe and Ito's, can be told apart by the colour-blind; the strokes of the lines differ as well.
 """
 
 from pathlib import Path
