@@ -1,4 +1,4 @@
-"""Commands of README, CONTRIBUTING and docs/ that end within seconds are run; the others are parsed (tests/test_docs.py).
+"""Commands of README, CONTRIBUTING and docs/ that end within seconds are run; the others are only parsed.
 
 They run on a finished search whose numbers are made up, in the folders that they name. A search is run with `--check`,
 training for one epoch: what they would do is checked, not what they would find.
