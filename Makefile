@@ -31,7 +31,7 @@ lint: venv
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# The pages of docs/ as a site in site/, which needs no network: open site/index.html.
+# The pages of docs/ as a site in site/, which needs neither network nor server: open site/index.html.
 docs: venv
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 

@@ -87,6 +87,26 @@ def blocks(page: Path) -> Iterator[Block]:
         before = token
 
 
+def tables(page: Path) -> Iterator[tuple[str, list[dict[str, str]]]]:
+    """The tables of a page: the heading that each stands below, and its rows, each cell by its column's title."""
+    heading, titles, rows, cells = "", [], [], []
+    for before, token in itertools.pairwise(tokens(page)):
+        if token.type == "inline":
+            said = "".join(child.content for child in token.children or [])
+            if before.type == "heading_open":
+                heading = said
+            elif before.type == "th_open":
+                titles.append(said)
+            elif before.type == "td_open":
+                cells.append(said)
+        elif token.type == "tr_close" and cells:
+            rows.append(dict(zip(titles, cells, strict=True)))
+            cells = []
+        elif token.type == "table_close":
+            yield heading, rows
+            titles, rows = [], []
+
+
 def sessions(block: Block) -> Iterator[tuple[list[str], str]]:
     """The commands of a block, word by word, each with what it printed ("" where that is not shown).
 

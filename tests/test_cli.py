@@ -6,17 +6,20 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import yaml
+from PIL import Image
 from rich.console import Console
 
 from tests.journals import BEST, write_search
 from tests.spaces import TINY
 from tune_cure.cli import main
 from tune_cure.cli_search import print_results
+from tune_cure.devices import Machine
 from tune_cure.journal import Journal
 from tune_cure.results import SearchResult
 
@@ -102,8 +105,8 @@ def test_a_dashboard_that_must_not_be_opened_is_one_line_and_starts_nothing(
 def test_square_brackets_in_names_are_printed_as_they_are(
     space: Path, elsewhere: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    space.write_text(TINY.replace("{dataset: digits,", '{dataset: cifar10, root: "/none/[/]/[bold]",'))
-    assert main(["search", "--space", str(space), "--check"]) == 0
+    space.write_text(TINY.replace("{dataset: digits,", "{dataset: cifar10,"))
+    assert main(["search", "--space", str(space), "--check", "--data-root", "/none/[/]/[bold]"]) == 0
     assert "CIFAR-10 is not in /none/[/]/[bold]" in capsys.readouterr().out
 
 
@@ -122,6 +125,13 @@ def test_a_wrong_command_line_is_one_line(arguments: list[str], capsys: pytest.C
         main(arguments)
     assert caught.value.code == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["--version"])
+    version = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    assert (caught.value.code, capsys.readouterr().out) == (0, f"tune-cure {version}\n")
 
 
 def test_help_names_every_registered_choice(capsys: pytest.CaptureFixture[str]) -> None:
@@ -155,6 +165,48 @@ def test_check_does_not_download(space: Path, elsewhere: Path, capsys: pytest.Ca
     assert "not here yet: CIFAR-10 is not in" in capsys.readouterr().out
 
 
+def test_check_refuses_data_that_the_search_would_refuse(
+    space: Path, elsewhere: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for index in range(12):
+        picture = elsewhere / "pics" / "abc"[index % 3] / f"{index}.png"
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (20 * index, 0, 0)).save(picture)
+    for data, said in (
+        (["data.dataset=image_folder", "data.root=pics"], "data.validation: 100 images are to be held out of 12"),
+        (["data.dataset=image_folder", "data.root=none"], "none: there is no such folder"),
+        (
+            ["data.dataset=cifar10", "data.root=theirs"],
+            f"{elsewhere / 'theirs'}, or damaged there",
+        ),  # not downloaded there
+        (["data.validation=5000"], "data.validation: 5000 images"),
+    ):
+        overrides = [word for assignment in data for word in ("--set", assignment)]
+        for check in (["--check"], []):
+            assert said in failed(capsys, "search", "--space", str(space), *overrides, *check)
+
+
+def test_check_says_what_a_space_for_gpus_costs_without_one(
+    space: Path, elsewhere: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tune_cure.cli_search.this_machine", lambda: Machine(cpus=2, gpus=0))
+    check = ["search", "--space", str(space), "--check"]
+    assert main([*check, "--set", "resources.gpus_per_trial=auto"]) == 0
+    assert "no GPU found: an epoch of small_cnn takes about " in capsys.readouterr().out
+    assert main([*check, "--set", "resources.gpus_per_trial=0"]) == 0
+    assert "no GPU found" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("norm", "said"), [("linf", "uniform [0.02353, 0.04706] (6/255, 12/255)"), ("l2", "04706]\n")])
+def test_check_shows_a_radius_as_it_was_written(
+    norm: str, said: str, space: Path, elsewhere: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changes = ["--set", "space.epsilon={uniform: [6/255, 12/255]}", "--set", "start_from=[]"]
+    assert main(["search", "--space", str(space), "--check", *changes, "--set", f"training.norm={norm}"]) == 0
+    out = capsys.readouterr().out
+    assert said in "\n".join(line.rstrip() for line in out.splitlines())
+
+
 def test_a_folder_with_something_in_it_is_not_overwritten(
     space: Path, elsewhere: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -178,6 +230,7 @@ def test_no_number_of_the_closing_table_is_cut_off_whatever_the_width(
     result = SearchResult(tmp_path)
     print_results(result, tmp_path / "report.html", Console(width=width, soft_wrap=True))
     out = capsys.readouterr().out
+    assert out.endswith(f"tune-cure confirm {tmp_path}\n")
     assert "…" not in out
     assert f"{100 * result.leaders['pgd_accuracy_best'].iloc[0]:.1f}" in out
     assert all(key in out for key in result.spec.space)

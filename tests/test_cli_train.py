@@ -1,7 +1,9 @@
+import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -9,8 +11,11 @@ import pytest
 import torch
 from rich.console import Console
 
+from tests.spaces import tiny
 from tune_cure import cli, cli_train
-from tune_cure.run import LAST, RunSpec
+from tune_cure.evaluation import ACCURACIES
+from tune_cure.run import LAST, Run, RunSpec
+from tune_cure.trainable import CureTrainable
 
 DIGITS = ["--dataset", "digits", "--model", "small_cnn", "--set", "data.validation=100", "--set", "evaluation.steps=3"]
 SMALL = ["--set", "data.train_examples=256", "--set", "model.width=4", "--epsilon", "0.1", "--batch-size", "64"]
@@ -60,6 +65,43 @@ def test_flags_override_a_file_and_every_hyperparameter_has_one(tmp_path: Path) 
     assert (spec.model.name, spec.evaluation.norm, spec.seed) == ("small_cnn", "l2", 3)
 
 
+@pytest.fixture
+def _threads() -> Iterator[None]:
+    """torch's threads afterwards as before: they are the process's."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("_threads")
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="one thread is all there is")
+@pytest.mark.parametrize("cpus", [1, 2])
+def test_a_trial_trained_by_itself_takes_its_threads_and_has_its_numbers(cpus: int, tmp_path: Path) -> None:
+    spec = tiny(tmp_path, f"resources.cpus_per_trial={cpus}", "training.epochs=2", "training.batch_size=300")
+    values = {"lambda": 0.1, "h": 1.0, "lr_max": 0.1, "epsilon": 0.1}
+    pd.DataFrame([{"trial": 0, **values}]).to_csv(tmp_path / "best_config.csv", index=False)
+    trial = CureTrainable.__new__(CureTrainable)
+    trial.setup({**values, "trial": 0}, spec=spec)
+    epochs = pd.DataFrame([trial.step(), trial.step()])
+    torch.set_num_threads(3 - cpus)  # as torch might choose where nothing is said
+    command = ["train", "--config", str(tmp_path / "best_config.csv"), "--output", str(tmp_path / "out")]
+    assert cli.main(command) == 0
+    assert torch.get_num_threads() == cpus
+    log = pd.read_csv(tmp_path / "out" / "epochs.csv")
+    for column in ("train_loss", "curvature", *ACCURACIES):
+        assert log[column].tolist() == epochs[column].tolist()
+
+
+@pytest.mark.usefixtures("_threads")
+def test_a_run_keeps_its_threads_when_it_goes_on(tmp_path: Path) -> None:
+    folder = str(tmp_path / "out")
+    assert cli.main(["train", *QUICK, "--epochs", "1", "--threads", "2", "--output", folder]) == 0
+    torch.set_num_threads(1)
+    assert cli.main(["train", "--resume", "--output", folder]) == 0
+    assert torch.get_num_threads() == 2
+    assert asked_for().threads is None
+
+
 def test_a_switch_needs_no_value() -> None:
     assert asked_for("--nesterov").training.nesterov
     assert not asked_for("--penalty-two-sided", "false").training.penalty_two_sided
@@ -92,6 +134,9 @@ def test_other_balls_in_training_than_in_judging_are_pointed_out(
         (["--resume", "--early-stop"], "leave out --early-stop"),
         (["--lambda", "x"], "command line: --lambda: 'x' is not a number or a fraction such as 8/255"),
         (["--delta", "clasic"], "did you mean 'classic'?"),
+        (["--threads", "0"], "command line: threads: input should be greater than or equal to 1, but found 0"),
+        (["--threads", "two"], "threads: a whole number is needed, but found 'two'"),
+        (["--resume", "--threads", "2"], "leave out --threads"),
         (["--epochs", "0"], "--epochs: input should be greater than or equal to 1, but found 0"),
         (["--model", "resnet"], "model.name: 'resnet' is not one of"),
         (["--lr-min", "0.3"], "training.lr_min: must be at most lr_max"),
@@ -143,6 +188,22 @@ def test_the_test_set_can_be_judged_on_afterwards(tmp_path: Path) -> None:
     assert not (folder / "test.csv").exists()
     assert cli.main(["train", "--output", str(folder), "--resume", "--test"]) == 0
     assert pd.read_csv(folder / "test.csv")["epoch"].tolist() == [1, 1]
+
+
+def test_an_interrupted_run_prints_a_command_that_judges_on_the_test_set_and_takes_the_same_device(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    out = ["--output", str(tmp_path / "out")]
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "epoch", interrupted)
+        assert cli.main(["train", *QUICK, "--epochs", "1", *out, "--test", "--device", "cpu"]) == 130
+    command = capsys.readouterr().out.strip().splitlines()[-1].split()
+    assert command == ["tune-cure", "train", *out, "--resume", "--test", "--device", "cpu"]
+    assert cli.main(command[1:]) == 0
+    assert (tmp_path / "out" / "test.csv").exists()
 
 
 def test_a_diverged_run_says_so_and_exits_with_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,6 @@
-"""Every link, command and block of code in README, CONTRIBUTING and docs/ is tried here, or says why not.
+"""Every link, command and block of code in README, CONTRIBUTING and docs/ is checked here, or says why not.
+
+Commands are parsed; those that end within seconds are also run, by tests/test_docs_commands.py.
 
 Above a block that cannot be: `<!-- not run: WHY -->`. Above Python that reads a search's folder:
 `<!-- needs a run: FOLDER -->`. Blocks in which commands begin with `$ ` show what they print.
@@ -80,7 +82,7 @@ SHELL = of_kind("", "bash", "sh", "console")
 
 
 @pytest.mark.parametrize("block", [block for block in SHELL if not block.text.startswith("$ ")], ids=str)
-def test_every_command_could_be_typed(block: Block) -> None:
+def test_every_command_is_parsed(block: Block) -> None:
     for words, _ in sessions(block):
         try:
             check(words)

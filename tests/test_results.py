@@ -10,6 +10,26 @@ from tune_cure.results import SearchResult
 from tune_cure.standing import Standing
 
 
+def test_a_folder_that_is_not_there_is_said_with_the_searches_that_are(tmp_path: Path) -> None:
+    def said(folder: Path) -> str:
+        with pytest.raises(results.ResultsError) as raised:
+            results.read_spec(folder)
+        return str(raised.value).replace(str(tmp_path), "results")
+
+    assert said(tmp_path / "none") == "results/none: holds no search: there is no such folder"
+    for name in ("b", "a", "empty"):
+        (tmp_path / name).mkdir()
+    write_run(tmp_path / "b")
+    write_run(tmp_path / "a")
+    assert said(tmp_path / "none").endswith("there is no such folder; results has a, b")
+    assert said(tmp_path / "empty") == "results/empty: holds no search: there is no spec.yaml in it"
+    assert said(tmp_path / "a" / "spec.yaml").endswith("holds no search: it is no folder")
+    for number in range(8):
+        (tmp_path / f"c{number}").mkdir()
+        write_run(tmp_path / f"c{number}")
+    assert said(tmp_path / "none").endswith("; results has a, b, c0, c1, c2, c3, c4, c5 and 2 more")
+
+
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     write_run(tmp_path)

@@ -86,6 +86,15 @@ def test_the_winner_of_a_search_is_trained_as_its_trial_was(searched: Path, file
     assert (spec.data.validation, spec.model.width, spec.evaluation.steps, spec.seed) == (100, 4, 3, 7)
 
 
+@pytest.mark.parametrize(("cpus", "threads"), [(1, 1), (3, 3), (64, 4)])
+def test_a_trial_has_its_threads_again_as_far_as_there_are_cpus(
+    cpus: int, threads: int, searched: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    (searched / "spec.yaml").write_text(f"{SPEC}resources: {{cpus_per_trial: {cpus}}}\n")
+    assert resolve(read(searched / "best_config.csv")).threads == threads
+
+
 def test_any_trial_can_be_named(searched: Path) -> None:
     spec = resolve(read(searched / "trials.csv", trial=3))
     assert (spec.training.lambda_, spec.training.delta) == (1e-5, "classic")

@@ -142,7 +142,7 @@ def tables() -> str:
         if isinstance(section, type) and issubclass(section, BaseModel):
             parts += [f"## {key}", _about(section), _table(f"{key}.", section)]
             if key == "training":
-                parts += ["### What makes no difference beside what", *_idle()]
+                parts += ["### Which keys have no effect, and when", *_idle()]
             parts += list(_names(f"{key}.", section))
         elif key == "space":
             parts += ["## Distributions", _about(Distribution), _table("distribution.", Distribution)]
@@ -262,7 +262,7 @@ def _idle() -> Iterator[str]:
         for key in without_effect(TrainingConfig.model_validate(case)):
             idle[key].add(index)
     rows = [f"| `{key}` | {_conditions(idle[key], having)} |" for key in HYPERPARAMETERS if key in idle]
-    yield "A search leaves these out of the trials that they say nothing to; the tables show a dash."
+    yield "A search omits a key from trials in which it has no effect; the tables show a dash."
     yield "\n".join(["| key | has no effect where |", "|---|---|", *rows])
 
 

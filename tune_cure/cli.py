@@ -29,6 +29,7 @@ from tune_cure import (
     contenders,
     dashboard,
     datasets,
+    environment,
     report,
     results,
     resuming,
@@ -89,6 +90,8 @@ class _Parser(argparse.ArgumentParser):
 def parser() -> argparse.ArgumentParser:
     """Of the whole command line; a parsed one has `run`, which takes it and a console and returns the exit code."""
     whole = _Parser(prog="tune-cure", description="Hyperparameter search for FGSM+CURE adversarial training.")
+    version = environment.version("tune-cure") or "of a checkout that is not installed"
+    whole.add_argument("--version", action="version", version=f"tune-cure {version}")
     commands = whole.add_subparsers(title="commands", required=True, metavar="COMMAND")
     cli_search.add_parser(commands)
     cli_train.add_parser(commands)

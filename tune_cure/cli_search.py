@@ -117,7 +117,7 @@ def _search(options: argparse.Namespace, console: Console) -> int:
         known = f"{len(used)} trials of {spec.search.warm_start} are known to the sampler"
         known += f"; {left_out} did not end, or lie outside of the space" * bool(left_out)
     if options.check:
-        _print_plan(spec, console)
+        _check(spec, options, console)
     if known:
         console.print(known)
     if options.check:
@@ -126,12 +126,9 @@ def _search(options: argparse.Namespace, console: Console) -> int:
         dashboard.check(options.dashboard_host)
     elif options.dashboard_host != dashboard.LOOPBACK:
         raise UsageError("--dashboard-host: goes with a Ray that is started here, not with --address")
-    # A file that somebody sent may say where data is, but only the user where it is written.
-    splits = data.load(spec.data, download=bool(options.data_root) or data.is_default(spec.data.root))
+    splits = data.load(spec.data, download=_may_download(spec, options))
     if options.address is None:
-        plan = allot(spec, [this_machine()])
-        if spec.resources.gpus_per_trial and not plan.gpus_per_trial:
-            _print_cost(spec, splits, plan, console)
+        _print_cost(spec, splits, allot(spec, [this_machine()]), console)
     else:
         _join(options)
     remote = Remote(options.output) if options.output and "://" in options.output else None
@@ -269,25 +266,45 @@ def _folder(spec: SearchSpec, options: argparse.Namespace, remote: Remote | None
     return directory
 
 
-def _print_plan(spec: SearchSpec, console: Console) -> None:
-    most = spec.search.trials * spec.max_epochs
+def _may_download(spec: SearchSpec, options: argparse.Namespace) -> bool:
+    """A file that somebody sent may say where data is, but only the user where it is written."""
+    return bool(options.data_root) or data.is_default(spec.data.root)
+
+
+def _check(spec: SearchSpec, options: argparse.Namespace, console: Console) -> None:
+    """Prints what the search would do, unless it would be refused. Data yet to be downloaded is not checked."""
     plan = allot(spec, [this_machine()])
+    splits, images = None, ""
     try:
         splits = data.load(spec.data, download=False)
-        counts = [f"{len(part):,} {name}" for name, part in
-                  (("train", splits.train), ("validation", splits.validation), ("test", splits.test))]  # fmt: skip
-        height, width = splits.image_size
-        images = f"{', '.join(counts)} images of {splits.in_channels}×{height}×{width}, {splits.num_classes} classes"
-        images += f"\n{splits.source}"
-    except datasets.DataError as error:
+        images = _images(splits)
+    except datasets.NotHereError as error:
+        if not _may_download(spec, options):  # the search would be refused
+            raise
         images = f"not here yet: {error}"
+    _print_plan(spec, plan, images, console)
+    if splits and options.address is None:
+        _print_cost(spec, splits, plan, console)
+
+
+def _images(splits: data.Splits) -> str:
+    """How many images of what kind."""
+    parts = {"train": splits.train, "validation": splits.validation, "test": splits.test}
+    counts = ", ".join(f"{len(part):,} {name}" for name, part in parts.items())
+    height, width = splits.image_size
+    kind = f"{splits.in_channels}×{height}×{width}, {splits.num_classes} classes"
+    return f"{counts} images of {kind}\n{splits.source}"
+
+
+def _print_plan(spec: SearchSpec, plan: Devices, images: str, console: Console) -> None:
+    most = spec.search.trials * spec.max_epochs
     rows = {
         "search": f"{spec.name}: {spec.search.trials} trials by {spec.search.sampler}, seed {spec.search.seed}, for "
         f"{spec.search.mode} {' and '.join(spec.search.metrics)}"
         + "".join(f", {text}" for text in spec.search.constraints),
         "data": images,
         "network": spec.model.name + (f", width {spec.model.width}" if spec.model.width else ""),
-        "space": "\n".join(f"{key}: {of}{_when(spec, key)}" for key, of in spec.space.items()),
+        "space": "\n".join(f"{key}: {_values(spec, key)}{_when(spec, key)}" for key in spec.space),
         "start_from": "\n".join(hyperparameters(start) for start in spec.start_from) or "none",
         "scheduler": f"{spec.search.scheduler} {_stops(spec)}; runs to {spec.max_epochs}",
         "epochs": f"at most {most}" + _expected(spec),
@@ -300,6 +317,14 @@ def _print_plan(spec: SearchSpec, console: Console) -> None:
     console.print(table)
     console.print("resolved:\n")
     console.print(spec.to_yaml())
+
+
+def _values(spec: SearchSpec, key: str) -> str:
+    """A hyperparameter's distribution; of an L∞ radius also in 1/255, as it is written most."""
+    of = spec.space[key]
+    if key != "epsilon" or spec.training.get("norm", "linf") != "linf" or "norm" in spec.space:
+        return str(of)
+    return f"{of} ({', '.join(f'{255 * radius:.3g}/255' for radius in of.values)})"
 
 
 def _when(spec: SearchSpec, key: str) -> str:
@@ -321,6 +346,8 @@ def _expected(spec: SearchSpec) -> str:
 
 def _print_cost(spec: SearchSpec, splits: data.Splits, plan: Devices, console: Console) -> None:
     """Where a space that was made for GPUs meets a machine without one: what that will cost, before it starts."""
+    if not spec.resources.gpus_per_trial or plan.gpus_per_trial:
+        return
     epoch = measure_epoch_seconds(spec, splits)
     most, expected = spec.search.trials * spec.max_epochs, expected_epochs(spec)
     console.print(
@@ -385,7 +412,8 @@ def print_results(result: SearchResult, page: Path, console: Console) -> None:
         if (directory / path).exists():
             console.print(f"  {directory / path}")
     console.print(f"  {directory / paper.FOLDER}: its figures as SVG and PNG")
-    console.print(f"next: open {page} in a browser; best_config.yaml is a start_from for a search around the winner")
+    confirm = f"tune-cure confirm {shlex.quote(str(directory))}"
+    console.print(f"next: open {page} in a browser; what may be claimed of the winner: {confirm}")
 
 
 def _table(rows: pd.DataFrame, space: list[str], has_fresh: bool) -> Table:

@@ -40,7 +40,14 @@ OTHER_VALUES = {
     "init": {"random": "uniform"},
 }
 STATISTICS_LAG = 0.2  # of clean validation accuracy behind adversarial training accuracy, which is harder to reach
-SHORT_FOR = {"dataset": "data.dataset", "data_root": "data.root", "model": "model.name", "seed": "seed"}
+SHORT_FOR = {
+    "dataset": "data.dataset",
+    "data_root": "data.root",
+    "model": "model.name",
+    "seed": "seed",
+    "threads": "threads",
+}
+NUMBERS = ("seed", "threads")  # of these
 WITHOUT_EFFECT = {  # flags of the original project, and why
     "--interpol": "as there",
     "--loss-scale": "the scale of fp16 losses adapts itself",
@@ -87,6 +94,8 @@ def add_parser(commands: Any) -> None:
     stop_help = "end at catastrophic overfitting, instead of warning (a run's key early_stop)"
     how.add_argument("--early-stop", action="store_true", default=None, help=stop_help)
     how.add_argument("--device", help="cuda, cuda:1, cpu (default: cuda if there is one)")
+    threads_help = "CPU threads (default: those of the trial where --config is of a search, else as torch chooses)"
+    how.add_argument("--threads", metavar="N", help=threads_help)
     how.add_argument("--verbose", action="store_true", help="show what libraries say")
     searched = parser.add_argument_group("hyperparameters (the keys of training: in a search space)")
     for name, field in HYPERPARAMETERS.items():
@@ -116,6 +125,8 @@ def train(options: argparse.Namespace, console: Console) -> int:
     if not options.resume:
         directory = new_folder(Path("results/train"), options.output)
         replace_text(directory / CONFIG, spec.to_yaml())
+    if spec.threads:
+        torch.set_num_threads(spec.threads)
     run = Run(spec, splits, directory, device)
     if options.resume:
         run.restore()
@@ -126,7 +137,8 @@ def train(options: argparse.Namespace, console: Console) -> int:
         _train(run, console)
     except KeyboardInterrupt:
         saved = f"{len(run.log)} of {spec.training.epochs} epochs are saved" if run.log else "no epoch was finished"
-        resume = f"tune-cure train --output {shlex.quote(str(directory))} --resume"
+        resume = f"tune-cure train --output {shlex.quote(str(directory))} --resume" + " --test" * options.test
+        resume += f" --device {shlex.quote(options.device)}" if options.device else ""
         console.print(f"interrupted; {saved}. Continue with:\n  {resume}")
         return 130
     return _finish(run, options, console)
@@ -158,7 +170,7 @@ def asked_for(options: argparse.Namespace, console: Console) -> RunSpec:
         for flag, path in SHORT_FOR.items():
             text = getattr(options, flag)
             if text is not None:
-                put(content, path, parse_value(text, f"--{flag}") if flag == "seed" else text)
+                put(content, path, parse_value(text, f"--{flag}") if flag in NUMBERS else text)
         for assignment in options.set:
             override(content, assignment)
             spell_out_model(content)

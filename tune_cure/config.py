@@ -68,7 +68,9 @@ class TrainingConfig(Schema):
     adversarial_weight: Number = Field(default=1.0, ge=0, description="Weight of the attack's cross-entropy.")
     clean_weight: Number = Field(default=0.0, ge=0, description="Weight of the unattacked images' cross-entropy.")
     trades_weight: Number = Field(default=0.0, ge=0, description="Weight of KL(clean, adversarial prediction).")
-    hat_weight: Number = Field(default=0.0, ge=0, description="Weight of the cross-entropy of images twice as far out.")
+    hat_weight: Number = Field(
+        default=0.0, ge=0, description="Weight of the cross-entropy at twice the perturbation (HAT)."
+    )
     label_smoothing: Number = Field(default=0.0, ge=0, lt=1, description="Of both cross-entropies with the labels.")
     delta: Annotated[str, one_of(PENALTIES)] = Field(
         default="classic", description="The penalty: CURE along a direction, gradalign, llr (local linearity) or none."
@@ -82,7 +84,9 @@ class TrainingConfig(Schema):
         default="batch", description="What batch norm normalises by in the penalty: the batch's, or the running ones."
     )
     penalty_fraction: Number = Field(default=1.0, gt=0, le=1, description="Share of each batch that is penalised.")
-    penalty_every: int = Field(default=1, ge=1, description="Steps from one penalty to the next, weighted so often.")
+    penalty_every: int = Field(
+        default=1, ge=1, description="Steps from one penalty to the next, with its weight multiplied by that number."
+    )
     averaging: Annotated[str, one_of(AVERAGINGS)] = Field(
         default="none", description="Which average of the weights is judged and kept; none: the weights themselves."
     )

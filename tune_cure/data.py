@@ -148,6 +148,7 @@ def load(spec: DataSpec, *, download: bool = True) -> Splits:
         download: Whether a data set that is not there may be downloaded into its folder.
 
     Raises:
+        NotHereError: It is not there, but could be downloaded if `download` allowed it.
         DataError: It can neither be found nor downloaded, or it cannot be split so.
     """
     return split(spec, prepared(spec.dataset, spec.folder, spec.image_size, download=download))

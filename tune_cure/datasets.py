@@ -39,6 +39,10 @@ class DataError(ValueError):
     """Data that cannot be found or used. Its text is one line: what was found, where, what is allowed."""
 
 
+class NotHereError(DataError):
+    """Data that is not there, but can be downloaded."""
+
+
 @dataclass(frozen=True)
 class Augmentation:
     """Random crop after zero padding, and random horizontal flip."""
@@ -96,6 +100,7 @@ def prepared(name: str, root: Path, image_size: int | None, *, download: bool = 
         What `Found.read` returns, with `mean` and `std` of each channel over the training images and `source`.
 
     Raises:
+        NotHereError: It is not there, but could be downloaded if `download` allowed it.
         DataError: It can neither be found nor downloaded, or what is prepared cannot be written.
     """
     return _prepared(name, root, image_size, download)[1]
@@ -286,7 +291,7 @@ def _read_or_explain(
     # No network, no permission, a full disk; a wrong checksum, or nothing there; an answer that is not HTTP.
     except (OSError, RuntimeError, http.client.HTTPException) as error:
         if not download:
-            raise DataError(
+            raise NotHereError(
                 f"{title} is not in {root}, or damaged there; on first use it is downloaded into the "
                 "default folder, or into the one that --data-root names"
             ) from error

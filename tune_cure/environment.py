@@ -57,7 +57,7 @@ def describe(data_source: str) -> dict[str, Any]:
     return {
         "command": shlex.join([Path(sys.executable).name, *sys.argv]),
         "data": data_source,
-        "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
         "platform": platform.platform(),
         "host": platform.node(),
         "cpus": os.cpu_count(),
@@ -67,7 +67,8 @@ def describe(data_source: str) -> dict[str, Any]:
     }
 
 
-def _version(package: str) -> str | None:
+def version(package: str) -> str | None:
+    """The installed version; None where it is not installed."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:  # run from a checkout that was not installed

@@ -25,6 +25,7 @@ UNSOUND = ("catastrophic_overfitting", "diverged", "failed")
 SECONDS = ("train_seconds", "attack_seconds", "penalty_seconds", "eval_seconds")
 NOT_FLOATS = ("trial", "epoch", "skipped_steps", "catastrophic_overfitting", "host", "pid")  # of epochs.csv
 SHOWN = 5  # leaders in a notebook
+NAMED = 8  # searches in an error
 
 
 class ResultsError(ValueError):
@@ -190,6 +191,9 @@ def read_spec(directory: Path) -> SearchSpec:
     Raises:
         ResultsError: The folder holds no search.
     """
+    if not directory.is_dir():
+        there = "it is no folder" if directory.exists() else f"there is no such folder{_beside(directory)}"
+        raise ResultsError(f"{directory}: holds no search: {there}")
     for file in (SPEC, JOURNAL):
         if not (directory / file).is_file():
             raise ResultsError(f"{directory}: holds no search: there is no {file} in it")
@@ -197,6 +201,13 @@ def read_spec(directory: Path) -> SearchSpec:
         if path.is_symlink() and not path.resolve().is_relative_to(directory.resolve()):
             raise ResultsError(f"{path}: is a link that leads out of the run's folder")
     return specs.load(directory / SPEC)
+
+
+def _beside(directory: Path) -> str:
+    """The searches in the folder that `directory` would be in, in words."""
+    searches = sorted(file.parent.name for file in directory.parent.glob(f"*/{JOURNAL}"))
+    more = f" and {len(searches) - NAMED} more" if len(searches) > NAMED else ""
+    return f"; {directory.parent} has {', '.join(searches[:NAMED])}{more}" if searches else ""
 
 
 def trials(directory: str | Path) -> pd.DataFrame:

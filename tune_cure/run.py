@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError
 from tune_cure import models, spec as specs
 from tune_cure.config import HYPERPARAMETERS, ModelConfig, TrainingConfig, contradiction
 from tune_cure.data import DataSpec, Splits
+from tune_cure.devices import this_machine
 from tune_cure.evaluation import METRICS, EvaluationConfig, evaluate
 from tune_cure.files import FolderError, read_tensors, replace_tensors, replace_text
 from tune_cure.reading import ProblemError, SpecError, by_path, differences, first_problem, parse, read_mapping
@@ -35,6 +36,12 @@ class RunSpec(Schema):
         default=0, ge=0, le=MAX_SEED, description="Of the weights, the order of the data and all randomness."
     )
     early_stop: bool = Field(default=False, description="End at catastrophic overfitting.")
+    threads: int | None = Field(
+        default=None,
+        ge=1,
+        le=1024,
+        description="CPU threads, on which the last digits depend; without it, as torch chooses.",
+    )
 
     def to_yaml(self) -> str:
         """Every value written out, loadable again as the same run."""
@@ -100,13 +107,18 @@ def _range(frame: pd.DataFrame) -> str:
 
 
 def _of_search(path: Path, hyperparameters: dict[str, Any]) -> dict[str, Any]:
-    """A run with these hyperparameters, and all else as in the search whose folder `path` is in."""
+    """A run with these hyperparameters, and all else as in the search whose folder `path` is in.
+
+    On as many threads as a trial had, or as there are CPUs: more would wait for each other.
+    """
     file = path.parent / SPEC
     if not file.is_file():
         raise SpecError(f"{path}: lies beside no {SPEC}, which says on what data and network its search was")
     search = specs.load(file)
     sections = search.model_dump(mode="json", by_alias=True, include={"data", "model", "evaluation"})
-    return {**sections, "training": {**search.training, **hyperparameters}, "seed": search.search.seed}
+    training = {**search.training, **hyperparameters}
+    threads = min(search.resources.cpus_per_trial, this_machine().cpus)
+    return {**sections, "training": training, "seed": search.search.seed, "threads": threads}
 
 
 class Run:

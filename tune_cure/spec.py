@@ -146,7 +146,8 @@ class SearchConfig(Schema):
         default_factory=list, description="Bounds such as `clean_accuracy >= 0.8`; trials that keep them rank first."
     )
     warm_start: str | None = Field(
-        default=None, description="An earlier run's folder, a trials.csv or an Optuna study: what the sampler knows."
+        default=None,
+        description="An earlier run's folder, a trials.csv or an Optuna study, from which the sampler learns.",
     )
 
     @property

@@ -1,0 +1,102 @@
+"""Draws the figures of docs/method.md: `python tools/method_figures.py`.
+
+Text is drawn as paths and the ground is white, so that they look the same everywhere, on dark pages too. The colours,
+Okabe and Ito's, can be told apart by the colour-blind; the strokes of the lines differ as well.
+"""
+
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+ROOT = Path(__file__).parent.parent
+EPOCHS = ROOT / "benchmarks" / "results" / "catastrophic_overfitting_epochs.csv"
+RUNS = {  # of benchmarks/catastrophic_overfitting.py
+    "no penalty": "no penalty",
+    "CURE, lambda 0.05, batch statistics": "lambda 0.05",
+    "CURE, lambda 0.2, batch statistics": "lambda 0.2",
+}
+BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#777777"
+STYLE = {"font.size": 8, "axes.linewidth": 0.6, "svg.hashsalt": "tune_cure", "axes.spines.top": False}
+STYLE |= {"axes.spines.right": False, "font.family": "DejaVu Sans"}
+
+
+def main() -> None:
+    """Writes both figures into docs/."""
+    with mpl.rc_context(STYLE):
+        for name, figure in (("catastrophic_overfitting", collapse()), ("penalty", penalty())):
+            figure.savefig(ROOT / "docs" / f"{name}.svg", metadata={"Date": None})
+
+
+def collapse() -> Figure:
+    """FGSM and PGD accuracy by epoch without penalty, with a weak and with a sufficient one; a line for each seed."""
+    frame = pd.read_csv(EPOCHS)
+    figure = Figure(figsize=(7, 2.5), layout="constrained")
+    panels = figure.subplots(1, len(RUNS), sharey=True)
+    for axes, (run, title) in zip(panels, RUNS.items(), strict=True):
+        for _, of in frame[frame["run"] == run].groupby("seed"):
+            axes.plot(of["epoch"], of["fgsm_accuracy"], color=ORANGE, linewidth=1.1, linestyle=(0, (4, 1.5)))
+            axes.plot(of["epoch"], of["pgd_accuracy"], color=BLUE, linewidth=1.5)
+        axes.set(title=title, xlabel="epoch", xlim=(1, 16), ylim=(-0.02, 1.02), xticks=[1, 4, 8, 12, 16])
+        axes.yaxis.set_major_formatter(PercentFormatter(1))
+        axes.grid(axis="y", color="#e5e5e5", linewidth=0.6)
+    panels[0].set_ylabel("accuracy under attack")
+    panels[-1].text(15.8, 0.58, "FGSM", color=ORANGE, ha="right", weight="bold")
+    panels[-1].text(15.8, 0.2, "PGD", color=BLUE, ha="right", weight="bold")
+    return figure
+
+
+def penalty() -> Figure:
+    """z, and how the gradient changes along it, where the loss is nearly flat and where it bends."""
+    figure = Figure(figsize=(7, 2.9), layout="constrained")
+    flat, bent = figure.subplots(1, 2, sharex=True, sharey=True)
+    little, much = np.array([[0.10, 0.0], [0.0, -0.20]]), np.array([[-1.3, 0.2], [0.2, 0.7]])
+    _change(flat, little, "little curvature: a small penalty", label=(4, -10), said=(-30, 14))
+    _change(bent, much, "much curvature: a large penalty", label=(-62, -2), said=(8, 8))
+    return figure
+
+
+Offset = tuple[float, float]  # of a text from what it names, in points
+
+
+def _change(axes: Axes, hessian: np.ndarray, title: str, *, label: Offset, said: Offset) -> None:
+    """Two pixels of an image x at the origin, with the contours of ℓ = g·u + ½ uᵀHu."""
+    slope, z = np.array([0.62, 0.34]), np.array([0.8, 0.8])
+    side = np.linspace(-0.5, 2.2, 80)
+    points = np.stack(np.meshgrid(side, side), axis=-1)
+    loss = points @ slope + 0.5 * np.einsum("...i,ij,...j", points, hessian, points)
+    axes.contour(side, side, loss, levels=14, colors="#d5d5d5", linewidths=0.7, linestyles="solid")
+    after = slope + hessian @ z
+    _arrow(axes, np.zeros(2), z, GREY, dashed=True)
+    _arrow(axes, np.zeros(2), slope, BLUE)
+    _arrow(axes, z, z + slope, BLUE, faint=True)
+    _arrow(axes, z, z + after, BLUE)
+    _arrow(axes, z + slope, z + after, ORANGE)
+    for at in (np.zeros(2), z):
+        axes.plot(*at, "o", color="black", markersize=4)
+    axes.annotate("x", (0, 0), (-9, -9), textcoords="offset points")
+    axes.annotate("x + z", z, (-28, 4), textcoords="offset points")
+    axes.annotate("∇ℓ(x)", slope, (4, -6), textcoords="offset points", color=BLUE)
+    axes.annotate("∇ℓ(x + z)", z + after, label, textcoords="offset points", color=BLUE)
+    middle = z + (slope + after) / 2
+    axes.annotate("the penalty is\nthe length of this", middle, said, textcoords="offset points", color=ORANGE)
+    axes.annotate("z", z / 2, (-9, 2), textcoords="offset points", color=GREY)
+    axes.set(title=title, xlim=(-0.5, 2.2), ylim=(-0.45, 2.1), aspect="equal", xticks=[], yticks=[])
+    axes.set(xlabel="a pixel", ylabel="another pixel")
+
+
+def _arrow(
+    axes: Axes, start: np.ndarray, end: np.ndarray, color: str, *, dashed: bool = False, faint: bool = False
+) -> None:
+    style = {"arrowstyle": "-|>", "color": color, "linewidth": 1.6, "shrinkA": 0, "shrinkB": 0, "mutation_scale": 9}
+    if dashed or faint:
+        style |= {"linestyle": (0, (3, 2)), "linewidth": 1.2}
+    axes.annotate("", end, start, arrowprops=style, alpha=0.4 if faint else 1)
+
+
+if __name__ == "__main__":
+    main()
