@@ -9,17 +9,17 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from tune_cure import data, models, timing, training
+from tune_cure import curvature, data, models, timing
 from tune_cure.attacks import INITS, fgsm
 from tune_cure.config import ATTACKS, ModelConfig, TrainingConfig
 from tune_cure.curvature import PENALTIES, cure_penalty, penalty
 from tune_cure.data import DataSpec, Splits
-from tune_cure.evaluation import ACCURACIES, EvaluationConfig, evaluate, standard_error
+from tune_cure.evaluation import ACCURACIES, EvaluationConfig, evaluate
 from tune_cure.gradients import STATISTICS
 from tune_cure.optimizers import OPTIMIZERS
 from tune_cure.precision import amp_dtype
 from tune_cure.timing import Stopwatch
-from tune_cure.training import EPOCH_METRICS, Trainer, catastrophic_overfitting
+from tune_cure.training import EPOCH_METRICS, Trainer
 
 MODEL = ModelConfig(name="small_cnn", width=4)
 EVALUATION = EvaluationConfig(epsilon=0.1, steps=3, examples=50)
@@ -251,7 +251,7 @@ def test_a_state_of_another_precision_or_device_is_refused(splits: Splits) -> No
 @pytest.mark.parametrize(("amp", "dtype"), [("bf16", torch.bfloat16), ("fp16", torch.float16)])
 def test_mixed_precision_trains_close_to_float32(splits: Splits, amp: str, dtype: torch.dtype) -> None:
     exact, mixed = trainer(splits, lr_max=0.02), trainer(splits, lr_max=0.02, amp=amp)
-    assert mixed.network.dtype == dtype
+    assert mixed.terms.network.dtype == dtype
     wanted, got = exact.train_epoch(), mixed.train_epoch()
     assert got["skipped_steps"] <= 2  # the scaler starts high
     assert got["train_loss"] == pytest.approx(wanted["train_loss"], rel=0.1)
@@ -289,11 +289,11 @@ def test_a_loss_that_is_not_finite_leaves_the_scale_alone_and_gradients_that_ove
     run = trainer(splits, amp="fp16", **{"lambda": 0})
     run.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**8)
     factors = iter([1.0, float("nan"), 1.0, float("inf")])  # of the losses of an epoch of four steps
-    loss = run._loss
-    run._loss = lambda *inputs: next(factors) * loss(*inputs)  # type: ignore[method-assign]
+    loss = run.terms.without_penalty
+    run.terms.without_penalty = lambda *inputs: next(factors) * loss(*inputs)  # type: ignore[method-assign]
     assert run.train_epoch()["skipped_steps"] == 2
     assert run.scaler.get_scale() == 2.0**8
-    run._loss = loss  # type: ignore[method-assign]
+    run.terms.without_penalty = loss  # type: ignore[method-assign]
     run.scaler.update(2.0**30)
     skipped = run.train_epoch()["skipped_steps"]
     assert skipped > 0
@@ -307,7 +307,7 @@ def test_gradients_that_overflow_at_any_scale_end_the_run_though_the_loss_is_fin
         logits = model(images)
         return (logits - logits.detach()).square().sum(dim=1).sqrt()  # 0, with a gradient that is not finite
 
-    monkeypatch.setattr("tune_cure.training.penalty", bottomless)
+    monkeypatch.setattr("tune_cure.curvature.penalty", bottomless)
     run = trainer(splits, amp="fp16")
     epochs = [run.train_epoch()["diverged"] for _ in range(5)]
     assert epochs == [False, False, False, False, True]  # four steps each: at the seventeenth the scale is below 1
@@ -339,76 +339,6 @@ def test_lr_min_above_lr_max_is_refused(splits: Splits) -> None:
         ValueError, match=r"lr_min: must be at most lr_max, but lr_min can be 0\.3 where lr_max is 0\.1"
     ):
         trainer(splits, lr_min=0.3)
-
-
-def judged(
-    pgd: float, fgsm_accuracy: float, *, examples: int = 1000, increase: float = 0.5, alignment: float = 0.8
-) -> dict[str, float]:
-    """What `evaluate` would say of a network with these accuracies."""
-    return {
-        "pgd_accuracy": pgd,
-        "pgd_accuracy_se": standard_error(pgd, examples),
-        "fgsm_accuracy": fgsm_accuracy,
-        "fgsm_accuracy_se": standard_error(fgsm_accuracy, examples),
-        "fgsm_loss_increase": increase,
-        "gradient_alignment": alignment,
-    }
-
-
-@pytest.mark.parametrize(
-    ("before", "now", "overfitted"),
-    [
-        (judged(0.5, 0.6), judged(0.25, 0.9), True),
-        (judged(0.5, 0.6), judged(0.25, 0.3), False),  # all accuracies fell
-        (judged(0.5, 0.6), judged(0.35, 0.9), False),
-        (judged(0.18, 0.3, examples=500), judged(0.05, 0.6, examples=500), True),  # too low to fall by 0.2
-        (judged(0.18, 0.3, examples=500), judged(0.10, 0.6, examples=500), False),
-        (judged(0.18, 0.3, examples=30), judged(0.05, 0.6, examples=30), False),  # may be luck
-        (None, judged(0.0, 0.6), False),
-    ],
-)
-def test_catastrophic_overfitting_is_a_collapse_of_pgd_without_a_fall_of_fgsm(
-    before: dict[str, float] | None, now: dict[str, float], overfitted: bool
-) -> None:
-    assert catastrophic_overfitting(before, now) is overfitted
-
-
-@pytest.mark.parametrize(
-    ("now", "overfitted"),
-    [
-        (judged(0.0, 0.6), False),
-        (judged(0.0, 0.6, increase=-0.1), True),
-        (judged(0.0, 0.6, alignment=0.2), True),
-        (judged(0.35, 0.6, increase=-0.1), False),
-        (judged(0.1, 0.3, examples=20, increase=-0.1), False),  # may be luck
-    ],
-)
-def test_it_is_also_a_network_that_many_steps_break_and_whose_gradients_mislead(
-    now: dict[str, float], overfitted: bool
-) -> None:
-    assert catastrophic_overfitting(None, now) is overfitted
-
-
-@pytest.mark.slow
-def test_catastrophic_overfitting_made_to_happen_is_seen_in_the_epoch_that_it_happens_in() -> None:
-    """FGSM from the image itself with a large epsilon: soon single steps break nothing, and PGD breaks all."""
-    run = Trainer(
-        TrainingConfig.model_validate(
-            {"epochs": 16, "batch_size": 64, "epsilon": 0.25, "alpha": 1.0, "init": "zero", "lambda": 0}
-            | {"lr_schedule": "cyclic", "lr_max": 0.05}
-        ),
-        data.load(DataSpec(dataset="digits", validation=300, image_size=16)),
-        model=ModelConfig(name="preact_resnet10", width=16),
-        evaluation=EvaluationConfig(epsilon=0.25, examples=300),
-    )
-    for _ in range(16):
-        run.train_epoch()
-        metrics = run.evaluate()
-        has_happened = metrics["fgsm_accuracy"] > 0.6 and metrics["pgd_accuracy"] < 0.05
-        if has_happened or metrics["catastrophic_overfitting"]:
-            break
-    assert metrics["catastrophic_overfitting"]
-    assert metrics["pgd_accuracy"] < metrics["fgsm_accuracy"] / 2
 
 
 def test_trainers_share_the_images_of_the_splits(splits: Splits) -> None:
@@ -460,7 +390,7 @@ def test_the_previous_start_is_the_perturbation_of_the_batch_before(
         seen.append((previous.clone(), (adversarial - images).clone()))
         return adversarial
 
-    monkeypatch.setattr("tune_cure.training.fgsm", recording)
+    monkeypatch.setattr("tune_cure.loss_terms.fgsm", recording)
     trainer(splits, init="previous", **{"lambda": 0}).train_epoch()
     assert not seen[0][0].any()
     for (_, made), (given, _) in itertools.pairwise(seen):
@@ -492,7 +422,7 @@ def test_a_penalty_on_a_fraction_is_the_mean_over_that_part_of_the_batch(
         sizes.append(len(images))
         return penalty(name, model, images, *arguments, **options)
 
-    monkeypatch.setattr("tune_cure.training.penalty", recording)
+    monkeypatch.setattr("tune_cure.curvature.penalty", recording)
     metrics = trainer(splits, penalty_fraction=0.3).train_epoch()
     assert sizes == [20, 20, 20, 20]  # of batches of 64, rounded up
     assert metrics["curvature"] > 0
@@ -509,7 +439,7 @@ def test_a_penalty_on_every_third_step_counts_the_steps_of_the_run_not_of_the_ep
         seen.append(1)
         return penalty(*arguments, **options)
 
-    monkeypatch.setattr(training, "penalty", counted)
+    monkeypatch.setattr(curvature, "penalty", counted)
     run = trainer(splits, penalty_every=3)
     penalised = []
     for _ in range(3):  # of four steps each
@@ -544,9 +474,10 @@ def test_the_seconds_of_attack_and_penalty_are_those_that_they_took_the_way_back
     def costly(part: str, function: Any) -> Any:
         return lambda *arguments, **options: _Costly.apply(function(*arguments, **options), clock, costs[part])
 
-    monkeypatch.setattr(run, "_attack", costly("attack", run._attack))  # nothing goes back through the attack
-    monkeypatch.setattr(training, "penalty", costly("penalty", training.penalty))
-    monkeypatch.setattr(run, "_loss", costly("network", run._loss))
+    monkeypatch.setattr(run.terms, "attack", costly("attack", run.terms.attack))  # nothing goes back through the attack
+    monkeypatch.setattr(curvature, "penalty", costly("penalty", curvature.penalty))
+    terms = run.terms
+    monkeypatch.setattr(terms, "without_penalty", costly("network", terms.without_penalty))
     row = run.train_epoch()
     steps = run.steps_per_epoch
     assert row["attack_seconds"] == steps * 1.0

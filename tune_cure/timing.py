@@ -1,5 +1,7 @@
-"""How long the parts of a training step take, measured without making the host wait for the device."""
+"""How long the parts of a training step take, without making the host wait for the device, and how much memory."""
 
+import resource
+import sys
 import time
 
 import torch
@@ -48,3 +50,11 @@ class Stopwatch:
         event = torch.cuda.Event(enable_timing=True)
         event.record(self._stream)
         return event
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """CUDA: the most that tensors took in this epoch; CPU: the most that this process ever held in memory. In MiB."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10

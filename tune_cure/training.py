@@ -1,36 +1,28 @@
 """FGSM adversarial training with the CURE penalty: one network, one optimiser, one epoch at a time. Knows no Ray."""
 
 import math
-import resource
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.dropout import _DropoutNd
 
 from tune_cure import models
-from tune_cure.attacks import fgsm, pgd_training
 from tune_cure.averaging import WeightAverage
 from tune_cure.config import ModelConfig, TrainingConfig, contradiction
-from tune_cure.curvature import DIRECTIONS, penalty
 from tune_cure.data import Splits, batches, num_batches
 from tune_cure.evaluation import METRICS, EvaluationConfig, evaluate
-from tune_cure.gradients import Forward, batch_statistics, differentiable_twice, input_gradient
-from tune_cure.losses import hat, helper_images, trades
+from tune_cure.loss_terms import LossTerms
 from tune_cure.models import build
 from tune_cure.optimizers import OPTIMIZERS
+from tune_cure.overfitting import catastrophic_overfitting
 from tune_cure.precision import RunningStatistics, amp_dtype, low_precision
 from tune_cure.randomness import epoch_seed, global_randomness
 from tune_cure.schedules import learning_rate
-from tune_cure.timing import Stopwatch
+from tune_cure.timing import Stopwatch, peak_memory_mb
 
 DIVERGENCE_CHECK_STEPS = 50  # how often a step waits for the device to learn whether the loss is still finite
-CATASTROPHIC_DROP = 0.2  # of PGD accuracy between two epochs
-MISALIGNED = 0.3  # a gradient alignment below this
 
 EPOCH_METRICS = (  # what `train_epoch` and `evaluate` report together, in the order of epochs.csv
     "epoch",
@@ -109,15 +101,14 @@ class Trainer:
             else WeightAverage(config.averaging, self.model, decay=config.ema_decay, start=config.swa_start)
         )
         dtype = amp_dtype(config.amp, self.device)
-        self.network, self.loss_scale = low_precision(self.model, self.device, dtype)
+        network, loss_scale = low_precision(self.model, self.device, dtype)
         self.precision = f"{str(dtype or torch.float32).removeprefix('torch.')} on {self.device.type}"
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=dtype == torch.float16)
-        self.drops_out = any(isinstance(module, _DropoutNd) for module in self.model.modules())
         self.parameters = list(self.model.parameters())
         self.statistics = RunningStatistics(self.model)
         self.order = torch.Generator().manual_seed(seed)
         self.generator = torch.Generator(self.device).manual_seed(seed)
-        self.previous: Tensor | None = None  # perturbations of the last batch, where the attack starts from them
+        self.terms = LossTerms(config, self.model, network, loss_scale=loss_scale, generator=self.generator)
         self.epoch = 0
         self.accuracies: dict[int, dict[str, float]] = {}  # epoch -> what `evaluate` found after it
         self.best_epoch = 0
@@ -200,7 +191,7 @@ class Trainer:
             "attack_seconds": watch.seconds("attack"),
             "penalty_seconds": watch.seconds("penalty"),
             "images_per_second": images_seen / seconds,
-            "device_memory_mb": _peak_memory_mb(self.device),
+            "device_memory_mb": peak_memory_mb(self.device),
             "skipped_steps": int(skipped),
             "diverged": diverged,
         }
@@ -214,14 +205,14 @@ class Trainer:
         """
         statistics = self.statistics.copy() if self.scaler.is_enabled() else None
         watch.start()
-        penalised = self._penalised(len(images), step)
-        at_images = self._shared_gradient(images, labels, penalised)
-        adversarial = self._attack(images, labels, at_images)
+        penalised = self.terms.num_penalised(len(images), step)
+        at_images = self.terms.shared_gradient(images, labels, penalised)
+        adversarial = self.terms.attack(images, labels, at_images)
         watch.split("attack")
         self.optimizer.zero_grad(set_to_none=True)
-        at_adversarial = self._shared_forward(adversarial, penalised)
-        logits = at_adversarial.logits if at_adversarial else self.network(adversarial)
-        loss = self._loss(images, labels, adversarial, logits)
+        at_adversarial = self.terms.shared_forward(adversarial, penalised)
+        logits = at_adversarial.logits if at_adversarial else self.terms.network(adversarial)
+        loss = self.terms.without_penalty(images, labels, adversarial, logits)
         zero = torch.zeros((), device=self.device)
         mean_penalty = zero
         if penalised:
@@ -230,7 +221,7 @@ class Trainer:
                 loss = loss.detach()
             watch.start()
             some = images[:penalised], labels[:penalised], adversarial[:penalised]
-            mean_penalty = self._penalty(*some, at_images, at_adversarial).mean()
+            mean_penalty = self.terms.penalty(*some, at_images, at_adversarial).mean()
             # So often as a step has one, so much it weighs: on average the gradient is that of one in every step.
             loss = loss + self.config.lambda_ * self.config.penalty_every * mean_penalty
             if at_adversarial is not None:
@@ -274,110 +265,6 @@ class Trainer:
             # For a loss that is not finite no scale is to blame: each would halve it, and few would use it up.
             self.scaler.update(torch.where(finite, self.scaler.scale(one), before))
         return skipped
-
-    def _loss(self, images: Tensor, labels: Tensor, adversarial: Tensor, logits: Tensor) -> Tensor:
-        """The objective without the penalty; `logits` are those of the adversarial images."""
-        config = self.config
-        smoothing = config.label_smoothing
-        loss = config.adversarial_weight * F.cross_entropy(logits, labels, label_smoothing=smoothing)
-        if config.clean_weight > 0 or config.trades_weight > 0:
-            clean_logits = self.network(images)
-            clean = F.cross_entropy(clean_logits, labels, label_smoothing=smoothing)
-            loss = loss + config.clean_weight * clean + config.trades_weight * trades(clean_logits, logits)
-        if config.hat_weight > 0:
-            loss = loss + config.hat_weight * hat(self.network(helper_images(images, adversarial)), logits)
-        return loss
-
-    def _penalised(self, images: int, step: int) -> int:
-        """How many of a step's images have a penalty. Two at least: one has no batch statistics."""
-        config = self.config
-        if config.lambda_ == 0 or config.delta == "none" or step % config.penalty_every:
-            return 0
-        return min(images, max(2, math.ceil(config.penalty_fraction * images)))
-
-    def _shared_gradient(self, images: Tensor, labels: Tensor, penalised: int) -> Tensor | None:
-        """The gradient at the images, where it is that of the attack as well as of the penalty.
-
-        Running statistics move in between.
-        """
-        config = self.config
-        starts_there = config.attack in ("fgsm", "zerograd") and config.init == "zero"
-        alike = config.attack_statistics == config.penalty_statistics == "batch" and penalised == len(images)
-        if not (starts_there and alike and config.delta in DIRECTIONS):
-            return None
-        with batch_statistics(self.model):
-            graph = config.penalty_two_sided
-            return input_gradient(self.network, images, labels, create_graph=graph, loss_scale=self.loss_scale)
-
-    def _shared_forward(self, adversarial: Tensor, penalised: int) -> Forward | None:
-        """The forward pass at the adversarial images, where it is that of the cross-entropy as well as of the penalty.
-
-        Dropout is off in a penalty, but not here.
-        """
-        config = self.config
-        alike = config.penalty_statistics == "batch" and penalised == len(adversarial) and not self.drops_out
-        if config.delta != "fgsm" or not alike:
-            return None
-        with differentiable_twice(self.model):
-            return Forward.of(self.network, adversarial, twice=True)
-
-    def _penalty(
-        self,
-        images: Tensor,
-        labels: Tensor,
-        adversarial: Tensor,
-        at_images: Tensor | None,
-        at_adversarial: Forward | None,
-    ) -> Tensor:
-        return penalty(
-            self.config.delta,
-            self.network,
-            images,
-            labels,
-            h=self.config.h,
-            epsilon=self.config.epsilon,
-            norm=self.config.norm,
-            adversarial=None if self.config.attack == "none" else adversarial,
-            generator=self.generator,
-            squared=self.config.penalty_squared,
-            divide_by_h=self.config.penalty_divide_by_h,
-            two_sided=self.config.penalty_two_sided,
-            statistics=self.config.penalty_statistics,
-            loss_scale=self.loss_scale,
-            at_images=at_images,
-            at_adversarial=at_adversarial,
-        )
-
-    def _attack(self, images: Tensor, labels: Tensor, at_images: Tensor | None) -> Tensor:
-        config = self.config
-        shared: dict[str, Any] = {
-            "norm": config.norm,
-            "generator": self.generator,
-            "statistics": config.attack_statistics,
-            "loss_scale": self.loss_scale,
-        }
-        if config.attack == "none":
-            return images
-        if config.attack == "pgd":
-            return pgd_training(self.network, images, labels, config.epsilon, steps=config.attack_steps, **shared)
-        if config.init == "previous" and self.previous is None:
-            self.previous = torch.zeros_like(images)
-        adversarial = fgsm(
-            self.network,
-            images,
-            labels,
-            config.epsilon,
-            alpha=config.alpha,
-            init=config.init,
-            noise=config.noise,
-            previous=None if self.previous is None else self.previous[: len(images)],
-            zero_fraction=config.zero_fraction if config.attack == "zerograd" else 0.0,
-            at_start=None if at_images is None else at_images.detach(),
-            **shared,
-        )
-        if self.previous is not None:
-            self.previous[: len(images)] = adversarial - images
-        return adversarial
 
     def _has_diverged(self, sums: Tensor, images_seen: int) -> bool:
         """Without a GradScaler one non-finite loss has ruined the weights.
@@ -437,7 +324,7 @@ class Trainer:
             "average": self.average.state_dict() if self.average else None,
             "order": self.order.get_state(),
             "generator": self.generator.get_state(),
-            "previous": self.previous,
+            "previous": self.terms.previous,
             "accuracies": self.accuracies,
             "best_model": self.best_model(),
         }
@@ -458,42 +345,7 @@ class Trainer:
             self.average.load_state_dict(state["average"])
         self.order.set_state(state["order"].cpu())
         self.generator.set_state(state["generator"].cpu())
-        self.previous = None if state["previous"] is None else state["previous"].to(self.device)
+        self.terms.previous = None if state["previous"] is None else state["previous"].to(self.device)
         self.accuracies = dict(state["accuracies"])
         self.best_epoch = state["best_model"]["epoch"]
         self.best_weights = state["best_model"]["weights"]
-
-
-def catastrophic_overfitting(before: dict[str, float] | None, now: dict[str, float]) -> bool:
-    """Whether a network has come to withstand single steps alone. Either of two signs will do.
-
-    - Between two epochs PGD accuracy collapsed while FGSM accuracy did not fall: by more than 0.2, as in Wong et al.
-      2020 (arXiv 2001.03994, section 5.2), or to less than a half (a network that has 0.18 cannot fall by 0.2).
-    - PGD accuracy is less than half of FGSM accuracy, and the FGSM step lowers the mean loss or the gradient alignment
-      is below 0.3: gradients do not point to where the loss is high. This also finds a network that never had PGD
-      accuracy to lose.
-
-    Differences from a half on count only beyond three standard errors.
-
-    Args:
-        before: `evaluation.METRICS` of the epoch before; None if there is none.
-        now: Those of the epoch.
-    """
-    pgd, fgsm = now["pgd_accuracy"], now["fgsm_accuracy"]
-    noise = 3 * math.hypot(now["pgd_accuracy_se"], now["fgsm_accuracy_se"])
-    misled = now["fgsm_loss_increase"] < 0 or now["gradient_alignment"] < MISALIGNED
-    if misled and pgd < fgsm / 2 and fgsm - pgd > noise:
-        return True
-    if before is None or fgsm < before["fgsm_accuracy"]:
-        return False
-    fall = before["pgd_accuracy"] - pgd
-    noise = 3 * math.hypot(before["pgd_accuracy_se"], now["pgd_accuracy_se"])
-    return fall > CATASTROPHIC_DROP or (pgd < before["pgd_accuracy"] / 2 and fall > noise)
-
-
-def _peak_memory_mb(device: torch.device) -> float:
-    """CUDA: the most that tensors took in this epoch; CPU: the most that this process ever held in memory. In MiB."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10

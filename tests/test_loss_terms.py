@@ -86,8 +86,8 @@ def test_sharing_passes_saves_them_and_changes_no_weight(
     start = [parameter.detach().double().clone() for parameter in shared.model.parameters()]
     assert train(shared, *batch) == forwards
     separate = trainer(splits, penalty_two_sided=two_sided, **hyperparameters)
-    monkeypatch.setattr(separate, "_shared_gradient", lambda *_: None)
-    monkeypatch.setattr(separate, "_shared_forward", lambda *_: None)
+    monkeypatch.setattr(separate.terms, "shared_gradient", lambda *_: None)
+    monkeypatch.setattr(separate.terms, "shared_forward", lambda *_: None)
     assert train(separate, *batch) == without
     pairs = zip(shared.model.state_dict().values(), separate.model.state_dict().values(), strict=True)
     for ours, theirs in pairs:
