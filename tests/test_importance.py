@@ -58,9 +58,3 @@ def test_many_trials_are_thinned_evenly(spec: SearchSpec, monkeypatch: pytest.Mo
     trials = drawn(40)
     thinned = importance.fanova(trials, trials["h"], spec)
     assert thinned == importance.fanova(trials.iloc[::4], trials["h"].iloc[::4], spec)
-
-
-def test_off_the_grid_of_a_step_is_inside_of_the_space(tmp_path: Path) -> None:
-    spec = tiny(tmp_path, "space={h: {uniform: [1, 2], step: 0.25}}", "training={}", "start_from=[]")
-    trials = pd.DataFrame({"h": np.linspace(1, 2, 9)})
-    assert importance.fanova(trials, trials["h"], spec)["h"] == pytest.approx(1.0)

@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from tests.spaces import tiny
-from tune_cure.spec import Distribution, SpecError, load
+from tune_cure.spec import SpecError, load
 
 BASE = """
 name: test
@@ -301,21 +301,6 @@ def test_a_stronger_attack_at_the_rungs_needs_rungs_and_pgd(tmp_path: Path, othe
         tiny(tmp_path, "asha.steps=20", other)
 
 
-@pytest.mark.parametrize(
-    ("distribution", "values", "places"),
-    [
-        (Distribution(uniform=[2, 4]), [2, 3, 4, 5], [0, 0.5, 1, 1.5]),
-        (Distribution(loguniform=[0.01, 1]), [0.01, 0.1, 1], [0, 0.5, 1]),
-        (Distribution.model_validate({"int": [1, 5]}), [1, 2, 5], [0, 0.25, 1]),
-        (Distribution(choice=["a", 2, 1.5]), ["a", 2, 1.5], [0, 0.5, 1]),
-    ],
-)
-def test_a_value_has_its_place_on_the_scale_that_it_is_searched_on(
-    distribution: Distribution, values: list[object], places: list[float]
-) -> None:
-    assert [distribution.place(value) for value in values] == pytest.approx(places)
-
-
 def test_a_grid_ends_at_its_last_step_and_a_start_beside_it_is_refused(
     base: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -325,11 +310,6 @@ def test_a_grid_ends_at_its_last_step_and_a_start_beside_it_is_refused(
     assert caplog.messages == ["space.h: 2 is no multiple of step 0.25 above 0.2; the highest value is 1.95"]
     said = error(base, grid, "start_from=[{lambda: 1, h: 1.13, lr_max: 0.1, epsilon: 0.03}]")
     assert said.startswith("start_from[0].h: 1.13 is outside of space.h, uniform [0.2, 1.95] step 0.25")
-
-
-@pytest.mark.parametrize("value", [1, 7, 9, 2])
-def test_whole_numbers_have_a_grid_too(value: int) -> None:
-    assert Distribution.model_validate({"int": [1, 7], "step": 3}).contains(value) == (value in (1, 7))
 
 
 def test_more_brackets_than_rungs_are_refused(base: Path) -> None:

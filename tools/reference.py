@@ -19,9 +19,10 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from tune_cure.config import DECIDING, HYPERPARAMETERS, TrainingConfig, without_effect
+from tune_cure.distributions import Distribution
 from tune_cure.objectives import METRICS
 from tune_cure.schema import OneOf, choices
-from tune_cure.spec import Distribution, SearchSpec
+from tune_cure.spec import SearchSpec
 
 PAGE = Path(__file__).parent.parent / "docs" / "search_space.md"
 BEGIN, END = "<!-- written by tools/reference.py -->", "<!-- end of what tools/reference.py writes -->"

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from tune_cure.distributions import Distribution
 from tune_cure.plotting import (
     BEST_COLOUR,
     BLUE,
@@ -18,7 +19,7 @@ from tune_cure.plotting import (
     blank,
     value_axis,
 )
-from tune_cure.spec import Distribution, SearchSpec
+from tune_cure.spec import SearchSpec
 from tune_cure.words import value
 
 GRID = 40  # points along each axis of a contour

@@ -9,7 +9,8 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.importance import FanovaImportanceEvaluator
 from optuna.trial import create_trial
 
-from tune_cure.spec import Distribution, SearchSpec
+from tune_cure.distributions import Distribution
+from tune_cure.spec import SearchSpec
 
 MIN_TRIALS = 8  # fewer say nothing
 MAX_TRIALS = 300  # it takes as long as their square

@@ -13,7 +13,8 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from tune_cure.spec import Distribution, SearchSpec
+from tune_cure.distributions import Distribution
+from tune_cure.spec import SearchSpec
 from tune_cure.words import STATUS_WORDS, value
 
 BEST_COLOUR = "#D55E00"

@@ -14,11 +14,12 @@ from ray.tune.search.optuna import OptunaSearch
 from sqlalchemy.event import listen
 
 from tune_cure import samplers, warm_start
+from tune_cure.distributions import Distribution
 from tune_cure.endings import Endings
 from tune_cure.files import FolderError, read_tensors
 from tune_cure.journal import OBJECTIVE, Event, Journal, reason_of
 from tune_cure.objectives import reached
-from tune_cure.spec import Distribution, SearchSpec
+from tune_cure.spec import SearchSpec
 
 FILE = "study.db"
 KNOWN = "warm_start"  # the origin, in the study, of trials of earlier searches
