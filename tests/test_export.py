@@ -15,7 +15,8 @@ from safetensors.torch import load_file
 from tests.test_confirm import PLAN, search
 from tune_cure import confirm, export, models, tables
 from tune_cure.contenders import choose
-from tune_cure.export import Exported, ExportError
+from tune_cure.export import Exported
+from tune_cure.export_measured import ExportError
 from tune_cure.files import replace_tensors
 from tune_cure.model_card import markdown
 from tune_cure.results import SearchResult

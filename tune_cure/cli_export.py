@@ -28,10 +28,14 @@ def add_parser(commands: Any) -> None:
 
 def export(options: argparse.Namespace, console: Console) -> int:
     """Runs the command and returns its exit code."""
-    from tune_cure import export as exporting, model_card  # Ray, which confirm.py needs, takes seconds to import
+    from tune_cure import (  # Ray, which confirm.py needs, takes seconds to import
+        export as exporting,
+        export_measured,
+        model_card,
+    )
 
     if options.seed is not None and options.confirmed is None:
-        raise exporting.ExportError("--seed: makes no difference without --confirmed")
+        raise export_measured.ExportError("--seed: makes no difference without --confirmed")
     result = SearchResult(options.directory)
     if options.confirmed is None:
         found = exporting.of_search(result)

@@ -36,16 +36,16 @@ class Endings(tune.Stopper):  # type: ignore[misc]
         self.spec, self.folder = spec, folder
         self.deadline = None if seconds is None else time.time() + seconds  # which other machines know, too
         self.outcome = self.reason = ""
-        self._patience = Patience(spec)
+        self.patience = Patience(spec)
         self._failures: list[str] | None = []  # why the first trials failed; None once another has ended otherwise
         for event in history:
-            self._patience.take(event)
+            self.patience.take(event)
             if event["event"] == "end" and event["status"] != "failed":
                 self._failures = None
 
     def take(self, event: Event) -> None:
         """Takes in a new line of the journal."""
-        self._patience.take(event)
+        self.patience.take(event)
         if event["event"] != "end" or self._failures is None:
             return
         if event["status"] != "failed":
@@ -59,7 +59,7 @@ class Endings(tune.Stopper):  # type: ignore[misc]
     @property
     def exhausted(self) -> bool:
         """Whether so many trials have improved nothing that no more are to be proposed."""
-        return self._patience.is_used_up
+        return self.patience.is_used_up
 
     def end(self, outcome: str, reason: str) -> None:
         """Stops everything; the first reason stands."""

@@ -6,7 +6,8 @@ from typing import Any
 import yaml
 
 from tune_cure.evaluation import standard_error
-from tune_cure.export import BEST_CONFIG, Exported, Measurement
+from tune_cure.export import BEST_CONFIG, Exported
+from tune_cure.export_measured import Measurement
 from tune_cure.robustness import NORM_NAMES
 from tune_cure.words import count, listed, one_line, radius
 

@@ -5,7 +5,7 @@ AutoAttack is that of Croce and Hein 2020 (arXiv 2003.01690), standard version, 
 
 import io
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +44,11 @@ class Outcomes:
 
     correct: dict[str, NDArray[Any]]
     zero_gradient: float
+
+    @classmethod
+    def of(cls, kept: Mapping[str, NDArray[Any]]) -> "Outcomes":
+        """From the arrays by name that a confirmation keeps of a network."""
+        return cls({name: kept[name] for name in NAMES if name in kept}, float(kept["zero_gradient"]))
 
 
 def judge(

@@ -112,7 +112,7 @@ def run(
         return SearchResult(output, "interrupted")
     if _num(journal, "end") >= spec.search.trials:
         return SearchResult(output, "finished")
-    return SearchResult(output, "patience", f"the last {spec.search.patience} trials improved nothing")
+    return SearchResult(output, "patience", endings.patience.words)
 
 
 def _is_over(spec: SearchSpec, journal: Journal, endings: Endings) -> bool:

@@ -120,7 +120,7 @@ class Confirmation:
         diverged = self.table.set_index(["contender", "seed", "epsilon"])["diverged"]
         for run, found in self.outcomes.items():
             contender, _, epsilon = run
-            for sign in [] if diverged[run] else masking.signs(_outcomes(found)):
+            for sign in [] if diverged[run] else masking.signs(Outcomes.of(found)):
                 alike.setdefault((epsilon, sign.claim), []).append((sign, contender))
         runs = Counter((contender, epsilon) for contender, _, epsilon in self.outcomes)
         doubts = []
@@ -164,13 +164,8 @@ def _row(job: Job, epsilon: float, found: dict[str, Array]) -> dict[str, Any]:
         "zero_gradient": float(found["zero_gradient"]),
         "train_seconds": trained["train_seconds"],
         "judge_seconds": float(found["seconds"]),
-        "warnings": " ".join([] if diverged else map(str, masking.signs(_outcomes(found)))),
+        "warnings": " ".join([] if diverged else map(str, masking.signs(Outcomes.of(found)))),
     }
-
-
-def _outcomes(found: dict[str, Array]) -> Outcomes:
-    correct = {name: found[name] for name in NAMES if name in found}
-    return Outcomes(correct, float(found["zero_gradient"]))
 
 
 def _records(frame: pd.DataFrame) -> list[dict[Hashable, Any]]:
