@@ -192,7 +192,9 @@ def test_check_says_what_a_space_for_gpus_costs_without_one(
     monkeypatch.setattr("tune_cure.cli_search.this_machine", lambda: Machine(cpus=2, gpus=0))
     check = ["search", "--space", str(space), "--check"]
     assert main([*check, "--set", "resources.gpus_per_trial=auto"]) == 0
-    assert "no GPU found: an epoch of small_cnn takes about " in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "no GPU found: an epoch of small_cnn takes about " in out
+    assert yaml.safe_load(out.partition("resolved:")[2])["name"] == "tiny"  # can be copied
     assert main([*check, "--set", "resources.gpus_per_trial=0"]) == 0
     assert "no GPU found" not in capsys.readouterr().out
 

@@ -117,11 +117,10 @@ def _search(options: argparse.Namespace, console: Console) -> int:
         known = f"{len(used)} trials of {spec.search.warm_start} are known to the sampler"
         known += f"; {left_out} did not end, or lie outside of the space" * bool(left_out)
     if options.check:
-        _check(spec, options, console)
+        _check(spec, options, console, known)
+        return 0
     if known:
         console.print(known)
-    if options.check:
-        return 0
     if options.address is None:
         dashboard.check(options.dashboard_host)
     elif options.dashboard_host != dashboard.LOOPBACK:
@@ -271,8 +270,11 @@ def _may_download(spec: SearchSpec, options: argparse.Namespace) -> bool:
     return bool(options.data_root) or data.is_default(spec.data.root)
 
 
-def _check(spec: SearchSpec, options: argparse.Namespace, console: Console) -> None:
-    """Prints what the search would do, unless it would be refused. Data yet to be downloaded is not checked."""
+def _check(spec: SearchSpec, options: argparse.Namespace, console: Console, known: str) -> None:
+    """Prints what the search would do, unless it would be refused, and last its YAML, for copying.
+
+    Data yet to be downloaded is not checked.
+    """
     plan = allot(spec, [this_machine()])
     splits, images = None, ""
     try:
@@ -285,6 +287,10 @@ def _check(spec: SearchSpec, options: argparse.Namespace, console: Console) -> N
     _print_plan(spec, plan, images, console)
     if splits and options.address is None:
         _print_cost(spec, splits, plan, console)
+    if known:
+        console.print(known)
+    console.print("resolved:\n")
+    console.print(spec.to_yaml())
 
 
 def _images(splits: data.Splits) -> str:
@@ -315,8 +321,6 @@ def _print_plan(spec: SearchSpec, plan: Devices, images: str, console: Console) 
     for name, text in rows.items():
         table.add_row(name, text)
     console.print(table)
-    console.print("resolved:\n")
-    console.print(spec.to_yaml())
 
 
 def _values(spec: SearchSpec, key: str) -> str:

@@ -67,8 +67,8 @@ def read(path: Path, trial: int | None = None) -> dict[str, Any]:
     """The sections of a run (as `resolve` takes them) from a file.
 
     Args:
-        path: A YAML file with the sections data, model, training, evaluation and seed, each optional; or a
-            best_config.yaml, best_config.csv or trials.csv, in the folder of the search that wrote it.
+        path: A YAML file with the keys of `RunSpec`, each optional; or a best_config.yaml, best_config.csv or
+            trials.csv, in the folder of the search that wrote it.
         trial: Which row of a table; may be left out if there is one only.
 
     Raises:
