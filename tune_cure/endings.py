@@ -30,6 +30,7 @@ class Endings(tune.Stopper):  # type: ignore[misc]
     Attributes:
         outcome: Why everything stops: time, failing, disk or interrupted; empty as long as it does not.
         reason: The same in words.
+        patience: How many trials have ended since one that improved something.
     """
 
     def __init__(self, spec: SearchSpec, folder: Path, seconds: float | None, history: Iterable[Event]) -> None:
