@@ -24,7 +24,7 @@ from tests.spaces import tiny
 from tune_cure import results, resuming
 from tune_cure.cli import main
 from tune_cure.endings import Endings
-from tune_cure.journal import Journal, JournalError, Tail
+from tune_cure.journal import OF_NO_TRIAL, Journal, JournalError, Tail
 from tune_cure.lines import LINES
 from tune_cure.progress import LiveView, SearchState
 from tune_cure.study import StudySearch
@@ -66,6 +66,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if status:
             journal_lines.end(journal, number, status, "it was killed" * (status == "failed"))
     journal.append("change", None, settings="asha.grace_period was 1 and is 2", restart=False)
+    journal.append("resume", None)
     again = {"clean_accuracy": 0.6, "clean_accuracy_se": 0.05, "pgd_accuracy": 0.3, "pgd_accuracy_se": 0.05}
     journal.append("leader", 1, epoch=2, examples=100, **again)
     return folder
@@ -147,7 +148,7 @@ def test_a_damaged_journal_is_read_or_is_one_line(
         view = LiveView(SearchState(spec), console)
         with suppress(JournalError, resuming.ResumeError):  # which `main` prints, as above
             for event in Tail(folder / "journal.jsonl").read():
-                if event["event"] != "change":
+                if event["event"] not in OF_NO_TRIAL:
                     view.on_event(event)
             console.print(view.render())
             resuming.prepare(folder, spec, force=False, say=print)

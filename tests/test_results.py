@@ -230,3 +230,27 @@ def test_where_another_metric_decides_it_also_says_what_cannot_be_told_from_the_
         judged = {"pgd_accuracy": fresh, "pgd_accuracy_se": 0.05, "clean_accuracy": clean}
         journal.append("leader", number, epoch=1, examples=100, **judged)
     assert SearchResult(run).as_good["trial"].tolist() == [0, 1]
+
+
+def test_the_pause_before_a_search_was_continued_is_no_time_of_it(tmp_path: Path) -> None:
+    tiny(tmp_path)
+    journal = Journal(tmp_path)
+    seconds = []
+    for kind, at in (
+        ("trial", 100),
+        ("epoch", 130),
+        ("resume", 1000),
+        ("epoch", 1020),
+        ("resume", 5000),
+        ("end", 5007),
+    ):
+        if kind == "trial":
+            journal.append(kind, 0, time=float(at), origin="sampler", hyperparameters=VALUES)
+        elif kind == "epoch":
+            epoch(journal, 0, 1 + (at > 1000), 0.3, 0.3, time=float(at))
+        elif kind == "resume":
+            journal.append(kind, None, time=float(at))
+        else:
+            journal.append(kind, 0, time=float(at), status="completed", reason="")
+        seconds.append(SearchResult(tmp_path).wall_seconds)
+    assert seconds == [0, 30, 30, 50, 50, 57]

@@ -12,6 +12,7 @@ seconds since 1970:
 - `leader`: number, the epoch of its best weights, and what they reached once the search was over, under which attack
   (see `rescoring`).
 - `change`: of no trial: the search was continued with other settings, in words, and whether trials under way restart.
+- `resume`: of no trial: the search was continued, after a pause that belongs to nobody.
 """
 
 import json
@@ -31,6 +32,8 @@ FILE = "journal.jsonl"
 CHECKPOINT_FILE = "trainer.pt"  # in a checkpoint's folder: a Trainer's state_dict
 OBJECTIVE = "objective"  # of an epoch: what sampler and ASHA compare, the search's metric, finite whatever happens
 RUNG = "pgd_accuracy_rung"  # of an epoch at a rung, where asha.steps is given: what trials are compared by there
+
+OF_NO_TRIAL = ("change", "resume")
 
 Event = dict[str, Any]
 
@@ -89,7 +92,7 @@ class Reader:
     def _wrong(self, event: Event) -> str:
         """What its trial cannot do now; empty if it can."""
         kind, number = event["event"], event["trial"]
-        if kind == "change":  # is of no trial
+        if kind in OF_NO_TRIAL:
             return ""
         if kind == "trial":
             if number in self._running or number in self._ended:
@@ -150,13 +153,13 @@ class Journal:
         return self.read_all()[0]
 
     def read_all(self) -> tuple[list[Event], list[Event]]:
-        """What `read` returns, and the lines of kind `change`, from one reading.
+        """What `read` returns, and the lines of no trial, from one reading.
 
         Raises:
             JournalError: As `read`.
         """
         events = self._read()[0]
-        return _of_trials(events), [event for event in events if event["event"] == "change"]
+        return _of_trials(events), [event for event in events if event["event"] in OF_NO_TRIAL]
 
     def checkpoint_file(self, path: str) -> Path:
         """The file of a checkpoint whose event has this path.
@@ -236,9 +239,9 @@ class Tail:
 def _of_trials(events: list[Event]) -> list[Event]:
     kept: list[Event] = []
     for event in events:
-        if event["event"] != "change":
+        if event["event"] not in OF_NO_TRIAL:
             kept.append(event)
-        elif event["restart"]:
+        elif event.get("restart"):
             ended = {before["trial"] for before in kept if before["event"] == "end"}
             kept = [before for before in kept if before["event"] == "trial" or before["trial"] in ended]
     return kept

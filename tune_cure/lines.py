@@ -79,6 +79,10 @@ class _Change(_Line):
     restart: bool
 
 
+class _Resume(_Line):
+    trial: None  # type: ignore[assignment]
+
+
 LINES: dict[str, type[_Line]] = {
     "trial": _Trial,
     "epoch": _Epoch,
@@ -87,6 +91,7 @@ LINES: dict[str, type[_Line]] = {
     "end": _End,
     "leader": _Leader,
     "change": _Change,
+    "resume": _Resume,
 }
 
 

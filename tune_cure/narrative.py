@@ -62,7 +62,7 @@ def _took(spec: SearchSpec, content: dict[str, Any]) -> str:
     if spec.search.scheduler != "none":
         most, begun = content["epochs_without_early_stopping"], count(content["trials"], "trial")
         text += f", of {most:,} that the {begun} would have taken without early stopping"
-    text += f", and {duration(content['wall_seconds'])} by the clock from the first to the last record "
+    text += f", and {duration(content['wall_seconds'])} by the clock "
     text += f"({duration(content['trial_seconds'])} in all trials together)."
     if left := content["epochs_not_trained"]:
         text += f" Not trained, but not for early stopping: {untrained(left)}."

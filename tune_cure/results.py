@@ -10,6 +10,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from tune_cure import objectives, spec as specs
@@ -78,7 +79,7 @@ class SearchResult:
     @property
     def changes(self) -> list[Event]:
         """The lines of the journal that say how settings were changed."""
-        return self._read[1]
+        return [event for event in self._read[1] if event["event"] == "change"]
 
     @property
     def trials(self) -> pd.DataFrame:
@@ -93,9 +94,20 @@ class SearchResult:
     @cached_property
     def _read(self) -> tuple[list[Event], list[Event], pd.DataFrame, pd.DataFrame]:
         """All of the journal. The lines of epochs are dropped once they are in frames: they take the most memory."""
-        events, changes = Journal(self.directory).read_all()
+        events, of_no_trial = Journal(self.directory).read_all()
         others = [event for event in events if event["event"] != "epoch"]
-        return others, changes, trials_of(self.spec, events), epochs_of(events)
+        return others, of_no_trial, trials_of(self.spec, events), epochs_of(events)
+
+    @cached_property
+    def wall_seconds(self) -> float:
+        """By the clock, from the first record to the last; less the pauses before the search was continued."""
+        times = np.sort([*(event["time"] for event in self.events), *self.epochs["time"]])
+        if not len(times):
+            return 0.0
+        resumed = [event["time"] for event in self._read[1] if event["event"] == "resume"]
+        begins = np.array([times[0], *resumed])
+        ends = times[np.searchsorted(times, [*resumed, np.inf]) - 1]  # the last record before the next session
+        return float((ends - begins).clip(min=0.0).sum())
 
     @cached_property
     def leaders(self) -> pd.DataFrame:
@@ -372,7 +384,6 @@ def _summary(result: SearchResult) -> dict[str, Any]:
     baseline = frame[frame["origin"] == "start_from"].head(1)
     left = untrained(frame, spec)
     saved = left.pop("stopped", 0)
-    times = [*(event["time"] for event in result.events), *curve["time"]]
     return {
         "name": spec.name,
         "metric": spec.search.metric,
@@ -384,7 +395,7 @@ def _summary(result: SearchResult) -> dict[str, Any]:
         "epochs": len(curve),
         "epochs_without_early_stopping": len(curve) + saved,
         "epochs_not_trained": left,
-        "wall_seconds": max(times) - min(times) if times else 0.0,
+        "wall_seconds": result.wall_seconds,
         "trial_seconds": float(curve["train_seconds"].sum() + curve["eval_seconds"].sum()),
         "changes": [event["settings"] for event in result.changes],
         "best": None if leader is None else _reached(leader.row, leader.hyperparameters),

@@ -79,6 +79,8 @@ def run(
     journal = Journal(output, remote.copies(output, tell) if remote else tell)
     journal.path.touch()
     history = journal.repair() if resume else []
+    if resume:
+        Journal(output).append("resume", None)  # those who follow the trials need not hear of it
     endings = Endings(spec, output, seconds, history)
     started = not ray.is_initialized()
     if started:

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from tune_cure import environment, lock, results
-from tune_cure.journal import FILE, Tail
+from tune_cure.journal import FILE, OF_NO_TRIAL, Tail
 from tune_cure.progress import LiveView, PlainView, SearchState
 from tune_cure.standing import Patience
 
@@ -57,7 +57,7 @@ def follow(
                 state.epochs_now, patience.spec = 0, state.spec
             dead = is_dead(directory)  # before its last lines are read
             for event in tail.read():
-                if event["event"] != "change":  # of no trial; the spec tells of it
+                if event["event"] not in OF_NO_TRIAL:
                     shown.on_event(event)
                     patience.take(event)
             is_spent = patience.is_used_up and not state.running
