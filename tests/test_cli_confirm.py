@@ -7,7 +7,7 @@ import pytest
 
 from tests.test_confirm import search
 from tests.test_verdicts import write_outcomes
-from tune_cure import cli, confirm, environment
+from tune_cure import cli, confirm, environment, lock
 from tune_cure.confirm import FOLDER, Job
 from tune_cure.verdicts import FEW_SEEDS
 
@@ -159,3 +159,14 @@ def test_one_test_image_is_too_few(tmp_path: Path, capsys: pytest.CaptureFixture
     with pytest.raises(SystemExit):
         cli.main(["confirm", str(tmp_path), "--examples", "1"])
     assert "at least 2 are needed: one image has no spread" in capsys.readouterr().err
+
+
+def test_two_processes_do_not_confirm_one_search_at_a_time(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lock, "SECONDS", 0.1)
+    search(tmp_path)
+    (tmp_path / FOLDER).mkdir()
+    with lock.alone(tmp_path / FOLDER):
+        assert cli.main(["confirm", str(tmp_path), *QUICK]) == 2
+    assert capsys.readouterr().err == f"tune-cure: {tmp_path / FOLDER}: another process is writing in it\n"

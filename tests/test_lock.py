@@ -37,7 +37,7 @@ def test_one_process_at_a_time_has_the_lock_and_kill_9_frees_it(
 ) -> None:
     monkeypatch.setattr(lock, "SECONDS", 0.1)
     assert not lock.is_free(tmp_path)
-    with pytest.raises(FolderError, match="its search is running already"), lock.alone(tmp_path):
+    with pytest.raises(FolderError, match="another process is writing in it"), lock.alone(tmp_path):
         pass
     holder.send_signal(signal.SIGKILL)
     holder.communicate()

@@ -9,7 +9,7 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from tune_cure import data, environment
+from tune_cure import data, environment, lock
 from tune_cure.contenders import BASELINES, Contender
 from tune_cure.devices import allot, measure_epoch_seconds, this_machine
 from tune_cure.results import SearchResult
@@ -89,7 +89,7 @@ def _radius(text: str) -> float:
 
 def confirm(options: argparse.Namespace, console: Console) -> int:
     """Runs the command and returns its exit code."""
-    from tune_cure import confirm as confirming, confirm_report, contenders  # Ray takes seconds to import
+    from tune_cure import confirm as confirming, contenders  # Ray takes seconds to import
 
     result = SearchResult(options.directory)
     spec = result.spec
@@ -112,7 +112,15 @@ def confirm(options: argparse.Namespace, console: Console) -> int:
     _print_plan(result.spec, chosen, plan, splits, jobs, console)
     folder = result.directory / confirming.FOLDER
     folder.mkdir(exist_ok=True)
-    environment.write(folder, splits.source)
+    with lock.alone(folder):
+        environment.write(folder, splits.source)
+        return _run(jobs, result, folder, options, console)
+
+
+def _run(jobs: list[Any], result: SearchResult, folder: Path, options: argparse.Namespace, console: Console) -> int:
+    """Runs the jobs, writes and prints what came of them, and returns the exit code."""
+    from tune_cure import confirm as confirming, confirm_report
+
     view = _View(jobs, console)
     try:
         failures = confirming.run(
@@ -132,7 +140,7 @@ def confirm(options: argparse.Namespace, console: Console) -> int:
         console.print("what is done is kept. Continue with:\n  " + _command(options))
         return 130
     found = confirm_report.write(result, jobs, folder)
-    print_results(found, spec, console)
+    print_results(found, result.spec, console)
     for job, reason in failures.items():
         console.print(f"failed: {job}: {reason}", style="bold")
     console.print(f"\n{_wrote(folder)}")

@@ -132,7 +132,7 @@ def _search(options: argparse.Namespace, console: Console) -> int:
         _join(options)
     remote = Remote(options.output) if options.output and "://" in options.output else None
     directory = _folder(spec, options, remote)
-    with lock.alone(directory):
+    with lock.alone(directory, f"its search is running already; to see it: tune-cure watch {directory}"):
         if options.resume:
             resuming.prepare(directory, spec, force=options.force, say=console.print)
         environment.write(directory, splits.source)

@@ -16,7 +16,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from tune_cure import curves, data, environment
+from tune_cure import curves, data, environment, lock
 from tune_cure.config import HYPERPARAMETERS, TrainingConfig, hyperparameter, spell_out_model, without_effect
 from tune_cure.datasets import DATASETS
 from tune_cure.files import new_folder, replace_text
@@ -127,17 +127,23 @@ def train(options: argparse.Namespace, console: Console) -> int:
         replace_text(directory / CONFIG, spec.to_yaml())
     if spec.threads:
         torch.set_num_threads(spec.threads)
-    run = Run(spec, splits, directory, device)
-    if options.resume:
-        run.restore()
-    environment.write(directory, splits.source)
+    with lock.alone(directory):
+        run = Run(spec, splits, directory, device)
+        if options.resume:
+            run.restore()
+        environment.write(directory, splits.source)
+        return _run(run, options, console)
+
+
+def _run(run: Run, options: argparse.Namespace, console: Console) -> int:
+    """Trains, says how to go on if that is interrupted, and returns the exit code."""
     _print_plan(run, console)
     stop_as_on_ctrl_c()
     try:
         _train(run, console)
     except KeyboardInterrupt:
-        saved = f"{len(run.log)} of {spec.training.epochs} epochs are saved" if run.log else "no epoch was finished"
-        resume = f"tune-cure train --output {shlex.quote(str(directory))} --resume" + " --test" * options.test
+        saved = f"{len(run.log)} of {run.spec.training.epochs} epochs are saved" if run.log else "no epoch was finished"
+        resume = f"tune-cure train --output {shlex.quote(str(run.directory))} --resume" + " --test" * options.test
         resume += f" --device {shlex.quote(options.device)}" if options.device else ""
         console.print(f"interrupted; {saved}. Continue with:\n  {resume}")
         return 130

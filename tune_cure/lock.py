@@ -1,4 +1,4 @@
-"""One process at a time runs a search: it holds a lock in the folder, which the system takes back however it ends."""
+"""One process at a time writes a run: it holds a lock in the folder, which the system takes back however it ends."""
 
 import errno
 import fcntl
@@ -17,21 +17,19 @@ _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)  # of a file system that
 
 
 @contextmanager
-def alone(directory: Path) -> Iterator[None]:
-    """While in this context no other process that asks for it can run the search in `directory`.
+def alone(directory: Path, said: str = "another process is writing in it") -> Iterator[None]:
+    """While in this context no other process that asks for it can go on with the run in `directory`.
 
     On a file system without locks nothing is known of others, and nobody is refused.
 
     Raises:
-        FolderError: Another process runs it, or the folder cannot be written to.
+        FolderError: Another process has the lock, which `said` says; or the folder cannot be written to.
     """
     lock = FileLock(directory / FILE)
     try:
         lock.acquire(timeout=SECONDS)
     except Timeout as error:
-        raise FolderError(
-            f"{directory}: its search is running already; to see it: tune-cure watch {directory}"
-        ) from error
+        raise FolderError(f"{directory}: {said}") from error
     except OSError as error:
         if error.errno not in _NO_LOCKS:
             raise FolderError(f"{directory / FILE}: cannot be written: {error.strerror}") from error
