@@ -4,8 +4,11 @@
 
 Runs the space once for each number, without a scheduler, so that every trial takes the same epochs; on a GPU, 4 at a
 time means a quarter of it each. The clock runs from the first trial's start to the last one's end: Ray's own start is
-not in it. `images_held` sums up, over the workers, what each holds in memory of the file of prepared images, pages that
-several share counted once (Linux's Pss); `images_file` is the file's size.
+not in it. `start_seconds` is what passes from a trial's end until another in its place is at work, with what its first
+epoch takes longer than those after (a GPU's warm-up); `epoch_seconds`, of training, judging and what is between. From
+these the whole search of the space, as its file has it, is extrapolated. `images_held` sums up, over the workers, what
+each holds in memory of the file of prepared images, pages that several share counted once (Linux's Pss); `images_file`
+is the file's size.
 """
 
 import argparse
@@ -17,11 +20,13 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from search_overhead import summary
+from search_overhead import gaps, summary
 
-from tune_cure import spec as specs
+from tune_cure import data, spec as specs
 from tune_cure.datasets import prepared_file
+from tune_cure.devices import expected_epochs
 from tune_cure.results import SearchResult
+from tune_cure.spec import SearchSpec
 
 ROOT = Path(__file__).parent.parent
 
@@ -45,6 +50,45 @@ def held(file: Path) -> tuple[float, float]:
     return proportional / 1024, resident / 1024
 
 
+def costs(epochs: pd.DataFrame) -> dict[str, float]:
+    """Seconds of a trial's start after the first in its place, of an epoch, and of each image's training and judging.
+
+    Epochs but the first of each trial count, all of which must have more than one.
+    """
+    between = gaps(epochs)
+    others = epochs[epochs.duplicated("trial")]
+    train, judge = others["train_seconds"].median(), others["eval_seconds"].median()
+    first = epochs.loc[between.index[between["starts"]]]
+    starts = between["gap"].loc[first.index] + first["train_seconds"] + first["eval_seconds"] - train - judge
+    return {
+        "start_seconds": float(starts.median()),
+        "epoch_seconds": float(train + judge + between.loc[~between["starts"], "gap"].median()),
+        "train_seconds": float(train),
+        "eval_seconds": float(judge),
+        "overhead_seconds": float(between.loc[~between["starts"], "gap"].median()),
+    }
+
+
+def extrapolated(space: Path, row: dict[str, float], ran: SearchSpec) -> str:
+    """What the whole search of the space's file would take, with as many trials at a time as in the search that ran."""
+    whole = specs.load(space)
+    images, judged = {}, {}
+    for name, one in (("ran", ran), ("whole", whole)):
+        splits = data.load(one.data.model_copy(update={"root": ran.data.root}))
+        images[name] = len(splits.train)
+        judged[name] = min(one.evaluation.examples, len(splits.validation))
+    train = row["train_seconds"] * images["whole"] / images["ran"]
+    judge = row["eval_seconds"] * judged["whole"] / judged["ran"]
+    epoch, epochs = train + judge + row["overhead_seconds"], expected_epochs(whole)
+    seconds = (whole.search.trials * row["start_seconds"] + epochs * epoch) / row["concurrent"]
+    return (
+        f"extrapolated, not measured: {whole.name}, {whole.search.trials} trials, {row['concurrent']} at a time: "
+        f"{seconds / 3600:.2f} h ({epochs:.0f} epochs of {images['whole']:,} images, {epoch:.1f} s each, if at each "
+        f"rung one trial in {whole.asha.reduction_factor:g} goes on; {row['start_seconds']:.1f} s a start). Networks "
+        "that are more robust than these, of few epochs, take longer to judge."
+    )
+
+
 def measure(space: Path, concurrent: int, trials: int, arguments: list[str]) -> dict[str, float]:
     """One search with so many trials at a time."""
     changes = [
@@ -66,8 +110,8 @@ def measure(space: Path, concurrent: int, trials: int, arguments: list[str]) -> 
             nonlocal most
             while not ended.wait(1.0):
                 if spec_file.exists():
-                    data = specs.load(spec_file).data
-                    most = max(most, held(prepared_file(data.dataset, data.folder, data.image_size)))
+                    of = specs.load(spec_file).data
+                    most = max(most, held(prepared_file(of.dataset, of.folder, of.image_size)))
 
         watcher = threading.Thread(target=watch)
         watcher.start()
@@ -78,9 +122,9 @@ def measure(space: Path, concurrent: int, trials: int, arguments: list[str]) -> 
             raise SystemExit(f"the search ended with exit code {code}")
         result = SearchResult(f"{folder}/run")
         row = summary(result).iloc[0]
-        data = result.spec.data
-        file = prepared_file(data.dataset, data.folder, data.image_size)
-        return {
+        of = result.spec.data
+        file = prepared_file(of.dataset, of.folder, of.image_size)
+        made = {
             "concurrent": concurrent,
             "trials": trials,
             "seconds": row["seconds"],
@@ -90,7 +134,10 @@ def measure(space: Path, concurrent: int, trials: int, arguments: list[str]) -> 
             "images_file": file.stat().st_size / 2**20,
             "images_held": most[0],
             "images_mapped": most[1],
+            **costs(result.epochs),
         }
+        print(extrapolated(space, made, result.spec), flush=True)
+        return made
 
 
 def main() -> None:
@@ -106,8 +153,8 @@ def main() -> None:
     for concurrent in options.concurrent:
         rows.append(measure(options.space, concurrent, options.trials or 2 * concurrent, options.arguments))
         print(pd.DataFrame(rows).to_string(index=False, float_format="{:.2f}".format), flush=True)
-    if options.output:
-        pd.DataFrame(rows).to_csv(options.output / "scaling.csv", index=False)
+        if options.output:
+            pd.DataFrame(rows).to_csv(options.output / "scaling.csv", index=False)
 
 
 if __name__ == "__main__":

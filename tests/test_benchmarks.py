@@ -67,6 +67,15 @@ def test_of_a_search_with_two_at_a_time_starts_and_epochs_overhead_are_told_apar
     assert found["share_in_starts"] == pytest.approx(6 / (2 * wall))
 
 
+def test_a_start_has_what_a_first_epoch_takes_longer_and_an_epoch_does_not(script: Any) -> None:
+    epochs = search((0, 1, 0.0, 3), (1, 2, 42.0, 3), start=5).epochs
+    first = epochs["trial"].diff() != 0
+    epochs.loc[first, "train_seconds"] += 4
+    found = script("scaling").costs(epochs)
+    assert found["start_seconds"] == (42 + 5) - 37  # the epoch's own 10 seconds would have begun at 47
+    assert found["epoch_seconds"] == 11
+
+
 @pytest.mark.slow
 def test_a_steps_forwards_and_time_hold_all_of_its_phases_and_the_peak_takes_turns_with_it(script: Any) -> None:
     splits = data.load(DataSpec(dataset="digits", validation=100, train_examples=64))
@@ -81,3 +90,17 @@ def test_a_steps_forwards_and_time_hold_all_of_its_phases_and_the_peak_takes_tur
     for of in ("times_the_original", "times_its_reference"):
         known = rows.dropna(subset=of)
         assert (known[f"{of}_25"] <= known[of]).all() and (known[of] <= known[f"{of}_75"]).all()
+
+
+def test_times_measured_anew_replace_those_in_a_table_and_leave_its_accuracies(script: Any, tmp_path: Path) -> None:
+    file = tmp_path / "table.csv"
+    rows = {"variant": ["a", "b"], "seeds": [3, 3], "relative_seconds": [1.0, 0.9], "pgd_50_10": [0.3, 0.4]}
+    pd.DataFrame(rows).to_csv(file, index=False)
+    columns = ["relative_seconds", "relative_seconds_25", "relative_seconds_75"]
+    seconds = pd.DataFrame([[0.5, 0.4, 0.6], [1.0, 1.0, 1.0]], index=["b", "a"], columns=columns)
+    script("trade_offs").put_seconds(file, seconds)
+    found = pd.read_csv(file)
+    assert list(found) == ["variant", "seeds", *columns, "pgd_50_10"]
+    assert found.to_dict("records")[1] == dict(zip(found, ["b", 3, 0.5, 0.4, 0.6, 0.4], strict=True))
+    with pytest.raises(SystemExit, match="has other variants"):
+        script("trade_offs").put_seconds(file, seconds.iloc[:1])

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pyautoattack import AutoAttack
 from torch import Tensor, nn
 
 from tune_cure.attacks import pgd
@@ -127,6 +126,8 @@ def _after_autoattack(
     before: dict[str, NDArray[Any]],
 ) -> NDArray[Any]:
     """The images that withstood the parts of AutoAttack before, and this one."""
+    from pyautoattack import AutoAttack  # a search needs none of it
+
     standing = list(before.values())[-1] if name != next(iter(ATTACKS)) else before["clean"]
     found = standing.copy()
     if not standing.any():
