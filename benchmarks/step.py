@@ -78,7 +78,7 @@ class Reference:
 
     def __init__(self, like: Trainer, *, penalised: bool = True, lean: bool = False) -> None:
         like.model.to(memory_format=torch.contiguous_format)
-        self.model = like.network  # under autocast on a GPU
+        self.model = like.terms.network  # under autocast on a GPU
         self.scaler = like.scaler
         self.config = like.config
         self.lean, self.penalised = lean, penalised

@@ -14,6 +14,7 @@ from tune_cure.results import SearchResult
 
 def test_the_tables_of_a_running_search_follow_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(refreshing, "PAUSE", 0.01)
+    monkeypatch.setattr(refreshing, "SHARE", 1.0)  # or a slow machine would wait for twenty times as long as it writes
     written = threading.Event()
     write = tables.write
     monkeypatch.setattr(tables, "write", lambda result: (write(result), written.set()))
