@@ -122,3 +122,35 @@ def test_the_replays_table_is_an_extract_of_its_csv() -> None:
         "winner kept*": lambda of: f"{100 * of['winner_kept_mean']:.0f}%",
         "regret*, points": lambda of: f"{100 * of['regret_mean']:.1f}",
     })  # fmt: skip
+
+
+def test_the_tables_of_searches_on_digits_are_those_of_their_csv() -> None:
+    section = "On digits, for real"
+    frame = pd.read_csv(RESULTS / "search_quality_digits.csv")
+    agree(of_section("search_quality.md", section, "lower quartile"), frame, SHARES)
+    seeds = pd.read_csv(RESULTS / "search_quality_digits_seeds.csv")
+    plain, ours = frame["way"]
+    both = seeds[seeds["way"] == ours].merge(seeds[seeds["way"] == plain], on="seed", suffixes=("", "_plain"))
+    agree(of_section("search_quality.md", section, "seed"), both, {
+        "seed": lambda of: str(of["seed"]),
+        "goal": lambda of: f"{100 * of['goal']:.1f}%",
+        plain: lambda of: f"{of['epochs_plain']:.0f} epochs, {of['share_plain']:.2f}",
+        ours: lambda of: (
+            "not in 518, above 0.40" if pd.isna(of["epochs"]) else f"{of['epochs']:.0f} epochs, {of['share']:.2f}"
+        ),
+        "its trials": lambda of: str(of["trials"]),
+    })  # fmt: skip
+
+
+def test_the_table_of_cheaper_penalties_is_that_of_its_csv_files() -> None:
+    start, winner = (
+        pd.read_csv(RESULTS / f"trade_offs_{name}.csv").set_index("variant") for name in ("digits_start", "digits")
+    )
+    rows = of_section("performance.md", "What the cheaper forms cost", "penalty")
+    assert [row["penalty"] for row in rows] == list(start.index)
+    for row in rows[1:]:
+        of, at_winner = start.loc[row["penalty"]], winner.loc[row["penalty"]]
+        quartiles = f"({of['relative_seconds_25']:.2f} to {of['relative_seconds_75']:.2f})"
+        assert row["time of a step"] == f"{of['relative_seconds']:.2f} {quartiles}"
+        for title, found in (("where the search began, 3 seeds", of), ("at the winner, 6 seeds", at_winner)):
+            assert row[title] == f"{100 * found['pgd_50_10']:.1f} ± {100 * found['pgd_50_10_sd']:.1f}"
