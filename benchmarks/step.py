@@ -330,6 +330,8 @@ def main() -> None:
     parser.add_argument("--robust", type=Path, help="the best_model.pt of a search on CIFAR-10, to be attacked")
     parser.add_argument("--output", type=Path, help="a folder for step.csv and step_evaluation.csv")
     options = parser.parse_args()
+    if options.output:
+        options.output.mkdir(parents=True, exist_ok=True)  # now, not when all has been measured
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     spec = DataSpec(dataset="cifar10", root=options.data_root, train_examples=1000)
     splits = data.load(spec)
