@@ -70,8 +70,10 @@ class Distribution(Schema):
         if self.kind == "choice":
             return value in self.values
         low, high = self.values
-        steps = (value - low) / (self.step or 1)
-        return bool(low <= value <= high) and (self.step is None or abs(steps - round(steps)) < ON_GRID)
+        if not low <= value <= high:
+            return False
+        steps = 0.0 if self.step is None else (value - low) / self.step
+        return bool(abs(steps - round(steps)) < ON_GRID)
 
     def place(self, value: Any) -> float:
         """Where `value` lies in the range, from 0 to 1, on the scale that it is searched on; of a choice by its number.

@@ -55,15 +55,9 @@ class Standing:
             return None
         last, best = self._last.pop(number), self._best.pop(number)
         values = reached(last, best)
-        sign = 1 if self.spec.search.mode == "max" else -1
-        return Place(
-            sound=event["status"] not in UNSOUND,
-            feasible=all(constraint.violation(values) <= 0 for constraint in self.spec.search.parsed_constraints),
-            objective=sign * last[OBJECTIVE],
-            others=tuple(sign * values[name] for name in self.spec.search.metrics[1:]),
-            earliness=-number,
-            metrics=tuple(values[name] for name in self.spec.search.metrics),
-        )
+        feasible = all(constraint.violation(values) <= 0 for constraint in self.spec.search.parsed_constraints)
+        row = {"trial": number, "status": event["status"], "feasible": feasible, "objective": last[OBJECTIVE], **values}
+        return _place(row, self.spec)
 
 
 class Patience:
@@ -123,7 +117,7 @@ def patience_of(result: SearchResult) -> Patience:
 
 
 def _place(row: dict[Any, Any], spec: SearchSpec) -> Place | None:
-    """As `Standing.take`, of a row of `results.SearchResult.trials`."""
+    """The place of an ended trial by its row of `results.SearchResult.trials`; None if it was never judged."""
     if pd.isna(row["objective"]):
         return None
     sign = 1 if spec.search.mode == "max" else -1
