@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from tune_cure import data, models
+from tune_cure import cpus, data, models
 from tune_cure.attacks import pgd
 from tune_cure.config import ModelConfig, TrainingConfig
 from tune_cure.data import DataSpec, Splits, to_float
@@ -332,6 +332,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.output:
         options.output.mkdir(parents=True, exist_ok=True)  # now, not when all has been measured
+    cpus.take(None)  # both loops get what the process of a trial has
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     spec = DataSpec(dataset="cifar10", root=options.data_root, train_examples=1000)
     splits = data.load(spec)

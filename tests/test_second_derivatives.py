@@ -95,6 +95,19 @@ def test_a_convolution_is_cheap_however_the_function_is_called(
         assert type(ours.grad_fn).__name__ == "_ConvolutionBackward"
 
 
+def test_a_relu_has_the_derivatives_of_torchs() -> None:
+    check(nn.ReLU(), random(3, 4, 7, 6))
+    check(nn.Sequential(convolution(bias=False), nn.ReLU(inplace=True)), random(3, 4, 7, 6))
+
+
+def test_a_relus_second_derivative_passes_no_zeros_on() -> None:
+    images, slope = random(3, 4, 2, 2).requires_grad_(), random(3, 4, 2, 2, seed=1).requires_grad_()
+    first = gradient(nn.ReLU(), images, slope)
+    to_slope, to_images = torch.autograd.grad(first.sum(), [slope, images], allow_unused=True)
+    assert to_images is None
+    assert torch.equal(to_slope, (images > 0).double())
+
+
 @pytest.mark.parametrize("training", [True, False])
 def test_a_batch_norm_has_the_derivatives_of_torchs(training: bool) -> None:
     layer = batch_norm()

@@ -16,7 +16,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from tune_cure import curves, data, environment, lock
+from tune_cure import cpus, curves, data, environment, lock
 from tune_cure.config import HYPERPARAMETERS, TrainingConfig, hyperparameter, spell_out_model, without_effect
 from tune_cure.datasets import DATASETS
 from tune_cure.files import new_folder, replace_text
@@ -125,8 +125,7 @@ def train(options: argparse.Namespace, console: Console) -> int:
     if not options.resume:
         directory = new_folder(Path("results/train"), options.output)
         replace_text(directory / CONFIG, spec.to_yaml())
-    if spec.threads:
-        torch.set_num_threads(spec.threads)
+    cpus.take(spec.threads)
     with lock.alone(directory):
         run = Run(spec, splits, directory, device)
         if options.resume:

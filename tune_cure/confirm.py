@@ -24,7 +24,7 @@ import torch
 import yaml
 from torch import nn
 
-from tune_cure import cluster, models, ray_session, robustness
+from tune_cure import cluster, cpus, models, ray_session, robustness
 from tune_cure.config import ModelConfig, TrainingConfig
 from tune_cure.contenders import Contender
 from tune_cure.data import DataSpec, Examples, Splits
@@ -208,7 +208,7 @@ def _ray(address: str | None, verbose: bool) -> Iterator[None]:
 def work(job: Job, device_name: str = "cpu", shipment: Shipment | None = None) -> None:
     """Trains and judges one job, from where it was left; in a worker process."""
     device = torch.device(device_name)
-    torch.set_num_threads(job.cpus)
+    cpus.take(job.cpus)
     splits = shared_data(job.data, device.type, shipment)
     job.folder.mkdir(parents=True, exist_ok=True)
     replace_text(job.folder / CONFIG, yaml.safe_dump(job.described(), sort_keys=False))

@@ -11,7 +11,7 @@ from typing import Any
 import ray
 import torch
 
-from tune_cure import models, results
+from tune_cure import cpus, models, results
 from tune_cure.data import Examples, Splits
 from tune_cure.devices import Devices
 from tune_cure.evaluation import evaluate
@@ -70,7 +70,7 @@ def _files(spec: SearchSpec, journal: Journal, remote: Remote | None) -> Iterato
 def _judge(spec: SearchSpec, file: str, device_name: str, shipment: Shipment | None) -> dict[str, Any]:
     """The metrics of one leader, and on how many images they were measured; in a worker process."""
     device = torch.device(device_name)
-    torch.set_num_threads(spec.resources.cpus_per_trial)
+    cpus.take(spec.resources.cpus_per_trial)
     examples = fresh_examples(spec, shared_data(spec.data, device.type, shipment))
     if not len(examples):
         return {"examples": 0}

@@ -1,9 +1,9 @@
-"""Convolution and batch norm whose second derivatives are as cheap as their first.
+"""Convolution, batch norm and ReLU whose second derivatives are as cheap as their first.
 
 A penalty on input gradients differentiates the network twice. There, PyTorch takes a convolution's weight gradient by
 a convolution with the images as channels and a kernel of the size of the output, and puts batch norm's together from
 some thirty passes over the activations. Here, the former is the weight gradient that every backward pass knows, and the
-latter a linear combination of three tensors. Both are exact; a network needs no change: see `cheap_second_derivatives`.
+latter a linear combination of three tensors. All are exact; a network needs no change: see `cheap_second_derivatives`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +16,8 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.overrides import TorchFunctionMode
+
+from tune_cure.convolution_gradients import Geometry, image_gradient, weight_gradient
 
 _aten = torch.ops.aten
 _state = {"images only": False}  # not by thread: on CUDA, backward passes run in threads of their own
@@ -39,7 +41,7 @@ class _Convolution(Function):
     """Of images (N, C, H, W) with weights; no bias."""
 
     @staticmethod
-    def forward(ctx: Any, images: Tensor, weight: Tensor, geometry: tuple[Any, ...]) -> Tensor:
+    def forward(ctx: Any, images: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
         ctx.save_for_backward(images, weight)
         ctx.geometry = geometry
         result: Tensor = _aten.convolution(images, weight, None, *geometry)
@@ -50,32 +52,35 @@ class _Convolution(Function):
         images, weight = ctx.saved_tensors
         if _state["images only"]:
             return _ConvolutionToImages.apply(slope, weight, images, ctx.geometry), None, None
-        mask = [*ctx.needs_input_grad[:2], False]
-        to_images, to_weight, _ = _aten.convolution_backward(slope, images, weight, None, *ctx.geometry, mask)
-        return to_images, to_weight, None
+        given = slope, images, weight, ctx.geometry
+        wanted_images, wanted_weight, _ = ctx.needs_input_grad
+        return (
+            image_gradient(*given) if wanted_images else None,
+            weight_gradient(*given) if wanted_weight else None,
+            None,
+        )
 
 
 class _ConvolutionToImages(Function):
     """The gradient of a convolution's images: linear in the slope (N, K, H', W') of its output, and in the weights."""
 
     @staticmethod
-    def forward(ctx: Any, slope: Tensor, weight: Tensor, images: Tensor, geometry: tuple[Any, ...]) -> Tensor:
+    def forward(ctx: Any, slope: Tensor, weight: Tensor, images: Tensor, geometry: Geometry) -> Tensor:
         ctx.save_for_backward(slope, weight)
         ctx.geometry = geometry
-        result: Tensor = _aten.convolution_backward(slope, images, weight, None, *geometry, [True, False, False])[0]
-        return result
+        return image_gradient(slope, images, weight, geometry)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         of_output, weight = ctx.saved_tensors
-        to_slope = to_weight = None
-        if ctx.needs_input_grad[0]:
-            to_slope = _aten.convolution(slope, weight, None, *ctx.geometry)
-        if ctx.needs_input_grad[1]:
-            mask = [False, True, False]
-            to_weight = _aten.convolution_backward(of_output, slope, weight, None, *ctx.geometry, mask)[1]
-        return to_slope, to_weight, None, None
+        wanted_slope, wanted_weight, *_ = ctx.needs_input_grad
+        return (
+            _aten.convolution(slope, weight, None, *ctx.geometry) if wanted_slope else None,
+            weight_gradient(of_output, slope, weight, ctx.geometry) if wanted_weight else None,
+            None,
+            None,
+        )
 
 
 def convolution(
@@ -198,6 +203,37 @@ def batch_norm(
     return shifted.to(images.dtype)
 
 
+class _ReLU(Function):
+    """max(0, x), whose second derivative at the images is nothing; PyTorch's own is a tensor of zeros, to be added."""
+
+    @staticmethod
+    def forward(ctx: Any, images: Tensor) -> Tensor:
+        result = images.relu()
+        ctx.save_for_backward(result)
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor) -> Tensor:
+        (result,) = ctx.saved_tensors
+        to_images: Tensor = _ReLUToImages.apply(slope, result.detach())
+        return to_images
+
+
+class _ReLUToImages(Function):
+    """The slope where the result is positive: linear in the slope, constant in the result."""
+
+    @staticmethod
+    def forward(ctx: Any, slope: Tensor, result: Tensor) -> Tensor:
+        ctx.save_for_backward(result)
+        to_images: Tensor = _aten.threshold_backward(slope, result, 0)
+        return to_images
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, direction: Tensor) -> tuple[Tensor, None]:
+        return _aten.threshold_backward(direction, *ctx.saved_tensors, 0), None
+
+
 _OF_CONV2D = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
 
 
@@ -212,6 +248,9 @@ class _Cheaply(TorchFunctionMode):
                 return convolution(given.pop("input"), **given)
         if func is F.batch_norm and args[0].dim() == 4 and kwargs.get("weight") is not None:
             return batch_norm(*args, **kwargs)
+        if func is F.relu and not kwargs.get("inplace"):
+            result: Tensor = _ReLU.apply(args[0])
+            return result
         return func(*args, **kwargs)
 
 

@@ -8,7 +8,7 @@ import ray
 import torch
 from ray import tune
 
-from tune_cure import words
+from tune_cure import cpus, words
 from tune_cure.data import DataSpec, Splits
 from tune_cure.journal import CHECKPOINT_FILE, OBJECTIVE, RUNG
 from tune_cure.objectives import reached
@@ -41,7 +41,7 @@ class CureTrainable(tune.Trainable):  # type: ignore[misc]
         Other trials will use the process too if `reused`; `shipment` is there on a cluster.
         """
         self.spec, self.device, self.reused, self.shipment = spec, device, reused, shipment
-        torch.set_num_threads(spec.resources.cpus_per_trial)
+        cpus.take(spec.resources.cpus_per_trial)
         self._start(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
