@@ -61,7 +61,7 @@ def costs(epochs: pd.DataFrame) -> dict[str, float]:
     first = epochs.loc[between.index[between["starts"]]]
     starts = between["gap"].loc[first.index] + first["train_seconds"] + first["eval_seconds"] - train - judge
     return {
-        "start_seconds": float(starts.median()),
+        "start_seconds": max(0.0, float(starts.median())),  # less than an epoch's noise can come out below nothing
         "epoch_seconds": float(train + judge + between.loc[~between["starts"], "gap"].median()),
         "train_seconds": float(train),
         "eval_seconds": float(judge),

@@ -7,9 +7,9 @@ batch norm goes back to training mode, one radius in pixels), pass by pass as th
 judges the attack with a forward pass that nobody needs and the clean accuracy with another, finds z with two forward
 passes and a backward pass of its own, takes both gradients of the penalty anew, and lets every backward pass reach the
 parameters. `lean` is the same without the forward passes that are there for nothing. Reference and Trainer take turns
-on the same images in one process, two steps at a time; a ratio is the median over the turns, beside its quartiles. On a
-GPU both compute in fp16 under autocast with a GradScaler. Before that, both are run in
-float64 from the same random starts, and their weights compared.
+on the same images, two steps at a time, each in a process of its own: Python's as it is, and one as trials have;
+a ratio is the median over the turns, beside its quartiles. On a GPU both compute in fp16 under autocast with a
+GradScaler. Before that, both are run in float64 from the same random starts, and their weights compared.
 
 `forwards` counts floating-point operations of a step, by torch's formulas, in those of one forward pass; `of_the_peak`
 relates operations per second to the larger of those of a matrix product and of a convolution of the same turn.
@@ -18,9 +18,11 @@ relates operations per second to the larger of those of a matrix product and of 
 import argparse
 import itertools
 import math
+import multiprocessing
 import statistics
 import time
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +49,7 @@ BATCH = {**RUNNING, "penalty_statistics": "batch"}  # the default
 FROM_IMAGE = {**BATCH, "init": "zero", "attack_statistics": "batch"}
 ALONG_FGSM = {**FROM_IMAGE, "delta": "fgsm"}
 ONE_SIDED = {"penalty_two_sided": False}
-ORIGINAL = "the original loop"
+ORIGINAL, FGSM = "the original loop", "FGSM"
 TOGETHER = 2  # steps in a turn: of two, one has the penalty that is in every second
 OF_THE_ORIGINAL = ("times_the_original", "times_the_original_25", "times_the_original_75")
 OF_ITS_REFERENCE = ("times_its_reference", "times_its_reference_25", "times_its_reference_75")
@@ -58,12 +60,32 @@ EXACT: dict[str, dict[str, Any]] = {
     "along FGSM, from the image": ALONG_FGSM,
 }
 """What both loops can compute, two-sided."""
-VARIANTS: dict[str, dict[str, Any]] = {
-    **EXACT,
-    **{f"{name}, one-sided": {**options, **ONE_SIDED} for name, options in EXACT.items()},
+PARTIAL: dict[str, dict[str, Any]] = {
     "batch statistics, every 2nd step": {**BATCH, "penalty_every": 2},
     "batch statistics, on half of the batch": {**BATCH, "penalty_fraction": 0.5},
 }
+"""What the reference has no counterpart of."""
+VARIANTS: dict[str, dict[str, Any]] = {
+    FGSM: {**RUNNING, "lambda": 0.0},
+    **EXACT,
+    **{f"{name}, one-sided": {**options, **ONE_SIDED} for name, options in EXACT.items()},
+    **PARTIAL,
+}
+LIKE = {
+    FGSM: ORIGINAL,
+    **{name: name for name in EXACT},
+    **{f"{name}, one-sided": name for name in EXACT},
+    **dict.fromkeys(PARTIAL, "batch statistics"),
+}
+"""Beside which exact variant each is measured."""
+Key = tuple[str, str]
+OURS, REFERENCE, LEAN, PEAK = "ours", "reference", "lean reference", "peak"
+YARDSTICK: Key = (REFERENCE, ORIGINAL)
+
+
+def dataset(options: argparse.Namespace) -> Splits:
+    """CIFAR-10, and few training images of it."""
+    return data.load(DataSpec(dataset="cifar10", root=options.data_root, train_examples=1000))
 
 
 def trainer(splits: Splits, model: ModelConfig, device: torch.device, batch: int, **changes: Any) -> Trainer:
@@ -215,74 +237,106 @@ def large_operations(device: torch.device) -> dict[str, Callable[[], object]]:
     return {"a matrix product": lambda: one @ other, "a convolution": lambda: layer(images)}
 
 
-def measure_steps(
-    splits: Splits, model: ModelConfig, device: torch.device, batch: int, turns: int
-) -> tuple[pd.DataFrame, dict[str, float]]:
-    """A row for each loop and variant; and of the device's large operations, the operations per second. In turns."""
-    pixels, labels = splits.train.to(device).gather(torch.arange(batch, device=device))
+def make(key: Key, options: argparse.Namespace, device: torch.device) -> Callable[[], object]:
+    """What a process does in a turn: a few steps of one loop, or one of the device's large operations."""
+    kind, name = key
+    if kind == PEAK:
+        return large_operations(device)[name]
+    model = ModelConfig(name=options.model, width=options.width)
+    splits = dataset(options)
+    one = trainer(splits, model, device, options.batch, **VARIANTS[name])
+    pixels, y = one.splits.train.gather(torch.arange(options.batch, device=device))
     plain = to_float(pixels).contiguous()
-    x, y = plain.contiguous(memory_format=torch.channels_last), labels
-    watch = Stopwatch(device)
-
-    def reference(options: dict[str, Any], **how: bool) -> Callable[[], object]:
-        one = Reference(trainer(splits, model, device, batch, **options), **how)
-        return lambda: [one.step(plain, y) for _ in range(TOGETHER)]
-
-    def step(options: dict[str, Any]) -> Callable[[], object]:
-        one = trainer(splits, model, device, batch, **options)
+    if kind == OURS:
+        x, watch, steps = plain.contiguous(memory_format=torch.channels_last), Stopwatch(device), itertools.count()
         one.model.train()
-        steps = itertools.count()
         return lambda: [one._step(x, y, next(steps), watch) for _ in range(TOGETHER)]
+    loop = Reference(one, penalised=name != FGSM, lean=kind == LEAN or name == FGSM)
+    return lambda: [loop.step(plain, y) for _ in range(TOGETHER)]
 
-    fgsm = {**RUNNING, "lambda": 0.0}
-    runs = {
-        ("reference", "FGSM"): reference(fgsm, penalised=False, lean=True),
-        **{("reference", name): reference(options) for name, options in EXACT.items()},
-        ("lean reference", ORIGINAL): reference(RUNNING, lean=True),
-        ("ours", "FGSM"): step(fgsm),
-        **{("ours", name): step(options) for name, options in VARIANTS.items()},
-    }
-    with torch.no_grad():
-        forward = operations(lambda: trainer(splits, model, device, batch).model(x))
-    large = {("peak", name): run for name, run in large_operations(device).items()}
-    runs |= large
-    counts = {key: operations(run) for key, run in runs.items()}
-    seconds: dict[tuple[str, str], list[float]] = {key: [] for key in runs}
-    for turn in range(turns + 2):
-        for key, run in runs.items():
-            took = timed(run, device)
+
+def work(key: Key, options: argparse.Namespace, asked: Connection) -> None:
+    """A process: for each request, the operations or the seconds of a turn."""
+    if key[0] == OURS:
+        cpus.take(options.threads)  # as a trial's process does; a script of the original's kind does not
+    else:
+        torch.set_num_threads(options.threads)
+    device = torch.device(options.device)
+    run = make(key, options, device)
+    try:
+        while True:
+            asked.send(operations(run) if asked.recv() == "operations" else timed(run, device))
+    except EOFError:
+        pass  # there are no more requests
+
+
+def in_turns(keys: list[Key], options: argparse.Namespace) -> tuple[dict[Key, int], dict[Key, list[float]]]:
+    """Of each key the operations and the seconds of its turns, each in a process of its own."""
+    spawn = multiprocessing.get_context("spawn")
+    pipes = {key: spawn.Pipe() for key in keys}
+    processes = [spawn.Process(target=work, args=(key, options, pipes[key][1])) for key in keys]
+    for process, (_, theirs) in zip(processes, pipes.values(), strict=True):
+        process.start()
+        theirs.close()  # so that a process that dies is an EOFError here
+
+    def ask(key: Key, what: str) -> Any:
+        pipes[key][0].send(what)
+        return pipes[key][0].recv()
+
+    counts = {key: ask(key, "operations") for key in keys}
+    seconds: dict[Key, list[float]] = {key: [] for key in keys}
+    for turn in range(options.turns + 2):
+        for key in keys:
+            took = ask(key, "seconds")
             if turn >= 2:  # the first ones find their algorithms
                 seconds[key].append(took)
+    for ours, _ in pipes.values():
+        ours.close()
+    for process in processes:
+        process.join()
+    return counts, seconds
 
-    def ratios(key: tuple[str, str], other: tuple[str, str]) -> list[float]:
-        """Median and quartiles; nothing where there is none to relate to."""
-        if other not in runs or (other == ("reference", ORIGINAL) and key[1] == "FGSM"):
-            return [math.nan] * 3
-        of_turns = [a / b for a, b in zip(seconds[other], seconds[key], strict=True)]
-        low, middle, high = statistics.quantiles(of_turns, n=4, method="inclusive")
-        return [middle, low, high]
 
-    tops = [max(counts[key] / took for key, took in zip(large, turn, strict=True))
-            for turn in zip(*(seconds[key] for key in large), strict=True)]  # fmt: skip
-    rows = []
-    for key in [key for key in runs if key not in large]:
-        loop, name = key
-        same = name.removesuffix(", one-sided")
-        middle = statistics.median(seconds[key])
-        rows.append(
-            {
-                "loop": loop,
-                "step": name,
-                "images_per_second": TOGETHER * batch / middle,
-                **dict(zip(OF_THE_ORIGINAL, ratios(key, ("reference", ORIGINAL)), strict=True)),
-                **dict(zip(OF_ITS_REFERENCE, ratios(key, ("reference", same)), strict=True)),
-                "forwards": counts[key] / forward / TOGETHER,
-                "of_the_peak": statistics.median(
-                    counts[key] / took / top for took, top in zip(seconds[key], tops, strict=True)
-                ),
-            }
-        )
-    return pd.DataFrame(rows), {key[1]: counts[key] / statistics.median(seconds[key]) for key in large}
+def measure_steps(options: argparse.Namespace) -> tuple[pd.DataFrame, dict[str, float]]:
+    """A row for each loop and variant; and of the device's large operations, the operations per second."""
+    device = torch.device(options.device)
+    model = ModelConfig(name=options.model, width=options.width)
+    splits = dataset(options)
+    x = to_float(splits.train.gather(torch.arange(options.batch))[0]).to(device)
+    with torch.no_grad():
+        forward = operations(lambda: trainer(splits, model, device, options.batch).model(x))
+    peaks: list[Key] = [(PEAK, name) for name in large_operations(device)]
+    rows, large = [], {}
+    for exact in EXACT:
+        ours: list[Key] = [(OURS, name) for name in VARIANTS if LIKE[name] == exact]
+        plain: list[Key] = [(REFERENCE, FGSM), (LEAN, ORIGINAL)] if exact == ORIGINAL else [(REFERENCE, exact)]
+        counts, seconds = in_turns([*peaks, YARDSTICK, *plain, *ours], options)
+        tops = [max(counts[key] / took for key, took in zip(peaks, turn, strict=True))
+                for turn in zip(*(seconds[key] for key in peaks), strict=True)]  # fmt: skip
+        large |= {name: counts[PEAK, name] / statistics.median(seconds[PEAK, name]) for _, name in peaks}
+        for key in [*([YARDSTICK] if exact == ORIGINAL else []), *plain, *ours]:
+            loop, name = key
+            middle = statistics.median(seconds[key])
+            row: dict[str, Any] = {"loop": loop, "step": name, "images_per_second": TOGETHER * options.batch / middle}
+            row |= ratios(seconds, key, None if name == FGSM else YARDSTICK, OF_THE_ORIGINAL)
+            its_own = (REFERENCE, FGSM if name == FGSM else exact)
+            row |= ratios(seconds, key, None if name in PARTIAL else its_own, OF_ITS_REFERENCE)
+            row["forwards"] = counts[key] / forward / TOGETHER
+            shares = (counts[key] / took / top for took, top in zip(seconds[key], tops, strict=True))
+            rows.append({**row, "of_the_peak": statistics.median(shares)})
+        print(pd.DataFrame(rows).to_string(index=False, float_format="{:.2f}".format), flush=True)
+    return pd.DataFrame(rows), large
+
+
+def ratios(
+    seconds: dict[Key, list[float]], key: Key, other: Key | None, columns: tuple[str, str, str]
+) -> dict[str, float]:
+    """How many times as fast as another loop, turn by turn: median and quartiles; nothing where there is none."""
+    if other is None:
+        return dict.fromkeys(columns, math.nan)
+    of_turns = [a / b for a, b in zip(seconds[other], seconds[key], strict=True)]
+    low, middle, high = statistics.quantiles(of_turns, n=4, method="inclusive")
+    return dict(zip(columns, (middle, low, high), strict=True))
 
 
 def measure_evaluation(network: nn.Module, splits: Splits, device: torch.device, turns: int) -> pd.DataFrame:
@@ -332,28 +386,27 @@ def main() -> None:
     options = parser.parse_args()
     if options.output:
         options.output.mkdir(parents=True, exist_ok=True)  # now, not when all has been measured
-    cpus.take(None)  # both loops get what the process of a trial has
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    spec = DataSpec(dataset="cifar10", root=options.data_root, train_examples=1000)
-    splits = data.load(spec)
-    model = ModelConfig(name=options.model, width=options.width)
-    batch = options.batch or (32 if device.type == "cpu" else 128)
+    options.device = "cuda" if torch.cuda.is_available() else "cpu"
+    options.batch = options.batch or (32 if options.device == "cpu" else 128)
+    options.threads = torch.get_num_threads()
     if options.turns:
+        splits = dataset(options)
         for name, how in EXACT.items():
             difference = check_equal(splits, ModelConfig(name="preact_resnet10", width=4), how)
             print(
                 f"{name}: weights differ from the reference's by {difference:.1e} at most (float64, relative)",
                 flush=True,
             )
-        steps, large = measure_steps(splits, model, device, batch, options.turns)
+        steps, large = measure_steps(options)
         for name, per_second in large.items():
-            print(f"{device}: {per_second / 1e9:,.0f} GFLOP/s in {name}", flush=True)
-        print(steps.to_string(index=False, float_format="{:.2f}".format), flush=True)
+            print(f"{options.device}: {per_second / 1e9:,.0f} GFLOP/s in {name}", flush=True)
         if options.output:
             steps.to_csv(options.output / "step.csv", index=False)
     if options.robust:
+        device = torch.device(options.device)
+        cpus.take(None)  # both evaluations get what the process of a trial has
         network = models.load(options.robust).to(device).to(memory_format=torch.channels_last)
-        evaluation = measure_evaluation(network, splits, device, 3)
+        evaluation = measure_evaluation(network, dataset(options), device, 3)
         print(evaluation.to_string(index=False, float_format="{:.3f}".format))
         if options.output:
             evaluation.to_csv(options.output / "step_evaluation.csv", index=False)
