@@ -57,7 +57,7 @@ within() { # NAME SECONDS COMMAND…: within that time, and what is left of the 
 part() {
   local trained=(--data-root "$data" --output "$output" "${network[@]}" "${one_sided[@]}")
   case $1 in
-    step) within step 90 "$python" benchmarks/step.py --data-root "$data" --output "$output" "${network[@]}" "${steps[@]}" ;;
+    step) within step 150 "$python" benchmarks/step.py --data-root "$data" --output "$output" "${network[@]}" "${steps[@]}" ;;
     accuracy)
       within accuracy 340 "$python" benchmarks/time_to_accuracy.py "${trained[@]}" --name fgsm --network "$output/network.pt" \
         --set delta=fgsm --set init=zero --set attack_statistics=batch

@@ -83,11 +83,6 @@ OURS, REFERENCE, LEAN, PEAK = "ours", "reference", "lean reference", "peak"
 YARDSTICK: Key = (REFERENCE, ORIGINAL)
 
 
-def dataset(options: argparse.Namespace) -> Splits:
-    """CIFAR-10, and few training images of it."""
-    return data.load(DataSpec(dataset="cifar10", root=options.data_root, train_examples=1000))
-
-
 def trainer(splits: Splits, model: ModelConfig, device: torch.device, batch: int, **changes: Any) -> Trainer:
     """A Trainer of the benchmark's step."""
     values = {"lambda": LAMBDA, "h": H, "epsilon": EPSILON, "alpha": ALPHA, "lr_max": 0.05, "batch_size": batch}
@@ -243,7 +238,7 @@ def make(key: Key, options: argparse.Namespace, device: torch.device) -> Callabl
     if kind == PEAK:
         return large_operations(device)[name]
     model = ModelConfig(name=options.model, width=options.width)
-    splits = dataset(options)
+    splits = data.load(options.data)
     one = trainer(splits, model, device, options.batch, **VARIANTS[name])
     pixels, y = one.splits.train.gather(torch.arange(options.batch, device=device))
     plain = to_float(pixels).contiguous()
@@ -297,35 +292,32 @@ def in_turns(keys: list[Key], options: argparse.Namespace) -> tuple[dict[Key, in
     return counts, seconds
 
 
-def measure_steps(options: argparse.Namespace) -> tuple[pd.DataFrame, dict[str, float]]:
-    """A row for each loop and variant; and of the device's large operations, the operations per second."""
+def measure_steps(options: argparse.Namespace, exact: str) -> tuple[pd.DataFrame, dict[str, float]]:
+    """A row for an exact variant in each loop, and for what is measured beside it; the large operations per second."""
     device = torch.device(options.device)
     model = ModelConfig(name=options.model, width=options.width)
-    splits = dataset(options)
+    splits = data.load(options.data)
     x = to_float(splits.train.gather(torch.arange(options.batch))[0]).to(device)
     with torch.no_grad():
         forward = operations(lambda: trainer(splits, model, device, options.batch).model(x))
     peaks: list[Key] = [(PEAK, name) for name in large_operations(device)]
-    rows, large = [], {}
-    for exact in EXACT:
-        ours: list[Key] = [(OURS, name) for name in VARIANTS if LIKE[name] == exact]
-        plain: list[Key] = [(REFERENCE, FGSM), (LEAN, ORIGINAL)] if exact == ORIGINAL else [(REFERENCE, exact)]
-        counts, seconds = in_turns([*peaks, YARDSTICK, *plain, *ours], options)
-        tops = [max(counts[key] / took for key, took in zip(peaks, turn, strict=True))
-                for turn in zip(*(seconds[key] for key in peaks), strict=True)]  # fmt: skip
-        large |= {name: counts[PEAK, name] / statistics.median(seconds[PEAK, name]) for _, name in peaks}
-        for key in [*([YARDSTICK] if exact == ORIGINAL else []), *plain, *ours]:
-            loop, name = key
-            middle = statistics.median(seconds[key])
-            row: dict[str, Any] = {"loop": loop, "step": name, "images_per_second": TOGETHER * options.batch / middle}
-            row |= ratios(seconds, key, None if name == FGSM else YARDSTICK, OF_THE_ORIGINAL)
-            its_own = (REFERENCE, FGSM if name == FGSM else exact)
-            row |= ratios(seconds, key, None if name in PARTIAL else its_own, OF_ITS_REFERENCE)
-            row["forwards"] = counts[key] / forward / TOGETHER
-            shares = (counts[key] / took / top for took, top in zip(seconds[key], tops, strict=True))
-            rows.append({**row, "of_the_peak": statistics.median(shares)})
-        print(pd.DataFrame(rows).to_string(index=False, float_format="{:.2f}".format), flush=True)
-    return pd.DataFrame(rows), large
+    ours: list[Key] = [(OURS, name) for name in VARIANTS if LIKE[name] == exact]
+    plain: list[Key] = [(REFERENCE, FGSM), (LEAN, ORIGINAL)] if exact == ORIGINAL else [(REFERENCE, exact)]
+    counts, seconds = in_turns([*peaks, YARDSTICK, *plain, *ours], options)
+    tops = [max(counts[key] / took for key, took in zip(peaks, turn, strict=True))
+            for turn in zip(*(seconds[key] for key in peaks), strict=True)]  # fmt: skip
+    rows = []
+    for key in [*([YARDSTICK] if exact == ORIGINAL else []), *plain, *ours]:
+        loop, name = key
+        middle = statistics.median(seconds[key])
+        row: dict[str, Any] = {"loop": loop, "step": name, "images_per_second": TOGETHER * options.batch / middle}
+        row |= ratios(seconds, key, None if name == FGSM else YARDSTICK, OF_THE_ORIGINAL)
+        its_own = (REFERENCE, FGSM if name == FGSM else exact)
+        row |= ratios(seconds, key, None if name in PARTIAL else its_own, OF_ITS_REFERENCE)
+        row["forwards"] = counts[key] / forward / TOGETHER
+        shares = (counts[key] / took / top for took, top in zip(seconds[key], tops, strict=True))
+        rows.append({**row, "of_the_peak": statistics.median(shares)})
+    return pd.DataFrame(rows), {name: counts[PEAK, name] / statistics.median(seconds[PEAK, name]) for _, name in peaks}
 
 
 def ratios(
@@ -389,24 +381,29 @@ def main() -> None:
     options.device = "cuda" if torch.cuda.is_available() else "cpu"
     options.batch = options.batch or (32 if options.device == "cpu" else 128)
     options.threads = torch.get_num_threads()
+    options.data = DataSpec(dataset="cifar10", root=options.data_root, train_examples=1000)
     if options.turns:
-        splits = dataset(options)
+        splits = data.load(options.data)
         for name, how in EXACT.items():
             difference = check_equal(splits, ModelConfig(name="preact_resnet10", width=4), how)
             print(
                 f"{name}: weights differ from the reference's by {difference:.1e} at most (float64, relative)",
                 flush=True,
             )
-        steps, large = measure_steps(options)
-        for name, per_second in large.items():
-            print(f"{options.device}: {per_second / 1e9:,.0f} GFLOP/s in {name}", flush=True)
-        if options.output:
-            steps.to_csv(options.output / "step.csv", index=False)
+        found = []
+        for exact in EXACT:
+            rows, large = measure_steps(options, exact)
+            for name, per_second in large.items():
+                print(f"{options.device}: {per_second / 1e9:,.0f} GFLOP/s in {name}", flush=True)
+            print(rows.to_string(index=False, float_format="{:.2f}".format), flush=True)
+            found.append(rows)
+            if options.output:
+                pd.concat(found).round(3).to_csv(options.output / "step.csv", index=False)
     if options.robust:
         device = torch.device(options.device)
         cpus.take(None)  # both evaluations get what the process of a trial has
         network = models.load(options.robust).to(device).to(memory_format=torch.channels_last)
-        evaluation = measure_evaluation(network, dataset(options), device, 3)
+        evaluation = measure_evaluation(network, data.load(options.data), device, 3)
         print(evaluation.to_string(index=False, float_format="{:.3f}".format))
         if options.output:
             evaluation.to_csv(options.output / "step_evaluation.csv", index=False)

@@ -154,3 +154,72 @@ def test_the_table_of_cheaper_penalties_is_that_of_its_csv_files() -> None:
         assert row["time of a step"] == f"{of['relative_seconds']:.2f} {quartiles}"
         for title, found in (("where the search began, 3 seeds", of), ("at the winner, 6 seeds", at_winner)):
             assert row[title] == f"{100 * found['pgd_50_10']:.1f} ± {100 * found['pgd_50_10_sd']:.1f}"
+
+
+STEPS = {
+    "FGSM": "none: FGSM",
+    "the original loop": "classic, as in the original: running statistics, random start",
+    "batch statistics": "the batch's statistics, random start (the default)",
+    "batch statistics, from the image": "the batch's statistics, from the image",
+    "along FGSM, from the image": "along FGSM, from the image",
+    "batch statistics, every 2nd step": "the default in every 2nd step",
+    "batch statistics, on half of the batch": "the default on half of the batch",
+}
+ONE_SIDED = ", one-sided"
+
+
+def times(column: str) -> Callable[["pd.Series[Any]"], str]:
+    """A ratio with its quartiles; of a loop to itself, and where there is none, without."""
+
+    def form(of: "pd.Series[Any]") -> str:
+        if pd.isna(of[column]):
+            return "–"
+        low, high = of[f"{column}_25"], of[f"{column}_75"]
+        return "1" if low == high == 1 else f"{of[column]:.2f} ({low:.2f} to {high:.2f})"
+
+    return form
+
+
+def test_the_steps_table_is_that_of_its_csv() -> None:
+    agree(of_section("performance.md", "The step", "loop"), pd.read_csv(RESULTS / "step.csv"), {
+        "loop": lambda of: of["loop"],
+        "penalty": lambda of: (
+            STEPS[of["step"].removesuffix(ONE_SIDED)] + (ONE_SIDED if of["step"].endswith(ONE_SIDED) else "")
+        ),
+        "images/s": lambda of: f"{of['images_per_second']:.1f}",
+        "× the original": times("times_the_original"),
+        "× its reference": times("times_its_reference"),
+        "forwards": lambda of: f"{of['forwards']:.1f}",
+        "of the peak": lambda of: f"{of['of_the_peak']:.2f}",
+    })  # fmt: skip
+
+
+def test_the_evaluations_table_is_that_of_its_csv() -> None:
+    agree(of_section("performance.md", "Evaluation", "attack"), pd.read_csv(RESULTS / "step_evaluation.csv"), {
+        "PGD accuracy": lambda of: f"{100 * of['accuracy']:.1f}%",
+        "of the reference": lambda of: f"{100 * of['reference_accuracy']:.1f}%",
+        "images/s": lambda of: f"{of['images_per_second']:.0f}",
+        "× the reference": lambda of: f"{of['times_the_reference']:.1f}",
+    })  # fmt: skip
+
+
+def test_the_table_of_measures_on_the_cpu_is_that_of_its_csv() -> None:
+    agree(of_section("performance.md", "The CPU", "network"), pd.read_csv(RESULTS / "cpu.csv"), {
+        "network": lambda of: f"`{of['model']}`",
+        "images a step": lambda of: str(of["batch"]),
+        "threads": lambda of: str(of["threads"]),
+        "measure": lambda of: of["where"],
+        "time of a step": lambda of: f"{of['time']:.2f} ({of['time_25']:.2f} to {of['time_75']:.2f})",
+        "peak memory, MB": lambda of: f"{of['peak_mb']:,.0f}",
+        "without, MB": lambda of: f"{of['peak_mb_without']:,.0f}",
+    })  # fmt: skip
+
+
+def test_the_table_of_trials_at_a_time_is_that_of_its_csv() -> None:
+    agree(of_section("performance.md", "Trials at a time", "trials an hour"), pd.read_csv(RESULTS / "scaling.csv"), {
+        "at a time": lambda of: f"{of['concurrent']:.0f}",
+        "trials an hour": lambda of: f"{of['trials_per_hour']:.0f}",
+        "share of the workers' time in training and judging": lambda of: (
+            f"{100 * of['share_in_training_and_judging']:.0f}%"
+        ),
+    })  # fmt: skip

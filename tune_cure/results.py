@@ -351,7 +351,11 @@ def finalists(frame: pd.DataFrame, spec: SearchSpec) -> pd.DataFrame:
 
     Where the first of them keeps the constraints, those that violate them are left out: they could not win.
     """
-    order = ranked(frame, spec)
+    return _finalists(ranked(frame, spec), spec)
+
+
+def _finalists(order: pd.DataFrame, spec: SearchSpec) -> pd.DataFrame:
+    """Those of trials that are in the order of `ranked`."""
     first = order[~order["status"].isin(UNSOUND)].head(spec.rescore.top)
     infeasible = first["feasible"].eq(False)
     return first if infeasible.all() else first[~infeasible]
@@ -362,7 +366,7 @@ def leaders(frame: pd.DataFrame, spec: SearchSpec) -> pd.DataFrame:
     order = ranked(frame, spec)
     if not decided_again(spec):
         return order
-    again = finalists(frame, spec).dropna(subset=["fresh_pgd_accuracy"])
+    again = _finalists(order, spec).dropna(subset=["fresh_pgd_accuracy"])
     by_fresh = again.sort_values("fresh_pgd_accuracy", ascending=False, kind="stable")
     return pd.concat([by_fresh, order.drop(index=again.index)])
 
