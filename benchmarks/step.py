@@ -19,12 +19,14 @@ import argparse
 import itertools
 import math
 import multiprocessing
+import resource
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 import torch
@@ -65,19 +67,17 @@ PARTIAL: dict[str, dict[str, Any]] = {
     "batch statistics, on half of the batch": {**BATCH, "penalty_fraction": 0.5},
 }
 """What the reference has no counterpart of."""
-VARIANTS: dict[str, dict[str, Any]] = {
-    FGSM: {**RUNNING, "lambda": 0.0},
-    **EXACT,
-    **{f"{name}, one-sided": {**options, **ONE_SIDED} for name, options in EXACT.items()},
-    **PARTIAL,
+BESIDE: dict[str, dict[str, dict[str, Any]]] = {
+    name: {
+        **({FGSM: {**RUNNING, "lambda": 0.0}} if name == ORIGINAL else {}),
+        name: options,
+        f"{name}, one-sided": {**options, **ONE_SIDED},
+        **(PARTIAL if name == "batch statistics" else {}),
+    }
+    for name, options in EXACT.items()
 }
-LIKE = {
-    FGSM: ORIGINAL,
-    **{name: name for name in EXACT},
-    **{f"{name}, one-sided": name for name in EXACT},
-    **dict.fromkeys(PARTIAL, "batch statistics"),
-}
-"""Beside which exact variant each is measured."""
+"""What is measured beside each exact variant, itself among them."""
+VARIANTS = {name: options for group in BESIDE.values() for name, options in group.items()}
 Key = tuple[str, str]
 OURS, REFERENCE, LEAN, PEAK = "ours", "reference", "lean reference", "peak"
 YARDSTICK: Key = (REFERENCE, ORIGINAL)
@@ -93,12 +93,12 @@ def trainer(splits: Splits, model: ModelConfig, device: torch.device, batch: int
 class Reference:
     """The original's training step, written as there; `lean`, without the forward passes that nobody needs."""
 
-    def __init__(self, like: Trainer, *, penalised: bool = True, lean: bool = False) -> None:
+    def __init__(self, like: Trainer, *, lean: bool = False) -> None:
         like.model.to(memory_format=torch.contiguous_format)
         self.model = like.terms.network  # under autocast on a GPU
         self.scaler = like.scaler
         self.config = like.config
-        self.lean, self.penalised = lean, penalised
+        self.lean = lean
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4)
         self.generator = torch.Generator(like.device).manual_seed(0)
 
@@ -118,7 +118,7 @@ class Reference:
                     F.cross_entropy(self.model(x + delta), y, reduction="none")
                 self.model(x)
         loss = F.cross_entropy(self.model.train()(x + delta), y)
-        if self.penalised:
+        if self.config.lambda_:
             with STATISTICS[self.config.penalty_statistics](self.model):
                 loss = loss + LAMBDA * self._penalty(x, y, delta)
         self.optimizer.zero_grad()
@@ -246,50 +246,68 @@ def make(key: Key, options: argparse.Namespace, device: torch.device) -> Callabl
         x, watch, steps = plain.contiguous(memory_format=torch.channels_last), Stopwatch(device), itertools.count()
         one.model.train()
         return lambda: [one._step(x, y, next(steps), watch) for _ in range(TOGETHER)]
-    loop = Reference(one, penalised=name != FGSM, lean=kind == LEAN or name == FGSM)
+    loop = Reference(one, lean=kind == LEAN or name == FGSM)
     return lambda: [loop.step(plain, y) for _ in range(TOGETHER)]
 
 
 def work(key: Key, options: argparse.Namespace, asked: Connection) -> None:
-    """A process: for each request, the operations or the seconds of a turn."""
+    """A process of one loop or operation."""
     if key[0] == OURS:
         cpus.take(options.threads)  # as a trial's process does; a script of the original's kind does not
     else:
         torch.set_num_threads(options.threads)
+    answer(key, options, asked)
+
+
+def answer(key: Key, options: argparse.Namespace, asked: Connection) -> None:
+    """Until there are no more requests: a turn's operations or seconds, or the most memory that the process had."""
     device = torch.device(options.device)
     run = make(key, options, device)
-    try:
+    answers: dict[str, Callable[[], float]] = {
+        "operations": lambda: operations(run),
+        "seconds": lambda: timed(run, device),
+        "peak_mb": lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }
+    with suppress(EOFError):
         while True:
-            asked.send(operations(run) if asked.recv() == "operations" else timed(run, device))
-    except EOFError:
-        pass  # there are no more requests
+            asked.send(answers[asked.recv()]())
 
 
-def in_turns(keys: list[Key], options: argparse.Namespace) -> tuple[dict[Key, int], dict[Key, list[float]]]:
-    """Of each key the operations and the seconds of its turns, each in a process of its own."""
+Name = TypeVar("Name")
+
+
+@contextmanager
+def processes(
+    work: Callable[[Name, argparse.Namespace, Connection], None], names: Sequence[Name], options: argparse.Namespace
+) -> Iterator[Callable[[Name, str], Any]]:
+    """A process for each name; gives what puts a request of `answer` to one of them."""
     spawn = multiprocessing.get_context("spawn")
-    pipes = {key: spawn.Pipe() for key in keys}
-    processes = [spawn.Process(target=work, args=(key, options, pipes[key][1])) for key in keys]
-    for process, (_, theirs) in zip(processes, pipes.values(), strict=True):
+    pipes = {name: spawn.Pipe() for name in names}
+    started = [spawn.Process(target=work, args=(name, options, pipes[name][1])) for name in names]
+    for process, (_, theirs) in zip(started, pipes.values(), strict=True):
         process.start()
         theirs.close()  # so that a process that dies is an EOFError here
 
-    def ask(key: Key, what: str) -> Any:
-        pipes[key][0].send(what)
-        return pipes[key][0].recv()
+    def ask(name: Name, what: str) -> Any:
+        pipes[name][0].send(what)
+        return pipes[name][0].recv()
 
-    counts = {key: ask(key, "operations") for key in keys}
-    seconds: dict[Key, list[float]] = {key: [] for key in keys}
-    for turn in range(options.turns + 2):
-        for key in keys:
-            took = ask(key, "seconds")
-            if turn >= 2:  # the first ones find their algorithms
-                seconds[key].append(took)
+    yield ask
     for ours, _ in pipes.values():
         ours.close()
-    for process in processes:
+    for process in started:
         process.join()
-    return counts, seconds
+
+
+def in_turns(ask: Callable[[Name, str], Any], names: Sequence[Name], turns: int) -> dict[Name, list[float]]:
+    """The seconds of each one's turns."""
+    seconds: dict[Name, list[float]] = {name: [] for name in names}
+    for turn in range(turns + 2):
+        for name in names:
+            took = ask(name, "seconds")
+            if turn >= 2:  # the first ones find their algorithms
+                seconds[name].append(took)
+    return seconds
 
 
 def measure_steps(options: argparse.Namespace, exact: str) -> tuple[pd.DataFrame, dict[str, float]]:
@@ -301,9 +319,12 @@ def measure_steps(options: argparse.Namespace, exact: str) -> tuple[pd.DataFrame
     with torch.no_grad():
         forward = operations(lambda: trainer(splits, model, device, options.batch).model(x))
     peaks: list[Key] = [(PEAK, name) for name in large_operations(device)]
-    ours: list[Key] = [(OURS, name) for name in VARIANTS if LIKE[name] == exact]
+    ours: list[Key] = [(OURS, name) for name in BESIDE[exact]]
     plain: list[Key] = [(REFERENCE, FGSM), (LEAN, ORIGINAL)] if exact == ORIGINAL else [(REFERENCE, exact)]
-    counts, seconds = in_turns([*peaks, YARDSTICK, *plain, *ours], options)
+    keys = [*peaks, YARDSTICK, *plain, *ours]
+    with processes(work, keys, options) as ask:
+        counts = {key: ask(key, "operations") for key in keys}
+        seconds = in_turns(ask, keys, options.turns)
     tops = [max(counts[key] / took for key, took in zip(peaks, turn, strict=True))
             for turn in zip(*(seconds[key] for key in peaks), strict=True)]  # fmt: skip
     rows = []
@@ -321,7 +342,7 @@ def measure_steps(options: argparse.Namespace, exact: str) -> tuple[pd.DataFrame
 
 
 def ratios(
-    seconds: dict[Key, list[float]], key: Key, other: Key | None, columns: tuple[str, str, str]
+    seconds: dict[Name, list[float]], key: Name, other: Name | None, columns: tuple[str, str, str]
 ) -> dict[str, float]:
     """How many times as fast as another loop, turn by turn: median and quartiles; nothing where there is none."""
     if other is None:

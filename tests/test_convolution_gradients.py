@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -35,16 +37,13 @@ def test_the_product_is_the_weight_gradient(
     assert found.is_contiguous(memory_format=torch.channels_last)
 
 
-def layer(**changes: object) -> tuple[Tensor, Tensor, Tensor, Geometry]:
-    """Slope, images, weight and geometry of a layer for which the product is faster, but for what is changed."""
-    size, outputs = changes.get("size", 4), changes.get("outputs", MANY)
-    assert isinstance(size, int) and isinstance(outputs, int)
-    images, weight = random(2, MANY, size, size), random(outputs, MANY, 1, 1, seed=1)
-    slope = random(2, outputs, size, size, seed=2)
-    dtype = changes.get("dtype", torch.float32)
-    assert isinstance(dtype, torch.dtype)
-    at = changes.get("geometry", geometry(padding=(0, 0)))
-    return slope.to(dtype), images.to(dtype), weight.to(dtype), at  # type: ignore[return-value]
+def layer(
+    size: int = 4, outputs: int = MANY, dtype: torch.dtype = torch.float32, at: Geometry | None = None
+) -> tuple[Tensor, Tensor, Tensor, Geometry]:
+    """Slope, images, weight and geometry of a layer for which the product is faster, unless something is changed."""
+    slope = random(2, outputs, size, size, seed=2, dtype=dtype)
+    images, weight = random(2, MANY, size, size, dtype=dtype), random(outputs, MANY, 1, 1, seed=1, dtype=dtype)
+    return slope, images, weight, at or geometry(padding=(0, 0))
 
 
 @pytest.mark.parametrize(
@@ -54,13 +53,13 @@ def layer(**changes: object) -> tuple[Tensor, Tensor, Tensor, Geometry]:
         ({"size": 9}, False),
         ({"outputs": 512}, False),
         ({"dtype": torch.bfloat16}, False),
-        ({"geometry": ([1, 1], [0, 0], [2, 2], False, [0, 0], 1)}, False),
-        ({"geometry": ([1, 1], [0, 0], [1, 1], False, [0, 0], 2)}, False),
+        ({"at": ([1, 1], [0, 0], [2, 2], False, [0, 0], 1)}, False),
+        ({"at": ([1, 1], [0, 0], [1, 1], False, [0, 0], 2)}, False),
     ],
     ids=str,
 )
 def test_many_weights_that_see_few_pixels_are_a_product_on_avx2(
-    changes: dict[str, object], faster: bool, monkeypatch: pytest.MonkeyPatch
+    changes: dict[str, Any], faster: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given = layer(**changes)
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")

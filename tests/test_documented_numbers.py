@@ -180,8 +180,8 @@ def times(column: str) -> Callable[["pd.Series[Any]"], str]:
     return form
 
 
-def test_the_steps_table_is_that_of_its_csv() -> None:
-    agree(of_section("performance.md", "The step", "loop"), pd.read_csv(RESULTS / "step.csv"), {
+PERFORMANCE: dict[str, tuple[str, str, dict[str, Callable[["pd.Series[Any]"], str]]]] = {
+    "The step": ("loop", "step", {
         "loop": lambda of: of["loop"],
         "penalty": lambda of: (
             STEPS[of["step"].removesuffix(ONE_SIDED)] + (ONE_SIDED if of["step"].endswith(ONE_SIDED) else "")
@@ -191,20 +191,14 @@ def test_the_steps_table_is_that_of_its_csv() -> None:
         "× its reference": times("times_its_reference"),
         "forwards": lambda of: f"{of['forwards']:.1f}",
         "of the peak": lambda of: f"{of['of_the_peak']:.2f}",
-    })  # fmt: skip
-
-
-def test_the_evaluations_table_is_that_of_its_csv() -> None:
-    agree(of_section("performance.md", "Evaluation", "attack"), pd.read_csv(RESULTS / "step_evaluation.csv"), {
+    }),
+    "Evaluation": ("attack", "step_evaluation", {
         "PGD accuracy": lambda of: f"{100 * of['accuracy']:.1f}%",
         "of the reference": lambda of: f"{100 * of['reference_accuracy']:.1f}%",
         "images/s": lambda of: f"{of['images_per_second']:.0f}",
         "× the reference": lambda of: f"{of['times_the_reference']:.1f}",
-    })  # fmt: skip
-
-
-def test_the_table_of_measures_on_the_cpu_is_that_of_its_csv() -> None:
-    agree(of_section("performance.md", "The CPU", "network"), pd.read_csv(RESULTS / "cpu.csv"), {
+    }),
+    "The CPU": ("network", "cpu", {
         "network": lambda of: of["model"],
         "images a step": lambda of: str(of["batch"]),
         "threads": lambda of: str(of["threads"]),
@@ -212,14 +206,19 @@ def test_the_table_of_measures_on_the_cpu_is_that_of_its_csv() -> None:
         "time of a step": lambda of: f"{of['time']:.2f} ({of['time_25']:.2f} to {of['time_75']:.2f})",
         "peak memory, MB": lambda of: f"{of['peak_mb']:,.0f}",
         "without, MB": lambda of: f"{of['peak_mb_without']:,.0f}",
-    })  # fmt: skip
-
-
-def test_the_table_of_trials_at_a_time_is_that_of_its_csv() -> None:
-    agree(of_section("performance.md", "Trials at a time", "trials an hour"), pd.read_csv(RESULTS / "scaling.csv"), {
+    }),
+    "Trials at a time": ("trials an hour", "scaling", {
         "at a time": lambda of: f"{of['concurrent']:.0f}",
         "trials an hour": lambda of: f"{of['trials_per_hour']:.0f}",
         "share of the workers' time in training and judging": lambda of: (
             f"{100 * of['share_in_training_and_judging']:.0f}%"
         ),
-    })  # fmt: skip
+    }),
+}  # fmt: skip
+"""Of sections of docs/performance.md: a column of the table, its CSV file, and what its cells say of a row there."""
+
+
+@pytest.mark.parametrize("section", PERFORMANCE)
+def test_a_table_of_measured_times_is_that_of_its_csv(section: str) -> None:
+    column, file, forms = PERFORMANCE[section]
+    agree(of_section("performance.md", section, column), pd.read_csv(RESULTS / f"{file}.csv"), forms)
