@@ -2,7 +2,7 @@
 
 import sys
 
-from tune_cure.cli import main
+from tune_cure.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main(["search", *sys.argv[1:]]))

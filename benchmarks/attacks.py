@@ -19,11 +19,13 @@ from art.attacks.evasion import ProjectedGradientDescentPyTorch
 from art.estimators.classification import PyTorchClassifier
 from torch import Tensor, nn
 
-from tune_cure import data, models
-from tune_cure.attacks import pgd
-from tune_cure.data import DataSpec, to_float
-from tune_cure.evaluation import standard_error
-from tune_cure.schema import parse_number
+from tune_cure.attacks.pgd import pgd
+from tune_cure.data import splits as data
+from tune_cure.data.batches import to_float
+from tune_cure.data.config import DataSpec
+from tune_cure.evaluation.metrics import standard_error
+from tune_cure.models import checkpoints
+from tune_cure.utils.schema import parse_number
 
 NUM_CLASSES = 10
 BATCH = 250
@@ -43,7 +45,7 @@ def main() -> None:
     splits = data.load(DataSpec(dataset=options.dataset, root=options.data_root))
     pixels, labels = splits.test.subset(options.images, seed=0).gather(torch.arange(options.images))
     images, labels = to_float(pixels).to(device), labels.to(device)
-    model = models.load(options.model, map_location=str(device)).to(device)
+    model = checkpoints.load(options.model, map_location=str(device)).to(device)
     torch.manual_seed(0)  # of the others' random starts
     rows = []
     for name, attack in _attacks(model, images, parse_number(options.epsilon)).items():

@@ -12,11 +12,11 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from tune_cure import data
-from tune_cure.config import ModelConfig, TrainingConfig
-from tune_cure.data import DataSpec
-from tune_cure.evaluation import EvaluationConfig
-from tune_cure.training import Trainer
+from tune_cure.data import splits as data
+from tune_cure.data.config import DataSpec
+from tune_cure.evaluation.metrics import EvaluationConfig
+from tune_cure.training.config import ModelConfig, TrainingConfig
+from tune_cure.training.trainer import Trainer
 
 EPSILON, SIDE, EPOCHS = 0.2, 16, 16
 ATTACK = {"epsilon": EPSILON, "alpha": 1.0, "init": "zero"}

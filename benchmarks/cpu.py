@@ -16,8 +16,9 @@ import pandas as pd
 import step
 import torch
 
-from tune_cure import convolution_gradients, cpus
-from tune_cure.data import DataSpec
+from tune_cure.data.config import DataSpec
+from tune_cure.gradients import convolution_gradients
+from tune_cure.utils import cpu as cpus
 
 ALL, MEMORY, PRODUCTS = "as trials run", "freed memory is kept", "weight gradients are products"
 NETWORKS = [("preact_resnet18", 32, 2), ("preact_resnet18", 32, 1), ("preact_resnet10", 128, 1)]  # batch, threads

@@ -23,14 +23,17 @@ from ray import tune
 from ray.air.execution._internal.tracked_actor import TrackedActor
 from ray.tune.execution import tune_controller
 
-from tune_cure import cluster, progress, ray_session, results, search, spec as specs
-from tune_cure.devices import Machine
-from tune_cure.journal import CHECKPOINT_FILE, OBJECTIVE, Event, Journal
-from tune_cure.recording import JournalCallback
-from tune_cure.spec import SearchSpec
-from tune_cure.stopping import Asha
-from tune_cure.study import StudySearch
-from tune_cure.training import EPOCH_METRICS
+from tune_cure.cli import live_view
+from tune_cure.ray_backend import cluster, session, tuner
+from tune_cure.ray_backend.journal_callback import JournalCallback
+from tune_cure.ray_backend.optuna_searcher import StudySearch
+from tune_cure.ray_backend.resources import Machine
+from tune_cure.ray_backend.schedulers import Asha
+from tune_cure.search import results
+from tune_cure.search.journal import CHECKPOINT_FILE, OBJECTIVE, Event, Journal
+from tune_cure.search.space import loading as specs
+from tune_cure.search.space.config import SearchSpec
+from tune_cure.training.trainer import EPOCH_METRICS
 
 WORKERS = 64
 WINDOWS = 10
@@ -243,13 +246,13 @@ class Windows:
         self.before = now
 
 
-def measure(trials: int, sampler: str, view: Callable[[progress.SearchState], Any]) -> pd.DataFrame:
+def measure(trials: int, sampler: str, view: Callable[[live_view.SearchState], Any]) -> pd.DataFrame:
     """Runs a search in a temporary folder and returns its windows."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / results.SPEC).write_text(SPACE)
         spec = specs.load(folder / results.SPEC, [f"search.trials={trials}", f"search.sampler={sampler}"])
-        windows, shown = Windows(trials), view(progress.SearchState(spec))
+        windows, shown = Windows(trials), view(live_view.SearchState(spec))
 
         def on_event(event: Event) -> None:
             shown.on_event(event)
@@ -257,7 +260,7 @@ def measure(trials: int, sampler: str, view: Callable[[progress.SearchState], An
 
         with shown:
             started = time.process_time()
-            assert search.run(spec, folder, on_event=on_event)
+            assert tuner.run(spec, folder, on_event=on_event)
             after = time.process_time()
             assert len(results.trials(folder)) == trials
             assert sum(event["event"] == "end" for event in Journal(folder).read()) == trials
@@ -265,10 +268,10 @@ def measure(trials: int, sampler: str, view: Callable[[progress.SearchState], An
     return pd.DataFrame(windows.rows)
 
 
-class _Plain(progress.PlainView, AbstractContextManager[Any]):
+class _Plain(live_view.PlainView, AbstractContextManager[Any]):
     """The view of logs and pipes, which prints to nowhere."""
 
-    def __init__(self, state: progress.SearchState) -> None:
+    def __init__(self, state: live_view.SearchState) -> None:
         super().__init__(state, lambda line: None)
 
 
@@ -279,10 +282,10 @@ def main() -> None:
     parser.add_argument("--sampler", default="tpe")
     parser.add_argument("--output", type=Path, help="a folder for the table as a CSV file")
     options = parser.parse_args()
-    ray_session.start_ray()
+    session.start_ray()
     cluster.machines = lambda: [Machine(WORKERS, 0)]
     tune_controller.RayActorManager = InstantActors
-    search.CureTrainable = InstantTrial  # type: ignore[misc, assignment]
+    tuner.CureTrainable = InstantTrial  # type: ignore[misc, assignment]
     frame = measure(options.trials, options.sampler, _Plain)
     if options.output:
         frame.to_csv(options.output / f"driver_scale_{options.sampler}_{options.trials}.csv", index=False)

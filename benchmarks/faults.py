@@ -28,7 +28,7 @@ from typing import Any
 import optuna
 import pandas as pd
 
-from tune_cure import results
+from tune_cure.search import results
 
 ROOT = Path(__file__).parents[1]
 SPACE = """

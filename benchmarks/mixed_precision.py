@@ -15,11 +15,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tune_cure import data, models
-from tune_cure.curvature import cure_penalty
-from tune_cure.data import DataSpec, to_float
-from tune_cure.gradients import STATISTICS, input_gradient
-from tune_cure.precision import low_precision
+from tune_cure.data import splits as data
+from tune_cure.data.batches import to_float
+from tune_cure.data.config import DataSpec
+from tune_cure.gradients.batch_norm_mode import STATISTICS
+from tune_cure.gradients.input_gradients import input_gradient
+from tune_cure.gradients.mixed_precision import low_precision
+from tune_cure.models import checkpoints
+from tune_cure.regularizers.cure import cure_penalty
 
 LENGTHS = {"1/255": 1 / 255, "8/255": 8 / 255}  # of z, for every pixel
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
@@ -38,7 +41,7 @@ def main() -> None:
     splits = data.load(DataSpec(dataset=options.dataset, root=options.data_root))
     pixels, labels = splits.test.subset(options.images, seed=0).gather(torch.arange(options.images))
     images, labels = to_float(pixels).to(device), labels.to(device)
-    model = models.load(options.model, map_location=str(device)).to(device)
+    model = checkpoints.load(options.model, map_location=str(device)).to(device)
     print(f"{options.model}, {options.images} test images, {device}, torch {torch.__version__}")
     tables = {"penalty": penalties(model, images, labels), "input_gradient": underflows(model, images, labels)}
     for name, rows in tables.items():

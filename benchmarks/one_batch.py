@@ -15,8 +15,9 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from tune_cure import models
-from tune_cure.gradients import evaluation_mode, input_gradient
+from tune_cure.gradients.batch_norm_mode import evaluation_mode
+from tune_cure.gradients.input_gradients import input_gradient
+from tune_cure.models import networks
 
 TURNS = 9
 SIZE = 32  # of the images, and the network's width
@@ -25,7 +26,7 @@ SIZE = 32  # of the images, and the network's width
 def ratio(images: int, *, twice: bool) -> list[float]:
     """Lower quartile, median and upper quartile; `twice`, with the graph for a second derivative."""
     torch.manual_seed(0)
-    model = models.build("preact_resnet18", num_classes=10, in_channels=3, mean=[0.5] * 3, std=[0.2] * 3, width=SIZE)
+    model = networks.build("preact_resnet18", num_classes=10, in_channels=3, mean=[0.5] * 3, std=[0.2] * 3, width=SIZE)
     model.to(memory_format=torch.channels_last)
     x = torch.rand(2 * images, 3, SIZE, SIZE).contiguous(memory_format=torch.channels_last)
     y = torch.randint(0, 10, (2 * images,))

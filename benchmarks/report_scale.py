@@ -19,9 +19,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from tune_cure.journal import FILE
-from tune_cure.results import SPEC
-from tune_cure.spec import load
+from tune_cure.search.journal import FILE
+from tune_cure.search.results import SPEC
+from tune_cure.search.space.loading import load
 
 SPACE = Path(__file__).parent.parent / "search_spaces" / "cure.yaml"
 

@@ -22,11 +22,12 @@ import pandas as pd
 import torch
 from search_overhead import gaps, summary
 
-from tune_cure import data, spec as specs
-from tune_cure.datasets import prepared_file
-from tune_cure.devices import expected_epochs
-from tune_cure.results import SearchResult
-from tune_cure.spec import SearchSpec
+from tune_cure.data import splits as data
+from tune_cure.data.prepared import prepared_file
+from tune_cure.ray_backend.resources import expected_epochs
+from tune_cure.search.results import SearchResult
+from tune_cure.search.space import loading as specs
+from tune_cure.search.space.config import SearchSpec
 
 ROOT = Path(__file__).parent.parent
 

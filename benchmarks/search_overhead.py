@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from tune_cure.results import SearchResult
+from tune_cure.search.results import SearchResult
 
 ROOT = Path(__file__).parent.parent
 

@@ -30,12 +30,15 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import Matern, WhiteKernel
 
-from tune_cure import data, results, spec as specs, stopping
-from tune_cure.endings import Endings
-from tune_cure.journal import OBJECTIVE, Journal
-from tune_cure.spec import SearchSpec
-from tune_cure.study import StudySearch
-from tune_cure.training import Trainer
+from tune_cure.data import splits as data
+from tune_cure.ray_backend import schedulers
+from tune_cure.ray_backend.optuna_searcher import StudySearch
+from tune_cure.search import results
+from tune_cure.search.journal import OBJECTIVE, Journal
+from tune_cure.search.space import loading as specs
+from tune_cure.search.space.config import SearchSpec
+from tune_cure.search.stopping import Endings
+from tune_cure.training.trainer import Trainer
 
 RESULTS = Path(__file__).parent / "results"
 CURVES, REPEATS = RESULTS / "search_quality_curves.csv", RESULTS / "search_quality_repeats.csv"
@@ -76,7 +79,7 @@ class Way:
         spec = self.spec(seed)
         endings = Endings(spec, folder, None, [])
         study = self.search(spec, Journal(folder), [], endings, optuna.storages.InMemoryStorage())
-        return study, stopping.make(spec, [])
+        return study, schedulers.make(spec, [])
 
 
 WAYS = {
@@ -154,7 +157,7 @@ def run(
                 scheduler.on_trial_complete(None, trial, result)
             else:
                 search.on_trial_result(trial.trial_id, result)
-                if scheduler.on_trial_result(None, trial, result) != stopping.Asha.STOP:
+                if scheduler.on_trial_result(None, trial, result) != schedulers.Asha.STOP:
                     heapq.heappush(due, (now + durations.uniform(0.9, 1.1), number, trial, epochs))
                     continue
             search.on_trial_complete(trial.trial_id, result)

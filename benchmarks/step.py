@@ -35,15 +35,19 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from tune_cure import cpus, data, models
-from tune_cure.attacks import pgd
-from tune_cure.config import ModelConfig, TrainingConfig
-from tune_cure.data import DataSpec, Splits, to_float
-from tune_cure.evaluation import exactly
-from tune_cure.gradients import STATISTICS
-from tune_cure.norms import random_start
-from tune_cure.timing import Stopwatch
-from tune_cure.training import Trainer
+from tune_cure.attacks.norms import random_start
+from tune_cure.attacks.pgd import pgd
+from tune_cure.data import splits as data
+from tune_cure.data.batches import to_float
+from tune_cure.data.config import DataSpec
+from tune_cure.data.splits import Splits
+from tune_cure.evaluation.metrics import exactly
+from tune_cure.gradients.batch_norm_mode import STATISTICS
+from tune_cure.models import checkpoints
+from tune_cure.training.config import ModelConfig, TrainingConfig
+from tune_cure.training.timing import Stopwatch
+from tune_cure.training.trainer import Trainer
+from tune_cure.utils import cpu
 
 EPSILON, H, LAMBDA, ALPHA = 8 / 255, 1.739, 0.1, 1.25
 RUNNING = {"init": "uniform", "attack_statistics": "running", "penalty_statistics": "running", "delta": "classic"}
@@ -253,7 +257,7 @@ def make(key: Key, options: argparse.Namespace, device: torch.device) -> Callabl
 def work(key: Key, options: argparse.Namespace, asked: Connection) -> None:
     """A process of one loop or operation."""
     if key[0] == OURS:
-        cpus.take(options.threads)  # as a trial's process does; a script of the original's kind does not
+        cpu.take(options.threads)  # as a trial's process does; a script of the original's kind does not
     else:
         torch.set_num_threads(options.threads)
     answer(key, options, asked)
@@ -422,8 +426,8 @@ def main() -> None:
                 pd.concat(found).round(3).to_csv(options.output / "step.csv", index=False)
     if options.robust:
         device = torch.device(options.device)
-        cpus.take(None)  # both evaluations get what the process of a trial has
-        network = models.load(options.robust).to(device).to(memory_format=torch.channels_last)
+        cpu.take(None)  # both evaluations get what the process of a trial has
+        network = checkpoints.load(options.robust).to(device).to(memory_format=torch.channels_last)
         evaluation = measure_evaluation(network, data.load(options.data), device, 3)
         print(evaluation.to_string(index=False, float_format="{:.3f}".format))
         if options.output:

@@ -44,8 +44,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def prepare(options: argparse.Namespace) -> float:
     """Decodes the data set unless it has been; seconds."""
-    from tune_cure import data
-    from tune_cure.data import DataSpec
+    from tune_cure.data import splits as data
+    from tune_cure.data.config import DataSpec
 
     started = time.perf_counter()
     data.load(DataSpec(dataset="cifar10", root=options.data_root))
@@ -57,16 +57,17 @@ def run(options: argparse.Namespace, seed: int, started: float) -> Iterator[dict
     import torch
     import yaml
 
-    from tune_cure import cpus, data
-    from tune_cure.config import ModelConfig, TrainingConfig
-    from tune_cure.data import DataSpec
-    from tune_cure.evaluation import EvaluationConfig, evaluate
-    from tune_cure.training import Trainer
+    from tune_cure.data import splits as data
+    from tune_cure.data.config import DataSpec
+    from tune_cure.evaluation.metrics import EvaluationConfig, evaluate
+    from tune_cure.training.config import ModelConfig, TrainingConfig
+    from tune_cure.training.trainer import Trainer
+    from tune_cure.utils import cpu
 
     given = dict(one.split("=", 1) for one in options.set)
     defaults = {"lr_schedule": "cyclic", "lr_max": 0.2, "lambda": 0.1, "h": 1.739}
     config = TrainingConfig.model_validate(defaults | {key: yaml.safe_load(value) for key, value in given.items()})
-    cpus.take(None)
+    cpu.take(None)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     spec = DataSpec(dataset="cifar10", root=options.data_root, validation=1000, train_examples=options.train_images)
     splits = data.load(spec)

@@ -22,11 +22,12 @@ import pandas as pd
 import torch
 from scipy import stats
 
-from tune_cure import data
-from tune_cure.config import ModelConfig, TrainingConfig
-from tune_cure.data import DataSpec, Splits
-from tune_cure.evaluation import EvaluationConfig, evaluate
-from tune_cure.training import Trainer
+from tune_cure.data import splits as data
+from tune_cure.data.config import DataSpec
+from tune_cure.data.splits import Splits
+from tune_cure.evaluation.metrics import EvaluationConfig, evaluate
+from tune_cure.training.config import ModelConfig, TrainingConfig
+from tune_cure.training.trainer import Trainer
 
 TURNS, TIMED_IMAGES = 15, 512
 EXACT = "exact: two-sided, every step, all images"

@@ -60,7 +60,7 @@ def ray_session() -> Iterator[None]:
     """A Ray that all searches of the tests share: starting one takes seconds."""
     import ray
 
-    from tune_cure.ray_session import start_ray
+    from tune_cure.ray_backend.session import start_ray
 
     start_ray()
     yield

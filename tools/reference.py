@@ -18,11 +18,11 @@ import annotated_types as at
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from tune_cure.config import DECIDING, HYPERPARAMETERS, TrainingConfig, without_effect
-from tune_cure.distributions import Distribution
-from tune_cure.objectives import METRICS
-from tune_cure.schema import OneOf, choices
-from tune_cure.spec import SearchSpec
+from tune_cure.search.space.config import SearchSpec
+from tune_cure.search.space.distributions import Distribution
+from tune_cure.search.space.objectives import METRICS
+from tune_cure.training.config import DECIDING, HYPERPARAMETERS, TrainingConfig, without_effect
+from tune_cure.utils.schema import OneOf, choices
 
 PAGE = Path(__file__).parent.parent / "docs" / "search_space.md"
 BEGIN, END = "<!-- written by tools/reference.py -->", "<!-- end of what tools/reference.py writes -->"
@@ -245,7 +245,8 @@ def _rows(key: str, registry: Mapping[str, Any] | tuple[str, ...], meanings: Map
 
 def _first_line(registry: Mapping[str, Any] | tuple[str, ...], name: str) -> str:
     """What the docstring of the function behind a name begins with."""
-    from tune_cure.curvature import DIRECTIONS, OTHER_PENALTIES
+    from tune_cure.regularizers.cure import DIRECTIONS
+    from tune_cure.regularizers.penalties import OTHER_PENALTIES
 
     of = {**DIRECTIONS, **OTHER_PENALTIES}.get(name) if isinstance(registry, tuple) else registry[name]
     return (inspect.getdoc(of) or "").partition("\n")[0] if inspect.isfunction(of) else ""

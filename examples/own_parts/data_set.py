@@ -1,4 +1,5 @@
-"""A data set of your own: arrays in a file images.npz. To use it, copy the function into tune_cure/datasets.py and add
+"""A data set of your own: arrays in a file images.npz. To use it, copy the function into
+tune_cure/data/datasets.py and add
 
     "arrays": Dataset(find_arrays),
 
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from tune_cure.datasets import DataError, Found
+from tune_cure.data.source import DataError, Found
 
 
 def find_arrays(root: Path, image_size: int | None, download: bool) -> Found:

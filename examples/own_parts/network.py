@@ -1,4 +1,4 @@
-"""A network of your own. To use it, copy the function into tune_cure/models.py and add
+"""A network of your own. To use it, copy the function into tune_cure/models/networks.py and add
 
     "mlp": mlp,
 

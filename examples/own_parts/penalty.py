@@ -1,5 +1,5 @@
-"""Penalties of your own. A direction says along which way CURE compares gradients: copy it into tune_cure/curvature.py
-and add
+"""Penalties of your own. A direction says along which way CURE compares gradients: copy it into
+tune_cure/regularizers/cure.py and add
 
     "diagonal": diagonal,
 
@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tune_cure.curvature import Point
-from tune_cure.gradients import STATISTICS, input_gradient
-from tune_cure.norms import lengths, unit
+from tune_cure.attacks.norms import lengths, unit
+from tune_cure.gradients.batch_norm_mode import STATISTICS
+from tune_cure.gradients.input_gradients import input_gradient
+from tune_cure.regularizers.cure import Point
 
 
 def diagonal(point: Point) -> Tensor:

@@ -15,11 +15,17 @@ import torch
 from optuna.samplers import BaseSampler, RandomSampler
 from torch import Tensor, nn
 
-from tune_cure import curvature, datasets, models, ray_session, samplers, search, spec
-from tune_cure.curvature import Point
-from tune_cure.datasets import Augmentation, Dataset, Found
-from tune_cure.gradients import STATISTICS, input_gradient
-from tune_cure.norms import lengths
+from tune_cure.attacks.norms import lengths
+from tune_cure.data import datasets
+from tune_cure.data.source import Augmentation, Dataset, Found
+from tune_cure.gradients.batch_norm_mode import STATISTICS
+from tune_cure.gradients.input_gradients import input_gradient
+from tune_cure.models import networks
+from tune_cure.ray_backend import session, tuner
+from tune_cure.regularizers import cure, penalties
+from tune_cure.regularizers.cure import Point
+from tune_cure.search import samplers
+from tune_cure.search.space import loading
 
 SPACE = """
 name: own-parts
@@ -84,9 +90,9 @@ def twice(seed: int, drawn: int) -> BaseSampler:
 def register() -> None:
     """Makes them known under their names. Each process needs this: this one, and those that trials run in."""
     datasets.DATASETS["stripes"] = Dataset(find_stripes, Augmentation(padding=0, flip=False))
-    models.MODELS["two_layers"] = two_layers
-    curvature.DIRECTIONS["noise"] = noise
-    curvature.OTHER_PENALTIES["slope"] = slope
+    networks.MODELS["two_layers"] = two_layers
+    cure.DIRECTIONS["noise"] = noise
+    penalties.OTHER_PENALTIES["slope"] = slope
     samplers.SAMPLERS["twice"] = twice
 
 
@@ -96,8 +102,8 @@ def main(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     space = folder / "space.yaml"
     space.write_text(SPACE)
-    ray_session.start_ray(setup=register)
-    result = search.run(spec.load(space), folder)
+    session.start_ray(setup=register)
+    result = tuner.run(loading.load(space), folder)
     ray.shutdown()
     print(result)
     print(result.trials[["trial", "status", "delta", "lambda", "pgd_accuracy_best"]].to_string(index=False))

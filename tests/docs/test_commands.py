@@ -1,0 +1,90 @@
+"""Commands of README, CONTRIBUTING and docs/ that end within seconds are run; the others are only parsed.
+
+They run on a finished search whose numbers are made up, in the folders that they name. A search is run with `--check`,
+training for one epoch: what they would do is checked, not what they would find.
+"""
+
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.docs.test_pages import SHELL
+from tests.support.documents import sessions
+from tests.support.journals import write_search
+from tests.unit.reports.test_export import write_best_model
+from tune_cure.cli import main as cli
+from tune_cure.reports import tables
+from tune_cure.search.results import SearchResult
+from tune_cure.search.space import bundled_spaces
+
+ONLY_PARSED = {  # of what begins so: why it is not run here
+    "tune-cure confirm": "trains for minutes; tests/integration/test_confirm_command.py runs it",
+    "tune-cure train --delta": "needs CIFAR-10",
+    "tune-cure train --dataset image_folder": "needs pictures",
+    "tune-cure export results/NAME --to FOLDER --confirmed": "see tests/unit/cli/test_export.py",
+    "python benchmarks": "takes minutes to hours",
+    "python examples/own_parts": "tests/docs/test_examples.py runs it",
+    "examples": "needs a cluster",
+    "make": "sets up an environment; .ci/run runs most of them",
+    ".venv/bin": "is not of this project",
+    "ray": "is not of this project",
+    "export": "is the shell's",
+    "sbatch": "needs Slurm",
+    "pip": "installs",
+    "optuna-dashboard": "is not of this project",
+    "tensorboard": "is not of this project",
+}
+SHORT = ["--epochs", "1", "--set", "evaluation.steps=1", "--set", "evaluation.examples=20"]
+
+COMMANDS = {
+    shlex.join(words): words for block in SHELL if not block.text.startswith("$ ") for words, _ in sessions(block)
+}
+
+
+def why_only_parsed(command: str) -> str:
+    return next((why for beginning, why in ONLY_PARSED.items() if re.match(rf"{re.escape(beginning)}\b", command)), "")
+
+
+RUN = [command for command in COMMANDS if not why_only_parsed(command)]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished search."""
+    folder = tmp_path_factory.mktemp("finished")
+    write_search(folder)
+    tables.write(SearchResult(folder))
+    write_best_model(SearchResult(folder))
+    return folder
+
+
+@pytest.mark.parametrize("command", RUN)
+def test_a_command_that_ends_within_seconds_does_what_it_says(
+    command: str, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = COMMANDS[command]
+    repository = Path.cwd()
+    monkeypatch.chdir(tmp_path)
+    for name in re.findall(r"results/(\w+)", command) or ["A", "B"]:
+        shutil.copytree(finished, tmp_path / "results" / name)
+    for name in ("FILE", "my_space.yaml"):
+        shutil.copy(bundled_spaces.find("quickstart"), name)
+    (tmp_path / "search_spaces").symlink_to(repository / "search_spaces")
+    if words[:2] == ["python", "run_search.py"]:
+        words = ["tune-cure", "search", *words[2:]]
+    words = [str(file) for word in words for file in (sorted(Path().glob(word)) if "*" in word else [word])]
+    also = {"search": ["--check"], "train": SHORT}.get(words[1], [])
+    assert cli.main([*words[1:], *also]) == 0
+
+
+def test_what_is_run_is_most_of_the_projects_own_commands_and_every_reason_is_of_some_command() -> None:
+    ours = [command for command in COMMANDS if command.startswith(("tune-cure", "python run_search.py"))]
+    assert len(RUN) > len(ours) / 2
+    assert set(RUN) <= set(ours)
+    for beginning in ONLY_PARSED:
+        assert any(re.match(rf"{re.escape(beginning)}\b", command) for command in COMMANDS), (
+            f"no command is {beginning}"
+        )

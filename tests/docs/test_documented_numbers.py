@@ -1,0 +1,224 @@
+"""Tables in the documentation that were made from CSV and JSON files in benchmarks/results say what these say."""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from tests.support.documents import tables
+from tune_cure.utils.formatting import points
+
+RESULTS = Path("benchmarks/results")
+CONFIRMATIONS = {
+    "Digits": "confirm_digits",
+    "CIFAR-10 on a CPU": "confirm_cifar10",
+    "Radius 16/255 on a CPU": "confirm_large_epsilon",
+}
+METRICS = {"clean": "clean", "PGD-10": "pgd_10", "PGD-50-10": "pgd_50_10", "AutoAttack": "autoattack"}
+
+
+def of_section(page: str, heading: str, first: str) -> list[dict[str, str]]:
+    """The rows of the table below a heading that has `first` as one of its columns."""
+    (found,) = (rows for section, rows in tables(Path("docs") / page) if section == heading and first in rows[0])
+    return found
+
+
+def contender(label: str) -> str:
+    """`trial 11, the winner` → trial-11; `ablation`: … → ablation."""
+    trial = re.match(r"trial (\d+)", label)
+    return f"trial-{trial[1]}" if trial else label.partition(":")[0]
+
+
+def radius(label: str, default: float) -> float:
+    """What follows `at`, as a number."""
+    at = re.search(r" at (\d+)/255", label)
+    return int(at[1]) / 255 if at else default
+
+
+def accuracies(found: dict[str, Any], rows: list[dict[str, str]]) -> Iterator[tuple[str, str]]:
+    """Of each cell with an accuracy: what is written, and what is to be."""
+    default = found["means"][0]["epsilon"]
+    for row in rows:
+        for title, cell in list(row.items())[1:]:
+            metric = METRICS.get(re.sub(r" at .*", "", title))
+            if metric:
+                epsilon = radius(title, default)
+                (mean,) = (
+                    mean
+                    for mean in found["means"]
+                    if mean["contender"] == contender(row[""]) and mean["epsilon"] == pytest.approx(epsilon)
+                )
+                yield cell, f"{100 * mean[metric]:.1f} ± {100 * mean[f'{metric}_sd']:.1f}"
+
+
+@pytest.mark.parametrize("heading", CONFIRMATIONS)
+def test_accuracies_of_a_confirmation_are_those_that_were_measured(heading: str) -> None:
+    found = json.loads((RESULTS / CONFIRMATIONS[heading] / "confirm.json").read_text(encoding="utf-8"))
+    cells = list(accuracies(found, of_section("results.md", heading, "clean")))
+    assert len(cells) >= 6
+    for written, wanted in cells:
+        assert written == wanted
+
+
+@pytest.mark.parametrize("heading", CONFIRMATIONS)
+def test_verdicts_of_a_confirmation_are_those_that_were_measured(heading: str) -> None:
+    found = json.loads((RESULTS / CONFIRMATIONS[heading] / "confirm.json").read_text(encoding="utf-8"))
+    for row in of_section("results.md", heading, "AutoAttack accuracy"):
+        who = row["AutoAttack accuracy"]
+        (pair,) = (
+            pair
+            for pair in found["comparisons"]
+            if (pair["first"], pair["second"], pair["metric"])
+            == (contender(who), contender(row["against"]), "autoattack")
+            and pair["epsilon"] == pytest.approx(radius(who, found["means"][0]["epsilon"]))
+        )
+        assert row["difference, points"] == points(pair["difference"])
+        assert row["95% interval"] == f"{points(pair['low'])} to {points(pair['high'])}"
+        assert row["verdict"] == pair["verdict"]
+
+
+def agree(rows: list[dict[str, str]], frame: pd.DataFrame, forms: dict[str, Callable[["pd.Series[Any]"], str]]) -> None:
+    """That a table has the rows of a CSV file, in their order, with `forms` of a row in the columns of these titles."""
+    assert len(rows) == len(frame)
+    for row, (_, of) in zip(rows, frame.iterrows(), strict=True):
+        for title, form in forms.items():
+            assert row[title] == form(of), f"{row}: {title}"
+
+
+def share(column: str) -> Callable[["pd.Series[Any]"], str]:
+    return lambda of: "1" if of[column] == 1 else f"{of[column]:.2f}"
+
+
+SHARES: dict[str, Callable[["pd.Series[Any]"], str]] = {
+    "lower quartile": share("lower_quartile"),
+    "median": share("median"),
+    "upper quartile": share("upper_quartile"),
+    "within a fifth": lambda of: f"{of['within_a_fifth']} of {of['seeds']}",
+    "reached": lambda of: f"{of['reached']} of {of['seeds']}",
+}
+"""What every table of ways to search has."""
+
+
+def test_the_surrogates_table_is_that_of_its_csv() -> None:
+    frame = pd.read_csv(RESULTS / "search_quality_surrogate.csv")
+    rows = of_section("search_quality.md", "How many epochs a search needs", "way")
+    regret = {"regret at a fifth": lambda of: f"{of['median_regret_at_a_fifth']:.3f}"}
+    agree(rows, frame, {"random trials": lambda of: str(of["random_trials"]), **SHARES, **regret})
+    for row, way in zip(rows, frame["way"], strict=True):
+        assert way.endswith(row["way"].replace("– ", ""))
+
+
+def test_the_replays_table_is_an_extract_of_its_csv() -> None:
+    frame = pd.read_csv(RESULTS / "search_quality_replay.csv")
+    rows = of_section("search_quality.md", "Why early stopping does not help here", "grace period")
+    shown = [(int(row["grace period"]), float(row["reduction factor"])) for row in rows]
+    extract = frame.set_index(["grace_period", "reduction_factor"]).loc[shown]
+    agree(rows, extract, {
+        "saved*": lambda of: f"{100 * of['epochs_saved_mean']:.0f}%",
+        "winner kept*": lambda of: f"{100 * of['winner_kept_mean']:.0f}%",
+        "regret*, points": lambda of: f"{100 * of['regret_mean']:.1f}",
+    })  # fmt: skip
+
+
+def test_the_tables_of_searches_on_digits_are_those_of_their_csv() -> None:
+    section = "On digits, for real"
+    frame = pd.read_csv(RESULTS / "search_quality_digits.csv")
+    agree(of_section("search_quality.md", section, "lower quartile"), frame, SHARES)
+    seeds = pd.read_csv(RESULTS / "search_quality_digits_seeds.csv")
+    plain, ours = frame["way"]
+    both = seeds[seeds["way"] == ours].merge(seeds[seeds["way"] == plain], on="seed", suffixes=("", "_plain"))
+    agree(of_section("search_quality.md", section, "seed"), both, {
+        "seed": lambda of: str(of["seed"]),
+        "goal": lambda of: f"{100 * of['goal']:.1f}%",
+        plain: lambda of: f"{of['epochs_plain']:.0f} epochs, {of['share_plain']:.2f}",
+        ours: lambda of: (
+            "not in 518, above 0.40" if pd.isna(of["epochs"]) else f"{of['epochs']:.0f} epochs, {of['share']:.2f}"
+        ),
+        "its trials": lambda of: str(of["trials"]),
+    })  # fmt: skip
+
+
+def test_the_table_of_cheaper_penalties_is_that_of_its_csv_files() -> None:
+    start, winner = (
+        pd.read_csv(RESULTS / f"trade_offs_{name}.csv").set_index("variant") for name in ("digits_start", "digits")
+    )
+    rows = of_section("performance.md", "What the cheaper forms cost", "penalty")
+    assert [row["penalty"] for row in rows] == list(start.index)
+    for row in rows[1:]:
+        of, at_winner = start.loc[row["penalty"]], winner.loc[row["penalty"]]
+        quartiles = f"({of['relative_seconds_25']:.2f} to {of['relative_seconds_75']:.2f})"
+        assert row["time of a step"] == f"{of['relative_seconds']:.2f} {quartiles}"
+        for title, found in (("where the search began, 3 seeds", of), ("at the winner, 6 seeds", at_winner)):
+            assert row[title] == f"{100 * found['pgd_50_10']:.1f} ± {100 * found['pgd_50_10_sd']:.1f}"
+
+
+STEPS = {
+    "FGSM": "none: FGSM",
+    "the original loop": "classic, as in the original: running statistics, random start",
+    "batch statistics": "the batch's statistics, random start (the default)",
+    "batch statistics, from the image": "the batch's statistics, from the image",
+    "along FGSM, from the image": "along FGSM, from the image",
+    "batch statistics, every 2nd step": "the default in every 2nd step",
+    "batch statistics, on half of the batch": "the default on half of the batch",
+}
+ONE_SIDED = ", one-sided"
+
+
+def times(column: str) -> Callable[["pd.Series[Any]"], str]:
+    """A ratio with its quartiles; of a loop to itself, and where there is none, without."""
+
+    def form(of: "pd.Series[Any]") -> str:
+        if pd.isna(of[column]):
+            return "–"
+        low, high = of[f"{column}_25"], of[f"{column}_75"]
+        return "1" if low == high == 1 else f"{of[column]:.2f} ({low:.2f} to {high:.2f})"
+
+    return form
+
+
+PERFORMANCE: dict[str, tuple[str, str, dict[str, Callable[["pd.Series[Any]"], str]]]] = {
+    "The step": ("loop", "step", {
+        "loop": lambda of: of["loop"],
+        "penalty": lambda of: (
+            STEPS[of["step"].removesuffix(ONE_SIDED)] + (ONE_SIDED if of["step"].endswith(ONE_SIDED) else "")
+        ),
+        "images/s": lambda of: f"{of['images_per_second']:.1f}",
+        "× the original": times("times_the_original"),
+        "× its reference": times("times_its_reference"),
+        "forwards": lambda of: f"{of['forwards']:.1f}",
+        "of the peak": lambda of: f"{of['of_the_peak']:.2f}",
+    }),
+    "Evaluation": ("attack", "step_evaluation", {
+        "PGD accuracy": lambda of: f"{100 * of['accuracy']:.1f}%",
+        "of the reference": lambda of: f"{100 * of['reference_accuracy']:.1f}%",
+        "images/s": lambda of: f"{of['images_per_second']:.0f}",
+        "× the reference": lambda of: f"{of['times_the_reference']:.1f}",
+    }),
+    "The CPU": ("network", "cpu", {
+        "network": lambda of: of["model"],
+        "images a step": lambda of: str(of["batch"]),
+        "threads": lambda of: str(of["threads"]),
+        "measure": lambda of: of["where"],
+        "time of a step": lambda of: f"{of['time']:.2f} ({of['time_25']:.2f} to {of['time_75']:.2f})",
+        "peak memory, MB": lambda of: f"{of['peak_mb']:,.0f}",
+        "without, MB": lambda of: f"{of['peak_mb_without']:,.0f}",
+    }),
+    "Trials at a time": ("trials an hour", "scaling", {
+        "at a time": lambda of: f"{of['concurrent']:.0f}",
+        "trials an hour": lambda of: f"{of['trials_per_hour']:.0f}",
+        "share of the workers' time in training and judging": lambda of: (
+            f"{100 * of['share_in_training_and_judging']:.0f}%"
+        ),
+    }),
+}  # fmt: skip
+"""Of sections of docs/performance.md: a column of the table, its CSV file, and what its cells say of a row there."""
+
+
+@pytest.mark.parametrize("section", PERFORMANCE)
+def test_a_table_of_measured_times_is_that_of_its_csv(section: str) -> None:
+    column, file, forms = PERFORMANCE[section]
+    agree(of_section("performance.md", section, column), pd.read_csv(RESULTS / f"{file}.csv"), forms)

@@ -1,0 +1,32 @@
+import re
+
+from tools import reference
+from tune_cure.search.samplers import SAMPLERS
+from tune_cure.training.config import HYPERPARAMETERS, TrainingConfig, without_effect
+
+
+def test_the_reference_says_what_the_models_say() -> None:
+    page = reference.PAGE.read_text(encoding="utf-8")
+    assert page == reference.written(page), "run: python tools/reference.py"
+
+
+def test_every_hyperparameter_and_sampler_has_its_row() -> None:
+    tables = reference.tables()
+    training = tables.partition("## training\n")[2].partition("\n###")[0]
+    assert re.findall(r"^\| `(\w+)`", training, re.MULTILINE) == list(HYPERPARAMETERS)
+    samplers = tables.partition("### Names of search.sampler\n")[2].partition("\n##")[0]
+    assert re.findall(r"^\| `(\w+)` \| \w", samplers, re.MULTILINE) == list(SAMPLERS)
+
+
+def test_a_stale_row_would_be_seen() -> None:
+    page = reference.PAGE.read_text(encoding="utf-8")
+    stale = page.replace("| `epochs` | 30 |", "| `epochs` | 31 |")
+    assert stale != page
+    assert reference.written(stale) == page
+
+
+def test_what_has_no_effect_is_said_as_the_code_has_it() -> None:
+    (row,) = re.findall(r"^\| `h` \| (`delta`.*) \|$", reference.tables(), re.MULTILINE)
+    assert row == "`delta` is random, fgsm, linf, gradalign, llr or none; or `lambda` is 0"
+    assert "h" in without_effect(TrainingConfig(delta="random"))
+    assert "h" not in without_effect(TrainingConfig(delta="gradient"))

@@ -1,0 +1,138 @@
+import contextlib
+import ipaddress
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tune_cure.ray_backend.monitoring.dashboard import AUTH_MODE, DashboardError, check
+
+
+@pytest.fixture(autouse=True)
+def unset(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(AUTH_MODE, raising=False)
+
+
+@pytest.mark.parametrize("mode", [None, "token", "TOKEN"])
+@pytest.mark.parametrize("host", ["0.0.0.0", "127.0.0.1", "localhost"])
+def test_the_dashboard_may_be_opened_where_ray_asks_for_a_token(
+    host: str, mode: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if mode:
+        monkeypatch.setenv(AUTH_MODE, mode)
+    check(host)
+
+
+def test_without_a_token_it_stays_on_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(AUTH_MODE, "disabled")
+    check("127.0.0.1")
+    with pytest.raises(DashboardError, match="with a token only, but RAY_AUTH_MODE is disabled; unset it"):
+        check("0.0.0.0")
+
+
+@pytest.mark.parametrize("host", ["203.0.113.7", "a..b", "", "999.1.1.1"])
+def test_an_address_that_is_none_of_this_machine_is_one_line(host: str) -> None:
+    with pytest.raises(DashboardError, match=r"--dashboard-host .*: nothing can listen there: ") as raised:
+        check(host)
+    assert "\n" not in str(raised.value)
+
+
+def listening(root: int) -> dict[str, set[str]]:
+    """Where a process and those below it listen: each local address, and the commands behind it."""
+    parents = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+    family, before = {root}, set[int]()
+    while family != before:
+        before = set(family)
+        family |= {process for process, parent in parents.items() if parent in family}
+    sockets = {}
+    for process in family:
+        with contextlib.suppress(OSError):
+            for link in Path(f"/proc/{process}/fd").iterdir():
+                name = os.readlink(link)
+                if name.startswith("socket:["):
+                    command = Path(f"/proc/{process}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+                    sockets[name[8:-1]] = command
+    addresses: dict[str, set[str]] = {}
+    for version in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{version}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and fields[9] in sockets:
+                words = bytes.fromhex(fields[1].partition(":")[0])
+                packed = b"".join(words[i : i + 4][::-1] for i in range(0, len(words), 4))
+                address = ipaddress.ip_address(packed)
+                address = getattr(address, "ipv4_mapped", None) or address
+                addresses.setdefault(str(address), set()).add(sockets[fields[9]])
+    return addresses
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_session")
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_every_port_of_a_searchs_ray_is_on_the_loopback() -> None:
+    found = listening(os.getpid())
+    assert any("dashboard" in command for commands in found.values() for command in commands)
+    assert any("raylet" in command for commands in found.values() for command in commands)
+    assert all(ipaddress.ip_address(address).is_loopback for address in found), found
+
+
+OPEN = """
+import json, os, sys, urllib.request, urllib.error
+import ray
+from tests.integration.test_dashboard import listening
+from tune_cure.ray_backend import session
+session.start_ray(dashboard_host="0.0.0.0")
+url = session.dashboard_url("0.0.0.0")
+class Actor:
+    def __repr__(self):
+        return "trial 17"
+    def step(self):
+        print("trial 17: epoch 1", flush=True)
+actor = ray.remote(Actor).remote()
+ray.get(actor.step.remote())
+def status(token, path="/api/v0/actors"):
+    headers = {"Authorization": "Bearer " + token} if token else {}
+    request = urllib.request.Request(url + path, headers=headers)
+    try:
+        answer = urllib.request.urlopen(request)
+        return answer.read().decode() if "logs" in path else answer.status
+    except urllib.error.HTTPError as error:
+        return error.code
+token = session.dashboard.TOKEN.read_text().strip()
+mode = oct(session.dashboard.TOKEN.stat().st_mode & 0o777)
+print(json.dumps({"listening": {a: sorted(c) for a, c in listening(os.getpid()).items()}, "url": url,
+                  "log": status(token, "/api/v0/logs/file?lines=9&suffix=out&actor_id=" + actor._actor_id.hex()),
+                  "statuses": [status(""), status("x" * 64), status(token)], "mode": mode}))
+ray.shutdown()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_session")
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_dashboard_that_is_opened_is_the_only_port_that_is_and_asks_for_the_token() -> None:
+    process = subprocess.run([sys.executable, "-c", OPEN], capture_output=True, text=True, check=True)
+    found = json.loads(process.stdout.splitlines()[-1])
+    opened = {a: commands for a, commands in found["listening"].items() if not ipaddress.ip_address(a).is_loopback}
+    assert list(opened) == ["0.0.0.0"]
+    assert all("dashboard" in command for command in opened["0.0.0.0"])
+    assert found["statuses"] == [401, 403, 200]
+    assert found["mode"] == "0o600"
+    assert "trial 17: epoch 1" in found["log"]  # although another Ray, that of the fixture, runs on this machine
+
+
+@pytest.mark.parametrize("verbose", [False, True])
+def test_no_usage_statistics_are_sent_unless_that_is_asked_for(verbose: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tune_cure.ray_backend import session
+
+    monkeypatch.setattr(os, "environ", {})
+    session._quieten(verbose)
+    assert os.environ == {**({} if verbose else session.QUIET), "RAY_USAGE_STATS_ENABLED": "0"}
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "1"
+    session._quieten(verbose)
+    assert os.environ["RAY_USAGE_STATS_ENABLED"] == "1"

@@ -1,0 +1,55 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tune_cure.data import splits
+from tune_cure.data.config import DataSpec
+from tune_cure.data.prepared import prepared_file, received
+from tune_cure.data.source import DataError
+from tune_cure.ray_backend.data_broadcast import Shipment, load
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_session")]
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> DataSpec:
+    """Forty pictures of two classes, black and white."""
+    for shade, name in ((0, "black"), (255, "white")):
+        (tmp_path / "pictures" / name).mkdir(parents=True)
+        for number in range(20):
+            picture = Image.fromarray(np.full((8, 8, 3), shade + (number if shade == 0 else -number), dtype=np.uint8))
+            picture.save(tmp_path / "pictures" / name / f"{number}.png")
+    return DataSpec(dataset="image_folder", root=str(tmp_path / "pictures"), validation=4)
+
+
+def test_a_machine_without_the_data_gets_it_once_and_splits_it_as_the_driver_does(
+    spec: DataSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shipment = Shipment(spec)
+    here = splits.load(spec)
+    monkeypatch.setenv("TUNE_CURE_CACHE", str(tmp_path / "elsewhere"))  # as on another machine,
+    (tmp_path / "pictures").rename(tmp_path / "moved")  # where there are no pictures
+    with pytest.raises(DataError):
+        load(spec, None)
+    there = load(spec, shipment)
+    for ours, theirs in ((here.train, there.train), (here.validation, there.validation), (here.test, there.test)):
+        assert torch.equal(ours.indices, theirs.indices)
+        assert torch.equal(ours.images, theirs.images)
+        assert torch.equal(ours.labels, theirs.labels)
+    assert (here.mean, here.classes) == (there.mean, there.classes)
+
+    def again() -> memoryview:
+        raise AssertionError("fetched twice")
+
+    assert received(shipment.name, again)["classes"] == list(here.classes)
+
+
+def test_a_machine_with_the_data_reads_its_own(spec: DataSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shipment = Shipment(spec)
+    monkeypatch.setenv("TUNE_CURE_CACHE", str(tmp_path / "elsewhere"))
+    load(spec, shipment)
+    assert not (tmp_path / "elsewhere" / "received").exists()
+    assert prepared_file(spec.dataset, spec.folder, None).is_relative_to(tmp_path / "elsewhere" / "prepared")

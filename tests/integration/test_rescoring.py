@@ -1,0 +1,133 @@
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from tests.support.spaces import tiny
+from tune_cure.data import splits as data
+from tune_cure.evaluation.metrics import evaluate
+from tune_cure.models import checkpoints as models
+from tune_cure.ray_backend import rescoring, tuner
+from tune_cure.reports import tables
+from tune_cure.search import ranking, results
+from tune_cure.search.journal import Event, Journal
+from tune_cure.search.results import SearchResult
+from tune_cure.utils.files import read_tensors
+
+RESCORE = ["evaluation.examples=60", "rescore={top: 2, steps: 6, restarts: 2, examples: 30}"]
+
+
+def test_fresh_examples_are_validation_images_that_no_trial_is_judged_on(tmp_path: Path) -> None:
+    spec = tiny(tmp_path, *RESCORE)
+    splits = data.load(spec.data)
+    judged_on = set(splits.validation.subset(60, seed=0).indices.tolist())
+    fresh = set(rescoring.fresh_examples(spec, splits).indices.tolist())
+    assert len(fresh) == 30
+    assert fresh < set(splits.validation.indices.tolist())
+    assert not fresh & judged_on
+
+
+def test_where_evaluation_looks_at_all_images_none_are_fresh(tmp_path: Path) -> None:
+    spec = tiny(tmp_path)
+    assert len(rescoring.fresh_examples(spec, data.load(spec.data))) == 0
+
+
+def frame(objectives: list[float], fresh: list[float | None]) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "trial": range(len(objectives)),
+            "objective": objectives,
+            "status": "completed",
+            "feasible": True,
+            "fresh_pgd_accuracy": pd.Series(fresh, dtype=float),
+        }
+    )
+
+
+def test_the_leaders_are_in_the_order_of_their_fresh_accuracies_and_before_all_others(tmp_path: Path) -> None:
+    spec = tiny(tmp_path, "rescore.top=3")
+    order = ranking.leaders(frame([0.4, 0.7, 0.6, 0.5], [None, 0.3, 0.35, 0.35]), spec)
+    assert list(order["trial"]) == [2, 3, 1, 0]
+
+
+def test_what_was_judged_again_but_leads_no_more_counts_by_its_objective(tmp_path: Path) -> None:
+    spec = tiny(tmp_path, "rescore.top=2")
+    order = ranking.leaders(frame([0.4, 0.7, 0.6], [0.9, 0.3, None]), spec)
+    assert list(order["trial"]) == [1, 2, 0]
+
+
+def test_where_another_metric_is_optimised_it_decides(tmp_path: Path) -> None:
+    spec = tiny(tmp_path, "search.metric=clean_accuracy")
+    assert list(ranking.leaders(frame([0.4, 0.7], [0.9, 0.3]), spec)["trial"]) == [1, 0]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_session")
+def test_the_leaders_of_a_search_are_judged_once_by_their_best_weights(tmp_path: Path) -> None:
+    spec = tiny(tmp_path, "search.trials=4", *RESCORE)
+    assert tuner.run(spec, tmp_path).finished
+    tables.write(SearchResult(tmp_path))
+    trials = results.trials(tmp_path)
+    judged = trials.dropna(subset=["fresh_pgd_accuracy"])
+    assert set(judged["trial"]) == set(ranking.ranked(trials, spec)["trial"].head(2))
+    examples = rescoring.fresh_examples(spec, data.load(spec.data))
+    journal = Journal(tmp_path)
+    checkpoints = {event["trial"]: event["path"] for event in journal.read() if event["event"] == "checkpoint"}
+    for _, row in judged.iterrows():
+        saved = read_tensors(journal.checkpoint_file(checkpoints[row["trial"]]), torch.device("cpu"))
+        metrics = evaluate(models.rebuild(saved["best_model"]), examples, spec.rescoring)
+        assert row["fresh_pgd_accuracy"] == metrics["pgd_accuracy"]
+        assert row["fresh_examples"] == 30
+    best = results.best(tmp_path)
+    assert best is not None
+    assert best.row["fresh_pgd_accuracy"] == judged["fresh_pgd_accuracy"].max()
+    assert pd.read_csv(tmp_path / "best_config.csv")["fresh_pgd_accuracy"].item() == best.row["fresh_pgd_accuracy"]
+    lines = len(journal.read())
+    assert tuner.run(spec, tmp_path, resume=True).finished
+    assert len(journal.read()) == lines
+
+
+def test_a_trial_that_violates_the_constraints_wins_by_no_second_judgement(tmp_path: Path) -> None:
+    spec = tiny(tmp_path, "rescore.top=3", "search.constraints=[clean_accuracy_best >= 0.8]")
+    trials = frame([0.5, 0.6, 0.58], [0.48, 0.59, 0.57]).assign(feasible=[True, False, False])
+    assert list(ranking.leaders(trials, spec)["trial"]) == [0, 1, 2]
+    assert list(ranking.finalists(trials, spec)["trial"]) == [0]
+    none_keeps_them = trials.assign(feasible=False)
+    assert list(ranking.leaders(none_keeps_them, spec)["trial"]) == [1, 2, 0]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_session")
+def test_leaders_that_cannot_be_judged_again_leave_the_search_finished_and_are_tried_when_it_is_resumed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    spec = tiny(tmp_path, "search.trials=2", "training.epochs=1", *RESCORE)
+    journal = Journal(tmp_path)
+
+    def damage(event: Event) -> None:
+        if event["event"] == "end" and event["trial"] == 1:
+            for line in journal.read():
+                if line["event"] == "checkpoint":
+                    journal.checkpoint_file(line["path"]).write_bytes(b"torn")
+
+    assert tuner.run(spec, tmp_path, on_event=damage).finished
+    said = [record.getMessage() for record in caplog.records if record.name == "tune_cure.ray_backend.rescoring"]
+    assert len(said) == 2
+    assert all("could not be judged again" in line and "cannot be read as a checkpoint" in line for line in said)
+    assert all("\n" not in line for line in said)
+    assert not [event for event in journal.read() if event["event"] == "leader"]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_session")
+def test_another_second_attack_judges_the_leaders_anew(tmp_path: Path) -> None:
+    spec = tiny(tmp_path, "search.trials=2", "training.epochs=1", *RESCORE)
+    assert tuner.run(spec, tmp_path).finished
+    before = results.trials(tmp_path)["fresh_pgd_accuracy"]
+    stronger = tiny(tmp_path, "search.trials=2", "training.epochs=1", *RESCORE, "rescore.steps=20")
+    assert results.trials(tmp_path)["fresh_pgd_accuracy"].isna().all()  # no number under an attack that was not run
+    assert tuner.run(stronger, tmp_path, resume=True).finished
+    leaders = [event for event in Journal(tmp_path).read() if event["event"] == "leader"]
+    assert [event["attack"]["steps"] for event in leaders] == [6, 6, 20, 20]
+    assert (results.trials(tmp_path)["fresh_pgd_accuracy"] <= before).all()

@@ -1,0 +1,183 @@
+import signal
+from pathlib import Path
+
+import optuna
+import pytest
+import torch
+from optuna.trial import TrialState
+
+from tests.support.spaces import tiny
+from tune_cure.data import splits as data
+from tune_cure.evaluation.metrics import ACCURACIES, evaluate
+from tune_cure.models import checkpoints
+from tune_cure.ray_backend import tuner
+from tune_cure.reports import tables
+from tune_cure.search import ranking, results
+from tune_cure.search.journal import Event, Journal
+from tune_cure.search.results import SearchResult
+from tune_cure.training.trainer import Trainer
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_session")]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, ray_session: None) -> Path:
+    folder = tmp_path_factory.mktemp("finished")
+    assert tuner.run(tiny(folder), folder).finished
+    tables.write(SearchResult(folder))
+    tables.write_best_model(SearchResult(folder))
+    return folder
+
+
+def test_every_trial_comes_to_an_end_and_the_first_is_that_of_start_from(finished: Path) -> None:
+    trials = results.trials(finished)
+    assert list(trials["trial"]) == list(range(8))
+    assert set(trials["status"]) == {"completed", "stopped"}
+    assert list(trials["origin"]) == ["start_from"] + ["sampler"] * 7
+    assert trials.iloc[0][["lambda", "h", "lr_max", "epsilon"]].tolist() == [0.5, 1.0, 0.02, 0.1]
+    assert trials.iloc[0]["status"] == "completed"  # a baseline is never stopped
+
+
+def test_asha_stops_trials_at_its_rungs(finished: Path) -> None:
+    trials = results.trials(finished)
+    assert set(trials.loc[trials["status"] == "stopped", "epochs_trained"]) <= {1, 2}
+    assert (trials.loc[trials["status"] == "completed", "epochs_trained"] == 4).all()
+    epochs = results.epochs(finished)
+    assert len(epochs) == trials["epochs_trained"].sum() < 8 * 4
+
+
+def test_the_leaders_alone_keep_their_checkpoints(finished: Path) -> None:
+    spec, trials = results.read_spec(finished), results.trials(finished)
+    kept = {int(file.parts[-3].removeprefix("trial_")) for file in finished.glob("trials/*/*/trainer.pt")}
+    assert kept == set(ranking.ranked(trials, spec).head(spec.rescore.top)["trial"])
+
+
+def test_the_study_knows_stopped_trials_as_pruned_at_their_epoch_and_the_others_as_complete(finished: Path) -> None:
+    study = optuna.load_study(study_name="tiny", storage=f"sqlite:///{finished / 'study.db'}")
+    trials = results.trials(finished).set_index("trial")
+    curves = results.epochs(finished)
+    for told in study.trials:
+        row, curve = trials.loc[told.number], curves[curves["trial"] == told.number]
+        assert told.state == (TrialState.COMPLETE if row["status"] == "completed" else TrialState.PRUNED)
+        assert told.value == row["objective"]
+        assert told.intermediate_values == dict(zip(curve["epoch"], curve["pgd_accuracy_best"], strict=True))
+        assert told.params == {key: row[key] for key in ("lambda", "h", "lr_max", "epsilon")}
+
+
+def test_a_trial_in_a_reused_actor_trains_as_a_trainer_of_its_own_does(finished: Path) -> None:
+    spec = results.read_spec(finished)
+    splits = data.load(spec.data)
+    epochs = results.epochs(finished).set_index(["trial", "epoch"])
+    for _, row in results.trials(finished).iterrows():
+        config = spec.training_config({key: row[key] for key in spec.space})
+        trainer = Trainer(config, splits, model=spec.model, evaluation=spec.evaluation, seed=spec.search.seed)
+        metrics = trainer.train_epoch() | trainer.evaluate()
+        recorded = epochs.loc[(row["trial"], 1)]
+        for name in ("train_loss", "curvature", "clean_accuracy", "pgd_accuracy"):
+            assert metrics[name] == recorded[name]
+
+
+def test_the_best_model_gives_back_the_accuracies_of_best_config_to_the_last_digit(finished: Path) -> None:
+    import pandas as pd
+
+    spec = results.read_spec(finished)
+    row = pd.read_csv(finished / "best_config.csv").iloc[0]
+    trials = results.trials(finished)
+    assert row["pgd_accuracy"] == trials["pgd_accuracy_best"].max()
+    assert row["lambda"] == trials.set_index("trial").loc[row["trial"], "lambda"]  # lambda keeps its name to the end
+    judged_on = data.load(spec.data).validation.subset(spec.evaluation.examples, seed=0)
+    again = evaluate(checkpoints.load(finished / "best_model.pt"), judged_on, spec.evaluation)
+    assert all(again[name] == row[name] for name in ACCURACIES)
+
+
+def test_the_same_seed_proposes_and_reports_the_same(finished: Path, tmp_path: Path) -> None:
+    assert tuner.run(tiny(tmp_path, "search.trials=4"), tmp_path).finished
+    columns = ["trial", "epoch", "train_loss", "clean_accuracy", "pgd_accuracy"]
+    ours, theirs = (results.trials(folder).head(4) for folder in (tmp_path, finished))
+    keys = ["lambda", "h", "lr_max", "epsilon"]
+    assert ours[keys].equals(theirs[keys])
+    ours, theirs = (results.epochs(folder).query("trial < 4")[columns] for folder in (tmp_path, finished))
+    assert ours.equals(theirs)
+
+
+def test_an_interrupted_search_goes_on_where_it_was(finished: Path, tmp_path: Path) -> None:
+    def interrupt(event: Event) -> None:
+        if event["event"] == "checkpoint" and (event["trial"], event["epoch"]) == (0, 2):
+            signal.raise_signal(signal.SIGINT)
+
+    spec = tiny(tmp_path, "search.trials=4")
+    assert tuner.run(spec, tmp_path, on_event=interrupt).outcome == "interrupted"
+    before = results.trials(tmp_path)
+    assert "unfinished" in set(before["status"])
+    events = len(Journal(tmp_path).read())
+
+    assert tuner.run(spec, tmp_path, resume=True).finished
+    later = Journal(tmp_path).read()[events:]
+    assert [e["epoch"] for e in later if e["event"] == "epoch" and e["trial"] == 0] == [3, 4]  # no epoch twice
+    columns = ["epoch", "train_loss", "clean_accuracy", "pgd_accuracy", "pgd_accuracy_best"]
+    ours, theirs = (results.epochs(folder).query("trial == 0")[columns] for folder in (tmp_path, finished))
+    assert ours.equals(theirs)
+    trials = results.trials(tmp_path)
+    assert list(trials["trial"]) == [0, 1, 2, 3]
+    assert not trials[["lambda", "h"]].duplicated().any()
+    study = optuna.load_study(study_name="tiny", storage=f"sqlite:///{tmp_path / 'study.db'}")
+    assert all(told.state.is_finished() for told in study.trials)
+    assert tuner.run(spec, tmp_path, resume=True).finished  # nothing is left to do
+    assert len(results.trials(tmp_path)) == 4
+
+
+def test_a_trial_that_diverges_ends_at_once_and_the_search_goes_on(tmp_path: Path) -> None:
+    spec = tiny(tmp_path, "space.lr_max={choice: [1.0e+30, 0.1]}", "start_from=[]", "search.trials=3")
+    starts = [{"lambda": 0.1, "h": 1.0, "lr_max": rate, "epsilon": 0.1} for rate in (1e30, 0.1)]
+    spec = spec.model_copy(update={"start_from": starts})
+    assert tuner.run(spec, tmp_path).finished
+    trials = results.trials(tmp_path)
+    assert list(trials["status"])[:2] == ["diverged", "completed"]
+    assert trials.iloc[0]["epochs_trained"] == 1
+    assert trials.iloc[0]["reason"] == "the loss became NaN or infinite in epoch 1"
+    assert results.epochs(tmp_path).iloc[0].isna()["train_loss"]
+    best = results.best(tmp_path)
+    assert best is not None
+    assert best.trial != 0
+    study = optuna.load_study(study_name="tiny", storage=f"sqlite:///{tmp_path / 'study.db'}")
+    assert study.trials[0].state == TrialState.PRUNED
+
+
+@pytest.mark.parametrize("scheduler", ["hyperband", "median", "none"])
+def test_other_schedulers_several_metrics_and_a_conditional_space_under_ray(tmp_path: Path, scheduler: str) -> None:
+    space = [
+        "space.delta={choice: [classic, random]}",
+        "start_from=[{delta: random, lambda: 0.5, lr_max: 0.02, epsilon: 0.1}]",
+    ]
+    metrics = ["search.metric=[pgd_accuracy_best, clean_accuracy_best]", "search.constraints=[clean_accuracy >= 0.2]"]
+    spec = tiny(tmp_path, *space, *metrics, f"search.scheduler={scheduler}", "search.trials=5")
+    assert tuner.run(spec, tmp_path)
+    trials = results.trials(tmp_path)
+    assert trials.iloc[0]["status"] == "completed"
+    assert set(trials["status"]) <= ({"completed"} if scheduler == "none" else {"completed", "stopped"})
+    assert (trials["h"].isna() == (trials["delta"] == "random")).all()
+    front = SearchResult(tmp_path).pareto_front
+    assert len(front) >= 1
+    study = optuna.load_study(study_name="tiny", storage=f"sqlite:///{tmp_path / 'study.db'}")
+    for told, (_, row) in zip(study.trials, trials.iterrows(), strict=True):
+        assert told.values == [row["pgd_accuracy_best"], row["clean_accuracy_best"]]
+        assert told.constraints["clean_accuracy >= 0.2"] == pytest.approx(0.2 - row["clean_accuracy"])
+
+
+def test_at_rungs_the_best_weights_so_far_are_judged_by_a_stronger_attack(tmp_path: Path) -> None:
+    assert tuner.run(tiny(tmp_path, "search.trials=3", "asha.steps=20"), tmp_path).finished
+    epochs = results.epochs(tmp_path)
+    at_rungs = epochs[epochs["epoch"].isin([1, 2])]
+    assert at_rungs["pgd_accuracy_rung"].notna().all()
+    assert epochs.drop(at_rungs.index)["pgd_accuracy_rung"].isna().all()
+    assert (at_rungs["pgd_accuracy_rung"] <= at_rungs["pgd_accuracy_best"]).all()  # the same starts, more steps
+    assert (at_rungs["pgd_accuracy_rung"] < at_rungs["pgd_accuracy_best"]).any()
+
+
+def test_a_gpu_is_not_asked_for_where_there_is_none(tmp_path: Path) -> None:
+    ready = []
+    spec = tiny(tmp_path, "search.trials=1", "resources.gpus_per_trial=0.5")
+    assert tuner.run(spec, tmp_path, on_ready=lambda devices, dashboard: ready.append((devices, dashboard))).finished
+    if not torch.cuda.is_available():
+        assert ready[0][0].gpus_per_trial == 0
+    assert ready[0][1].startswith("http://127.0.0.1:")

@@ -1,0 +1,112 @@
+"""What the scripts in benchmarks/ make of their measurements."""
+
+import importlib
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from tune_cure.data.config import DataSpec
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Imports one of the scripts."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+
+    def imported(name: str) -> ModuleType:
+        sys.modules.pop(name, None)
+        return importlib.import_module(name)
+
+    return imported
+
+
+def search(*stretches: tuple[int, int, float, int], start: float) -> Any:
+    """A search of (trial, process, when asked for, epochs): `start` seconds, then 10 an epoch, 1 between two."""
+    rows = [
+        {"trial": trial, "pid": pid, "time": asked + start + 11 * epoch - 1, "train_seconds": 9.0, "eval_seconds": 1.0}
+        for trial, pid, asked, epochs in stretches
+        for epoch in range(1, epochs + 1)
+    ]
+    return SimpleNamespace(epochs=pd.DataFrame(rows), trials=pd.DataFrame({"trial": range(len(stretches))}))
+
+
+@pytest.mark.parametrize("reused", [True, False], ids=["processes are reused", "each trial has its own"])
+def test_a_search_with_one_trial_at_a_time_is_busy_but_for_its_starts(script: Any, reused: bool) -> None:
+    found = script("search_overhead").summary(
+        search(*((trial, 1 if reused else 100 + trial, 12 * trial, 1) for trial in range(8)), start=2)
+    ).iloc[0]  # fmt: skip
+    assert found["workers"] == 1
+    assert found["seconds"] == 8 * 12 - 2
+    assert found["share_in_training_and_judging"] == pytest.approx(80 / 94)
+    assert found["share_in_starts"] == pytest.approx(14 / 94)
+    assert found["start_of_a_trial_median"] == found["start_of_a_trial_longest"] == 2
+
+
+@pytest.mark.parametrize("reused", [True, False], ids=["processes are reused", "each trial has its own"])
+def test_of_a_search_with_two_at_a_time_starts_and_epochs_overhead_are_told_apart(script: Any, reused: bool) -> None:
+    stretches = [(0, 1, 0.0, 2), (1, 2, 0.5, 1), (2, 2, 13.5, 3), (3, 1, 24.0, 2)]
+    if not reused:
+        stretches = [(trial, 100 + trial, asked, epochs) for trial, _, asked, epochs in stretches]
+    found = script("search_overhead").summary(search(*stretches, start=3)).iloc[0]
+    assert found["workers"] == 2
+    assert found["overhead_of_an_epoch_median"] == 1
+    assert found["start_of_a_trial_median"] == 3
+    wall = 13.5 + 3 + 32 - 3  # from the first trial's first epoch to the end of the third trial
+    assert found["seconds"] == wall
+    assert found["share_in_training_and_judging"] == pytest.approx(80 / (2 * wall))
+    assert found["share_in_epochs_overhead"] == pytest.approx(4 / (2 * wall))
+    assert found["share_in_starts"] == pytest.approx(6 / (2 * wall))
+
+
+def test_a_start_has_what_a_first_epoch_takes_longer_and_an_epoch_does_not(script: Any) -> None:
+    epochs = search((0, 1, 0.0, 3), (1, 2, 42.0, 3), start=5).epochs
+    first = epochs["trial"].diff() != 0
+    epochs.loc[first, "train_seconds"] += 4
+    found = script("scaling").costs(epochs)
+    assert found["start_seconds"] == (42 + 5) - 37  # the epoch's own 10 seconds would have begun at 47
+    assert found["epoch_seconds"] == 11
+
+
+@pytest.mark.slow
+def test_a_steps_forwards_and_time_hold_all_of_its_phases_and_the_peak_takes_turns_with_it(script: Any) -> None:
+    digits = DataSpec(dataset="digits", validation=100, train_examples=64)
+    how = {
+        "data": digits,
+        "model": "preact_resnet10",
+        "width": 2,
+        "batch": 4,
+        "turns": 2,
+        "device": "cpu",
+        "threads": 1,
+    }
+    rows, large = script("step").measure_steps(SimpleNamespace(**how), "batch statistics")
+    assert list(rows["loop"]) == ["reference"] + 4 * ["ours"]
+    assert len(large) == 2
+    forwards = rows[rows["loop"] == "ours"].set_index("step")["forwards"]
+    exact, fgsm = forwards["batch statistics"], 5
+    assert exact == pytest.approx(17, rel=0.02)
+    assert forwards["batch statistics, every 2nd step"] == pytest.approx((exact + fgsm) / 2, rel=0.02)
+    assert ((rows["of_the_peak"] > 0) & (rows["of_the_peak"] < 1)).all()
+    for of in ("times_the_original", "times_its_reference"):
+        known = rows.dropna(subset=of)
+        assert (known[f"{of}_25"] <= known[of]).all() and (known[of] <= known[f"{of}_75"]).all()
+
+
+def test_times_measured_anew_replace_those_in_a_table_and_leave_its_accuracies(script: Any, tmp_path: Path) -> None:
+    file = tmp_path / "table.csv"
+    rows = {"variant": ["a", "b"], "seeds": [3, 3], "relative_seconds": [1.0, 0.9], "pgd_50_10": [0.3, 0.4]}
+    pd.DataFrame(rows).to_csv(file, index=False)
+    columns = ["relative_seconds", "relative_seconds_25", "relative_seconds_75"]
+    seconds = pd.DataFrame([[0.5, 0.4, 0.6], [1.0, 1.0, 1.0]], index=["b", "a"], columns=columns)
+    script("trade_offs").put_seconds(file, seconds)
+    found = pd.read_csv(file)
+    assert list(found) == ["variant", "seeds", *columns, "pgd_50_10"]
+    assert found.to_dict("records")[1] == dict(zip(found, ["b", 3, 0.5, 0.4, 0.6, 0.4], strict=True))
+    with pytest.raises(SystemExit, match="has other variants"):
+        script("trade_offs").put_seconds(file, seconds.iloc[:1])

@@ -1,0 +1,159 @@
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.support.journals import write_search
+from tune_cure.confirmation import plan as plan_module
+from tune_cure.confirmation.candidates import choose
+from tune_cure.confirmation.plan import Job, Plan
+from tune_cure.data import splits as data
+from tune_cure.evaluation import robustness
+from tune_cure.models import checkpoints
+from tune_cure.ray_backend import confirmation
+from tune_cure.search.results import SPEC, SearchResult
+from tune_cure.search.space.loading import load
+from tune_cure.training.trainer import Trainer
+from tune_cure.utils.files import FolderError
+
+PLAN = Plan(seeds=(1,), epsilons=(0.15,), examples=30, train_images=200, autoattack=False)
+
+
+def search(directory: Path, *overrides: str) -> SearchResult:
+    """The folder of a search whose configurations train in a second."""
+    write_search(directory, 8)
+    changed = ["training.epochs=2", "model={name: small_cnn, width: 4}", "asha.grace_period=1", *overrides]
+    (directory / SPEC).write_text(load(directory / "space.yaml", changed).to_yaml())
+    return SearchResult(directory)
+
+
+@pytest.fixture
+def result(tmp_path: Path) -> SearchResult:
+    return search(tmp_path)
+
+
+def one_job(result: SearchResult, plan: Plan = PLAN) -> Job:
+    return plan_module.jobs(result, choose(result, 1, []), plan)[0]
+
+
+def outcomes(job: Job) -> dict[str, Any]:
+    with np.load(job.judged(0.15) / plan_module.OUTCOMES) as content:
+        return {name: content[name] for name in content.files}
+
+
+def test_seeds_go_together_so_that_an_early_end_leaves_whole_seeds(result: SearchResult) -> None:
+    chosen = choose(result, 2, ["fgsm"])
+    found = plan_module.jobs(result, chosen, dataclasses.replace(PLAN, seeds=(1, 2)))
+    assert [job.seed for job in found] == [1] * 3 + [2] * 3
+    assert [job.contender for job in found] == chosen * 2
+    assert len({job.folder for job in found}) == 6
+
+
+def test_training_takes_the_images_that_the_search_held_out_too(result: SearchResult) -> None:
+    splits = data.load(result.spec.data)
+    everything = plan_module.all_training_images(splits)
+    assert len(everything) == len(splits.train) + len(splits.validation)
+    assert everything.indices.unique().numel() == len(everything)
+
+
+def test_the_last_weights_of_the_whole_schedule_are_judged_on_test_images(result: SearchResult) -> None:
+    job = one_job(result)
+    confirmation.work(job)
+    splits = data.load(result.spec.data)
+    trainer = Trainer(
+        job.contender.config,
+        dataclasses.replace(splits, train=plan_module.all_training_images(splits).subset(200, seed=0)),
+        model=job.model,
+        evaluation=job.evaluation,
+        seed=1,
+    )
+    for _ in range(2):
+        trainer.train_epoch()
+    known = robustness.judge(trainer.model, splits.test.subset(30, seed=0), job.evaluation, autoattack=False)
+    found = outcomes(job)
+    for name in robustness.WITHOUT_AUTOATTACK:
+        np.testing.assert_array_equal(found[name], known.correct[name])
+    assert job.status() == {"stage": "done"}
+    assert not (job.folder / plan_module.LAST).exists()
+
+
+def test_an_interrupted_job_goes_on_from_its_last_epoch_to_the_same_weights(
+    result: SearchResult, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = one_job(search(tmp_path_factory.mktemp("whole")))
+    confirmation.work(whole)
+    job, trained = one_job(result), []
+    train_epoch = Trainer.train_epoch
+
+    def interrupted(trainer: Trainer) -> dict[str, Any]:
+        trained.append(trainer.epoch)
+        if len(trained) == 2:
+            raise KeyboardInterrupt
+        return train_epoch(trainer)
+
+    monkeypatch.setattr(Trainer, "train_epoch", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        confirmation.work(job)
+    confirmation.work(job)
+    assert trained == [0, 1, 1]
+    one, other = (torch.load(of.folder / plan_module.MODEL, weights_only=True)["weights"] for of in (whole, job))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_what_is_done_is_not_done_again(result: SearchResult, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = one_job(result)
+    confirmation.work(job)
+    monkeypatch.setattr(Trainer, "train_epoch", None)
+    monkeypatch.setattr(robustness, "judge", None)
+    confirmation.work(one_job(result))
+
+
+def test_more_radii_are_judged_without_training_again(result: SearchResult, monkeypatch: pytest.MonkeyPatch) -> None:
+    confirmation.work(one_job(result))
+    monkeypatch.setattr(Trainer, "train_epoch", None)
+    job = one_job(result, dataclasses.replace(PLAN, epsilons=(0.15, 0.05)))
+    confirmation.work(job)
+    with np.load(job.judged(0.05) / plan_module.OUTCOMES) as content:
+        assert content["pgd_50_10"].sum() >= outcomes(job)["pgd_50_10"].sum()
+
+
+def test_a_folder_of_a_version_that_knew_fewer_hyperparameters_goes_on(result: SearchResult) -> None:
+    job = one_job(result)
+    confirmation.work(job)
+    file = job.folder / plan_module.CONFIG
+    lines = file.read_text().splitlines(keepends=True)
+    file.write_text("".join(line for line in lines if "attack_statistics" not in line))
+    assert file.read_text() != "".join(lines)
+    one_job(result)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"), [({"train_images": 100}, "train_images was 200"), ({"seeds": (1, 2)}, "")]
+)
+def test_a_folder_of_another_run_is_refused(result: SearchResult, changed: dict[str, Any], said: str) -> None:
+    confirmation.work(one_job(result))
+    plan = dataclasses.replace(PLAN, **changed)
+    if not said:
+        assert len(plan_module.jobs(result, choose(result, 1, []), plan)) == 2  # more seeds add to what is there
+        return
+    with pytest.raises(FolderError, match=said):
+        one_job(result, plan)
+
+
+def test_a_network_that_diverged_has_no_image_right(tmp_path: Path) -> None:
+    job = one_job(search(tmp_path))
+    config = job.contender.config.model_copy(update={"lr_max": 1e30, "lr_min": 1e30, "lr_schedule": "fixed"})
+    job = dataclasses.replace(job, contender=dataclasses.replace(job.contender, config=config))
+    confirmation.work(job)
+    assert not any(outcomes(job)[name].any() for name in robustness.WITHOUT_AUTOATTACK)
+    assert torch.load(job.folder / plan_module.MODEL, weights_only=True)["weights"] == {}
+
+
+def test_the_model_is_kept(result: SearchResult) -> None:
+    job = one_job(result)
+    confirmation.work(job)
+    network = checkpoints.rebuild(torch.load(job.folder / plan_module.MODEL, weights_only=True))
+    assert network(torch.zeros(2, 1, 8, 8)).shape == (2, 10)

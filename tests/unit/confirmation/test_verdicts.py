@@ -1,0 +1,151 @@
+import dataclasses
+import json
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from tests.unit.confirmation.test_plan import PLAN, search
+from tune_cure.confirmation import plan as confirm
+from tune_cure.confirmation.candidates import choose
+from tune_cure.confirmation.plan import Job
+from tune_cure.confirmation.verdicts import COLUMNS, Confirmation
+from tune_cure.evaluation.robustness import NAMES
+from tune_cure.reports import confirmation_page
+from tune_cure.search.results import SearchResult
+from tune_cure.utils import environment
+
+IMAGES = 400
+
+
+def write_outcomes(job: Job, share: float, *, autoattack: bool = True, images: int = IMAGES) -> None:
+    """As if the job had been done: so many of its images withstood everything, the first ones of a fixed order."""
+    folder = job.judged(0.15)
+    folder.mkdir(parents=True)
+    order = np.random.default_rng(0).permutation(images)
+    noise = np.random.default_rng(job.seed + zlib.crc32(job.contender.name.encode())).random(images) < 0.02
+    right = (order < share * images) ^ noise
+    names = NAMES if autoattack else NAMES[:4]
+    confirm.write_arrays(
+        folder / confirm.OUTCOMES, {**dict.fromkeys(names, right), "zero_gradient": 0.0, "seconds": 1.0}
+    )
+    model = {"model": {}, "weights": {"w": torch.ones(1)}, "epoch": 2, "train_seconds": 3.0}
+    torch.save(model, job.folder / confirm.MODEL)
+
+
+@pytest.fixture
+def jobs(tmp_path: Path) -> list[Job]:
+    result = search(tmp_path)
+    plan = dataclasses.replace(PLAN, seeds=(1, 2, 3), examples=IMAGES, autoattack=True)
+    return confirm.jobs(result, choose(result, 2, ["start_from", "fgsm"]), plan)
+
+
+def finished(jobs: list[Job], **shares: float) -> Confirmation:
+    for job in jobs:
+        write_outcomes(job, shares.get(job.contender.kind, 0.5))
+    return Confirmation(jobs)
+
+
+def test_the_table_has_a_row_for_each_run_and_radius(jobs: list[Job]) -> None:
+    table = finished(jobs).table
+    assert table.columns.tolist() == list(COLUMNS)
+    assert len(table) == len(jobs)
+    assert table["seed"].tolist() == [job.seed for job in jobs]
+    assert table["warnings"].eq("").all()
+    described = Path("docs/columns.md").read_text()
+    assert all(f"`{name}`" in described or f" {name}" in described for name in COLUMNS)
+
+
+def test_means_are_over_the_seeds(jobs: list[Job]) -> None:
+    found = finished(jobs)
+    means = found.means().set_index("contender")
+    name = jobs[0].contender.name
+    seeds = found.table[found.table["contender"] == name]["autoattack"]
+    assert means.loc[name, "autoattack"] == pytest.approx(seeds.mean())
+    assert means.loc[name, "autoattack_sd"] == pytest.approx(seeds.std())
+    assert means.loc[name, "seeds"] == 3
+
+
+def test_a_leader_that_is_better_is_found_better_and_equal_ones_cannot_be_told_apart(jobs: list[Job]) -> None:
+    comparisons = finished(jobs, leader=0.6, baseline=0.4).comparisons()
+    leaders = comparisons[comparisons["second"].str.startswith("trial-")]
+    baselines = comparisons[~comparisons["second"].str.startswith("trial-")]
+    assert set(baselines["verdict"]) == {"better"}
+    assert (baselines["difference"] - 0.2).abs().max() < 0.05
+    assert set(leaders["verdict"]) == {"cannot tell"}
+    assert (comparisons["p_value_holm"] >= comparisons["p_value"]).all()
+    assert (
+        (comparisons["low"] <= comparisons["difference"]) & (comparisons["difference"] <= comparisons["high"])
+    ).all()
+
+
+def test_only_seeds_that_both_have_are_compared(jobs: list[Job]) -> None:
+    for job in jobs[:5]:  # all of the first seed, and one of the second
+        write_outcomes(job, 0.5)
+    comparisons = Confirmation(jobs).comparisons()
+    assert set(comparisons["seeds"]) == {1}
+
+
+def test_nothing_done_is_an_empty_table(jobs: list[Job]) -> None:
+    found = Confirmation(jobs)
+    assert found.table.empty
+    assert found.means().empty
+    assert found.comparisons().empty
+
+
+def test_the_files_hold_the_same_and_every_single_outcome(jobs: list[Job], tmp_path: Path) -> None:
+    found = finished(jobs)
+    found.write(tmp_path)
+    read = pd.read_csv(tmp_path / "confirm.csv")
+    assert read["autoattack"].tolist() == found.table["autoattack"].tolist()
+    content = json.loads((tmp_path / "confirm.json").read_text())
+    assert len(content["comparisons"]) == len(found.comparisons())
+    with np.load(tmp_path / "outcomes.npz") as packed:
+        of = packed[f"{jobs[0].contender.name}/1/0.15/autoattack"]
+    assert of.mean() == found.table["autoattack"].iloc[0]
+
+
+def test_the_page_says_who_is_better_and_what_is_to_be_warned_of(jobs: list[Job]) -> None:
+    result = SearchResult(jobs[0].folder.parents[2])
+    finished(jobs, leader=0.6, baseline=0.4)
+    folder = result.directory / confirm.FOLDER
+    confirmation_page.write(result, jobs, folder)
+    text = (folder / confirmation_page.FILE).read_text()
+    assert "<strong>better</strong>" in text
+    assert "No sign of masked gradients in any run." in text
+    assert "https://" not in text.split("<script>")[0].split("</style>")[1]
+    assert text.count("Plotly.newPlot") == 1
+
+
+def test_the_page_says_how_it_was_run_itself_and_how_the_search_was(jobs: list[Job]) -> None:
+    result = SearchResult(jobs[0].folder.parents[2])
+    folder = result.directory / confirm.FOLDER
+    folder.mkdir(exist_ok=True)
+    for of, command in ((result.directory, "tune-cure search"), (folder, "tune-cure confirm")):
+        (of / environment.FILE).write_text(json.dumps({"command": command, "cpus": 2}))
+    finished(jobs)
+    confirmation_page.write(result, jobs, folder)
+    text = (folder / confirmation_page.FILE).read_text()
+    own, searched = text.split("How it was run")[1].split("How the search was run")
+    assert "tune-cure confirm" in own and "tune-cure search" not in own
+    assert "tune-cure search" in searched and "spec.yaml" in searched
+
+
+def test_what_several_runs_show_is_said_once_with_the_largest_difference(jobs: list[Job]) -> None:
+    for job in jobs:
+        write_outcomes(job, 0.5)
+    name = jobs[0].contender.name
+    for job, more in zip([job for job in jobs if job.contender.name == name][:2], (40, 60), strict=True):
+        file = job.judged(0.15) / confirm.OUTCOMES
+        with np.load(file) as content:
+            found = {key: content[key].copy() for key in content.files}
+        wrong = np.flatnonzero(~found["fgsm"])
+        found["fgsm"][wrong[: more * IMAGES // 100]] = True
+        confirm.write_arrays(file, found)
+    ((epsilon, said),) = Confirmation(jobs).doubts()
+    assert epsilon == 0.15
+    largest = Confirmation(jobs).table.query("contender == @name").eval("fgsm - pgd_10").max()
+    assert said.startswith(f"FGSM accuracy is up to {100 * largest:.1f} points above PGD-10's, {name} (2 of 3 seeds): ")

@@ -1,0 +1,153 @@
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from tune_cure.data.batches import augment, batches, num_batches, to_float
+from tune_cure.data.config import DataSpec, is_default
+from tune_cure.data.source import Augmentation, DataError
+from tune_cure.data.splits import Examples, load
+
+
+def digits(**options: object) -> DataSpec:
+    return DataSpec.model_validate({"dataset": "digits", "validation": 200, **options})
+
+
+def test_the_splits_are_disjoint_complete_and_stratified() -> None:
+    splits = load(digits())
+    train, validation = set(splits.train.indices.tolist()), set(splits.validation.indices.tolist())
+    assert len(splits.validation) == 200
+    assert not train & validation
+    assert len(train | validation) == 1438
+    counts = torch.bincount(splits.validation.labels[splits.validation.indices])
+    shares = torch.bincount(splits.train.labels) * 200 / 1438
+    assert (counts - shares).abs().max() < 1
+
+
+def test_the_split_seed_alone_decides_which_images_are_held_out() -> None:
+    held = [load(digits(split_seed=seed)).validation.indices for seed in (0, 0, 1)]
+    assert torch.equal(held[0], held[1])
+    assert not torch.equal(held[0], held[2])
+
+
+def test_training_and_validation_share_one_tensor_and_moving_keeps_it_so() -> None:
+    splits = load(digits()).to("cpu")
+    assert splits.train.images.data_ptr() == splits.validation.images.data_ptr()
+    moved = splits.to("meta")
+    assert moved.train.images is moved.validation.images
+    assert moved.test.images.device.type == "cpu"  # a search never reads it
+
+
+def test_fewer_training_images_are_a_stratified_part_of_them() -> None:
+    splits = load(digits(train_examples=100))
+    assert len(splits.train) == 100
+    assert set(splits.train.indices.tolist()) < set(load(digits()).train.indices.tolist())
+    assert torch.bincount(splits.train.labels[splits.train.indices]).min() >= 9
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"validation": 1430}, "data.validation: 1430 images are to be held out of 1438 training images; between 10"),
+        ({"validation": 9}, "between 10 (one a class) and 1428 can be"),
+        ({"train_examples": 1300}, "data.train_examples: 1300, but only 1238 training images remain"),
+    ],
+)
+def test_a_split_that_cannot_be_made_is_one_line(options: dict[str, int], said: str) -> None:
+    with pytest.raises(DataError) as caught:
+        load(digits(**options))
+    assert said in str(caught.value)
+
+
+def test_validation_that_a_folder_without_test_pictures_cannot_give_twice_names_the_key(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for index in range(5):
+            Image.new("RGB", (8, 8), (index, 0, 0)).save(tmp_path / name / f"{index}.png")
+    load(DataSpec(dataset="image_folder", root=str(tmp_path), validation=4))
+    with pytest.raises(DataError) as caught:
+        load(DataSpec(dataset="image_folder", root=str(tmp_path), validation=5))
+    assert str(caught.value) == (
+        "data.validation: 5 images are to be held out of 10 training images, and as many for a test set, as there is "
+        "none; between 2 (one a class) and 4 can be"
+    )
+
+
+def test_a_relative_folder_is_that_of_the_process_that_named_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    spec = DataSpec(dataset="digits", root="pictures")
+    monkeypatch.chdir("/")  # as Ray does to a trial's process
+    assert spec.root == str(tmp_path / "pictures")
+    assert DataSpec(dataset="digits", root="~/pictures").root == "~/pictures"  # each machine's own
+
+
+def test_a_folder_without_test_pictures_gives_up_as_many_as_for_validation(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for index in range(10):
+            Image.new("RGB", (8, 8), (index, 0, 0)).save(tmp_path / name / f"{index}.png")
+    splits = load(DataSpec(dataset="image_folder", root=str(tmp_path), validation=4))
+    assert (len(splits.train), len(splits.validation), len(splits.test)) == (12, 4, 4)
+    rows = torch.cat([part.indices for part in (splits.train, splits.validation, splits.test)])
+    assert torch.equal(rows.sort().values, torch.arange(20))
+    assert splits.augmentation == Augmentation(padding=1, flip=True)
+    other = load(DataSpec(dataset="image_folder", root=str(tmp_path), validation=4, split_seed=1))
+    assert torch.equal(splits.test.indices, other.test.indices)  # the test set does not depend on the split
+
+
+def test_splits_know_the_shape_of_their_images() -> None:
+    splits = load(digits(image_size=12))
+    assert (splits.num_classes, splits.in_channels, splits.image_size) == (10, 1, (12, 12))
+
+
+@pytest.mark.parametrize("augmentation", [Augmentation(2, True), Augmentation(1, False), Augmentation(0, True)])
+def test_augmentation_equals_cutting_and_mirroring_image_by_image(augmentation: Augmentation) -> None:
+    images = torch.randint(0, 256, (64, 3, 6, 5), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    result = augment(images, augmentation=augmentation, generator=torch.Generator().manual_seed(1))
+    again = torch.Generator().manual_seed(1)
+    padding = augmentation.padding
+    offsets = torch.randint(0, 2 * padding + 1, (2, 64, 1), generator=again)
+    mirrored = torch.randint(0, 2, (64, 1), generator=again).bool() if augmentation.flip else torch.zeros(64, 1).bool()
+    for index, image in enumerate(images):
+        top, left = offsets[0, index].item(), offsets[1, index].item()
+        window = F.pad(image, (padding,) * 4)[:, top : top + 6, left : left + 5]
+        assert torch.equal(result[index], window.flip(2) if mirrored[index] else window)
+    assert mirrored.any() == augmentation.flip
+
+
+def test_no_augmentation_is_the_identity() -> None:
+    images = torch.randint(0, 256, (2, 1, 4, 4), dtype=torch.uint8)
+    assert augment(images, augmentation=Augmentation(0, flip=False), generator=torch.Generator()) is images
+
+
+@pytest.mark.parametrize(("size", "expected"), [(100, [100]), (64, [64, 36]), (33, [33, 33, 33]), (50, [50, 50])])
+def test_an_epoch_shows_every_image_once_and_drops_a_batch_of_one(size: int, expected: list[int]) -> None:
+    images = torch.arange(100, dtype=torch.uint8).view(100, 1, 1, 1)
+    examples = Examples(images, torch.arange(100), torch.arange(100))
+    seen = list(
+        batches(
+            examples, size, augmentation=Augmentation(0, flip=False), order=torch.Generator().manual_seed(0),
+            generator=torch.Generator(),
+        )
+    )  # fmt: skip
+    assert [len(labels) for _, labels in seen] == expected
+    assert num_batches(examples, size) == len(expected)
+    labels = torch.cat([labels for _, labels in seen])
+    assert len(labels.unique()) == len(labels)
+    for batch, names in seen:
+        assert torch.equal(batch.flatten(), names / 255)
+
+
+def test_pixels_become_floats_between_0_and_1() -> None:
+    assert to_float(torch.tensor([0, 51, 255], dtype=torch.uint8)).tolist() == pytest.approx([0.0, 0.2, 1.0])
+
+
+def test_the_default_folder_of_data_is_told_from_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert is_default("~/.cache/tune_cure")
+    assert is_default(str(Path("~/.cache/tune_cure/cifar").expanduser()))
+    for other in ("~", "~/.cache/tune_cure/..", "~/.cache/tune_cure2", str(tmp_path)):
+        assert not is_default(other)

@@ -1,0 +1,110 @@
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from tune_cure.data import splits as data
+from tune_cure.data.config import DataSpec
+from tune_cure.data.splits import Examples
+from tune_cure.evaluation import gradient_masking
+from tune_cure.evaluation.metrics import EvaluationConfig
+from tune_cure.evaluation.robustness import NAMES, WITHOUT_AUTOATTACK, Outcomes, judge
+from tune_cure.training.config import ModelConfig, TrainingConfig
+from tune_cure.training.trainer import Trainer
+
+EVALUATION = EvaluationConfig(epsilon=0.1)
+SOUND = {"clean": 950, "fgsm": 600, "pgd_10": 520, "pgd_50_10": 510, "apgd_ce": 505, "apgd_t": 480, "fab_t": 480,
+         "autoattack": 480}  # fmt: skip
+
+
+def outcomes(images: int = 1000, zero_gradient: float = 0.0, **right: int) -> Outcomes:
+    """Of networks that get so many of 1,000 images right."""
+    shares = SOUND | right
+    correct = {name: np.arange(images) < shares[name] * images // 1000 for name in NAMES}
+    return Outcomes(correct, zero_gradient)
+
+
+def test_a_sound_network_shows_no_sign() -> None:
+    assert gradient_masking.signs(outcomes()) == []
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"fgsm": 720}, "FGSM accuracy is 20.0 points above PGD-10's"),
+        ({"fgsm": 450}, "FGSM, the weaker attack, breaks 7.0 points more than PGD-10"),
+        ({"pgd_10": 700, "fgsm": 750}, "PGD-10 accuracy is 19.0 points above PGD-50-10's"),
+        ({"autoattack": 400, "apgd_ce": 400, "apgd_t": 400, "fab_t": 400}, "PGD-50-10 accuracy is 11.0 points above"),
+        ({"autoattack": 465}, "Square, which sees no gradients, breaks 1.5 points more"),
+        ({"zero_gradient": 0.3}, "exactly zero at 30.0% of the images"),
+    ],
+)
+def test_each_sign_is_said_with_its_number(changed: dict[str, float], said: str) -> None:
+    (found,) = gradient_masking.signs(outcomes(**changed))  # type: ignore[arg-type]
+    assert said in str(found)
+
+
+def without_autoattack(some: Outcomes) -> Outcomes:
+    return Outcomes({name: some.correct[name] for name in WITHOUT_AUTOATTACK}, some.zero_gradient)
+
+
+def test_few_steps_that_find_less_are_a_sign_unless_autoattack_confirms_the_many() -> None:
+    some = outcomes(pgd_10=610, fgsm=650)  # 10 points above PGD-50-10
+    assert gradient_masking.signs(some) == []
+    (found,) = gradient_masking.signs(without_autoattack(some))
+    assert "PGD-10 accuracy is 10.0 points above PGD-50-10's" in str(found)
+    weaker = outcomes(pgd_10=610, fgsm=650, apgd_ce=400, apgd_t=400, fab_t=400, autoattack=400)
+    assert ["above PGD-50-10's" in str(sign) for sign in gradient_masking.signs(weaker)] == [True, False]
+    assert gradient_masking.signs(without_autoattack(outcomes())) == []  # one point
+
+
+def test_few_images_do_not_warn_by_chance() -> None:
+    few = outcomes(20, fgsm=720)  # 14 of 20 against 10: 20 points, and as many again of standard error
+    assert gradient_masking.signs(few) == []
+
+
+def test_without_autoattack_its_signs_are_not_looked_for() -> None:
+    some = outcomes(autoattack=0, apgd_ce=0, apgd_t=0, fab_t=0)
+    assert gradient_masking.signs(without_autoattack(some)) == []
+
+
+@pytest.fixture(scope="module")
+def trained() -> tuple[nn.Module, Examples]:
+    """A small network that was trained adversarially, and images to attack."""
+    splits = data.load(DataSpec(dataset="digits", validation=360))
+    config = TrainingConfig.model_validate(
+        {"epochs": 8, "batch_size": 64, "epsilon": 0.12, "lr_max": 0.1, "lambda": 0.01, "h": 1.0}
+    )
+    trainer = Trainer(config, splits, model=ModelConfig(name="small_cnn"), seed=1)
+    for _ in range(config.epochs):
+        trainer.train_epoch()
+    return trainer.model, splits.test.subset(60, seed=0)
+
+
+@pytest.mark.slow
+def test_a_network_trained_adversarially_is_sound(trained: tuple[nn.Module, Examples]) -> None:
+    found = judge(*trained, EVALUATION)
+    assert found.correct["clean"].mean() > 0.8
+    assert found.correct["autoattack"].mean() > 0.2
+    assert gradient_masking.signs(found) == []
+
+
+class Saturated(nn.Module):
+    """The same classes as the network's, with logits so large that the loss is exactly 0 and has no gradient."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return 1e4 * self.network(images)
+
+
+@pytest.mark.slow
+def test_a_network_that_hides_its_gradients_is_found_out(trained: tuple[nn.Module, Examples]) -> None:
+    network, examples = trained
+    sound, masked = judge(network, examples, EVALUATION), judge(Saturated(network), examples, EVALUATION)
+    assert masked.correct["pgd_50_10"].mean() > sound.correct["pgd_50_10"].mean() + 0.1  # it looks more robust
+    signs = " ".join(map(str, gradient_masking.signs(masked)))
+    assert "The gradient is exactly zero" in signs
+    assert "believe AutoAttack" in signs

@@ -1,0 +1,141 @@
+"""Mixed precision on a network of ten layers: forward passes under autocast, gradients of a scaled loss."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tune_cure.data import splits as data
+from tune_cure.data.batches import to_float
+from tune_cure.data.config import DataSpec
+from tune_cure.gradients.batch_norm_mode import STATISTICS
+from tune_cure.gradients.input_gradients import input_gradient
+from tune_cure.gradients.mixed_precision import INPUT_LOSS_SCALE, low_precision
+from tune_cure.regularizers.cure import cure_penalty
+from tune_cure.training.config import ModelConfig, TrainingConfig
+from tune_cure.training.trainer import Trainer
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def trained() -> Trainer:
+    """A network of ten layers after a short training without attack, which leaves it sure of most images."""
+    splits = data.load(DataSpec(dataset="digits", validation=128, train_examples=512, image_size=16))
+    config = {"epochs": 4, "batch_size": 64, "attack": "none", "lambda": 0, "lr_schedule": "cyclic"}
+    run = Trainer(TrainingConfig.model_validate(config), splits, model=ModelConfig(name="preact_resnet10", width=8))
+    for _ in range(4):
+        run.train_epoch()
+    run.model.eval()
+    return run
+
+
+@pytest.fixture(scope="module")
+def ten_layers(trained: Trainer) -> nn.Module:
+    return trained.model
+
+
+@pytest.fixture(scope="module")
+def batch(trained: Trainer) -> tuple[Tensor, Tensor]:
+    """128 validation images with the classes that the network gives them: small loss gradients."""
+    pixels, _ = trained.splits.validation.gather(torch.arange(128))
+    images = to_float(pixels)
+    return images, trained.model(images).argmax(dim=1)
+
+
+def penalty_and_gradient(
+    model: nn.Module, batch: tuple[Tensor, Tensor], statistics: str, dtype: torch.dtype | None
+) -> list[Tensor]:
+    network, loss_scale = low_precision(model, CPU, dtype)
+    h = 8 / 255 * batch[0][0].numel() ** 0.5
+    values = cure_penalty(network, *batch, h, statistics=statistics, loss_scale=loss_scale)
+    scale = 2.0**16 if dtype == torch.float16 else 1.0  # where a GradScaler starts
+    slopes = torch.autograd.grad(scale * values.mean(), list(model.parameters()))
+    return [values.detach(), torch.cat([slope.flatten() for slope in slopes]) / scale]
+
+
+@pytest.mark.parametrize("statistics", STATISTICS)
+@pytest.mark.parametrize(("dtype", "limit"), [(torch.float16, 0.1), (torch.bfloat16, 0.2)], ids=["fp16", "bf16"])
+def test_penalty_and_parameter_gradient_are_close_to_float32(
+    dtype: torch.dtype, limit: float, statistics: str, ten_layers: nn.Module, batch: tuple[Tensor, Tensor]
+) -> None:
+    exact, found = (penalty_and_gradient(ten_layers, batch, statistics, of) for of in (None, dtype))
+    for ours, theirs in zip(found, exact, strict=True):
+        assert ours.dtype == torch.float32
+        assert (ours - theirs).norm() < limit * theirs.norm()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=["fp16", "bf16"])
+def test_a_channel_that_hardly_varies_does_not_overflow_the_penalty_by_batch_statistics(dtype: torch.dtype) -> None:
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 3))
+    with torch.no_grad():
+        model[0].weight.mul_(1e-4)
+    images = torch.rand(8, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    network, loss_scale = low_precision(model, CPU, dtype)
+    labels = torch.zeros(8, dtype=torch.long)
+    values = cure_penalty(network, images, labels, 1.0, statistics="batch", loss_scale=loss_scale)
+    slopes = torch.autograd.grad(values.mean(), list(model.parameters()))
+    assert all(slope.isfinite().all() for slope in slopes)
+
+
+def test_where_naive_fp16_input_gradients_are_all_zero_ours_are_not(
+    ten_layers: nn.Module, batch: tuple[Tensor, Tensor]
+) -> None:
+    """With logits three times as large, an unscaled mean loss under autocast loses half of the images altogether."""
+    images, labels = batch
+    sure = _Surer(ten_layers).eval()
+    exact = input_gradient(sure, images, labels)
+    points = images.clone().requires_grad_()
+    with torch.autocast("cpu", torch.float16):
+        loss = F.cross_entropy(sure(points), labels)
+    (naive,) = torch.autograd.grad(loss, points)
+    network, loss_scale = low_precision(sure, CPU, torch.float16)
+    ours = input_gradient(network, images, labels, loss_scale=loss_scale)
+    lost = {name: (of == 0).all(dim=(1, 2, 3)).float().mean() for name, of in (("naive", naive), ("ours", ours))}
+    assert not (exact == 0).all(dim=(1, 2, 3)).any()
+    assert lost["naive"] > 0.4
+    assert lost["ours"] < 0.02
+    errors = (ours - exact).flatten(1).norm(dim=1) / exact.flatten(1).norm(dim=1)
+    assert errors.median() < 0.05
+
+
+class _Surer(nn.Module):
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = 3.0 * self.model(images)
+        return logits
+
+
+def test_only_fp16_needs_a_loss_scale_and_float32_runs_as_it_is(ten_layers: nn.Module) -> None:
+    assert low_precision(ten_layers, CPU, None) == (ten_layers, 1.0)
+    assert low_precision(ten_layers, CPU, torch.bfloat16)[1] == 1.0
+    assert low_precision(ten_layers, CPU, torch.float16)[1] == INPUT_LOSS_SCALE
+
+
+@pytest.mark.parametrize("setting", ["", "old", "new"])
+def test_networks_are_judged_in_float32_proper_whatever_the_process_is_set_to(setting: str) -> None:
+    """In a process of its own: torch does not forget which of its two ways of setting this was used."""
+    program = f"""
+import torch
+from tune_cure.evaluation.metrics import exactly
+if {setting!r} == "old":
+    torch.set_float32_matmul_precision("high")
+if {setting!r} == "new":
+    torch.backends.fp32_precision = "tf32"
+cuda, cudnn, mkldnn = torch.backends.cuda, torch.backends.cudnn, torch.backends.mkldnn
+parts = cudnn.conv, cuda.matmul, mkldnn.conv, mkldnn.matmul
+before = [part.fp32_precision for part in parts]
+with exactly(torch.nn.Flatten()):
+    assert [part.fp32_precision for part in parts] == ["ieee"] * 4
+    # What torch itself asks before it multiplies matrices: an error where its settings contradict each other.
+    assert not cuda.matmul.allow_tf32 and not cudnn.allow_tf32 and torch.get_float32_matmul_precision() == "highest"
+assert [part.fp32_precision for part in parts] == before
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-500:]

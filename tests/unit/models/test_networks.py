@@ -1,0 +1,85 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tune_cure.models import checkpoints, networks
+
+SIZES = {"small_cnn": 8, "preact_resnet10": 8, "preact_resnet18": 4, "wide_resnet28_10": 4}  # widths that test fast
+
+
+@pytest.mark.parametrize("name", networks.MODELS)
+@pytest.mark.parametrize("side", [28, 32, 40])
+def test_a_network_takes_other_image_sizes(name: str, side: int) -> None:
+    network = networks.build(name, num_classes=7, in_channels=2, width=SIZES[name])
+    assert network(torch.rand(2, 2, side, side)).shape == (2, 7)
+
+
+def test_preact_resnet18_has_the_published_number_of_parameters() -> None:
+    network = networks.build("preact_resnet18", num_classes=10, in_channels=3)
+    assert sum(p.numel() for p in network.parameters()) == 11_172_170
+
+
+def test_wide_resnet28_10_has_the_published_number_of_parameters() -> None:
+    network = networks.build("wide_resnet28_10", num_classes=10, in_channels=3)
+    assert sum(p.numel() for p in network.parameters()) / 1e6 == pytest.approx(36.48, abs=0.01)
+
+
+def test_width_scales_the_narrow_network() -> None:
+    narrow, wide = (networks.build("preact_resnet10", num_classes=10, in_channels=3, width=w) for w in (8, 16))
+    assert sum(p.numel() for p in narrow.parameters()) < 0.3 * sum(p.numel() for p in wide.parameters())
+
+
+def test_normalisation_is_the_first_layer_and_travels_with_the_weights() -> None:
+    network = networks.build("small_cnn", num_classes=3, in_channels=2, mean=[0.1, 0.2], std=[0.5, 2.0])
+    images = torch.rand(1, 2, 8, 8)
+    expected = torch.stack([(images[:, 0] - 0.1) / 0.5, (images[:, 1] - 0.2) / 2.0], dim=1)
+    torch.testing.assert_close(network[0](images), expected)
+    assert torch.equal(network.state_dict()["0.mean"].flatten(), torch.tensor([0.1, 0.2]))
+
+
+def test_a_saved_network_loads_with_weights_only_and_computes_the_same(tmp_path: Path) -> None:
+    architecture = {"name": "small_cnn", "width": 4, "num_classes": 3, "in_channels": 1, "mean": [0.3], "std": [0.4]}
+    network = networks.build(**architecture).eval()
+    torch.save({"model": architecture, "weights": network.state_dict()}, tmp_path / "model.pt")
+    loaded = checkpoints.load(tmp_path / "model.pt")
+    images = torch.rand(5, 1, 8, 8)
+    assert not loaded.training
+    assert torch.equal(loaded(images), network(images))
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_strided_pointwise_convolution_and_its_derivatives_are_those_of_the_convolution(stride: int) -> None:
+    torch.manual_seed(0)
+    layer = networks.StridedPointwise(3, 5, stride).double()
+    images = torch.randn(2, 3, 7, 6, dtype=torch.float64, requires_grad=True)
+    expected = torch.nn.functional.conv2d(images, layer.weight, stride=stride)
+    assert torch.equal(layer(images), expected)
+    inputs = (images, layer.weight)
+    weights = torch.randn_like(expected)
+
+    def slopes(output: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        first = torch.autograd.grad((output**2 * weights).sum(), inputs, create_graph=True)
+        return *first, *torch.autograd.grad(first[0].pow(3).sum(), inputs)
+
+    for found, wanted in zip(slopes(layer(images)), slopes(expected), strict=True):
+        torch.testing.assert_close(found, wanted)
+
+
+def test_a_narrow_network_trains_at_odd_batches_with_several_threads() -> None:
+    """In a process of its own: where oneDNN writes past its memory (issue 6035), no exception says so."""
+    program = """
+import torch
+from tune_cure.models import networks
+torch.set_num_threads(2)
+network = networks.build("preact_resnet10", num_classes=10, in_channels=3, width=8)
+network = network.to(memory_format=torch.channels_last)
+for count in (29, 33, 85):
+    images = torch.rand(count, 3, 32, 32).contiguous(memory_format=torch.channels_last)
+    for _ in range(5):
+        network(images).logsumexp(1).sum().backward()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-500:]

@@ -1,0 +1,64 @@
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.support.spaces import tiny
+from tune_cure.ray_backend.trainable import CureTrainable
+from tune_cure.search.journal import CHECKPOINT_FILE
+from tune_cure.search.space.config import SearchSpec
+
+HYPERPARAMETERS = {"lambda": 0.1, "h": 1.0, "lr_max": 0.1, "epsilon": 0.1}
+
+
+def begun(trial: int, spec: SearchSpec, *, reused: bool) -> CureTrainable:
+    """A trial as Tune begins one in its worker process."""
+    trainable = CureTrainable.__new__(CureTrainable)
+    trainable.setup({**HYPERPARAMETERS, "trial": trial}, spec=spec, reused=reused)
+    return trainable
+
+
+@pytest.mark.parametrize(("reused", "name"), [(False, "trial 17"), (True, "trial 17 and later ones, see its log")])
+def test_the_dashboard_is_told_which_trial_an_actor_runs(reused: bool, name: str, tmp_path: Path) -> None:
+    assert repr(begun(17, tiny(tmp_path), reused=reused)) == name
+
+
+def test_an_actors_log_names_its_trials_and_has_a_line_per_epoch(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = tiny(tmp_path, "training.epochs=2")
+    trainable = begun(3, spec, reused=True)
+    trainable.step()
+    trainable.step()
+    assert trainable.reset_config({**HYPERPARAMETERS, "trial": 17, "lr_max": 1e30})
+    trainable.step()
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "trial 3: lambda 0.1  h 1  lr_max 0.1  epsilon 0.1"
+    assert re.match(r"trial 3: epoch 1 of 2, train_loss \d.*, pgd_accuracy 0\.\d+, .*eval_seconds [\d.e-]+$", lines[1])
+    assert re.match(r"trial 3: epoch 2 of 2, .*, ran to the end$", lines[2])
+    assert lines[3].startswith("trial 17: ")
+    assert lines[4].startswith("trial 17: epoch 1 of 2, ")
+    assert lines[4].endswith(", diverged")
+    assert len(lines) == 5
+
+
+def test_a_process_is_called_by_the_trial_that_it_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    titles: list[str] = []
+    monkeypatch.setattr("ray._raylet.setproctitle", titles.append)
+    trainable = begun(3, tiny(tmp_path), reused=True)
+    trainable.step()
+    trainable.reset_config({**HYPERPARAMETERS, "trial": 17})
+    trainable.step()
+    assert titles == ["ray::trial 3", "ray::trial 17"]
+
+
+def test_a_trial_that_was_given_no_gpu_leaves_it_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert begun(3, tiny(tmp_path), reused=True).trainer.device.type == "cpu"
+
+
+def test_a_checkpoint_that_finds_the_disk_full_says_so(tmp_path: Path) -> None:
+    trainable = begun(3, tiny(tmp_path), reused=True)
+    (tmp_path / CHECKPOINT_FILE).symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left on device"):
+        trainable.save_checkpoint(str(tmp_path))

@@ -1,0 +1,127 @@
+from pathlib import Path
+
+import pytest
+
+from tests.support.journals import BEST, write_search, write_trial
+from tune_cure.reports.figures import catalog, cost
+from tune_cure.search.journal import Journal
+from tune_cure.search.results import SPEC, SearchResult
+from tune_cure.search.space.config import SearchSpec
+from tune_cure.search.space.loading import load
+
+
+def named(directory: Path) -> dict[str, catalog.Plot]:
+    return {plot.name: plot for plot in catalog.of(SearchResult(directory))}
+
+
+def test_a_search_of_some_trials_has_every_plot(tmp_path: Path) -> None:
+    write_search(tmp_path)
+    slices = ["slice_lambda", "slice_h", "slice_lr_max", "slice_momentum"]
+    of_space = ["importance", "parallel", "contour", *slices]
+    of_ends = ["curvature", "catastrophic_overfitting", "budget", "seconds", "timeline"]
+    assert list(named(tmp_path)) == ["curves", "tradeoff", *of_space, *of_ends]
+    assert {plot.section for plot in catalog.of(SearchResult(tmp_path))} == set(catalog.TITLES)
+
+
+@pytest.mark.parametrize("num_trials", [1, 3])
+def test_few_trials_have_the_plots_that_they_are_enough_for(tmp_path: Path, num_trials: int) -> None:
+    write_search(tmp_path, num_trials)
+    found = named(tmp_path)
+    assert {"curves", "tradeoff", "parallel", "budget", "timeline"} <= set(found)
+    assert not {"importance", "contour", "catastrophic_overfitting"} & set(found)
+
+
+def test_before_a_trial_is_judged_there_are_none(tmp_path: Path) -> None:
+    write_search(tmp_path, 2, judged=False)
+    assert catalog.of(SearchResult(tmp_path)) == []
+
+
+def test_the_map_of_overfitting_is_over_epsilon_and_lambda_where_these_are_searched(tmp_path: Path) -> None:
+    space = "space={lambda: {loguniform: [0.003, 10]}, epsilon: {uniform: [0.01, 0.1]}}"
+    spec = load_space(tmp_path, space, "start_from=[]")
+    journal = Journal(tmp_path)
+    journal.path.touch()
+    for number in range(6):  # 5 overfits
+        write_trial(journal, spec, number, finished=True, judged=True)
+    text = journal.path.read_text().replace('"h": ', '"epsilon": ')
+    journal.path.write_text(text)
+    figure = named(tmp_path)["catastrophic_overfitting"].figure
+    assert (figure.layout.xaxis.title.text, figure.layout.yaxis.title.text) == ("epsilon", "lambda")
+    did_not, did = figure.data
+    assert (len(did_not.x), len(did.x)) == (5, 1)
+
+
+def load_space(directory: Path, *overrides: str) -> SearchSpec:
+    write_search(directory, 0)
+    spec = load(directory / "space.yaml", overrides)
+    (directory / SPEC).write_text(spec.to_yaml())
+    return spec
+
+
+def test_what_is_not_drawn_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_search(tmp_path)
+    assert catalog.note(SearchResult(tmp_path)) == ""
+    monkeypatch.setattr(catalog, "MAX_LINES", 12)
+    monkeypatch.setattr(catalog, "MAX_POINTS", 16)
+    note = catalog.note(SearchResult(tmp_path))
+    assert "Of 24 trials, 16 in plots of points, 12 in plots of lines are drawn" in note
+    assert "The tables" not in note  # the page's tables have the first trials alone
+    drawn = named(tmp_path)
+    points = [trace for trace in drawn["tradeoff"].figure.data if trace.mode == "markers"][:-2]
+    assert sum(len(trace.x) for trace in points) <= 16
+    ends = [trace for trace in drawn["curves"].figure.data if trace.mode == "markers"]
+    assert sum(len(trace.x) for trace in ends) <= 12
+
+
+def test_the_surface_is_the_mean_of_all_trials_however_few_are_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_search(tmp_path)
+    surface, *points = named(tmp_path)["contour"].figure.data
+    monkeypatch.setattr(catalog, "MAX_POINTS", 12)
+    of_a_sample, *fewer = named(tmp_path)["contour"].figure.data
+    assert of_a_sample.z == surface.z
+    assert sum(len(trace.x) for trace in fewer) < sum(len(trace.x) for trace in points)
+
+
+def test_the_budget_is_what_was_trained_of_what_could_have_been(tmp_path: Path) -> None:
+    write_search(tmp_path)
+    frame = SearchResult(tmp_path).trials
+    trained, stopped = frame["epochs_trained"].sum(), frame[frame["status"] == "stopped"]
+    most = trained + 12 * len(stopped) - stopped["epochs_trained"].sum()
+    caption = named(tmp_path)["budget"].caption
+    assert (
+        f"The 24 trials trained {trained} epochs; without early stopping they would have trained {most}, so" in caption
+    )
+    assert f"so {1 - trained / most:.0%} were saved" in caption
+    left = "6 epochs (overfitted catastrophically), 9 epochs (diverged) and 10 epochs (failed)"
+    assert f"Not trained, but not for early stopping: {left}." in caption
+
+
+def test_without_a_scheduler_nothing_is_said_to_have_been_saved(tmp_path: Path) -> None:
+    load_space(tmp_path, "search.scheduler=none")
+    journal, spec = Journal(tmp_path), load(tmp_path / SPEC)
+    for number in (0, 5, 9):  # 5 overfits, 9 diverges
+        write_trial(journal, spec, number, finished=True, judged=True)
+    plot = named(tmp_path)["budget"]
+    assert "The 3 trials trained 21 epochs. Not trained, but not for early stopping: 6 epochs (over" in plot.caption
+    assert "saved" not in plot.caption
+    assert "without early stopping" not in plot.legend
+    assert [trace.name for trace in plot.figure.data] == ["trained"]
+
+
+def test_where_a_bar_is_the_mean_of_several_trials_it_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_search(tmp_path)
+    assert "mean" not in named(tmp_path)["seconds"].caption
+    monkeypatch.setattr(cost, "MAX_BARS", 10)
+    plot = named(tmp_path)["seconds"]
+    assert "Each bar is the mean of 3 trials, in their order." in plot.caption
+    assert len(plot.figure.data[0].x) == 8
+
+
+def test_the_legend_names_the_best_and_start_from(tmp_path: Path) -> None:
+    write_search(tmp_path)
+    legend = named(tmp_path)["tradeoff"].legend
+    assert f"best: trial {BEST}" in legend
+    assert "start_from: trial 0" in legend
+    assert "overfitted catastrophically" in legend

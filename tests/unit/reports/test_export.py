@@ -1,0 +1,396 @@
+import ast
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from tests.unit.confirmation.test_plan import PLAN, search
+from tune_cure.confirmation import plan as plan_module
+from tune_cure.confirmation.candidates import choose
+from tune_cure.confirmation.verdicts import Confirmation
+from tune_cure.models import checkpoints, networks
+from tune_cure.ray_backend import confirmation
+from tune_cure.reports import tables
+from tune_cure.reports.export import bundle
+from tune_cure.reports.export.bundle import Exported
+from tune_cure.reports.export.measurements import ExportError
+from tune_cure.reports.export.model_card import markdown
+from tune_cure.search.results import SearchResult
+from tune_cure.utils.files import replace_tensors
+
+SIZES = {"name": "small_cnn", "width": 4, "num_classes": 10, "in_channels": 1, "mean": [0.3], "std": [0.4]}
+IMAGES = {"classes": list("0123456789"), "image_size": [8, 8]}
+ONLY_TORCH = """
+import sys
+
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {"tune_cure", "ray", "optuna", "pandas", "yaml", "pydantic", "safetensors", "PIL"}:
+            raise ImportError(f"{name} is not to be had here")
+
+sys.meta_path.insert(0, Blocked())
+sys.path[:] = [sys.argv[1], *(path for path in sys.path if "site-packages" in path or "python3" in path)]
+import torch
+
+torch.set_num_threads(1)
+from load import model
+
+images = torch.rand(5, *map(int, sys.argv[3:]), generator=torch.Generator().manual_seed(0))
+torch.save(model(images), sys.argv[2])
+"""
+
+
+def network(seed: int = 0, **sizes: Any) -> torch.nn.Module:
+    """A network of random weights and statistics, in channels_last as a trainer leaves it."""
+    torch.manual_seed(seed)
+    made = networks.build(**{**SIZES, **sizes}).to(memory_format=torch.channels_last)
+    for buffer in made[1].buffers():
+        buffer.copy_(torch.rand_like(buffer, dtype=torch.float32) * 10 + 0.5)
+    return made.eval()
+
+
+def write_best_model(result: SearchResult, **changes: Any) -> Path:
+    """What `tables.write_best_model` leaves; the journal of these tests names checkpoints that are not there."""
+    assert result.best
+    content = {**IMAGES, "model": SIZES, "weights": network().state_dict(), "trial": result.best.trial}
+    file = result.directory / "best_model.pt"
+    replace_tensors(file, {**content, "epoch": int(result.best.row["best_epoch"]), **changes})
+    return file
+
+
+@pytest.fixture
+def result(tmp_path: Path) -> SearchResult:
+    found = search(tmp_path)
+    tables.write(found)
+    write_best_model(found)
+    return found
+
+
+def confirmed(result: SearchResult, *seeds: int, epsilons: tuple[float, ...] = (0.15,)) -> list[plan_module.Job]:
+    """The leader trained and judged with seeds, in earnest, and plain FGSM."""
+    plan = dataclasses.replace(PLAN, seeds=seeds, epsilons=epsilons)
+    jobs = plan_module.jobs(result, choose(result, 1, ["fgsm"]), plan)
+    for job in jobs:
+        confirmation.work(job)
+    return jobs
+
+
+def written(found: Exported, result: SearchResult, to: Path) -> Path:
+    bundle.write(found, markdown(found), result.directory, to)
+    return to
+
+
+def logits_elsewhere(folder: Path, *shape: int) -> torch.Tensor:
+    """Of load.py in a process that can import torch, but nothing of this project."""
+    out = folder.parent / f"{folder.name}.pt"
+    command = [sys.executable, "-I", "-c", ONLY_TORCH, str(folder), str(out), *map(str, shape)]
+    subprocess.run(command, check=True, cwd="/")
+    logits: torch.Tensor = torch.load(out)
+    return logits
+
+
+def run_lines(folder: Path, number: int, monkeypatch: pytest.MonkeyPatch, **names: Any) -> dict[str, Any]:
+    """Runs the card's code, its first or second piece, in the folder; what it has made, by name."""
+    monkeypatch.syspath_prepend(folder)
+    lines = (folder / "README.md").read_text().split("```python\n")[number].split("```")[0]
+    try:
+        exec(lines, names)
+    finally:
+        for name in ("load", "model"):
+            del sys.modules[name]
+    return names
+
+
+def rows(card: str, attack: str) -> list[list[str]]:
+    """The cells of a card's table rows of an attack."""
+    lines = [line for line in card.splitlines() if line.startswith(f"| {attack} |")]
+    return [[cell.strip() for cell in line.strip("|").split("|")][1:] for line in lines]
+
+
+def test_weights_are_the_same_bit_for_bit(result: SearchResult, tmp_path: Path) -> None:
+    folder = written(bundle.of_search(result), result, tmp_path / "out")
+    expected, found = network().state_dict(), load_file(folder / "model.safetensors")
+    assert list(found) and set(found) == set(expected)
+    for name, of in expected.items():
+        assert found[name].dtype == of.dtype
+        assert torch.equal(found[name], of), name
+
+
+@pytest.mark.parametrize(
+    ("sizes", "shape"),
+    [
+        ({}, (1, 8, 8)),
+        ({"name": "small_cnn", "width": None}, (1, 9, 7)),
+        ({"name": "preact_resnet10", "in_channels": 3, "mean": None, "std": None}, (3, 32, 32)),
+    ],
+)
+def test_load_py_gives_the_same_logits_to_the_last_bit_where_only_torch_is_to_be_had(
+    sizes: dict[str, Any], shape: tuple[int, ...], result: SearchResult, tmp_path: Path
+) -> None:
+    file = write_best_model(result, model=SIZES | sizes, weights=network(**sizes).state_dict())
+    folder = written(bundle.of_search(result), result, tmp_path / "out")
+    images = torch.rand(5, *shape, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(logits_elsewhere(folder, *shape), checkpoints.load(file)(images))
+
+
+def test_load_py_as_a_script_shows_logits_for_random_images(result: SearchResult, tmp_path: Path) -> None:
+    folder = written(bundle.of_search(result), result, tmp_path / "out")
+    shown = subprocess.run([sys.executable, folder / "load.py"], check=True, capture_output=True, text=True).stdout
+    assert shown.startswith("tensor([[")
+    assert len(bundle.LOAD.split('"""')[2].strip().splitlines()) < 25
+
+
+def test_model_py_imports_torch_and_the_standard_library_alone(result: SearchResult, tmp_path: Path) -> None:
+    folder = written(bundle.of_search(result), result, tmp_path / "out")
+    for file in ("model.py", "load.py"):
+        imported = set()
+        for node in ast.walk(ast.parse((folder / file).read_text())):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.split(".")[0] for alias in node.names}
+            if isinstance(node, ast.ImportFrom):
+                assert node.module and node.level == 0
+                imported.add(node.module.split(".")[0])
+        assert imported - sys.stdlib_module_names <= {"torch", "model"}
+
+
+def test_config_json_says_what_the_network_is_and_how_it_was_trained(result: SearchResult, tmp_path: Path) -> None:
+    content = json.loads((written(bundle.of_search(result), result, tmp_path / "out") / "config.json").read_text())
+    assert result.best
+    assert content["network"] == SIZES
+    assert content["classes"] == IMAGES["classes"]
+    assert content["image_size"] == [8, 8]
+    assert content["training"]["lambda"] == result.best.hyperparameters["lambda"]
+    assert content["training"]["epochs"] == 2
+    assert content["evaluation"]["epsilon"] == 0.15
+    assert content["data"]["dataset"] == "digits"
+
+
+def test_the_best_configuration_is_copied(result: SearchResult, tmp_path: Path) -> None:
+    folder = written(bundle.of_search(result), result, tmp_path / "out")
+    for name in ("best_config.csv", "best_config.yaml"):
+        assert (folder / name).read_bytes() == (result.directory / name).read_bytes()
+
+
+def test_the_card_of_a_search_has_the_numbers_of_its_tables_and_says_that_they_are_optimistic(
+    result: SearchResult,
+) -> None:
+    card = markdown(bundle.of_search(result))
+    assert result.best
+    row = result.best.row
+    names = {"clean": "clean_accuracy_best", "FGSM": "fgsm_accuracy_best", "PGD-10": "pgd_accuracy_best"}
+    for attack, name in names.items():
+        ((_, images, accuracy),) = rows(card, attack)
+        assert images == "360 validation"
+        assert accuracy.split(" ± ")[0] == f"{100 * row[name]:.2f}"
+    assert rows(card, "PGD-10")[0][2].split(" ± ")[1] == f"{100 * row['pgd_accuracy_best_se']:.2f}"
+    assert "validation accuracies of the winner of 8 trials, and so are optimistic" in card
+    assert "has not been confirmed" in card
+    assert "AutoAttack has not been run on these weights" in card
+
+
+def test_what_was_measured_on_fresh_images_stands_beside_it(result: SearchResult) -> None:
+    from tune_cure.search.journal import Journal
+
+    assert result.best
+    found = {"pgd_accuracy": 0.25, "pgd_accuracy_se": 0.03, "clean_accuracy": 0.5, "examples": 200}
+    epoch = int(result.best.row["best_epoch"])
+    Journal(result.directory).append("leader", result.best.trial, epoch=epoch, **found)
+    card = markdown(bundle.of_search(SearchResult(result.directory)))
+    assert rows(card, "PGD-50-10")[0][1:] == ["200 fresh validation", "25.00 ± 3.06"]
+    assert rows(card, "clean")[1][1:] == ["200 fresh validation", "50.00 ± 3.54"]
+
+
+def test_a_confirmed_network_is_that_of_its_seed_with_the_numbers_of_confirm_csv(
+    result: SearchResult, tmp_path: Path
+) -> None:
+    jobs = confirmed(result, 1, 2, epsilons=(0.15, 0.05))
+    found = Confirmation(jobs)
+    for job in jobs:
+        exported = bundle.of_confirmation(result, job.contender.name, job.seed)
+        folder = written(exported, result, tmp_path / f"{job.contender.name}-{job.seed}")
+        trained = torch.load(job.folder / plan_module.MODEL, weights_only=True)
+        weights = load_file(folder / "model.safetensors")
+        assert all(torch.equal(weights[name], of) for name, of in trained["weights"].items())
+
+        table = found.table[(found.table["contender"] == job.contender.name) & (found.table["seed"] == job.seed)]
+        means = found.means()[found.means()["contender"] == job.contender.name]
+        card = (folder / "README.md").read_text()
+        for attack, name in {"clean": "clean", "FGSM": "fgsm", "PGD-10": "pgd_10", "PGD-50-10": "pgd_50_10"}.items():
+            shown = rows(card, attack)
+            assert [of[1] for of in shown] == ["30 test", "30 test"]
+            assert [of[2].split(" ± ")[0] for of in shown] == [f"{100 * of:.2f}" for of in table[name]]
+            assert [of[3] for of in shown] == [
+                f"{100 * mean:.2f} ± {100 * sd:.2f}" for mean, sd in zip(means[name], means[f"{name}_sd"], strict=True)
+            ]
+        settings = yaml.safe_load(card.split("```yaml\n")[1].split("```")[0])
+        assert settings == job.contender.config.model_dump(mode="json", by_alias=True)
+        content = json.loads((folder / "config.json").read_text())
+        assert content["classes"] == IMAGES["classes"]
+        assert content["image_size"] == IMAGES["image_size"]
+
+
+def test_the_first_seed_is_exported_unless_another_is_asked_for(result: SearchResult) -> None:
+    name = confirmed(result, 1, 2)[0].contender.name
+    assert bundle.of_confirmation(result, name, None).title.endswith("seed 1")
+
+
+def test_only_the_winner_is_accompanied_by_the_best_configuration(result: SearchResult) -> None:
+    name = confirmed(result, 1)[0].contender.name
+    assert bundle.of_confirmation(result, name, None).best_config
+    assert not bundle.of_confirmation(result, "fgsm", None).best_config
+
+
+def test_the_card_of_a_search_has_the_means_of_its_confirmation_apart(result: SearchResult) -> None:
+    jobs = confirmed(result, 1, 2)
+    means = Confirmation(jobs).means()
+    mean = means[means["contender"] == jobs[0].contender.name].iloc[0]
+    card = markdown(bundle.of_search(result))
+    assert rows(card, "PGD-50-10") == [
+        ["epsilon 0.15 (38.2/255)", "30", "2", f"{100 * mean['pgd_50_10']:.2f} ± {100 * mean['pgd_50_10_sd']:.2f}"]
+    ]
+    assert "These accuracies are not of the weights here" in card
+    assert "has not been confirmed" not in card
+
+
+def test_warnings_of_masked_gradients_are_in_the_card(result: SearchResult) -> None:
+    job = confirmed(result, 1)[0]
+    file = job.judged(0.15) / plan_module.OUTCOMES
+    right, wrong = np.ones(30, dtype=bool), np.zeros(30, dtype=bool)
+    outcomes = {"clean": right, "fgsm": right, "pgd_10": wrong, "pgd_50_10": wrong, "zero_gradient": 0.0}
+    plan_module.write_arrays(file, {**outcomes, "seconds": 1.0})
+    found = bundle.of_confirmation(result, job.contender.name, 1)
+    assert len(found.warnings) == 1
+    assert "**Warning.** at epsilon 0.15: FGSM accuracy is 100.0 points above PGD-10's" in markdown(found)
+    assert "**Warning.** Trained again with seed 1: at epsilon 0.15: FGSM accuracy" in markdown(
+        bundle.of_search(result)
+    )
+
+
+@pytest.mark.parametrize(
+    ("dataset", "shown"),
+    [("cifar10", "from robustbench import benchmark"), ("digits", "from pyautoattack import AutoAttack")],
+)
+def test_the_card_says_how_to_evaluate(dataset: str, shown: str, tmp_path: Path) -> None:
+    found = search(tmp_path, f"data.dataset={dataset}", "evaluation.epsilon=8/255")
+    write_best_model(found, image_size=[32, 32])
+    card = markdown(bundle.of_search(found))
+    assert shown in card
+    assert "eps=8 / 255" in card
+
+
+@pytest.mark.parametrize("num_classes", [10, 5])
+def test_the_lines_of_the_card_run(
+    num_classes: int, result: SearchResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = {"num_classes": num_classes}
+    write_best_model(result, model=SIZES | sizes, weights=network(**sizes).state_dict())
+    folder = written(bundle.of_search(result), result, tmp_path / "out")
+    classes = run_lines(folder, 1, monkeypatch)["classes"]
+    assert classes.shape == (2,) and classes.max() < num_classes
+    images = torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    wrong = (
+        checkpoints.load(result.directory / "best_model.pt")(images).argmax(dim=1) + 1
+    ) % num_classes  # so that there is nothing to attack
+    names = run_lines(folder, 2, monkeypatch, images=images, labels=wrong)
+    assert names["attack"].epsilon == 0.15
+    assert names["attack"].apgd_targeted.n_target_classes == min(9, num_classes - 1)
+
+
+def test_text_that_somebody_else_wrote_is_no_markdown(result: SearchResult) -> None:
+    command = "python `x`\n# not a title"
+    (result.directory / "environment.json").write_text(json.dumps({"command": command, "data": "<b>[a](b)</b>"}))
+    write_best_model(result, classes=["a`b", *"123456789"])
+    card = markdown(bundle.of_search(result))
+    assert "\n# not a title" not in card
+    assert "\\<b\\>\\[a\\](b)" in card
+    assert "`a'b`" in card
+
+
+def refused(call: Any) -> str:
+    with pytest.raises(ExportError) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_search_without_a_best_model_has_nothing_to_export(result: SearchResult) -> None:
+    (result.directory / "best_model.pt").unlink()
+    assert "there is no best_model.pt yet" in refused(lambda: bundle.of_search(result))
+
+
+@pytest.mark.parametrize("changes", [{"trial": 0}, {"epoch": 1000}, {"trial": None}])
+def test_weights_that_the_numbers_are_not_of_are_not_exported(changes: dict[str, Any], result: SearchResult) -> None:
+    write_best_model(result, **changes)
+    assert "brings it up to date" in refused(lambda: bundle.of_search(result))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"model": {}}, {"model": 3}, {"model": SIZES | {"name": "x"}}, {"model": SIZES | {"width": 5}}, {"weights": []},
+     {"classes": 7}, {"image_size": [1]}, {"image_size": "ab"}],
+)  # fmt: skip
+def test_a_file_that_holds_no_network_is_one_line(changes: dict[str, Any], result: SearchResult) -> None:
+    file = write_best_model(result, **changes)
+    assert f"{file}: holds no network of this project" in refused(lambda: bundle.of_search(result))
+
+
+def test_what_is_not_confirmed_is_said_with_what_is(result: SearchResult) -> None:
+    assert "holds no confirmation" in refused(lambda: bundle.of_confirmation(result, "fgsm", None))
+    name = confirmed(result, 1)[0].contender.name
+    said = refused(lambda: bundle.of_confirmation(result, "fgms", None))
+    assert said == f"--confirmed fgms: is none of those confirmed: fgsm and {name}; did you mean 'fgsm'?"
+    assert "--seed 7: fgsm was trained with seeds 1" in refused(lambda: bundle.of_confirmation(result, "fgsm", 7))
+    assert "is none of those confirmed" in refused(lambda: bundle.of_confirmation(result, "../confirm/fgsm", None))
+
+
+def test_runs_that_diverged_or_were_not_judged_are_not_exported(result: SearchResult) -> None:
+    job = confirmed(result, 1)[0]
+    outcomes = job.judged(0.15) / plan_module.OUTCOMES
+    content = outcomes.read_bytes()
+    for damage in ({"clean": np.ones(30)}, {"clean": np.ones(30), "zero_gradient": np.array(["x"])}):
+        plan_module.write_arrays(outcomes, damage)
+        assert f"{outcomes}: is damaged" in refused(lambda: bundle.of_confirmation(result, job.contender.name, 1))
+    outcomes.write_bytes(b"PK damaged")
+    assert f"{outcomes}: is damaged" in refused(lambda: bundle.of_confirmation(result, job.contender.name, 1))
+    outcomes.unlink()
+    assert "has not been judged yet" in refused(lambda: bundle.of_confirmation(result, job.contender.name, 1))
+    outcomes.write_bytes(content)
+    (job.folder / plan_module.CONFIG).write_text("training: {epochs: -1}")
+    assert "does not say how the run was trained" in refused(
+        lambda: bundle.of_confirmation(result, job.contender.name, 1)
+    )
+    (job.folder / plan_module.CONFIG).write_text(yaml.safe_dump(job.described()))
+    replace_tensors(job.folder / plan_module.MODEL, {"model": SIZES, "weights": {}, "epoch": 1})
+    assert "the training diverged" in refused(lambda: bundle.of_confirmation(result, job.contender.name, 1))
+
+
+def test_a_link_out_of_the_run_is_no_confirmed_run(
+    result: SearchResult, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    run = result.directory / plan_module.FOLDER / "fgsm" / "seed-1"
+    run.mkdir(parents=True)
+    elsewhere = tmp_path_factory.mktemp("elsewhere") / "model.pt"
+    replace_tensors(elsewhere, {"model": SIZES, "weights": network().state_dict()})
+    (run / "model.pt").symlink_to(elsewhere)
+    assert "holds no confirmation" in refused(lambda: bundle.of_confirmation(result, "fgsm", None))
+
+
+def test_nothing_is_written_into_a_folder_with_something_in_it(result: SearchResult, tmp_path: Path) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine").touch()
+    (tmp_path / "file").touch()
+    for name in ("full", "file"):
+        said = refused(lambda name=name: written(bundle.of_search(result), result, tmp_path / name))
+        assert said == f"{tmp_path / name}: is not an empty folder; name another one after --to"
+    assert [path.name for path in (tmp_path / "full").iterdir()] == ["mine"]
+    assert "cannot be written" in refused(lambda: written(bundle.of_search(result), result, tmp_path / "file" / "x"))
+    (tmp_path / "empty").mkdir()
+    assert (written(bundle.of_search(result), result, tmp_path / "empty") / "load.py").exists()

@@ -1,0 +1,44 @@
+import itertools
+from pathlib import Path
+
+import pytest
+
+from tests.support.journals import BEST, write_search
+from tune_cure.reports.figures import style as plotting
+from tune_cure.search.results import SearchResult
+
+
+@pytest.fixture
+def result(tmp_path: Path) -> SearchResult:
+    write_search(tmp_path)
+    return SearchResult(tmp_path)
+
+
+def test_every_status_has_a_symbol_of_its_own() -> None:
+    assert len({style.symbol for style in plotting.STATUSES.values()}) == len(plotting.STATUSES)
+    assert len({style.glyph for style in plotting.STATUSES.values()}) == len(plotting.STATUSES)
+
+
+def test_few_trials_are_all_drawn(result: SearchResult) -> None:
+    assert plotting.sample(result.leaders, result.trials, 24) is result.trials
+
+
+def test_of_many_trials_the_best_start_from_unusual_ends_and_an_even_spread_are_drawn(result: SearchResult) -> None:
+    drawn = plotting.sample(result.leaders, result.trials, 16)["trial"].tolist()
+    assert len(drawn) == 16
+    assert drawn == sorted(drawn)
+    assert {0, 5, 9, 13} <= set(drawn)  # start_from, and what overfitted, diverged and failed
+    assert BEST in drawn
+    assert set(result.leaders["trial"].head(6)) <= set(drawn)
+    assert max(b - a for a, b in itertools.pairwise(drawn)) <= 4
+
+
+def test_one_value_has_a_logarithmic_axis_around_it() -> None:
+    low, high = plotting.log_axis(0.1, 0.1)["range"]
+    assert low < -1 < high
+
+
+def test_a_trial_that_was_never_judged_is_said_to_be_so(result: SearchResult) -> None:
+    row = result.trials.set_index("trial", drop=False).loc[1].copy()
+    row["best_epoch"] = None
+    assert "never judged" in plotting.hover(row, result.spec)

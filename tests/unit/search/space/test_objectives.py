@@ -1,0 +1,68 @@
+import re
+
+import pytest
+
+from tune_cure.search.space.objectives import Constraint, metrics, pareto_front, reached
+
+
+@pytest.mark.parametrize(
+    ("text", "value", "violation"),
+    [
+        ("clean_accuracy >= 0.8", 0.7, 0.1),
+        ("clean_accuracy>=0.8", 0.9, -0.1),
+        ("clean_accuracy <= 4/5", 0.9, 0.1),
+        (" clean_accuracy  <=  8e-1 ", 0.8, 0.0),
+    ],
+)
+def test_a_constraint_says_by_how_much_it_is_violated(text: str, value: float, violation: float) -> None:
+    constraint = Constraint.parse(text)
+    assert constraint.violation({"clean_accuracy": value}) == pytest.approx(violation)
+    assert Constraint.parse(str(constraint)) == constraint
+
+
+def test_a_constraint_is_parsed_once() -> None:
+    assert Constraint.parse("clean_accuracy >= 0.25") is Constraint.parse("clean_accuracy >= 0.25")
+
+
+def test_what_was_never_measured_violates_a_constraint() -> None:
+    assert Constraint.parse("clean_accuracy >= 0.1").violation({"clean_accuracy": None}) > 0
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("clean_accuracy > 0.8", "METRIC >= NUMBER or METRIC <= NUMBER is needed, but found 'clean_accuracy > 0.8'"),
+        ("0.8 <= clean_accuracy", "METRIC >= NUMBER or METRIC <= NUMBER is needed"),
+        ("clean_acuracy >= 0.8", "did you mean 'clean_accuracy'?"),
+        ("clean_accuracy >= high", "'high' is not a number or a fraction"),
+        ("clean_accuracy >= 0.8 or so", "METRIC >= NUMBER"),
+    ],
+)
+def test_what_is_no_constraint_is_said(text: str, said: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(said)):
+        Constraint.parse(text)
+
+
+def test_one_metric_and_a_list_of_one_are_the_same() -> None:
+    assert metrics("clean_accuracy") == metrics(["clean_accuracy"]) == "clean_accuracy"
+    assert metrics(["clean_accuracy", "pgd_accuracy"]) == ["clean_accuracy", "pgd_accuracy"]
+
+
+@pytest.mark.parametrize("value", [[], 3, ["clean_accuracy", 3], ["clean_accuracy", "clean_accuracy"], "accuracy"])
+def test_what_is_no_metric_is_refused(value: object) -> None:
+    with pytest.raises(ValueError, match=r"metric|is not one of"):
+        metrics(value)
+
+
+def test_metrics_are_of_the_last_epoch_or_of_the_best() -> None:
+    last = {"pgd_accuracy": 0.3, "clean_accuracy": 0.9, "fgsm_accuracy": 0.4, "epoch": 5}
+    best = {"pgd_accuracy": 0.5, "clean_accuracy": 0.8, "fgsm_accuracy": 0.6}
+    values = reached(last, best)
+    assert (values["pgd_accuracy"], values["pgd_accuracy_best"]) == (0.3, 0.5)
+    assert (values["clean_accuracy"], values["clean_accuracy_best"]) == (0.9, 0.8)
+
+
+def test_the_front_is_what_nothing_beats_in_one_without_falling_behind_in_another() -> None:
+    points = [(0.5, 0.5), (0.6, 0.4), (0.4, 0.4), (0.5, 0.4), (0.6, 0.4), (0.1, 0.9)]
+    assert pareto_front(points, "max") == [True, True, False, False, True, True]
+    assert pareto_front(points, "min") == [False, False, True, False, False, True]

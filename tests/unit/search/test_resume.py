@@ -1,0 +1,108 @@
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.support import journal_lines
+from tests.support.spaces import tiny
+from tune_cure.search.journal import FILE, Journal, JournalError
+from tune_cure.search.resume import ResumeError, prepare
+
+
+@pytest.fixture
+def begun(tmp_path: Path) -> Path:
+    tiny(tmp_path)
+    (tmp_path / FILE).touch()
+    return tmp_path
+
+
+def said(begun: Path, *overrides: str, force: bool = False) -> list[str]:
+    other = begun / "other"
+    other.mkdir()
+    lines: list[str] = []
+    prepare(begun, tiny(other, *overrides), force=force, say=lines.append)
+    return lines
+
+
+def test_the_same_search_is_continued_without_a_word(begun: Path) -> None:
+    assert said(begun) == []
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("search.trials=12", "search.trials was 8 and is 12"),
+        ("search.patience=5", "search.patience was None and is 5"),
+        ("resources.concurrent=2", "resources.concurrent was 1 and is 2"),
+        ("data.root=/elsewhere", "data.root was"),
+    ],
+)
+def test_what_leaves_trials_comparable_may_change_and_is_said(override: str, line: str, begun: Path) -> None:
+    assert line in said(begun, override)[0]
+    assert Journal(begun).read_all()[1] == []
+
+
+@pytest.mark.parametrize(
+    ("override", "change", "restart"),
+    [
+        ("training.epochs=5", "training.epochs was 4 and is 5", True),
+        ("evaluation.epsilon=0.1", "evaluation.epsilon was 0.05 and is 0.1", True),
+        ("search.seed=3", "search.seed was 0 and is 3", True),
+        ("asha.grace_period=2", "asha.grace_period was 1 and is 2", False),
+        ("space.h={uniform: [0.5, 3]}", "space.h was uniform [0.5, 2] and is uniform [0.5, 3]", False),
+    ],
+)
+def test_what_does_not_needs_force_and_is_recorded(override: str, change: str, restart: bool, begun: Path) -> None:
+    with pytest.raises(ResumeError, match="is of another search") as raised:
+        said(begun, override)
+    assert change in str(raised.value)
+    assert "\n" not in str(raised.value)
+    (begun / "other" / "spec.yaml").unlink()
+    (begun / "other").rmdir()
+    lines = said(begun, override, force=True)
+    assert change in lines[0]
+    assert (lines[1:] == ["trials that were under way begin anew"]) == restart
+    (recorded,) = Journal(begun).read_all()[1]
+    assert change in recorded["settings"]
+    assert recorded["restart"] == restart
+
+
+@pytest.mark.parametrize(
+    ("override", "problem"),
+    [
+        ("space.h={uniform: [0.5, 0.9]}", "h 1.0 of trial 0 is outside of space.h, uniform [0.5, 0.9]"),
+        ("space={lambda: {loguniform: [0.001, 1]}}", "h 1.0 of trial 0 is outside of space, which"),
+    ],
+)
+def test_a_space_that_no_longer_has_a_trial_is_refused_even_with_force(
+    override: str, problem: str, begun: Path
+) -> None:
+    journal_lines.begin(Journal(begun), 0)
+    with pytest.raises(ResumeError, match=re.escape(problem)) as raised:
+        said(begun, "start_from=[]", override, force=True)
+    assert "search.warm_start" in str(raised.value)
+    assert Journal(begun).read_all()[1] == []
+
+
+def test_a_journal_that_lacks_a_trial_is_refused(begun: Path) -> None:
+    journal_lines.begin(Journal(begun), 1)
+    with pytest.raises(JournalError, match="trial 0 was never begun, but trial 1 was"):
+        said(begun)
+
+
+def test_what_is_optimised_cannot_be_changed_even_with_force(begun: Path) -> None:
+    with pytest.raises(ResumeError, match=r"search\.metric was pgd_accuracy_best and is clean_accuracy") as raised:
+        said(begun, "search.metric=clean_accuracy", force=True)
+    assert "search.warm_start" in str(raised.value)
+    assert Journal(begun).read_all()[1] == []
+
+
+def test_a_change_is_recorded_behind_whole_lines_where_a_crash_left_half_of_one(begun: Path) -> None:
+    journal = Journal(begun)
+    journal_lines.begin(journal, 0)
+    with journal.path.open("a") as file:
+        file.write('{"event": "epoch", "trial": 0, "ti')
+    said(begun, "training.batch_size=25", "start_from=[]", force=True)
+    (change,) = journal.read_all()[1]
+    assert "training.batch_size was 50 and is 25" in change["settings"]
+    assert change["restart"]

@@ -1,0 +1,200 @@
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from tests.support.spaces import tiny
+from tests.unit.search.test_results import VALUES, epoch
+from tune_cure.cli import main as cli
+from tune_cure.ray_backend.optuna_searcher import StudySearch
+from tune_cure.reports import tables
+from tune_cure.search import warm_start
+from tune_cure.search.journal import Journal
+from tune_cure.search.results import SearchResult
+from tune_cure.search.space.config import SearchSpec
+from tune_cure.search.stopping import Endings
+from tune_cure.utils.yaml_config import SpecError
+
+ROW = "lambda,h,lr_max,epsilon,pgd_accuracy_best,epochs_trained\n0.5,1.0,0.02,0.1"
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> None:
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+
+@pytest.fixture
+def earlier(tmp_path: Path) -> Path:
+    """A search: 0 completed at 0.4; 1 stopped after 2 epochs at 0.6; 2 was interrupted; 3 is outside of the next."""
+    folder = tmp_path / "earlier"
+    folder.mkdir()
+    tiny(folder, "start_from=[]")
+    journal = Journal(folder)
+    for number, (status, epochs, accuracy) in enumerate(
+        (("completed", 4, 0.4), ("stopped", 2, 0.6), ("", 1, 0.9), ("completed", 4, 0.5))
+    ):
+        values = {**VALUES, "lr_max": 0.4 if number == 3 else 0.02 + 0.01 * number}
+        journal.append("trial", number, origin="sampler", hyperparameters=values)
+        for at in range(1, epochs + 1):
+            epoch(journal, number, at, accuracy, accuracy)
+        if status:
+            journal.append("end", number, status=status, reason="")
+    tables.write(SearchResult(folder))
+    return folder
+
+
+def warm(folder: Path, file: Path, *overrides: str) -> SearchSpec:
+    folder.mkdir(exist_ok=True)
+    return tiny(folder, f"search.warm_start={file}", "space.lr_max={uniform: [0.01, 0.3]}", *overrides)
+
+
+def searcher(spec: SearchSpec, folder: Path) -> StudySearch:
+    journal = Journal(folder)
+    return StudySearch(spec, journal, journal.read(), Endings(spec, folder, None, []))
+
+
+@pytest.mark.parametrize("file", ["", "trials.csv"])
+def test_ended_trials_within_the_space_are_known_and_the_others_counted(
+    earlier: Path, tmp_path: Path, file: str
+) -> None:
+    known, left_out = warm_start.read(warm(tmp_path / "later", earlier / file))
+    assert [(of.status, of.epochs, of.metrics["pgd_accuracy_best"]) for of in known] == [
+        ("completed", 4, 0.4),
+        ("stopped", 2, 0.6),
+    ]
+    assert known[0].hyperparameters == {**VALUES, "lr_max": 0.02}
+    assert left_out == 2
+
+
+def test_what_is_known_has_no_number_and_does_not_count_also_after_an_interruption(
+    earlier: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "later"
+    spec = warm(folder, earlier, "search.trials=3")
+    search = searcher(spec, folder)
+    known = search._ot_study.trials[:2]
+    assert [trial.state for trial in known] == [TrialState.COMPLETE, TrialState.PRUNED]
+    assert [trial.value for trial in known] == [0.4, 0.6]
+    assert known[1].intermediate_values == {2: 0.6}
+    configs = [search.suggest("a"), search.suggest("b")]
+    assert [config["trial"] for config in configs] == [0, 1]
+    assert configs[0] == {**spec.start_from[0], "trial": 0}
+    result = {"objective": 0.3, "training_iteration": 4, "ended": "completed"}
+    search.on_trial_complete("a", result)
+    epoch(Journal(folder), 0, 4, 0.3, 0.3, ended="completed")
+
+    again = searcher(spec, folder)
+    assert len(again._ot_study.trials) == 4
+    assert again.suggest("c") == configs[1]  # it was under way
+    assert again.suggest("d")["trial"] == 2
+    for name in ("c", "d"):
+        again.on_trial_complete(name, result)
+    assert again.suggest("e") == again.FINISHED
+    assert [event["trial"] for event in Journal(folder).read() if event["event"] == "trial"] == [0, 1, 2]
+    assert all(trial.state.is_finished() for trial in again._ot_study.trials)
+
+
+def test_a_foreign_study_of_optuna_is_known_by_its_values(tmp_path: Path) -> None:
+    study = optuna.create_study(storage=f"sqlite:///{tmp_path / 'foreign.db'}", direction="maximize")
+    spec = warm(tmp_path / "later", tmp_path / "foreign.db")
+    values = spec.propose(lambda key: spec.space[key].values[0])
+    for outcome in (0.7, None):
+        study.enqueue_trial(values)
+        trial = study.ask()
+        for key, distribution in spec.space.items():
+            trial.suggest_float(key, *distribution.values)
+        study.tell(trial, outcome, state=None if outcome else TrialState.FAIL)
+    known, left_out = warm_start.read(spec)
+    assert [(of.metrics, of.hyperparameters) for of in known] == [({"pgd_accuracy_best": 0.7}, values)]
+    assert left_out == 1
+
+
+def test_with_several_metrics_what_is_known_counts_as_a_trial_of_ones_own_would(earlier: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "later"
+    more = ["search.metric=[pgd_accuracy_best, clean_accuracy]", "search.constraints=[clean_accuracy >= 0.75]"]
+    told = searcher(warm(folder, earlier, *more), folder)._ot_study.trials[:2]
+    assert [trial.values for trial in told] == [[0.4, 0.7], [0.6, 0.8]]
+    assert [trial.constraints["untrained"] for trial in told] == [0, 0.75]
+    assert [trial.constraints["clean_accuracy >= 0.75"] for trial in told] == pytest.approx([0.05, -0.05])
+
+
+def test_whole_numbers_and_empty_cells_of_a_table_are_read(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("attack,attack_steps,pgd_accuracy_best\npgd,3.0,0.5\nfgsm,,0.4\npgd,,0.3\n")
+    tiny(tmp_path)
+    space = "space={attack: {choice: [fgsm, pgd]}, attack_steps: {int: [2, 9]}}"
+    spec = tiny(tmp_path, f"search.warm_start={tmp_path / 't.csv'}", space, "start_from=[]")
+    known, left_out = warm_start.read(spec)
+    assert [of.hyperparameters for of in known] == [{"attack": "pgd", "attack_steps": 3}, {"attack": "fgsm"}]
+    assert left_out == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("none.csv", None, "No such file or directory"),
+        ("nowhere", None, "the folder of a search, a table (.csv) or an Optuna study (.db) is needed"),
+        ("a.csv", "lambda,h\n1,1\n", "has no column pgd_accuracy_best, which is what is optimised"),
+        ("a.csv", "lambda,pgd_accuracy_best\n1,0.5\n", "none of its 1 trials ended within the space of this search"),
+        ("a.csv", f"{ROW},45.3,4\n", "row 0: pgd_accuracy_best: a fraction between 0 and 1 is needed, but found 45.3"),
+        ("a.csv", f"{ROW},inf,4\n", "row 0: pgd_accuracy_best: a fraction between 0 and 1 is needed, but found inf"),
+        (
+            "a.csv",
+            f"{ROW},many,4\n",
+            "row 0: pgd_accuracy_best: a fraction between 0 and 1 is needed, but found 'many'",
+        ),
+        ("a.csv", f"{ROW},0.5,-3\n", "row 0: epochs_trained: a whole number of at least 1 is needed, but found -3"),
+        ("a.csv", f"{ROW},0.5,x\n", "row 0: epochs_trained: a whole number of at least 1 is needed, but found 'x'"),
+        ("a.csv", f"{ROW},0.5,4\n".replace("0.02", "inf"), "none of its 1 trials ended within the space"),
+        ("a.db", "no database", "file is not a database"),
+    ],
+)
+def test_what_cannot_be_known_is_one_line(tmp_path: Path, name: str, content: str | None, said: str) -> None:
+    if content:
+        (tmp_path / name).write_text(content)
+    with pytest.raises(SpecError) as caught:
+        warm_start.read(warm(tmp_path / "later", tmp_path / name))
+    assert str(caught.value).startswith("search.warm_start: ")
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_plan_says_what_is_known(earlier: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    warm(tmp_path / "later", earlier)
+    assert cli.main(["search", "--space", str(tmp_path / "later" / "spec.yaml"), "--check"]) == 0
+    said = f"2 trials of {earlier} are known to the sampler; 2 did not end, or lie outside of the space"
+    assert said in capsys.readouterr().out
+
+
+def test_a_row_that_does_not_say_how_long_it_was_trained_counts_as_a_whole_trial(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(f"{ROW},0.5,\n")
+    (known,), left_out = warm_start.read(warm(tmp_path / "later", tmp_path / "a.csv"))
+    assert (known.epochs, left_out) == (4, 0)
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "gp"])
+def test_the_same_seed_does_not_draw_what_the_earlier_search_drew(sampler: str, tmp_path: Path) -> None:
+    first = tmp_path / "first"
+    first.mkdir()
+    settings = ("start_from=[]", f"search.sampler={sampler}", "search.trials=3")
+    drawn = searcher(tiny(first, *settings), first)
+    earlier = [drawn.suggest(str(number)) for number in range(3)]
+    for number in range(3):
+        result = {"pgd_accuracy": 0.3, "objective": 0.3, "training_iteration": 4, "ended": "completed"}
+        drawn.on_trial_complete(str(number), result)
+        epoch(Journal(first), number, 4, 0.3, 0.3, ended="completed")
+        Journal(first).append("end", number, status="completed", reason="")
+    second = tmp_path / "second"
+    later = searcher(warm(second, first, *settings, "space.lr_max={loguniform: [0.01, 0.5]}"), second)
+    assert later.known == 3
+    again = [later.suggest(str(number)) for number in range(3)]
+    assert not [one for one in again if {**one, "trial": 0} in [{**other, "trial": 0} for other in earlier]]
+
+
+@pytest.mark.parametrize("name", ["odd?x=1", "feature%2Fx", "a#b"])
+def test_a_study_lies_in_its_folder_whatever_the_folder_is_called(name: str, tmp_path: Path) -> None:
+    folder = tmp_path / name
+    folder.mkdir()
+    searcher(tiny(folder), folder)
+    assert (folder / "study.db").stat().st_size > 0
+    assert [path.name for path in tmp_path.iterdir()] == [name]

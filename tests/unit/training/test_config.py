@@ -1,0 +1,104 @@
+import pytest
+import torch
+
+from tune_cure.data import splits as data
+from tune_cure.data.config import DataSpec
+from tune_cure.data.splits import Splits
+from tune_cure.evaluation.metrics import EvaluationConfig
+from tune_cure.training.config import HYPERPARAMETERS, ModelConfig, TrainingConfig, contradiction, without_effect
+from tune_cure.training.trainer import Trainer
+
+OTHERS = {  # another value of each hyperparameter
+    "epochs": 3,
+    "batch_size": 16,
+    "optimizer": "adamw",
+    "momentum": 0.5,
+    "nesterov": True,
+    "weight_decay": 0.1,
+    "gradient_clip": 0.01,
+    "lr_schedule": "onedrop",
+    "lr_max": 0.02,
+    "lr_min": 0.01,
+    "attack": "none",
+    "norm": "l2",
+    "epsilon": 0.2,
+    "alpha": 0.5,
+    "init": "zero",
+    "noise": 1.0,
+    "zero_fraction": 0.6,
+    "attack_steps": 2,
+    "attack_statistics": "batch",
+    "adversarial_weight": 0.5,
+    "clean_weight": 0.5,
+    "trades_weight": 1.0,
+    "hat_weight": 1.0,
+    "label_smoothing": 0.2,
+    "delta": "random",
+    "lambda": 0.3,
+    "h": 0.7,
+    "penalty_squared": True,
+    "penalty_divide_by_h": True,
+    "penalty_two_sided": False,
+    "penalty_statistics": "running",
+    "penalty_fraction": 0.5,
+    "penalty_every": 2,
+    "averaging": "ema",
+    "ema_decay": 0.05,
+    "swa_start": 0.6,
+    "amp": "bf16",
+}
+
+
+@pytest.fixture(scope="module")
+def splits() -> Splits:
+    return data.load(DataSpec(dataset="digits", validation=30, train_examples=64))
+
+
+def judged_weights(splits: Splits, values: dict[str, object]) -> dict[str, torch.Tensor]:
+    """What the epochs, of two steps each, lead to."""
+    run = Trainer(
+        TrainingConfig.model_validate(values),
+        splits,
+        model=ModelConfig(name="small_cnn", width=2),
+        evaluation=EvaluationConfig(steps=1, examples=1),
+    )
+    for _ in range(run.config.epochs):
+        run.train_epoch()
+    return dict(run.judged_model.state_dict())
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"lambda": 0},
+        {"delta": "none"},
+        {"delta": "gradalign"},
+        {"delta": "random", "attack": "pgd", "attack_steps": 1},
+        {"attack": "none"},
+        {"attack": "none", "delta": "random"},
+        {"attack": "zerograd", "init": "noise"},
+        {"optimizer": "adam", "lr_schedule": "fixed"},
+        {"averaging": "ema"},
+        {"averaging": "swa", "swa_start": 0.3},
+    ],
+    ids=str,
+)
+def test_exactly_the_hyperparameters_said_to_have_no_effect_have_none(
+    splits: Splits, settings: dict[str, object]
+) -> None:
+    assert OTHERS.keys() == HYPERPARAMETERS.keys()
+    values = {"epochs": 2, "batch_size": 32, "epsilon": 0.1, "lambda": 0.1, "lr_max": 0.05, **settings}
+    config = TrainingConfig.model_validate(values)
+    idle, weights = without_effect(config), judged_weights(splits, values)
+    for name, other in OTHERS.items():
+        changed = values | {name: other}
+        if changed == values or contradiction(TrainingConfig.model_validate(changed)):
+            continue
+        if name == "attack" and settings.get("attack") == "none":
+            changed["attack"] = "fgsm"
+        if name == "averaging" and "averaging" in settings:
+            changed["averaging"] = "none"
+        found = judged_weights(splits, changed)
+        has_effect = any(not torch.equal(value, found[key]) for key, value in weights.items())
+        assert has_effect == (name not in idle), name

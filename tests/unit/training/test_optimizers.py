@@ -1,0 +1,58 @@
+import pytest
+import torch
+from torch import nn
+
+from tune_cure.training.optimizers import OPTIMIZERS
+
+LR, DECAY, MOMENTUM = 0.1, 0.01, 0.8
+
+
+def expected(name: str, nesterov: bool, weight: float, gradients: list[float]) -> float:
+    """The textbook's rule, step by step, on one number."""
+    first = second = 0.0
+    for step, gradient in enumerate(gradients, start=1):
+        if name == "adamw":
+            weight -= LR * DECAY * weight
+        else:
+            gradient += DECAY * weight
+        if name == "sgd":
+            first = MOMENTUM * first + gradient
+            weight -= LR * (gradient + MOMENTUM * first if nesterov else first)
+        else:
+            first, second = 0.9 * first + 0.1 * gradient, 0.999 * second + 0.001 * gradient**2
+            weight -= LR * (first / (1 - 0.9**step)) / ((second / (1 - 0.999**step)) ** 0.5 + 1e-8)
+    return weight
+
+
+@pytest.mark.parametrize(
+    ("name", "nesterov"), [("sgd", False), ("sgd", True), ("adam", False), ("adamw", False)], ids=str
+)
+def test_an_optimiser_steps_by_its_textbook_rule(name: str, nesterov: bool) -> None:
+    weight = nn.Parameter(torch.tensor(2.0, dtype=torch.float64))
+    optimizer = OPTIMIZERS[name]([weight], lr=LR, weight_decay=DECAY, momentum=MOMENTUM, nesterov=nesterov, fused=False)
+    gradients = [0.5, -1.0, 0.25]
+    for gradient in gradients:
+        weight.grad = torch.tensor(gradient, dtype=torch.float64)
+        optimizer.step()
+    assert weight.item() == pytest.approx(expected(name, nesterov, 2.0, gradients), rel=1e-12)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_fused_optimiser_whose_first_step_is_skipped_goes_on_as_if_it_had_not_been_made(name: str) -> None:
+    """As in fp16, where the first scale of the losses is often too large."""
+    weights = [nn.Parameter(torch.full((64,), 2.0)) for _ in range(2)]
+    options = {"lr": LR, "weight_decay": DECAY, "momentum": MOMENTUM, "nesterov": False}
+    fused, plain = (OPTIMIZERS[name]([w], **options, fused=of) for w, of in zip(weights, (True, False), strict=True))
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    torch.use_deterministic_algorithms(True)  # fills uninitialised memory with NaN
+    try:
+        for gradient in (float("inf"), 0.5, -1.0):
+            weights[0].grad = torch.full((64,), gradient) * scaler.scale(torch.ones(()))
+            scaler.step(fused)
+            scaler.update()
+            if gradient < float("inf"):
+                weights[1].grad = torch.full((64,), gradient)
+                plain.step()
+    finally:
+        torch.use_deterministic_algorithms(False)
+    torch.testing.assert_close(weights[0], weights[1])

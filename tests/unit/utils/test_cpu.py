@@ -1,0 +1,44 @@
+import subprocess
+import sys
+
+import pytest
+
+FAULTS = """
+import resource
+
+import torch
+
+from tune_cure.utils import cpu
+
+{prepare}
+
+
+def step():
+    kept = [torch.ones(8 * 2**18) for _ in range(16)]  # of 8 MiB each, freed together
+
+
+for _ in range(10):  # until the allocator has found its places
+    step()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(3):
+    step()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before, torch.get_num_threads())
+"""
+
+
+def run(prepare: str) -> tuple[int, int]:
+    """Page faults of three steps, and torch's threads."""
+    done = subprocess.run([sys.executable, "-c", FAULTS.format(prepare=prepare)], capture_output=True, check=True)
+    faults, threads = done.stdout.split()
+    return int(faults), int(threads)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="what other systems do with freed memory is theirs to know")
+def test_what_a_step_frees_the_next_step_has_without_new_pages() -> None:
+    faults, threads = run("cpu.take(1)")
+    assert threads == 1
+    assert faults < 1000  # 98,000 without, but where something small happens to lie above what is freed
+
+
+def test_without_a_count_torch_chooses_its_threads() -> None:
+    assert run("cpu.take(None)")[1] == run("")[1]

@@ -1,0 +1,51 @@
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+
+from tune_cure.utils.files import FolderError, new_folder, read_tensors, replace_tensors, replace_text
+
+
+def test_what_is_replaced_is_read_back(tmp_path: Path) -> None:
+    replace_text(tmp_path / "a.csv", "é\n")
+    replace_text(tmp_path / "a.csv", "è\n")
+    assert (tmp_path / "a.csv").read_bytes() == "è\n".encode()
+    replace_tensors(tmp_path / "a.pt", {"x": torch.ones(2), "n": 3})
+    assert read_tensors(tmp_path / "a.pt", torch.device("cpu"))["x"].tolist() == [1, 1]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.csv", "a.pt"]
+
+
+def test_a_link_in_a_folder_that_somebody_sent_is_replaced_and_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("mine")
+    (tmp_path / "a").symlink_to(tmp_path / "precious")
+    replace_text(tmp_path / "a", "theirs")
+    assert (tmp_path / "precious").read_text() == "mine"
+    assert (tmp_path / "a").read_text() == "theirs"
+
+
+def test_a_default_name_that_is_taken_gets_a_number_even_by_a_link_to_nowhere(tmp_path: Path) -> None:
+    (tmp_path / "x").symlink_to(tmp_path / "nowhere")
+    assert new_folder(tmp_path / "x", None) == tmp_path / "x-2"
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FolderError, match="file/x: cannot be made: Not a directory"):
+        new_folder(tmp_path / "file" / "x", None)
+
+
+def test_two_writers_of_one_file_leave_one_of_their_texts_and_nothing_else(tmp_path: Path) -> None:
+    texts = ["a" * 200_000, "b" * 300_000]
+    seen: set[str] = set()
+
+    def write(text: str) -> None:
+        for _ in range(30):
+            replace_text(tmp_path / "x", text)
+            seen.add((tmp_path / "x").read_text())
+
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(write, texts))  # raises what a thread raised
+    assert seen <= set(texts)
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]

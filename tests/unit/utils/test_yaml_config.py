@@ -1,0 +1,131 @@
+from pathlib import Path
+
+import pytest
+
+from tune_cure.utils.yaml_config import (
+    ProblemError,
+    SpecError,
+    override,
+    parse,
+    parse_duration,
+    parse_value,
+    put,
+    read_mapping,
+)
+
+
+def test_sections_on_the_way_to_a_key_are_made() -> None:
+    content: dict[str, object] = {"training": {"epochs": 3}}
+    put(content, "training.h", 1.5)
+    put(content, "data.root", "x")
+    assert content == {"training": {"epochs": 3, "h": 1.5}, "data": {"root": "x"}}
+
+
+def test_a_path_through_a_value_is_refused() -> None:
+    with pytest.raises(ProblemError) as raised:
+        put({"data": 5}, "data.root", "x")
+    assert (raised.value.path, raised.value.message) == (
+        "data",
+        "is 5 (int), not a section, so data.root cannot be set",
+    )
+
+
+@pytest.mark.parametrize(
+    ("assignment", "value"),
+    [("a.b=3", 3), ("a.b=off", "off"), ("a.b=8/255", "8/255"), ("a.b=[1, 2]", [1, 2]), ("a.b=x=y", "x=y")],
+)
+def test_an_override_is_a_yaml_value(assignment: str, value: object) -> None:
+    content: dict[str, object] = {}
+    override(content, assignment)
+    assert content == {"a": {"b": value}}
+
+
+@pytest.mark.parametrize("assignment", ["a.b", "=3", "a..b=3", ""])
+def test_an_override_that_is_none_says_how_one_looks(assignment: str) -> None:
+    with pytest.raises(ProblemError, match="is needed, for example"):
+        override({}, assignment)
+
+
+def test_a_value_that_is_not_yaml_names_its_place() -> None:
+    with pytest.raises(ProblemError) as raised:
+        parse_value("{", "--lambda")
+    assert str(raised.value.within("command line")) == "command line: --lambda: '{' is not a valid YAML value"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("a: 1\na: 2\n", "given twice"), ("[1]\n", "a mapping of keys is needed"), ("{", "is not valid YAML")],
+)
+def test_a_file_that_is_no_mapping_is_refused_in_one_line(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "x.yaml").write_text(text)
+    with pytest.raises(SpecError, match=message) as raised:
+        read_mapping(tmp_path / "x.yaml")
+    assert "\n" not in str(raised.value)
+    assert str(tmp_path / "x.yaml") in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("2h", 7200), ("1h30m", 5400), ("45min", 2700), ("90s", 90), ("1.5h", 5400), ("1 h 5 m 1 s", 3901)],
+)
+def test_durations(text: str, seconds: float) -> None:
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "0h", "2", "-1h", "h", "1d", "30m2h"])
+def test_what_is_no_duration_is_said(text: str) -> None:
+    with pytest.raises(ValueError, match="is not a duration such as 2h"):
+        parse_duration(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "!!python/object/apply:os.mkdir [pwned]",
+        "a: !!python/object/apply:os.mkdir [pwned]",
+        "? !!python/object/apply:os.mkdir [pwned]\n: 1",
+        "a: !!python/name:os.mkdir ''",
+    ],
+)
+def test_yaml_runs_no_code(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x.yaml").write_text(text)
+    with pytest.raises(SpecError, match="could not determine a constructor for the tag"):
+        read_mapping("x.yaml")
+    assert [path.name for path in tmp_path.iterdir()] == ["x.yaml"]
+
+
+def test_aliases_that_make_billions_of_values_out_of_a_few_lines_are_refused(tmp_path: Path) -> None:
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 12)]
+    (tmp_path / "x.yaml").write_text("\n".join(lines))
+    with pytest.raises(SpecError, match="more than 10000 values, those of aliases counted"):
+        read_mapping(tmp_path / "x.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a: &a [*a]", "an alias stands within what it is an alias of"),
+        ("a: " + "[" * 5000, "nested too deeply"),
+        ("a: !!timestamp x", "'x' is no timestamp"),
+        ("a: !!bool x", "'x' is no bool"),
+        ("a: !!map x", "expected a mapping"),
+    ],
+)
+def test_hostile_yaml_is_one_line(text: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "x.yaml").write_text(text)
+    with pytest.raises(SpecError, match=said) as raised:
+        read_mapping(tmp_path / "x.yaml")
+    assert str(raised.value).isprintable()
+
+
+def test_what_only_looks_like_a_number_or_a_date_is_text_and_so_are_keys() -> None:
+    values = {"a": "0x_", "b": "2001-99-99", "c": str(2**60), "1": "x", "null": "y"}
+    assert parse(f"{{a: 0x_, b: 2001-99-99, c: {2**60}, 1: x, null: y}}") == values
+    assert parse("a: &one 1\n*one : *one") == {"a": 1, "1": 1}
+
+
+def test_a_terminal_is_shown_control_characters_spelled_out() -> None:
+    assert str(SpecError("x.yaml: a\nb\x1b[2J: no")) == r"x.yaml: a\nb\x1b[2J: no"
+    assert len(str(SpecError("x" * 10**6))) == 2000

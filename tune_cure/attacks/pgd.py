@@ -1,0 +1,104 @@
+"""Projected gradient descent within a ball, for training and for evaluation; conventions as in `fgsm`."""
+
+import torch
+from torch import Tensor, nn
+
+from tune_cure.attacks.norms import NORMS, project, random_start
+from tune_cure.gradients.batch_norm_mode import STATISTICS, evaluation_mode
+from tune_cure.gradients.input_gradients import LOSSES, input_gradient, logits_and_input_gradient
+
+
+def pgd_training(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    epsilon: float,
+    *,
+    steps: int = 7,
+    norm: str = "linf",
+    generator: torch.Generator | None = None,
+    statistics: str = "running",
+    loss_scale: float = 1.0,
+) -> Tensor:
+    """Adversarial images to train on: `steps` steps of `epsilon / 4` from a random start, every one of them.
+
+    Unlike `pgd` it goes on with examples that are misclassified already: training wants a large loss, not the first
+    error. Arguments and result as of `fgsm`.
+    """
+    ball = NORMS[norm]
+    point = random_start(images, epsilon, generator, norm)
+    with STATISTICS[statistics](model):
+        for _ in range(steps):
+            gradient = input_gradient(model, point, labels, loss_scale=loss_scale)
+            point = project(point + epsilon / 4 * ball.steepest(gradient), images, epsilon, norm)
+    return point.detach()
+
+
+def pgd(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    epsilon: float,
+    *,
+    steps: int = 10,
+    step_size: float | None = None,
+    restarts: int = 1,
+    norm: str = "linf",
+    loss: str = "cross_entropy",
+    generator: torch.Generator | None = None,
+    correct: Tensor | None = None,
+) -> Tensor:
+    """Projected gradient descent from random starts (Madry et al. 2018, arXiv 1706.06083) that keeps what it broke.
+
+    The unperturbed image is the first candidate and each step of each restart the next: the first candidate that the
+    network misclassifies is that example's answer, and no more work is spent on it. So the accuracy on the result is
+    at most the clean accuracy, and an example counts as robust only if it withstood every step of every restart.
+    The random starts are drawn for the whole batch, and of every restart, hence neither they nor what is drawn after
+    them depend on which examples are still unbroken.
+
+    Args:
+        model: Network from images to logits.
+        images: (N, C, H, W) in [0, 1].
+        labels: (N,) class indices.
+        epsilon: Radius of the ball.
+        steps: Gradient steps of each restart.
+        step_size: Length of a step in pixel units; `epsilon / 4` if None.
+        restarts: Random starts.
+        norm: Of the ball.
+        loss: What is ascended, a key of `gradients.LOSSES`.
+        generator: Source of the random starts, on the images' device.
+        correct: (N,) booleans, which of the images the network classifies right, if that is known already.
+
+    Returns:
+        (N, C, H, W) adversarial images in the ball, detached: a misclassified one where one was found, else the last
+        point of the last restart.
+    """
+    ball = NORMS[norm]
+    step_size = epsilon / 4 if step_size is None else step_size
+    result = images.detach().clone()
+    everyone = torch.arange(len(images), device=images.device)
+    with evaluation_mode(model):
+        # The examples that nothing has broken yet. Choosing them waits for the device, so their number is known.
+        standing = everyone[_still_correct(model, images, labels) if correct is None else correct]
+        for restart in range(restarts):
+            start = random_start(images, epsilon, generator, norm)
+            if restart and len(standing):
+                standing = standing[_still_correct(model, result[standing], labels[standing])]
+            result[standing] = start[standing]
+            for _ in range(steps):
+                if not len(standing):
+                    break
+                point, target = result[standing], labels[standing]
+                logits, gradient = logits_and_input_gradient(model, point, target, loss=LOSSES[loss])
+                point = project(point + step_size * ball.steepest(gradient), images[standing], epsilon, norm)
+                right = logits.argmax(dim=1) == target
+                standing = standing[right]
+                result[standing] = point[right]
+    return result
+
+
+@torch.no_grad()
+def _still_correct(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    """(N,) booleans: the network's prediction is the label."""
+    correct: Tensor = model(images).argmax(dim=1) == labels
+    return correct

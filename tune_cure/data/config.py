@@ -1,0 +1,52 @@
+"""Configuration of the data: which data set, from where, how it is split."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+
+from tune_cure.data.datasets import DATASETS
+from tune_cure.utils.formatting import shown
+from tune_cure.utils.schema import MAX_SEED, Schema, one_of
+
+DEFAULT_ROOT = "~/.cache/tune_cure"
+MAX_PATH = 4000  # characters; systems take a little more
+
+
+def _anchored(root: str) -> str:
+    """`root`, absolute unless it begins with ~: the processes of trials work in folders of their own."""
+    half = any("\ud800" <= character <= "\udfff" for character in root)  # of a pair: in no file's name
+    if half or "\0" in root or len(root) > MAX_PATH:
+        raise ValueError(f"a folder is needed, but found {shown(root)}")
+    try:
+        Path(root).expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"{shown(root)} begins with the home of somebody who is not known here") from error
+    return root if root.startswith("~") else os.path.abspath(root)
+
+
+class DataSpec(Schema):
+    """Which data, from where, and how it is split."""
+
+    dataset: Annotated[str, one_of(DATASETS)] = Field(description="The data set.")
+    root: Annotated[str, AfterValidator(_anchored)] = Field(
+        default=DEFAULT_ROOT, description="Folder of its files, or to download it into."
+    )
+    validation: int = Field(default=5000, ge=1, description="Training images held out, stratified, to judge on.")
+    split_seed: int = Field(default=0, ge=0, le=MAX_SEED, description="Which images these are.")
+    train_examples: int | None = Field(default=None, ge=2, description="Train on so many of the others; all if absent.")
+    image_size: int | None = Field(
+        default=None, ge=4, le=1024, description="Resize images to this side, in pixels; as they are if absent."
+    )
+
+    @property
+    def folder(self) -> Path:
+        """`root` on the machine at hand."""
+        return Path(self.root).expanduser()
+
+
+def is_default(root: str) -> bool:
+    """Whether a folder is the one that data is downloaded into unless the user names another, or lies in it."""
+    inside = os.path.realpath(Path(root).expanduser())
+    return Path(inside).is_relative_to(os.path.realpath(Path(DEFAULT_ROOT).expanduser()))

@@ -1,0 +1,143 @@
+"""Data sets by name: found or downloaded, decoded once, and kept as one file that all processes map into memory.
+
+The file lies in `~/.cache/tune_cure/prepared`, or below `$TUNE_CURE_CACHE`. Mapped, its images are in memory once for
+all the trials of a machine (the page cache holds them).
+
+To add a data set: write a function of (folder, image size, whether a download is allowed) that finds it, add a line to
+`DATASETS`.
+"""
+
+import http.client
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from tune_cure.data.image_folder import class_folders, find_image_folder
+from tune_cure.data.source import (
+    TEST_SEED,
+    Augmentation,
+    DataError,
+    Dataset,
+    Found,
+    NotHereError,
+    first_line,
+    stratified,
+)
+
+_logger = logging.getLogger(__name__)
+
+
+def _find_digits(root: Path, image_size: int | None, download: bool) -> Found:
+    return Found("8×8 handwritten digits of scikit-learn (a fixed fifth of them as test set)", "", _read_digits)
+
+
+def _read_digits() -> dict[str, Any]:
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    images = torch.from_numpy(np.round(digits.images * (255 / 16)).astype(np.uint8)).unsqueeze(1)
+    labels = torch.from_numpy(digits.target.astype(np.int64))
+    test = torch.zeros(len(labels), dtype=torch.bool)
+    test[stratified(labels, len(labels) // 5, TEST_SEED)] = True
+    return {
+        "train_images": images[~test],
+        "train_labels": labels[~test],
+        "test_images": images[test],
+        "test_labels": labels[test],
+        "classes": [str(name) for name in digits.target_names],
+    }
+
+
+def _find_torchvision(
+    title: str,
+    marker: str,
+    num_classes: int,
+    read: Callable[[Path, bool], dict[str, Any]],
+    root: Path,
+    image_size: int | None,
+    download: bool,
+) -> Found:
+    """A data set of torchvision: its own files in `root` (`marker` is one), class folders, or a download.
+
+    Folders of another number of classes are not this data set and are passed over.
+    """
+    if not (root / marker).exists() and _num_class_folders(root) == num_classes:
+        found = find_image_folder(root, image_size, download)
+        return replace(found, source=f"{title}, pictures in {root}")
+    return Found(f"{title}, canonical files in {root}", marker, partial(_read_or_explain, title, root, read, download))
+
+
+def _num_class_folders(root: Path) -> int | None:
+    """Of train/ and of test/ in `root`; None if either is missing or they differ."""
+    if not all((root / part).is_dir() for part in ("train", "test")):
+        return None
+    train, test = (len(class_folders(root / part)) for part in ("train", "test"))
+    return train if train == test else None
+
+
+def _read_or_explain(
+    title: str, root: Path, read: Callable[[Path, bool], dict[str, Any]], download: bool
+) -> dict[str, Any]:
+    try:
+        content = read(root, download)
+    # No network, no permission, a full disk; a wrong checksum, or nothing there; an answer that is not HTTP.
+    except (OSError, RuntimeError, http.client.HTTPException) as error:
+        if not download:
+            raise NotHereError(
+                f"{title} is not in {root}, or damaged there; on first use it is downloaded into the "
+                "default folder, or into the one that --data-root names"
+            ) from error
+        raise DataError(
+            f"{title} is not in {root} and cannot be downloaded ({first_line(error)}); put its files there, or name a "
+            "folder that has them, or train/CLASS and test/CLASS pictures, with --data-root"
+        ) from error
+    _logger.info("read %s in %s: done once", title, root)
+    return content
+
+
+def _read_cifar(name: str, root: Path, download: bool) -> dict[str, Any]:
+    from torchvision import datasets
+
+    kind = getattr(datasets, name)
+    parts = {part: kind(root, train=part == "train", download=download) for part in ("train", "test")}
+    content: dict[str, Any] = {"classes": list(parts["train"].classes)}
+    for part, dataset in parts.items():
+        content[f"{part}_images"] = torch.from_numpy(dataset.data).permute(0, 3, 1, 2).contiguous()
+        content[f"{part}_labels"] = torch.tensor(dataset.targets)
+    return content
+
+
+def _read_svhn(root: Path, download: bool) -> dict[str, Any]:
+    from torchvision import datasets
+
+    content: dict[str, Any] = {"classes": [str(digit) for digit in range(10)]}
+    for part in ("train", "test"):
+        dataset = datasets.SVHN(root, split=part, download=download)
+        content[f"{part}_images"] = torch.from_numpy(dataset.data).contiguous()
+        content[f"{part}_labels"] = torch.from_numpy(dataset.labels.astype(np.int64))
+    return content
+
+
+_CIFAR = Augmentation(padding=4, flip=True)
+
+DATASETS: dict[str, Dataset] = {
+    "digits": Dataset(_find_digits, Augmentation(padding=1, flip=False)),
+    "cifar10": Dataset(
+        partial(_find_torchvision, "CIFAR-10", "cifar-10-batches-py", 10, partial(_read_cifar, "CIFAR10")),
+        _CIFAR,
+    ),
+    "cifar100": Dataset(
+        partial(_find_torchvision, "CIFAR-100", "cifar-100-python", 100, partial(_read_cifar, "CIFAR100")),
+        _CIFAR,
+    ),
+    "svhn": Dataset(
+        partial(_find_torchvision, "SVHN", "train_32x32.mat", 10, _read_svhn), Augmentation(padding=4, flip=False)
+    ),
+    "image_folder": Dataset(find_image_folder),
+}

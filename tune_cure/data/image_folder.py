@@ -1,0 +1,104 @@
+"""Data sets of picture files in class folders."""
+
+import logging
+import stat
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+
+from tune_cure.data.source import DataError, Found
+
+_logger = logging.getLogger(__name__)
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+
+
+def find_image_folder(root: Path, image_size: int | None, download: bool) -> Found:
+    """Pictures in train/CLASS and test/CLASS, or in CLASS folders alone."""
+    if not root.is_dir():
+        raise DataError(f"{root}: there is no such folder; name one of class folders with --data-root")
+    parts = {part: root / part for part in ("train", "test")}
+    if not parts["train"].is_dir():
+        parts = {"train": root}
+    elif not parts["test"].is_dir():
+        raise DataError(f"{root}: has train/ but no test/; both are needed, or class folders alone")
+    listings = {part: _list(folder) for part, folder in parts.items()}
+    classes = list(listings["train"])
+    if "test" in listings and list(listings["test"]) != classes:
+        raise DataError(f"{root}: train/ and test/ must have the same class folders")
+    files = [(file, file.stat()) for listing in listings.values() for folder in listing.values() for file in folder]
+    for file, state in files:
+        if not stat.S_ISREG(state.st_mode):  # to read a pipe would take for ever
+            raise DataError(f"{file}: cannot be read as a picture")
+    # Relative, so that the same folder by another path (a link) is not decoded anew.
+    fingerprint = repr([(str(file.relative_to(root)), state.st_size, state.st_mtime_ns) for file, state in files])
+    return Found(f"pictures in {root}", fingerprint, partial(_read_image_folder, listings, image_size, root))
+
+
+def _list(folder: Path) -> dict[str, list[Path]]:
+    """Class name -> its picture files, both sorted; hidden files and folders are passed over."""
+    listing = {
+        entry.name: sorted(file for file in entry.iterdir() if _is_picture(file)) for entry in class_folders(folder)
+    }
+    if len(listing) < 2:
+        raise DataError(
+            f"{folder}: has {len(listing)} class folders; a folder for each of two classes or more is needed"
+        )
+    for name, files in listing.items():
+        if not files:
+            raise DataError(f"{folder / name}: has no pictures; allowed are {', '.join(EXTENSIONS)}")
+    return listing
+
+
+def class_folders(folder: Path) -> list[Path]:
+    """Return the sub-folders of `folder` that are not hidden, sorted by name."""
+    return sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+
+
+def _is_picture(file: Path) -> bool:
+    return file.suffix.lower() in EXTENSIONS and not file.name.startswith(".")
+
+
+def _read_image_folder(listings: dict[str, dict[str, list[Path]]], side: int | None, root: Path) -> dict[str, Any]:
+    content: dict[str, Any] = {"classes": list(listings["train"])}
+    total = sum(len(files) for listing in listings.values() for files in listing.values())
+    _logger.info("reading %s pictures in %s: done once", f"{total:,}", root)
+    first = next(iter(listings["train"].values()))[0]
+    size = _decode(first, side).shape[:2]
+    for part, listing in listings.items():
+        files = [file for folder in listing.values() for file in folder]
+        images = np.empty((len(files), 3, *size), dtype=np.uint8)
+        with ThreadPoolExecutor() as pool:
+            for index, picture in enumerate(pool.map(partial(_decode, side=side), files)):
+                if picture.shape[:2] != size:
+                    raise DataError(
+                        f"{files[index]}: is {picture.shape[1]}×{picture.shape[0]}, but {first} is "
+                        f"{size[1]}×{size[0]}; pictures of different sizes need data.image_size"
+                    )
+                images[index] = picture.transpose(2, 0, 1)
+        content[f"{part}_images"] = torch.from_numpy(images)
+        counts = torch.tensor([len(folder) for folder in listing.values()])
+        content[f"{part}_labels"] = torch.arange(len(listing)).repeat_interleave(counts)
+    return content
+
+
+def _decode(file: Path, side: int | None) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """(H, W, 3) uint8; with `side`, the shorter side is resized to it and the centre cut out."""
+    try:
+        with Image.open(file) as picture:
+            image = picture.convert("RGB")
+    # A damaged header makes PIL read nonsense as a number (ValueError) or as a size of gigabytes.
+    except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError) as error:
+        raise DataError(f"{file}: cannot be read as a picture") from error
+    if side is not None:
+        scale = side / min(image.size)
+        image = image.resize(
+            (max(side, round(image.width * scale)), max(side, round(image.height * scale))), Image.Resampling.BILINEAR
+        )
+        left, top = (image.width - side) // 2, (image.height - side) // 2
+        image = image.crop((left, top, left + side, top + side))
+    return np.asarray(image)

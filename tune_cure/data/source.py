@@ -1,0 +1,71 @@
+"""Types of a data set: where it comes from, how it is read and augmented, and what can be wrong with it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+TEST_SEED = 0  # of the test sets that data sets do not bring themselves
+
+
+class DataError(ValueError):
+    """Data that cannot be found or used. Its text is one line: what was found, where, what is allowed."""
+
+
+class NotHereError(DataError):
+    """Data that is not there, but can be downloaded."""
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Random crop after zero padding, and random horizontal flip."""
+
+    padding: int
+    flip: bool
+
+
+@dataclass(frozen=True)
+class Found:
+    """A data set that is there, or can be downloaded: its origin in words, its state, and how to read it.
+
+    `read` returns train_images and test_images (M, C, H, W) uint8, train_labels and test_labels (M,) int64, and
+    classes; without the test_ entries, a test set is held out of the training images.
+    """
+
+    source: str
+    fingerprint: str
+    read: Callable[[], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """An entry of `DATASETS`.
+
+    `find` takes the folder, the side to resize images to (None: as they are), and whether a download is allowed.
+    """
+
+    find: Callable[[Path, int | None, bool], Found]
+    augmentation: Augmentation | None = None  # None: an eighth of the side as padding, and flips
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's text, or its kind where it has none (a TimeoutError, say)."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+def stratified(labels: Tensor, count: int, seed: int) -> Tensor:
+    """(count,) positions in `labels`, each class in its share (largest remainders), sorted; fixed by the seed."""
+    generator = torch.Generator().manual_seed(seed)
+    sizes = torch.bincount(labels)
+    shares = sizes.double() * count / len(labels)
+    quotas = shares.floor().long()
+    missing = count - int(quotas.sum())
+    quotas[(quotas - shares).argsort(stable=True)[:missing]] += 1
+    chosen = []
+    for label, quota in enumerate(quotas.tolist()):
+        members = (labels == label).nonzero().squeeze(1)
+        chosen.append(members[torch.randperm(len(members), generator=generator)[:quota]])
+    return torch.cat(chosen).sort().values

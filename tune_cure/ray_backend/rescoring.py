@@ -1,0 +1,81 @@
+"""The leaders of a search judged again: by a stronger attack, on validation images that the search has not looked at.
+
+The best of many trials looks better than it is on the images that it was chosen by; on others it does not.
+"""
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+
+from tune_cure.data.splits import Examples, Splits
+from tune_cure.evaluation.metrics import evaluate
+from tune_cure.models import checkpoints as models
+from tune_cure.ray_backend.data_broadcast import Shipment
+from tune_cure.ray_backend.remote_storage import Remote
+from tune_cure.ray_backend.resources import Devices
+from tune_cure.ray_backend.trainable import shared_data
+from tune_cure.search import ranking, trial_table
+from tune_cure.search.journal import Journal
+from tune_cure.search.space.config import SearchSpec
+from tune_cure.utils import cpu
+from tune_cure.utils.files import read_tensors
+
+_logger = logging.getLogger(__name__)
+
+RECORDED = ("clean_accuracy", "clean_accuracy_se", "pgd_accuracy", "pgd_accuracy_se")
+
+
+def fresh_examples(spec: SearchSpec, splits: Splits) -> Examples:
+    """The validation images that no trial is judged on: `rescore.examples` of them, stratified, or all there are."""
+    judged_on = splits.validation.subset(spec.evaluation.examples, seed=0)
+    return splits.validation.without(judged_on).subset(spec.rescore.examples, seed=0)
+
+
+def run(spec: SearchSpec, journal: Journal, plan: Devices, shipment: Shipment | None, remote: Remote | None) -> None:
+    """Judges the finalists that were not judged yet, one task of Ray each, and records each in the journal."""
+    files = dict(_files(spec, journal, remote))
+    judge = ray.remote(num_cpus=plan.cpus_per_trial, num_gpus=plan.gpus_per_trial)(_judge)
+    tasks = {judge.remote(spec, str(file), plan.device, shipment): leader for leader, file in files.items()}
+    while tasks:
+        (done,), _ = ray.wait(list(tasks), num_returns=1)
+        number, epoch = tasks.pop(done)
+        try:
+            found = ray.get(done)
+        except ray.exceptions.RayError as error:  # the search is over, and what it found stands without this
+            reason = str(error).strip().splitlines()[-1]
+            _logger.warning("trial %d could not be judged again (--resume tries it once more): %s", number, reason)
+            continue
+        if found["examples"]:
+            journal.append("leader", number, epoch=epoch, attack=trial_table.attack_of(spec), **found)
+
+
+def _files(spec: SearchSpec, journal: Journal, remote: Remote | None) -> Iterator[tuple[tuple[int, int], Path]]:
+    """The number and best epoch of each leader to judge, and the checkpoint that holds its best weights."""
+    events = journal.read()
+    leaders = ranking.finalists(trial_table.trials_of(spec, events), spec)
+    leaders = leaders[leaders["fresh_pgd_accuracy"].isna()]
+    checkpoints = {event["trial"]: event for event in events if event["event"] == "checkpoint"}
+    for number, epoch in zip(leaders["trial"], leaders["best_epoch"], strict=True):
+        if number in checkpoints:
+            path = checkpoints[number]["path"]
+            file = journal.checkpoint_file(path)
+            if remote:
+                remote.get_checkpoint(journal.path.parent, path)
+            if file.exists():
+                yield (int(number), int(epoch)), file
+
+
+def _judge(spec: SearchSpec, file: str, device_name: str, shipment: Shipment | None) -> dict[str, Any]:
+    """The metrics of one leader, and on how many images they were measured; in a worker process."""
+    device = torch.device(device_name)
+    cpu.take(spec.resources.cpus_per_trial)
+    examples = fresh_examples(spec, shared_data(spec.data, device.type, shipment))
+    if not len(examples):
+        return {"examples": 0}
+    network = models.rebuild(read_tensors(Path(file), device)["best_model"]).to(device)
+    metrics = evaluate(network, examples, spec.rescoring)
+    return {"examples": len(examples), **{name: metrics[name] for name in RECORDED}}

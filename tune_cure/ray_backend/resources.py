@@ -1,0 +1,173 @@
+"""What a search takes of the devices at hand, and how long it may take there."""
+
+import dataclasses
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from tune_cure.data.splits import Splits
+from tune_cure.search.space.config import SearchSpec
+from tune_cure.training.trainer import Trainer
+
+MEASURED_IMAGES = 64
+USABLE = 0.9  # of a GPU's memory: the rest is for what falls between torch's blocks
+MOST_ON_A_GPU = 8  # trials: they compute by turns, and more of them would only wait for each other
+
+
+class DeviceError(ValueError):
+    """Not even one trial fits into the devices. Its text is one line."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """CPU cores and GPUs of a machine that a search may use."""
+
+    cpus: int
+    gpus: float
+
+    def fits(self, cpus_per_trial: int, gpus_per_trial: float) -> int:
+        """How many trials run on it at a time. A trial that takes a part of a GPU is on one GPU alone."""
+        fit = self.cpus // cpus_per_trial
+        if gpus_per_trial >= 1:
+            fit = min(fit, int(self.gpus / gpus_per_trial))
+        elif gpus_per_trial:
+            fit = min(fit, int(self.gpus) * int(1 / gpus_per_trial + 1e-9))  # 1 / 0.1 is 10, whatever floats make of it
+        return fit
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Bytes of a GPU, and of them those that the largest trial of a space took, its process' CUDA context included."""
+
+    total: int
+    trial: int
+    hyperparameters: dict[str, Any]
+
+    @property
+    def fit(self) -> int:
+        """How many such trials share the GPU."""
+        return min(MOST_ON_A_GPU, max(1, int(USABLE * self.total / self.trial)))
+
+    def __str__(self) -> str:
+        gib = 2**30
+        return (
+            f"measured: a trial takes {self.trial / gib:.2g} of {self.total / gib:.3g} GiB of a GPU at most "
+            f"({', '.join(f'{key} {value}' for key, value in self.hyperparameters.items())}), so {self.fit} fit"
+        )
+
+
+@dataclass(frozen=True)
+class Devices:
+    """The CPUs and GPUs of a machine or cluster, what one trial takes of them, and how many trials run at a time.
+
+    `measured` is there if the share of a GPU was decided by it.
+    """
+
+    machines: Sequence[Machine]
+    cpus_per_trial: int
+    gpus_per_trial: float
+    concurrent: int
+    measured: Measured | None = None
+
+    @property
+    def device(self) -> str:
+        """What trials run on. Ray hides no GPU from a process that was given none, so it cannot be asked there."""
+        return "cuda" if self.gpus_per_trial else "cpu"
+
+    def __str__(self) -> str:
+        cpus, gpus = sum(machine.cpus for machine in self.machines), sum(machine.gpus for machine in self.machines)
+        has = f"{cpus} CPU{'s' * (cpus != 1)}, " + (f"{gpus:g} GPU{'s' * (gpus != 1)}" if gpus else "no GPU")
+        on = f" on {len(self.machines)} machines" if len(self.machines) > 1 else ""
+        each = f"{self.cpus_per_trial} CPU{'s' * (self.cpus_per_trial != 1)}"
+        each += f" and {self.gpus_per_trial:g} GPU" if self.gpus_per_trial else ""
+        trials = f"{self.concurrent} trial{'s' * (self.concurrent != 1)} at a time, each with {each}"
+        return f"{has}{on}: {trials}" + (f"\n{self.measured}" if self.measured else "")
+
+
+def allot(spec: SearchSpec, machines: Sequence[Machine], measured: Measured | None = None) -> Devices:
+    """How a search uses the devices of `machines`; without any GPU its trials run on CPUs alone.
+
+    Args:
+        spec: Its resources; where they are explicit, they win.
+        machines: What there is.
+        measured: What decides how many trials share a GPU with gpus_per_trial `auto`; without it, each has its own.
+
+    Raises:
+        DeviceError: Not even one trial fits.
+    """
+    wanted = spec.resources
+    gpus = sum(int(machine.gpus) for machine in machines)
+    shared = gpus > 0 and wanted.gpus_per_trial == "auto" and measured is not None
+    if wanted.gpus_per_trial == "auto":
+        gpus_per_trial = _share(spec, machines, measured) if measured and gpus else float(gpus > 0)
+    else:
+        gpus_per_trial = wanted.gpus_per_trial if gpus else 0.0
+    fit = sum(machine.fits(wanted.cpus_per_trial, gpus_per_trial) for machine in machines)
+    if fit < 1:
+        found = " and ".join(f"{machine.cpus} CPUs and {machine.gpus:g} GPUs" for machine in machines)
+        raise DeviceError(
+            f"resources: a trial takes {wanted.cpus_per_trial} CPUs and {gpus_per_trial:g} GPUs, but there are {found}"
+            f"{' on single machines' * (len(machines) > 1)}; lower cpus_per_trial or gpus_per_trial"
+        )
+    concurrent = fit if wanted.concurrent == "auto" else min(fit, wanted.concurrent)
+    return Devices(machines, wanted.cpus_per_trial, gpus_per_trial, concurrent, measured if shared else None)
+
+
+def _share(spec: SearchSpec, machines: Sequence[Machine], measured: Measured) -> float:
+    """The part of a GPU that a trial takes: no smaller than memory allows, nor than it takes to occupy every GPU.
+
+    Ray fills one GPU before it begins the next: where CPUs or `concurrent` allow few trials, they are to be spread.
+    """
+    wanted = spec.resources
+    with_gpus = [machine for machine in machines if machine.gpus >= 1]
+    at_once = sum(machine.fits(wanted.cpus_per_trial, 0) for machine in with_gpus)
+    at_once = min(at_once, spec.search.trials, at_once if wanted.concurrent == "auto" else wanted.concurrent)
+    gpus = sum(int(machine.gpus) for machine in with_gpus)
+    trials = max(1, min(measured.fit, math.ceil(at_once / gpus)))
+    return math.floor(1e4 / trials) / 1e4  # Ray counts in ten-thousandths
+
+
+def this_machine() -> Machine:
+    """The CPUs and GPUs at hand."""
+    return Machine(os.cpu_count() or 1, torch.cuda.device_count())
+
+
+def expected_epochs(spec: SearchSpec) -> float:
+    """The epochs of all trials together if at each rung exactly one in `reduction_factor` goes on.
+
+    All that are possible with a scheduler that has no rungs.
+    """
+    rungs = spec.rungs
+    epochs = 0.0
+    for bracket, share in enumerate(spec.bracket_shares):
+        going_on, reached = share * spec.search.trials, 0
+        for rung in [*rungs[bracket:], spec.max_epochs]:
+            epochs += going_on * (rung - reached)
+            going_on, reached = going_on / spec.asha.reduction_factor, rung
+    return epochs
+
+
+def measure_epoch_seconds(spec: SearchSpec, splits: Splits) -> float:
+    """Seconds of one epoch and its evaluation on this machine's CPU, extrapolated from a small timed one."""
+    config = spec.training_config({key: of.values[0] for key, of in spec.space.items()})
+    images = min(MEASURED_IMAGES, len(splits.train))
+    small = dataclasses.replace(splits, train=splits.train.subset(images, seed=0))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(spec.resources.cpus_per_trial)
+    try:
+        trainer = Trainer(
+            config.model_copy(update={"batch_size": min(config.batch_size, images // 2), "amp": "off"}),
+            small,
+            model=spec.model,
+            evaluation=spec.evaluation.model_copy(update={"examples": MEASURED_IMAGES}),
+        )
+        training = trainer.train_epoch()["train_seconds"] / len(small.train)
+        evaluation = trainer.evaluate()["eval_seconds"] / len(trainer.judged_on)
+    finally:
+        torch.set_num_threads(threads)
+    judged = min(spec.evaluation.examples, len(splits.validation))
+    return float(training * len(splits.train) + evaluation * judged)

@@ -1,0 +1,123 @@
+"""One trial under Ray Tune: a Trainer whose step is one epoch of training and one evaluation."""
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+from ray import tune
+
+from tune_cure.data.config import DataSpec
+from tune_cure.data.splits import Splits
+from tune_cure.ray_backend.data_broadcast import Shipment, load
+from tune_cure.search.journal import CHECKPOINT_FILE, OBJECTIVE, RUNG
+from tune_cure.search.space.config import SearchSpec
+from tune_cure.search.space.objectives import reached
+from tune_cure.training.trainer import Trainer
+from tune_cure.utils import cpu, formatting
+
+LOGGED = ("train_loss", "curvature", "clean_accuracy", "fgsm_accuracy", "pgd_accuracy", "train_seconds", "eval_seconds")
+WORST = {"max": 0.0, "min": 1.0}
+
+
+class CureTrainable(tune.Trainable):  # type: ignore[misc]
+    """A trial. Its Tune config holds the hyperparameters and two keys of the search's own.
+
+    `trial` is the trial's number; `checkpoint`, where present, is the path or URI of a folder written by
+    `save_checkpoint`, to go on from. Each result has `epoch` and the metrics of docs/columns.md, `OBJECTIVE`, and
+    `ended`: empty while the trial can go on, else the status that it ended with.
+    """
+
+    def setup(
+        self,
+        config: dict[str, Any],
+        spec: SearchSpec,
+        device: str = "cpu",
+        reused: bool = False,
+        shipment: Shipment | None = None,
+    ) -> None:
+        """Builds the trial's Trainer; called in the worker process.
+
+        Other trials will use the process too if `reused`; `shipment` is there on a cluster.
+        """
+        self.spec, self.device, self.reused, self.shipment = spec, device, reused, shipment
+        cpu.take(spec.resources.cpus_per_trial)
+        self._start(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Starts another trial in the same process, which has Python, torch and the data loaded already."""
+        self._start(new_config)
+        return True
+
+    def __repr__(self) -> str:
+        """What Ray's dashboard calls the actor. It asks once, after `setup`: a reused one keeps its first trial's."""
+        return f"trial {self.trial} and later ones, see its log" if self.reused else f"trial {self.trial}"
+
+    def _start(self, config: dict[str, Any]) -> None:
+        own = ("trial", "checkpoint")
+        self.trial = config["trial"]
+        hyperparameters = {key: value for key, value in config.items() if key not in own}
+        print(f"trial {self.trial}: {formatting.hyperparameters(hyperparameters)}", flush=True)
+        self.trainer = Trainer(
+            self.spec.training_config(hyperparameters),
+            shared_data(self.spec.data, self.device, self.shipment),
+            model=self.spec.model,
+            evaluation=self.spec.evaluation,
+            device=self.device,
+            seed=self.spec.search.seed,
+        )
+        if "checkpoint" in config:
+            with tune.Checkpoint(config["checkpoint"]).as_directory() as folder:  # fetched, if it is in an object store
+                self.load_checkpoint(folder)
+
+    def step(self) -> dict[str, Any]:
+        """One epoch. A diverged network is not evaluated; its objective is the best before, or the worst there is."""
+        # In `top` and the dashboard's list of processes; Ray gives them its own title again when the step is over.
+        ray._raylet.setproctitle(f"ray::trial {self.trial}")
+        metrics = self.trainer.train_epoch()
+        if not metrics["diverged"]:
+            metrics |= self.trainer.evaluate()
+        diverged = metrics.pop("diverged")
+        metrics |= reached(metrics, self.trainer.accuracies.get(self.trainer.best_epoch, {}))
+        objective = metrics[self.spec.search.metrics[0]]
+        if diverged:
+            ended = "diverged"
+        elif metrics["catastrophic_overfitting"]:
+            ended = "catastrophic_overfitting"
+        else:
+            ended = "completed" if self.trainer.epoch >= self.trainer.config.epochs else ""
+        if self.spec.asha.steps and self.trainer.epoch in self.spec.rungs and ended in ("", "completed"):
+            stronger = self.spec.evaluation.model_copy(update={"steps": self.spec.asha.steps})
+            metrics[RUNG] = self.trainer.judge_best(stronger)["pgd_accuracy"]
+        self._log(metrics, ended)
+        return {
+            **metrics,
+            OBJECTIVE: WORST[self.spec.search.mode] if objective is None else objective,
+            "ended": ended,
+            "done": bool(ended),
+            "training_iteration": self.trainer.epoch,
+        }
+
+    def _log(self, metrics: dict[str, Any], ended: str) -> None:
+        """A line per epoch in the actor's log, which the dashboard shows."""
+        said = [f"epoch {self.trainer.epoch} of {self.trainer.config.epochs}"]
+        said += [f"{name} {metrics[name]:.4g}" for name in LOGGED if metrics.get(name) is not None]
+        said += [formatting.STATUS_WORDS[ended]] if ended else []
+        print(f"trial {self.trial}: {', '.join(said)}", flush=True)
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Writes all that `load_checkpoint` needs to continue as if never interrupted."""
+        with (Path(checkpoint_dir) / CHECKPOINT_FILE).open("wb") as file:  # given a path, torch does not say: disk full
+            torch.save(self.trainer.state_dict(), file)
+
+    def load_checkpoint(self, checkpoint: str) -> None:
+        """Continues from a folder written by `save_checkpoint`."""
+        state = torch.load(Path(checkpoint) / CHECKPOINT_FILE, map_location=self.trainer.device, weights_only=True)
+        self.trainer.load_state_dict(state)
+
+
+@functools.lru_cache(maxsize=1)
+def shared_data(spec: DataSpec, device: str, shipment: Shipment | None) -> Splits:
+    """The data of this process: read, and moved to the device, once for all the trials that it runs."""
+    return load(spec, shipment).to(device)

@@ -1,0 +1,234 @@
+"""A SearchSpec under way: Ray Tune runs the trials, an Optuna study proposes them, a scheduler stops the weak.
+
+The journal (see `journal`) is the truth. After an interruption the study and the scheduler are rebuilt from it,
+unfinished trials go on from their last checkpoint, and Ray starts afresh: its own snapshots are never read.
+"""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+import ray
+from pyarrow import fs
+from ray import tune
+from ray.tune.experiment import Trial
+
+from tune_cure.ray_backend import cluster, gpu_memory, journal_callback, rescoring, schedulers, session
+from tune_cure.ray_backend.data_broadcast import Shipment
+from tune_cure.ray_backend.monitoring import dashboard
+from tune_cure.ray_backend.monitoring.metrics import Gauges
+from tune_cure.ray_backend.monitoring.tensorboard import TensorBoard
+from tune_cure.ray_backend.monitoring.watchdog import RayWatch
+from tune_cure.ray_backend.optuna_searcher import StudySearch
+from tune_cure.ray_backend.remote_storage import Remote
+from tune_cure.ray_backend.resources import Devices, Measured, allot
+from tune_cure.ray_backend.trainable import CureTrainable
+from tune_cure.search.checkpoint_retention import Keeper
+from tune_cure.search.journal import Event, Journal
+from tune_cure.search.results import SPEC, SearchResult
+from tune_cure.search.space.config import SearchSpec
+from tune_cure.search.stopping import FULL, Endings
+from tune_cure.utils.files import replace_text
+
+_logger = logging.getLogger(__name__)
+
+
+def run(
+    spec: SearchSpec,
+    output: Path,
+    *,
+    address: str | None = None,
+    dashboard_host: str = dashboard.LOOPBACK,
+    remote: Remote | None = None,
+    resume: bool = False,
+    verbose: bool = False,
+    seconds: float | None = None,
+    on_event: Callable[[Event], None] | None = None,
+    on_ready: Callable[[Devices, str], None] = lambda devices, url: None,
+    on_lost: Callable[[], None] = lambda: None,
+) -> SearchResult:
+    """Runs a search to its end, until Ctrl-C, or as long as `Endings` lets it.
+
+    Args:
+        spec: What to search.
+        output: The run's folder; it must exist.
+        address: Of a Ray cluster to join; a Ray of this machine alone is started if None.
+        dashboard_host: Where the dashboard of a Ray that is started listens; all its other ports are on the loopback.
+        remote: Where checkpoints are kept, and the run's files copied to at intervals; None: all is in `output`.
+        resume: Continue the search in `output`, whose journal is read, rather than start one.
+        verbose: Let Ray speak.
+        seconds: How long the trials may take; without limit if None.
+        on_event: Told of every line of the journal as it is written.
+        on_ready: Told, once Ray is up, of the devices and of the dashboard's address (empty if there is none).
+        on_lost: Told, in another thread, that this machine's Ray has died. All state is saved, but this call will not
+            return: Ray ends the process within a minute.
+
+    Raises:
+        DeviceError: Not even one trial fits into the devices.
+        ClusterError: The cluster cannot be joined, or one of its machines does not see `output`.
+    """
+    output = output.resolve()  # the same for all processes, which work in folders of their own
+    replace_text(output / SPEC, spec.to_yaml())
+    board = TensorBoard(output)
+    listeners = [board.on_event, *([on_event] if on_event else [])]
+
+    def tell(event: Event) -> None:
+        for listener in listeners:
+            listener(event)
+
+    journal = Journal(output, remote.copies(output, tell) if remote else tell)
+    journal.path.touch()
+    history = journal.repair() if resume else []
+    if resume:
+        Journal(output).append("resume", None)  # those who follow the trials need not hear of it
+    endings = Endings(spec, output, seconds, history)
+    started = not ray.is_initialized()
+    if started:
+        session.start_ray(address, dashboard_host=dashboard_host, verbose=verbose)
+    try:
+        if address is not None and not remote:
+            cluster.check_folder(output)
+        shipment = None if address is None else Shipment(spec.data)
+        plan = _plan(spec, shipment)
+        on_ready(plan, session.dashboard_url(None if address else dashboard_host))
+        listeners.append(Gauges(spec.name).on_event)
+        searcher = StudySearch(spec, journal, history, endings, store=remote.uri if remote else None)
+        if _num(journal, "end") < spec.search.trials:
+            with RayWatch(on_lost):
+                _fit(_tuner(spec, output, plan, searcher, history, verbose, shipment, remote), journal, endings)
+        if not endings.outcome and _is_over(spec, journal, endings):
+            rescoring.run(spec, journal, plan, shipment, remote)
+    except KeyboardInterrupt:  # Tune has its own way with one; this is of the leaders' judging
+        endings.end("interrupted", "")
+    except (OSError, optuna.exceptions.StorageInternalError) as error:
+        if not _is_of_full_disk(error):
+            raise
+        endings.end("disk", f"the disk of {output} is full")
+    finally:
+        board.close()
+        if started:
+            ray.shutdown()
+    if endings.outcome:
+        return SearchResult(output, endings.outcome, endings.reason)
+    if not _is_over(spec, journal, endings):
+        return SearchResult(output, "interrupted")
+    if _num(journal, "end") >= spec.search.trials:
+        return SearchResult(output, "finished")
+    return SearchResult(output, "patience", endings.patience.words)
+
+
+def _is_over(spec: SearchSpec, journal: Journal, endings: Endings) -> bool:
+    """Whether no trial is left to run."""
+    ended = _num(journal, "end")
+    return ended >= spec.search.trials or (endings.exhausted and ended == _num(journal, "trial"))
+
+
+def _fit(tuner: tune.Tuner, journal: Journal, endings: Endings) -> None:
+    """Runs the search, here or, through Ray Client, on the cluster."""
+    if not cluster.by_client():
+        tuner.fit()
+        return
+    with cluster.Follower(journal, endings.take):
+        try:
+            tuner.fit()
+        except KeyboardInterrupt:
+            ray.shutdown()  # ends what runs on the cluster
+    endings.stop_all()  # the copy of it on the cluster may have said so there
+
+
+def _plan(spec: SearchSpec, shipment: Shipment | None) -> Devices:
+    """The devices that Ray has; where that decides how many trials share a GPU, a trial's memory is measured first."""
+    plan = allot(spec, cluster.machines())
+    if spec.resources.gpus_per_trial != "auto" or not plan.gpus_per_trial:
+        return plan
+    # Its process ends with the task: nothing of it stays on the GPU.
+    task = ray.remote(num_gpus=1, num_cpus=spec.resources.cpus_per_trial, max_calls=1)(gpu_memory.measure)
+    try:
+        measured: Measured = ray.get(task.remote(spec, shipment))
+    except ray.exceptions.RayTaskError as error:
+        raise error.as_instanceof_cause() from error
+    return allot(spec, plan.machines, measured)
+
+
+def _num(journal: Journal, event: str) -> int:
+    """How many trials have such a line."""
+    return len({line["trial"] for line in journal.read() if line["event"] == event})
+
+
+def _is_of_full_disk(error: Exception) -> bool:
+    return bool(FULL.search(str(error))) or "disk is full" in str(error)  # the latter is SQLite's
+
+
+def _tuner(
+    spec: SearchSpec,
+    output: Path,
+    plan: Devices,
+    searcher: StudySearch,
+    history: list[Event],
+    verbose: bool,
+    shipment: Shipment | None,
+    remote: Remote | None,
+) -> tune.Tuner:
+    # A CUDA process that changes networks was not measured to give its memory back: there, a fresh one each.
+    reused = plan.gpus_per_trial == 0
+    trainable = tune.with_resources(
+        tune.with_parameters(CureTrainable, spec=spec, device=plan.device, reused=reused, shipment=shipment),
+        {"cpu": plan.cpus_per_trial, "gpu": plan.gpus_per_trial},
+    )
+    trainable.__qualname__ = CureTrainable.__name__  # what the dashboard calls it
+    files = remote.files if remote else fs.LocalFileSystem()
+    store = fs.SubTreeFileSystem(remote.path if remote else str(output), files)
+    callback = journal_callback.JournalCallback(searcher.journal, searcher.endings, store, Keeper(spec))
+    callback.discard_useless(history)
+    return tune.Tuner(
+        trainable,
+        tune_config=tune.TuneConfig(
+            search_alg=searcher,
+            scheduler=schedulers.make(spec, history),
+            num_samples=spec.search.trials - _num(searcher.journal, "end"),
+            max_concurrent_trials=plan.concurrent,
+            reuse_actors=reused,
+            trial_name_creator=_trial_name,
+            trial_dirname_creator=_trial_name,
+        ),
+        run_config=tune.RunConfig(
+            name=_unused_name(remote.exists if remote else lambda name: (output / name).exists(), "trials"),
+            storage_path=remote.uri if remote else str(output),
+            failure_config=tune.FailureConfig(max_failures=spec.search.retries),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=1),
+            stop=_Stopper(searcher.endings),
+            callbacks=[callback],
+            verbose=1 if verbose else 0,
+        ),
+    )
+
+
+class _Stopper(tune.Stopper):  # type: ignore[misc]
+    """Tune's view of `Endings`: stops the whole search, never a single trial."""
+
+    def __init__(self, endings: Endings) -> None:
+        self.endings = endings
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Return False: single trials are the scheduler's to stop."""
+        return False
+
+    def stop_all(self) -> bool:
+        """Return True once everything must stop. Tune asks at each turn of its loop."""
+        return self.endings.stop_all()
+
+
+def _trial_name(trial: Trial) -> str:
+    return f"trial_{trial.config['trial']:05d}"
+
+
+def _unused_name(exists: Callable[[str], bool], name: str) -> str:
+    """`name`, or `name-2` and so on: every session of a search gives its trials a folder of their own."""
+    taken = 1
+    unused = name
+    while exists(unused):
+        taken += 1
+        unused = f"{name}-{taken}"
+    return unused

@@ -1,0 +1,151 @@
+"""The CURE penalty (Moosavi-Dezfooli et al. 2019, arXiv 1811.09716) and the directions it is taken along."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from tune_cure.attacks.fmn import fmn
+from tune_cure.attacks.norms import NORMS, broadcast, lengths, nonzero, project, unit
+from tune_cure.gradients.batch_norm_mode import STATISTICS
+from tune_cure.gradients.input_gradients import Forward, input_gradient
+
+MINIMUM_NORM_STEPS = 5
+
+
+@dataclass(frozen=True)
+class Point:
+    """Where a direction starts from.
+
+    Attributes:
+        model: The network, in the mode that the penalty is taken in.
+        images: (N, C, H, W) in [0, 1].
+        labels: (N,) class indices.
+        gradient: (N, C, H, W), of each example's loss at `images`, detached.
+        h: The length asked for, in pixel units.
+        epsilon: Radius of the ball around `images`.
+        norm: Of the ball, a key of `norms.NORMS`.
+        adversarial: (N, C, H, W) adversarial examples of the training step; None if it has none.
+        generator: Source of randomness, on the images' device.
+    """
+
+    model: nn.Module
+    images: Tensor
+    labels: Tensor
+    gradient: Tensor
+    h: float
+    epsilon: float
+    norm: str
+    adversarial: Tensor | None
+    generator: torch.Generator | None
+
+
+Direction = Callable[[Point], Tensor]
+
+
+def classic(point: Point) -> Tensor:
+    """h · sign(g) / ‖sign(g)‖₂, the paper's equation 6. An example whose gradient is exactly zero gets z = 0."""
+    return point.h * unit(point.gradient.sign())
+
+
+def gradient(point: Point) -> Tensor:
+    """h · g / ‖g‖₂, the steepest ascent in L2. An example whose gradient is exactly zero gets z = 0."""
+    return point.h * unit(point.gradient)
+
+
+def random(point: Point) -> Tensor:
+    """Uniform in the ball of radius epsilon, whatever h is."""
+    return NORMS[point.norm].noise(point.images, point.epsilon, point.generator)
+
+
+def fgsm(point: Point) -> Tensor:
+    """From the image to the adversarial example that the training step has found anyway, whatever h is.
+
+    Raises:
+        ValueError: The training step has none.
+    """
+    if point.adversarial is None:
+        raise ValueError("delta fgsm needs the adversarial examples of an attack, but attack is none")
+    return (point.adversarial - point.images).detach()
+
+
+def linf(point: Point) -> Tensor:
+    """From the image to an adversarial example nearby in L-infinity (FMN, five steps), clipped to the ball."""
+    nearest = fmn(point.model, point.images, point.labels, steps=MINIMUM_NORM_STEPS)
+    return project(nearest, point.images, point.epsilon, point.norm) - point.images
+
+
+DIRECTIONS: dict[str, Direction] = {
+    "classic": classic,
+    "gradient": gradient,
+    "random": random,
+    "fgsm": fgsm,
+    "linf": linf,
+}
+
+
+def cure_penalty(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    h: float,
+    *,
+    direction: str = "classic",
+    generator: torch.Generator | None = None,
+    epsilon: float = 8 / 255,
+    norm: str = "linf",
+    adversarial: Tensor | None = None,
+    squared: bool = False,
+    divide_by_h: bool = False,
+    two_sided: bool = True,
+    statistics: str = "running",
+    loss_scale: float = 1.0,
+    at_images: Tensor | None = None,
+    at_adversarial: Forward | None = None,
+) -> Tensor:
+    """‖∇ₓℓ(x + z) − ∇ₓℓ(x)‖₂ of each example, differentiable with respect to the parameters.
+
+    One gradient at x serves both for the direction z and for the difference. z is held constant when the penalty is
+    differentiated. Deviations from the paper's equation 5: by default the norm is not squared and the factor 1/h² is
+    left to lambda (both as in the authors' code); x + z is not clipped to [0, 1], since the penalty is a finite
+    difference of the gradient field. Batch norm's running statistics are left alone.
+
+    Args:
+        model: Network from images to logits.
+        images: (N, C, H, W) in [0, 1].
+        labels: (N,) class indices.
+        h: L2 length of z in pixel units; on 3×32×32 images, 1.739 moves every pixel by 8/255.
+        direction: A key of `DIRECTIONS`.
+        generator: Source of randomness of the directions that need one.
+        epsilon: Radius of the ball, for the directions that stay in one.
+        norm: Of the ball.
+        adversarial: (N, C, H, W) adversarial examples, for the direction that uses them.
+        squared: The norm's square.
+        divide_by_h: Divide the gradients' difference by the length of z, so that the penalty estimates the Hessian
+            along a unit direction instead of growing with h. z = 0 gives 0.
+        two_sided: Differentiate ∇ₓℓ(x) too. Without, it is a constant: cheaper, and a different parameter gradient.
+        statistics: What batch norm normalises by, a key of `gradients.STATISTICS`. With `batch` the examples are not
+            independent: each gets the gradient, at its own pixels, of the loss of the whole batch.
+        loss_scale: See `gradients.logits_and_input_gradient`.
+        at_images: (N, C, H, W) gradients at the images, if they are known already: with these statistics, and with
+            their graph if `two_sided`.
+        at_adversarial: The forward pass at `adversarial`, if there was one with these statistics. Direction fgsm leads
+            there, and takes it over.
+
+    Returns:
+        (N,) penalties, before lambda. Not finite where an fp16 gradient overflowed.
+    """
+    with STATISTICS[statistics](model):
+        if at_images is None:
+            at_images = input_gradient(model, images, labels, create_graph=two_sided, loss_scale=loss_scale)
+        point = Point(model, images, labels, at_images.detach(), h, epsilon, norm, adversarial, generator)
+        z = DIRECTIONS[direction](point)
+        displaced = (
+            at_adversarial if at_adversarial and direction == "fgsm" else Forward.of(model, images + z, twice=True)
+        )
+        at_displaced = displaced.gradient(labels, create_graph=True, loss_scale=loss_scale)
+    difference = at_displaced - at_images
+    if divide_by_h:
+        difference = difference / broadcast(nonzero(lengths(z)))
+    return difference.square().sum(dim=(1, 2, 3)) if squared else lengths(difference)

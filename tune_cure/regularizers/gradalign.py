@@ -1,0 +1,32 @@
+"""GradAlign (Andriushchenko and Flammarion 2020, arXiv 2007.02617)."""
+
+import torch
+from torch import Tensor, nn
+
+from tune_cure.attacks.norms import NORMS, cosine
+from tune_cure.gradients.batch_norm_mode import STATISTICS
+from tune_cure.gradients.input_gradients import input_gradient
+
+
+def gradalign(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    epsilon: float,
+    norm: str = "linf",
+    generator: torch.Generator | None = None,
+    two_sided: bool = True,
+    statistics: str = "running",
+    loss_scale: float = 1.0,
+) -> Tensor:
+    """1 − cos(∇ₓℓ(x), ∇ₓℓ(x + η)) of each example, η uniform in the ball: GradAlign.
+
+    Andriushchenko and Flammarion 2020 (arXiv 2007.02617), equation 5. Arguments and result as of `cure_penalty`; the
+    cosine with a gradient of exactly zero counts as 0.
+    """
+    with STATISTICS[statistics](model):
+        at_images = input_gradient(model, images, labels, create_graph=two_sided, loss_scale=loss_scale)
+        displaced = images + NORMS[norm].noise(images, epsilon, generator)
+        at_displaced = input_gradient(model, displaced, labels, create_graph=True, loss_scale=loss_scale)
+    return 1.0 - cosine(at_images, at_displaced)

@@ -1,0 +1,22 @@
+"""All that a search leaves beside its journal, written at its end and whenever somebody asks for it again."""
+
+from pathlib import Path
+
+from tune_cure.reports import search_page, tables
+from tune_cure.reports.figures import catalog, static
+from tune_cure.search.results import SearchResult
+
+
+def write(result: SearchResult) -> Path:
+    """Writes tables, best configuration and model, report and figures into the run's folder.
+
+    Returns:
+        The report's path.
+    """
+    tables.write(result)
+    tables.write_top(result)
+    tables.write_best_model(result)
+    drawn = catalog.of(result)
+    page = search_page.write(result, drawn)
+    static.write(result.directory, drawn)
+    return page

@@ -1,0 +1,182 @@
+"""The page of a confirmation: who was retrained, what each reached on the test set, who is better than whom."""
+
+import json
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from tune_cure.confirmation.plan import Job
+from tune_cure.confirmation.verdicts import COMPARED, Confirmation, of_few_seeds
+from tune_cure.reports import html_page
+from tune_cure.reports.figures.style import BLUE, START_COLOUR, accuracy_range, blank
+from tune_cure.search import results
+from tune_cure.search.results import SearchResult
+from tune_cure.utils.environment import FILE as ENVIRONMENT
+from tune_cure.utils.formatting import ATTACK_WORDS, count, listed, points, radius
+
+FILE = "confirm.html"
+
+
+def write(result: SearchResult, jobs: list[Job], folder: Path) -> Confirmation:
+    """Writes confirm.html, .csv, .json and outcomes.npz into `folder`, and returns what they were made from."""
+    found = Confirmation(jobs)
+    found.write(folder)
+    title = f"{result.spec.name}: confirmation"
+    body = [f"<header><h1>{escape(title)}</h1><p>{_what(jobs)}</p></header>", "<main>"]
+    if not found.table.empty:
+        comparisons = found.comparisons()
+        body += [
+            html_page.section("verdicts", "Who is better", _verdicts(comparisons)),
+            html_page.section("warnings", "Warnings", _warnings(found)),
+            html_page.section("accuracies", "Accuracies on the test set", _plots(found) + _means(found)),
+            html_page.section("seeds", "Every run", _seeds(found.table)),
+        ]
+    spec_text = (result.directory / results.SPEC).read_text(encoding="utf-8")
+    if own := _environment(folder):
+        body.append(html_page.provenance(own))
+    searched = _environment(result.directory)
+    space = "The search space as resolved (spec.yaml)"
+    body.append(html_page.provenance(searched, spec_text, space, name="search", title="How the search was run"))
+    body.append("</main>")
+    html_page.write(folder / FILE, title, body)
+    return found
+
+
+def _environment(folder: Path) -> dict[str, Any]:
+    """The content of a folder's environment.json; empty where there is none."""
+    file = folder / ENVIRONMENT
+    return dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else {}
+
+
+def _what(jobs: list[Job]) -> str:
+    plan, done = jobs[0].plan, sum(job.is_judged for job in jobs)
+    left = (
+        "" if done == len(jobs) else f" <strong>{done} of {count(len(jobs), 'run')} have been judged so far.</strong>"
+    )
+    names = listed(f"<code>{escape(name)}</code>" for name in dict.fromkeys(job.contender.name for job in jobs))
+    attacks = "PGD-50-10 and AutoAttack" if plan.autoattack else "PGD-50-10 (AutoAttack was left out)"
+    return (
+        f"{names}, each trained on {plan.train_images:,} training images with {count(len(plan.seeds), 'seed')} for its "
+        f"whole schedule; the last weights judged on {plan.examples:,} test images, clean and under {attacks}." + left
+    )
+
+
+def _verdicts(comparisons: pd.DataFrame) -> str:
+    said = (
+        "Differences on the same test images and with the same seeds, with 95% intervals that take in both the chance "
+        "of the seeds and that of the images. A verdict of better or worse holds at 5% for all pairs of a column "
+        "together (Holm 1979)."
+    )
+    said += "".join(f" <strong>{words}</strong>" for words in of_few_seeds(comparisons))
+    titles = {"": "", "against": "", "metric": "", "radius": "number", "difference": "number", "95% interval": "number"}
+    titles |= {"verdict": "", "p (Holm)": "number"}
+    rows = "".join(
+        f'<tr><th scope="row">{escape(row["first"])}</th><td>{escape(row["second"])}</td>'
+        f"<td>{ATTACK_WORDS[row['metric']]}</td>"
+        + html_page.numbers(["–" if row["metric"] == "clean" else f"{row['epsilon']:.4g}", points(row["difference"]),
+                        f"{points(row['low'])} to {points(row['high'])}"])
+        + f"<td><strong>{row['verdict']}</strong></td>" + html_page.numbers([f"{row['p_value_holm']:.2g}"]) + "</tr>"
+        for _, row in comparisons.iterrows()
+    )  # fmt: skip
+    return f"<p>{said}</p>" + html_page.scrollable(html_page.heads(titles), rows)
+
+
+def _warnings(found: Confirmation) -> str:
+    items = [f"<li><strong>Radius {epsilon:.4g}:</strong> {escape(said)}</li>" for epsilon, said in found.doubts()]
+    diverged = found.table[found.table["diverged"]].drop_duplicates(["contender", "seed"])
+    items += [
+        f"<li><strong>{escape(row['contender'])}, seed {row['seed']},</strong> diverged; no image counts as classified "
+        "right.</li>"
+        for _, row in diverged.iterrows()
+    ]
+    return f"<ul>{''.join(items)}</ul>" if items else "<p>No sign of masked gradients in any run.</p>"
+
+
+def _plots(found: Confirmation) -> str:
+    """A plot for each metric at each radius: a dot for each seed, a stroke at the mean."""
+    plots, clean_drawn = "", False
+    for epsilon, group in found.table.groupby("epsilon", sort=False):
+        for metric in COMPARED:
+            words = ATTACK_WORDS[metric]
+            if group[metric].isna().all() or (metric == "clean" and clean_drawn):
+                continue
+            clean_drawn |= metric == "clean"
+            at = "" if metric == "clean" else f" at {radius(float(str(epsilon)), group['norm'].iloc[0])}"
+            caption = f"{words} accuracy{escape(at)}: a dot is a seed, the stroke their mean."
+            plots += html_page.plot(f"{metric}-{epsilon}", dots(group, metric), caption, small=True)
+    return f'<div class="grid">{plots}</div>'
+
+
+def dots(group: pd.DataFrame, metric: str) -> go.Figure:
+    """The accuracy of each seed, a row per contender, and the means."""
+    figure = blank("accuracy", "")
+    names = list(dict.fromkeys(group["contender"]))[::-1]
+    means = group.groupby("contender")[metric].mean()
+    figure.add_trace(
+        go.Scatter(
+            name="mean",
+            mode="markers",
+            x=[float(means[name]) for name in names],
+            y=[escape(name) for name in names],
+            marker={"symbol": "line-ns-open", "size": 20, "color": START_COLOUR, "line": {"width": 3}},
+            hovertemplate="%{y}: mean %{x:.1%}<extra></extra>",
+        )
+    )
+    figure.add_trace(
+        go.Scatter(
+            name="seed",
+            mode="markers",
+            x=group[metric].astype(float).tolist(),
+            y=[escape(name) for name in group["contender"]],
+            hovertext=[f"seed {seed}" for seed in group["seed"]],
+            hovertemplate="%{y}, %{hovertext}: %{x:.1%}<extra></extra>",
+            marker={"symbol": "circle", "size": 9, "color": BLUE, "opacity": 0.8},
+        )
+    )
+    figure.update_xaxes(tickformat=".0%", range=accuracy_range(group[metric]))
+    figure.update_yaxes(tickformat=None, ticklabelstandoff=6, range=[-0.6, len(names) - 0.4])
+    return figure
+
+
+def _means(found: Confirmation) -> str:
+    means = found.means()
+    names = [name for name in ATTACK_WORDS if means[name].notna().any()]
+    titles = {
+        "": "",
+        "radius": "number",
+        "seeds": "number",
+        **{ATTACK_WORDS[name]: "number" for name in names},
+        "what": "long",
+    }
+    rows = "".join(
+        f'<tr><th scope="row">{escape(row["contender"])}</th>'
+        + html_page.numbers([f"{row['epsilon']:.4g}", str(row["seeds"]), *(_mean(row, name) for name in names)])
+        + f'<td class="long">{escape(row["description"])}</td></tr>'
+        for _, row in means.iterrows()
+    )
+    said = (
+        "Means over the seeds, ± their standard deviation, in percent. Each of AutoAttack's four attacks stands with "
+    )
+    said += "those before it."
+    return f"<p>{said}</p>" + html_page.scrollable(html_page.heads(titles), rows)
+
+
+def _mean(row: "pd.Series[Any]", name: str) -> str:
+    if pd.isna(row[name]):
+        return "–"
+    return f"{100 * row[name]:.1f}" + ("" if pd.isna(row[f"{name}_sd"]) else f" ± {100 * row[f'{name}_sd']:.1f}")
+
+
+def _seeds(table: pd.DataFrame) -> str:
+    names = [name for name in ATTACK_WORDS if table[name].notna().any()]
+    titles = {"": "", "seed": "number", "radius": "number", **{ATTACK_WORDS[name]: "number" for name in names}}
+    rows = "".join(
+        f'<tr><th scope="row">{escape(row["contender"])}</th>'
+        + html_page.numbers([str(row["seed"]), f"{row['epsilon']:.4g}", *(f"{100 * row[name]:.2f}" for name in names)])
+        + "</tr>"
+        for _, row in table.iterrows()
+    )
+    return html_page.scrollable(html_page.heads(titles), rows)

@@ -1,0 +1,1 @@
+"""Export of one trained network: the folder, what was measured of it, and its model card."""

@@ -1,0 +1,1 @@
+"""Figures: built with plotly for the pages, and drawn again by matplotlib for papers."""

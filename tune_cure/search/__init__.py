@@ -1,0 +1,4 @@
+"""Hyperparameter search without Ray: space, samplers, journal, results, ranking, resume.
+
+Imports training and the rooms below it.
+"""

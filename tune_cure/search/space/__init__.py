@@ -1,0 +1,1 @@
+"""The search space: its configuration, distributions and metrics, read from YAML and checked."""

@@ -1,0 +1,231 @@
+"""The YAML of a search: read, checked, resolved, written back. Every error is one line that says where and what.
+
+The sections' models stand beside the code that uses them (`DataSpec`, `ModelConfig`, `TrainingConfig`,
+`EvaluationConfig`); this file adds the search's own and checks what spans sections.
+"""
+
+import itertools
+import logging
+import math
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import AfterValidator, Field, PlainValidator
+
+from tune_cure.data.config import DataSpec
+from tune_cure.evaluation.metrics import EvaluationConfig
+from tune_cure.search.samplers import SAMPLERS
+from tune_cure.search.space.distributions import Distribution
+from tune_cure.search.space.objectives import Constraint, metrics
+from tune_cure.training.config import (
+    DECIDING,
+    ModelConfig,
+    TrainingConfig,
+    without_effect,
+)
+from tune_cure.utils.schema import MAX_SEED, Number, Schema, one_of, parse_number
+from tune_cure.utils.yaml_config import (
+    describe,
+)
+
+_logger = logging.getLogger(__name__)
+
+SCHEDULERS = ("asha", "hyperband", "median", "none")
+LEAST_REDUCTION = 1.5  # below it two rungs would fall on one epoch
+
+
+def _constraint(text: str) -> str:
+    return str(Constraint.parse(text))
+
+
+class SearchConfig(Schema):
+    """What is proposed, how often, and what counts."""
+
+    trials: int = Field(default=64, ge=1, description="Trials in all, those of start_from included.")
+    sampler: Annotated[str, one_of(SAMPLERS)] = Field(default="tpe", description="Who proposes hyperparameters.")
+    scheduler: Annotated[str, one_of(SCHEDULERS)] = Field(
+        default="asha", description="Who stops weak trials early, by the numbers of `asha`; none: nobody."
+    )
+    seed: int = Field(default=0, ge=0, le=MAX_SEED, description="Seed of the proposals and of every trial's training.")
+    metric: Annotated[str | list[str], PlainValidator(metrics)] = Field(
+        default="pgd_accuracy_best", description="What is optimised; of a list, early stopping looks at the first."
+    )
+    mode: Literal["max", "min"] = Field(default="max", description="Whether more of it is better.")
+    retries: int = Field(default=2, ge=0, description="How often a trial that fails goes on from its last checkpoint.")
+    patience: int | None = Field(
+        default=None,
+        ge=1,
+        description="Propose no more once so many trials ended and none was better; never if absent.",
+    )
+    constraints: list[Annotated[str, AfterValidator(_constraint)]] = Field(
+        default_factory=list, description="Bounds such as `clean_accuracy >= 0.8`; trials that keep them rank first."
+    )
+    warm_start: str | None = Field(
+        default=None,
+        description="An earlier run's folder, a trials.csv or an Optuna study, from which the sampler learns.",
+    )
+
+    @property
+    def metrics(self) -> list[str]:
+        """The metrics that are optimised, the first first."""
+        return [self.metric] if isinstance(self.metric, str) else self.metric
+
+    @property
+    def parsed_constraints(self) -> list[Constraint]:
+        """The constraints, ready to be asked."""
+        return [Constraint.parse(text) for text in self.constraints]
+
+
+class AshaConfig(Schema):
+    """Asynchronous successive halving (Li et al. 2020, arXiv 1810.05934): which trials are stopped early, and when.
+
+    Hyperband takes grace period and reduction factor from here, the median rule the grace period.
+    """
+
+    grace_period: int = Field(default=1, ge=1, description="Epochs that every trial gets: the first rung.")
+    reduction_factor: Number = Field(
+        default=3, ge=LEAST_REDUCTION, description="Of those at a rung, one in so many goes on."
+    )
+    brackets: int = Field(default=1, ge=1, description="Bracket k starts at rung k; trials are shared out at random.")
+    steps: int | None = Field(
+        default=None, ge=1, description="PGD steps that the best weights so far are judged by at a rung; as evaluation."
+    )
+
+
+class RescoreConfig(Schema):
+    """How the leaders are judged again once the search is over, on validation images that it has not looked at."""
+
+    top: int = Field(default=3, ge=0, description="How many of them; the best of these by that accuracy has won.")
+    steps: int = Field(default=50, ge=1, description="PGD steps, as of evaluation.")
+    restarts: int = Field(default=10, ge=1, description="PGD random starts.")
+    examples: int = Field(default=1000, ge=1, description="Of the validation images that evaluation leaves over.")
+
+
+def _count_or_auto(value: Any) -> Any:
+    if value != "auto" and (type(value) is not int or value < 1):
+        raise ValueError(f"a whole number of at least 1, or auto, is needed, but found {describe(value)}")
+    return value
+
+
+def _gpus_or_auto(value: Any) -> Any:
+    if value == "auto":
+        return value
+    try:
+        number = parse_number(value)
+    except ValueError as error:
+        raise ValueError(f"{error}, or auto") from error
+    if type(number) not in (int, float) or not 0 <= number < math.inf:
+        raise ValueError(f"a number of at least 0, or auto, is needed, but found {describe(value)}")
+    if number != int(number) and not 1e-4 <= number <= 1:  # Ray counts in ten-thousandths, and shares only single GPUs
+        raise ValueError(f"a whole number, or a fraction between 0.0001 and 1, is needed, but found {number:g}")
+    return float(number)
+
+
+class ResourcesConfig(Schema):
+    """What one trial takes. Without a GPU, trials run on CPUs alone."""
+
+    gpus_per_trial: Annotated[float | Literal["auto"], PlainValidator(_gpus_or_auto)] = Field(
+        default=0.0,
+        description="0.5 puts two trials on a GPU; auto: as many as its memory holds, measured; 0: trials run on CPUs.",
+    )
+    cpus_per_trial: int = Field(default=1, ge=1, description="CPU cores, and so threads, of a trial.")
+    concurrent: Annotated[int | Literal["auto"], PlainValidator(_count_or_auto)] = Field(
+        default="auto", description="Trials at a time; auto: as many as the devices hold."
+    )
+
+
+class SearchSpec(Schema):
+    """A whole search, as loaded from its YAML."""
+
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100, description="Names the folder results/NAME."
+    )
+    data: DataSpec
+    model: ModelConfig
+    training: dict[str, Any] = Field(default_factory=dict, description="The hyperparameters that are fixed.")
+    space: dict[str, Distribution] = Field(min_length=1, description="Those that are searched.")
+    start_from: list[dict[str, Any]] = Field(
+        default_factory=list,
+        description="Run first, to their end: values for the keys of space, or a best_config.yaml.",
+    )
+    evaluation: EvaluationConfig = EvaluationConfig()
+    search: SearchConfig = SearchConfig()
+    asha: AshaConfig = AshaConfig()
+    rescore: RescoreConfig = RescoreConfig()
+    resources: ResourcesConfig = ResourcesConfig()
+
+    def training_config(self, hyperparameters: dict[str, Any]) -> TrainingConfig:
+        """The configuration of a trial with these values of the searched hyperparameters."""
+        return TrainingConfig.model_validate({**self.training, **hyperparameters})
+
+    def propose(self, draw: Callable[[str], Any]) -> dict[str, Any]:
+        """A value for each searched hyperparameter that makes a difference beside the others (`h` for some `delta`).
+
+        Args:
+            draw: Called with each of these keys, those that decide about others first; returns the value.
+        """
+        values: dict[str, Any] = {}
+        for key in sorted(self.space, key=lambda key: DECIDING.index(key) if key in DECIDING else len(DECIDING)):
+            if key not in without_effect(self.training_config(values)):
+                values[key] = draw(key)
+        return {key: values[key] for key in self.space if key in values}
+
+    def idle(self) -> dict[str, bool]:
+        """The searched hyperparameters that make no difference: True for never one, False for one at times."""
+        # Of a range, its high end stands for all of it: the one value that decides is a lambda of exactly 0.
+        deciding = {key: self.space[key].values for key in DECIDING if key in self.space}
+        deciding |= {key: of[1:] for key, of in deciding.items() if self.space[key].kind != "choice"}
+        cases = [
+            without_effect(self.training_config(dict(zip(deciding, values, strict=True)))).keys() & self.space.keys()
+            for values in itertools.product(*deciding.values())
+        ]
+        return {key: all(key in case for case in cases) for key in self.space if any(key in case for case in cases)}
+
+    @property
+    def max_epochs(self) -> int:
+        """The most epochs that a trial can train."""
+        searched = self.space.get("epochs")
+        return int(max(searched.values)) if searched else self.training_config({}).epochs
+
+    @property
+    def rescoring(self) -> EvaluationConfig:
+        """How the leaders are judged again: in the search's threat model, by the attack of `rescore`."""
+        stronger = {"steps": self.rescore.steps, "restarts": self.rescore.restarts, "examples": self.rescore.examples}
+        return self.evaluation.model_copy(update=stronger)
+
+    @property
+    def rungs(self) -> list[int]:
+        """The epochs after which ASHA or Hyperband may stop a trial (of the first bracket); none with the others."""
+        if self.search.scheduler not in ("asha", "hyperband"):
+            return []
+        rungs, rung = [], float(self.asha.grace_period)
+        while rung < self.max_epochs:
+            rungs.append(math.ceil(rung))
+            rung *= self.asha.reduction_factor
+        return rungs
+
+    @property
+    def bracket_shares(self) -> list[float]:
+        """The part of the trials that starts at the first rung, the second, ….
+
+        Hyperband has a bracket for each rung and one without any; one with s rungs ahead gets η^s / (s + 1) times as
+        many trials as that (Li et al. 2018). ASHA has as many as `brackets` says, each with e times those of the next.
+        """
+        if self.search.scheduler == "hyperband":
+            weights = [self.asha.reduction_factor**ahead / (ahead + 1) for ahead in range(len(self.rungs), -1, -1)]
+        else:
+            weights = [math.exp(-bracket) for bracket in range(self.asha.brackets)]
+        return [weight / sum(weights) for weight in weights]
+
+    def to_yaml(self) -> str:
+        """The resolved search: every default written out, loadable again as the same search."""
+        content = self.model_dump(mode="json", by_alias=True, exclude={"space", "training"})
+        fixed = self.training_config({}).model_dump(mode="json", by_alias=True)
+        content["training"] = {key: value for key, value in fixed.items() if key not in self.space}
+        content["space"] = {
+            key: distribution.model_dump(mode="json", by_alias=True, exclude_none=True)
+            for key, distribution in self.space.items()
+        }
+        order = list(SearchSpec.model_fields)
+        return yaml.safe_dump(dict(sorted(content.items(), key=lambda item: order.index(item[0]))), sort_keys=False)

@@ -1,0 +1,92 @@
+"""Where one hyperparameter is searched: the four kinds of distribution of the YAML."""
+
+import math
+from typing import Annotated, Any
+
+from pydantic import Field, StrictInt, model_validator
+
+from tune_cure.utils.formatting import shown
+from tune_cure.utils.schema import Number, Schema
+
+ON_GRID = 1e-8  # steps that a value may be beside the grid, as Optuna has it
+
+
+class Distribution(Schema):
+    """Where one hyperparameter is drawn from: exactly one of uniform, loguniform, int and choice."""
+
+    uniform: Annotated[list[Number], Field(min_length=2, max_length=2)] | None = Field(
+        default=None, description="[low, high], both included; with `step`, low + a multiple of it."
+    )
+    loguniform: Annotated[list[Number], Field(min_length=2, max_length=2)] | None = Field(
+        default=None, description="[low, high] with 0 < low; the logarithm is uniform."
+    )
+    int_: Annotated[list[StrictInt], Field(min_length=2, max_length=2)] | None = Field(
+        default=None, alias="int", description="[low, high], whole numbers, both included; with `step` as above."
+    )
+    choice: Annotated[list[Any], Field(min_length=1)] | None = Field(default=None, description="One of these values.")
+    step: Number | None = Field(default=None, gt=0, description="Grid width, for uniform and int.")
+
+    @model_validator(mode="after")
+    def _is_one_valid_distribution(self) -> "Distribution":
+        kinds = [name for name in ("uniform", "loguniform", "int", "choice") if self._values(name) is not None]
+        if len(kinds) != 1:
+            found = " and ".join(kinds) or "none"
+            raise ValueError(f"exactly one of uniform, loguniform, int, choice is needed, but found {found}")
+        if self.kind == "choice":
+            if len({repr(value) for value in self.values}) < len(self.values):
+                raise ValueError(f"choice: a value is listed twice in {shown(self.values)}")
+        else:
+            low, high = self.values
+            if not low < high:
+                raise ValueError(f"{self.kind}: low < high must hold, but got [{low:g}, {high:g}]")
+            if self.kind == "loguniform" and low <= 0:
+                raise ValueError(f"loguniform: 0 < low must hold, but got [{low:g}, {high:g}]")
+            if self.step is not None and self.step > high - low:
+                raise ValueError(f"step: must be at most high - low = {high - low:g}, but got {self.step:g}")
+        if self.step is not None and self.kind in ("loguniform", "choice"):
+            raise ValueError(f"step: goes with uniform and int, not with {self.kind}")
+        if self.step is not None and self.kind == "int" and self.step != int(self.step):
+            raise ValueError(f"step: must be a whole number with int, but got {self.step:g}")
+        return self
+
+    def _values(self, kind: str) -> list[Any] | None:
+        values: list[Any] | None = getattr(self, "int_" if kind == "int" else kind)
+        return values
+
+    @property
+    def kind(self) -> str:
+        """uniform, loguniform, int or choice."""
+        return next(kind for kind in ("uniform", "loguniform", "int", "choice") if self._values(kind) is not None)
+
+    @property
+    def values(self) -> list[Any]:
+        """[low, high], or the choices."""
+        values = self._values(self.kind)
+        assert values is not None
+        return values
+
+    def contains(self, value: Any) -> bool:
+        """Whether the sampler could propose `value`."""
+        if self.kind == "choice":
+            return value in self.values
+        low, high = self.values
+        if not low <= value <= high:
+            return False
+        steps = 0.0 if self.step is None else (value - low) / self.step
+        return bool(abs(steps - round(steps)) < ON_GRID)
+
+    def place(self, value: Any) -> float:
+        """Where `value` lies in the range, from 0 to 1, on the scale that it is searched on; of a choice by its number.
+
+        A value of start_from may lie outside; if it is none of the choices it lies nowhere (NaN).
+        """
+        if self.kind == "choice":
+            return self.values.index(value) / max(1, len(self.values) - 1) if value in self.values else math.nan
+        low, high = map(float, self.values)
+        if self.kind == "loguniform":
+            return math.log(value / low) / math.log(high / low)
+        return (float(value) - low) / (high - low)
+
+    def __str__(self) -> str:
+        values = ", ".join(f"{value:.4g}" if isinstance(value, float) else str(value) for value in self.values)
+        return f"{self.kind} [{values}]" + (f" step {self.step:g}" if self.step is not None else "")

@@ -1,0 +1,182 @@
+"""Reads a search space from YAML and checks what spans its sections. Every error is one line."""
+
+import itertools
+import logging
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from tune_cure.search.samplers import unfit
+from tune_cure.search.space.config import SearchSpec
+from tune_cure.search.space.distributions import ON_GRID, Distribution
+from tune_cure.training.config import (
+    HYPERPARAMETERS,
+    TOGETHER,
+    TrainingConfig,
+    contradiction,
+    hyperparameter,
+    spell_out_model,
+    without_effect,
+)
+from tune_cure.utils.yaml_config import (
+    ProblemError,
+    SpecError,
+    first_problem,
+    override,
+    read_mapping,
+    unknown,
+)
+
+_logger = logging.getLogger(__name__)
+
+
+def load(path: str | Path, overrides: Sequence[str] = ()) -> SearchSpec:
+    """Reads a search space from a YAML file.
+
+    Args:
+        path: The file.
+        overrides: `training.epochs=5` and the like: a key's path, an equals sign, a YAML value.
+
+    Raises:
+        SpecError: The file cannot be read, or what it asks for cannot be run.
+    """
+    content = read_mapping(path)
+    try:
+        spell_out_model(content)
+        for assignment in overrides:
+            override(content, assignment)
+            spell_out_model(content)
+        _read_starts(content)
+        return _check(content)
+    except ProblemError as problem:
+        raise problem.within(path) from problem
+
+
+def _read_starts(content: dict[str, Any]) -> None:
+    """Puts the searched hyperparameters of a best_config.yaml in the place of its file name under start_from."""
+    starts, space = content.get("start_from"), content.get("space")
+    if not isinstance(starts, list) or not isinstance(space, dict):
+        return  # the models say what is wrong with these
+    for index, start in enumerate(starts):
+        if isinstance(start, str):
+            try:
+                if not Path(start).is_file():  # a pipe or a device might never end
+                    raise SpecError(f"{start}: there is no such file")
+                best = read_mapping(start)
+            except SpecError as error:
+                raise ProblemError(f"start_from[{index}]", str(error)) from error
+            starts[index] = {key: value for key, value in best.items() if key in space}
+
+
+def _check(content: dict[str, Any]) -> SearchSpec:
+    try:
+        spec = SearchSpec.model_validate(content)
+    except ValidationError as error:
+        raise first_problem(error, SearchSpec) from error
+    training = {key: hyperparameter(key, value, f"training.{key}") for key, value in spec.training.items()}
+    space = {key: _resolve(key, distribution) for key, distribution in spec.space.items()}
+    for key in space:
+        if key in training:
+            raise ProblemError(f"space.{key}", "is also fixed under training; keep one of the two")
+    spec = spec.model_copy(update={"training": training, "space": space})
+    for values in itertools.product(*(_values(spec, key) for key in TOGETHER)):
+        if problem := contradiction(spec.training_config(dict(zip(TOGETHER, values, strict=True)))):
+            raise ProblemError(f"{'space' if problem[0] in space else 'training'}.{problem[0]}", problem[1])
+    idle = spec.idle()
+    if all(idle.get(key) for key in space):
+        key = next(iter(space))
+        why = without_effect(spec.training_config({}))[key]
+        raise ProblemError(f"space.{key}", f"makes no difference, and nothing else is searched: {why}")
+    if spec.asha.steps is not None and not (
+        spec.search.metrics[0].startswith("pgd_accuracy") and spec.search.scheduler in ("asha", "hyperband")
+    ):
+        raise ProblemError(
+            "asha.steps", "goes with a PGD accuracy as first metric, and with scheduler asha or hyperband"
+        )
+    if spec.asha.grace_period > spec.max_epochs:
+        limit = f"must be at most training.epochs ({spec.max_epochs})"
+        raise ProblemError("asha.grace_period", f"{limit}, but got {spec.asha.grace_period}")
+    if spec.search.scheduler == "hyperband" and spec.asha.brackets > 1:
+        raise ProblemError("asha.brackets", "goes with search.scheduler asha; hyperband has as many as there are rungs")
+    if spec.search.scheduler == "asha" and spec.asha.brackets > len(spec.rungs) + 1:
+        limit = f"must be at most {len(spec.rungs) + 1}, one more than the rungs (after epoch {spec.rungs})"
+        raise ProblemError("asha.brackets", f"{limit}, but got {spec.asha.brackets}")
+    if len(spec.start_from) > spec.search.trials:
+        limit = f"must be at least the number of start_from ({len(spec.start_from)})"
+        raise ProblemError("search.trials", f"{limit}, but got {spec.search.trials}")
+    starts = [_start(spec, start, f"start_from[{index}]") for index, start in enumerate(spec.start_from)]
+    choice = next((key for key, distribution in space.items() if distribution.kind == "choice"), None)
+    missing = [key for start in starts for key in space if key not in start and not idle.get(key)]
+    at_times = next((key for key in [*idle, *missing] if not idle.get(key)), None)
+    if problem_of_sampler := unfit(
+        spec.search.sampler,
+        choice=choice,
+        at_times=at_times,
+        constrained=bool(spec.search.constraints),
+        objectives=len(spec.search.metrics),
+        warm=spec.search.warm_start is not None,
+    ):
+        raise ProblemError("search.sampler", problem_of_sampler)
+    return spec.model_copy(update={"start_from": starts})
+
+
+def _resolve(key: str, distribution: Distribution) -> Distribution:
+    """`distribution` with both ends, or all choices, accepted and typed by TrainingConfig."""
+    path = f"space.{key}"
+    kind = "int_" if distribution.kind == "int" else distribution.kind
+    if key not in HYPERPARAMETERS:
+        raise ProblemError(path, unknown(key, HYPERPARAMETERS))
+    takes = TrainingConfig.model_fields[HYPERPARAMETERS[key]].annotation
+    if takes is str and kind != "choice":
+        raise ProblemError(path, f"takes names: use choice, not {distribution.kind}")
+    if takes is int and kind in ("uniform", "loguniform"):
+        raise ProblemError(path, f"takes whole numbers: use int or choice, not {kind}")
+    values = [
+        hyperparameter(key, value, f"{path}.{distribution.kind}[{index}]")
+        for index, value in enumerate(distribution.values)
+    ]
+    if distribution.step is not None:
+        low, high = values
+        values[1] = low + distribution.step * math.floor((high - low) / distribution.step + ON_GRID)
+        if abs(values[1] - high) > ON_GRID * distribution.step:
+            text = "%s: %g is no multiple of step %g above %g; the highest value is %g"
+            _logger.warning(text, path, high, distribution.step, low, values[1])
+    return distribution.model_copy(update={kind: [int(value) for value in values] if kind == "int_" else values})
+
+
+def _values(spec: SearchSpec, key: str) -> list[Any]:
+    """What a hyperparameter may be: a name that it can have, or the least and the most that it can be."""
+    if key in spec.space:
+        values = spec.space[key].values
+        return values if isinstance(values[0], str) else sorted({min(values), max(values)})
+    return [getattr(spec.training_config({}), HYPERPARAMETERS[key])]
+
+
+def _start(spec: SearchSpec, start: dict[str, Any], path: str) -> dict[str, Any]:
+    """The values of a start for just those hyperparameters that make a difference in it."""
+    space = spec.space
+    for key in start:
+        if key not in space:
+            raise ProblemError(f"{path}.{key}", unknown(key, space))
+    values = {key: hyperparameter(key, value, f"{path}.{key}") for key, value in start.items()}
+    for key, value in values.items():
+        if not space[key].contains(value):
+            raise ProblemError(f"{path}.{key}", f"{value!r} is outside of space.{key}, {space[key]}")
+    missing: list[str] = []
+
+    def given(key: str) -> Any:
+        if key not in values:
+            missing.append(key)
+        return values.get(key, space[key].values[0])
+
+    active = spec.propose(given)
+    if missing:
+        missing = [key for key in space if key in missing]
+        raise ProblemError(path, f"gives no value for {', '.join(missing)}; every key of space that counts needs one")
+    for key in values.keys() - active.keys():
+        why = without_effect(spec.training_config(active))[key]
+        _logger.warning("%s.%s: left out, for it makes no difference: %s", path, key, why)
+    return active

@@ -1,0 +1,72 @@
+"""The configuration of a single training run from the files that a search leaves."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from tune_cure.search.results import SPEC
+from tune_cure.search.space import loading as specs
+from tune_cure.search.space.bundled_spaces import search_command
+from tune_cure.training.config import HYPERPARAMETERS
+from tune_cure.utils.yaml_config import SpecError, parse, read_mapping
+
+
+def read(path: Path, trial: int | None = None) -> dict[str, Any]:
+    """The sections of a run (as `resolve` takes them) from a file.
+
+    Args:
+        path: A YAML file with the keys of `RunSpec`, each optional; or a best_config.yaml, best_config.csv or
+            trials.csv, in the folder of the search that wrote it.
+        trial: Which row of a table; may be left out if there is one only.
+
+    Raises:
+        SpecError: The file cannot be read, or is none of these.
+    """
+    if path.suffix == ".csv":
+        return _of_search(path, _row(path, trial))
+    content = read_mapping(path)
+    if "space" in content:
+        raise SpecError(f"{path}: space: is of a search; to search it: {search_command()} --space {path}")
+    return _of_search(path, content) if content.keys() <= HYPERPARAMETERS.keys() else content
+
+
+def _row(path: Path, trial: int | None) -> dict[str, Any]:
+    """The hyperparameters in a row of a search's table."""
+    try:
+        frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except (OSError, ValueError) as error:
+        raise SpecError(f"{path}: cannot be read as a table: {error}") from error
+    if "trial" not in frame:
+        raise SpecError(f"{path}: has no column trial; a best_config.csv or a trials.csv is needed")
+    rows = frame if trial is None else frame[frame["trial"] == str(trial)]
+    if rows.empty and len(frame):
+        raise SpecError(f"{path}: has no trial {trial}; there are {_range(frame)}")
+    if len(rows) != 1:
+        raise SpecError(f"{path}: has {len(rows)} rows to choose from; name one with --trial ({_range(frame)})")
+    cells = {str(name): value for name, value in rows.iloc[0].items() if name in HYPERPARAMETERS}
+    try:
+        return {name: parse(value) for name, value in cells.items() if value}  # an empty one made no difference
+    except yaml.YAMLError as error:
+        raise SpecError(f"{path}: a value is not valid: {' '.join(str(error).split())}") from error
+
+
+def _range(frame: pd.DataFrame) -> str:
+    return f"{frame['trial'].iloc[0]} to {frame['trial'].iloc[-1]}" if len(frame) else "there is none"
+
+
+def _of_search(path: Path, hyperparameters: dict[str, Any]) -> dict[str, Any]:
+    """A run with these hyperparameters, and all else as in the search whose folder `path` is in.
+
+    On as many threads as a trial had, or as there are CPUs: more would wait for each other.
+    """
+    file = path.parent / SPEC
+    if not file.is_file():
+        raise SpecError(f"{path}: lies beside no {SPEC}, which says on what data and network its search was")
+    search = specs.load(file)
+    sections = search.model_dump(mode="json", by_alias=True, include={"data", "model", "evaluation"})
+    training = {**search.training, **hyperparameters}
+    threads = min(search.resources.cpus_per_trial, os.cpu_count() or 1)
+    return {**sections, "training": training, "seed": search.search.seed, "threads": threads}

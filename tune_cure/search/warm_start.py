@@ -1,0 +1,146 @@
+"""What a search knows before it begins: the trials of an earlier run, of its tables, or of an Optuna study."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pandas as pd
+from optuna.trial import TrialState
+from sqlalchemy import URL
+from sqlalchemy.exc import SQLAlchemyError
+
+from tune_cure.search import results
+from tune_cure.search.journal import FILE as JOURNAL
+from tune_cure.search.space.config import SearchSpec
+from tune_cure.search.space.objectives import METRICS
+from tune_cure.training.config import hyperparameter
+from tune_cure.utils.yaml_config import ProblemError, SpecError, describe
+
+ENDED = ("completed", "stopped", "catastrophic_overfitting", "diverged")
+
+
+def sqlite_url(path: Path) -> str:
+    """The URL of a database file, whatever there is in its name that means something in URLs (`?`, `%`)."""
+    return URL.create("sqlite", database=str(path)).render_as_string(hide_password=False)
+
+
+@dataclass(frozen=True)
+class Known:
+    """A trial that ended in an earlier search: its hyperparameters, metrics and end as a row of trials.csv has them."""
+
+    hyperparameters: dict[str, Any]
+    metrics: dict[str, float]
+    status: str
+    epochs: int
+
+
+def read(spec: SearchSpec) -> tuple[list[Known], int]:
+    """The ended trials of `search.warm_start` that are within the space, and how many others there are.
+
+    Raises:
+        SpecError: The file cannot be read, or no trial of it can be used.
+    """
+    assert spec.search.warm_start is not None
+    path = Path(spec.search.warm_start).expanduser()
+    try:
+        frame = _table(path, spec.search.metrics)
+    except (OSError, ValueError, KeyError, SQLAlchemyError) as error:
+        raise SpecError(f"search.warm_start: {path}: cannot be read: {str(error).splitlines()[0]}") from error
+    missing = [name for name in spec.search.metrics if name not in frame]
+    if missing:
+        raise SpecError(f"search.warm_start: {path}: has no column {missing[0]}, which is what is optimised")
+    rows = frame.to_dict("records")
+    known: list[Known] = []
+    for number, row in enumerate(rows):
+        try:
+            found = _known(spec, {str(key): of for key, of in row.items()})
+        except ProblemError as problem:
+            raise SpecError(f"search.warm_start: {path}: row {number}: {problem.path}: {problem.message}") from problem
+        known += [found] if found else []
+    if not known:
+        raise SpecError(
+            f"search.warm_start: {path}: none of its {len(rows)} trials ended within the space of this search"
+        )
+    return known, len(rows) - len(known)
+
+
+def _table(path: Path, metrics: list[str]) -> pd.DataFrame:
+    folder = path if path.is_dir() else path.parent
+    if (folder / JOURNAL).is_file() and path.suffix != ".csv":
+        return results.trials(folder)
+    if path.suffix == ".csv":
+        return pd.read_csv(path)
+    if not path.is_file():
+        raise ValueError("the folder of a search, a table (.csv) or an Optuna study (.db) is needed")
+    return _study(path, metrics)
+
+
+def _study(path: Path, metrics: list[str]) -> pd.DataFrame:
+    """An Optuna study that is not one of ours, as a table; its values are taken for the metrics."""
+    storage = sqlite_url(path)
+    names = optuna.get_all_study_names(storage)
+    if len(names) != 1:
+        raise ValueError(f"holds {len(names)} studies; one is needed")
+    study = optuna.load_study(study_name=names[0], storage=storage)
+    if len(study.directions) != len(metrics):
+        raise ValueError(f"its trials have {len(study.directions)} values, but search.metric is {', '.join(metrics)}")
+    statuses = {TrialState.COMPLETE: "completed", TrialState.PRUNED: "stopped"}
+    return pd.DataFrame(
+        [
+            {
+                **trial.params,
+                **dict(zip(metrics, trial.values or [None] * len(metrics), strict=True)),
+                "status": statuses.get(trial.state, "failed"),
+                "epochs_trained": max(trial.intermediate_values, default=1),
+            }
+            for trial in study.trials
+        ]
+    )
+
+
+def _known(spec: SearchSpec, row: dict[str, Any]) -> Known | None:
+    """A row as a trial of this search; None if it did not end, or lies outside of the space.
+
+    Raises:
+        ProblemError: What it says of its trial cannot be.
+    """
+    status = str(row.get("status", "completed"))
+    metrics = {name: _accuracy(name, row[name]) for name in METRICS if name in row and pd.notna(row[name])}
+    if status not in ENDED or not set(spec.search.metrics) <= metrics.keys():
+        return None
+    epochs = row.get("epochs_trained")
+    epochs = spec.max_epochs if epochs is None or pd.isna(epochs) else epochs
+    if not _is_real(epochs) or epochs < 1 or epochs != int(epochs):
+        raise ProblemError("epochs_trained", f"a whole number of at least 1 is needed, but found {describe(epochs)}")
+    try:
+        values = spec.propose(lambda key: _value(key, row))
+    except (KeyError, ProblemError):
+        return None
+    if not all(spec.space[key].contains(value) for key, value in values.items()):
+        return None
+    return Known(values, metrics, status, int(epochs))
+
+
+def _is_real(value: Any) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value)
+
+
+def _accuracy(name: str, value: Any) -> float:
+    if not _is_real(value) or not 0 <= value <= 1:
+        raise ProblemError(name, f"a fraction between 0 and 1 is needed, but found {describe(value)}")
+    return float(value)
+
+
+def _value(key: str, row: dict[str, Any]) -> Any:
+    if pd.isna(row[key]):
+        raise KeyError(key)
+    value = row[key]
+    whole = isinstance(value, float) and value.is_integer()  # a column with empty cells has no whole numbers
+    try:
+        return hyperparameter(key, value, key)
+    except ProblemError:
+        if whole:
+            return hyperparameter(key, int(value), key)
+        raise

@@ -1,0 +1,162 @@
+"""One training run without Ray: what it trains, one epoch after another, and what it leaves in its folder."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+import yaml
+from pydantic import Field, ValidationError
+
+from tune_cure.data.config import DataSpec
+from tune_cure.data.splits import Splits
+from tune_cure.evaluation.metrics import METRICS, EvaluationConfig, evaluate
+from tune_cure.models import checkpoints
+from tune_cure.training.config import ModelConfig, TrainingConfig, contradiction
+from tune_cure.training.trainer import EPOCH_METRICS, Trainer
+from tune_cure.utils.files import FolderError, read_tensors, replace_tensors, replace_text
+from tune_cure.utils.schema import MAX_SEED, Schema
+from tune_cure.utils.yaml_config import (
+    ProblemError,
+    by_path,
+    differences,
+    first_problem,
+)
+
+CONFIG, LOG, LAST, BEST, TEST = "config.yaml", "epochs.csv", "last.pt", "best_model.pt", "test.csv"
+COLUMNS = (*EPOCH_METRICS, "diverged")
+
+
+class RunSpec(Schema):
+    """One training run, as resolved."""
+
+    data: DataSpec = Field(default=DataSpec(dataset="cifar10"), description="As in a search space.")
+    model: ModelConfig = Field(default=ModelConfig(name="preact_resnet18"), description="As in a search space.")
+    training: TrainingConfig = Field(default=TrainingConfig(), description="The hyperparameters.")
+    evaluation: EvaluationConfig = Field(default=EvaluationConfig(), description="As in a search space.")
+    seed: int = Field(
+        default=0, ge=0, le=MAX_SEED, description="Of the weights, the order of the data and all randomness."
+    )
+    early_stop: bool = Field(default=False, description="End at catastrophic overfitting.")
+    threads: int | None = Field(
+        default=None,
+        ge=1,
+        le=1024,
+        description="CPU threads, on which the last digits depend; without it, as torch chooses.",
+    )
+
+    def to_yaml(self) -> str:
+        """Every value written out, loadable again as the same run."""
+        return yaml.safe_dump(self.model_dump(mode="json", by_alias=True), sort_keys=False)
+
+
+def resolve(content: Mapping[str, Any]) -> RunSpec:
+    """The run that a mapping of sections describes.
+
+    Raises:
+        ProblemError: It describes none that can be trained.
+    """
+    try:
+        spec = RunSpec.model_validate(content)
+    except ValidationError as error:
+        raise first_problem(error, RunSpec) from error
+    if problem := contradiction(spec.training):
+        raise ProblemError(f"training.{problem[0]}", problem[1])
+    return spec
+
+
+class Run:
+    """A training run under way in `directory`.
+
+    Attributes:
+        spec: What it is.
+        trainer: Where it is.
+        log: A row of `COLUMNS` for each epoch so far.
+    """
+
+    def __init__(self, spec: RunSpec, splits: Splits, directory: Path, device: torch.device | str) -> None:
+        self.spec, self.directory = spec, directory
+        self.trainer = Trainer(
+            spec.training, splits, model=spec.model, evaluation=spec.evaluation, device=device, seed=spec.seed
+        )
+        self.log: list[dict[str, Any]] = []
+
+    def restore(self) -> None:
+        """Goes on where the run in the folder stopped, bit for bit on the CPU; at the start if it saved no epoch.
+
+        Raises:
+            FolderError: What was saved is damaged, or of a run that was configured otherwise.
+        """
+        file = self.directory / LAST
+        if not file.exists():
+            return
+        saved = read_tensors(file, self.trainer.device)
+        try:
+            # What an earlier version did not know, it did as is the default now.
+            changed = next(differences(_content(RunSpec()) | saved["run"], _content(self.spec)), None)
+            if not changed:
+                self.trainer.load_state_dict(saved["trainer"])
+                self.log = saved["log"]
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise FolderError(f"{file}: the run cannot go on from it: {str(error).splitlines()[0]}") from error
+        if changed:
+            key, before, now = changed
+            said = f"{key} is {now} now, but was {before} when the run was begun"
+            raise FolderError(f"{self.directory / CONFIG}: {said}; undo that, or begin a new run")
+        if self.trainer.best_epoch:
+            self._save_best()
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is nothing left to train."""
+        if not self.log:
+            return False
+        last = self.log[-1]
+        stopped = self.spec.early_stop and last["catastrophic_overfitting"]
+        return self.trainer.epoch >= self.spec.training.epochs or bool(last["diverged"] or stopped)
+
+    def epoch(self, on_step: Callable[[int], None] | None = None) -> dict[str, Any]:
+        """Trains and judges one epoch, saves all, and returns the log's new row.
+
+        A diverged network is not judged. `on_step` is as of `Trainer.train_epoch`.
+        """
+        (self.directory / TEST).unlink(missing_ok=True)  # of what will no longer be the last epoch
+        row = self.trainer.train_epoch(on_step)
+        if not row["diverged"]:
+            row |= self.trainer.evaluate()
+        self.log.append({name: row.get(name) for name in COLUMNS})
+        replace_text(self.directory / LOG, pd.DataFrame(self.log, columns=list(COLUMNS)).to_csv(index=False))
+        if self.trainer.best_epoch == self.trainer.epoch:
+            self._save_best()
+        state = {"run": _content(self.spec), "trainer": self.trainer.state_dict(), "log": self.log}
+        replace_tensors(self.directory / LAST, state)
+        return self.log[-1]
+
+    def _save_best(self) -> None:
+        best = {**self.trainer.best_model(), "hyperparameters": self.spec.training.model_dump(by_alias=True)}
+        judged = self.trainer.accuracies[self.trainer.best_epoch]
+        metrics = {name: judged[name] for name in ("clean_accuracy", "pgd_accuracy")}
+        replace_tensors(self.directory / BEST, {**best, "metrics": metrics})
+
+    def judge_on_test(self) -> pd.DataFrame:
+        """Judges the best epoch's network and the last on all test images, and writes test.csv: a row for each.
+
+        The last is left out if it diverged.
+        """
+        trainer = self.trainer
+        best = checkpoints.rebuild(trainer.best_model()).to(trainer.device)
+        test = trainer.splits.test.to(trainer.device)
+        networks = [("best", trainer.best_epoch, best), ("last", trainer.epoch, trainer.judged_model)]
+        rows = []
+        for name, epoch, network in networks[:1] if self.log[-1]["diverged"] else networks:
+            metrics = evaluate(network, test, self.spec.evaluation)
+            rows.append({"weights": name, "epoch": epoch, "examples": len(test), **metrics})
+        frame = pd.DataFrame(rows, columns=["weights", "epoch", "examples", *METRICS])
+        replace_text(self.directory / TEST, frame.to_csv(index=False))
+        return frame
+
+
+def _content(spec: RunSpec) -> dict[str, Any]:
+    """Each value of a run by its key's path, but for the folder of the data, which may move."""
+    return by_path(spec.model_dump(mode="json", by_alias=True, exclude={"data": {"root"}}))

@@ -1,0 +1,352 @@
+"""FGSM adversarial training with the CURE penalty: one network, one optimiser, one epoch at a time. Knows no Ray."""
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tune_cure.data.batches import batches, num_batches
+from tune_cure.data.splits import Splits
+from tune_cure.evaluation.catastrophic_overfitting import catastrophic_overfitting
+from tune_cure.evaluation.metrics import METRICS, EvaluationConfig, evaluate
+from tune_cure.gradients.mixed_precision import RunningStatistics, amp_dtype, low_precision
+from tune_cure.models import checkpoints
+from tune_cure.models.networks import build
+from tune_cure.training.averaging import WeightAverage
+from tune_cure.training.config import ModelConfig, TrainingConfig, contradiction
+from tune_cure.training.loss_terms import LossTerms
+from tune_cure.training.optimizers import OPTIMIZERS
+from tune_cure.training.schedules import learning_rate
+from tune_cure.training.timing import Stopwatch, peak_memory_mb
+from tune_cure.utils.seeding import epoch_seed, global_randomness
+
+DIVERGENCE_CHECK_STEPS = 50  # how often a step waits for the device to learn whether the loss is still finite
+
+EPOCH_METRICS = (  # what `train_epoch` and `evaluate` report together, in the order of epochs.csv
+    "epoch",
+    "lr",
+    "train_loss",
+    "train_adversarial_accuracy",
+    "curvature",
+    *METRICS,
+    "pgd_accuracy_best",
+    "catastrophic_overfitting",
+    "train_seconds",
+    "attack_seconds",
+    "penalty_seconds",
+    "eval_seconds",
+    "images_per_second",
+    "device_memory_mb",
+    "skipped_steps",
+)
+
+
+class Trainer:
+    """One network in training: `train_epoch`, then `evaluate`, as often as `config.epochs` says.
+
+    All randomness (weights, data order, augmentation, attacks, a network's dropout) comes from `seed`; torch's global
+    random state makes no difference, and is left as it is.
+
+    Args:
+        config: How to train.
+        splits: The data; moved to `device` (a second Trainer given splits on the device copies nothing).
+        model: Which network; its normalisation and sizes come from `splits`.
+        evaluation: How to judge it, on validation images.
+        device: Where everything happens.
+        seed: Of this training run.
+    """
+
+    def __init__(
+        self,
+        config: TrainingConfig,
+        splits: Splits,
+        *,
+        model: ModelConfig,
+        evaluation: EvaluationConfig | None = None,
+        device: torch.device | str = "cpu",
+        seed: int = 0,
+    ) -> None:
+        if problem := contradiction(config):
+            raise ValueError(": ".join(problem))
+        self.config = config
+        self.device = torch.device(device)
+        self.splits = splits.to(self.device)
+        self.evaluation = evaluation or EvaluationConfig()
+        self.judged_on = self.splits.validation.subset(self.evaluation.examples, seed=0)
+        self.architecture: dict[str, Any] = {
+            "name": model.name,
+            "width": model.width,
+            "num_classes": splits.num_classes,
+            "in_channels": splits.in_channels,
+            "mean": list(splits.mean),
+            "std": list(splits.std),
+        }
+        self.images: dict[str, Any] = {"classes": list(splits.classes), "image_size": list(splits.image_size)}
+        with global_randomness(seed, self.device):
+            self.model = build(**self.architecture).to(self.device).to(memory_format=torch.channels_last)
+        self.optimizer = OPTIMIZERS[config.optimizer](
+            self.model.parameters(),
+            lr=config.lr_max,
+            weight_decay=config.weight_decay,
+            momentum=config.momentum,
+            nesterov=config.nesterov,
+            # The fused optimisers read the scaler's verdict on the device: no step waits for it.
+            fused=self.device.type == "cuda",
+        )
+        self.average = (
+            None
+            if config.averaging == "none"
+            else WeightAverage(config.averaging, self.model, decay=config.ema_decay, start=config.swa_start)
+        )
+        dtype = amp_dtype(config.amp, self.device)
+        network, loss_scale = low_precision(self.model, self.device, dtype)
+        self.precision = f"{str(dtype or torch.float32).removeprefix('torch.')} on {self.device.type}"
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=dtype == torch.float16)
+        self.parameters = list(self.model.parameters())
+        self.statistics = RunningStatistics(self.model)
+        self.order = torch.Generator().manual_seed(seed)
+        self.generator = torch.Generator(self.device).manual_seed(seed)
+        self.terms = LossTerms(config, self.model, network, loss_scale=loss_scale, generator=self.generator)
+        self.epoch = 0
+        self.accuracies: dict[int, dict[str, float]] = {}  # epoch -> what `evaluate` found after it
+        self.best_epoch = 0
+        self.best_weights: dict[str, Tensor] = {}
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimiser steps in an epoch."""
+        return num_batches(self.splits.train, self.config.batch_size)
+
+    @property
+    def judged_model(self) -> nn.Module:
+        """What `evaluate` judges: the averaged weights if they were asked for and there are some, else the weights."""
+        average = self.average.model if self.average else None
+        return self.model if average is None else average
+
+    def train_epoch(self, on_step: Callable[[int], None] | None = None) -> dict[str, Any]:
+        """Trains on every training image once.
+
+        Args:
+            on_step: Told after each step how many of the epoch are made; it does not wait for the device.
+
+        Returns:
+            epoch, lr (of the last step), train_loss (the whole objective), train_adversarial_accuracy, curvature (the
+            mean penalty before lambda; None without a penalty), train_seconds and what of them was spent on making
+            adversarial images (attack_seconds) and on the penalty, its own part of the backward pass included
+            (penalty_seconds), images_per_second, device_memory_mb, skipped_steps (fp16 overflows) and diverged: the
+            loss was NaN or infinite, the rest of the epoch was not run, and the averages are None.
+        """
+        started = time.perf_counter()
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+        self.model.train()
+        sums = torch.zeros(6, dtype=torch.float64, device=self.device)  # of what `_step` returns
+        total_steps = self.config.epochs * self.steps_per_epoch
+        rate, images_seen, diverged = 0.0, 0, False
+        watch = Stopwatch(self.device)
+        epoch_batches = batches(
+            self.splits.train,
+            self.config.batch_size,
+            augmentation=self.splits.augmentation,
+            order=self.order,
+            generator=self.generator,
+        )
+        with global_randomness(epoch_seed(self.order.initial_seed(), self.epoch), self.device):
+            for index, (images, labels) in enumerate(epoch_batches):
+                step = self.epoch * self.steps_per_epoch + index
+                rate = learning_rate(
+                    self.config.lr_schedule,
+                    (step + 0.5) / total_steps,  # the middle of the step: neither end of a schedule wastes a step at 0
+                    lr_max=self.config.lr_max,
+                    lr_min=self.config.lr_min,
+                )
+                for group in self.optimizer.param_groups:
+                    group["lr"] = rate
+                sums += self._step(images, labels, step, watch)
+                images_seen += len(images)
+                if self.average:
+                    self.average.after_step(self.model, step + 1)
+                if on_step:
+                    on_step(index + 1)
+                if (index + 1) % DIVERGENCE_CHECK_STEPS == 0 or index + 1 == self.steps_per_epoch:
+                    diverged = self._has_diverged(sums, images_seen)
+                if diverged:
+                    break
+        finite, loss, correct, penalised, total_penalty, skipped = (
+            sums.tolist()
+        )  # waits for the device: the seconds below are true
+        seconds = time.perf_counter() - started
+        self.epoch += 1
+        if self.average and not diverged:
+            self.average.after_epoch(self.model, self.epoch / self.config.epochs)
+        return {
+            "epoch": self.epoch,
+            "lr": rate,
+            "train_loss": None if diverged else loss / finite,
+            "train_adversarial_accuracy": None if diverged else correct / finite,
+            "curvature": total_penalty / penalised if penalised and not diverged else None,
+            "train_seconds": seconds,
+            "attack_seconds": watch.seconds("attack"),
+            "penalty_seconds": watch.seconds("penalty"),
+            "images_per_second": images_seen / seconds,
+            "device_memory_mb": peak_memory_mb(self.device),
+            "skipped_steps": int(skipped),
+            "diverged": diverged,
+        }
+
+    def _step(self, images: Tensor, labels: Tensor, step: int, watch: Stopwatch) -> Tensor:
+        """One optimiser step, the run's `step`-th from 0 on, whose attack and penalty `watch` times.
+
+        Returns:
+            On the device: finite images, their summed loss, correct ones, penalised images, their summed penalty, and
+            whether the step was skipped.
+        """
+        statistics = self.statistics.copy() if self.scaler.is_enabled() else None
+        watch.start()
+        penalised = self.terms.num_penalised(len(images), step)
+        at_images = self.terms.shared_gradient(images, labels, penalised)
+        adversarial = self.terms.attack(images, labels, at_images)
+        watch.split("attack")
+        self.optimizer.zero_grad(set_to_none=True)
+        at_adversarial = self.terms.shared_forward(adversarial, penalised)
+        logits = at_adversarial.logits if at_adversarial else self.terms.network(adversarial)
+        loss = self.terms.without_penalty(images, labels, adversarial, logits)
+        zero = torch.zeros((), device=self.device)
+        mean_penalty = zero
+        if penalised:
+            if at_adversarial is None:
+                self._backward(loss)  # before there is a penalty: what it needed is free for the penalty's graph
+                loss = loss.detach()
+            watch.start()
+            some = images[:penalised], labels[:penalised], adversarial[:penalised]
+            mean_penalty = self.terms.penalty(*some, at_images, at_adversarial).mean()
+            # So often as a step has one, so much it weighs: on average the gradient is that of one in every step.
+            loss = loss + self.config.lambda_ * self.config.penalty_every * mean_penalty
+            if at_adversarial is not None:
+                watch.split("penalty")  # the way back through what it shares with the loss is not its own
+        self._backward(loss)
+        if penalised and at_adversarial is None:
+            watch.split("penalty")
+        finite = loss.isfinite()
+        skipped = self._update(finite)
+        with torch.no_grad():
+            if statistics is not None:
+                self.statistics.put_back_unless(finite, statistics)
+            correct = (logits.argmax(dim=1) == labels).sum()
+            count = len(images)
+            row = torch.stack(
+                [zero + count, loss * count, correct, zero + penalised, mean_penalty * penalised]
+            ).double()
+            row = torch.where(finite, row, 0.0)
+            return torch.cat([row, skipped.double().view(1)])
+
+    def _backward(self, loss: Tensor) -> None:
+        """Adds to the parameters' gradients; not to those of the images, which have been taken."""
+        self.scaler.scale(loss).backward(inputs=self.parameters)
+
+    def _update(self, finite: Tensor) -> Tensor:
+        """Steps the optimiser, whose loss was `finite` or not, and returns whether the scaler skipped the step."""
+        self.scaler.unscale_(self.optimizer)
+        skipped = torch.zeros((), dtype=torch.bool, device=self.device)
+        if self.scaler.is_enabled() or self.config.gradient_clip > 0:
+            gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+            norm = torch.nn.utils.get_total_norm(gradients)
+            if self.config.gradient_clip > 0:
+                torch.nn.utils.clip_grads_with_norm_(self.parameters, self.config.gradient_clip, norm)
+            if self.scaler.is_enabled():
+                skipped = ~norm.isfinite()
+        self.scaler.step(self.optimizer)
+        if self.scaler.is_enabled():
+            one = torch.ones((), device=self.device)
+            before = self.scaler.scale(one)
+            self.scaler.update()
+            # For a loss that is not finite no scale is to blame: each would halve it, and few would use it up.
+            self.scaler.update(torch.where(finite, self.scaler.scale(one), before))
+        return skipped
+
+    def _has_diverged(self, sums: Tensor, images_seen: int) -> bool:
+        """Without a GradScaler one non-finite loss has ruined the weights.
+
+        With it, the steps of such losses were skipped, and the run is over only if all of them were, or if gradients
+        overflow however small the scale.
+        """
+        finite_images = sums[0].item()
+        if self.scaler.is_enabled():
+            return finite_images == 0 or self.scaler.get_scale() < 1
+        return finite_images < images_seen
+
+    def evaluate(self) -> dict[str, Any]:
+        """Judges the network on the validation examples and keeps its weights if its PGD accuracy is the best so far.
+
+        Returns:
+            `evaluation.METRICS`, pgd_accuracy_best (the running maximum), catastrophic_overfitting (see
+            `catastrophic_overfitting`), eval_seconds and diverged: the network's losses are not finite, so the epoch's
+            last steps have ruined it; then there is nothing else but eval_seconds.
+        """
+        started = time.perf_counter()
+        now = evaluate(self.judged_model, self.judged_on, self.evaluation)
+        if not all(map(math.isfinite, now.values())):
+            return {"diverged": True, "eval_seconds": time.perf_counter() - started}
+        self.accuracies[self.epoch] = now
+        best = self.accuracies.get(self.best_epoch)
+        if best is None or now["pgd_accuracy"] > best["pgd_accuracy"]:
+            best, self.best_epoch = now, self.epoch
+            self.best_weights = {
+                name: value.detach().cpu().clone() for name, value in self.judged_model.state_dict().items()
+            }
+        return {
+            **now,
+            "pgd_accuracy_best": best["pgd_accuracy"],
+            "catastrophic_overfitting": catastrophic_overfitting(self.accuracies.get(self.epoch - 1), now),
+            "eval_seconds": time.perf_counter() - started,
+            "diverged": False,
+        }
+
+    def judge_best(self, evaluation: EvaluationConfig) -> dict[str, float]:
+        """`evaluation.METRICS` of the best epoch's weights on the validation examples, by another attack."""
+        network = checkpoints.rebuild(self.best_model()).to(self.device)
+        return evaluate(network, self.judged_on, evaluation)
+
+    def best_model(self) -> dict[str, Any]:
+        """The weights of the best epoch with what rebuilds the network: the content of a file for `models.load`."""
+        return {**self.images, "model": self.architecture, "weights": self.best_weights, "epoch": self.best_epoch}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the rest of the training depends on: tensors and plain values, for `weights_only` loading."""
+        return {
+            "precision": self.precision,
+            "epoch": self.epoch,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "average": self.average.state_dict() if self.average else None,
+            "order": self.order.get_state(),
+            "generator": self.generator.get_state(),
+            "previous": self.terms.previous,
+            "accuracies": self.accuracies,
+            "best_model": self.best_model(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continues where the Trainer that `state` came from was; both must have been made with the same arguments.
+
+        Raises:
+            ValueError: That one computed in another precision, or on another kind of device.
+        """
+        if state["precision"] != self.precision:
+            raise ValueError(f"was begun in {state['precision']}, and cannot go on in {self.precision}")
+        self.epoch = state["epoch"]
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        if self.average:
+            self.average.load_state_dict(state["average"])
+        self.order.set_state(state["order"].cpu())
+        self.generator.set_state(state["generator"].cpu())
+        self.terms.previous = None if state["previous"] is None else state["previous"].to(self.device)
+        self.accuracies = dict(state["accuracies"])
+        self.best_epoch = state["best_model"]["epoch"]
+        self.best_weights = state["best_model"]["weights"]
