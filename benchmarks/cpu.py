@@ -30,7 +30,7 @@ def work(without: str, options: argparse.Namespace, asked: Connection) -> None:
     if without == MEMORY:
         torch.set_num_threads(options.threads)
     else:
-        cpus.take(options.threads)
+        cpus.configure_cpu(options.threads)
     if without == PRODUCTS:
         convolution_gradients.product_is_faster = lambda *_: False
     step.answer((step.OURS, "batch statistics"), options, asked)

@@ -26,7 +26,7 @@ from ray.tune.execution import tune_controller
 from tune_cure.cli import live_view
 from tune_cure.ray_backend import cluster, session, tuner
 from tune_cure.ray_backend.journal_callback import JournalCallback
-from tune_cure.ray_backend.optuna_searcher import StudySearch
+from tune_cure.ray_backend.optuna_searcher import OptunaSearcher
 from tune_cure.ray_backend.resources import Machine
 from tune_cure.ray_backend.schedulers import Asha
 from tune_cure.search import results
@@ -50,8 +50,8 @@ space:
 asha: {grace_period: 1, reduction_factor: 3}
 """
 PARTS: dict[str, list[tuple[type, str]]] = {
-    "propose": [(StudySearch, "suggest")],
-    "tell": [(StudySearch, "on_trial_result"), (StudySearch, "on_trial_complete")],
+    "propose": [(OptunaSearcher, "suggest")],
+    "tell": [(OptunaSearcher, "on_trial_result"), (OptunaSearcher, "on_trial_complete")],
     "asha": [(Asha, "on_trial_add"), (Asha, "on_trial_result"), (Asha, "on_trial_complete")],
     "journal": [(JournalCallback, "_write")],
     "snapshot": [(tune_controller.TuneController, "checkpoint")],

@@ -32,12 +32,12 @@ from sklearn.gaussian_process.kernels import Matern, WhiteKernel
 
 from tune_cure.data import splits as data
 from tune_cure.ray_backend import schedulers
-from tune_cure.ray_backend.optuna_searcher import StudySearch
+from tune_cure.ray_backend.optuna_searcher import OptunaSearcher
 from tune_cure.search import results
 from tune_cure.search.journal import OBJECTIVE, Journal
 from tune_cure.search.space import loading as specs
 from tune_cure.search.space.config import SearchSpec
-from tune_cure.search.stopping import Endings
+from tune_cure.search.stopping import SearchStopper
 from tune_cure.training.trainer import Trainer
 
 RESULTS = Path(__file__).parent / "results"
@@ -51,7 +51,7 @@ OPTIMUM_POINTS = 2**15
 DIGITS = "search_quality_digits"
 
 
-class AsRayTells(StudySearch):
+class AsRayTells(OptunaSearcher):
     """Ray's OptunaSearch as it comes: a trial that was stopped early counts as complete with its last value."""
 
     def _tell(self, trial: optuna.trial.Trial, status: str, result: dict[str, Any]) -> None:
@@ -65,7 +65,7 @@ class Way:
     sampler: str
     scheduler: str = "asha"
     grace_period: int = 9
-    search: type[StudySearch] = StudySearch
+    search: type[OptunaSearcher] = OptunaSearcher
 
     def spec(self, seed: int) -> SearchSpec:
         """The space of the quick start, with longer runs, nothing to start from, and no end."""
@@ -74,10 +74,10 @@ class Way:
         rest = [f"training.epochs={EPOCHS}", "start_from=[]", "search.trials=1000000"]
         return specs.load("search_spaces/quickstart.yaml", [*chosen, asha, *rest])
 
-    def start(self, seed: int, folder: Path) -> tuple[StudySearch, Any]:
+    def start(self, seed: int, folder: Path) -> tuple[OptunaSearcher, Any]:
         """The searcher and the scheduler of a search."""
         spec = self.spec(seed)
-        endings = Endings(spec, folder, None, [])
+        endings = SearchStopper(spec, folder, None, [])
         study = self.search(spec, Journal(folder), [], endings, optuna.storages.InMemoryStorage())
         return study, schedulers.make(spec, [])
 

@@ -257,7 +257,7 @@ def make(key: Key, options: argparse.Namespace, device: torch.device) -> Callabl
 def work(key: Key, options: argparse.Namespace, asked: Connection) -> None:
     """A process of one loop or operation."""
     if key[0] == OURS:
-        cpu.take(options.threads)  # as a trial's process does; a script of the original's kind does not
+        cpu.configure_cpu(options.threads)  # as a trial's process does; a script of the original's kind does not
     else:
         torch.set_num_threads(options.threads)
     answer(key, options, asked)
@@ -426,7 +426,7 @@ def main() -> None:
                 pd.concat(found).round(3).to_csv(options.output / "step.csv", index=False)
     if options.robust:
         device = torch.device(options.device)
-        cpu.take(None)  # both evaluations get what the process of a trial has
+        cpu.configure_cpu(None)  # both evaluations get what the process of a trial has
         network = checkpoints.load(options.robust).to(device).to(memory_format=torch.channels_last)
         evaluation = measure_evaluation(network, data.load(options.data), device, 3)
         print(evaluation.to_string(index=False, float_format="{:.3f}".format))

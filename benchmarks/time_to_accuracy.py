@@ -67,7 +67,7 @@ def run(options: argparse.Namespace, seed: int, started: float) -> Iterator[dict
     given = dict(one.split("=", 1) for one in options.set)
     defaults = {"lr_schedule": "cyclic", "lr_max": 0.2, "lambda": 0.1, "h": 1.739}
     config = TrainingConfig.model_validate(defaults | {key: yaml.safe_load(value) for key, value in given.items()})
-    cpu.take(None)
+    cpu.configure_cpu(None)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     spec = DataSpec(dataset="cifar10", root=options.data_root, validation=1000, train_examples=options.train_images)
     splits = data.load(spec)

@@ -21,7 +21,7 @@ from pydantic.fields import FieldInfo
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.space.distributions import Distribution
 from tune_cure.search.space.objectives import METRICS
-from tune_cure.training.config import DECIDING, HYPERPARAMETERS, TrainingConfig, without_effect
+from tune_cure.training.config import DECIDING_KEYS, HYPERPARAMETERS, TrainingConfig, inactive_hyperparameters
 from tune_cure.utils.schema import OneOf, choices
 
 PAGE = Path(__file__).parent.parent / "docs" / "search_space.md"
@@ -254,14 +254,14 @@ def _first_line(registry: Mapping[str, Any] | tuple[str, ...], name: str) -> str
 
 def _idle() -> Iterator[str]:
     """For each hyperparameter, the values of others beside which it counts for nothing, by trying all of these."""
-    values = {key: choices(TrainingConfig.model_fields[HYPERPARAMETERS[key]]) or [0, 1] for key in DECIDING}
+    values = {key: choices(TrainingConfig.model_fields[HYPERPARAMETERS[key]]) or [0, 1] for key in DECIDING_KEYS}
     cases = [dict(zip(values, combination, strict=True)) for combination in itertools.product(*values.values())]
     idle: dict[str, set[int]] = defaultdict(set)
     having: dict[tuple[str, Any], set[int]] = defaultdict(set)
     for index, case in enumerate(cases):
         for pair in case.items():
             having[pair].add(index)
-        for key in without_effect(TrainingConfig.model_validate(case)):
+        for key in inactive_hyperparameters(TrainingConfig.model_validate(case)):
             idle[key].add(index)
     rows = [f"| `{key}` | {_conditions(idle[key], having)} |" for key in HYPERPARAMETERS if key in idle]
     yield "A search omits a key from trials in which it has no effect; the tables show a dash."
@@ -289,7 +289,9 @@ def _conditions(idle: set[int], having: Mapping[tuple[str, Any], set[int]]) -> s
 
 
 def _by_key(pairs: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, list[tuple[str, Any]]]]:
-    for key, of in itertools.groupby(sorted(pairs, key=lambda pair: DECIDING.index(pair[0])), lambda pair: pair[0]):
+    for key, of in itertools.groupby(
+        sorted(pairs, key=lambda pair: DECIDING_KEYS.index(pair[0])), lambda pair: pair[0]
+    ):
         yield key, list(of)
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from tests.support.documents import tables
-from tune_cure.utils.formatting import points
+from tune_cure.utils.formatting import format_points
 
 RESULTS = Path("benchmarks/results")
 CONFIRMATIONS = {
@@ -76,8 +76,8 @@ def test_verdicts_of_a_confirmation_are_those_that_were_measured(heading: str) -
             == (contender(who), contender(row["against"]), "autoattack")
             and pair["epsilon"] == pytest.approx(radius(who, found["means"][0]["epsilon"]))
         )
-        assert row["difference, points"] == points(pair["difference"])
-        assert row["95% interval"] == f"{points(pair['low'])} to {points(pair['high'])}"
+        assert row["difference, points"] == format_points(pair["difference"])
+        assert row["95% interval"] == f"{format_points(pair['low'])} to {format_points(pair['high'])}"
         assert row["verdict"] == pair["verdict"]
 
 

@@ -2,7 +2,7 @@ import re
 
 from tools import reference
 from tune_cure.search.samplers import SAMPLERS
-from tune_cure.training.config import HYPERPARAMETERS, TrainingConfig, without_effect
+from tune_cure.training.config import HYPERPARAMETERS, TrainingConfig, inactive_hyperparameters
 
 
 def test_the_reference_says_what_the_models_say() -> None:
@@ -28,5 +28,5 @@ def test_a_stale_row_would_be_seen() -> None:
 def test_what_has_no_effect_is_said_as_the_code_has_it() -> None:
     (row,) = re.findall(r"^\| `h` \| (`delta`.*) \|$", reference.tables(), re.MULTILINE)
     assert row == "`delta` is random, fgsm, linf, gradalign, llr or none; or `lambda` is 0"
-    assert "h" in without_effect(TrainingConfig(delta="random"))
-    assert "h" not in without_effect(TrainingConfig(delta="gradient"))
+    assert "h" in inactive_hyperparameters(TrainingConfig(delta="random"))
+    assert "h" not in inactive_hyperparameters(TrainingConfig(delta="gradient"))

@@ -166,9 +166,9 @@ def test_one_test_image_is_too_few(tmp_path: Path, capsys: pytest.CaptureFixture
 def test_two_processes_do_not_confirm_one_search_at_a_time(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(locking, "SECONDS", 0.1)
+    monkeypatch.setattr(locking, "LOCK_TIMEOUT_SECONDS", 0.1)
     search(tmp_path)
     (tmp_path / FOLDER).mkdir()
-    with locking.alone(tmp_path / FOLDER):
+    with locking.hold_run_lock(tmp_path / FOLDER):
         assert cli.main(["confirm", str(tmp_path), *QUICK]) == 2
     assert capsys.readouterr().err == f"tune-cure: {tmp_path / FOLDER}: another process is writing in it\n"

@@ -9,7 +9,7 @@ from tune_cure.data import splits
 from tune_cure.data.config import DataSpec
 from tune_cure.data.prepared import prepared_file, received
 from tune_cure.data.source import DataError
-from tune_cure.ray_backend.data_broadcast import Shipment, load
+from tune_cure.ray_backend.data_broadcast import DataBroadcast, load
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_session")]
 
@@ -28,7 +28,7 @@ def spec(tmp_path: Path) -> DataSpec:
 def test_a_machine_without_the_data_gets_it_once_and_splits_it_as_the_driver_does(
     spec: DataSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shipment = Shipment(spec)
+    shipment = DataBroadcast(spec)
     here = splits.load(spec)
     monkeypatch.setenv("TUNE_CURE_CACHE", str(tmp_path / "elsewhere"))  # as on another machine,
     (tmp_path / "pictures").rename(tmp_path / "moved")  # where there are no pictures
@@ -48,7 +48,7 @@ def test_a_machine_without_the_data_gets_it_once_and_splits_it_as_the_driver_doe
 
 
 def test_a_machine_with_the_data_reads_its_own(spec: DataSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shipment = Shipment(spec)
+    shipment = DataBroadcast(spec)
     monkeypatch.setenv("TUNE_CURE_CACHE", str(tmp_path / "elsewhere"))
     load(spec, shipment)
     assert not (tmp_path / "elsewhere" / "received").exists()

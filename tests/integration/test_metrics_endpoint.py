@@ -5,7 +5,7 @@ import pytest
 import ray
 from prometheus_client.parser import text_string_to_metric_families
 
-from tune_cure.ray_backend.monitoring.metrics import GAUGES, PREFIX, Gauges
+from tune_cure.ray_backend.monitoring.metrics import GAUGES, PREFIX, TrialGauges
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_session")]
 PATIENCE = 120  # seconds; Ray hands on what is set every ten
@@ -22,7 +22,7 @@ def scrape(search: str) -> dict[tuple[str, str], float]:
 
 
 def test_a_scrape_shows_every_gauge_of_running_and_ended_trials() -> None:
-    gauges = Gauges("gauged")
+    gauges = TrialGauges("gauged")
     values = {"clean_accuracy": 0.75, "pgd_accuracy": 0.5, "curvature": 1.25, "epoch": 3, "device_memory_mb": 512.0}
     assert values.keys() == GAUGES.keys()
     gauges.on_event({"event": "trial", "trial": 17})

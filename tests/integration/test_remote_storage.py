@@ -7,7 +7,7 @@ from tests.support.journal_lines import begin
 from tests.support.spaces import tiny
 from tune_cure.cli.main import main
 from tune_cure.ray_backend import remote_storage, tuner
-from tune_cure.ray_backend.remote_storage import Remote
+from tune_cure.ray_backend.remote_storage import RemoteStorage
 from tune_cure.reports import tables
 from tune_cure.search import results
 from tune_cure.search.journal import Event, Journal
@@ -17,30 +17,30 @@ from tune_cure.utils.files import FolderError
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Remote:
-    return Remote(f"file://{tmp_path}/store/run")
+def store(tmp_path: Path) -> RemoteStorage:
+    return RemoteStorage(f"file://{tmp_path}/store/run")
 
 
 @pytest.mark.parametrize("uri", ["nonsense://bucket/run", "file:///proc/none/run"])
 def test_a_store_that_cannot_be_used_is_one_line(uri: str) -> None:
     with pytest.raises(FolderError, match=f"--output {uri}: cannot be used: ") as raised:
-        Remote(uri)
+        RemoteStorage(uri)
     assert "\n" not in str(raised.value)
 
 
-def test_what_was_put_is_got_back_but_for_the_trials(store: Remote, tmp_path: Path) -> None:
+def test_what_was_put_is_got_back_but_for_the_trials(store: RemoteStorage, tmp_path: Path) -> None:
     run, back = tmp_path / "run", tmp_path / "back"
     (run / "trials").mkdir(parents=True)
     back.mkdir()
     begin(Journal(run), 0)
     (run / "trials.csv").write_text("trial\n0\n")
-    (run / locking.FILE).touch()
+    (run / locking.LOCK_FILE).touch()
     assert not store.exists("journal.jsonl")
     with pytest.raises(FolderError, match="holds no search"):
         store.get(back)
     store.put(run)
     assert store.exists("journal.jsonl")
-    assert not store.exists(locking.FILE)
+    assert not store.exists(locking.LOCK_FILE)
     store.get(back)
     assert Journal(back).read() == Journal(run).read()
     assert (back / "trials.csv").read_text() == "trial\n0\n"
@@ -56,7 +56,9 @@ def test_to_continue_where_there_is_no_search_is_one_line(tmp_path: Path, capsys
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("ray_session")
-def test_a_search_goes_on_from_its_copy_alone(store: Remote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_search_goes_on_from_its_copy_alone(
+    store: RemoteStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(remote_storage, "INTERVAL", 0.0)
 
     def interrupt(event: Event) -> None:
@@ -72,7 +74,7 @@ def test_a_search_goes_on_from_its_copy_alone(store: Remote, tmp_path: Path, mon
     store.uploader.shutdown()
     first.rename(tmp_path / "lost")
 
-    again = Remote(store.uri)
+    again = RemoteStorage(store.uri)
     again.get(second)
     saved = {event["trial"]: event["epoch"] for event in Journal(second).read() if event["event"] == "checkpoint"}
     before = len(Journal(second).read())

@@ -47,19 +47,19 @@ def frame(objectives: list[float], fresh: list[float | None]) -> pd.DataFrame:
 
 def test_the_leaders_are_in_the_order_of_their_fresh_accuracies_and_before_all_others(tmp_path: Path) -> None:
     spec = tiny(tmp_path, "rescore.top=3")
-    order = ranking.leaders(frame([0.4, 0.7, 0.6, 0.5], [None, 0.3, 0.35, 0.35]), spec)
+    order = ranking.rank_leaders(frame([0.4, 0.7, 0.6, 0.5], [None, 0.3, 0.35, 0.35]), spec)
     assert list(order["trial"]) == [2, 3, 1, 0]
 
 
 def test_what_was_judged_again_but_leads_no_more_counts_by_its_objective(tmp_path: Path) -> None:
     spec = tiny(tmp_path, "rescore.top=2")
-    order = ranking.leaders(frame([0.4, 0.7, 0.6], [0.9, 0.3, None]), spec)
+    order = ranking.rank_leaders(frame([0.4, 0.7, 0.6], [0.9, 0.3, None]), spec)
     assert list(order["trial"]) == [1, 2, 0]
 
 
 def test_where_another_metric_is_optimised_it_decides(tmp_path: Path) -> None:
     spec = tiny(tmp_path, "search.metric=clean_accuracy")
-    assert list(ranking.leaders(frame([0.4, 0.7], [0.9, 0.3]), spec)["trial"]) == [1, 0]
+    assert list(ranking.rank_leaders(frame([0.4, 0.7], [0.9, 0.3]), spec)["trial"]) == [1, 0]
 
 
 @pytest.mark.slow
@@ -70,7 +70,7 @@ def test_the_leaders_of_a_search_are_judged_once_by_their_best_weights(tmp_path:
     tables.write(SearchResult(tmp_path))
     trials = results.trials(tmp_path)
     judged = trials.dropna(subset=["fresh_pgd_accuracy"])
-    assert set(judged["trial"]) == set(ranking.ranked(trials, spec)["trial"].head(2))
+    assert set(judged["trial"]) == set(ranking.rank_trials(trials, spec)["trial"].head(2))
     examples = rescoring.fresh_examples(spec, data.load(spec.data))
     journal = Journal(tmp_path)
     checkpoints = {event["trial"]: event["path"] for event in journal.read() if event["event"] == "checkpoint"}
@@ -91,10 +91,10 @@ def test_the_leaders_of_a_search_are_judged_once_by_their_best_weights(tmp_path:
 def test_a_trial_that_violates_the_constraints_wins_by_no_second_judgement(tmp_path: Path) -> None:
     spec = tiny(tmp_path, "rescore.top=3", "search.constraints=[clean_accuracy_best >= 0.8]")
     trials = frame([0.5, 0.6, 0.58], [0.48, 0.59, 0.57]).assign(feasible=[True, False, False])
-    assert list(ranking.leaders(trials, spec)["trial"]) == [0, 1, 2]
+    assert list(ranking.rank_leaders(trials, spec)["trial"]) == [0, 1, 2]
     assert list(ranking.finalists(trials, spec)["trial"]) == [0]
     none_keeps_them = trials.assign(feasible=False)
-    assert list(ranking.leaders(none_keeps_them, spec)["trial"]) == [1, 2, 0]
+    assert list(ranking.rank_leaders(none_keeps_them, spec)["trial"]) == [1, 2, 0]
 
 
 @pytest.mark.slow

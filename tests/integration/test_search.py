@@ -49,7 +49,7 @@ def test_asha_stops_trials_at_its_rungs(finished: Path) -> None:
 def test_the_leaders_alone_keep_their_checkpoints(finished: Path) -> None:
     spec, trials = results.read_spec(finished), results.trials(finished)
     kept = {int(file.parts[-3].removeprefix("trial_")) for file in finished.glob("trials/*/*/trainer.pt")}
-    assert kept == set(ranking.ranked(trials, spec).head(spec.rescore.top)["trial"])
+    assert kept == set(ranking.rank_trials(trials, spec).head(spec.rescore.top)["trial"])
 
 
 def test_the_study_knows_stopped_trials_as_pruned_at_their_epoch_and_the_others_as_complete(finished: Path) -> None:

@@ -176,7 +176,7 @@ def test_a_run_says_what_it_does_and_leaves_log_curves_checkpoints_and_test_resu
     assert "epoch 1/2  loss " in printed
     assert "on all 359 test images, by PGD-3 with 1 start at epsilon 0.03137 (8/255):" in printed
     names = {"config.yaml", "environment.json", "epochs.csv", "best_model.pt", "last.pt", "test.csv", "curves.html"}
-    assert {file.name for file in folder.iterdir()} == names | {locking.FILE}
+    assert {file.name for file in folder.iterdir()} == names | {locking.LOCK_FILE}
     page = (folder / "curves.html").read_text()
     assert "small_cnn on digits" in page
     assert "Test set" in page
@@ -268,9 +268,9 @@ def test_an_interrupted_run_goes_on_in_a_new_process_bit_for_bit(tmp_path: Path)
 def test_two_processes_do_not_go_on_with_one_run_at_a_time(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(locking, "SECONDS", 0.1)
+    monkeypatch.setattr(locking, "LOCK_TIMEOUT_SECONDS", 0.1)
     out = tmp_path / "run"
     assert cli.main(["train", *QUICK, "--epochs", "1", "--output", str(out)]) == 0
-    with locking.alone(out):
+    with locking.hold_run_lock(out):
         assert cli.main(["train", "--output", str(out), "--resume"]) == 2
     assert capsys.readouterr().err == f"tune-cure: {out}: another process is writing in it\n"

@@ -91,7 +91,7 @@ def test_a_search_that_nobody_runs_any_more_is_said_with_the_command_that_contin
     tiny(tmp_path)
     journal = Journal(tmp_path)
     write_trial(journal, 0)
-    with locking.alone(tmp_path):
+    with locking.hold_run_lock(tmp_path):
         environment.write(tmp_path, "digits")
         begin(journal, 1)
         assert not watch.is_dead(tmp_path)
@@ -125,7 +125,7 @@ def test_a_search_whose_patience_is_used_up_has_ended_early_and_is_not_to_be_con
     ['{"host": "elsewhere"}', '{"resumed": [{"host": "elsewhere"}]}', "{}", "[]", "{", '{"resumed": 3}', '{"host": 3}'],
 )
 def test_whether_a_search_runs_on_another_machine_is_not_known(content: str, tmp_path: Path) -> None:
-    with locking.alone(tmp_path):
+    with locking.hold_run_lock(tmp_path):
         pass
     assert not watch.is_dead(tmp_path)
     (tmp_path / "environment.json").write_text(content)

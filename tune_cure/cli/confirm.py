@@ -9,15 +9,22 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from tune_cure.confirmation.candidates import BASELINES, Contender
+from tune_cure.confirmation.candidates import BASELINES, Candidate
 from tune_cure.data import config as config_module, splits as splits_module
-from tune_cure.ray_backend.resources import allot, measure_epoch_seconds, this_machine
+from tune_cure.ray_backend.resources import measure_epoch_seconds, plan_resources, this_machine
 from tune_cure.search.results import SearchResult
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.utils import environment, locking
-from tune_cure.utils.formatting import ATTACK_WORDS, count, duration, listed, points, radius
+from tune_cure.utils.formatting import (
+    ATTACK_WORDS,
+    format_count,
+    format_duration,
+    format_points,
+    format_radius,
+    join_words,
+)
 from tune_cure.utils.schema import parse_number
-from tune_cure.utils.signals import stop_as_on_ctrl_c
+from tune_cure.utils.signals import treat_sigterm_as_ctrl_c
 
 
 class ConfirmError(ValueError):
@@ -94,7 +101,7 @@ def confirm(options: argparse.Namespace, console: Console) -> int:
 
     result = SearchResult(options.directory)
     spec = result.spec
-    chosen = candidates.choose(result, options.top, options.baselines)
+    chosen = candidates.choose_candidates(result, options.top, options.baselines)
     data_spec = spec.data
     if options.data_root:
         data_spec = data_spec.model_copy(update={"root": str(Path(options.data_root).expanduser().absolute())})
@@ -113,7 +120,7 @@ def confirm(options: argparse.Namespace, console: Console) -> int:
     _print_plan(result.spec, chosen, plan, splits, jobs, console)
     folder = result.directory / plan_module.FOLDER
     folder.mkdir(exist_ok=True)
-    with locking.alone(folder):
+    with locking.hold_run_lock(folder):
         environment.write(folder, splits.source)
         return _run(jobs, result, folder, options, console)
 
@@ -181,7 +188,7 @@ def _command(options: argparse.Namespace) -> str:
 
 def _print_plan(
     spec: SearchSpec,
-    chosen: list[Contender],
+    chosen: list[Candidate],
     plan: Any,
     splits: splits_module.Splits,
     jobs: list[Any],
@@ -191,8 +198,8 @@ def _print_plan(
     for one in chosen:
         table.add_row(one.name, one.kind, f"{one.config.epochs} epochs", one.description)
     console.print(table)
-    seeds = f"seed{'s' * (len(plan.seeds) > 1)} {listed(map(str, plan.seeds))}"
-    radii = listed(radius(epsilon, spec.evaluation.norm) for epsilon in plan.epsilons)
+    seeds = f"seed{'s' * (len(plan.seeds) > 1)} {join_words(map(str, plan.seeds))}"
+    radii = join_words(format_radius(epsilon, spec.evaluation.norm) for epsilon in plan.epsilons)
     console.print(
         f"each with {seeds}, on {plan.train_images:,} training images; judged on "
         f"{plan.examples:,} test images at {radii}, "
@@ -200,13 +207,13 @@ def _print_plan(
     )
     left = [job for job in jobs if job.status().get("stage") != "done"]
     if len(left) < len(jobs):
-        console.print(f"{len(jobs) - len(left)} of {count(len(jobs), 'run')} are done already")
-    devices = allot(spec, [this_machine()])
+        console.print(f"{len(jobs) - len(left)} of {format_count(len(jobs), 'run')} are done already")
+    devices = plan_resources(spec, [this_machine()])
     if left and not devices.gpus_per_trial:
         epoch = measure_epoch_seconds(spec, splits) * plan.train_images / len(splits.train)
         epochs = sum(job.contender.config.epochs for job in left)
         seconds = epoch * epochs / devices.concurrent
-        console.print(f"training takes about {duration(seconds)} here (measured); judging comes on top of it")
+        console.print(f"training takes about {format_duration(seconds)} here (measured); judging comes on top of it")
 
 
 class _View:
@@ -217,7 +224,7 @@ class _View:
 
     def on_ready(self, devices: object) -> None:
         """Ray is up."""
-        stop_as_on_ctrl_c()  # only now: Ray has set a handler of its own when it started
+        treat_sigterm_as_ctrl_c()  # only now: Ray has set a handler of its own when it started
         self.console.print(str(devices))
 
     def on_status(self, job: Any, status: dict[str, Any]) -> None:
@@ -227,7 +234,7 @@ class _View:
             case "training" if status["epoch"] == 0:
                 self.console.print(f"{name}: trains {status['epochs']} epochs")
             case "judging" if "accuracy" in status:
-                at = radius(status["epsilon"], job.evaluation.norm)
+                at = format_radius(status["epsilon"], job.evaluation.norm)
                 self.console.print(f"{name}: {status['attack']} {100 * status['accuracy']:.1f}% at {at}")
             case "failed":
                 self.console.print(f"{name}: failed: {status['reason']}")
@@ -246,7 +253,9 @@ def print_results(found: Any, spec: SearchSpec, console: Console) -> None:
         return
     shown = [name for name in found.compared if means[name].notna().any()]
     for epsilon, group in means.groupby("epsilon", sort=False):
-        console.print(f"\non the test set at {radius(float(str(epsilon)), spec.evaluation.norm)}\n", style="bold")
+        console.print(
+            f"\non the test set at {format_radius(float(str(epsilon)), spec.evaluation.norm)}\n", style="bold"
+        )
         table = Table(box=None, pad_edge=False, padding=(0, 1))
         for title in ("", "seeds", *(word for name in shown for word in (ATTACK_WORDS[name], "±"))):
             table.add_column(title, justify="right" if title else "left", no_wrap=True)
@@ -264,7 +273,7 @@ def print_results(found: Any, spec: SearchSpec, console: Console) -> None:
     for words in of_few_seeds(comparisons):
         console.print(words, style="bold")
     for epsilon, said in found.doubts():
-        console.print(f"\nwarning, at {radius(epsilon, spec.evaluation.norm)}: {said}", style="bold")
+        console.print(f"\nwarning, at {format_radius(epsilon, spec.evaluation.norm)}: {said}", style="bold")
 
 
 def _cells(row: "pd.Series[Any]", name: str) -> tuple[str, str]:
@@ -274,8 +283,9 @@ def _cells(row: "pd.Series[Any]", name: str) -> tuple[str, str]:
 
 def verdict_words(row: "pd.Series[Any]", spec: SearchSpec) -> str:
     """A comparison in words."""
-    at = "" if row["metric"] == "clean" else f" at {radius(row['epsilon'], spec.evaluation.norm)}"
+    at = "" if row["metric"] == "clean" else f" at {format_radius(row['epsilon'], spec.evaluation.norm)}"
     return (
         f"{row['first']} against {row['second']}, {ATTACK_WORDS[row['metric']]}{at}: {row['verdict']} "
-        f"({points(row['difference'])} points, 95% interval {points(row['low'])} to {points(row['high'])})"
+        f"({format_points(row['difference'])} points, 95% interval {format_points(row['low'])} to "
+        f"{format_points(row['high'])})"
     )

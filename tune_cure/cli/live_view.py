@@ -15,10 +15,16 @@ from rich.text import Text
 
 from tune_cure.ray_backend.resources import expected_epochs
 from tune_cure.search.journal import OBJECTIVE, Event
-from tune_cure.search.ranking import UNSOUND
+from tune_cure.search.ranking import UNSOUND_STATUSES
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.space.objectives import reached
-from tune_cure.utils.formatting import STATUS_WORDS, accuracy, duration, hyperparameters, value
+from tune_cure.utils.formatting import (
+    STATUS_WORDS,
+    format_accuracy,
+    format_duration,
+    format_hyperparameters,
+    format_value,
+)
 
 Score = tuple[bool, tuple[float, ...]]
 UNRANKED: Score = (False, ())
@@ -92,7 +98,7 @@ class SearchState:
             self.best = None if self._best_score == UNRANKED else self.best
 
     def _score(self, trial: TrialState) -> Score:
-        if trial.last is None or trial.status in UNSOUND:
+        if trial.last is None or trial.status in UNSOUND_STATUSES:
             return UNRANKED
         values = reached(trial.last, trial.best or {})
         feasible = all(constraint.violation(values) <= 0 for constraint in self.spec.search.parsed_constraints)
@@ -134,7 +140,7 @@ def retried(event: Event, spec: SearchSpec) -> str:
 
 def judged_again(event: Event, spec: SearchSpec) -> str:
     """What a leader reached on images that the search had not looked at, in a line."""
-    reached = accuracy(event["pgd_accuracy"], event["pgd_accuracy_se"])
+    reached = format_accuracy(event["pgd_accuracy"], event["pgd_accuracy_se"])
     on = f"{event['examples']:,} fresh validation images"
     return f"trial {event['trial']} judged again: {reached} by {spec.rescoring} on {on}"
 
@@ -163,7 +169,7 @@ class PlainView:
         state, best = self.state, self.state.best
         line = f"[{state.ends.total()}/{state.spec.search.trials}] trial {trial.number} {STATUS_WORDS[trial.status]}"
         line += f" after epoch {trial.epochs}: PGD {percent(trial.best, 'pgd_accuracy')}"
-        line += f", clean {percent(trial.best, 'clean_accuracy')}  ({hyperparameters(trial.hyperparameters)})"
+        line += f", clean {percent(trial.best, 'clean_accuracy')}  ({format_hyperparameters(trial.hyperparameters)})"
         line += f" {trial.reason}" if trial.reason else ""
         if best:
             line += f"; best so far: trial {best.number}, PGD {percent(best.best, 'pgd_accuracy')}"
@@ -207,7 +213,9 @@ class LiveView:
         said = ", ".join(
             f"{state.ends[status]} {words}" for status, words in STATUS_WORDS.items() if state.ends[status]
         )
-        spent = f"{duration(now - state.started)} so far" + (f", about {duration(left)} left" if left else "")
+        spent = f"{format_duration(now - state.started)} so far" + (
+            f", about {format_duration(left)} left" if left else ""
+        )
         bars = Table.grid(padding=(0, 1))
         bars.add_row(
             "trials", ProgressBar(spec.search.trials, state.ends.total(), width=30), f"{state.ends.total()} of "
@@ -224,7 +232,7 @@ class LiveView:
         for title in ("trial", "epoch", "PGD", "best", "clean", *spec.space, "pid"):
             table.add_column(title, justify="right", no_wrap=True)
         for trial in self.state.running:
-            values = [value(trial.hyperparameters.get(key)) for key in spec.space]
+            values = [format_value(trial.hyperparameters.get(key)) for key in spec.space]
             accuracies = [percent(trial.last, name) for name in ("pgd_accuracy", "pgd_accuracy_best", "clean_accuracy")]
             pid = str(trial.last["pid"]) if trial.last else "–"  # finds its actor in Ray's dashboard
             table.add_row(str(trial.number), str(trial.epochs or "–"), *accuracies, *values, pid)
@@ -240,6 +248,6 @@ class LiveView:
                     f"trial {trial.number}",
                     f"PGD {percent(trial.best, 'pgd_accuracy')}",
                     f"clean {percent(trial.best, 'clean_accuracy')}",
-                    Text(hyperparameters(trial.hyperparameters), style="dim"),
+                    Text(format_hyperparameters(trial.hyperparameters), style="dim"),
                 )
         return table

@@ -45,7 +45,7 @@ BAD_INPUT = (
     resuming.ResumeError,
     dashboard.DashboardError,
     confirm.ConfirmError,
-    candidates.ContenderError,
+    candidates.CandidateError,
     comparison.ComparisonError,
 )
 
@@ -156,7 +156,7 @@ def _replay(options: argparse.Namespace, console: Console) -> int:
             "what the others would have become is not known, so regret may be larger: to choose with confidence, "
             "record a search with --set search.scheduler=none"
         )
-    best = ranking.ranked(result.trials, spec).iloc[0]["objective"]
+    best = ranking.rank_trials(result.trials, spec).iloc[0]["objective"]
     error = standard_error(best, trial_table.judged_examples(spec))
     good = frame[frame["regret_mean"] <= error].sort_values("epochs_saved_mean", ascending=False)
     if len(good):
@@ -186,8 +186,8 @@ def _watch(options: argparse.Namespace, console: Console) -> int:
     except KeyboardInterrupt:  # of the watching, not of the search
         return 0
     ended, planned = state.ends.total(), state.spec.search.trials
-    if ended < planned and patience.is_over(result := results.SearchResult(directory)):
-        early = cli_search.ended_early(patience.patience_of(result).words)
+    if ended < planned and patience.is_search_over(result := results.SearchResult(directory)):
+        early = cli_search.ended_early(patience.replay_patience(result).words)
         console.print(f"{ended} of {planned} trials have ended; the report: {directory / search_page.FILE}\n{early}")
         return 0
     if ended < planned:

@@ -17,11 +17,17 @@ from tune_cure.cli.search_results import print_results
 from tune_cure.data import config, datasets, source as source_module, splits as splits_module
 from tune_cure.models.networks import MODELS
 from tune_cure.ray_backend.monitoring import dashboard
-from tune_cure.ray_backend.remote_storage import Remote
-from tune_cure.ray_backend.resources import Devices, allot, expected_epochs, measure_epoch_seconds, this_machine
+from tune_cure.ray_backend.remote_storage import RemoteStorage
+from tune_cure.ray_backend.resources import (
+    ResourcePlan,
+    expected_epochs,
+    measure_epoch_seconds,
+    plan_resources,
+    this_machine,
+)
 from tune_cure.regularizers.penalties import PENALTIES
 from tune_cure.reports import artifacts
-from tune_cure.reports.refresh import Refreshing
+from tune_cure.reports.refresh import ReportRefresher
 from tune_cure.search import results, resume as resuming, trial_table
 from tune_cure.search.journal import FILE as JOURNAL, Journal
 from tune_cure.search.results import SearchResult
@@ -31,9 +37,9 @@ from tune_cure.search.space.config import SearchSpec
 from tune_cure.training.optimizers import OPTIMIZERS
 from tune_cure.training.schedules import SCHEDULES
 from tune_cure.utils import environment, locking
-from tune_cure.utils.files import FolderError, new_folder
-from tune_cure.utils.formatting import duration, hyperparameters
-from tune_cure.utils.signals import stop_as_on_ctrl_c
+from tune_cure.utils.files import FolderError, make_run_folder
+from tune_cure.utils.formatting import format_duration, format_hyperparameters
+from tune_cure.utils.signals import treat_sigterm_as_ctrl_c
 from tune_cure.utils.yaml_config import parse_duration
 
 SMALLER_SPACE = "cifar10_cpu"
@@ -104,7 +110,7 @@ def _search(options: argparse.Namespace, console: Console) -> int:
     if spec.search.warm_start and not options.resume:
         from tune_cure.search import warm_start  # Optuna, too, is not imported before the input is known to be good
 
-        used, left_out = warm_start.read(spec)
+        used, left_out = warm_start.read_prior_trials(spec)
         known = f"{len(used)} trials of {spec.search.warm_start} are known to the sampler"
         known += f"; {left_out} did not end, or lie outside of the space" * bool(left_out)
     if options.check:
@@ -118,12 +124,12 @@ def _search(options: argparse.Namespace, console: Console) -> int:
         raise UsageError("--dashboard-host: goes with a Ray that is started here, not with --address")
     splits = splits_module.load(spec.data, download=_may_download(spec, options))
     if options.address is None:
-        _print_cost(spec, splits, allot(spec, [this_machine()]), console)
+        _print_cost(spec, splits, plan_resources(spec, [this_machine()]), console)
     else:
         _join(options)
-    remote = Remote(options.output) if options.output and "://" in options.output else None
+    remote = RemoteStorage(options.output) if options.output and "://" in options.output else None
     directory = _folder(spec, options, remote)
-    with locking.alone(directory, f"its search is running already; to see it: tune-cure watch {directory}"):
+    with locking.hold_run_lock(directory, f"its search is running already; to see it: tune-cure watch {directory}"):
         if options.resume:
             resuming.prepare(directory, spec, force=options.force, say=console.print)
         environment.write(directory, splits.source)
@@ -131,7 +137,7 @@ def _search(options: argparse.Namespace, console: Console) -> int:
         return _run(spec, directory, options, console, remote)
 
 
-def _conclude(result: SearchResult, options: argparse.Namespace, console: Console, remote: Remote | None) -> int:
+def _conclude(result: SearchResult, options: argparse.Namespace, console: Console, remote: RemoteStorage | None) -> int:
     """Writes what a run leaves, says how it ended and how to continue, and returns the exit code."""
     directory, outcome, reason = result.directory, result.outcome, result.reason
     copied = True
@@ -189,7 +195,7 @@ def _duration(text: str) -> float:
 
 
 def _run(
-    spec: SearchSpec, directory: Path, options: argparse.Namespace, console: Console, remote: Remote | None
+    spec: SearchSpec, directory: Path, options: argparse.Namespace, console: Console, remote: RemoteStorage | None
 ) -> int:
     from tune_cure.ray_backend import tuner  # Ray takes seconds to import: not before the input is known to be good
 
@@ -201,7 +207,7 @@ def _run(
     view = LiveView(state, console) if live else PlainView(state, console.print)
 
     def ready(devices: object, url: str) -> None:
-        stop_as_on_ctrl_c()  # only now: Ray has set a handler of its own when it started
+        treat_sigterm_as_ctrl_c()  # only now: Ray has set a handler of its own when it started
         copied = f", copied to {remote.uri}" if remote else ""
         console.print(f"{devices}; results in {directory}{copied}")
         if url:
@@ -215,7 +221,7 @@ def _run(
         sys.stdout.flush()
         os._exit(code)  # the main thread waits for Ray, and cannot be told
 
-    refreshing = Refreshing(directory)
+    refreshing = ReportRefresher(directory)
     with view, refreshing:
         result = tuner.run(
             spec,
@@ -230,17 +236,17 @@ def _run(
             on_ready=ready,
             on_lost=lost,
         )
-    stop_as_on_ctrl_c()  # Ray, shut down, has given SIGTERM back to the system
+    treat_sigterm_as_ctrl_c()  # Ray, shut down, has given SIGTERM back to the system
     return _conclude(result, options, console, remote)
 
 
-def _folder(spec: SearchSpec, options: argparse.Namespace, remote: Remote | None) -> Path:
+def _folder(spec: SearchSpec, options: argparse.Namespace, remote: RemoteStorage | None) -> Path:
     """The run's folder on this machine: new, or that of the search to continue."""
     default = Path("results") / spec.name
     if remote is None:
         named = Path(options.output) if options.output else None
         if not options.resume:
-            return new_folder(default, named)
+            return make_run_folder(default, named)
         results.read_spec(named or default)  # nothing is written where there is no search
         return named or default
     if str(options.address).startswith("ray://"):
@@ -248,10 +254,10 @@ def _folder(spec: SearchSpec, options: argparse.Namespace, remote: Remote | None
     if not options.resume:
         if remote.exists(JOURNAL):
             raise UsageError(f"--output {remote.uri}: holds a search; name another, or continue it with --resume")
-        return new_folder(default, None)
+        return make_run_folder(default, None)
     if not remote.exists(JOURNAL):
         raise UsageError(f"--output {remote.uri}: holds no search: there is no {JOURNAL} in it")
-    directory = new_folder(default, None)
+    directory = make_run_folder(default, None)
     remote.get(directory)
     return directory
 
@@ -266,7 +272,7 @@ def _check(spec: SearchSpec, options: argparse.Namespace, console: Console, know
 
     Data yet to be downloaded is not checked.
     """
-    plan = allot(spec, [this_machine()])
+    plan = plan_resources(spec, [this_machine()])
     splits, images = None, ""
     try:
         splits = splits_module.load(spec.data, download=False)
@@ -293,7 +299,7 @@ def _images(splits: splits_module.Splits) -> str:
     return f"{counts} images of {kind}\n{splits.source}"
 
 
-def _print_plan(spec: SearchSpec, plan: Devices, images: str, console: Console) -> None:
+def _print_plan(spec: SearchSpec, plan: ResourcePlan, images: str, console: Console) -> None:
     most = spec.search.trials * spec.max_epochs
     rows = {
         "search": f"{spec.name}: {spec.search.trials} trials by {spec.search.sampler}, seed {spec.search.seed}, for "
@@ -302,7 +308,7 @@ def _print_plan(spec: SearchSpec, plan: Devices, images: str, console: Console) 
         "data": images,
         "network": spec.model.name + (f", width {spec.model.width}" if spec.model.width else ""),
         "space": "\n".join(f"{key}: {_values(spec, key)}{_when(spec, key)}" for key in spec.space),
-        "start_from": "\n".join(hyperparameters(start) for start in spec.start_from) or "none",
+        "start_from": "\n".join(format_hyperparameters(start) for start in spec.start_from) or "none",
         "scheduler": f"{spec.search.scheduler} {_stops(spec)}; runs to {spec.max_epochs}",
         "epochs": f"at most {most}" + _expected(spec),
         "judged by": f"{spec.evaluation} on {trial_table.judged_examples(spec)} validation images",
@@ -339,15 +345,16 @@ def _expected(spec: SearchSpec) -> str:
     return f"; about {expected_epochs(spec):.0f} if one in {spec.asha.reduction_factor:g} goes on at each rung"
 
 
-def _print_cost(spec: SearchSpec, splits: splits_module.Splits, plan: Devices, console: Console) -> None:
+def _print_cost(spec: SearchSpec, splits: splits_module.Splits, plan: ResourcePlan, console: Console) -> None:
     """Where a space that was made for GPUs meets a machine without one: what that will cost, before it starts."""
     if not spec.resources.gpus_per_trial or plan.gpus_per_trial:
         return
     epoch = measure_epoch_seconds(spec, splits)
     most, expected = spec.search.trials * spec.max_epochs, expected_epochs(spec)
     console.print(
-        f"no GPU found: an epoch of {spec.model.name} takes about {duration(epoch)} on {plan.cpus_per_trial} CPU(s) "
+        f"no GPU found: an epoch of {spec.model.name} takes about {format_duration(epoch)} on "
+        f"{plan.cpus_per_trial} CPU(s) "
         f"here (measured). {plan.concurrent} at a time, about {expected:.0f} epochs take "
-        f"{duration(expected * epoch / plan.concurrent)}, the most possible, {most}, "
-        f"{duration(most * epoch / plan.concurrent)}.\nA search made for CPUs: --space {SMALLER_SPACE}"
+        f"{format_duration(expected * epoch / plan.concurrent)}, the most possible, {most}, "
+        f"{format_duration(most * epoch / plan.concurrent)}.\nA search made for CPUs: --space {SMALLER_SPACE}"
     )

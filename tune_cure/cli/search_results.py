@@ -11,7 +11,13 @@ from rich.table import Table
 from tune_cure.reports.figures import static
 from tune_cure.search import ranking, trial_table
 from tune_cure.search.results import SearchResult
-from tune_cure.utils.formatting import STATUS_WORDS, duration, hyperparameters, untrained, value
+from tune_cure.utils.formatting import (
+    STATUS_WORDS,
+    format_duration,
+    format_hyperparameters,
+    format_untrained_epochs,
+    format_value,
+)
 
 TOP = 5  # trials in the closing table
 UNBOUNDED = 10_000  # columns, to measure what a table would take
@@ -37,7 +43,7 @@ def print_results(result: SearchResult, page: Path, console: Console) -> None:
     else:
         console.print(_table(rows, [], has_fresh))
         for _, row in rows.iterrows():
-            values = hyperparameters({key: row[key] for key in spec.space if not pd.isna(row[key])})
+            values = format_hyperparameters({key: row[key] for key in spec.space if not pd.isna(row[key])})
             console.print(f"trial {_label(row)}: {values}")
     if len(baseline):
         console.print("* a trial of start_from", style="dim")
@@ -53,9 +59,9 @@ def print_results(result: SearchResult, page: Path, console: Console) -> None:
     trained = f"{summary['epochs']} epochs trained"
     if spec.search.scheduler != "none":
         trained += f" of {summary['epochs_without_early_stopping']} without early stopping"
-    console.print(f"\n{ended}; {trained}, in {duration(summary['wall_seconds'])}")
+    console.print(f"\n{ended}; {trained}, in {format_duration(summary['wall_seconds'])}")
     if left := summary["epochs_not_trained"]:
-        console.print(f"not trained, but not for early stopping: {untrained(left)}")
+        console.print(f"not trained, but not for early stopping: {format_untrained_epochs(left)}")
     console.print(
         f"{spec.evaluation} on {trial_table.judged_examples(spec)} validation images; the best of many trials "
         "looks better than it is, and no test image was used"
@@ -64,7 +70,7 @@ def print_results(result: SearchResult, page: Path, console: Console) -> None:
         console.print(
             f"fresh: the leaders judged again by {spec.rescoring} on "
             f"{frame['fresh_examples'].max():,.0f} validation images that the search had not looked at"
-            + ("; it decides" if ranking.decided_again(spec) else f"; {spec.search.metrics[0]} decides")
+            + ("; it decides" if ranking.rescoring_decides(spec) else f"; {spec.search.metrics[0]} decides")
         )
     console.print(f"\nwrote in {directory}:")
     for path in (page.name, "trials.csv", "epochs.csv", "best_config.csv", "best_config.yaml", "best_model.pt"):
@@ -90,6 +96,6 @@ def _label(row: "pd.Series[Any]") -> str:
 
 def _cells(row: "pd.Series[Any]", space: list[str], has_fresh: bool) -> list[str]:
     accuracies = [f"{100 * row[c]:.1f}" for c in ("pgd_accuracy_best", "pgd_accuracy_best_se", "clean_accuracy_best")]
-    values = [f"{row[key]:.3g}" if isinstance(row[key], float) else value(row[key]) for key in space]
+    values = [f"{row[key]:.3g}" if isinstance(row[key], float) else format_value(row[key]) for key in space]
     fresh = ["" if pd.isna(row[c]) else f"{100 * row[c]:.1f}" for c in ("fresh_pgd_accuracy", "fresh_pgd_accuracy_se")]
     return [_label(row), *accuracies, f"{int(row['best_epoch'])}", *fresh * has_fresh, *values, row["status"]]

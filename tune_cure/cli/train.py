@@ -21,13 +21,25 @@ from tune_cure.data.datasets import DATASETS
 from tune_cure.models.networks import MODELS
 from tune_cure.reports import training_page
 from tune_cure.search.space.trial_config import read
-from tune_cure.training.config import HYPERPARAMETERS, TrainingConfig, hyperparameter, spell_out_model, without_effect
+from tune_cure.training.config import (
+    HYPERPARAMETERS,
+    TrainingConfig,
+    expand_model_name,
+    inactive_hyperparameters,
+    parse_hyperparameter,
+)
 from tune_cure.training.run import BEST, CONFIG, LAST, LOG, TEST, Run, RunSpec, resolve
 from tune_cure.utils import cpu, environment, locking
-from tune_cure.utils.files import new_folder, replace_text
-from tune_cure.utils.formatting import accuracy, duration, hyperparameters, radius, value
+from tune_cure.utils.files import make_run_folder, replace_text
+from tune_cure.utils.formatting import (
+    format_accuracy,
+    format_duration,
+    format_hyperparameters,
+    format_radius,
+    format_value,
+)
 from tune_cure.utils.schema import choices
-from tune_cure.utils.signals import stop_as_on_ctrl_c
+from tune_cure.utils.signals import treat_sigterm_as_ctrl_c
 from tune_cure.utils.yaml_config import ProblemError, SpecError, override, parse_value, put, read_mapping
 
 OTHER_NAMES = {  # flags of the original project, and one of Python's: lambda is a keyword there
@@ -105,7 +117,7 @@ def add_parser(commands: Any) -> None:
         of = TrainingConfig.model_fields[field]
         flags = [f"--{name.replace('_', '-')}", *OTHER_NAMES.get(name, [])]
         names = f" One of {', '.join(choices(of))}." if choices(of) else ""
-        help_text = f"{of.description}{names} [{value(of.default)}]"
+        help_text = f"{of.description}{names} [{format_value(of.default)}]"
         alone = {"nargs": "?", "const": "true"} if of.annotation is bool else {}
         searched.add_argument(*flags, dest=f"training.{name}", metavar="X", help=help_text, **alone)
     searched.add_argument("--hat", choices=("0", "1", "True", "False", "true", "false"), help=argparse.SUPPRESS)
@@ -126,10 +138,10 @@ def train(options: argparse.Namespace, console: Console) -> int:
     # A file that somebody sent may say where data is, but only the user where it is written.
     splits = splits_module.load(spec.data, download=bool(options.data_root) or config_module.is_default(spec.data.root))
     if not options.resume:
-        directory = new_folder(Path("results/train"), options.output)
+        directory = make_run_folder(Path("results/train"), options.output)
         replace_text(directory / CONFIG, spec.to_yaml())
-    cpu.take(spec.threads)
-    with locking.alone(directory):
+    cpu.configure_cpu(spec.threads)
+    with locking.hold_run_lock(directory):
         run = Run(spec, splits, directory, device)
         if options.resume:
             run.restore()
@@ -140,7 +152,7 @@ def train(options: argparse.Namespace, console: Console) -> int:
 def _run(run: Run, options: argparse.Namespace, console: Console) -> int:
     """Trains, says how to go on if that is interrupted, and returns the exit code."""
     _print_plan(run, console)
-    stop_as_on_ctrl_c()
+    treat_sigterm_as_ctrl_c()
     try:
         _train(run, console)
     except KeyboardInterrupt:
@@ -174,21 +186,21 @@ def asked_for(options: argparse.Namespace, console: Console) -> RunSpec:
             content["early_stop"] = True
         content.setdefault("data", {"dataset": "cifar10"})
         content.setdefault("model", {"name": "preact_resnet18"})
-        spell_out_model(content)
+        expand_model_name(content)
         for flag, path in SHORT_FOR.items():
             text = getattr(options, flag)
             if text is not None:
                 put(content, path, parse_value(text, f"--{flag}") if flag in NUMBERS else text)
         for assignment in options.set:
             override(content, assignment)
-            spell_out_model(content)
+            expand_model_name(content)
         texts = {name: getattr(options, f"training.{name}") for name in HYPERPARAMETERS}
         given = {name: text for name, text in texts.items() if text is not None}
         for key, number in _parsed(given, options, console).items():
             put(content, f"training.{key}", number)
         _rescale(content, given, console)
         spec = resolve(content)
-        idle = without_effect(spec.training)
+        idle = inactive_hyperparameters(spec.training)
         for key in given.keys() & idle.keys():
             console.print(f"--{key.replace('_', '-')} has no effect: {idle[key]}")
         return spec
@@ -203,7 +215,7 @@ def _parsed(given: dict[str, str], options: argparse.Namespace, console: Console
         if TrainingConfig.model_fields[HYPERPARAMETERS[key]].annotation is str:
             text = OTHER_VALUES.get(key, {}).get(text.lower(), text.lower())
         flag = f"--{key.replace('_', '-')}"
-        values[key] = hyperparameter(key, parse_value(text, flag), flag)
+        values[key] = parse_hyperparameter(key, parse_value(text, flag), flag)
     for flag, why in WITHOUT_EFFECT.items():
         if getattr(options, flag.lstrip("-").replace("-", "_")) is not None:
             console.print(f"{flag} has no effect: {why}")
@@ -227,7 +239,7 @@ def _rescale(content: dict[str, Any], given: dict[str, str], console: Console) -
         training["epsilon"] /= 255
     if "alpha" in given and training["alpha"] >= ALPHA_LIMIT:
         step = training["alpha"] / 255
-        epsilon = hyperparameter("epsilon", training.get("epsilon", TrainingConfig().epsilon), "training.epsilon")
+        epsilon = parse_hyperparameter("epsilon", training.get("epsilon", TrainingConfig().epsilon), "training.epsilon")
         training["alpha"] = step / epsilon
         console.print(
             f"--alpha {255 * step:g} is taken as a step of {255 * step:g}/255, {training['alpha']:.4g} times epsilon"
@@ -257,7 +269,7 @@ def _print_plan(run: Run, console: Console) -> None:
     spec, splits = run.spec, run.trainer.splits
     device = run.trainer.device
     attack = spec.training.attack
-    against = "" if attack == "none" else f" by {attack} at {radius(spec.training.epsilon, spec.training.norm)}"
+    against = "" if attack == "none" else f" by {attack} at {format_radius(spec.training.epsilon, spec.training.norm)}"
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} CPU thread(s)"
     console.print(
         f"{spec.model.name} on {spec.data.dataset}: {len(splits.train):,} images to train on{against}, judged by "
@@ -270,7 +282,7 @@ def _print_plan(run: Run, console: Console) -> None:
         for name, field in HYPERPARAMETERS.items()
         if getattr(spec.training, field) != TrainingConfig.model_fields[field].default
     }
-    console.print(f"hyperparameters that are not at their defaults: {hyperparameters(changed) or 'none'}")
+    console.print(f"hyperparameters that are not at their defaults: {format_hyperparameters(changed) or 'none'}")
 
 
 def _train(run: Run, console: Console) -> None:
@@ -323,11 +335,11 @@ def _line(row: dict[str, Any], epochs: int, *, is_best: bool) -> str:
     if row["diverged"]:
         return f"{start}  loss not finite"
     judged = "  ".join(
-        f"{word} {accuracy(row[f'{name}_accuracy'], row[f'{name}_accuracy_se'])}"
+        f"{word} {format_accuracy(row[f'{name}_accuracy'], row[f'{name}_accuracy_se'])}"
         for word, name in (("clean", "clean"), ("FGSM", "fgsm"), ("PGD", "pgd"))
     )
     seconds = row["train_seconds"] + row["eval_seconds"]
-    return f"{start}  loss {row['train_loss']:.4f}  {judged}  {duration(seconds)}" + "  best so far" * is_best
+    return f"{start}  loss {row['train_loss']:.4f}  {judged}  {format_duration(seconds)}" + "  best so far" * is_best
 
 
 def _finish(run: Run, options: argparse.Namespace, console: Console) -> int:
@@ -344,6 +356,6 @@ def _print_test(frame: pd.DataFrame, run: Run, console: Console) -> None:
     for _, row in frame.iterrows():
         console.print(
             f"  {row['weights']} (epoch {row['epoch']}): "
-            f"clean {accuracy(row['clean_accuracy'], row['clean_accuracy_se'])}, "
-            f"PGD {accuracy(row['pgd_accuracy'], row['pgd_accuracy_se'])}"
+            f"clean {format_accuracy(row['clean_accuracy'], row['clean_accuracy_se'])}, "
+            f"PGD {format_accuracy(row['pgd_accuracy'], row['pgd_accuracy_se'])}"
         )

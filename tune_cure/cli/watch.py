@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tune_cure.cli.live_view import LiveView, PlainView, SearchState
 from tune_cure.search import results
-from tune_cure.search.journal import FILE, OF_NO_TRIAL, Tail
+from tune_cure.search.journal import FILE, SEARCH_EVENTS, JournalFollower
 from tune_cure.search.patience import Patience
 from tune_cure.utils import environment, locking
 
@@ -25,7 +25,7 @@ def is_dead(directory: Path) -> bool:
 
     That is known only on the machine that ran it last; False elsewhere.
     """
-    return environment.last_host(directory) == platform.node() and locking.is_free(directory)
+    return environment.last_host(directory) == platform.node() and locking.is_unlocked(directory)
 
 
 def follow(
@@ -45,7 +45,7 @@ def follow(
     Returns:
         The search as it then is.
     """
-    tail = Tail(directory / FILE)
+    tail = JournalFollower(directory / FILE)
     state = SearchState(results.read_spec(directory))
     patience = Patience(state.spec)
     written = 0.0
@@ -58,7 +58,7 @@ def follow(
                 state.epochs_now, patience.spec = 0, state.spec
             dead = is_dead(directory)  # before its last lines are read
             for event in tail.read():
-                if event["event"] not in OF_NO_TRIAL:
+                if event["event"] not in SEARCH_EVENTS:
                     shown.on_event(event)
                     patience.take(event)
             is_spent = patience.is_used_up and not state.running

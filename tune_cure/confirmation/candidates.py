@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tune_cure.search.ranking import UNSOUND
+from tune_cure.search.ranking import UNSOUND_STATUSES
 from tune_cure.search.results import SearchResult
 from tune_cure.training.config import TrainingConfig
 
@@ -12,7 +12,7 @@ WITHOUT_PENALTY = {"lambda": 0.0}
 
 
 @dataclass(frozen=True)
-class Contender:
+class Candidate:
     """A configuration to retrain.
 
     Attributes:
@@ -28,22 +28,22 @@ class Contender:
     description: str
 
 
-class ContenderError(ValueError):
+class CandidateError(ValueError):
     """A search that has nobody to confirm. Its text is one line."""
 
 
-def choose(result: SearchResult, top: int, baselines: Sequence[str]) -> list[Contender]:
+def choose_candidates(result: SearchResult, top: int, baselines: Sequence[str]) -> list[Candidate]:
     """The first `top` leaders, best first, then the baselines; a baseline that a leader is already is left out.
 
     Raises:
         ContenderError: No trial came to a sound end.
     """
-    sound = result.leaders[~result.leaders["status"].isin([*UNSOUND, "unfinished"])]
+    sound = result.leaders[~result.leaders["status"].isin([*UNSOUND_STATUSES, "unfinished"])]
     if sound.empty:
-        raise ContenderError(f"{result.directory}: no trial has come to a sound end yet: there is nothing to confirm")
+        raise CandidateError(f"{result.directory}: no trial has come to a sound end yet: there is nothing to confirm")
     proposed = {event["trial"]: event["hyperparameters"] for event in result.events if event["event"] == "trial"}
     chosen = [
-        Contender(f"trial-{number}", "leader", result.spec.training_config(proposed[number]), f"trial {number}")
+        Candidate(f"trial-{number}", "leader", result.spec.training_config(proposed[number]), f"trial {number}")
         for number in sound["trial"].head(top)
     ]
     winner = proposed[int(sound["trial"].iloc[0])]
@@ -51,7 +51,7 @@ def choose(result: SearchResult, top: int, baselines: Sequence[str]) -> list[Con
         values, description = BASELINES[name](result, winner)
         config = result.spec.training_config(values)
         if all(config != contender.config for contender in chosen):
-            chosen.append(Contender(name, "baseline", config, description))
+            chosen.append(Candidate(name, "baseline", config, description))
     return chosen
 
 

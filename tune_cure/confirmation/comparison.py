@@ -15,14 +15,14 @@ import pandas as pd
 
 from tune_cure.evaluation.metrics import standard_error
 from tune_cure.search.event_schemas import STATUSES
-from tune_cure.search.patience import is_over
-from tune_cure.search.ranking import UNSOUND, decided_again, ranked
+from tune_cure.search.patience import is_search_over
+from tune_cure.search.ranking import UNSOUND_STATUSES, rank_trials, rescoring_decides
 from tune_cure.search.results import SearchResult
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.trial_table import judged_examples
 from tune_cure.training.config import HYPERPARAMETERS
 from tune_cure.utils import environment, significance
-from tune_cure.utils.formatting import count, listed, value
+from tune_cure.utils.formatting import format_count, format_value, join_words
 
 Searches = Mapping[str, SearchResult]
 CONFIRMED = Path("confirm", "confirm.csv")  # as verdicts.py writes it, which imports Ray
@@ -41,7 +41,7 @@ def _network(spec: SearchSpec) -> str:
 DECISIVE: dict[str, Callable[[SearchSpec], str]] = {
     "data set": _data_set,
     "metric": lambda spec: f"{spec.search.metrics[0]} ({spec.search.mode})",
-    "evaluation": lambda spec: f"{spec.evaluation} on {count(judged_examples(spec), 'image')}",
+    "evaluation": lambda spec: f"{spec.evaluation} on {format_count(judged_examples(spec), 'image')}",
 }
 """Settings of which a difference means that accuracies are of different things, in words."""
 OTHERS: dict[str, Callable[[SearchSpec], str]] = {
@@ -94,7 +94,7 @@ def _row(name: str, result: SearchResult, keys: list[str]) -> dict[str, Any]:
     row: dict[str, Any] = {
         "search": name,
         "folder": str(result.directory),
-        "over": is_over(result),
+        "over": is_search_over(result),
         "dataset": spec.data.dataset,
         "network": _network(spec),
         "epochs": spec.max_epochs,
@@ -202,10 +202,12 @@ def progress(result: SearchResult) -> pd.DataFrame:
     objective, trial.
     """
     columns = ["epochs", "device_hours", "objective", "trial"]
-    order, epochs = ranked(result.trials, result.spec), result.epochs
+    order, epochs = rank_trials(result.trials, result.spec), result.epochs
     if order.empty:
         return pd.DataFrame(columns=columns)
-    classes = pd.DataFrame({"unsound": order["status"].isin(UNSOUND), "infeasible": order["feasible"].eq(False)})
+    classes = pd.DataFrame(
+        {"unsound": order["status"].isin(UNSOUND_STATUSES), "infeasible": order["feasible"].eq(False)}
+    )
     counted = set(order.loc[classes.eq(classes.iloc[0]).all(axis=1), "trial"])
     epochs = epochs.sort_values(["time", "trial", "epoch"], kind="stable")
     hours = (epochs["train_seconds"].fillna(0) + epochs["eval_seconds"].fillna(0)).cumsum() / 3600
@@ -288,7 +290,7 @@ def _incomparable(one: tuple[str, SearchResult], other: tuple[str, SearchResult]
     for name, result in (one, other):
         if result.best is None:
             return f"no trial of {name} has been judged yet"
-        if result.best.row["status"] in UNSOUND:
+        if result.best.row["status"] in UNSOUND_STATUSES:
             return f"no trial of {name} came to a sound end"
         if not result.best.row["feasible"]:
             return f"no trial of {name} keeps its constraints"
@@ -299,7 +301,9 @@ def _alike_judged_again(one: SearchResult, other: SearchResult) -> bool:
     """Whether both winners were chosen by, and have, accuracies under the same second attack on as many images."""
     assert one.best and other.best
     examples = [result.best.row["fresh_examples"] for result in (one, other) if result.best]
-    return bool(decided_again(one.spec) and one.spec.rescoring == other.spec.rescoring and examples[0] == examples[1])
+    return bool(
+        rescoring_decides(one.spec) and one.spec.rescoring == other.spec.rescoring and examples[0] == examples[1]
+    )
 
 
 def warnings(searches: Searches) -> list[str]:
@@ -315,7 +319,7 @@ def warnings(searches: Searches) -> list[str]:
     if len(set(devices.values())) > 1:
         said.append(f"different devices: {_by_value(devices)}: hours cannot be compared")
     for name, result in searches.items():
-        if not is_over(result):
+        if not is_search_over(result):
             ended, planned = int(result.trials["status"].ne("unfinished").sum()), result.spec.search.trials
             said.append(f"{name} is unfinished: {ended} of {planned} trials have ended, and its winner may change")
         said += [f"{name} was continued with other settings: {change}" for change in result.summary["changes"]]
@@ -327,7 +331,9 @@ def _about_judging_again(searches: Searches) -> list[str]:
     for name, result in searches.items():
         if result.best is not None:
             examples = result.best.row["fresh_examples"]
-            again[name] = "not" if pd.isna(examples) else f"{result.spec.rescoring} on {count(int(examples), 'image')}"
+            again[name] = (
+                "not" if pd.isna(examples) else f"{result.spec.rescoring} on {format_count(int(examples), 'image')}"
+            )
     if len(set(again.values())) < 2:
         return []
     consequence = "these numbers cannot be compared, and verdicts go by those of the search itself"
@@ -337,7 +343,8 @@ def _about_judging_again(searches: Searches) -> list[str]:
 def _by_value(found: Mapping[str, str]) -> str:
     """Settings in words: tpe (a and b); random (c)."""
     return "; ".join(
-        f"{of} ({listed(name for name, other in found.items() if other == of)})" for of in dict.fromkeys(found.values())
+        f"{of} ({join_words(name for name, other in found.items() if other == of)})"
+        for of in dict.fromkeys(found.values())
     )
 
 
@@ -358,4 +365,4 @@ def spaces(searches: Searches) -> pd.DataFrame:
 def _range(spec: SearchSpec, key: str) -> str:
     if key in spec.space:
         return str(spec.space[key])
-    return f"fixed: {value(getattr(spec.training_config({}), HYPERPARAMETERS[key]))}"
+    return f"fixed: {format_value(getattr(spec.training_config({}), HYPERPARAMETERS[key]))}"

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from tune_cure.confirmation.candidates import Contender
+from tune_cure.confirmation.candidates import Candidate
 from tune_cure.data.config import DataSpec
 from tune_cure.data.splits import Examples, Splits
 from tune_cure.evaluation.metrics import EvaluationConfig
@@ -54,7 +54,7 @@ class Plan:
 class Job:
     """One contender with one seed."""
 
-    contender: Contender
+    contender: Candidate
     seed: int
     data: DataSpec
     model: ModelConfig
@@ -89,7 +89,7 @@ class Job:
         return dict(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else {}
 
 
-def jobs(result: SearchResult, contenders: list[Contender], plan: Plan) -> list[Job]:
+def jobs(result: SearchResult, contenders: list[Candidate], plan: Plan) -> list[Job]:
     """A job for each contender and seed, seeds together: early ends leave whole seeds to compare.
 
     Raises:

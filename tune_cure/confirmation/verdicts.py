@@ -16,7 +16,7 @@ from tune_cure.evaluation import gradient_masking
 from tune_cure.evaluation.robustness import NAMES, Outcomes
 from tune_cure.utils import significance
 from tune_cure.utils.files import read_tensors, replace_text
-from tune_cure.utils.formatting import listed
+from tune_cure.utils.formatting import join_words
 
 Array = NDArray[Any]
 TABLE, SUMMARY = "confirm.csv", "confirm.json"
@@ -117,18 +117,18 @@ class Confirmation:
 
     def doubts(self) -> list[tuple[float, str]]:
         """The signs of masked gradients: radius, and a sentence for all runs that show the same."""
-        alike: dict[tuple[float, str], list[tuple[gradient_masking.Sign, str]]] = {}
+        alike: dict[tuple[float, str], list[tuple[gradient_masking.MaskingSign, str]]] = {}
         diverged = self.table.set_index(["contender", "seed", "epsilon"])["diverged"]
         for run, found in self.outcomes.items():
             contender, _, epsilon = run
-            for sign in [] if diverged[run] else gradient_masking.signs(Outcomes.of(found)):
+            for sign in [] if diverged[run] else gradient_masking.find_masking_signs(Outcomes.of(found)):
                 alike.setdefault((epsilon, sign.claim), []).append((sign, contender))
         runs = Counter((contender, epsilon) for contender, _, epsilon in self.outcomes)
         doubts = []
         for (epsilon, _), seen in alike.items():
             largest = max((sign for sign, _ in seen), key=lambda sign: sign.size)
             shown = Counter(contender for _, contender in seen)
-            who = listed(f"{name} ({count} of {runs[name, epsilon]} seeds)" for name, count in shown.items())
+            who = join_words(f"{name} ({count} of {runs[name, epsilon]} seeds)" for name, count in shown.items())
             doubts.append((epsilon, f"{largest.found('up to ' if len(seen) > 1 else '')}, {who}: {largest.meaning}."))
         return doubts
 
@@ -165,7 +165,7 @@ def _row(job: Job, epsilon: float, found: dict[str, Array]) -> dict[str, Any]:
         "zero_gradient": float(found["zero_gradient"]),
         "train_seconds": trained["train_seconds"],
         "judge_seconds": float(found["seconds"]),
-        "warnings": " ".join([] if diverged else map(str, gradient_masking.signs(Outcomes.of(found)))),
+        "warnings": " ".join([] if diverged else map(str, gradient_masking.find_masking_signs(Outcomes.of(found)))),
     }
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 from tune_cure.data.datasets import DATASETS
-from tune_cure.utils.formatting import shown
+from tune_cure.utils.formatting import shorten_repr
 from tune_cure.utils.schema import MAX_SEED, Schema, one_of
 
 DEFAULT_ROOT = "~/.cache/tune_cure"
@@ -18,11 +18,11 @@ def _anchored(root: str) -> str:
     """`root`, absolute unless it begins with ~: the processes of trials work in folders of their own."""
     half = any("\ud800" <= character <= "\udfff" for character in root)  # of a pair: in no file's name
     if half or "\0" in root or len(root) > MAX_PATH:
-        raise ValueError(f"a folder is needed, but found {shown(root)}")
+        raise ValueError(f"a folder is needed, but found {shorten_repr(root)}")
     try:
         Path(root).expanduser()
     except RuntimeError as error:
-        raise ValueError(f"{shown(root)} begins with the home of somebody who is not known here") from error
+        raise ValueError(f"{shorten_repr(root)} begins with the home of somebody who is not known here") from error
     return root if root.startswith("~") else os.path.abspath(root)
 
 

@@ -23,7 +23,7 @@ ZERO_GRADIENT = 0.01  # of the images
 
 
 @dataclass(frozen=True)
-class Sign:
+class MaskingSign:
     """That a network may hide its gradients.
 
     Attributes:
@@ -75,7 +75,7 @@ GAPS = (
 """Which accuracy may not be above which by more than so much, and what is said then."""
 
 
-def signs(outcomes: Outcomes) -> list[Sign]:
+def find_masking_signs(outcomes: Outcomes) -> list[MaskingSign]:
     """What was found of a network; none for a sound one."""
     correct = outcomes.correct
     is_sound = "autoattack" in correct and not _gap(correct, "pgd_50_10", "autoattack", ADAPTIVE)
@@ -83,11 +83,11 @@ def signs(outcomes: Outcomes) -> list[Sign]:
     for higher, lower, threshold, claim, meaning in GAPS:
         least = RESTARTS_SOUND if is_sound and (higher, lower) == ("pgd_10", "pgd_50_10") else threshold
         if gap := _gap(correct, higher, lower, least):
-            found.append(Sign(claim, gap, POINTS, meaning))
+            found.append(MaskingSign(claim, gap, POINTS, meaning))
     if outcomes.zero_gradient > ZERO_GRADIENT:
         claim = "The gradient is exactly zero at {} of the images"
         meaning = "attacks by gradients do nothing there; look for saturated or rounded activations, or enormous logits"
-        found.append(Sign(claim, outcomes.zero_gradient, "%", meaning))
+        found.append(MaskingSign(claim, outcomes.zero_gradient, "%", meaning))
     return found
 
 

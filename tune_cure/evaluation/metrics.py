@@ -16,7 +16,7 @@ from tune_cure.data.splits import Examples
 from tune_cure.gradients.batch_norm_mode import evaluation_mode
 from tune_cure.gradients.input_gradients import LOSSES, cross_entropy, input_gradient, logits_and_input_gradient
 from tune_cure.gradients.mixed_precision import full_float32
-from tune_cure.utils.formatting import radius
+from tune_cure.utils.formatting import format_radius
 from tune_cure.utils.schema import Number, Schema, one_of
 
 BATCH_SIZE = 500
@@ -45,7 +45,7 @@ class EvaluationConfig(Schema):
     def __str__(self) -> str:
         starts = f"{self.restarts} start" + "s" * (self.restarts > 1)
         ascends = "" if self.loss == "cross_entropy" else f" on the {self.loss} loss"
-        return f"PGD-{self.steps} with {starts}{ascends} at {radius(self.epsilon, self.norm)}"
+        return f"PGD-{self.steps} with {starts}{ascends} at {format_radius(self.epsilon, self.norm)}"
 
 
 def evaluate(model: nn.Module, examples: Examples, config: EvaluationConfig) -> dict[str, float]:

@@ -24,7 +24,7 @@ _state = {"images only": False}  # not by thread: on CUDA, backward passes run i
 
 
 @contextmanager
-def image_gradients_only() -> Iterator[None]:
+def input_gradients_only() -> Iterator[None]:
     """Within, a backward pass is to the images alone: convolutions leave out the gradients of their weights.
 
     PyTorch's own operations find that out by themselves; those written in Python are not told.

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tune_cure.gradients.double_backward import cheap_second_derivatives, image_gradients_only
+from tune_cure.gradients.double_backward import cheap_second_derivatives, input_gradients_only
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
@@ -56,7 +56,7 @@ class Forward:
     ) -> Tensor:
         """(N, C, H, W) input gradient; arguments and remarks as of `logits_and_input_gradient`."""
         total = loss(self.logits, labels).sum() * loss_scale
-        with image_gradients_only():
+        with input_gradients_only():
             (gradient,) = torch.autograd.grad(total, self.images, create_graph=create_graph)
         return gradient / loss_scale
 

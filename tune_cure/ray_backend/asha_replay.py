@@ -27,7 +27,7 @@ def write(directory: Path, grace_periods: Iterable[int], reduction_factors: Iter
     there in every replay.
     """
     spec, trials = results.read_spec(directory), results.trials(directory)
-    order = ranking.ranked(trials, spec)
+    order = ranking.rank_trials(trials, spec)
     recorded = _by_trial(Journal(directory).read())
     in_order = sorted((event for events in recorded.values() for event in events), key=lambda event: event["time"])
     random = np.random.default_rng(0)
@@ -91,7 +91,7 @@ def _replay(spec: SearchSpec, order: pd.DataFrame, epochs: list[Event]) -> dict[
     winner, best = int(order.iloc[0]["trial"]), float(order.iloc[0]["objective"])
     ended = order["status"].where(~order["trial"].isin(stopped), "stopped")
     replayed = order.assign(objective=order["trial"].map(reached), status=ended)
-    value = float(ranking.ranked(replayed, spec).iloc[0]["objective"])
+    value = float(ranking.rank_trials(replayed, spec).iloc[0]["objective"])
     return {
         "stopped": len(stopped),
         "epochs": trained,

@@ -10,7 +10,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from tune_cure.ray_backend.resources import DeviceError, Machine
-from tune_cure.search.journal import Event, Journal, Tail
+from tune_cure.search.journal import Event, Journal, JournalFollower
 
 CLIENT = "ray://"
 CONNECT_SECONDS = 10.0
@@ -50,7 +50,7 @@ class Follower:
     """Tells `journal.on_event` and `also` of the lines that another process writes there, from now to the exit."""
 
     def __init__(self, journal: Journal, also: Callable[[Event], None]) -> None:
-        self.journal, self.also, self.tail = journal, also, Tail(journal.path)
+        self.journal, self.also, self.tail = journal, also, JournalFollower(journal.path)
         for _ in self.tail.read():
             pass  # what was there before is known
         self.over = threading.Event()

@@ -19,8 +19,8 @@ from tune_cure.data.splits import Examples, Splits
 from tune_cure.evaluation import robustness
 from tune_cure.models import checkpoints
 from tune_cure.ray_backend import cluster, session
-from tune_cure.ray_backend.data_broadcast import Shipment
-from tune_cure.ray_backend.resources import Devices, allot
+from tune_cure.ray_backend.data_broadcast import DataBroadcast
+from tune_cure.ray_backend.resources import ResourcePlan, plan_resources
 from tune_cure.ray_backend.trainable import shared_data
 from tune_cure.search.results import SearchResult
 from tune_cure.training.config import TrainingConfig
@@ -37,7 +37,7 @@ def run(
     *,
     address: str | None = None,
     verbose: bool = False,
-    on_ready: Callable[[Devices], None] = lambda devices: None,
+    on_ready: Callable[[ResourcePlan], None] = lambda devices: None,
     on_status: Callable[[Job, dict[str, Any]], None] = lambda job, status: None,
 ) -> dict[str, str]:
     """Trains and judges what is not yet there.
@@ -60,8 +60,8 @@ def run(
         directory = result.directory.resolve()
         if address is not None:
             cluster.check_folder(directory)
-        shipment = None if address is None else Shipment(pending[0].data)
-        devices = allot(result.spec, cluster.machines())
+        shipment = None if address is None else DataBroadcast(pending[0].data)
+        devices = plan_resources(result.spec, cluster.machines())
         on_ready(devices)
         task = ray.remote(
             num_cpus=devices.cpus_per_trial, num_gpus=devices.gpus_per_trial, max_retries=result.spec.search.retries
@@ -97,10 +97,10 @@ def _ray(address: str | None, verbose: bool) -> Iterator[None]:
             ray.shutdown()
 
 
-def work(job: Job, device_name: str = "cpu", shipment: Shipment | None = None) -> None:
+def work(job: Job, device_name: str = "cpu", shipment: DataBroadcast | None = None) -> None:
     """Trains and judges one job, from where it was left; in a worker process."""
     device = torch.device(device_name)
-    cpus.take(job.cpus)
+    cpus.configure_cpu(job.cpus)
     splits = shared_data(job.data, device.type, shipment)
     job.folder.mkdir(parents=True, exist_ok=True)
     replace_text(job.folder / CONFIG, yaml.safe_dump(job.described(), sort_keys=False))

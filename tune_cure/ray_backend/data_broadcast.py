@@ -14,7 +14,7 @@ from tune_cure.data.splits import Splits
 _logger = logging.getLogger(__name__)
 
 
-class Shipment:
+class DataBroadcast:
     """The prepared data of the machine that drives a search, for those that do not have it."""
 
     def __init__(self, spec: DataSpec) -> None:
@@ -31,6 +31,6 @@ class Shipment:
             return splits.split(spec, received(self.name, lambda: memoryview(ray.get(self.content))))
 
 
-def load(spec: DataSpec, shipment: Shipment | None) -> Splits:
+def load(spec: DataSpec, shipment: DataBroadcast | None) -> Splits:
     """The data of a search on the machine at hand; `shipment` is there on a cluster."""
     return shipment.load(spec) if shipment else splits.load(spec)

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from tune_cure.data.splits import Splits
-from tune_cure.ray_backend.data_broadcast import Shipment, load
-from tune_cure.ray_backend.resources import DeviceError, Measured
+from tune_cure.ray_backend.data_broadcast import DataBroadcast, load
+from tune_cure.ray_backend.resources import DeviceError, MeasuredMemory
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.training.trainer import Trainer
 
@@ -17,7 +17,7 @@ STEPS = 3  # of training: the second one's optimiser state and averages are ther
 LESS_IS_MORE = ("penalty_every",)  # hyperparameters whose smallest value takes the most memory
 
 
-def measure(spec: SearchSpec, shipment: Shipment | None = None) -> Measured:
+def measure(spec: SearchSpec, shipment: DataBroadcast | None = None) -> MeasuredMemory:
     """What the largest trial takes of the GPU at hand; called in a process of its own, which must end afterwards.
 
     Raises:
@@ -27,7 +27,7 @@ def measure(spec: SearchSpec, shipment: Shipment | None = None) -> Measured:
     hyperparameters, peak = largest(spec, lambda values: peak_memory(spec, splits, values))
     free, total = torch.cuda.mem_get_info()
     # All that is on the GPU and not torch's is taken for the context of this process, of which each trial has one.
-    return Measured(total, peak + total - free - torch.cuda.memory_reserved(), hyperparameters)
+    return MeasuredMemory(total, peak + total - free - torch.cuda.memory_reserved(), hyperparameters)
 
 
 def largest(spec: SearchSpec, peak: Callable[[dict[str, Any]], int]) -> tuple[dict[str, Any], int]:

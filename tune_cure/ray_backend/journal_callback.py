@@ -10,11 +10,11 @@ from pyarrow import fs
 from ray import tune
 from ray.tune.experiment import Trial
 
-from tune_cure.search.checkpoint_retention import Keeper
-from tune_cure.search.journal import CHECKPOINT_FILE, OBJECTIVE, RUNG, Event, Journal, reason_of
-from tune_cure.search.stopping import FULL, Endings
+from tune_cure.search.checkpoint_retention import CheckpointRetention
+from tune_cure.search.journal import CHECKPOINT_FILE, OBJECTIVE, RUNG, Event, Journal, end_reason
+from tune_cure.search.stopping import FULL_DISK_ERROR, SearchStopper
 from tune_cure.training.trainer import EPOCH_METRICS
-from tune_cure.utils.files import to_disk
+from tune_cure.utils.files import sync_to_disk
 
 _logger = logging.getLogger(__name__)
 
@@ -31,7 +31,9 @@ class JournalCallback(tune.Callback):  # type: ignore[misc]
         keeper: Knows which are of use.
     """
 
-    def __init__(self, journal: Journal, endings: Endings, store: fs.SubTreeFileSystem, keeper: Keeper) -> None:
+    def __init__(
+        self, journal: Journal, endings: SearchStopper, store: fs.SubTreeFileSystem, keeper: CheckpointRetention
+    ) -> None:
         self.journal, self.endings, self.store, self.keeper = journal, endings, store, keeper
 
     def discard_useless(self, events: Iterable[Event]) -> None:
@@ -64,14 +66,14 @@ class JournalCallback(tune.Callback):  # type: ignore[misc]
         """A checkpoint lies on disk, and will outlast a power cut; only then does Ray delete the one before."""
         path = Path(checkpoint.path)
         if (path / CHECKPOINT_FILE).exists():  # it is not, in an object store
-            to_disk(path / CHECKPOINT_FILE)
+            sync_to_disk(path / CHECKPOINT_FILE)
         inside = path.relative_to(self.store.base_path) if path.is_relative_to(self.store.base_path) else path
         self._write("checkpoint", trial, epoch=trial.last_result["training_iteration"], path=str(inside))
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """A trial is over, its last checkpoint written, the study told."""
         status = _status(trial.last_result)
-        self._write("end", trial, status=status, reason=reason_of(status, trial.last_result["training_iteration"]))
+        self._write("end", trial, status=status, reason=end_reason(status, trial.last_result["training_iteration"]))
         _forget_averages(trial)
 
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
@@ -87,7 +89,7 @@ class JournalCallback(tune.Callback):  # type: ignore[misc]
 
     def _is_of_full_disk(self, trial: Trial) -> bool:
         """Whether a trial failed for want of disk space, as all would: it is to go on once there is some."""
-        is_full = bool(FULL.search(_reason(trial)))
+        is_full = bool(FULL_DISK_ERROR.search(_reason(trial)))
         if is_full:
             self.endings.end("disk", "a trial found the disk full")
         return is_full

@@ -14,21 +14,23 @@ from ray.tune.search.optuna import OptunaSearch
 from sqlalchemy.event import listen
 
 from tune_cure.search import samplers, warm_start
-from tune_cure.search.journal import OBJECTIVE, Event, Journal, reason_of
+from tune_cure.search.journal import OBJECTIVE, Event, Journal, end_reason
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.space.distributions import Distribution
 from tune_cure.search.space.objectives import reached
-from tune_cure.search.stopping import Endings
+from tune_cure.search.stopping import SearchStopper
 from tune_cure.utils.files import FolderError, read_tensors
 
 FILE = "study.db"
-KNOWN = "warm_start"  # the origin, in the study, of trials of earlier searches
-UNTRAINED = "untrained"  # the constraint by which a study of several objectives knows trials that ended early
+WARM_START = "warm_start"  # the origin, in the study, of trials of earlier searches
+UNTRAINED_CONSTRAINT = (
+    "untrained"  # the constraint by which a study of several objectives knows trials that ended early
+)
 _logger = logging.getLogger(__name__)
 _STATES = {"completed": TrialState.COMPLETE, "failed": TrialState.FAIL}  # every other end: pruned
 
 
-def distribution(of: Distribution) -> BaseDistribution:
+def to_optuna_distribution(of: Distribution) -> BaseDistribution:
     """The Optuna distribution of a searched hyperparameter."""
     match of.kind:
         case "choice":
@@ -43,7 +45,7 @@ def distribution(of: Distribution) -> BaseDistribution:
 
 def suggest(trial: optuna.trial.Trial, key: str, of: Distribution) -> Any:
     """A value of a searched hyperparameter for `trial`."""
-    match distribution(of):
+    match to_optuna_distribution(of):
         case CategoricalDistribution() as found:
             return trial.suggest_categorical(key, found.choices)
         case IntDistribution() as found:
@@ -65,7 +67,7 @@ def _storage(path: Path) -> RDBStorage:
     return storage
 
 
-class StudySearch(OptunaSearch):  # type: ignore[misc]
+class OptunaSearcher(OptunaSearch):  # type: ignore[misc]
     """OptunaSearch over the study in the run's folder, told the truth about trials that did not run to their end.
 
     OptunaSearch reports a trial that the scheduler stopped as complete with its latest value, which would let a lucky
@@ -86,7 +88,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         spec: SearchSpec,
         journal: Journal,
         history: list[Event],
-        endings: Endings,
+        endings: SearchStopper,
         storage: BaseStorage | None = None,
         store: str | None = None,
     ) -> None:
@@ -101,11 +103,11 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         self._proposed = {event["trial"] for event in proposed}
         self.reported: dict[int, int] = {}  # trial of the study -> the last epoch that it has of it
         # Trials that are known from elsewhere come first in the study and have no numbers in this search.
-        known = warm_start.read(spec)[0] if spec.search.warm_start else []
+        known = warm_start.read_prior_trials(spec)[0] if spec.search.warm_start else []
         self.known = len(known)
         drawn = self.known + len(proposed)  # an earlier search with the same seed has drawn the same before
         super().__init__(
-            {key: distribution(of) for key, of in spec.space.items()},
+            {key: to_optuna_distribution(of) for key, of in spec.space.items()},
             metric=self.metrics if self.several else OBJECTIVE,
             mode=[spec.search.mode] * len(self.metrics) if self.several else spec.search.mode,
             sampler=samplers.make(spec.search.sampler, spec.search.seed, drawn),
@@ -189,14 +191,14 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
         if self.several:
             # What ranks a trial behind all those that ran to their end, and the earlier it ended the further.
             lacking = 0 if status == "completed" else self.spec.max_epochs + 1 - result["training_iteration"]
-            violations[UNTRAINED] = lacking / self.spec.max_epochs
+            violations[UNTRAINED_CONSTRAINT] = lacking / self.spec.max_epochs
         return violations
 
-    def _learn(self, known: warm_start.Known) -> None:
+    def _learn(self, known: warm_start.PriorTrial) -> None:
         """Adds a trial of an earlier search to the study."""
         objective = known.metrics[self.metrics[0]]
         result = {**known.metrics, OBJECTIVE: objective, "training_iteration": known.epochs}
-        self._add(known.hyperparameters, KNOWN, known.status, result, {known.epochs: objective})
+        self._add(known.hyperparameters, WARM_START, known.status, result, {known.epochs: objective})
 
     def _add(
         self,
@@ -213,7 +215,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
             state=state,
             values=values if has_values else None,
             params=hyperparameters,
-            distributions={key: distribution(self.spec.space[key]) for key in hyperparameters},
+            distributions={key: to_optuna_distribution(self.spec.space[key]) for key in hyperparameters},
             intermediate_values={} if self.several else objectives,
             user_attrs={"origin": origin},
         )
@@ -235,7 +237,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]
             last = curve[max(curve)] if curve else {}
             end = next((event for event in events if event["event"] == "end"), None)
             if end is None and last.get("ended"):
-                reason = reason_of(last["ended"], max(curve))
+                reason = end_reason(last["ended"], max(curve))
                 end = self.journal.append("end", number, status=last["ended"], reason=reason)
                 history.append(end)
                 self.endings.take(end)

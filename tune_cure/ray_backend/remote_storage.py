@@ -23,7 +23,7 @@ INTERVAL = 60.0  # seconds between two copies
 _logger = logging.getLogger(__name__)
 
 
-class Remote:
+class RemoteStorage:
     """The folder at `uri`.
 
     Raises:

@@ -14,9 +14,9 @@ import torch
 from tune_cure.data.splits import Examples, Splits
 from tune_cure.evaluation.metrics import evaluate
 from tune_cure.models import checkpoints as models
-from tune_cure.ray_backend.data_broadcast import Shipment
-from tune_cure.ray_backend.remote_storage import Remote
-from tune_cure.ray_backend.resources import Devices
+from tune_cure.ray_backend.data_broadcast import DataBroadcast
+from tune_cure.ray_backend.remote_storage import RemoteStorage
+from tune_cure.ray_backend.resources import ResourcePlan
 from tune_cure.ray_backend.trainable import shared_data
 from tune_cure.search import ranking, trial_table
 from tune_cure.search.journal import Journal
@@ -35,7 +35,9 @@ def fresh_examples(spec: SearchSpec, splits: Splits) -> Examples:
     return splits.validation.without(judged_on).subset(spec.rescore.examples, seed=0)
 
 
-def run(spec: SearchSpec, journal: Journal, plan: Devices, shipment: Shipment | None, remote: Remote | None) -> None:
+def run(
+    spec: SearchSpec, journal: Journal, plan: ResourcePlan, shipment: DataBroadcast | None, remote: RemoteStorage | None
+) -> None:
     """Judges the finalists that were not judged yet, one task of Ray each, and records each in the journal."""
     files = dict(_files(spec, journal, remote))
     judge = ray.remote(num_cpus=plan.cpus_per_trial, num_gpus=plan.gpus_per_trial)(_judge)
@@ -50,13 +52,13 @@ def run(spec: SearchSpec, journal: Journal, plan: Devices, shipment: Shipment | 
             _logger.warning("trial %d could not be judged again (--resume tries it once more): %s", number, reason)
             continue
         if found["examples"]:
-            journal.append("leader", number, epoch=epoch, attack=trial_table.attack_of(spec), **found)
+            journal.append("leader", number, epoch=epoch, attack=trial_table.rescoring_attack(spec), **found)
 
 
-def _files(spec: SearchSpec, journal: Journal, remote: Remote | None) -> Iterator[tuple[tuple[int, int], Path]]:
+def _files(spec: SearchSpec, journal: Journal, remote: RemoteStorage | None) -> Iterator[tuple[tuple[int, int], Path]]:
     """The number and best epoch of each leader to judge, and the checkpoint that holds its best weights."""
     events = journal.read()
-    leaders = ranking.finalists(trial_table.trials_of(spec, events), spec)
+    leaders = ranking.finalists(trial_table.build_trial_table(spec, events), spec)
     leaders = leaders[leaders["fresh_pgd_accuracy"].isna()]
     checkpoints = {event["trial"]: event for event in events if event["event"] == "checkpoint"}
     for number, epoch in zip(leaders["trial"], leaders["best_epoch"], strict=True):
@@ -69,10 +71,10 @@ def _files(spec: SearchSpec, journal: Journal, remote: Remote | None) -> Iterato
                 yield (int(number), int(epoch)), file
 
 
-def _judge(spec: SearchSpec, file: str, device_name: str, shipment: Shipment | None) -> dict[str, Any]:
+def _judge(spec: SearchSpec, file: str, device_name: str, shipment: DataBroadcast | None) -> dict[str, Any]:
     """The metrics of one leader, and on how many images they were measured; in a worker process."""
     device = torch.device(device_name)
-    cpu.take(spec.resources.cpus_per_trial)
+    cpu.configure_cpu(spec.resources.cpus_per_trial)
     examples = fresh_examples(spec, shared_data(spec.data, device.type, shipment))
     if not len(examples):
         return {"examples": 0}

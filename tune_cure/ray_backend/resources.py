@@ -40,7 +40,7 @@ class Machine:
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredMemory:
     """Bytes of a GPU, and of them those that the largest trial of a space took, its process' CUDA context included."""
 
     total: int
@@ -61,7 +61,7 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Devices:
+class ResourcePlan:
     """The CPUs and GPUs of a machine or cluster, what one trial takes of them, and how many trials run at a time.
 
     `measured` is there if the share of a GPU was decided by it.
@@ -71,7 +71,7 @@ class Devices:
     cpus_per_trial: int
     gpus_per_trial: float
     concurrent: int
-    measured: Measured | None = None
+    measured: MeasuredMemory | None = None
 
     @property
     def device(self) -> str:
@@ -88,7 +88,9 @@ class Devices:
         return f"{has}{on}: {trials}" + (f"\n{self.measured}" if self.measured else "")
 
 
-def allot(spec: SearchSpec, machines: Sequence[Machine], measured: Measured | None = None) -> Devices:
+def plan_resources(
+    spec: SearchSpec, machines: Sequence[Machine], measured: MeasuredMemory | None = None
+) -> ResourcePlan:
     """How a search uses the devices of `machines`; without any GPU its trials run on CPUs alone.
 
     Args:
@@ -114,10 +116,10 @@ def allot(spec: SearchSpec, machines: Sequence[Machine], measured: Measured | No
             f"{' on single machines' * (len(machines) > 1)}; lower cpus_per_trial or gpus_per_trial"
         )
     concurrent = fit if wanted.concurrent == "auto" else min(fit, wanted.concurrent)
-    return Devices(machines, wanted.cpus_per_trial, gpus_per_trial, concurrent, measured if shared else None)
+    return ResourcePlan(machines, wanted.cpus_per_trial, gpus_per_trial, concurrent, measured if shared else None)
 
 
-def _share(spec: SearchSpec, machines: Sequence[Machine], measured: Measured) -> float:
+def _share(spec: SearchSpec, machines: Sequence[Machine], measured: MeasuredMemory) -> float:
     """The part of a GPU that a trial takes: no smaller than memory allows, nor than it takes to occupy every GPU.
 
     Ray fills one GPU before it begins the next: where CPUs or `concurrent` allow few trials, they are to be spread.

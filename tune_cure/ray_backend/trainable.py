@@ -10,7 +10,7 @@ from ray import tune
 
 from tune_cure.data.config import DataSpec
 from tune_cure.data.splits import Splits
-from tune_cure.ray_backend.data_broadcast import Shipment, load
+from tune_cure.ray_backend.data_broadcast import DataBroadcast, load
 from tune_cure.search.journal import CHECKPOINT_FILE, OBJECTIVE, RUNG
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.space.objectives import reached
@@ -35,14 +35,14 @@ class CureTrainable(tune.Trainable):  # type: ignore[misc]
         spec: SearchSpec,
         device: str = "cpu",
         reused: bool = False,
-        shipment: Shipment | None = None,
+        shipment: DataBroadcast | None = None,
     ) -> None:
         """Builds the trial's Trainer; called in the worker process.
 
         Other trials will use the process too if `reused`; `shipment` is there on a cluster.
         """
         self.spec, self.device, self.reused, self.shipment = spec, device, reused, shipment
-        cpu.take(spec.resources.cpus_per_trial)
+        cpu.configure_cpu(spec.resources.cpus_per_trial)
         self._start(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -58,7 +58,7 @@ class CureTrainable(tune.Trainable):  # type: ignore[misc]
         own = ("trial", "checkpoint")
         self.trial = config["trial"]
         hyperparameters = {key: value for key, value in config.items() if key not in own}
-        print(f"trial {self.trial}: {formatting.hyperparameters(hyperparameters)}", flush=True)
+        print(f"trial {self.trial}: {formatting.format_hyperparameters(hyperparameters)}", flush=True)
         self.trainer = Trainer(
             self.spec.training_config(hyperparameters),
             shared_data(self.spec.data, self.device, self.shipment),
@@ -118,6 +118,6 @@ class CureTrainable(tune.Trainable):  # type: ignore[misc]
 
 
 @functools.lru_cache(maxsize=1)
-def shared_data(spec: DataSpec, device: str, shipment: Shipment | None) -> Splits:
+def shared_data(spec: DataSpec, device: str, shipment: DataBroadcast | None) -> Splits:
     """The data of this process: read, and moved to the device, once for all the trials that it runs."""
     return load(spec, shipment).to(device)

@@ -16,20 +16,20 @@ from ray import tune
 from ray.tune.experiment import Trial
 
 from tune_cure.ray_backend import cluster, gpu_memory, journal_callback, rescoring, schedulers, session
-from tune_cure.ray_backend.data_broadcast import Shipment
+from tune_cure.ray_backend.data_broadcast import DataBroadcast
 from tune_cure.ray_backend.monitoring import dashboard
-from tune_cure.ray_backend.monitoring.metrics import Gauges
+from tune_cure.ray_backend.monitoring.metrics import TrialGauges
 from tune_cure.ray_backend.monitoring.tensorboard import TensorBoard
-from tune_cure.ray_backend.monitoring.watchdog import RayWatch
-from tune_cure.ray_backend.optuna_searcher import StudySearch
-from tune_cure.ray_backend.remote_storage import Remote
-from tune_cure.ray_backend.resources import Devices, Measured, allot
+from tune_cure.ray_backend.monitoring.watchdog import RayWatchdog
+from tune_cure.ray_backend.optuna_searcher import OptunaSearcher
+from tune_cure.ray_backend.remote_storage import RemoteStorage
+from tune_cure.ray_backend.resources import MeasuredMemory, ResourcePlan, plan_resources
 from tune_cure.ray_backend.trainable import CureTrainable
-from tune_cure.search.checkpoint_retention import Keeper
+from tune_cure.search.checkpoint_retention import CheckpointRetention
 from tune_cure.search.journal import Event, Journal
 from tune_cure.search.results import SPEC, SearchResult
 from tune_cure.search.space.config import SearchSpec
-from tune_cure.search.stopping import FULL, Endings
+from tune_cure.search.stopping import FULL_DISK_ERROR, SearchStopper
 from tune_cure.utils.files import replace_text
 
 _logger = logging.getLogger(__name__)
@@ -41,12 +41,12 @@ def run(
     *,
     address: str | None = None,
     dashboard_host: str = dashboard.LOOPBACK,
-    remote: Remote | None = None,
+    remote: RemoteStorage | None = None,
     resume: bool = False,
     verbose: bool = False,
     seconds: float | None = None,
     on_event: Callable[[Event], None] | None = None,
-    on_ready: Callable[[Devices, str], None] = lambda devices, url: None,
+    on_ready: Callable[[ResourcePlan, str], None] = lambda devices, url: None,
     on_lost: Callable[[], None] = lambda: None,
 ) -> SearchResult:
     """Runs a search to its end, until Ctrl-C, or as long as `Endings` lets it.
@@ -83,20 +83,20 @@ def run(
     history = journal.repair() if resume else []
     if resume:
         Journal(output).append("resume", None)  # those who follow the trials need not hear of it
-    endings = Endings(spec, output, seconds, history)
+    endings = SearchStopper(spec, output, seconds, history)
     started = not ray.is_initialized()
     if started:
         session.start_ray(address, dashboard_host=dashboard_host, verbose=verbose)
     try:
         if address is not None and not remote:
             cluster.check_folder(output)
-        shipment = None if address is None else Shipment(spec.data)
+        shipment = None if address is None else DataBroadcast(spec.data)
         plan = _plan(spec, shipment)
         on_ready(plan, session.dashboard_url(None if address else dashboard_host))
-        listeners.append(Gauges(spec.name).on_event)
-        searcher = StudySearch(spec, journal, history, endings, store=remote.uri if remote else None)
+        listeners.append(TrialGauges(spec.name).on_event)
+        searcher = OptunaSearcher(spec, journal, history, endings, store=remote.uri if remote else None)
         if _num(journal, "end") < spec.search.trials:
-            with RayWatch(on_lost):
+            with RayWatchdog(on_lost):
                 _fit(_tuner(spec, output, plan, searcher, history, verbose, shipment, remote), journal, endings)
         if not endings.outcome and _is_over(spec, journal, endings):
             rescoring.run(spec, journal, plan, shipment, remote)
@@ -119,13 +119,13 @@ def run(
     return SearchResult(output, "patience", endings.patience.words)
 
 
-def _is_over(spec: SearchSpec, journal: Journal, endings: Endings) -> bool:
+def _is_over(spec: SearchSpec, journal: Journal, endings: SearchStopper) -> bool:
     """Whether no trial is left to run."""
     ended = _num(journal, "end")
     return ended >= spec.search.trials or (endings.exhausted and ended == _num(journal, "trial"))
 
 
-def _fit(tuner: tune.Tuner, journal: Journal, endings: Endings) -> None:
+def _fit(tuner: tune.Tuner, journal: Journal, endings: SearchStopper) -> None:
     """Runs the search, here or, through Ray Client, on the cluster."""
     if not cluster.by_client():
         tuner.fit()
@@ -138,18 +138,18 @@ def _fit(tuner: tune.Tuner, journal: Journal, endings: Endings) -> None:
     endings.stop_all()  # the copy of it on the cluster may have said so there
 
 
-def _plan(spec: SearchSpec, shipment: Shipment | None) -> Devices:
+def _plan(spec: SearchSpec, shipment: DataBroadcast | None) -> ResourcePlan:
     """The devices that Ray has; where that decides how many trials share a GPU, a trial's memory is measured first."""
-    plan = allot(spec, cluster.machines())
+    plan = plan_resources(spec, cluster.machines())
     if spec.resources.gpus_per_trial != "auto" or not plan.gpus_per_trial:
         return plan
     # Its process ends with the task: nothing of it stays on the GPU.
     task = ray.remote(num_gpus=1, num_cpus=spec.resources.cpus_per_trial, max_calls=1)(gpu_memory.measure)
     try:
-        measured: Measured = ray.get(task.remote(spec, shipment))
+        measured: MeasuredMemory = ray.get(task.remote(spec, shipment))
     except ray.exceptions.RayTaskError as error:
         raise error.as_instanceof_cause() from error
-    return allot(spec, plan.machines, measured)
+    return plan_resources(spec, plan.machines, measured)
 
 
 def _num(journal: Journal, event: str) -> int:
@@ -158,18 +158,18 @@ def _num(journal: Journal, event: str) -> int:
 
 
 def _is_of_full_disk(error: Exception) -> bool:
-    return bool(FULL.search(str(error))) or "disk is full" in str(error)  # the latter is SQLite's
+    return bool(FULL_DISK_ERROR.search(str(error))) or "disk is full" in str(error)  # the latter is SQLite's
 
 
 def _tuner(
     spec: SearchSpec,
     output: Path,
-    plan: Devices,
-    searcher: StudySearch,
+    plan: ResourcePlan,
+    searcher: OptunaSearcher,
     history: list[Event],
     verbose: bool,
-    shipment: Shipment | None,
-    remote: Remote | None,
+    shipment: DataBroadcast | None,
+    remote: RemoteStorage | None,
 ) -> tune.Tuner:
     # A CUDA process that changes networks was not measured to give its memory back: there, a fresh one each.
     reused = plan.gpus_per_trial == 0
@@ -180,7 +180,7 @@ def _tuner(
     trainable.__qualname__ = CureTrainable.__name__  # what the dashboard calls it
     files = remote.files if remote else fs.LocalFileSystem()
     store = fs.SubTreeFileSystem(remote.path if remote else str(output), files)
-    callback = journal_callback.JournalCallback(searcher.journal, searcher.endings, store, Keeper(spec))
+    callback = journal_callback.JournalCallback(searcher.journal, searcher.endings, store, CheckpointRetention(spec))
     callback.discard_useless(history)
     return tune.Tuner(
         trainable,
@@ -208,7 +208,7 @@ def _tuner(
 class _Stopper(tune.Stopper):  # type: ignore[misc]
     """Tune's view of `Endings`: stops the whole search, never a single trial."""
 
-    def __init__(self, endings: Endings) -> None:
+    def __init__(self, endings: SearchStopper) -> None:
         self.endings = endings
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:

@@ -16,7 +16,7 @@ def write(result: SearchResult) -> Path:
     tables.write(result)
     tables.write_top(result)
     tables.write_best_model(result)
-    drawn = catalog.of(result)
+    drawn = catalog.build_plots(result)
     page = search_page.write(result, drawn)
     static.write(result.directory, drawn)
     return page

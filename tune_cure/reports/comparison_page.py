@@ -11,7 +11,7 @@ from tune_cure.confirmation.comparison import Searches
 from tune_cure.reports import html_page
 from tune_cure.reports.comparison_text import ERRORS, basis, difference_words, measure_words, side_by_side
 from tune_cure.reports.figures.style import BEST_COLOUR, BLUE, START_COLOUR, accuracy_range, blank
-from tune_cure.utils.formatting import listed
+from tune_cure.utils.formatting import join_words
 
 COLOURS = (BLUE, BEST_COLOUR, START_COLOUR, "#CC79A7", "#E69F00", "#56B4E9", "#8A8A8A")
 DASHES = ("solid", "8,4", "2,3", "10,3,2,3", "16,5")  # of pixels, as SVG and plotly write them
@@ -20,7 +20,7 @@ LONG = 3.0  # device hours from which a plot is in hours, not in minutes
 
 def write(searches: Searches, path: Path) -> None:
     """Writes the page, complete in itself."""
-    names = listed(f"<code>{escape(name)}</code>" for name in searches)
+    names = join_words(f"<code>{escape(name)}</code>" for name in searches)
     sections = {
         "verdicts": ("Whose winner is better", _verdicts(searches)),
         "warnings": ("Before you compare", _warnings(searches)),
@@ -76,7 +76,7 @@ def _progress(searches: Searches) -> str:
     lines = {name: comparison.progress(result) for name, result in searches.items()}
     if all(line.empty for line in lines.values()):
         return ""
-    metrics = listed(dict.fromkeys(result.spec.search.metrics[0] for result in searches.values()))
+    metrics = join_words(dict.fromkeys(result.spec.search.metrics[0] for result in searches.values()))
     said = (
         "The objective of the trial that led, had the search ended there. Trials that overfitted catastrophically, "
         "diverged or failed count for nothing; judging the leaders again, at the end, is not in it. Device time is "
@@ -148,7 +148,9 @@ def legend(names: list[str]) -> str:
 def _spaces(searches: Searches) -> str:
     spaces = comparison.spaces(searches)
     differing = [f"<code>{escape(key)}</code>" for key in spaces.loc[spaces["differs"], "hyperparameter"]]
-    said = f"The searches differ in {listed(differing)}, set in bold." if differing else "All searched the same space."
+    said = (
+        f"The searches differ in {join_words(differing)}, set in bold." if differing else "All searched the same space."
+    )
     rows = "".join(
         f'<tr><th scope="row"><code>{escape(row["hyperparameter"])}</code></th>'
         + "".join(f'<td class="cell">{_bold(row[name], row["differs"])}</td>' for name in searches)

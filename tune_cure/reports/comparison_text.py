@@ -6,7 +6,16 @@ import pandas as pd
 
 from tune_cure.confirmation.comparison import ATTACKS, DECISIVE, OTHERS, Searches, table
 from tune_cure.search.space.config import SearchSpec
-from tune_cure.utils.formatting import ATTACK_WORDS, STATUS_WORDS, accuracy, count, duration, listed, points, value
+from tune_cure.utils.formatting import (
+    ATTACK_WORDS,
+    STATUS_WORDS,
+    format_accuracy,
+    format_count,
+    format_duration,
+    format_points,
+    format_value,
+    join_words,
+)
 
 NONE = "–"
 ERRORS = "±: one standard error; of test accuracies the standard deviation over seeds"
@@ -33,8 +42,8 @@ def side_by_side(searches: Searches) -> dict[str, list[str]]:
         "start_from": [_accuracy(row, "start_from_objective") for row in rows],
         "gain over start_from": [_gain(row) for row in rows],
         "epochs trained": [f"{row['epochs_trained']:,}" for row in rows],
-        "device time": [duration(3600 * row["device_hours"]) for row in rows],
-        "by the clock": [duration(3600 * row["wall_hours"]) for row in rows],
+        "device time": [format_duration(3600 * row["device_hours"]) for row in rows],
+        "by the clock": [format_duration(3600 * row["wall_hours"]) for row in rows],
         "winner led for good after": [_led(row) for row in rows],
         **{f"test set: {ATTACK_WORDS[name]}": [_confirmed(row, name) for row in rows] for name in ATTACKS},
         "test set: seeds": [_seeds(row) for row in rows],
@@ -52,7 +61,7 @@ def _state(row: "pd.Series[Any]") -> str:
 
 def _ends(row: "pd.Series[Any]") -> str:
     said = [f"{row[f'trials_{status}']} {words}" for status, words in STATUS_WORDS.items() if row[f"trials_{status}"]]
-    return listed(said) or NONE
+    return join_words(said) or NONE
 
 
 def _scheduler(spec: SearchSpec) -> str:
@@ -70,7 +79,7 @@ def _winner(row: "pd.Series[Any]") -> str:
 
 
 def _accuracy(row: "pd.Series[Any]", name: str) -> str:
-    return NONE if pd.isna(row[name]) else accuracy(row[name], row[f"{name}_se"])
+    return NONE if pd.isna(row[name]) else format_accuracy(row[name], row[f"{name}_se"])
 
 
 def _percent(fraction: Any) -> str:
@@ -79,7 +88,7 @@ def _percent(fraction: Any) -> str:
 
 def _rescoring(row: "pd.Series[Any]") -> str:
     examples = row["fresh_examples"]
-    return NONE if pd.isna(examples) else f"{row['rescoring']} on {count(int(examples), 'image')}"
+    return NONE if pd.isna(examples) else f"{row['rescoring']} on {format_count(int(examples), 'image')}"
 
 
 def _gain(row: "pd.Series[Any]") -> str:
@@ -87,28 +96,29 @@ def _gain(row: "pd.Series[Any]") -> str:
         return NONE
     if pd.isna(row["gain_se"]):
         return "none: it won"
-    return f"{points(row['gain'])} ± {100 * row['gain_se']:.1f} points"
+    return f"{format_points(row['gain'])} ± {100 * row['gain_se']:.1f} points"
 
 
 def _led(row: "pd.Series[Any]") -> str:
     if pd.isna(row["epochs_until_led"]):
         return NONE if pd.isna(row["trial"]) else "not before it was judged again"
-    return f"{count(int(row['epochs_until_led']), 'epoch')}, {duration(3600 * row['device_hours_until_led'])}"
+    epochs = format_count(int(row["epochs_until_led"]), "epoch")
+    return f"{epochs}, {format_duration(3600 * row['device_hours_until_led'])}"
 
 
 def _confirmed(row: "pd.Series[Any]", name: str) -> str:
     mean, deviation = row[f"confirmed_{name}"], row[f"confirmed_{name}_sd"]
-    return _percent(mean) if pd.isna(deviation) else accuracy(mean, deviation)
+    return _percent(mean) if pd.isna(deviation) else format_accuracy(mean, deviation)
 
 
 def _seeds(row: "pd.Series[Any]") -> str:
     if not row["confirmed_seeds"]:
         return NONE
-    return f"{row['confirmed_seeds']} on {count(int(row['confirmed_examples']), 'image')}"
+    return f"{row['confirmed_seeds']} on {format_count(int(row['confirmed_examples']), 'image')}"
 
 
 def _value(of: Any) -> str:
-    return NONE if not isinstance(of, str) and pd.isna(of) else value(of)
+    return NONE if not isinstance(of, str) and pd.isna(of) else format_value(of)
 
 
 def verdict_words(row: "pd.Series[Any]") -> str:
@@ -126,7 +136,8 @@ def measure_words(row: "pd.Series[Any]") -> str:
 
 def difference_words(row: "pd.Series[Any]") -> str:
     """The difference behind a verdict, with its interval."""
-    return f"{points(row['difference'])} points, 95% interval {points(row['low'])} to {points(row['high'])}"
+    interval = f"{format_points(row['low'])} to {format_points(row['high'])}"
+    return f"{format_points(row['difference'])} points, 95% interval {interval}"
 
 
 def basis(verdicts: pd.DataFrame) -> str:

@@ -15,7 +15,7 @@ from tune_cure.reports.figures.style import BLUE, START_COLOUR, accuracy_range, 
 from tune_cure.search import results
 from tune_cure.search.results import SearchResult
 from tune_cure.utils.environment import FILE as ENVIRONMENT
-from tune_cure.utils.formatting import ATTACK_WORDS, count, listed, points, radius
+from tune_cure.utils.formatting import ATTACK_WORDS, format_count, format_points, format_radius, join_words
 
 FILE = "confirm.html"
 
@@ -54,12 +54,15 @@ def _environment(folder: Path) -> dict[str, Any]:
 def _what(jobs: list[Job]) -> str:
     plan, done = jobs[0].plan, sum(job.is_judged for job in jobs)
     left = (
-        "" if done == len(jobs) else f" <strong>{done} of {count(len(jobs), 'run')} have been judged so far.</strong>"
+        ""
+        if done == len(jobs)
+        else f" <strong>{done} of {format_count(len(jobs), 'run')} have been judged so far.</strong>"
     )
-    names = listed(f"<code>{escape(name)}</code>" for name in dict.fromkeys(job.contender.name for job in jobs))
+    names = join_words(f"<code>{escape(name)}</code>" for name in dict.fromkeys(job.contender.name for job in jobs))
     attacks = "PGD-50-10 and AutoAttack" if plan.autoattack else "PGD-50-10 (AutoAttack was left out)"
     return (
-        f"{names}, each trained on {plan.train_images:,} training images with {count(len(plan.seeds), 'seed')} for its "
+        f"{names}, each trained on {plan.train_images:,} training images with "
+        f"{format_count(len(plan.seeds), 'seed')} for its "
         f"whole schedule; the last weights judged on {plan.examples:,} test images, clean and under {attacks}." + left
     )
 
@@ -76,8 +79,10 @@ def _verdicts(comparisons: pd.DataFrame) -> str:
     rows = "".join(
         f'<tr><th scope="row">{escape(row["first"])}</th><td>{escape(row["second"])}</td>'
         f"<td>{ATTACK_WORDS[row['metric']]}</td>"
-        + html_page.numbers(["–" if row["metric"] == "clean" else f"{row['epsilon']:.4g}", points(row["difference"]),
-                        f"{points(row['low'])} to {points(row['high'])}"])
+        + html_page.numbers([
+            "–" if row["metric"] == "clean" else f"{row['epsilon']:.4g}", format_points(row["difference"]),
+            f"{format_points(row['low'])} to {format_points(row['high'])}",
+        ])
         + f"<td><strong>{row['verdict']}</strong></td>" + html_page.numbers([f"{row['p_value_holm']:.2g}"]) + "</tr>"
         for _, row in comparisons.iterrows()
     )  # fmt: skip
@@ -104,7 +109,7 @@ def _plots(found: Confirmation) -> str:
             if group[metric].isna().all() or (metric == "clean" and clean_drawn):
                 continue
             clean_drawn |= metric == "clean"
-            at = "" if metric == "clean" else f" at {radius(float(str(epsilon)), group['norm'].iloc[0])}"
+            at = "" if metric == "clean" else f" at {format_radius(float(str(epsilon)), group['norm'].iloc[0])}"
             caption = f"{words} accuracy{escape(at)}: a dot is a seed, the stroke their mean."
             plots += html_page.plot(f"{metric}-{epsilon}", dots(group, metric), caption, small=True)
     return f'<div class="grid">{plots}</div>'

@@ -10,10 +10,17 @@ import pandas as pd
 from tune_cure.evaluation.metrics import standard_error
 from tune_cure.reports.figures.style import STATUSES
 from tune_cure.search import ranking, trial_table
-from tune_cure.search.patience import is_over, patience_of
+from tune_cure.search.patience import is_search_over, replay_patience
 from tune_cure.search.results import SearchResult
 from tune_cure.search.space.config import SearchSpec
-from tune_cure.utils.formatting import count, duration, listed, points, untrained, value
+from tune_cure.utils.formatting import (
+    format_count,
+    format_duration,
+    format_points,
+    format_untrained_epochs,
+    format_value,
+    join_words,
+)
 
 METRIC_WORDS = {
     "pgd_accuracy_best": "the best PGD accuracy of any epoch",
@@ -52,29 +59,29 @@ def _tiles(spec: SearchSpec, content: dict[str, Any]) -> str:
     else:
         most = content["epochs_without_early_stopping"]
         tiles["epochs trained, of those without early stopping"] = f"{content['epochs']:,} of {most:,}"
-    tiles["wall time"] = duration(content["wall_seconds"])
+    tiles["wall time"] = format_duration(content["wall_seconds"])
     items = "".join(f"<div><dt>{words}</dt><dd>{number}</dd></div>" for words, number in tiles.items())
     return f'<dl class="tiles">{items}</dl>'
 
 
 def _took(spec: SearchSpec, content: dict[str, Any]) -> str:
-    text = f"This took {count(content['epochs'], 'epoch')} of training"
+    text = f"This took {format_count(content['epochs'], 'epoch')} of training"
     if spec.search.scheduler != "none":
-        most, begun = content["epochs_without_early_stopping"], count(content["trials"], "trial")
+        most, begun = content["epochs_without_early_stopping"], format_count(content["trials"], "trial")
         text += f", of {most:,} that the {begun} would have taken without early stopping"
-    text += f", and {duration(content['wall_seconds'])} by the clock "
-    text += f"({duration(content['trial_seconds'])} in all trials together)."
+    text += f", and {format_duration(content['wall_seconds'])} by the clock "
+    text += f"({format_duration(content['trial_seconds'])} in all trials together)."
     if left := content["epochs_not_trained"]:
-        text += f" Not trained, but not for early stopping: {untrained(left)}."
+        text += f" Not trained, but not for early stopping: {format_untrained_epochs(left)}."
     return text
 
 
 def _searched(spec: SearchSpec, environment: dict[str, Any]) -> str:
     source = environment.get("data") or f"the data set {spec.data.dataset}"
-    names = listed([f"<code>{escape(key)}</code>" for key in spec.space])
-    metric = listed(METRIC_WORDS[name] for name in spec.search.metrics)
+    names = join_words([f"<code>{escape(key)}</code>" for key in spec.space])
+    metric = join_words(METRIC_WORDS[name] for name in spec.search.metrics)
     return (
-        f"The search looked for values of {count(len(spec.space), 'hyperparameter')}, {names}, with which "
+        f"The search looked for values of {format_count(len(spec.space), 'hyperparameter')}, {names}, with which "
         f"<code>{escape(spec.model.name)}</code> becomes most robust against adversarial images. Its images: "
         f"{escape(str(source))}. The sampler <code>{escape(spec.search.sampler)}</code> proposed the values; trials "
         f"were compared by {metric} on validation images ({'more' if spec.search.mode == 'max' else 'less'} is better)."
@@ -88,14 +95,14 @@ def _ended(result: SearchResult) -> str:
     begun, planned = content["trials"], content["trials_planned"]
     if not begun:
         return f"No trial has begun yet, of {planned:,} planned."
-    text = f"Of {count(begun, 'trial')}, {listed(said)}."
-    left = [f"{count(_unfinished(content), 'trial')} unfinished"] if _unfinished(content) else []
+    text = f"Of {format_count(begun, 'trial')}, {join_words(said)}."
+    left = [f"{format_count(_unfinished(content), 'trial')} unfinished"] if _unfinished(content) else []
     left += [f"{planned - begun:,} of {planned:,} not begun"] if planned > begun else []
     if not left:
         return text
-    if is_over(result):
-        return f"{text} The search ended early, with {listed(left)}: {patience_of(result).words}."
-    return f"<strong>The search is not over: {listed(left)}.</strong> {text}"
+    if is_search_over(result):
+        return f"{text} The search ended early, with {join_words(left)}: {replay_patience(result).words}."
+    return f"<strong>The search is not over: {join_words(left)}.</strong> {text}"
 
 
 def _won(result: SearchResult) -> str:
@@ -103,14 +110,17 @@ def _won(result: SearchResult) -> str:
     if best is None:
         return "<strong>No trial has been judged yet</strong>, so there is no winner and nothing to plot."
     clean_error = standard_error(best["clean_accuracy_best"], trial_table.judged_examples(spec))
-    said = listed([f"<code>{escape(k)}</code> {escape(value(v))}" for k, v in best["hyperparameters"].items()])
+    said = join_words(
+        [f"<code>{escape(k)}</code> {escape(format_value(v))}" for k, v in best["hyperparameters"].items()]
+    )
     text = (
-        f"<strong>Trial {best['trial']} {'won' if is_over(result) else 'leads'}</strong> with {said}. After epoch "
+        f"<strong>Trial {best['trial']} {'won' if is_search_over(result) else 'leads'}</strong> with {said}. "
+        f"After epoch "
         f"{best['best_epoch']:.0f} it reached a PGD accuracy of <strong>"
         f"{percent(best['pgd_accuracy_best'], best['pgd_accuracy_best_se'])} points</strong> (standard error) and "
         f"a clean accuracy of {percent(best['clean_accuracy_best'], clean_error)} points. {_threat(spec)}"
     )
-    if best["status"] in ranking.UNSOUND:  # these rank last: no trial ended well
+    if best["status"] in ranking.UNSOUND_STATUSES:  # these rank last: no trial ended well
         text += (
             f" <strong>It {STATUSES[best['status']].words} later, and no other trial ended well: what it scored "
             "before is not what its hyperparameters give.</strong>"
@@ -121,8 +131,8 @@ def _won(result: SearchResult) -> str:
 def _front(spec: SearchSpec, content: dict[str, Any]) -> str:
     if len(spec.search.metrics) == 1 or not content["pareto_front"]:
         return ""
-    metrics = listed(METRIC_WORDS[name] for name in spec.search.metrics)
-    numbers = listed(map(str, content["pareto_front"]))
+    metrics = join_words(METRIC_WORDS[name] for name in spec.search.metrics)
+    numbers = join_words(map(str, content["pareto_front"]))
     return (
         f"Trials are ranked by {METRIC_WORDS[spec.search.metrics[0]]}. The Pareto front of {metrics}, the trials that "
         f"none beats in one without falling behind in another: <strong>{numbers}</strong>."
@@ -132,9 +142,9 @@ def _front(spec: SearchSpec, content: dict[str, Any]) -> str:
 def _constrained(spec: SearchSpec, content: dict[str, Any]) -> str:
     if not spec.search.constraints:
         return ""
-    constraints = listed(f"<code>{escape(text)}</code>" for text in spec.search.constraints)
+    constraints = join_words(f"<code>{escape(text)}</code>" for text in spec.search.constraints)
     kept = content["trials_feasible"]
-    text = f"{count(kept, 'trial')} {'keeps' if kept == 1 else 'keep'} {constraints}; the others rank behind."
+    text = f"{format_count(kept, 'trial')} {'keeps' if kept == 1 else 'keep'} {constraints}; the others rank behind."
     return text if kept else f"<strong>No trial keeps {constraints}.</strong>"
 
 
@@ -142,7 +152,8 @@ def _threat(spec: SearchSpec) -> str:
     of = spec.evaluation
     return (
         f"PGD accuracy is the share of {trial_table.judged_examples(spec):,} validation images that stay correctly "
-        f"classified under a PGD attack of {count(of.steps, 'step')} and {count(of.restarts, 'random start')} within "
+        f"classified under a PGD attack of {format_count(of.steps, 'step')} and "
+        f"{format_count(of.restarts, 'random start')} within "
         f"an {'L∞' if of.norm == 'linf' else 'L2'} radius of {of.epsilon:.4g} ({255 * of.epsilon:.3g}/255)."
     )
 
@@ -167,13 +178,13 @@ def _against_baseline(content: dict[str, Any]) -> str:
 
 
 def _caveat(spec: SearchSpec, trials: pd.DataFrame, content: dict[str, Any]) -> str:
-    best, compared = content["best"], len(ranking.ranked(trials, spec))
+    best, compared = content["best"], len(ranking.rank_trials(trials, spec))
     if best is None:
         return ""
     text = "The test set is still untouched: the winner's accuracy on it, over several seeds, is yet to be measured."
     chosen = f"The winner is the best of {compared:,} trials, chosen on the very validation images that it was scored "
     chosen += "on, as its best epoch was, so it looks better than it is. "
-    decisive = ranking.decided_again(spec)
+    decisive = ranking.rescoring_decides(spec)
     if decisive:
         # Blom's approximation of the expected largest of n standard normal values.
         luck = NormalDist().inv_cdf((compared - 0.375) / (compared + 0.25))
@@ -208,7 +219,7 @@ def _difference(content: dict[str, Any]) -> str:
     best, baseline = content["best"], content["baseline"]
     if not best or not baseline or baseline["pgd_accuracy_best"] is None or best["trial"] == baseline["trial"]:
         return ""
-    return f"{points(best['pgd_accuracy_best'] - baseline['pgd_accuracy_best'])} points"
+    return f"{format_points(best['pgd_accuracy_best'] - baseline['pgd_accuracy_best'])} points"
 
 
 def _unfinished(content: dict[str, Any]) -> int:

@@ -15,7 +15,7 @@ SHARE = 0.05  # of the time may go into them: with 10,000 trials one takes long
 _logger = logging.getLogger(__name__)
 
 
-class Refreshing:
+class ReportRefresher:
     """While it is entered, a thread of its own keeps the tables and the page in a search's folder fresh."""
 
     def __init__(self, directory: Path) -> None:

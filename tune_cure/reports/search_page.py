@@ -21,7 +21,7 @@ from tune_cure.reports.narrative import percent
 from tune_cure.search import results
 from tune_cure.search.results import SearchResult
 from tune_cure.search.space.config import SearchSpec
-from tune_cure.utils.formatting import count, value
+from tune_cure.utils.formatting import format_count, format_value
 
 FILE = "report.html"
 ENVIRONMENT = "environment.json"
@@ -55,7 +55,7 @@ def write(result: SearchResult, drawn: list[Plot] | None = None) -> Path:
         "summary": ("Summary", narrative.summary(result, environment)),
         "winner": ("Winning hyperparameters", _winner(result)),
         "as-good": ("What cannot be told from it", _as_good(result)),
-        **_plots(result, catalog.of(result) if drawn is None else drawn),
+        **_plots(result, catalog.build_plots(result) if drawn is None else drawn),
         "failed": ("Trials that failed or diverged", _failed(result)),
         "trials": ("All trials", _table(result)),
     }
@@ -97,7 +97,7 @@ def _winner(result: SearchResult) -> str:
     )
     rows = "".join(
         f'<tr><th scope="row"><code>{escape(key)}</code></th>'
-        + html_page.numbers(escape(value(values.get(key))) for values in columns.values())
+        + html_page.numbers(escape(format_value(values.get(key))) for values in columns.values())
         + f'<td>{escape(str(distribution))}</td><td class="long">{escape(meaning(spec, key))}</td></tr>'
         for key, distribution in spec.space.items()
     )
@@ -133,7 +133,7 @@ def _as_good_row(row: "pd.Series[Any]", spec: SearchSpec, best: int, again: bool
     cells = [percent(row["pgd_accuracy_best"], row["pgd_accuracy_best_se"])]
     cells += [percent(row["fresh_pgd_accuracy"], row["fresh_pgd_accuracy_se"])] * again
     cells += [percent(row["clean_accuracy_best"]), str(row["epochs_trained"])]
-    cells += [escape(value(row[key])) for key in spec.space]
+    cells += [escape(format_value(row[key])) for key in spec.space]
     name = f"{row['trial']}{' <small>best</small>' * (row['trial'] == best)}"
     line = f'<th scope="row">{name}</th>{html_page.numbers(cells)}'
     return f'<tr class="best">{line}</tr>' if row["trial"] == best else f"<tr>{line}</tr>"
@@ -175,11 +175,12 @@ def _failed(result: SearchResult) -> str:
         f"<td>{glyph(row['status'])} {escape(STATUSES[row['status']].words)}</td>"
         + html_page.numbers([str(row["epochs_trained"]), str(row["retries"])])
         + f'<td class="reason">{escape(str(row["reason"])) or "–"}</td>'
-        + html_page.numbers(escape(value(row[key])) for key in result.spec.space)
+        + html_page.numbers(escape(format_value(row[key])) for key in result.spec.space)
         + "</tr>"
         for _, row in rows.head(MAX_ROWS).iterrows()
     )
-    said = f"{count(len(rows), 'trial')}. One with retries that ended otherwise failed on the way, and was got over."
+    said = f"{format_count(len(rows), 'trial')}. "
+    said += "One with retries that ended otherwise failed on the way, and was got over."
     if len(rows) > MAX_ROWS:
         said += f" <strong>The first {MAX_ROWS}; trials.csv has them all.</strong>"
     return f"<p>{said}</p>" + html_page.scrollable(html_page.heads(titles), lines)
@@ -218,7 +219,7 @@ def _table_row(row: "pd.Series[Any]", spec: SearchSpec, best: int | None) -> str
         percent(row["fgsm_accuracy_best"]),
         "–" if pd.isna(row["best_epoch"]) else f"{row['best_epoch']:.0f}",
         str(row["epochs_trained"]),
-        *(escape(value(row[key])) for key in spec.space),
+        *(escape(format_value(row[key])) for key in spec.space),
     ]
     ended = f"{glyph(row['status'])} {status}"
     cells = f'<th scope="row">{row["trial"]}{notes}</th><td>{ended}</td>{html_page.numbers(numbers)}'

@@ -16,7 +16,7 @@ from tune_cure.search.results import Best, SearchResult
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.trial_table import judged_examples
 from tune_cure.utils.files import read_tensors, replace_bytes, replace_tensors, replace_text
-from tune_cure.utils.formatting import value
+from tune_cure.utils.formatting import format_value
 
 TOP = 10  # configurations in the tables for papers
 LATEX = str.maketrans({"\\": r"\textbackslash{}", "±": r"$\pm$", "–": "--"} | {c: f"\\{c}" for c in "_%&#${}"})
@@ -81,7 +81,7 @@ def write_top(result: SearchResult) -> None:
     cells = [
         [
             str(row["trial"]),
-            *(value(row[key]) for key in result.spec.space),
+            *(format_value(row[key]) for key in result.spec.space),
             str(row["epochs_trained"]),
             f"{100 * row['clean_accuracy_best']:.1f}",
             _percent(row, "pgd_accuracy_best"),

@@ -12,7 +12,7 @@ from tune_cure.reports.figures import accuracies as figures
 from tune_cure.training.config import HYPERPARAMETERS
 from tune_cure.training.run import CONFIG, TEST, Run
 from tune_cure.utils import environment
-from tune_cure.utils.formatting import accuracy, value
+from tune_cure.utils.formatting import format_accuracy, format_value
 
 FILE = "curves.html"
 
@@ -21,7 +21,9 @@ def write(run: Run) -> Path:
     """Writes curves.html into the run's folder and returns its path."""
     log = pd.DataFrame(run.log)
     spec = run.spec
-    values = [f"{name}\u00a0{escape(value(getattr(spec.training, field)))}" for name, field in HYPERPARAMETERS.items()]
+    values = [
+        f"{name}\u00a0{escape(format_value(getattr(spec.training, field)))}" for name, field in HYPERPARAMETERS.items()
+    ]
     body = [
         f"<header><h1>{escape(spec.model.name)} on {escape(spec.data.dataset)}</h1><p>{_ended(run, log)}</p></header>",
         "<main>",
@@ -47,8 +49,9 @@ def _ended(run: Run, log: pd.DataFrame) -> str:
     best = log.iloc[run.trainer.best_epoch - 1]
     text = (
         f"{trained} The best was epoch {best['epoch']}: PGD accuracy "
-        f"{accuracy(best['pgd_accuracy'], best['pgd_accuracy_se'])}, clean accuracy "
-        f"{accuracy(best['clean_accuracy'], best['clean_accuracy_se'])}, by {escape(str(run.spec.evaluation))} on "
+        f"{format_accuracy(best['pgd_accuracy'], best['pgd_accuracy_se'])}, clean accuracy "
+        f"{format_accuracy(best['clean_accuracy'], best['clean_accuracy_se'])}, by "
+        f"{escape(str(run.spec.evaluation))} on "
         f"{len(run.trainer.judged_on):,} validation images; ± is one standard error."
     )
     overfitted = [str(epoch) for epoch in log.loc[log["catastrophic_overfitting"].eq(True), "epoch"]]
@@ -100,4 +103,4 @@ def _test(directory: Path) -> str:
 
 def _cells(row: "pd.Series[Any]") -> list[str]:
     names = ("clean_accuracy", "fgsm_accuracy", "pgd_accuracy")
-    return [str(row["epoch"]), *(accuracy(row[name], row[f"{name}_se"]) for name in names)]
+    return [str(row["epoch"]), *(format_accuracy(row[name], row[f"{name}_se"]) for name in names)]

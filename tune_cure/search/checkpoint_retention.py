@@ -3,12 +3,12 @@
 from pathlib import PurePath
 
 from tune_cure.search.journal import Event
-from tune_cure.search.rank_key import Place, Standing
+from tune_cure.search.rank_key import RankKey, RankTracker
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.space.objectives import pareto_front
 
 
-class Keeper:
+class CheckpointRetention:
     """Follows a search's journal, and says which checkpoints nobody will ask for any more.
 
     Kept are those of the best `rescore.top` trials (of one at least) and of the Pareto front of several metrics. What a
@@ -17,8 +17,8 @@ class Keeper:
 
     def __init__(self, spec: SearchSpec) -> None:
         self.spec = spec
-        self._standing = Standing(spec)
-        self._kept: list[Place] = []
+        self._standing = RankTracker(spec)
+        self._kept: list[RankKey] = []
         self._paths: dict[int, dict[str, str]] = {}  # of each trial by its folder: each session gives it another
 
     def take(self, event: Event) -> list[str]:
@@ -35,7 +35,7 @@ class Keeper:
         useless = {number, *(other.trial for other in places)} - {other.trial for other in self._kept}
         return [path for other in sorted(useless) for path in self._paths.pop(other, {}).values()]
 
-    def _front(self, places: list[Place]) -> list[Place]:
+    def _front(self, places: list[RankKey]) -> list[RankKey]:
         if len(self.spec.search.metrics) == 1:
             return []
         counted = [place for place in places if place.sound and place.feasible]

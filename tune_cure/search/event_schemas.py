@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from tune_cure.training.config import hyperparameter
-from tune_cure.utils.formatting import shown
+from tune_cure.training.config import parse_hyperparameter
+from tune_cure.utils.formatting import shorten_repr
 from tune_cure.utils.yaml_config import ProblemError, first_problem
 
 Count = Annotated[int, Field(ge=0, lt=2**31)]
@@ -83,7 +83,7 @@ class _Resume(_Line):
     trial: None  # type: ignore[assignment]
 
 
-LINES: dict[str, type[_Line]] = {
+EVENT_SCHEMAS: dict[str, type[_Line]] = {
     "trial": _Trial,
     "epoch": _Epoch,
     "checkpoint": _Checkpoint,
@@ -95,21 +95,22 @@ LINES: dict[str, type[_Line]] = {
 }
 
 
-def check(event: dict[str, Any]) -> None:
+def validate_event(event: dict[str, Any]) -> None:
     """Whether `event` has what a line of its kind has; the hyperparameters of a trial are brought to their types.
 
     Raises:
         ProblemError: It lacks something, or has it in another shape.
     """
     kind = event.get("event")
-    line = LINES.get(kind) if isinstance(kind, str) else None
+    line = EVENT_SCHEMAS.get(kind) if isinstance(kind, str) else None
     if line is None:
-        raise ProblemError("event", f"{shown(kind)} is not one of {', '.join(LINES)}")
+        raise ProblemError("event", f"{shorten_repr(kind)} is not one of {', '.join(EVENT_SCHEMAS)}")
     try:
         line.model_validate(event)
     except ValidationError as error:
         raise first_problem(error, line) from error
     if kind == "trial":
         event["hyperparameters"] = {
-            key: hyperparameter(key, value, f"hyperparameters.{key}") for key, value in event["hyperparameters"].items()
+            key: parse_hyperparameter(key, value, f"hyperparameters.{key}")
+            for key, value in event["hyperparameters"].items()
         }

@@ -24,8 +24,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from tune_cure.search.event_schemas import check
-from tune_cure.utils.formatting import shown
+from tune_cure.search.event_schemas import validate_event
+from tune_cure.utils.formatting import shorten_repr
 from tune_cure.utils.yaml_config import ProblemError
 
 FILE = "journal.jsonl"
@@ -33,12 +33,12 @@ CHECKPOINT_FILE = "trainer.pt"  # in a checkpoint's folder: a Trainer's state_di
 OBJECTIVE = "objective"  # of an epoch: what sampler and ASHA compare, the search's metric, finite whatever happens
 RUNG = "pgd_accuracy_rung"  # of an epoch at a rung, where asha.steps is given: what trials are compared by there
 
-OF_NO_TRIAL = ("change", "resume")
+SEARCH_EVENTS = ("change", "resume")
 
 Event = dict[str, Any]
 
 
-def reason_of(status: str, epoch: int) -> str:
+def end_reason(status: str, epoch: int) -> str:
     """Why a trial ended at `epoch`, where its status alone does not say it."""
     return f"the loss became NaN or infinite in epoch {epoch}" if status == "diverged" else ""
 
@@ -54,7 +54,7 @@ class _GarbageError(JournalError):
     """A line that is not even a JSON object."""
 
 
-class Reader:
+class EventReader:
     """Turns the lines of the journal at `path` into events, one after another, and sees to it that they fit together.
 
     Attributes:
@@ -82,7 +82,7 @@ class Reader:
         except (ValueError, RecursionError) as error:
             raise _GarbageError(f"{at} is no event: the file is damaged") from error
         try:
-            check(event)
+            validate_event(event)
         except ProblemError as problem:
             raise JournalError(f"{at} is no event: {problem.path}: {problem.message}") from problem
         if wrong := self._wrong(event):
@@ -92,7 +92,7 @@ class Reader:
     def _wrong(self, event: Event) -> str:
         """What its trial cannot do now; empty if it can."""
         kind, number = event["event"], event["trial"]
-        if kind in OF_NO_TRIAL:
+        if kind in SEARCH_EVENTS:
             return ""
         if kind == "trial":
             if number in self._running or number in self._ended:
@@ -159,7 +159,7 @@ class Journal:
             JournalError: As `read`.
         """
         events = self._read()[0]
-        return _of_trials(events), [event for event in events if event["event"] in OF_NO_TRIAL]
+        return _of_trials(events), [event for event in events if event["event"] in SEARCH_EVENTS]
 
     def checkpoint_file(self, path: str) -> Path:
         """The file of a checkpoint whose event has this path.
@@ -175,7 +175,7 @@ class Journal:
         except (OSError, ValueError):  # no file could be called that
             is_inside = False
         if not is_inside:
-            raise JournalError(f"{self.path}: the checkpoint {shown(path)} is not in the run's folder")
+            raise JournalError(f"{self.path}: the checkpoint {shorten_repr(path)} is not in the run's folder")
         return file
 
     def repair(self) -> list[Event]:
@@ -191,7 +191,7 @@ class Journal:
             return [], 0
         events: list[Event] = []
         length, damage = 0, None
-        reader = Reader(self.path)
+        reader = EventReader(self.path)
         with self.path.open("rb") as file:
             for line in file:
                 try:
@@ -208,7 +208,7 @@ class Journal:
         return events, length
 
 
-class Tail:
+class JournalFollower:
     """Reads the lines that are added to a journal by another process, each once it is whole.
 
     A search that is resumed may find a last line that a crash cut short, and cut it off: nothing that was read before.
@@ -217,7 +217,7 @@ class Tail:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.position = 0
-        self._reader = Reader(path)
+        self._reader = EventReader(path)
 
     def read(self) -> Iterator[Event]:
         """The events since the last call; none if there is no journal yet.
@@ -239,7 +239,7 @@ class Tail:
 def _of_trials(events: list[Event]) -> list[Event]:
     kept: list[Event] = []
     for event in events:
-        if event["event"] not in OF_NO_TRIAL:
+        if event["event"] not in SEARCH_EVENTS:
             kept.append(event)
         elif event.get("restart"):
             ended = {before["trial"] for before in kept if before["event"] == "end"}

@@ -1,10 +1,10 @@
 """When a search is over: every trial has ended, or its patience is used up."""
 
 from tune_cure.search.journal import Event
-from tune_cure.search.rank_key import Place, Standing, place_of
+from tune_cure.search.rank_key import RankKey, RankTracker, rank_key
 from tune_cure.search.results import SearchResult
 from tune_cure.search.space.config import SearchSpec
-from tune_cure.utils.formatting import count
+from tune_cure.utils.formatting import format_count
 
 
 class Patience:
@@ -16,8 +16,8 @@ class Patience:
 
     def __init__(self, spec: SearchSpec) -> None:
         self.spec = spec
-        self._standing = Standing(spec)
-        self._best: Place | None = None
+        self._standing = RankTracker(spec)
+        self._best: RankKey | None = None
         self._since_best = 0
 
     def take(self, event: Event) -> None:
@@ -26,7 +26,7 @@ class Patience:
         if event["event"] == "end":
             self.count(place)
 
-    def count(self, place: Place | None) -> None:
+    def count(self, place: RankKey | None) -> None:
         """Takes in that a trial ended, and where it stands; None if it was never judged."""
         self._since_best += 1
         if place and place.sound and (self._best is None or place[:3] > self._best[:3]):
@@ -41,17 +41,17 @@ class Patience:
     @property
     def words(self) -> str:
         """What is to be said when it is used up."""
-        return f"the last {count(self.spec.search.patience or 0, 'trial')} improved nothing"
+        return f"the last {format_count(self.spec.search.patience or 0, 'trial')} improved nothing"
 
 
-def is_over(result: SearchResult) -> bool:
+def is_search_over(result: SearchResult) -> bool:
     """Whether nothing is left to run: all trials have ended, or those that were begun, and patience is used up."""
     if result.trials.empty or result.trials["status"].eq("unfinished").any():
         return False
-    return len(result.trials) >= result.spec.search.trials or patience_of(result).is_used_up
+    return len(result.trials) >= result.spec.search.trials or replay_patience(result).is_used_up
 
 
-def patience_of(result: SearchResult) -> Patience:
+def replay_patience(result: SearchResult) -> Patience:
     """The patience of a search as its folder has it, counted in the order in which its trials ended."""
     spec, patience = result.spec, Patience(result.spec)
     columns = ["trial", "status", "feasible", "objective", *spec.search.metrics]
@@ -59,5 +59,5 @@ def patience_of(result: SearchResult) -> Patience:
     by_number = {row["trial"]: row for row in rows}
     for event in result.events:
         if event["event"] == "end":
-            patience.count(place_of(by_number[event["trial"]], spec))
+            patience.count(rank_key(by_number[event["trial"]], spec))
     return patience

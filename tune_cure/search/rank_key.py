@@ -5,12 +5,12 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from tune_cure.search.journal import OBJECTIVE, Event
-from tune_cure.search.ranking import UNSOUND
+from tune_cure.search.ranking import UNSOUND_STATUSES
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.space.objectives import reached
 
 
-class Place(NamedTuple):
+class RankKey(NamedTuple):
     """Of a trial that has ended; of two the greater ranks before the other.
 
     Attributes:
@@ -35,7 +35,7 @@ class Place(NamedTuple):
         return -self.earliness
 
 
-class Standing:
+class RankTracker:
     """Follows the running trials of a search; what it does for an event does not grow with their number."""
 
     def __init__(self, spec: SearchSpec) -> None:
@@ -43,7 +43,7 @@ class Standing:
         self._last: dict[int, Event] = {}
         self._best: dict[int, Event] = {}
 
-    def take(self, event: Event) -> Place | None:
+    def take(self, event: Event) -> RankKey | None:
         """Takes in a line of the journal; the place of the trial that it ends, None if that was never judged."""
         number = event["trial"]
         if event["event"] == "epoch" and event["pgd_accuracy"] is not None:
@@ -56,16 +56,16 @@ class Standing:
         values = reached(last, best)
         feasible = all(constraint.violation(values) <= 0 for constraint in self.spec.search.parsed_constraints)
         row = {"trial": number, "status": event["status"], "feasible": feasible, "objective": last[OBJECTIVE], **values}
-        return place_of(row, self.spec)
+        return rank_key(row, self.spec)
 
 
-def place_of(row: dict[Any, Any], spec: SearchSpec) -> Place | None:
+def rank_key(row: dict[Any, Any], spec: SearchSpec) -> RankKey | None:
     """The place of an ended trial by its row of `results.SearchResult.trials`; None if it was never judged."""
     if pd.isna(row["objective"]):
         return None
     sign = 1 if spec.search.mode == "max" else -1
-    return Place(
-        sound=row["status"] not in UNSOUND,
+    return RankKey(
+        sound=row["status"] not in UNSOUND_STATUSES,
         feasible=bool(row["feasible"]),
         objective=sign * row["objective"],
         others=tuple(sign * row[name] for name in spec.search.metrics[1:]),

@@ -14,11 +14,11 @@ import numpy as np
 import pandas as pd
 
 from tune_cure.search.journal import FILE as JOURNAL, Event, Journal
-from tune_cure.search.ranking import UNSOUND, decided_again, leaders, ranked
+from tune_cure.search.ranking import UNSOUND_STATUSES, rank_leaders, rank_trials, rescoring_decides
 from tune_cure.search.space import loading as specs
 from tune_cure.search.space.config import SearchSpec
-from tune_cure.search.trial_table import epochs_of, judged_examples, trials_of, untrained
-from tune_cure.utils.formatting import accuracy, count, duration, hyperparameters
+from tune_cure.search.trial_table import build_epoch_table, build_trial_table, count_untrained_epochs, judged_examples
+from tune_cure.utils.formatting import format_accuracy, format_count, format_duration, format_hyperparameters
 
 SPEC = "spec.yaml"
 SHOWN = 5  # leaders in a notebook
@@ -92,7 +92,7 @@ class SearchResult:
         """All of the journal. The lines of epochs are dropped once they are in frames: they take the most memory."""
         events, of_no_trial = Journal(self.directory).read_all()
         others = [event for event in events if event["event"] != "epoch"]
-        return others, of_no_trial, trials_of(self.spec, events), epochs_of(events)
+        return others, of_no_trial, build_trial_table(self.spec, events), build_epoch_table(events)
 
     @cached_property
     def wall_seconds(self) -> float:
@@ -108,7 +108,7 @@ class SearchResult:
     @cached_property
     def leaders(self) -> pd.DataFrame:
         """The judged trials, best first: as `ranked`, but those that were judged again in the order that this gave."""
-        return leaders(self.trials, self.spec)
+        return rank_leaders(self.trials, self.spec)
 
     @cached_property
     def best(self) -> Best | None:
@@ -126,7 +126,7 @@ class SearchResult:
     @cached_property
     def pareto_front(self) -> pd.DataFrame:
         """The trials that no other beats in all of several metrics, best first by the first; of one: the best."""
-        order = ranked(self.trials, self.spec)
+        order = rank_trials(self.trials, self.spec)
         return order[order["pareto_front"]] if "pareto_front" in order else order.head(1)
 
     @cached_property
@@ -139,11 +139,11 @@ class SearchResult:
         if self.best is None:
             return self.leaders
         row = self.best.row
-        unsound, infeasible = self.leaders["status"].isin(UNSOUND), self.leaders["feasible"].eq(False)
+        unsound, infeasible = self.leaders["status"].isin(UNSOUND_STATUSES), self.leaders["feasible"].eq(False)
         # Others rank behind a sound trial that keeps the constraints; where the best is neither, all are equals.
         sound = self.leaders[(unsound == unsound.iloc[0]) & (infeasible == infeasible.iloc[0])]
         behind = self._errors_behind(sound["objective"], row["objective"], judged_examples(self.spec))
-        if decided_again(self.spec) and pd.notna(row["fresh_pgd_accuracy"]):
+        if rescoring_decides(self.spec) and pd.notna(row["fresh_pgd_accuracy"]):
             again = sound["fresh_pgd_accuracy"]
             fresh = self._errors_behind(again.dropna(), row["fresh_pgd_accuracy"], row["fresh_examples"])
             behind = fresh.reindex(sound.index).fillna(behind)
@@ -174,12 +174,12 @@ class SearchResult:
         return f"SearchResult({str(self.directory)!r}): {self._headline()}"
 
     def _headline(self) -> str:
-        said = f"{self.spec.name}: {count(len(self.trials), 'trial')}"
+        said = f"{self.spec.name}: {format_count(len(self.trials), 'trial')}"
         if self.best is None:
             return f"{said}, none judged yet"
         row = self.best.row
-        reached = accuracy(row["pgd_accuracy_best"], row["pgd_accuracy_best_se"])
-        values = hyperparameters(self.best.hyperparameters)
+        reached = format_accuracy(row["pgd_accuracy_best"], row["pgd_accuracy_best_se"])
+        values = format_hyperparameters(self.best.hyperparameters)
         return f"{said}, the best is trial {self.best.trial} with a PGD accuracy of {reached} ({values})"
 
     def _repr_html_(self) -> str:
@@ -187,7 +187,7 @@ class SearchResult:
         columns = ["trial", "status", "pgd_accuracy_best", "pgd_accuracy_best_se", "clean_accuracy_best"]
         columns += ["fresh_pgd_accuracy"] * bool(self.leaders["fresh_pgd_accuracy"].notna().any())
         table = self.leaders[[*columns, "epochs_trained", *self.spec.space]].head(SHOWN)
-        spent = f"{self.summary['epochs']:,} epochs in {duration(self.summary['wall_seconds'])}"
+        spent = f"{self.summary['epochs']:,} epochs in {format_duration(self.summary['wall_seconds'])}"
         html: str = table.to_html(index=False, float_format="{:.4g}".format, na_rep="–", border=0)
         where = f"{spent}; all is in {escape(str(self.directory))}"
         return f"<p><strong>{escape(self._headline())}</strong><br>{where}</p>{html}"
@@ -236,7 +236,7 @@ def best(directory: str | Path) -> Best | None:
 def _summary(result: SearchResult) -> dict[str, Any]:
     spec, frame, curve, leader = result.spec, result.trials, result.epochs, result.best
     baseline = frame[frame["origin"] == "start_from"].head(1)
-    left = untrained(frame, spec)
+    left = count_untrained_epochs(frame, spec)
     saved = left.pop("stopped", 0)
     return {
         "name": spec.name,

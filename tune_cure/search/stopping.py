@@ -10,12 +10,12 @@ from tune_cure.search.journal import Event
 from tune_cure.search.patience import Patience
 from tune_cure.search.space.config import SearchSpec
 
-SAME_FAILURES = 3  # first trials that fail alike: so would the others
-RESERVE = 32 * 2**20  # bytes of the disk that are left for journal, study and tables
-FULL = re.compile("No space left on device|Disk quota exceeded")  # as errors of the operating system have it
+MAX_EQUAL_FAILURES = 3  # first trials that fail alike: so would the others
+RESERVED_BYTES = 32 * 2**20  # bytes of the disk that are left for journal, study and tables
+FULL_DISK_ERROR = re.compile("No space left on device|Disk quota exceeded")  # as errors of the operating system have it
 
 
-class Endings:
+class SearchStopper:
     """Tells Ray Tune when to stop everything; the trials under way then stay unfinished, for `--resume`.
 
     Args:
@@ -51,8 +51,8 @@ class Endings:
             return
         self._failures.append(event["reason"])
         alike = {re.sub(r"\d+", "", reason) for reason in self._failures}  # but for addresses and sizes
-        if len(self._failures) == SAME_FAILURES and len(alike) == 1:
-            self.end("failing", f"the first {SAME_FAILURES} trials all failed: {event['reason']}")
+        if len(self._failures) == MAX_EQUAL_FAILURES and len(alike) == 1:
+            self.end("failing", f"the first {MAX_EQUAL_FAILURES} trials all failed: {event['reason']}")
 
     @property
     def exhausted(self) -> bool:
@@ -69,6 +69,6 @@ class Endings:
         if self.deadline is not None and time.time() > self.deadline:
             self.end("time", "the time budget is used up")
         free = shutil.disk_usage(self.folder).free
-        if free < RESERVE:
+        if free < RESERVED_BYTES:
             self.end("disk", f"the disk of {self.folder} is full: {free / 2**20:.0f} MiB are free")
         return bool(self.outcome)

@@ -6,7 +6,7 @@ import pandas as pd
 
 from tune_cure.evaluation.metrics import standard_error
 from tune_cure.search.journal import OBJECTIVE, RUNG, Event
-from tune_cure.search.ranking import UNSOUND
+from tune_cure.search.ranking import UNSOUND_STATUSES
 from tune_cure.search.space import objectives
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.training.trainer import EPOCH_METRICS
@@ -15,7 +15,7 @@ SECONDS = ("train_seconds", "attack_seconds", "penalty_seconds", "eval_seconds")
 NOT_FLOATS = ("trial", "epoch", "skipped_steps", "catastrophic_overfitting", "host", "pid")  # of epochs.csv
 
 
-def epochs_of(events: list[Event]) -> pd.DataFrame:
+def build_epoch_table(events: list[Event]) -> pd.DataFrame:
     """As `SearchResult.epochs`, from the journal's events."""
     columns = ["trial", *EPOCH_METRICS, OBJECTIVE, RUNG, "time", "host", "pid"]
     frame = pd.DataFrame([event for event in events if event["event"] == "epoch"], columns=columns)
@@ -23,7 +23,7 @@ def epochs_of(events: list[Event]) -> pd.DataFrame:
     return frame.drop_duplicates(["trial", "epoch"], keep="last").sort_values(["trial", "epoch"], ignore_index=True)
 
 
-def trials_of(spec: SearchSpec, events: list[Event]) -> pd.DataFrame:
+def build_trial_table(spec: SearchSpec, events: list[Event]) -> pd.DataFrame:
     """As `SearchResult.trials`, from the journal's events."""
     by_trial: dict[int, list[Event]] = {}
     for event in events:
@@ -40,7 +40,9 @@ def trials_of(spec: SearchSpec, events: list[Event]) -> pd.DataFrame:
 
 def _on_pareto_front(frame: pd.DataFrame, spec: SearchSpec) -> pd.Series:
     """Of each trial whether no other is better in one metric and as good in all; unsound ends do not count."""
-    counted = frame[~frame["status"].isin(UNSOUND) & frame["feasible"].ne(False)].dropna(subset=spec.search.metrics)
+    counted = frame[~frame["status"].isin(UNSOUND_STATUSES) & frame["feasible"].ne(False)].dropna(
+        subset=spec.search.metrics
+    )
     on_front = objectives.pareto_front(counted[spec.search.metrics].to_numpy(dtype=float).tolist(), spec.search.mode)
     return pd.Series(on_front, index=counted.index, dtype=bool).reindex(frame.index, fill_value=False)
 
@@ -87,14 +89,14 @@ def _row(spec: SearchSpec, events: list[Event]) -> dict[str, Any]:
     }
     again = next((event for event in reversed(events) if event["event"] == "leader"), None)
     # Another attack since then, or other best weights: it counts no more.
-    if again and again["epoch"] == best["epoch"] and again.get("attack") in (None, attack_of(spec)):
+    if again and again["epoch"] == best["epoch"] and again.get("attack") in (None, rescoring_attack(spec)):
         row |= {
             f"fresh_{name}": again[name] for name in ("pgd_accuracy", "pgd_accuracy_se", "clean_accuracy", "examples")
         }
     return row
 
 
-def attack_of(spec: SearchSpec) -> dict[str, Any]:
+def rescoring_attack(spec: SearchSpec) -> dict[str, Any]:
     """The second judgement of the leaders, as the journal records it."""
     return spec.rescoring.model_dump(mode="json")
 
@@ -109,7 +111,7 @@ def planned_epochs(frame: pd.DataFrame, spec: SearchSpec) -> "pd.Series[int]":
     return frame["epochs"].astype(int) if "epochs" in spec.space else pd.Series(spec.max_epochs, index=frame.index)
 
 
-def untrained(frame: pd.DataFrame, spec: SearchSpec) -> dict[str, int]:
+def count_untrained_epochs(frame: pd.DataFrame, spec: SearchSpec) -> dict[str, int]:
     """How many epochs `trials` have not trained, by the status of those that did not train all."""
     left = (planned_epochs(frame, spec) - frame["epochs_trained"]).clip(lower=0)
     by_status = left[frame["status"] != "completed"].groupby(frame["status"]).sum()

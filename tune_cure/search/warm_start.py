@@ -15,10 +15,10 @@ from tune_cure.search import results
 from tune_cure.search.journal import FILE as JOURNAL
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.space.objectives import METRICS
-from tune_cure.training.config import hyperparameter
+from tune_cure.training.config import parse_hyperparameter
 from tune_cure.utils.yaml_config import ProblemError, SpecError, describe
 
-ENDED = ("completed", "stopped", "catastrophic_overfitting", "diverged")
+ENDED_STATUSES = ("completed", "stopped", "catastrophic_overfitting", "diverged")
 
 
 def sqlite_url(path: Path) -> str:
@@ -27,7 +27,7 @@ def sqlite_url(path: Path) -> str:
 
 
 @dataclass(frozen=True)
-class Known:
+class PriorTrial:
     """A trial that ended in an earlier search: its hyperparameters, metrics and end as a row of trials.csv has them."""
 
     hyperparameters: dict[str, Any]
@@ -36,7 +36,7 @@ class Known:
     epochs: int
 
 
-def read(spec: SearchSpec) -> tuple[list[Known], int]:
+def read_prior_trials(spec: SearchSpec) -> tuple[list[PriorTrial], int]:
     """The ended trials of `search.warm_start` that are within the space, and how many others there are.
 
     Raises:
@@ -52,7 +52,7 @@ def read(spec: SearchSpec) -> tuple[list[Known], int]:
     if missing:
         raise SpecError(f"search.warm_start: {path}: has no column {missing[0]}, which is what is optimised")
     rows = frame.to_dict("records")
-    known: list[Known] = []
+    known: list[PriorTrial] = []
     for number, row in enumerate(rows):
         try:
             found = _known(spec, {str(key): of for key, of in row.items()})
@@ -100,7 +100,7 @@ def _study(path: Path, metrics: list[str]) -> pd.DataFrame:
     )
 
 
-def _known(spec: SearchSpec, row: dict[str, Any]) -> Known | None:
+def _known(spec: SearchSpec, row: dict[str, Any]) -> PriorTrial | None:
     """A row as a trial of this search; None if it did not end, or lies outside of the space.
 
     Raises:
@@ -108,7 +108,7 @@ def _known(spec: SearchSpec, row: dict[str, Any]) -> Known | None:
     """
     status = str(row.get("status", "completed"))
     metrics = {name: _accuracy(name, row[name]) for name in METRICS if name in row and pd.notna(row[name])}
-    if status not in ENDED or not set(spec.search.metrics) <= metrics.keys():
+    if status not in ENDED_STATUSES or not set(spec.search.metrics) <= metrics.keys():
         return None
     epochs = row.get("epochs_trained")
     epochs = spec.max_epochs if epochs is None or pd.isna(epochs) else epochs
@@ -120,7 +120,7 @@ def _known(spec: SearchSpec, row: dict[str, Any]) -> Known | None:
         return None
     if not all(spec.space[key].contains(value) for key, value in values.items()):
         return None
-    return Known(values, metrics, status, int(epochs))
+    return PriorTrial(values, metrics, status, int(epochs))
 
 
 def _is_real(value: Any) -> bool:
@@ -139,8 +139,8 @@ def _value(key: str, row: dict[str, Any]) -> Any:
     value = row[key]
     whole = isinstance(value, float) and value.is_integer()  # a column with empty cells has no whole numbers
     try:
-        return hyperparameter(key, value, key)
+        return parse_hyperparameter(key, value, key)
     except ProblemError:
         if whole:
-            return hyperparameter(key, int(value), key)
+            return parse_hyperparameter(key, int(value), key)
         raise

@@ -27,7 +27,7 @@ class ModelConfig(Schema):
     width: int | None = Field(default=None, ge=1, description="Channels of its first stage; its own default if absent.")
 
 
-def spell_out_model(content: dict[str, Any]) -> None:
+def expand_model_name(content: dict[str, Any]) -> None:
     """Turns the short form `model: preact_resnet18` into the long one, in which keys can be set."""
     if isinstance(content.get("model"), str):
         content["model"] = {"name": content["model"]}
@@ -98,7 +98,7 @@ class TrainingConfig(Schema):
     )
 
 
-TOGETHER = (
+CONFLICTING_KEYS = (
     "lr_min",
     "lr_max",
     "attack",
@@ -116,7 +116,7 @@ TOGETHER = (
 """The hyperparameters, by their YAML names, that `contradiction` looks at."""
 
 
-def contradiction(config: TrainingConfig) -> tuple[str, str] | None:
+def find_conflict(config: TrainingConfig) -> tuple[str, str] | None:
     """A hyperparameter (by its YAML name) and why its value cannot go with another's; None if all go together."""
     if config.lr_min > config.lr_max:
         return (
@@ -144,7 +144,7 @@ OF_LENGTH_H = ("classic", "gradient")
 """The directions whose length is h; the others stay in the ball of epsilon."""
 
 
-def without_effect(config: TrainingConfig) -> dict[str, str]:
+def inactive_hyperparameters(config: TrainingConfig) -> dict[str, str]:
     """The hyperparameters (by their YAML names) that make no difference to this training, and why."""
     idle: dict[str, str] = {}
     if config.optimizer != "sgd":
@@ -181,14 +181,14 @@ def without_effect(config: TrainingConfig) -> dict[str, str]:
     return idle
 
 
-DECIDING = ("attack", "init", "optimizer", "lr_schedule", "averaging", "delta", "lambda")
+DECIDING_KEYS = ("attack", "init", "optimizer", "lr_schedule", "averaging", "delta", "lambda")
 """The hyperparameters, by their YAML names, that `without_effect` looks at; each after those that decide about it."""
 
 HYPERPARAMETERS = {field.alias or name: name for name, field in TrainingConfig.model_fields.items()}
 """The name in Python of each hyperparameter, by its YAML name."""
 
 
-def hyperparameter(key: str, value: Any, path: str) -> Any:
+def parse_hyperparameter(key: str, value: Any, path: str) -> Any:
     """`value` of hyperparameter `key` as TrainingConfig understands it; what is wrong with it is reported at `path`."""
     if key not in HYPERPARAMETERS:
         raise ProblemError(path, unknown(key, HYPERPARAMETERS))

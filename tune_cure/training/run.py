@@ -13,7 +13,7 @@ from tune_cure.data.config import DataSpec
 from tune_cure.data.splits import Splits
 from tune_cure.evaluation.metrics import METRICS, EvaluationConfig, evaluate
 from tune_cure.models import checkpoints
-from tune_cure.training.config import ModelConfig, TrainingConfig, contradiction
+from tune_cure.training.config import ModelConfig, TrainingConfig, find_conflict
 from tune_cure.training.trainer import EPOCH_METRICS, Trainer
 from tune_cure.utils.files import FolderError, read_tensors, replace_tensors, replace_text
 from tune_cure.utils.schema import MAX_SEED, Schema
@@ -61,7 +61,7 @@ def resolve(content: Mapping[str, Any]) -> RunSpec:
         spec = RunSpec.model_validate(content)
     except ValidationError as error:
         raise first_problem(error, RunSpec) from error
-    if problem := contradiction(spec.training):
+    if problem := find_conflict(spec.training):
         raise ProblemError(f"training.{problem[0]}", problem[1])
     return spec
 

@@ -16,12 +16,12 @@ from tune_cure.gradients.mixed_precision import RunningStatistics, amp_dtype, lo
 from tune_cure.models import checkpoints
 from tune_cure.models.networks import build
 from tune_cure.training.averaging import WeightAverage
-from tune_cure.training.config import ModelConfig, TrainingConfig, contradiction
+from tune_cure.training.config import ModelConfig, TrainingConfig, find_conflict
 from tune_cure.training.loss_terms import LossTerms
 from tune_cure.training.optimizers import OPTIMIZERS
 from tune_cure.training.schedules import learning_rate
 from tune_cure.training.timing import Stopwatch, peak_memory_mb
-from tune_cure.utils.seeding import epoch_seed, global_randomness
+from tune_cure.utils.seeding import epoch_seed, seeded_global_state
 
 DIVERGENCE_CHECK_STEPS = 50  # how often a step waits for the device to learn whether the loss is still finite
 
@@ -69,7 +69,7 @@ class Trainer:
         device: torch.device | str = "cpu",
         seed: int = 0,
     ) -> None:
-        if problem := contradiction(config):
+        if problem := find_conflict(config):
             raise ValueError(": ".join(problem))
         self.config = config
         self.device = torch.device(device)
@@ -85,7 +85,7 @@ class Trainer:
             "std": list(splits.std),
         }
         self.images: dict[str, Any] = {"classes": list(splits.classes), "image_size": list(splits.image_size)}
-        with global_randomness(seed, self.device):
+        with seeded_global_state(seed, self.device):
             self.model = build(**self.architecture).to(self.device).to(memory_format=torch.channels_last)
         self.optimizer = OPTIMIZERS[config.optimizer](
             self.model.parameters(),
@@ -154,7 +154,7 @@ class Trainer:
             order=self.order,
             generator=self.generator,
         )
-        with global_randomness(epoch_seed(self.order.initial_seed(), self.epoch), self.device):
+        with seeded_global_state(epoch_seed(self.order.initial_seed(), self.epoch), self.device):
             for index, (images, labels) in enumerate(epoch_batches):
                 step = self.epoch * self.steps_per_epoch + index
                 rate = learning_rate(

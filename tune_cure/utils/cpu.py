@@ -10,7 +10,7 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 _MOST = 32 * 2**20  # bytes of a block; larger ones are given back. What glibc comes to by itself, were it left alone.
 
 
-def take(count: int | None) -> None:
+def configure_cpu(count: int | None) -> None:
     """From now on torch computes on `count` threads (None: as it chooses), and freed memory stays with the process.
 
     glibc gives it back to the system. So a step would have its activations on new pages, each of which the system has

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from tune_cure.utils.files import replace_text
-from tune_cure.utils.formatting import count
+from tune_cure.utils.formatting import format_count
 
 FILE = "environment.json"
 PACKAGES = ("tune-cure", "torch", "torchvision", "ray", "optuna", "pandas", "numpy", "scikit-learn")
@@ -49,7 +49,7 @@ def devices(directory: Path) -> str:
         return ""
     if isinstance(gpus, list) and gpus:
         return ", ".join(f"{gpus.count(name)} × {name}" for name in dict.fromkeys(map(str, gpus)))
-    return count(cpus, "CPU core") if isinstance(cpus, int) else ""
+    return format_count(cpus, "CPU core") if isinstance(cpus, int) else ""
 
 
 def describe(data_source: str) -> dict[str, Any]:

@@ -45,7 +45,7 @@ def _partial(path: Path) -> Iterator[BinaryIO]:
         raise
 
 
-def to_disk(path: Path) -> None:
+def sync_to_disk(path: Path) -> None:
     """Waits until what was written to a file, by whichever process, would survive a power cut."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -73,7 +73,7 @@ def read_tensors(path: Path, device: torch.device) -> dict[str, Any]:
     return content
 
 
-def new_folder(default: Path, named: Path | None) -> Path:
+def make_run_folder(default: Path, named: Path | None) -> Path:
     """Makes a run's folder: a default name that is taken gets a number, one that the user named must be free.
 
     Raises:

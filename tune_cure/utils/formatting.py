@@ -29,13 +29,13 @@ def one_line(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:2000])[:2000]
 
 
-def shown(of: Any) -> str:
+def shorten_repr(of: Any) -> str:
     """A value that somebody gave, as a message repeats it."""
     text = repr(of)
     return text if len(text) <= 100 else f"{text[:97]}..."
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Seconds as people say them: 45 s, 3 min 20 s, 2 h 5 min."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
@@ -44,46 +44,48 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
 
 
-def value(of: Any) -> str:
+def format_value(of: Any) -> str:
     """A hyperparameter's value, numbers to four digits; a dash where it makes no difference and so has none."""
     if of is None:
         return "–"
     return f"{of:.4g}" if isinstance(of, float) else str(of)
 
 
-def hyperparameters(values: dict[str, Any]) -> str:
+def format_hyperparameters(values: dict[str, Any]) -> str:
     """Hyperparameters in one line."""
-    return "  ".join(f"{key} {value(of)}" for key, of in values.items())
+    return "  ".join(f"{key} {format_value(of)}" for key, of in values.items())
 
 
-def count(of: int, noun: str) -> str:
+def format_count(of: int, noun: str) -> str:
     """A number and what it is of: 1 trial, 2,000 trials."""
     return f"{of:,} {noun}" + "s" * (of != 1)
 
 
-def untrained(epochs: Mapping[str, int]) -> str:
+def format_untrained_epochs(epochs: Mapping[str, int]) -> str:
     """How many epochs trials did not train, by their status: 9 epochs (diverged) and 12 epochs (unfinished)."""
-    return listed(
-        f"{count(epochs[status], 'epoch')} ({words})" for status, words in STATUS_WORDS.items() if status in epochs
+    return join_words(
+        f"{format_count(epochs[status], 'epoch')} ({words})"
+        for status, words in STATUS_WORDS.items()
+        if status in epochs
     )
 
 
-def listed(items: Iterable[str]) -> str:
+def join_words(items: Iterable[str]) -> str:
     """Things in a sentence: a, b and c."""
     *before, last = list(items) or [""]
     return f"{', '.join(before)} and {last}" if before else last
 
 
-def radius(epsilon: float, norm: str) -> str:
+def format_radius(epsilon: float, norm: str) -> str:
     """A ball's: epsilon 0.03137 (8/255)."""
     return f"epsilon {epsilon:.4g}" + (f" ({255 * epsilon:.3g}/255)" if norm == "linf" else " in L2")
 
 
-def points(difference: float) -> str:
+def format_points(difference: float) -> str:
     """A difference of two fractions in percentage points, with its sign."""
     return f"{100 * difference:+.1f}".replace("-", "−")
 
 
-def accuracy(fraction: float, standard_error: float) -> str:
+def format_accuracy(fraction: float, standard_error: float) -> str:
     """An accuracy with its standard error, in percent: 47.3 ± 1.6%."""
     return f"{100 * fraction:.1f} ± {100 * standard_error:.1f}%"

@@ -11,13 +11,13 @@ from filelock import FileLock, Timeout
 
 from tune_cure.utils.files import FolderError
 
-FILE = ".lock"
-SECONDS = 2.0  # to wait for it: who only looks whether it is held holds it for a moment
+LOCK_FILE = ".lock"
+LOCK_TIMEOUT_SECONDS = 2.0  # to wait for it: who only looks whether it is held holds it for a moment
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)  # of a file system that has none
 
 
 @contextmanager
-def alone(directory: Path, said: str = "another process is writing in it") -> Iterator[None]:
+def hold_run_lock(directory: Path, said: str = "another process is writing in it") -> Iterator[None]:
     """While in this context no other process that asks for it can go on with the run in `directory`.
 
     On a file system without locks nothing is known of others, and nobody is refused.
@@ -25,24 +25,24 @@ def alone(directory: Path, said: str = "another process is writing in it") -> It
     Raises:
         FolderError: Another process has the lock, which `said` says; or the folder cannot be written to.
     """
-    lock = FileLock(directory / FILE)
+    lock = FileLock(directory / LOCK_FILE)
     try:
-        lock.acquire(timeout=SECONDS)
+        lock.acquire(timeout=LOCK_TIMEOUT_SECONDS)
     except Timeout as error:
         raise FolderError(f"{directory}: {said}") from error
     except OSError as error:
         if error.errno not in _NO_LOCKS:
-            raise FolderError(f"{directory / FILE}: cannot be written: {error.strerror}") from error
+            raise FolderError(f"{directory / LOCK_FILE}: cannot be written: {error.strerror}") from error
     try:
         yield
     finally:
         lock.release()
 
 
-def is_free(directory: Path) -> bool:
+def is_unlocked(directory: Path) -> bool:
     """Whether no process of this machine holds the lock; False if that is not known. Nothing is written."""
     try:
-        descriptor = os.open(directory / FILE, os.O_RDONLY | os.O_NOFOLLOW)
+        descriptor = os.open(directory / LOCK_FILE, os.O_RDONLY | os.O_NOFOLLOW)
     except OSError:
         return False
     try:

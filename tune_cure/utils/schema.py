@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
 from pydantic.fields import FieldInfo
 
-from tune_cure.utils.formatting import shown
+from tune_cure.utils.formatting import shorten_repr
 
 MAX_SEED = 2**31 - 1  # numpy's take twice as much, but a search adds to its own
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
@@ -34,11 +34,11 @@ def parse_number(value: Any) -> Any:
         return value
     numerator, slash, denominator = (part.strip() for part in value.partition("/"))
     if not _NUMBER.fullmatch(numerator) or (slash and not _NUMBER.fullmatch(denominator)):
-        raise ValueError(f"{shown(value)} is not a number or a fraction such as 8/255")
+        raise ValueError(f"{shorten_repr(value)} is not a number or a fraction such as 8/255")
     if not slash:
         return float(numerator)
     if float(denominator) == 0:
-        raise ValueError(f"{shown(value)} divides by zero")
+        raise ValueError(f"{shorten_repr(value)} divides by zero")
     return float(numerator) / float(denominator)
 
 
@@ -60,7 +60,9 @@ class OneOf:
 
     def __call__(self, name: str) -> str:
         if name not in self.choices:
-            raise ValueError(f"{shown(name)} is not one of {', '.join(self.choices)}{did_you_mean(name, self.choices)}")
+            raise ValueError(
+                f"{shorten_repr(name)} is not one of {', '.join(self.choices)}{did_you_mean(name, self.choices)}"
+            )
         return name
 
 

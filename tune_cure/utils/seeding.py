@@ -8,7 +8,7 @@ import torch
 
 
 @contextmanager
-def global_randomness(seed: int, device: torch.device) -> Iterator[None]:
+def seeded_global_state(seed: int, device: torch.device) -> Iterator[None]:
     """Within, the global states of the CPU and of `device` follow from `seed`; afterwards they are as they were."""
     on_cuda = device.type == "cuda"
     with torch.random.fork_rng(devices=[device] if on_cuda else []):

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 from yaml.constructor import ConstructorError
 
-from tune_cure.utils.formatting import one_line, shown
+from tune_cure.utils.formatting import one_line, shorten_repr
 from tune_cure.utils.schema import did_you_mean
 
 MAX_VALUES = 10_000  # of a configuration whose aliases are written out: a few lines of them can make billions
@@ -49,7 +49,7 @@ class _Loader(yaml.SafeLoader):
             return super().construct_object(node, deep)
         except (ValueError, LookupError, AttributeError) as error:  # how PyYAML takes `!!int x`, `!!timestamp x`
             kind = node.tag.rpartition(":")[2]
-            raise ConstructorError(None, None, f"{shown(node.value)} is no {kind}", node.start_mark) from error
+            raise ConstructorError(None, None, f"{shorten_repr(node.value)} is no {kind}", node.start_mark) from error
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         if isinstance(node, yaml.MappingNode):  # with `!!map x` it is none
@@ -57,7 +57,7 @@ class _Loader(yaml.SafeLoader):
             keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
             for key, number in Counter(keys).items():
                 if number > 1:
-                    raise ConstructorError(None, None, f"the key {shown(key)} is given twice", node.start_mark)
+                    raise ConstructorError(None, None, f"the key {shorten_repr(key)} is given twice", node.start_mark)
         return super().construct_mapping(node, deep)
 
 
@@ -127,7 +127,7 @@ def parse_value(text: str, where: str) -> Any:
     try:
         return parse(text)
     except yaml.YAMLError as error:
-        raise ProblemError(where, f"{shown(text)} is not a valid YAML value") from error
+        raise ProblemError(where, f"{shorten_repr(text)} is not a valid YAML value") from error
 
 
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m(?:in)?)?(?:(\d+(?:\.\d+)?)s)?")
@@ -214,7 +214,7 @@ def unknown(key: str, choices: Iterable[str]) -> str:
 
 def describe(value: Any) -> str:
     """A value and its type, as an error says what was found."""
-    return "nothing" if value is None else f"{shown(value)} ({type(value).__name__})"
+    return "nothing" if value is None else f"{shorten_repr(value)} ({type(value).__name__})"
 
 
 def first_problem(error: ValidationError, model: type[BaseModel]) -> ProblemError:

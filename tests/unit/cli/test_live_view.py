@@ -108,4 +108,4 @@ def test_of_equals_in_the_first_metric_the_second_decides_as_in_the_tables(tmp_p
     for event in journal.read():
         state.update(event)
     assert state.best is not None
-    assert state.best.number == 1 == ranking.ranked(results.trials(tmp_path), spec).iloc[0]["trial"]
+    assert state.best.number == 1 == ranking.rank_trials(results.trials(tmp_path), spec).iloc[0]["trial"]

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.journals import BEST, write_search
-from tune_cure.confirmation.candidates import BASELINES, ContenderError, choose
+from tune_cure.confirmation.candidates import BASELINES, CandidateError, choose_candidates
 from tune_cure.search.results import SPEC, SearchResult
 from tune_cure.search.space.loading import load
 
@@ -15,7 +15,7 @@ def result(tmp_path: Path) -> SearchResult:
 
 
 def test_the_leaders_come_first_and_then_the_baselines(result: SearchResult) -> None:
-    chosen = choose(result, 2, ["start_from", "fgsm", "ablation"])
+    chosen = choose_candidates(result, 2, ["start_from", "fgsm", "ablation"])
     assert [one.name for one in chosen] == [f"trial-{BEST}", chosen[1].name, "start_from", "fgsm", "ablation"]
     assert [one.kind for one in chosen] == ["leader"] * 2 + ["baseline"] * 3
     leader, _, start, fgsm, ablation = (one.config for one in chosen)
@@ -28,13 +28,13 @@ def test_the_leaders_come_first_and_then_the_baselines(result: SearchResult) -> 
 
 
 def test_whoever_came_to_no_sound_end_is_no_leader(result: SearchResult) -> None:
-    names = [one.name for one in choose(result, 100, [])]
+    names = [one.name for one in choose_candidates(result, 100, [])]
     assert not {"trial-5", "trial-9", "trial-13"} & set(names)
     assert len(names) == 21
 
 
 def test_a_baseline_that_a_leader_is_already_is_left_out(result: SearchResult) -> None:
-    names = [one.name for one in choose(result, 100, list(BASELINES))]
+    names = [one.name for one in choose_candidates(result, 100, list(BASELINES))]
     assert "trial-0" in names  # the configuration of start_from
     assert "start_from" not in names
     assert {"fgsm", "ablation"} <= set(names)
@@ -43,12 +43,12 @@ def test_a_baseline_that_a_leader_is_already_is_left_out(result: SearchResult) -
 def test_without_a_start_from_the_winner_stands_in(tmp_path: Path) -> None:
     write_search(tmp_path)
     (tmp_path / SPEC).write_text(load(tmp_path / "space.yaml", ["start_from=[]"]).to_yaml())
-    chosen = choose(SearchResult(tmp_path), 1, ["start_from", "fgsm", "ablation"])
+    chosen = choose_candidates(SearchResult(tmp_path), 1, ["start_from", "fgsm", "ablation"])
     assert [one.name for one in chosen] == [f"trial-{BEST}", "fgsm"]
     assert chosen[1].config == chosen[0].config.model_copy(update={"lambda_": 0.0})
 
 
 def test_a_search_without_a_sound_trial_has_nobody_to_confirm(tmp_path: Path) -> None:
     write_search(tmp_path, 2, judged=False)
-    with pytest.raises(ContenderError, match="nothing to confirm"):
-        choose(SearchResult(tmp_path), 3, ["fgsm"])
+    with pytest.raises(CandidateError, match="nothing to confirm"):
+        choose_candidates(SearchResult(tmp_path), 3, ["fgsm"])

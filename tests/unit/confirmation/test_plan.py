@@ -8,7 +8,7 @@ import torch
 
 from tests.support.journals import write_search
 from tune_cure.confirmation import plan as plan_module
-from tune_cure.confirmation.candidates import choose
+from tune_cure.confirmation.candidates import choose_candidates
 from tune_cure.confirmation.plan import Job, Plan
 from tune_cure.data import splits as data
 from tune_cure.evaluation import robustness
@@ -36,7 +36,7 @@ def result(tmp_path: Path) -> SearchResult:
 
 
 def one_job(result: SearchResult, plan: Plan = PLAN) -> Job:
-    return plan_module.jobs(result, choose(result, 1, []), plan)[0]
+    return plan_module.jobs(result, choose_candidates(result, 1, []), plan)[0]
 
 
 def outcomes(job: Job) -> dict[str, Any]:
@@ -45,7 +45,7 @@ def outcomes(job: Job) -> dict[str, Any]:
 
 
 def test_seeds_go_together_so_that_an_early_end_leaves_whole_seeds(result: SearchResult) -> None:
-    chosen = choose(result, 2, ["fgsm"])
+    chosen = choose_candidates(result, 2, ["fgsm"])
     found = plan_module.jobs(result, chosen, dataclasses.replace(PLAN, seeds=(1, 2)))
     assert [job.seed for job in found] == [1] * 3 + [2] * 3
     assert [job.contender for job in found] == chosen * 2
@@ -137,7 +137,9 @@ def test_a_folder_of_another_run_is_refused(result: SearchResult, changed: dict[
     confirmation.work(one_job(result))
     plan = dataclasses.replace(PLAN, **changed)
     if not said:
-        assert len(plan_module.jobs(result, choose(result, 1, []), plan)) == 2  # more seeds add to what is there
+        assert (
+            len(plan_module.jobs(result, choose_candidates(result, 1, []), plan)) == 2
+        )  # more seeds add to what is there
         return
     with pytest.raises(FolderError, match=said):
         one_job(result, plan)

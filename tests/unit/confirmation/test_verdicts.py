@@ -10,7 +10,7 @@ import torch
 
 from tests.unit.confirmation.test_plan import PLAN, search
 from tune_cure.confirmation import plan as confirm
-from tune_cure.confirmation.candidates import choose
+from tune_cure.confirmation.candidates import choose_candidates
 from tune_cure.confirmation.plan import Job
 from tune_cure.confirmation.verdicts import COLUMNS, Confirmation
 from tune_cure.evaluation.robustness import NAMES
@@ -40,7 +40,7 @@ def write_outcomes(job: Job, share: float, *, autoattack: bool = True, images: i
 def jobs(tmp_path: Path) -> list[Job]:
     result = search(tmp_path)
     plan = dataclasses.replace(PLAN, seeds=(1, 2, 3), examples=IMAGES, autoattack=True)
-    return confirm.jobs(result, choose(result, 2, ["start_from", "fgsm"]), plan)
+    return confirm.jobs(result, choose_candidates(result, 2, ["start_from", "fgsm"]), plan)
 
 
 def finished(jobs: list[Job], **shares: float) -> Confirmation:

@@ -25,7 +25,7 @@ def outcomes(images: int = 1000, zero_gradient: float = 0.0, **right: int) -> Ou
 
 
 def test_a_sound_network_shows_no_sign() -> None:
-    assert gradient_masking.signs(outcomes()) == []
+    assert gradient_masking.find_masking_signs(outcomes()) == []
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_a_sound_network_shows_no_sign() -> None:
     ],
 )
 def test_each_sign_is_said_with_its_number(changed: dict[str, float], said: str) -> None:
-    (found,) = gradient_masking.signs(outcomes(**changed))  # type: ignore[arg-type]
+    (found,) = gradient_masking.find_masking_signs(outcomes(**changed))  # type: ignore[arg-type]
     assert said in str(found)
 
 
@@ -50,22 +50,22 @@ def without_autoattack(some: Outcomes) -> Outcomes:
 
 def test_few_steps_that_find_less_are_a_sign_unless_autoattack_confirms_the_many() -> None:
     some = outcomes(pgd_10=610, fgsm=650)  # 10 points above PGD-50-10
-    assert gradient_masking.signs(some) == []
-    (found,) = gradient_masking.signs(without_autoattack(some))
+    assert gradient_masking.find_masking_signs(some) == []
+    (found,) = gradient_masking.find_masking_signs(without_autoattack(some))
     assert "PGD-10 accuracy is 10.0 points above PGD-50-10's" in str(found)
     weaker = outcomes(pgd_10=610, fgsm=650, apgd_ce=400, apgd_t=400, fab_t=400, autoattack=400)
-    assert ["above PGD-50-10's" in str(sign) for sign in gradient_masking.signs(weaker)] == [True, False]
-    assert gradient_masking.signs(without_autoattack(outcomes())) == []  # one point
+    assert ["above PGD-50-10's" in str(sign) for sign in gradient_masking.find_masking_signs(weaker)] == [True, False]
+    assert gradient_masking.find_masking_signs(without_autoattack(outcomes())) == []  # one point
 
 
 def test_few_images_do_not_warn_by_chance() -> None:
     few = outcomes(20, fgsm=720)  # 14 of 20 against 10: 20 points, and as many again of standard error
-    assert gradient_masking.signs(few) == []
+    assert gradient_masking.find_masking_signs(few) == []
 
 
 def test_without_autoattack_its_signs_are_not_looked_for() -> None:
     some = outcomes(autoattack=0, apgd_ce=0, apgd_t=0, fab_t=0)
-    assert gradient_masking.signs(without_autoattack(some)) == []
+    assert gradient_masking.find_masking_signs(without_autoattack(some)) == []
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ def test_a_network_trained_adversarially_is_sound(trained: tuple[nn.Module, Exam
     found = judge(*trained, EVALUATION)
     assert found.correct["clean"].mean() > 0.8
     assert found.correct["autoattack"].mean() > 0.2
-    assert gradient_masking.signs(found) == []
+    assert gradient_masking.find_masking_signs(found) == []
 
 
 class Saturated(nn.Module):
@@ -105,6 +105,6 @@ def test_a_network_that_hides_its_gradients_is_found_out(trained: tuple[nn.Modul
     network, examples = trained
     sound, masked = judge(network, examples, EVALUATION), judge(Saturated(network), examples, EVALUATION)
     assert masked.correct["pgd_50_10"].mean() > sound.correct["pgd_50_10"].mean() + 0.1  # it looks more robust
-    signs = " ".join(map(str, gradient_masking.signs(masked)))
+    signs = " ".join(map(str, gradient_masking.find_masking_signs(masked)))
     assert "The gradient is exactly zero" in signs
     assert "believe AutoAttack" in signs

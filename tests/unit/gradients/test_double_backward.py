@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tune_cure.gradients.batch_norm_mode import STATISTICS
-from tune_cure.gradients.double_backward import cheap_second_derivatives, image_gradients_only
+from tune_cure.gradients.double_backward import cheap_second_derivatives, input_gradients_only
 from tune_cure.models import networks
 
 GEOMETRIES = [
@@ -46,7 +46,7 @@ def gradient(network: nn.Module, images: Tensor, slope: Tensor) -> Tensor:
     """Of the images, differentiable again."""
     with cheap_second_derivatives():
         result = network(images)
-    with image_gradients_only():
+    with input_gradients_only():
         return torch.autograd.grad(result, images, slope, create_graph=True)[0]
 
 
@@ -123,7 +123,7 @@ def test_a_batch_norm_of_the_batch_matches_finite_differences() -> None:
     def first(images: Tensor, slope: Tensor, weight: Tensor) -> Tensor:
         with cheap_second_derivatives():
             result = F.batch_norm(images, None, None, weight, layer.bias, True, 0.1, 1e-5)
-        with image_gradients_only():
+        with input_gradients_only():
             return torch.autograd.grad(result, images, slope, create_graph=True)[0]
 
     assert torch.autograd.gradcheck(first, (images, slope, layer.weight))
@@ -218,7 +218,7 @@ def test_under_autocast_gradients_are_close_to_float32s(statistics: str, dtype: 
         autocast = torch.autocast("cpu", dtype, enabled=enabled)
         with STATISTICS[statistics](network), autocast, cheap_second_derivatives():
             logits = network(images).float()
-        with image_gradients_only():
+        with input_gradients_only():
             (first,) = torch.autograd.grad(logits, images, slope, create_graph=True)
         second = torch.autograd.grad(first.square().sum(), list(network.parameters()), allow_unused=True)
         found.append(torch.cat([one.flatten() for one in second if one is not None]))

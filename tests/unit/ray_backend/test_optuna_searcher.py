@@ -6,11 +6,11 @@ from optuna.trial import TrialState
 
 from tests.support import journal_lines
 from tests.support.spaces import tiny
-from tune_cure.ray_backend.optuna_searcher import StudySearch
+from tune_cure.ray_backend.optuna_searcher import OptunaSearcher
 from tune_cure.search import results
 from tune_cure.search.journal import Journal
 from tune_cure.search.space.config import SearchSpec
-from tune_cure.search.stopping import Endings
+from tune_cure.search.stopping import SearchStopper
 
 DIRECTIONS = ["space.delta={choice: [classic, random]}", "start_from=[]", "search.trials=40"]
 
@@ -20,14 +20,14 @@ def quiet() -> None:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 
-def searcher(spec: SearchSpec, folder: Path) -> StudySearch:
+def searcher(spec: SearchSpec, folder: Path) -> OptunaSearcher:
     journal = Journal(folder)
-    return StudySearch(
-        spec, journal, journal.read(), Endings(spec, folder, None, []), optuna.storages.InMemoryStorage()
+    return OptunaSearcher(
+        spec, journal, journal.read(), SearchStopper(spec, folder, None, []), optuna.storages.InMemoryStorage()
     )
 
 
-def end(search: StudySearch, name: str, objective: float, *, ended: str = "completed", epoch: int = 4) -> None:
+def end(search: OptunaSearcher, name: str, objective: float, *, ended: str = "completed", epoch: int = 4) -> None:
     search.on_trial_complete(name, {"objective": objective, "training_iteration": epoch, "ended": ended})
 
 
@@ -140,8 +140,8 @@ def test_an_end_that_a_crash_kept_from_the_journal_is_told_to_all_who_follow_it(
         accuracies = {"clean_accuracy": 0.6, "pgd_accuracy": 0.3, "objective": 0.3 - 0.1 * number}
         journal_lines.epoch(journal, number, epoch=4, **accuracies, ended="completed")
     history = journal.read()
-    endings = Endings(spec, tmp_path, None, history)
-    StudySearch(spec, journal, history, endings, optuna.storages.InMemoryStorage())
+    endings = SearchStopper(spec, tmp_path, None, history)
+    OptunaSearcher(spec, journal, history, endings, optuna.storages.InMemoryStorage())
     assert [event["trial"] for event in history if event["event"] == "end"] == [0, 1]
     assert history == journal.read()
     assert endings.exhausted

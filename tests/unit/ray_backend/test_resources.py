@@ -8,10 +8,10 @@ from tune_cure.data import splits
 from tune_cure.ray_backend.resources import (
     DeviceError,
     Machine,
-    Measured,
-    allot,
+    MeasuredMemory,
     expected_epochs,
     measure_epoch_seconds,
+    plan_resources,
 )
 from tune_cure.search.space.config import SearchSpec
 
@@ -38,28 +38,28 @@ def test_as_many_trials_run_as_the_devices_hold(
     tmp_path: Path, gpus_per_trial: float, cpus_per_trial: int, cpus: int, gpus: float, concurrent: int
 ) -> None:
     wanted = (f"resources.gpus_per_trial={gpus_per_trial}", f"resources.cpus_per_trial={cpus_per_trial}")
-    devices = allot(spec(tmp_path, *wanted), [Machine(cpus, gpus)])
+    devices = plan_resources(spec(tmp_path, *wanted), [Machine(cpus, gpus)])
     assert devices.concurrent == concurrent
     assert (devices.gpus_per_trial > 0) == (gpus > 0 and gpus_per_trial > 0)
 
 
 def test_an_explicit_number_of_trials_wins_where_it_fits(tmp_path: Path) -> None:
-    assert allot(spec(tmp_path, "resources.concurrent=3"), [Machine(8, 0)]).concurrent == 3
-    assert allot(spec(tmp_path, "resources.concurrent=30"), [Machine(8, 0)]).concurrent == 8
+    assert plan_resources(spec(tmp_path, "resources.concurrent=3"), [Machine(8, 0)]).concurrent == 3
+    assert plan_resources(spec(tmp_path, "resources.concurrent=30"), [Machine(8, 0)]).concurrent == 8
 
 
 def test_a_trial_that_does_not_fit_is_an_error_of_one_line(tmp_path: Path) -> None:
     with pytest.raises(DeviceError, match="a trial takes 4 CPUs and 0 GPUs, but there are 2 CPUs"):
-        allot(spec(tmp_path, "resources.cpus_per_trial=4"), [Machine(2, 0)])
+        plan_resources(spec(tmp_path, "resources.cpus_per_trial=4"), [Machine(2, 0)])
 
 
 def test_a_trial_is_on_one_machine(tmp_path: Path) -> None:
     wanted = spec(tmp_path, "resources.cpus_per_trial=2", "resources.gpus_per_trial=0.5")
-    devices = allot(wanted, [Machine(3, 1), Machine(3, 1), Machine(8, 0)])
+    devices = plan_resources(wanted, [Machine(3, 1), Machine(3, 1), Machine(8, 0)])
     assert devices.concurrent == 2
     assert str(devices) == "14 CPUs, 2 GPUs on 3 machines: 2 trials at a time, each with 2 CPUs and 0.5 GPU"
     with pytest.raises(DeviceError, match="3 CPUs and 0 GPUs and 3 CPUs and 0 GPUs on single machines"):
-        allot(spec(tmp_path, "resources.cpus_per_trial=4"), [Machine(3, 0), Machine(3, 0)])
+        plan_resources(spec(tmp_path, "resources.cpus_per_trial=4"), [Machine(3, 0), Machine(3, 0)])
 
 
 GIB = 2**30
@@ -88,22 +88,22 @@ def test_a_trials_measured_memory_decides_how_many_share_a_gpu(
     gpus_per_trial: float,
     concurrent: int,
 ) -> None:
-    measured = Measured(24 * GIB, trial_gib * GIB, {"batch_size": 128})
+    measured = MeasuredMemory(24 * GIB, trial_gib * GIB, {"batch_size": 128})
     wanted = spec(tmp_path, "search.trials=16", "resources.gpus_per_trial=auto", *overrides)
-    devices = allot(wanted, machines, measured)
+    devices = plan_resources(wanted, machines, measured)
     assert (devices.gpus_per_trial, devices.concurrent) == (gpus_per_trial, concurrent)
     assert ("measured: a trial takes" in str(devices)) == (gpus_per_trial > 0)
 
 
 def test_an_explicit_share_of_a_gpu_wins_over_what_was_measured(tmp_path: Path) -> None:
     wanted = spec(tmp_path, "resources.gpus_per_trial=0.25")
-    devices = allot(wanted, [Machine(16, 1)], Measured(24 * GIB, 20 * GIB, {}))
+    devices = plan_resources(wanted, [Machine(16, 1)], MeasuredMemory(24 * GIB, 20 * GIB, {}))
     assert (devices.gpus_per_trial, devices.measured) == (0.25, None)
 
 
 def test_what_was_measured_is_said(tmp_path: Path) -> None:
-    measured = Measured(24 * GIB, 7 * GIB, {"batch_size": 128})
-    devices = allot(spec(tmp_path, "resources.gpus_per_trial=auto"), [Machine(16, 1)], measured)
+    measured = MeasuredMemory(24 * GIB, 7 * GIB, {"batch_size": 128})
+    devices = plan_resources(spec(tmp_path, "resources.gpus_per_trial=auto"), [Machine(16, 1)], measured)
     assert str(devices).endswith("\nmeasured: a trial takes 7 of 24 GiB of a GPU at most (batch_size 128), so 3 fit")
 
 
@@ -131,7 +131,7 @@ def test_trials_run_on_a_gpu_only_if_they_are_given_one(
     gpus_per_trial: float, gpus: int, device: str, tmp_path: Path
 ) -> None:
     wanted = spec(tmp_path, f"resources.gpus_per_trial={gpus_per_trial}")
-    assert allot(wanted, [Machine(4, gpus)]).device == device
+    assert plan_resources(wanted, [Machine(4, gpus)]).device == device
 
 
 def test_the_expected_epochs_are_those_of_all_brackets(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from tune_cure.search.space.loading import load
 
 
 def named(directory: Path) -> dict[str, catalog.Plot]:
-    return {plot.name: plot for plot in catalog.of(SearchResult(directory))}
+    return {plot.name: plot for plot in catalog.build_plots(SearchResult(directory))}
 
 
 def test_a_search_of_some_trials_has_every_plot(tmp_path: Path) -> None:
@@ -20,7 +20,7 @@ def test_a_search_of_some_trials_has_every_plot(tmp_path: Path) -> None:
     of_space = ["importance", "parallel", "contour", *slices]
     of_ends = ["curvature", "catastrophic_overfitting", "budget", "seconds", "timeline"]
     assert list(named(tmp_path)) == ["curves", "tradeoff", *of_space, *of_ends]
-    assert {plot.section for plot in catalog.of(SearchResult(tmp_path))} == set(catalog.TITLES)
+    assert {plot.section for plot in catalog.build_plots(SearchResult(tmp_path))} == set(catalog.TITLES)
 
 
 @pytest.mark.parametrize("num_trials", [1, 3])
@@ -33,7 +33,7 @@ def test_few_trials_have_the_plots_that_they_are_enough_for(tmp_path: Path, num_
 
 def test_before_a_trial_is_judged_there_are_none(tmp_path: Path) -> None:
     write_search(tmp_path, 2, judged=False)
-    assert catalog.of(SearchResult(tmp_path)) == []
+    assert catalog.build_plots(SearchResult(tmp_path)) == []
 
 
 def test_the_map_of_overfitting_is_over_epsilon_and_lambda_where_these_are_searched(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from tests.unit.confirmation.test_plan import PLAN, search
 from tune_cure.confirmation import plan as plan_module
-from tune_cure.confirmation.candidates import choose
+from tune_cure.confirmation.candidates import choose_candidates
 from tune_cure.confirmation.verdicts import Confirmation
 from tune_cure.models import checkpoints, networks
 from tune_cure.ray_backend import confirmation
@@ -77,7 +77,7 @@ def result(tmp_path: Path) -> SearchResult:
 def confirmed(result: SearchResult, *seeds: int, epsilons: tuple[float, ...] = (0.15,)) -> list[plan_module.Job]:
     """The leader trained and judged with seeds, in earnest, and plain FGSM."""
     plan = dataclasses.replace(PLAN, seeds=seeds, epsilons=epsilons)
-    jobs = plan_module.jobs(result, choose(result, 1, ["fgsm"]), plan)
+    jobs = plan_module.jobs(result, choose_candidates(result, 1, ["fgsm"]), plan)
     for job in jobs:
         confirmation.work(job)
     return jobs

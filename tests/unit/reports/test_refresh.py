@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.journals import VALUES, epoch, write_run
 from tune_cure.reports import refresh, tables
-from tune_cure.reports.refresh import Refreshing
+from tune_cure.reports.refresh import ReportRefresher
 from tune_cure.search.journal import Journal
 from tune_cure.search.results import SearchResult
 
@@ -19,7 +19,7 @@ def test_the_tables_of_a_running_search_follow_it(tmp_path: Path, monkeypatch: p
     write = tables.write
     monkeypatch.setattr(tables, "write", lambda result: (write(result), written.set()))
     write_run(tmp_path)
-    with Refreshing(tmp_path):
+    with ReportRefresher(tmp_path):
         assert written.wait(30)
         epoch(Journal(tmp_path), 4, 1, 0.9, 0.9)
         written.clear()
@@ -43,7 +43,7 @@ def test_a_table_that_cannot_be_written_is_said_and_tried_again(
     monkeypatch.setattr(tables, "write", full)
     write_run(tmp_path)
     Journal(tmp_path).append("trial", 5, origin="sampler", hyperparameters=VALUES)
-    with caplog.at_level(logging.WARNING), Refreshing(tmp_path):
+    with caplog.at_level(logging.WARNING), ReportRefresher(tmp_path):
         assert tries.acquire(timeout=30)
         assert tries.acquire(timeout=30)
     assert "No space left on device" in caplog.text

@@ -20,7 +20,7 @@ def result(tmp_path: Path) -> SearchResult:
 
 
 def test_every_figure_of_the_report_is_written_as_svg_and_png(result: SearchResult) -> None:
-    drawn = catalog.of(result)
+    drawn = catalog.build_plots(result)
     folder = static.write(result.directory, drawn)
     assert {path.name for path in folder.iterdir()} == {f"{plot.name}.{of}" for plot in drawn for of in ("svg", "png")}
     for plot in drawn:
@@ -32,7 +32,7 @@ def test_every_figure_of_the_report_is_written_as_svg_and_png(result: SearchResu
 
 
 def test_the_same_run_gives_the_same_files(result: SearchResult) -> None:
-    drawn = catalog.of(result)[:2]
+    drawn = catalog.build_plots(result)[:2]
     folder = static.write(result.directory, drawn)
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     static.write(result.directory, drawn)

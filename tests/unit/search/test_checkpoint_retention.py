@@ -5,7 +5,7 @@ import pytest
 from tests.support import journal_lines
 from tests.support.spaces import tiny
 from tune_cure.search import ranking, results
-from tune_cure.search.checkpoint_retention import Keeper
+from tune_cure.search.checkpoint_retention import CheckpointRetention
 from tune_cure.search.journal import Journal
 from tune_cure.search.results import SearchResult
 from tune_cure.search.space.config import SearchSpec
@@ -16,7 +16,7 @@ class Run:
 
     def __init__(self, folder: Path, *overrides: str) -> None:
         self.spec: SearchSpec = tiny(folder, *overrides)
-        self.folder, self.journal, self.keeper = folder, Journal(folder), Keeper(self.spec)
+        self.folder, self.journal, self.keeper = folder, Journal(folder), CheckpointRetention(self.spec)
         self.checkpoints: set[str] = set()
 
     def trial(self, number: int, pgd: float, clean: float = 0.9, status: str = "completed") -> None:
@@ -39,7 +39,7 @@ def test_the_leaders_keep_their_checkpoints_and_nobody_else(tmp_path: Path) -> N
     for number, pgd in enumerate([0.3, 0.1, 0.4, 0.2, 0.3, 0.5]):
         run.trial(number, pgd)
         frame = results.trials(tmp_path)
-        assert run.kept == set(ranking.ranked(frame, run.spec).head(2)["trial"])
+        assert run.kept == set(ranking.rank_trials(frame, run.spec).head(2)["trial"])
 
 
 @pytest.mark.parametrize("top", [0, 1])
@@ -73,7 +73,7 @@ def test_the_pareto_front_is_kept(tmp_path: Path) -> None:
 
 def test_what_earlier_sessions_saved_of_a_trial_goes_with_it(tmp_path: Path) -> None:
     spec = tiny(tmp_path)
-    keeper = Keeper(spec)
+    keeper = CheckpointRetention(spec)
     journal = Journal(tmp_path)
     for path in ("trials/trial_0/checkpoint_0", "trials/trial_0/checkpoint_1", "trials-2/trial_0/checkpoint_0"):
         keeper.take(journal.append("checkpoint", 0, epoch=1, path=path))

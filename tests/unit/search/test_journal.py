@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.journal_lines import begin, end, epoch
-from tune_cure.search.journal import CHECKPOINT_FILE, Event, Journal, JournalError, Tail
+from tune_cure.search.journal import CHECKPOINT_FILE, Event, Journal, JournalError, JournalFollower
 from tune_cure.training.trainer import EPOCH_METRICS
 
 
@@ -135,7 +135,7 @@ def test_a_line_that_is_not_what_one_of_its_kind_is_or_cannot_follow_is_an_error
     first = journal.path.read_text().splitlines()[0]
     damage(line)
     journal.path.write_text(f"{first}\n{json.dumps(line)}\n")
-    for read in (journal.read, journal.repair, lambda: list(Tail(journal.path).read())):
+    for read in (journal.read, journal.repair, lambda: list(JournalFollower(journal.path).read())):
         with pytest.raises(JournalError, match=re.escape(said)) as raised:
             read()
         assert "\n" not in str(raised.value)

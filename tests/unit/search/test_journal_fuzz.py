@@ -23,11 +23,11 @@ from tests.support import journal_lines
 from tests.support.spaces import tiny
 from tune_cure.cli.live_view import LiveView, SearchState
 from tune_cure.cli.main import main
-from tune_cure.ray_backend.optuna_searcher import StudySearch
+from tune_cure.ray_backend.optuna_searcher import OptunaSearcher
 from tune_cure.search import results, resume
-from tune_cure.search.event_schemas import LINES
-from tune_cure.search.journal import OF_NO_TRIAL, Journal, JournalError, Tail
-from tune_cure.search.stopping import Endings
+from tune_cure.search.event_schemas import EVENT_SCHEMAS
+from tune_cure.search.journal import SEARCH_EVENTS, Journal, JournalError, JournalFollower
+from tune_cure.search.stopping import SearchStopper
 
 MANY = os.environ.get("TUNE_CURE_FUZZ")
 fuzzed = settings(
@@ -81,7 +81,7 @@ junk = st.recursive(
         st.floats(),
         st.text(max_size=8),
         st.sampled_from(
-            [*LINES, "completed", "sampler", "../..", "/", "\0", "\ud800", "\x1b[2J", "<b>", "x" * 5000, "0.1"]
+            [*EVENT_SCHEMAS, "completed", "sampler", "../..", "/", "\0", "\ud800", "\x1b[2J", "<b>", "x" * 5000, "0.1"]
         ),
     ),
     lambda inner: st.one_of(st.lists(inner, max_size=2), st.dictionaries(st.text(max_size=4), inner, max_size=2)),
@@ -147,12 +147,12 @@ def test_a_damaged_journal_is_read_or_is_one_line(
         console = Console(file=io.StringIO(), force_terminal=True, width=120)
         view = LiveView(SearchState(spec), console)
         with suppress(JournalError, resume.ResumeError):  # which `main` prints, as above
-            for event in Tail(folder / "journal.jsonl").read():
-                if event["event"] not in OF_NO_TRIAL:
+            for event in JournalFollower(folder / "journal.jsonl").read():
+                if event["event"] not in SEARCH_EVENTS:
                     view.on_event(event)
             console.print(view.render())
             resume.prepare(folder, spec, force=False, say=print)
             journal = Journal(folder)
             history = journal.repair()
             storage = optuna.storages.InMemoryStorage()
-            StudySearch(spec, journal, history, Endings(spec, folder, None, history), storage).suggest("next")
+            OptunaSearcher(spec, journal, history, SearchStopper(spec, folder, None, history), storage).suggest("next")

@@ -6,7 +6,7 @@ from tests.support.journals import VALUES, epoch, write_run
 from tests.support.spaces import tiny
 from tune_cure.search import ranking, results, trial_table
 from tune_cure.search.journal import Journal
-from tune_cure.search.rank_key import Standing
+from tune_cure.search.rank_key import RankTracker
 from tune_cure.search.results import SearchResult
 from tune_cure.search.space import loading as specs
 
@@ -53,7 +53,7 @@ def test_a_trial_has_its_best_and_its_last_accuracies_each_of_one_epoch(run: Pat
 
 def test_an_end_that_spoils_a_trial_ranks_it_last_and_is_marked(run: Path) -> None:
     frame, spec = results.trials(run), results.read_spec(run)
-    assert ranking.ranked(frame, spec)["trial"].tolist() == [1, 0, 2]  # 3 was never judged, 4 has no epoch
+    assert ranking.rank_trials(frame, spec)["trial"].tolist() == [1, 0, 2]  # 3 was never judged, 4 has no epoch
     assert frame.set_index("trial").loc[2, "catastrophic_overfitting_epoch"] == 2
     best = results.best(run)
     assert best is not None
@@ -62,14 +62,14 @@ def test_an_end_that_spoils_a_trial_ranks_it_last_and_is_marked(run: Path) -> No
 
 def test_less_is_better_where_the_mode_says_so(run: Path) -> None:
     spec = specs.load(run / "spec.yaml", ["search.mode=min"])
-    assert ranking.ranked(results.trials(run), spec)["trial"].tolist() == [0, 1, 2]
+    assert ranking.rank_trials(results.trials(run), spec)["trial"].tolist() == [0, 1, 2]
 
 
 def test_trials_that_violate_a_constraint_rank_behind_those_that_keep_it(run: Path) -> None:
     spec = tiny(run, "search.constraints=[clean_accuracy_best <= 0.7]")  # 1 reached 0.75
     frame = results.trials(run).set_index("trial")
     assert frame["feasible"].tolist()[:3] == [True, False, False]
-    assert ranking.ranked(frame.reset_index(), spec)["trial"].tolist() == [0, 1, 2]
+    assert ranking.rank_trials(frame.reset_index(), spec)["trial"].tolist() == [0, 1, 2]
     best = results.best(run)
     assert best is not None
     assert best.trial == 0
@@ -174,13 +174,13 @@ def test_where_no_trial_keeps_the_constraints_those_as_good_as_the_best_are_stil
 
 def test_of_trials_equal_in_the_first_metric_the_better_in_the_second_ranks_first(tmp_path: Path) -> None:
     spec = tiny(tmp_path, "search.metric=[pgd_accuracy_best, clean_accuracy_best]")
-    journal, standing = Journal(tmp_path), Standing(spec)
+    journal, standing = Journal(tmp_path), RankTracker(spec)
     for number, clean in enumerate([0.6, 0.8, 0.8]):
         journal.append("trial", number, origin="sampler", hyperparameters=VALUES)
         epoch(journal, number, 1, 0.5, 0.5, clean_accuracy=clean)
         journal.append("end", number, status="completed", reason="")
     places = [place for event in journal.read() if event["event"] != "trial" and (place := standing.take(event))]
-    order = ranking.ranked(SearchResult(tmp_path).trials, spec)["trial"].tolist()
+    order = ranking.rank_trials(SearchResult(tmp_path).trials, spec)["trial"].tolist()
     assert order == [1, 2, 0] == [place.trial for place in sorted(places, reverse=True)]
 
 

@@ -7,7 +7,7 @@ import pytest
 from tests.support.spaces import tiny
 from tune_cure.search.journal import OBJECTIVE, Event
 from tune_cure.search.space.config import SearchSpec
-from tune_cure.search.stopping import FULL, SAME_FAILURES, Endings
+from tune_cure.search.stopping import FULL_DISK_ERROR, MAX_EQUAL_FAILURES, SearchStopper
 
 
 @pytest.fixture
@@ -25,20 +25,20 @@ def failed(trial: int, reason: str) -> Event:
     return {"event": "end", "trial": trial, "status": "failed", "reason": reason}
 
 
-def after(endings: Endings, *events: Event) -> Endings:
+def after(endings: SearchStopper, *events: Event) -> SearchStopper:
     for event in events:
         endings.take(event)
     return endings
 
 
 def test_nothing_ends_a_search_by_itself(spec: SearchSpec, tmp_path: Path) -> None:
-    endings = after(Endings(spec, tmp_path, None, []), *ended(0, 0.5), *ended(1, 0.6))
+    endings = after(SearchStopper(spec, tmp_path, None, []), *ended(0, 0.5), *ended(1, 0.6))
     assert not endings.stop_all()
     assert not endings.exhausted
 
 
 def test_the_time_budget_ends_it(spec: SearchSpec, tmp_path: Path) -> None:
-    endings = Endings(spec, tmp_path, 3600, [])
+    endings = SearchStopper(spec, tmp_path, 3600, [])
     assert not endings.stop_all()
     assert endings.deadline is not None
     endings.deadline -= 3601
@@ -47,7 +47,9 @@ def test_the_time_budget_ends_it(spec: SearchSpec, tmp_path: Path) -> None:
 
 
 def test_patience_counts_the_ended_trials_since_the_best(spec: SearchSpec, tmp_path: Path) -> None:
-    endings = after(Endings(spec, tmp_path, None, []), *ended(0, 0.5), *ended(1, 0.4), *ended(2, 0.6), *ended(3, 0.6))
+    endings = after(
+        SearchStopper(spec, tmp_path, None, []), *ended(0, 0.5), *ended(1, 0.4), *ended(2, 0.6), *ended(3, 0.6)
+    )
     assert not endings.exhausted
     assert after(endings, *ended(4, 0.9, "catastrophic_overfitting")).exhausted  # an unsound end improves nothing
     assert not endings.stop_all()  # trials under way run on
@@ -56,22 +58,22 @@ def test_patience_counts_the_ended_trials_since_the_best(spec: SearchSpec, tmp_p
 def test_patience_minds_the_direction_and_what_was_before_an_interruption(tmp_path: Path) -> None:
     spec = tiny(tmp_path, "search.patience=2", "search.mode=min")
     history = [*ended(0, 0.5), *ended(1, 0.6)]
-    assert not Endings(spec, tmp_path, None, history).exhausted
-    assert Endings(spec, tmp_path, None, [*history, *ended(2, 0.7)]).exhausted
-    assert not Endings(spec, tmp_path, None, [*history, *ended(2, 0.3)]).exhausted
+    assert not SearchStopper(spec, tmp_path, None, history).exhausted
+    assert SearchStopper(spec, tmp_path, None, [*history, *ended(2, 0.7)]).exhausted
+    assert not SearchStopper(spec, tmp_path, None, [*history, *ended(2, 0.3)]).exhausted
 
 
 def test_patience_takes_no_trial_that_violates_the_constraints_for_an_improvement(tmp_path: Path) -> None:
     spec = tiny(tmp_path, "search.patience=2", "search.constraints=[clean_accuracy >= 0.5]")
-    endings = after(Endings(spec, tmp_path, None, []), *ended(0, 0.5, clean=0.1), *ended(1, 0.4))
+    endings = after(SearchStopper(spec, tmp_path, None, []), *ended(0, 0.5, clean=0.1), *ended(1, 0.4))
     assert not after(endings, *ended(2, 0.6, clean=0.4)).exhausted  # trial 1 keeps them, so it leads
     assert after(endings, *ended(3, 0.7, clean=0.4)).exhausted
     assert not after(endings, *ended(4, 0.45)).exhausted
 
 
 def test_first_trials_that_all_fail_alike_end_it(spec: SearchSpec, tmp_path: Path) -> None:
-    endings = Endings(spec, tmp_path, None, [])
-    for trial in range(SAME_FAILURES):
+    endings = SearchStopper(spec, tmp_path, None, [])
+    for trial in range(MAX_EQUAL_FAILURES):
         assert not endings.stop_all()
         after(endings, failed(trial, f"CUDA out of memory: tried to allocate {trial} MiB"))
     assert endings.stop_all()
@@ -89,23 +91,23 @@ def test_first_trials_that_all_fail_alike_end_it(spec: SearchSpec, tmp_path: Pat
     ids=["other reasons", "one works", "the third works"],
 )
 def test_other_failures_do_not(events: list[Event], spec: SearchSpec, tmp_path: Path) -> None:
-    assert not after(Endings(spec, tmp_path, None, []), *events).stop_all()
+    assert not after(SearchStopper(spec, tmp_path, None, []), *events).stop_all()
 
 
 def test_failures_before_an_interruption_do_not_keep_it_from_going_on(spec: SearchSpec, tmp_path: Path) -> None:
     history = [failed(0, "a"), failed(1, "a"), failed(2, "a")]
-    assert not Endings(spec, tmp_path, None, history).stop_all()
-    worked = Endings(spec, tmp_path, None, ended(0, 0.5))
+    assert not SearchStopper(spec, tmp_path, None, history).stop_all()
+    worked = SearchStopper(spec, tmp_path, None, ended(0, 0.5))
     assert not after(worked, *history).stop_all()
 
 
 def test_a_full_disk_ends_it(spec: SearchSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    endings = Endings(spec, tmp_path, None, [])
-    monkeypatch.setattr("tune_cure.search.stopping.RESERVE", 2**60)
+    endings = SearchStopper(spec, tmp_path, None, [])
+    monkeypatch.setattr("tune_cure.search.stopping.RESERVED_BYTES", 2**60)
     assert endings.stop_all()
     assert endings.outcome == "disk"
 
 
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EDQUOT])
 def test_a_quota_that_is_used_up_is_a_full_disk(error: int) -> None:
-    assert FULL.search(str(OSError(error, os.strerror(error))))
+    assert FULL_DISK_ERROR.search(str(OSError(error, os.strerror(error))))

@@ -7,13 +7,13 @@ from optuna.trial import TrialState
 from tests.support.spaces import tiny
 from tests.unit.search.test_results import VALUES, epoch
 from tune_cure.cli import main as cli
-from tune_cure.ray_backend.optuna_searcher import StudySearch
+from tune_cure.ray_backend.optuna_searcher import OptunaSearcher
 from tune_cure.reports import tables
 from tune_cure.search import warm_start
 from tune_cure.search.journal import Journal
 from tune_cure.search.results import SearchResult
 from tune_cure.search.space.config import SearchSpec
-from tune_cure.search.stopping import Endings
+from tune_cure.search.stopping import SearchStopper
 from tune_cure.utils.yaml_config import SpecError
 
 ROW = "lambda,h,lr_max,epsilon,pgd_accuracy_best,epochs_trained\n0.5,1.0,0.02,0.1"
@@ -49,16 +49,16 @@ def warm(folder: Path, file: Path, *overrides: str) -> SearchSpec:
     return tiny(folder, f"search.warm_start={file}", "space.lr_max={uniform: [0.01, 0.3]}", *overrides)
 
 
-def searcher(spec: SearchSpec, folder: Path) -> StudySearch:
+def searcher(spec: SearchSpec, folder: Path) -> OptunaSearcher:
     journal = Journal(folder)
-    return StudySearch(spec, journal, journal.read(), Endings(spec, folder, None, []))
+    return OptunaSearcher(spec, journal, journal.read(), SearchStopper(spec, folder, None, []))
 
 
 @pytest.mark.parametrize("file", ["", "trials.csv"])
 def test_ended_trials_within_the_space_are_known_and_the_others_counted(
     earlier: Path, tmp_path: Path, file: str
 ) -> None:
-    known, left_out = warm_start.read(warm(tmp_path / "later", earlier / file))
+    known, left_out = warm_start.read_prior_trials(warm(tmp_path / "later", earlier / file))
     assert [(of.status, of.epochs, of.metrics["pgd_accuracy_best"]) for of in known] == [
         ("completed", 4, 0.4),
         ("stopped", 2, 0.6),
@@ -105,7 +105,7 @@ def test_a_foreign_study_of_optuna_is_known_by_its_values(tmp_path: Path) -> Non
         for key, distribution in spec.space.items():
             trial.suggest_float(key, *distribution.values)
         study.tell(trial, outcome, state=None if outcome else TrialState.FAIL)
-    known, left_out = warm_start.read(spec)
+    known, left_out = warm_start.read_prior_trials(spec)
     assert [(of.metrics, of.hyperparameters) for of in known] == [({"pgd_accuracy_best": 0.7}, values)]
     assert left_out == 1
 
@@ -124,7 +124,7 @@ def test_whole_numbers_and_empty_cells_of_a_table_are_read(tmp_path: Path) -> No
     tiny(tmp_path)
     space = "space={attack: {choice: [fgsm, pgd]}, attack_steps: {int: [2, 9]}}"
     spec = tiny(tmp_path, f"search.warm_start={tmp_path / 't.csv'}", space, "start_from=[]")
-    known, left_out = warm_start.read(spec)
+    known, left_out = warm_start.read_prior_trials(spec)
     assert [of.hyperparameters for of in known] == [{"attack": "pgd", "attack_steps": 3}, {"attack": "fgsm"}]
     assert left_out == 1
 
@@ -153,7 +153,7 @@ def test_what_cannot_be_known_is_one_line(tmp_path: Path, name: str, content: st
     if content:
         (tmp_path / name).write_text(content)
     with pytest.raises(SpecError) as caught:
-        warm_start.read(warm(tmp_path / "later", tmp_path / name))
+        warm_start.read_prior_trials(warm(tmp_path / "later", tmp_path / name))
     assert str(caught.value).startswith("search.warm_start: ")
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -168,7 +168,7 @@ def test_the_plan_says_what_is_known(earlier: Path, tmp_path: Path, capsys: pyte
 
 def test_a_row_that_does_not_say_how_long_it_was_trained_counts_as_a_whole_trial(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text(f"{ROW},0.5,\n")
-    (known,), left_out = warm_start.read(warm(tmp_path / "later", tmp_path / "a.csv"))
+    (known,), left_out = warm_start.read_prior_trials(warm(tmp_path / "later", tmp_path / "a.csv"))
     assert (known.epochs, left_out) == (4, 0)
 
 

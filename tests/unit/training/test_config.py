@@ -5,7 +5,13 @@ from tune_cure.data import splits as data
 from tune_cure.data.config import DataSpec
 from tune_cure.data.splits import Splits
 from tune_cure.evaluation.metrics import EvaluationConfig
-from tune_cure.training.config import HYPERPARAMETERS, ModelConfig, TrainingConfig, contradiction, without_effect
+from tune_cure.training.config import (
+    HYPERPARAMETERS,
+    ModelConfig,
+    TrainingConfig,
+    find_conflict,
+    inactive_hyperparameters,
+)
 from tune_cure.training.trainer import Trainer
 
 OTHERS = {  # another value of each hyperparameter
@@ -90,10 +96,10 @@ def test_exactly_the_hyperparameters_said_to_have_no_effect_have_none(
     assert OTHERS.keys() == HYPERPARAMETERS.keys()
     values = {"epochs": 2, "batch_size": 32, "epsilon": 0.1, "lambda": 0.1, "lr_max": 0.05, **settings}
     config = TrainingConfig.model_validate(values)
-    idle, weights = without_effect(config), judged_weights(splits, values)
+    idle, weights = inactive_hyperparameters(config), judged_weights(splits, values)
     for name, other in OTHERS.items():
         changed = values | {name: other}
-        if changed == values or contradiction(TrainingConfig.model_validate(changed)):
+        if changed == values or find_conflict(TrainingConfig.model_validate(changed)):
             continue
         if name == "attack" and settings.get("attack") == "none":
             changed["attack"] = "fgsm"

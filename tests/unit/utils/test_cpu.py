@@ -35,10 +35,10 @@ def run(prepare: str) -> tuple[int, int]:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="what other systems do with freed memory is theirs to know")
 def test_what_a_step_frees_the_next_step_has_without_new_pages() -> None:
-    faults, threads = run("cpu.take(1)")
+    faults, threads = run("cpu.configure_cpu(1)")
     assert threads == 1
     assert faults < 1000  # 98,000 without, but where something small happens to lie above what is freed
 
 
 def test_without_a_count_torch_chooses_its_threads() -> None:
-    assert run("cpu.take(None)")[1] == run("")[1]
+    assert run("cpu.configure_cpu(None)")[1] == run("")[1]

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tune_cure.utils.files import FolderError, new_folder, read_tensors, replace_tensors, replace_text
+from tune_cure.utils.files import FolderError, make_run_folder, read_tensors, replace_tensors, replace_text
 
 
 def test_what_is_replaced_is_read_back(tmp_path: Path) -> None:
@@ -26,14 +26,14 @@ def test_a_link_in_a_folder_that_somebody_sent_is_replaced_and_not_followed(tmp_
 
 def test_a_default_name_that_is_taken_gets_a_number_even_by_a_link_to_nowhere(tmp_path: Path) -> None:
     (tmp_path / "x").symlink_to(tmp_path / "nowhere")
-    assert new_folder(tmp_path / "x", None) == tmp_path / "x-2"
+    assert make_run_folder(tmp_path / "x", None) == tmp_path / "x-2"
     assert not (tmp_path / "nowhere").exists()
 
 
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(FolderError, match="file/x: cannot be made: Not a directory"):
-        new_folder(tmp_path / "file" / "x", None)
+        make_run_folder(tmp_path / "file" / "x", None)
 
 
 def test_two_writers_of_one_file_leave_one_of_their_texts_and_nothing_else(tmp_path: Path) -> None:

@@ -1,18 +1,25 @@
 import pytest
 
 from tune_cure.search.event_schemas import STATUSES
-from tune_cure.utils.formatting import STATUS_WORDS, duration, hyperparameters, one_line, shown, value
+from tune_cure.utils.formatting import (
+    STATUS_WORDS,
+    format_duration,
+    format_hyperparameters,
+    format_value,
+    one_line,
+    shorten_repr,
+)
 
 
 @pytest.mark.parametrize(
     ("seconds", "said"), [(0.4, "0 s"), (45.2, "45 s"), (59.6, "1 min 0 s"), (200, "3 min 20 s"), (7500, "2 h 5 min")]
 )
 def test_durations_are_said_as_people_say_them(seconds: float, said: str) -> None:
-    assert duration(seconds) == said
+    assert format_duration(seconds) == said
 
 
 def test_hyperparameters_are_one_line_with_numbers_to_four_digits() -> None:
-    assert hyperparameters({"lambda": 0.123456, "init": "zero", "batch_size": 128}) == (
+    assert format_hyperparameters({"lambda": 0.123456, "init": "zero", "batch_size": 128}) == (
         "lambda 0.1235  init zero  batch_size 128"
     )
 
@@ -22,7 +29,7 @@ def test_there_are_words_for_every_status() -> None:
 
 
 def test_a_hyperparameter_that_makes_no_difference_is_a_dash() -> None:
-    assert value(None) == "–"
+    assert format_value(None) == "–"
 
 
 def test_one_line_is_one_line_whatever_is_in_it() -> None:
@@ -32,5 +39,5 @@ def test_one_line_is_one_line_whatever_is_in_it() -> None:
 
 
 def test_a_long_value_is_shown_by_its_beginning() -> None:
-    assert shown([1, "a"]) == "[1, 'a']"
-    assert shown("x" * 1000) == "'" + "x" * 96 + "..."
+    assert shorten_repr([1, "a"]) == "[1, 'a']"
+    assert shorten_repr("x" * 1000) == "'" + "x" * 96 + "..."

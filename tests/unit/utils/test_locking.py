@@ -15,7 +15,7 @@ from tune_cure.utils.files import FolderError
 HOLD = """
 import sys, pathlib
 from tune_cure.utils import locking
-with locking.alone(pathlib.Path(sys.argv[1])):
+with locking.hold_run_lock(pathlib.Path(sys.argv[1])):
     print(flush=True)
     input()
 """
@@ -35,20 +35,20 @@ def holder(tmp_path: Path) -> "subprocess.Popen[str]":
 def test_one_process_at_a_time_has_the_lock_and_kill_9_frees_it(
     tmp_path: Path, holder: "subprocess.Popen[str]", monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(locking, "SECONDS", 0.1)
-    assert not locking.is_free(tmp_path)
-    with pytest.raises(FolderError, match="another process is writing in it"), locking.alone(tmp_path):
+    monkeypatch.setattr(locking, "LOCK_TIMEOUT_SECONDS", 0.1)
+    assert not locking.is_unlocked(tmp_path)
+    with pytest.raises(FolderError, match="another process is writing in it"), locking.hold_run_lock(tmp_path):
         pass
     holder.send_signal(signal.SIGKILL)
     holder.communicate()
-    assert locking.is_free(tmp_path)
-    with locking.alone(tmp_path):
-        assert not locking.is_free(tmp_path)
-    assert locking.is_free(tmp_path)
+    assert locking.is_unlocked(tmp_path)
+    with locking.hold_run_lock(tmp_path):
+        assert not locking.is_unlocked(tmp_path)
+    assert locking.is_unlocked(tmp_path)
 
 
 def test_where_there_never_was_a_lock_nothing_is_known(tmp_path: Path) -> None:
-    assert not locking.is_free(tmp_path)
+    assert not locking.is_unlocked(tmp_path)
 
 
 @pytest.mark.parametrize(("number", "is_refused"), [(errno.ENOLCK, False), (errno.ENOTSUP, False), (errno.EROFS, True)])
@@ -60,10 +60,10 @@ def test_a_file_system_without_locks_refuses_nobody(
 
     monkeypatch.setattr("filelock.FileLock.acquire", fail)
     if is_refused:
-        with pytest.raises(FolderError, match=r"\.lock: cannot be written: no"), locking.alone(tmp_path):
+        with pytest.raises(FolderError, match=r"\.lock: cannot be written: no"), locking.hold_run_lock(tmp_path):
             pass
     else:
-        with locking.alone(tmp_path):
+        with locking.hold_run_lock(tmp_path):
             pass
 
 
@@ -73,7 +73,7 @@ def test_a_search_that_runs_is_not_continued_a_second_time(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(locking, "SECONDS", 0.1)
+    monkeypatch.setattr(locking, "LOCK_TIMEOUT_SECONDS", 0.1)
     tiny(tmp_path)
     Journal(tmp_path).path.touch()
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}

@@ -1,6 +1,6 @@
 import torch
 
-from tune_cure.utils.seeding import epoch_seed, global_randomness
+from tune_cure.utils.seeding import epoch_seed, seeded_global_state
 
 CPU = torch.device("cpu")
 
@@ -9,7 +9,7 @@ def test_within_the_global_state_follows_from_the_seed_and_afterwards_is_as_it_w
     before = torch.get_rng_state()
     drawn = []
     for seed in (3, 3, 4):
-        with global_randomness(seed, CPU):
+        with seeded_global_state(seed, CPU):
             drawn.append(torch.rand(5))
         torch.testing.assert_close(torch.get_rng_state(), before)
     assert torch.equal(drawn[0], drawn[1])

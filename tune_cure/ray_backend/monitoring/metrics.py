@@ -18,7 +18,7 @@ GAUGES = {
 PREFIX = "tune_cure_"  # before which Ray puts one of its own: ray_tune_cure_pgd_accuracy
 
 
-class Gauges:
+class TrialGauges:
     """The gauges of the search `name`; Ray must be up.
 
     Every one has the tags `search` and `trial`. `tune_cure_running` is 1 while the trial runs and 0 from its end on;

@@ -8,10 +8,10 @@ from typing import Self
 import ray
 
 INTERVAL = 1.0  # seconds from one look to the next
-VITAL = ("gcs_server", "raylet")  # without one of these nothing goes on
+VITAL_PROCESSES = ("gcs_server", "raylet")  # without one of these nothing goes on
 
 
-class RayWatch:
+class RayWatchdog:
     """While in this context, calls `on_lost` once, in a thread of its own, if a vital process of Ray has died.
 
     Only processes that this one has started are watched: those of a cluster that was joined are others' to mind.
@@ -24,7 +24,7 @@ class RayWatch:
     def __enter__(self) -> Self:
         node = ray._private.worker._global_node
         started = node.all_processes if node else {}
-        self.watched = [info.process for name in VITAL for info in started.get(name, [])]
+        self.watched = [info.process for name in VITAL_PROCESSES for info in started.get(name, [])]
         self.thread = threading.Thread(target=self._watch, name="ray-watch", daemon=True)
         self.thread.start()
         return self

@@ -32,7 +32,7 @@ from tune_cure.search.results import SearchResult
 from tune_cure.training.config import TrainingConfig
 from tune_cure.utils.environment import FILE as ENVIRONMENT
 from tune_cure.utils.files import read_tensors, replace_bytes
-from tune_cure.utils.formatting import listed
+from tune_cure.utils.formatting import join_words
 from tune_cure.utils.schema import did_you_mean
 
 WEIGHTS, SIZES, NETWORK, LOADER, CARD = "model.safetensors", "config.json", "model.py", "load.py", "README.md"
@@ -188,11 +188,11 @@ def of_confirmation(result: SearchResult, contender: str, seed: int | None) -> E
         raise ExportError(f"{result.directory}: holds no confirmation; `tune-cure confirm` makes one")
     if contender not in names:
         raise ExportError(
-            f"--confirmed {contender}: is none of those confirmed: {listed(names)}{did_you_mean(contender, names)}"
+            f"--confirmed {contender}: is none of those confirmed: {join_words(names)}{did_you_mean(contender, names)}"
         )
     runs = {seed_of(folder): folder for folder in runs_of(result, contender)}
     if seed is not None and seed not in runs:
-        raise ExportError(f"--seed {seed}: {contender} was trained with seeds {listed(map(str, runs))}")
+        raise ExportError(f"--seed {seed}: {contender} was trained with seeds {join_words(map(str, runs))}")
     seed = next(iter(runs)) if seed is None else seed
     folder, best = runs[seed], result.best
     file, config = folder / MODEL, run_config(folder)

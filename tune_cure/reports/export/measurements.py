@@ -17,7 +17,7 @@ from tune_cure.confirmation.plan import CONFIG, FOLDER, MODEL, OUTCOMES
 from tune_cure.evaluation import gradient_masking
 from tune_cure.evaluation.metrics import EvaluationConfig
 from tune_cure.evaluation.robustness import NAMES, Outcomes
-from tune_cure.search.ranking import UNSOUND
+from tune_cure.search.ranking import UNSOUND_STATUSES
 from tune_cure.search.results import SearchResult
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.trial_table import judged_examples
@@ -88,7 +88,7 @@ def _pgd(evaluation: EvaluationConfig) -> str:
 
 def doubts(result: SearchResult, contender: str, status: str) -> Iterator[str]:
     """What makes the numbers of a search's best model doubtful: how its training ended, what a confirmation saw."""
-    if status in UNSOUND:
+    if status in UNSOUND_STATUSES:
         yield f"Its trial {STATUS_WORDS[status]} later on: do not expect the same of another training."
     for run in runs_of(result, contender):
         yield from (f"Trained again with seed {seed_of(run)}: {sign}" for sign in signs(result, run))
@@ -136,7 +136,7 @@ def _found(result: SearchResult, run: Path) -> dict[Judged, dict[str, NDArray[An
                 norm, epsilon, examples = match[1], float(match[2]), int(match[3])
                 with np.load(io.BytesIO(file.read_bytes())) as content:
                     outcomes = {name: content[name] for name in content.files}
-                gradient_masking.signs(Outcomes.of(outcomes))
+                gradient_masking.find_masking_signs(Outcomes.of(outcomes))
             except (ValueError, TypeError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
                 raise ExportError(f"{file}: is damaged: {error}") from error
             own = norm == evaluation.norm and match[2] == f"{evaluation.epsilon:.6g}"  # rounded, as a folder's name
@@ -162,5 +162,5 @@ def by_confirmation(result: SearchResult, contender: str, seed: int | None) -> I
 def signs(result: SearchResult, run: Path) -> Iterator[str]:
     """The signs of masked gradients in a run."""
     for (_, epsilon, _), found in _found(result, run).items():
-        for sign in gradient_masking.signs(Outcomes.of(found)):
+        for sign in gradient_masking.find_masking_signs(Outcomes.of(found)):
             yield f"at epsilon {epsilon:.4g}: {sign}"

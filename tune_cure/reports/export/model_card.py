@@ -9,7 +9,7 @@ from tune_cure.evaluation.metrics import standard_error
 from tune_cure.evaluation.robustness import NORM_NAMES
 from tune_cure.reports.export.bundle import BEST_CONFIG, Exported
 from tune_cure.reports.export.measurements import Measurement
-from tune_cure.utils.formatting import count, listed, one_line, radius
+from tune_cure.utils.formatting import format_count, format_radius, join_words, one_line
 
 ROBUSTBENCH = ("cifar10", "cifar100")  # data sets that it and this project both have
 CIFAR_SIZE = (32, 32)
@@ -60,13 +60,13 @@ def _classes(of: Exported) -> str:
         return " (their names are not recorded)"
     if len(of.classes) > MOST_NAMED:
         return " (their names are in `config.json`)"
-    return f": {listed(_code(name) for name in of.classes)}"
+    return f": {join_words(_code(name) for name in of.classes)}"
 
 
 def _measured(of: Exported) -> str:
     parts = [_on_test_images(of) if of.is_confirmed else _on_validation_images(of), _own_table(of), _warned(of)]
     if of.elsewhere:
-        seeds = count(max(one.seeds for one in of.elsewhere), "other seed")
+        seeds = format_count(max(one.seeds for one in of.elsewhere), "other seed")
         parts.append(
             "The configuration was confirmed: other networks, trained anew with the same hyperparameters and "
             f"{seeds}, were judged on test images. These accuracies are not of the weights here; they say what the "
@@ -100,7 +100,8 @@ def _on_test_images(of: Exported) -> str:
 
 def _on_validation_images(of: Exported) -> str:
     said = (
-        f"**These are validation accuracies of the winner of {count(of.trials, 'trial')}, and so are optimistic: the "
+        f"**These are validation accuracies of the winner of {format_count(of.trials, 'trial')}, and so are "
+        f"optimistic: the "
         "configuration and the epoch were chosen by them. These weights were not judged on test images.**"
     )
     if any(one.on == "fresh validation" for one in of.measured):
@@ -127,7 +128,7 @@ def _elsewhere(one: Measurement) -> list[str]:
 
 
 def _radius(one: Measurement) -> str:
-    return "–" if one.attack == "clean" else radius(one.epsilon, one.norm)
+    return "–" if one.attack == "clean" else format_radius(one.epsilon, one.norm)
 
 
 def _accuracy(one: Measurement) -> str:
@@ -156,7 +157,7 @@ def _warned(of: Exported) -> str:
 
 
 def _limits(of: Exported) -> str:
-    ball = f"{BALLS[of.evaluation.norm]} ball of {radius(of.evaluation.epsilon, of.evaluation.norm)}"
+    ball = f"{BALLS[of.evaluation.norm]} ball of {format_radius(of.evaluation.epsilon, of.evaluation.norm)}"
     return (
         f"For research on adversarial robustness, on images like those of {of.dataset}. Robust here means: against "
         f"changes within the {ball} in [0, 1], as far as the attacks above can tell. No more is claimed: nothing of "
@@ -224,7 +225,7 @@ def _training(of: Exported) -> str:
     attack = (
         "Without attack"
         if config.attack == "none"
-        else f"Against `{config.attack}` at {radius(config.epsilon, config.norm)}"
+        else f"Against `{config.attack}` at {format_radius(config.epsilon, config.norm)}"
     )
     penalised = config.delta != "none" and config.lambda_ > 0
     penalty = f"with the penalty `{config.delta}`, lambda {config.lambda_:.4g}" if penalised else "without a penalty"
@@ -234,7 +235,7 @@ def _training(of: Exported) -> str:
     )
     settings = yaml.safe_dump(config.model_dump(mode="json", by_alias=True), sort_keys=False)
     return (
-        f"{attack}, {penalty}, on {images}, with tune_cure. Searched were {listed(map(_code, of.searched))}; all "
+        f"{attack}, {penalty}, on {images}, with tune_cure. Searched were {join_words(map(_code, of.searched))}; all "
         f"settings:\n\n```yaml\n{settings}```"
     )
 
@@ -242,9 +243,9 @@ def _training(of: Exported) -> str:
 def _origin(of: Exported) -> str:
     lines = list(_facts(of.environment))
     if of.best_config:
-        lines.append(f"{listed(map(_code, BEST_CONFIG))} are the search's, of this configuration")
+        lines.append(f"{join_words(map(_code, BEST_CONFIG))} are the search's, of this configuration")
     facts = "\n".join(f"- {line}" for line in lines or ["not recorded"])
-    return f"The search {_code(of.name)} ({count(of.trials, 'trial')}):\n\n{facts}"
+    return f"The search {_code(of.name)} ({format_count(of.trials, 'trial')}):\n\n{facts}"
 
 
 def _facts(environment: Mapping[str, Any]) -> Iterator[str]:
@@ -253,7 +254,7 @@ def _facts(environment: Mapping[str, Any]) -> Iterator[str]:
     if "command" in environment:
         yield f"command: {_code(environment['command'])}"
     if resumed := environment.get("resumed"):
-        yield f"continued {count(len(resumed), 'time')} after that"
+        yield f"continued {format_count(len(resumed), 'time')} after that"
     for key in ("versions", "platform", "cuda", "gpus", "git_commit"):
         if of := environment.get(key):
             yield f"{key.replace('_', ' ')}: {_text(_plain(of))}"

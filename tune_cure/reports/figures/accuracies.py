@@ -20,7 +20,7 @@ from tune_cure.reports.figures.style import (
     positions,
     value_axis,
 )
-from tune_cure.search.ranking import UNSOUND
+from tune_cure.search.ranking import UNSOUND_STATUSES
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.space.objectives import pareto_front
 
@@ -78,7 +78,7 @@ def accuracies(trials: pd.DataFrame, spec: SearchSpec, best: int | None) -> go.F
     """
     figure = blank("clean accuracy", "PGD accuracy")
     reached = trials.dropna(subset=["pgd_accuracy_best", "clean_accuracy_best"])
-    sound = reached[~reached["status"].isin(UNSOUND) & reached["feasible"].ne(False)]
+    sound = reached[~reached["status"].isin(UNSOUND_STATUSES) & reached["feasible"].ne(False)]
     points = sound[["clean_accuracy_best", "pgd_accuracy_best"]].astype(float)
     on_front = pd.Series(pareto_front(points.to_numpy().tolist(), "max"), index=points.index, dtype=bool)
     front = points[on_front].drop_duplicates().sort_values("clean_accuracy_best")

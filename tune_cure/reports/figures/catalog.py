@@ -14,7 +14,7 @@ from tune_cure.search.importance import MAX_TRIALS, fanova
 from tune_cure.search.results import SearchResult
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.training.config import HYPERPARAMETERS
-from tune_cure.utils.formatting import count, listed, untrained
+from tune_cure.utils.formatting import format_count, format_untrained_epochs, join_words
 
 MAX_POINTS = 1500  # trials in a plot of points
 MAX_LINES = 300  # trials in a plot of lines
@@ -42,7 +42,7 @@ class Plot:
     small: bool = False
 
 
-def of(result: SearchResult) -> list[Plot]:
+def build_plots(result: SearchResult) -> list[Plot]:
     """The plots that the search has enough for, in their order; none before a trial has been judged."""
     if result.best is None:
         return []
@@ -183,7 +183,7 @@ def _importance_caption(result: SearchResult, rated: dict[str, dict[str, float]]
             "late cannot be seen there. And the sampler has looked more closely where it was good."
         )
     if left_out := [key for key in result.spec.space if key not in names]:
-        text += f" Not rated, for they make no difference in some trials: {escape(listed(left_out))}."
+        text += f" Not rated, for they make no difference in some trials: {escape(join_words(left_out))}."
     if len(result.trials) > MAX_TRIALS:
         text += f" From at most {MAX_TRIALS:,} trials, spread evenly."
     return text
@@ -246,7 +246,7 @@ def _budget_caption(result: SearchResult) -> str:
     content = result.summary
     spent, most = content["epochs"], content["epochs_without_early_stopping"]
     text = "How many trials trained an epoch: the area below the line is what was spent"
-    trained = f"The {count(content['trials'], 'trial')} trained {count(spent, 'epoch')}"
+    trained = f"The {format_count(content['trials'], 'trial')} trained {format_count(spent, 'epoch')}"
     if result.spec.search.scheduler == "none":
         text += f". {trained}."
     else:
@@ -254,17 +254,17 @@ def _budget_caption(result: SearchResult) -> str:
         text += f"trials that it stopped. {trained}; without early stopping they would have trained {most:,}, so "
         text += f"{1 - spent / most:.0%} were saved." if most else "none were saved."
     if left := content["epochs_not_trained"]:
-        text += f" Not trained, but not for early stopping: {untrained(left)}."
+        text += f" Not trained, but not for early stopping: {format_untrained_epochs(left)}."
     return text
 
 
 def _curves_caption(spec: SearchSpec, num_hidden: int) -> str:
     caption = "Every line is a trial; its last symbol says how it ended."
     if spec.rungs:
-        rungs = f"epoch{'s' * (len(spec.rungs) > 1)} {listed(map(str, spec.rungs))}"
+        rungs = f"epoch{'s' * (len(spec.rungs) > 1)} {join_words(map(str, spec.rungs))}"
         caption += f" Dotted lines are the rungs, after {rungs}, where weaker trials are stopped."
     if num_hidden:
-        caption += f" Not shown: {count(num_hidden, 'trial')} without any accuracy."
+        caption += f" Not shown: {format_count(num_hidden, 'trial')} without any accuracy."
     return caption
 
 

@@ -20,7 +20,7 @@ from tune_cure.reports.figures.style import (
 )
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.space.distributions import Distribution
-from tune_cure.utils.formatting import value
+from tune_cure.utils.formatting import format_value
 
 GRID = 40  # points along each axis of a contour
 BANDWIDTH = 0.1  # of a contour's smoothing, in widths of the space
@@ -108,7 +108,7 @@ def parallel(trials: pd.DataFrame, strong: Sequence[int], spec: SearchSpec, best
 
 def _ends(distribution: Distribution) -> list[str]:
     return [
-        value(float(of) if distribution.kind != "choice" and distribution.kind != "int" else of)
+        format_value(float(of) if distribution.kind != "choice" and distribution.kind != "int" else of)
         for of in distribution.values
     ]
 

@@ -15,7 +15,7 @@ import plotly.graph_objects as go
 
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.space.distributions import Distribution
-from tune_cure.utils.formatting import STATUS_WORDS, value
+from tune_cure.utils.formatting import STATUS_WORDS, format_value
 
 BEST_COLOUR = "#D55E00"
 START_COLOUR = "#009E73"
@@ -131,7 +131,7 @@ def positions(rows: pd.DataFrame, spec: SearchSpec, x: str, y: str) -> dict[str,
 
     def along(column: str) -> list[Any]:
         is_choice = column in spec.space and spec.space[column].kind == "choice"
-        return [value(at) if is_choice else float(at) for at in rows[column]]
+        return [format_value(at) if is_choice else float(at) for at in rows[column]]
 
     return {"x": along(x), "y": along(y)}
 
@@ -145,7 +145,7 @@ def hover(row: "pd.Series[Any]", spec: SearchSpec) -> str:
         if pd.isna(row["best_epoch"])
         else f"PGD {row['pgd_accuracy_best']:.1%} ± {100 * row['pgd_accuracy_best_se']:.1f}, "
         f"clean {row['clean_accuracy_best']:.1%}, epoch {row['best_epoch']:.0f}",
-        *(f"{html.escape(key)} {html.escape(value(row[key]))}" for key in spec.space),
+        *(f"{html.escape(key)} {html.escape(format_value(row[key]))}" for key in spec.space),
     ]
     return "<br>".join(lines)
 
@@ -162,7 +162,7 @@ def accuracy_range(values: "pd.Series[Any]") -> list[float]:
 def value_axis(distribution: Distribution) -> dict[str, Any]:
     """The axis of a searched hyperparameter: all of its range, whether or not a trial was there."""
     if distribution.kind == "choice":
-        names = [value(choice) for choice in distribution.values]
+        names = [format_value(choice) for choice in distribution.values]
         return {
             "type": "category",
             "categoryorder": "array",

@@ -19,10 +19,10 @@ from tune_cure.search.samplers import SAMPLERS
 from tune_cure.search.space.distributions import Distribution
 from tune_cure.search.space.objectives import Constraint, metrics
 from tune_cure.training.config import (
-    DECIDING,
+    DECIDING_KEYS,
     ModelConfig,
     TrainingConfig,
-    without_effect,
+    inactive_hyperparameters,
 )
 from tune_cure.utils.schema import MAX_SEED, Number, Schema, one_of, parse_number
 from tune_cure.utils.yaml_config import (
@@ -166,18 +166,21 @@ class SearchSpec(Schema):
             draw: Called with each of these keys, those that decide about others first; returns the value.
         """
         values: dict[str, Any] = {}
-        for key in sorted(self.space, key=lambda key: DECIDING.index(key) if key in DECIDING else len(DECIDING)):
-            if key not in without_effect(self.training_config(values)):
+        for key in sorted(
+            self.space, key=lambda key: DECIDING_KEYS.index(key) if key in DECIDING_KEYS else len(DECIDING_KEYS)
+        ):
+            if key not in inactive_hyperparameters(self.training_config(values)):
                 values[key] = draw(key)
         return {key: values[key] for key in self.space if key in values}
 
     def idle(self) -> dict[str, bool]:
         """The searched hyperparameters that make no difference: True for never one, False for one at times."""
         # Of a range, its high end stands for all of it: the one value that decides is a lambda of exactly 0.
-        deciding = {key: self.space[key].values for key in DECIDING if key in self.space}
+        deciding = {key: self.space[key].values for key in DECIDING_KEYS if key in self.space}
         deciding |= {key: of[1:] for key, of in deciding.items() if self.space[key].kind != "choice"}
         cases = [
-            without_effect(self.training_config(dict(zip(deciding, values, strict=True)))).keys() & self.space.keys()
+            inactive_hyperparameters(self.training_config(dict(zip(deciding, values, strict=True)))).keys()
+            & self.space.keys()
             for values in itertools.product(*deciding.values())
         ]
         return {key: all(key in case for case in cases) for key in self.space if any(key in case for case in cases)}

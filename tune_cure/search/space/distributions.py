@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, StrictInt, model_validator
 
-from tune_cure.utils.formatting import shown
+from tune_cure.utils.formatting import shorten_repr
 from tune_cure.utils.schema import Number, Schema
 
 ON_GRID = 1e-8  # steps that a value may be beside the grid, as Optuna has it
@@ -34,7 +34,7 @@ class Distribution(Schema):
             raise ValueError(f"exactly one of uniform, loguniform, int, choice is needed, but found {found}")
         if self.kind == "choice":
             if len({repr(value) for value in self.values}) < len(self.values):
-                raise ValueError(f"choice: a value is listed twice in {shown(self.values)}")
+                raise ValueError(f"choice: a value is listed twice in {shorten_repr(self.values)}")
         else:
             low, high = self.values
             if not low < high:

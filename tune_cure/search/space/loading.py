@@ -13,13 +13,13 @@ from tune_cure.search.samplers import unfit
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.space.distributions import ON_GRID, Distribution
 from tune_cure.training.config import (
+    CONFLICTING_KEYS,
     HYPERPARAMETERS,
-    TOGETHER,
     TrainingConfig,
-    contradiction,
-    hyperparameter,
-    spell_out_model,
-    without_effect,
+    expand_model_name,
+    find_conflict,
+    inactive_hyperparameters,
+    parse_hyperparameter,
 )
 from tune_cure.utils.yaml_config import (
     ProblemError,
@@ -45,10 +45,10 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> SearchSpec:
     """
     content = read_mapping(path)
     try:
-        spell_out_model(content)
+        expand_model_name(content)
         for assignment in overrides:
             override(content, assignment)
-            spell_out_model(content)
+            expand_model_name(content)
         _read_starts(content)
         return _check(content)
     except ProblemError as problem:
@@ -76,19 +76,19 @@ def _check(content: dict[str, Any]) -> SearchSpec:
         spec = SearchSpec.model_validate(content)
     except ValidationError as error:
         raise first_problem(error, SearchSpec) from error
-    training = {key: hyperparameter(key, value, f"training.{key}") for key, value in spec.training.items()}
+    training = {key: parse_hyperparameter(key, value, f"training.{key}") for key, value in spec.training.items()}
     space = {key: _resolve(key, distribution) for key, distribution in spec.space.items()}
     for key in space:
         if key in training:
             raise ProblemError(f"space.{key}", "is also fixed under training; keep one of the two")
     spec = spec.model_copy(update={"training": training, "space": space})
-    for values in itertools.product(*(_values(spec, key) for key in TOGETHER)):
-        if problem := contradiction(spec.training_config(dict(zip(TOGETHER, values, strict=True)))):
+    for values in itertools.product(*(_values(spec, key) for key in CONFLICTING_KEYS)):
+        if problem := find_conflict(spec.training_config(dict(zip(CONFLICTING_KEYS, values, strict=True)))):
             raise ProblemError(f"{'space' if problem[0] in space else 'training'}.{problem[0]}", problem[1])
     idle = spec.idle()
     if all(idle.get(key) for key in space):
         key = next(iter(space))
-        why = without_effect(spec.training_config({}))[key]
+        why = inactive_hyperparameters(spec.training_config({}))[key]
         raise ProblemError(f"space.{key}", f"makes no difference, and nothing else is searched: {why}")
     if spec.asha.steps is not None and not (
         spec.search.metrics[0].startswith("pgd_accuracy") and spec.search.scheduler in ("asha", "hyperband")
@@ -135,7 +135,7 @@ def _resolve(key: str, distribution: Distribution) -> Distribution:
     if takes is int and kind in ("uniform", "loguniform"):
         raise ProblemError(path, f"takes whole numbers: use int or choice, not {kind}")
     values = [
-        hyperparameter(key, value, f"{path}.{distribution.kind}[{index}]")
+        parse_hyperparameter(key, value, f"{path}.{distribution.kind}[{index}]")
         for index, value in enumerate(distribution.values)
     ]
     if distribution.step is not None:
@@ -161,7 +161,7 @@ def _start(spec: SearchSpec, start: dict[str, Any], path: str) -> dict[str, Any]
     for key in start:
         if key not in space:
             raise ProblemError(f"{path}.{key}", unknown(key, space))
-    values = {key: hyperparameter(key, value, f"{path}.{key}") for key, value in start.items()}
+    values = {key: parse_hyperparameter(key, value, f"{path}.{key}") for key, value in start.items()}
     for key, value in values.items():
         if not space[key].contains(value):
             raise ProblemError(f"{path}.{key}", f"{value!r} is outside of space.{key}, {space[key]}")
@@ -177,6 +177,6 @@ def _start(spec: SearchSpec, start: dict[str, Any], path: str) -> dict[str, Any]
         missing = [key for key in space if key in missing]
         raise ProblemError(path, f"gives no value for {', '.join(missing)}; every key of space that counts needs one")
     for key in values.keys() - active.keys():
-        why = without_effect(spec.training_config(active))[key]
+        why = inactive_hyperparameters(spec.training_config(active))[key]
         _logger.warning("%s.%s: left out, for it makes no difference: %s", path, key, why)
     return active
