@@ -101,8 +101,8 @@ def cure_penalty(
     two_sided: bool = True,
     statistics: str = "running",
     loss_scale: float = 1.0,
-    at_images: Tensor | None = None,
-    at_adversarial: Forward | None = None,
+    clean_grad: Tensor | None = None,
+    adversarial_forward: Forward | None = None,
 ) -> Tensor:
     """‖∇ₓℓ(x + z) − ∇ₓℓ(x)‖₂ of each example, differentiable with respect to the parameters.
 
@@ -128,24 +128,26 @@ def cure_penalty(
         statistics: What batch norm normalises by, a key of `gradients.STATISTICS`. With `batch` the examples are not
             independent: each gets the gradient, at its own pixels, of the loss of the whole batch.
         loss_scale: See `gradients.logits_and_input_gradient`.
-        at_images: (N, C, H, W) gradients at the images, if they are known already: with these statistics, and with
+        clean_grad: (N, C, H, W) gradients at the images, if they are known already: with these statistics, and with
             their graph if `two_sided`.
-        at_adversarial: The forward pass at `adversarial`, if there was one with these statistics. Direction fgsm leads
-            there, and takes it over.
+        adversarial_forward: The forward pass at `adversarial` with these statistics; None if there was none. Direction
+            fgsm leads to that point and takes the pass over.
 
     Returns:
         (N,) penalties, before lambda. Not finite where an fp16 gradient overflowed.
     """
     with STATISTICS[statistics](model):
-        if at_images is None:
-            at_images = input_gradient(model, images, labels, create_graph=two_sided, loss_scale=loss_scale)
-        point = Point(model, images, labels, at_images.detach(), h, epsilon, norm, adversarial, generator)
+        if clean_grad is None:
+            clean_grad = input_gradient(model, images, labels, create_graph=two_sided, loss_scale=loss_scale)
+        point = Point(model, images, labels, clean_grad.detach(), h, epsilon, norm, adversarial, generator)
         z = DIRECTIONS[direction](point)
         displaced = (
-            at_adversarial if at_adversarial and direction == "fgsm" else Forward.of(model, images + z, twice=True)
+            adversarial_forward
+            if adversarial_forward and direction == "fgsm"
+            else Forward.of(model, images + z, twice=True)
         )
-        at_displaced = displaced.gradient(labels, create_graph=True, loss_scale=loss_scale)
-    difference = at_displaced - at_images
+        displaced_grad = displaced.gradient(labels, create_graph=True, loss_scale=loss_scale)
+    difference = displaced_grad - clean_grad
     if divide_by_h:
         difference = difference / broadcast(nonzero(lengths(z)))
     return difference.square().sum(dim=(1, 2, 3)) if squared else lengths(difference)

@@ -26,7 +26,7 @@ def gradalign(
     cosine with a gradient of exactly zero counts as 0.
     """
     with STATISTICS[statistics](model):
-        at_images = input_gradient(model, images, labels, create_graph=two_sided, loss_scale=loss_scale)
+        clean_grad = input_gradient(model, images, labels, create_graph=two_sided, loss_scale=loss_scale)
         displaced = images + NORMS[norm].noise(images, epsilon, generator)
-        at_displaced = input_gradient(model, displaced, labels, create_graph=True, loss_scale=loss_scale)
-    return 1.0 - cosine(at_images, at_displaced)
+        displaced_grad = input_gradient(model, displaced, labels, create_graph=True, loss_scale=loss_scale)
+    return 1.0 - cosine(clean_grad, displaced_grad)

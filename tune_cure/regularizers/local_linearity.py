@@ -30,18 +30,18 @@ def local_linearity(
     Arguments and result as of `cure_penalty`.
     """
     with STATISTICS[statistics](model):
-        logits, at_images = logits_and_input_gradient(model, images, labels, create_graph=True, loss_scale=loss_scale)
-        at_images = at_images if two_sided else at_images.detach()
+        logits, clean_grad = logits_and_input_gradient(model, images, labels, create_graph=True, loss_scale=loss_scale)
+        clean_grad = clean_grad if two_sided else clean_grad.detach()
         stayed = F.cross_entropy(logits, labels, reduction="none")
 
         def error(delta: Tensor, moved_logits: Tensor) -> Tensor:
             moved = F.cross_entropy(moved_logits, labels, reduction="none")
-            return moved - stayed - (delta * at_images).sum(dim=(1, 2, 3))
+            return moved - stayed - (delta * clean_grad).sum(dim=(1, 2, 3))
 
         ball = NORMS[norm]
         delta = ball.noise(images, epsilon, generator)
         for _ in range(LINEARITY_STEPS):
             nearby, slope = logits_and_input_gradient(model, images + delta, labels, loss_scale=loss_scale)
-            ascent = broadcast(error(delta, nearby).detach()).sign() * (slope - at_images.detach())
+            ascent = broadcast(error(delta, nearby).detach()).sign() * (slope - clean_grad.detach())
             delta = ball.shrink(delta + epsilon / LINEARITY_STEPS * ball.steepest(ascent), epsilon)
         return error(delta, model(images + delta)).abs()

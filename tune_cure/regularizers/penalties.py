@@ -30,14 +30,14 @@ def penalty(
     adversarial: Tensor | None = None,
     squared: bool = False,
     divide_by_h: bool = False,
-    at_images: Tensor | None = None,
-    at_adversarial: Forward | None = None,
+    clean_grad: Tensor | None = None,
+    adversarial_forward: Forward | None = None,
     **shared: Any,
 ) -> Tensor:
     """(N,) values of the penalty `name`, one of `PENALTIES` but `none`; all else is as of `cure_penalty`.
 
-    `h`, `adversarial`, `squared`, `divide_by_h` and what is known `at_images` and `at_adversarial` concern the CURE
-    penalties alone; epsilon, norm, generator, two_sided, statistics and loss_scale, in `shared`, all of them.
+    `h`, `adversarial`, `squared`, `divide_by_h`, `clean_grad` and `adversarial_forward` concern CURE alone;
+    epsilon, norm, generator, two_sided, statistics and loss_scale, in `shared`, all of them.
     """
     if name in OTHER_PENALTIES:
         return OTHER_PENALTIES[name](model, images, labels, **shared)
@@ -50,7 +50,7 @@ def penalty(
         adversarial=adversarial,
         squared=squared,
         divide_by_h=divide_by_h,
-        at_images=at_images,
-        at_adversarial=at_adversarial,
+        clean_grad=clean_grad,
+        adversarial_forward=adversarial_forward,
         **shared,
     )

@@ -100,8 +100,8 @@ class LossTerms:
         images: Tensor,
         labels: Tensor,
         adversarial: Tensor,
-        at_images: Tensor | None,
-        at_adversarial: Forward | None,
+        clean_grad: Tensor | None,
+        adversarial_forward: Forward | None,
     ) -> Tensor:
         """(N,) values of the penalty, before lambda; what is shared with other passes is taken over from them."""
         return penalties.penalty(
@@ -119,11 +119,11 @@ class LossTerms:
             two_sided=self.config.penalty_two_sided,
             statistics=self.config.penalty_statistics,
             loss_scale=self.loss_scale,
-            at_images=at_images,
-            at_adversarial=at_adversarial,
+            clean_grad=clean_grad,
+            adversarial_forward=adversarial_forward,
         )
 
-    def attack(self, images: Tensor, labels: Tensor, at_images: Tensor | None) -> Tensor:
+    def attack(self, images: Tensor, labels: Tensor, clean_grad: Tensor | None) -> Tensor:
         """(N, C, H, W) adversarial images; with attack `none` the images themselves."""
         config = self.config
         shared: dict[str, Any] = {
@@ -148,7 +148,7 @@ class LossTerms:
             noise=config.noise,
             previous=None if self.previous is None else self.previous[: len(images)],
             zero_fraction=config.zero_fraction if config.attack == "zerograd" else 0.0,
-            at_start=None if at_images is None else at_images.detach(),
+            at_start=None if clean_grad is None else clean_grad.detach(),
             **shared,
         )
         if self.previous is not None:

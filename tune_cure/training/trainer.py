@@ -207,28 +207,28 @@ class Trainer:
         statistics = self.statistics.copy() if self.scaler.is_enabled() else None
         watch.start()
         penalised = self.terms.num_penalised(len(images), step)
-        at_images = self.terms.shared_gradient(images, labels, penalised)
-        adversarial = self.terms.attack(images, labels, at_images)
+        clean_grad = self.terms.shared_gradient(images, labels, penalised)
+        adversarial = self.terms.attack(images, labels, clean_grad)
         watch.split("attack")
         self.optimizer.zero_grad(set_to_none=True)
-        at_adversarial = self.terms.shared_forward(adversarial, penalised)
-        logits = at_adversarial.logits if at_adversarial else self.terms.network(adversarial)
+        adversarial_forward = self.terms.shared_forward(adversarial, penalised)
+        logits = adversarial_forward.logits if adversarial_forward else self.terms.network(adversarial)
         loss = self.terms.without_penalty(images, labels, adversarial, logits)
         zero = torch.zeros((), device=self.device)
         mean_penalty = zero
         if penalised:
-            if at_adversarial is None:
+            if adversarial_forward is None:
                 self._backward(loss)  # before there is a penalty: what it needed is free for the penalty's graph
                 loss = loss.detach()
             watch.start()
             some = images[:penalised], labels[:penalised], adversarial[:penalised]
-            mean_penalty = self.terms.penalty(*some, at_images, at_adversarial).mean()
+            mean_penalty = self.terms.penalty(*some, clean_grad, adversarial_forward).mean()
             # So often as a step has one, so much it weighs: on average the gradient is that of one in every step.
             loss = loss + self.config.lambda_ * self.config.penalty_every * mean_penalty
-            if at_adversarial is not None:
+            if adversarial_forward is not None:
                 watch.split("penalty")  # the way back through what it shares with the loss is not its own
         self._backward(loss)
-        if penalised and at_adversarial is None:
+        if penalised and adversarial_forward is None:
             watch.split("penalty")
         finite = loss.isfinite()
         skipped = self._update(finite)
