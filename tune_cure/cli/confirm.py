@@ -15,6 +15,7 @@ from tune_cure.ray_backend.resources import measure_epoch_seconds, plan_resource
 from tune_cure.search.results import SearchResult
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.utils import environment, locking
+from tune_cure.utils.errors import TuneCureError
 from tune_cure.utils.formatting import (
     ATTACK_WORDS,
     format_count,
@@ -27,8 +28,8 @@ from tune_cure.utils.schema import parse_number
 from tune_cure.utils.signals import treat_sigterm_as_ctrl_c
 
 
-class ConfirmError(ValueError):
-    """What was asked for cannot be confirmed. Its text is one line."""
+class ConfirmError(TuneCureError):
+    """A request that cannot be confirmed."""
 
 
 def add_parser(commands: Any) -> None:

@@ -20,34 +20,13 @@ from rich.table import Table
 
 from tune_cure.cli import compare, confirm, export, search as cli_search, train, watch
 from tune_cure.cli.live_view import LiveView, PlainView
-from tune_cure.confirmation import candidates, comparison
-from tune_cure.data import source
 from tune_cure.evaluation.metrics import standard_error
-from tune_cure.ray_backend.monitoring import dashboard
-from tune_cure.ray_backend.resources import DeviceError
 from tune_cure.reports import artifacts, search_page
-from tune_cure.search import patience, ranking, results, resume as resuming, trial_table
-from tune_cure.search.journal import JournalError
+from tune_cure.search import patience, ranking, results, trial_table
 from tune_cure.search.space.config import LEAST_REDUCTION
 from tune_cure.utils import environment
-from tune_cure.utils.files import FolderError
-from tune_cure.utils.formatting import one_line
+from tune_cure.utils.errors import TuneCureError
 from tune_cure.utils.schema import did_you_mean
-from tune_cure.utils.yaml_config import SpecError
-
-BAD_INPUT = (
-    SpecError,
-    source.DataError,
-    DeviceError,
-    results.ResultsError,
-    FolderError,
-    JournalError,
-    resuming.ResumeError,
-    dashboard.DashboardError,
-    confirm.ConfirmError,
-    candidates.CandidateError,
-    comparison.ComparisonError,
-)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -61,9 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.getLogger("tune_cure").setLevel(logging.INFO)
     try:
         return int(options.run(options, console))
-    except (*BAD_INPUT, cli_search.UsageError) as error:
-        print(f"tune-cure: {one_line(str(error))}", file=sys.stderr)
-        return 2
+    except TuneCureError as error:
+        print(f"tune-cure: {error}", file=sys.stderr)
+        return error.exit_code
     except KeyboardInterrupt:
         print("tune-cure: interrupted", file=sys.stderr)
         return 130

@@ -37,6 +37,7 @@ from tune_cure.search.space.config import SearchSpec
 from tune_cure.training.optimizers import OPTIMIZERS
 from tune_cure.training.schedules import SCHEDULES
 from tune_cure.utils import environment, locking
+from tune_cure.utils.errors import TuneCureError
 from tune_cure.utils.files import FolderError, make_run_folder
 from tune_cure.utils.formatting import format_duration, format_hyperparameters
 from tune_cure.utils.signals import treat_sigterm_as_ctrl_c
@@ -49,8 +50,8 @@ MEASURED_LATER = (
 FAULTS = ("failing", "disk", "ray")  # ends of a search that are not its own
 
 
-class UsageError(ValueError):
-    """What was asked for on the command line cannot be done. Its text is one line."""
+class UsageError(TuneCureError):
+    """A command line that cannot be carried out."""
 
 
 def add_parser(commands: Any) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 from tune_cure.search.ranking import UNSOUND_STATUSES
 from tune_cure.search.results import SearchResult
 from tune_cure.training.config import TrainingConfig
+from tune_cure.utils.errors import TuneCureError
 
 WITHOUT_PENALTY = {"lambda": 0.0}
 
@@ -28,8 +29,8 @@ class Candidate:
     description: str
 
 
-class CandidateError(ValueError):
-    """A search that has nobody to confirm. Its text is one line."""
+class CandidateError(TuneCureError):
+    """A search without a trial that could be confirmed."""
 
 
 def choose_candidates(result: SearchResult, top: int, baselines: Sequence[str]) -> list[Candidate]:

@@ -22,6 +22,7 @@ from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.trial_table import judged_examples
 from tune_cure.training.config import HYPERPARAMETERS
 from tune_cure.utils import environment, significance
+from tune_cure.utils.errors import TuneCureError
 from tune_cure.utils.formatting import format_count, format_value, join_words
 
 Searches = Mapping[str, SearchResult]
@@ -60,8 +61,8 @@ CONSEQUENCES = {  # of such a difference, where it is not plain
 }
 
 
-class ComparisonError(ValueError):
-    """Searches that cannot be put side by side. Its text is one line."""
+class ComparisonError(TuneCureError):
+    """Searches that cannot be compared."""
 
 
 def named(results: Sequence[SearchResult]) -> dict[str, SearchResult]:

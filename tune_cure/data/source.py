@@ -8,11 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tune_cure.utils.errors import TuneCureError
+
 TEST_SEED = 0  # of the test sets that data sets do not bring themselves
 
 
-class DataError(ValueError):
-    """Data that cannot be found or used. Its text is one line: what was found, where, what is allowed."""
+class DataError(TuneCureError):
+    """Data that cannot be found or used. The text says what was found, where, and what is allowed."""
 
 
 class NotHereError(DataError):

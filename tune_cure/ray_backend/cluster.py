@@ -19,7 +19,7 @@ CHECK_SECONDS = 120.0  # a machine that is busy takes its time to start a proces
 
 
 class ClusterError(DeviceError):
-    """A cluster that cannot be joined, or that a search cannot run on. Its text is one line."""
+    """A cluster that cannot be joined, or that cannot run a search."""
 
 
 def check_address(address: str) -> None:

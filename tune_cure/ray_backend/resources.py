@@ -12,14 +12,15 @@ import torch
 from tune_cure.data.splits import Splits
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.training.trainer import Trainer
+from tune_cure.utils.errors import TuneCureError
 
 MEASURED_IMAGES = 64
 USABLE = 0.9  # of a GPU's memory: the rest is for what falls between torch's blocks
 MOST_ON_A_GPU = 8  # trials: they compute by turns, and more of them would only wait for each other
 
 
-class DeviceError(ValueError):
-    """Not even one trial fits into the devices. Its text is one line."""
+class DeviceError(TuneCureError):
+    """Devices that are too small for even one trial."""
 
 
 @dataclass(frozen=True)

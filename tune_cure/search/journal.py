@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from tune_cure.search.event_schemas import validate_event
+from tune_cure.utils.errors import TuneCureError
 from tune_cure.utils.formatting import shorten_repr
 from tune_cure.utils.yaml_config import ProblemError
 
@@ -43,8 +44,8 @@ def end_reason(status: str, epoch: int) -> str:
     return f"the loss became NaN or infinite in epoch {epoch}" if status == "diverged" else ""
 
 
-class JournalError(ValueError):
-    """A journal that is damaged, or leads out of its run's folder. Its text is one line."""
+class JournalError(TuneCureError):
+    """A journal that is damaged, or that leads out of its run's folder."""
 
 
 _logger = logging.getLogger(__name__)

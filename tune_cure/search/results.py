@@ -18,6 +18,7 @@ from tune_cure.search.ranking import UNSOUND_STATUSES, rank_leaders, rank_trials
 from tune_cure.search.space import loading as specs
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.trial_table import build_epoch_table, build_trial_table, count_untrained_epochs, judged_examples
+from tune_cure.utils.errors import TuneCureError
 from tune_cure.utils.formatting import format_accuracy, format_count, format_duration, format_hyperparameters
 
 SPEC = "spec.yaml"
@@ -25,8 +26,8 @@ SHOWN = 5  # leaders in a notebook
 NAMED = 8  # searches in an error
 
 
-class ResultsError(ValueError):
-    """A folder that holds no search. Its text is one line."""
+class ResultsError(TuneCureError):
+    """A folder that holds no search."""
 
 
 @dataclass(frozen=True)

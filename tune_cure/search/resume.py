@@ -7,6 +7,7 @@ from typing import Any
 from tune_cure.search import results
 from tune_cure.search.journal import Journal, JournalError
 from tune_cure.search.space.config import SearchSpec
+from tune_cure.utils.errors import TuneCureError
 from tune_cure.utils.yaml_config import by_path, differences, parse
 
 HARMLESS = ("search.trials", "search.patience", "search.retries", "resources.", "rescore.", "data.root")
@@ -17,8 +18,8 @@ FIXED = ("search.metric", "search.mode")
 """What the journal has of each epoch is this metric's value: the trials so far could not be ranked by another."""
 
 
-class ResumeError(ValueError):
-    """A search that cannot be continued as asked. Its text is one line."""
+class ResumeError(TuneCureError):
+    """A search that cannot be continued as asked."""
 
 
 def prepare(directory: Path, spec: SearchSpec, *, force: bool, say: Callable[[str], None]) -> None:

@@ -9,6 +9,8 @@ from typing import Any, BinaryIO
 
 import torch
 
+from tune_cure.utils.errors import TuneCureError
+
 
 def replace_text(path: Path, text: str) -> None:
     """Writes a text file in one step."""
@@ -54,8 +56,8 @@ def sync_to_disk(path: Path) -> None:
         os.close(descriptor)
 
 
-class FolderError(ValueError):
-    """A folder that a run cannot be written to, or that holds what it cannot go on from. Its text is one line."""
+class FolderError(TuneCureError):
+    """A folder that a run cannot be written to, or that holds what a run cannot continue from."""
 
 
 def read_tensors(path: Path, device: torch.device) -> dict[str, Any]:

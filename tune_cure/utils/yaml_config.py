@@ -15,18 +15,16 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 from yaml.constructor import ConstructorError
 
-from tune_cure.utils.formatting import one_line, shorten_repr
+from tune_cure.utils.errors import TuneCureError
+from tune_cure.utils.formatting import shorten_repr
 from tune_cure.utils.schema import did_you_mean
 
 MAX_VALUES = 10_000  # of a configuration whose aliases are written out: a few lines of them can make billions
 MAX_INTEGER = 2**53  # from here on floats, and so YAML files of other programs, leave whole numbers out
 
 
-class SpecError(ValueError):
-    """A configuration that cannot be run. Its text is one line: file, key's path, what was found, what is allowed."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(one_line(text))
+class SpecError(TuneCureError):
+    """A configuration that cannot be run. The text says file, path of the key, what was found and what is allowed."""
 
 
 class ProblemError(Exception):

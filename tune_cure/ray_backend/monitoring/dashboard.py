@@ -5,14 +5,16 @@ import os
 import socket
 from pathlib import Path
 
+from tune_cure.utils.errors import TuneCureError
+
 LOOPBACK = "127.0.0.1"
 EVERYWHERE = ("0.0.0.0", "::")
 TOKEN = Path("~/.ray/auth_token").expanduser()  # opens the dashboard
 AUTH_MODE = "RAY_AUTH_MODE"
 
 
-class DashboardError(ValueError):
-    """An address at which the dashboard cannot, or must not, be opened. Its text is one line."""
+class DashboardError(TuneCureError):
+    """An address at which the dashboard cannot, or must not, be opened."""
 
 
 def check(host: str) -> None:

@@ -33,7 +33,7 @@ JUDGED = re.compile(
 
 
 class ExportError(FolderError):
-    """Nothing to export, or nowhere to. Its text is one line."""
+    """A run that has nothing to export, or a folder that cannot be exported to."""
 
 
 @dataclass(frozen=True)
