@@ -1,9 +1,13 @@
-"""Convolution, batch norm and ReLU whose second derivatives are as cheap as their first.
+"""Convolution, batch norm and ReLU whose second derivatives cost as little as their first.
 
-A penalty on input gradients differentiates the network twice. There, PyTorch takes a convolution's weight gradient by
-a convolution with the images as channels and a kernel of the size of the output, and puts batch norm's together from
-some thirty passes over the activations. Here, the former is the weight gradient that every backward pass knows, and the
-latter a linear combination of three tensors. All are exact; a network needs no change: see `cheap_second_derivatives`.
+A penalty on input gradients differentiates the network twice. PyTorch's second derivative of a convolution is a
+convolution with the images as channels and a kernel of the size of the output, and its second derivative of batch norm
+makes some thirty passes over the activations. Here the former is the weight gradient of an ordinary backward pass, and
+the latter a linear combination of three tensors. Both are exact, and a network needs no change: see
+`cheap_second_derivatives`.
+
+`torch.ops.aten` holds torch's operators as its documentation lists them. They are called directly because
+`torch.nn.functional` has no function for the backward pass of batch norm or ReLU.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -20,25 +24,27 @@ from torch.overrides import TorchFunctionMode
 from tune_cure.gradients.convolution_gradients import Geometry, image_gradient, weight_gradient
 
 _aten = torch.ops.aten
-_state = {"images only": False}  # not by thread: on CUDA, backward passes run in threads of their own
+# Shared by all threads, not kept by thread: on CUDA, backward passes run in threads of their own.
+_state = {"input gradients only": False}
 
 
 @contextmanager
 def input_gradients_only() -> Iterator[None]:
-    """Within, a backward pass is to the images alone: convolutions leave out the gradients of their weights.
+    """Compute no weight gradients in the block: backward passes go to the images alone.
 
-    PyTorch's own operations find that out by themselves; those written in Python are not told.
+    PyTorch's own operators see which gradients a backward pass needs. Functions written in Python do not, so they
+    read this state.
     """
-    before = _state["images only"]
-    _state["images only"] = True
+    before = _state["input gradients only"]
+    _state["input gradients only"] = True
     try:
         yield
     finally:
-        _state["images only"] = before
+        _state["input gradients only"] = before
 
 
 class _Convolution(Function):
-    """Of images (N, C, H, W) with weights; no bias."""
+    """Convolution without bias: images (N, C, H, W) and weight (K, C / groups, R, S) to (N, K, H', W')."""
 
     @staticmethod
     def forward(ctx: Any, images: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
@@ -48,36 +54,38 @@ class _Convolution(Function):
         return result
 
     @staticmethod
-    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         images, weight = ctx.saved_tensors
-        if _state["images only"]:
-            return _ConvolutionToImages.apply(slope, weight, images, ctx.geometry), None, None
-        given = slope, images, weight, ctx.geometry
-        wanted_images, wanted_weight, _ = ctx.needs_input_grad
+        if _state["input gradients only"]:
+            return _ConvolutionImageGradient.apply(grad_output, weight, images, ctx.geometry), None, None
+        needs_images, needs_weight, _ = ctx.needs_input_grad
         return (
-            image_gradient(*given) if wanted_images else None,
-            weight_gradient(*given) if wanted_weight else None,
+            image_gradient(grad_output, images, weight, ctx.geometry) if needs_images else None,
+            weight_gradient(grad_output, images, weight, ctx.geometry) if needs_weight else None,
             None,
         )
 
 
-class _ConvolutionToImages(Function):
-    """The gradient of a convolution's images: linear in the slope (N, K, H', W') of its output, and in the weights."""
+class _ConvolutionImageGradient(Function):
+    """Gradient of a convolution with respect to its images: linear in `grad_output` and in the weight.
+
+    In its backward pass, `direction` (N, C, H, W) is the gradient with respect to this gradient.
+    """
 
     @staticmethod
-    def forward(ctx: Any, slope: Tensor, weight: Tensor, images: Tensor, geometry: Geometry) -> Tensor:
-        ctx.save_for_backward(slope, weight)
+    def forward(ctx: Any, grad_output: Tensor, weight: Tensor, images: Tensor, geometry: Geometry) -> Tensor:
+        ctx.save_for_backward(grad_output, weight)
         ctx.geometry = geometry
-        return image_gradient(slope, images, weight, geometry)
+        return image_gradient(grad_output, images, weight, geometry)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
-        of_output, weight = ctx.saved_tensors
-        wanted_slope, wanted_weight, *_ = ctx.needs_input_grad
+    def backward(ctx: Any, direction: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        grad_output, weight = ctx.saved_tensors
+        needs_grad_output, needs_weight, *_ = ctx.needs_input_grad
         return (
-            _aten.convolution(slope, weight, None, *ctx.geometry) if wanted_slope else None,
-            weight_gradient(of_output, slope, weight, ctx.geometry) if wanted_weight else None,
+            _aten.convolution(direction, weight, None, *ctx.geometry) if needs_grad_output else None,
+            weight_gradient(grad_output, direction, weight, ctx.geometry) if needs_weight else None,
             None,
             None,
         )
@@ -92,19 +100,19 @@ def convolution(
     dilation: int | Sequence[int] = 1,
     groups: int = 1,
 ) -> Tensor:
-    """As `torch.nn.functional.conv2d` of images (N, C, H, W)."""
+    """Convolve images (N, C, H, W) with weight (K, C / groups, R, S), as `torch.nn.functional.conv2d` does."""
     device = images.device.type
     if torch.is_autocast_enabled(device):
-        low = torch.get_autocast_dtype(device)
-        images, weight, bias = images.to(low), weight.to(low), None if bias is None else bias.to(low)
-    pairs = [[of, of] if isinstance(of, int) else list(of) for of in (stride, padding, dilation)]
+        dtype = torch.get_autocast_dtype(device)
+        images, weight, bias = images.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
+    pairs = [[size, size] if isinstance(size, int) else list(size) for size in (stride, padding, dilation)]
     geometry = (*pairs, False, [0, 0], groups)
     result: Tensor = _Convolution.apply(images, weight, geometry)
     return result if bias is None else result + bias.view(1, -1, 1, 1)
 
 
 class _BatchNorm(Function):
-    """By the statistics of the batch, which are recorded where there is something to record them in."""
+    """Batch norm by the statistics of the batch, which it records in the running averages where there are any."""
 
     @staticmethod
     def forward(
@@ -117,68 +125,83 @@ class _BatchNorm(Function):
         momentum: float,
         eps: float,
     ) -> Tensor:
-        result, mean, scale = _aten.native_batch_norm(
+        result, mean, inverse_std = _aten.native_batch_norm(
             images, weight, bias, running_mean, running_var, True, momentum, eps
         )
-        ctx.save_for_backward(images, weight, mean, scale)
+        ctx.save_for_backward(images, weight, mean, inverse_std)
         ctx.eps = eps
         return result  # type: ignore[no-any-return]
 
     @staticmethod
-    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
-        images, weight, mean, scale = ctx.saved_tensors
-        if _state["images only"]:
-            to_images = _BatchNormToImages.apply(slope, images, weight, mean, scale, ctx.eps)
-            return to_images, *[None] * 6
-        given = slope, images, weight, None, None, mean, scale, True, ctx.eps
-        return *_aten.native_batch_norm_backward(*given, list(ctx.needs_input_grad[:3])), *[None] * 4
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+        images, weight, mean, inverse_std = ctx.saved_tensors
+        if _state["input gradients only"]:
+            grad_images = _BatchNormImageGradient.apply(grad_output, images, weight, mean, inverse_std, ctx.eps)
+            return grad_images, *[None] * 6
+        needed = list(ctx.needs_input_grad[:3])
+        return *_batch_norm_backward(grad_output, images, weight, mean, inverse_std, ctx.eps, needed), *[None] * 4
 
 
-class _BatchNormToImages(Function):
-    """The gradient of a batch norm's images; how it depends on the slope of the output, the images and the weights.
+class _BatchNormImageGradient(Function):
+    """Gradient of batch norm with respect to its images, and the derivatives of that gradient.
 
-    With means over all but the channels, x̂ the normalised images, r = 1/std, s the slope and v the direction in which
-    the gradient of the images, γr(s − s̄ − x̂·mean(s x̂)), is differentiated:
+    Symbols: x̂ the normalized images, γ the weight, r = 1/std, s the gradient with respect to the output
+    (`grad_output`), M the number of elements of a channel; a bar and mean() average over all dimensions but the
+    channels. The gradient with respect to the images is γr(s − s̄ − x̂·mean(s x̂)). In the backward pass v
+    (`direction`) is the gradient with respect to it. With q = mean(v x̂) and b = mean(s x̂), its derivatives are
 
         to s:  γr(v − v̄ − x̂q)
         to x:  −γr²(b(v − v̄) + q(s − s̄) + (mean(vs) − v̄s̄ − 3bq)x̂)
         to γ:  rM(mean(vs) − v̄s̄ − bq)
 
-    where q = mean(v x̂), b = mean(s x̂) and M is the number of elements that a mean is over. What goes to s is the same
-    gradient once more, of v in the place of s; and with such a gradient of the images come those of weight and bias: Mb
-    and Ms̄ with that of s, Mq and Mv̄ with that of v.
+    The first is the gradient with respect to the images once more, with v in the place of s. The same call returns the
+    sums over a channel that the others need, as gradients of weight and bias: Mb and Ms̄ for s, Mq and Mv̄ for v.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, slope: Tensor, images: Tensor, weight: Tensor, mean: Tensor, scale: Tensor, eps: float
+        ctx: Any, grad_output: Tensor, images: Tensor, weight: Tensor, mean: Tensor, inverse_std: Tensor, eps: float
     ) -> Tensor:
-        given = images, weight, None, None, mean, scale, True, eps, [True] * 3
-        result, *sums_s = _aten.native_batch_norm_backward(slope, *given)
-        ctx.save_for_backward(slope, images, weight, mean, scale, *sums_s)
+        result, *sums_s = _batch_norm_backward(grad_output, images, weight, mean, inverse_std, eps, [True] * 3)
+        ctx.save_for_backward(grad_output, images, weight, mean, inverse_std, *sums_s)
         ctx.eps = eps
-        return result  # type: ignore[no-any-return]
+        return result
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, direction: Tensor) -> tuple[Tensor | None, ...]:
-        slope, images, weight, mean, scale, *sums_s = ctx.saved_tensors
-        given = images, weight, None, None, mean, scale, True, ctx.eps, [True] * 3
-        to_slope, *sums_v = _aten.native_batch_norm_backward(direction, *given)
+        grad_output, images, weight, mean, r, *sums_s = ctx.saved_tensors
+        to_grad_output, *sums_v = _batch_norm_backward(direction, images, weight, mean, r, ctx.eps, [True] * 3)
         count = images.numel() // images.shape[1]
         b, mean_s, q, mean_v = torch.stack([*sums_s, *sums_v]).div_(count)
-        covariance = (direction * slope).mean((0, 2, 3)) - mean_v * mean_s
-        second = -weight * scale.square()
-        of_v, of_s, of_x = second * b, second * q, second * (covariance - 3 * b * q) * scale  # x̂ is r(x − mean)
-        to_images = torch.addcmul(
-            -_of_channels(of_v * mean_v + of_s * mean_s + of_x * mean), direction, _of_channels(of_v)
-        )
-        to_images.addcmul_(slope, _of_channels(of_s))
-        to_images.addcmul_(images, _of_channels(of_x))
-        return to_slope, to_images, scale * count * (covariance - b * q), None, None, None
+        covariance = (direction * grad_output).mean((0, 2, 3)) - mean_v * mean_s
+        factor = -weight * r.square()
+        # x̂ is r(x − mean), so `to_images` is a linear combination of v, s and x, plus a constant per channel.
+        by_v, by_s, by_x = factor * b, factor * q, factor * (covariance - 3 * b * q) * r
+        constant = -_per_channel(by_v * mean_v + by_s * mean_s + by_x * mean)
+        to_images = torch.addcmul(constant, direction, _per_channel(by_v))
+        to_images.addcmul_(grad_output, _per_channel(by_s))
+        to_images.addcmul_(images, _per_channel(by_x))
+        return to_grad_output, to_images, r * count * (covariance - b * q), None, None, None
 
 
-def _of_channels(values: Tensor) -> Tensor:
+def _batch_norm_backward(
+    grad_output: Tensor,
+    images: Tensor,
+    weight: Tensor,
+    mean: Tensor,
+    inverse_std: Tensor,
+    eps: float,
+    needed: list[bool],
+) -> list[Tensor]:
+    """Return the gradients with respect to images (N, C, H, W), weight (C,) and bias (C,), those that are `needed`."""
+    return list(
+        _aten.native_batch_norm_backward(grad_output, images, weight, None, None, mean, inverse_std, True, eps, needed)
+    )
+
+
+def _per_channel(values: Tensor) -> Tensor:
+    """(C,) values as (1, C, 1, 1)."""
     return values.view(1, -1, 1, 1)
 
 
@@ -193,18 +216,18 @@ def batch_norm(
     momentum: float,
     eps: float,
 ) -> Tensor:
-    """As `torch.nn.functional.batch_norm` of images (N, C, H, W)."""
+    """Normalize images (N, C, H, W) by channel, as `torch.nn.functional.batch_norm` does; all else is (C,)."""
     if training:
         result: Tensor = _BatchNorm.apply(images, weight, bias, running_mean, running_var, momentum, eps)
         return result
     assert running_mean is not None and running_var is not None
     factor = weight * torch.rsqrt(running_var + eps)
-    shifted = torch.addcmul(_of_channels(bias - running_mean * factor), images, _of_channels(factor))
+    shifted = torch.addcmul(_per_channel(bias - running_mean * factor), images, _per_channel(factor))
     return shifted.to(images.dtype)
 
 
 class _ReLU(Function):
-    """max(0, x), whose second derivative at the images is nothing; PyTorch's own is a tensor of zeros, to be added."""
+    """max(0, x) with no second derivative with respect to x; PyTorch's own adds a tensor of zeros for it."""
 
     @staticmethod
     def forward(ctx: Any, images: Tensor) -> Tensor:
@@ -213,20 +236,20 @@ class _ReLU(Function):
         return result
 
     @staticmethod
-    def backward(ctx: Any, slope: Tensor) -> Tensor:
+    def backward(ctx: Any, grad_output: Tensor) -> Tensor:
         (result,) = ctx.saved_tensors
-        to_images: Tensor = _ReLUToImages.apply(slope, result.detach())
-        return to_images
+        grad_images: Tensor = _ReLUImageGradient.apply(grad_output, result.detach())
+        return grad_images
 
 
-class _ReLUToImages(Function):
-    """The slope where the result is positive: linear in the slope, constant in the result."""
+class _ReLUImageGradient(Function):
+    """`grad_output` where the result is positive, else 0: linear in `grad_output`, constant in the result."""
 
     @staticmethod
-    def forward(ctx: Any, slope: Tensor, result: Tensor) -> Tensor:
+    def forward(ctx: Any, grad_output: Tensor, result: Tensor) -> Tensor:
         ctx.save_for_backward(result)
-        to_images: Tensor = _aten.threshold_backward(slope, result, 0)
-        return to_images
+        grad_images: Tensor = _aten.threshold_backward(grad_output, result, 0)
+        return grad_images
 
     @staticmethod
     @once_differentiable
@@ -234,18 +257,18 @@ class _ReLUToImages(Function):
         return _aten.threshold_backward(direction, *ctx.saved_tensors, 0), None
 
 
-_OF_CONV2D = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
+_CONV2D_ARGUMENTS = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
 
 
-class _Cheaply(TorchFunctionMode):
+class _CheapSecondDerivatives(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
         if func is torch.conv2d:
-            given = dict(zip(_OF_CONV2D, args, strict=False)) | kwargs
-            if given["input"].dim() == 4 and not isinstance(given.get("padding"), str):
-                return convolution(given.pop("input"), **given)
+            arguments = dict(zip(_CONV2D_ARGUMENTS, args, strict=False)) | kwargs
+            if arguments["input"].dim() == 4 and not isinstance(arguments.get("padding"), str):
+                return convolution(arguments.pop("input"), **arguments)
         if func is F.batch_norm and args[0].dim() == 4 and kwargs.get("weight") is not None:
             return batch_norm(*args, **kwargs)
         if func is F.relu and not kwargs.get("inplace"):
@@ -255,9 +278,9 @@ class _Cheaply(TorchFunctionMode):
 
 
 def cheap_second_derivatives() -> TorchFunctionMode:
-    """A context: convolutions and batch norms of images, computed within, can be differentiated twice cheaply.
+    """Return a context in which convolutions, batch norms and ReLUs of images can be differentiated twice cheaply.
 
-    That is, by `torch.autograd.grad(…, images, create_graph=True)` within `image_gradients_only`, and by a backward
-    pass to the parameters later.
+    First comes `torch.autograd.grad(…, images, create_graph=True)` inside `input_gradients_only`, then, at any time, a
+    backward pass to the parameters.
     """
-    return _Cheaply()
+    return _CheapSecondDerivatives()

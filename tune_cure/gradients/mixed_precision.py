@@ -1,4 +1,4 @@
-"""Automatic mixed precision for training with a gradient penalty: what runs in which data type, and loss scales."""
+"""Automatic mixed precision for training with a gradient penalty: data types, loss scales, exact float32."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -7,14 +7,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-INPUT_LOSS_SCALE = 2.0**8  # of fp16 input gradients: lifts the smallest out of underflow, far from overflow
+INPUT_LOSS_SCALE = 2.0**8
+"""Loss scale of fp16 input gradients: keeps the smallest from underflow, and the largest far from overflow."""
 
 
 def amp_dtype(mode: str, device: torch.device) -> torch.dtype | None:
-    """The data type of autocast for an `amp` setting; None without autocast.
+    """Return the data type of autocast for an `amp` setting, or None for no autocast.
 
-    `auto` is fp16 on CUDA: the difference of two input gradients loses about three times fewer digits in fp16 than
-    in bf16, which has 3 bits less of mantissa.
+    `auto` is fp16 on CUDA and no autocast on the CPU. fp16 has 3 more bits of mantissa than bf16, so the error of a
+    difference of two input gradients is about three times smaller.
+
+    Args:
+        mode: `auto`, `bf16`, `fp16` or `off`.
+        device: Device that the network runs on.
     """
     if mode == "auto":
         mode = "fp16" if device.type == "cuda" else "off"
@@ -22,7 +27,15 @@ def amp_dtype(mode: str, device: torch.device) -> torch.dtype | None:
 
 
 class Autocast(nn.Module):
-    """`model` with its forward pass alone under autocast; its logits, and so every loss and gradient, are float32."""
+    """Network whose forward pass runs under autocast, and whose logits are float32.
+
+    Every loss and every gradient with respect to the images is therefore float32, too.
+
+    Args:
+        model: Network from (N, C, H, W) images to (N, K) logits.
+        device_type: `cuda` or `cpu`.
+        dtype: Data type of autocast.
+    """
 
     def __init__(self, model: nn.Module, device_type: str, dtype: torch.dtype) -> None:
         super().__init__()
@@ -35,16 +48,23 @@ class Autocast(nn.Module):
 
 
 def low_precision(model: nn.Module, device: torch.device, dtype: torch.dtype | None) -> tuple[nn.Module, float]:
-    """`model` to be run in `dtype` (None: as it is), and the `loss_scale` for gradients with respect to its images."""
+    """Return `model` with its forward pass in `dtype`, and the loss scale for gradients with respect to its images.
+
+    Args:
+        model: Network from (N, C, H, W) images to (N, K) logits.
+        device: Device that it runs on.
+        dtype: Data type of autocast; None returns `model` itself and a loss scale of 1.
+    """
     if dtype is None:
         return model, 1.0
     return Autocast(model, device.type, dtype), INPUT_LOSS_SCALE if dtype == torch.float16 else 1.0
 
 
 class RunningStatistics:
-    """The floating-point buffers of a network, which an fp16 forward pass that overflows leaves infinite for good.
+    """Floating-point buffers of a network, such as the running averages of batch norm.
 
-    They are kept and put back as one flat tensor: a handful of operations a step, however many layers there are.
+    An fp16 forward pass that overflows would leave them infinite for good, so the trainer restores them afterwards.
+    They are copied and restored as one flat tensor: a handful of operations a step, however many layers there are.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -52,32 +72,63 @@ class RunningStatistics:
         self.sizes = [buffer.numel() for buffer in self.buffers]
 
     def copy(self) -> Tensor:
-        """All of them, one after another: (M,)."""
+        """Return a copy of all buffers, flattened and concatenated: (M,)."""
         return torch.cat([buffer.flatten() for buffer in self.buffers]) if self.buffers else torch.empty(0)
 
-    def put_back_unless(self, finite: Tensor, before: Tensor) -> None:
-        """Gives them the values of `before`, a `copy`, unless the step since then was `finite`. Nothing waits."""
+    def restore_unless(self, finite: Tensor, before: Tensor) -> None:
+        """Restore the values `before` unless the step since then was `finite`, without making the host wait.
+
+        Args:
+            finite: () boolean on the buffers' device.
+            before: (M,) values that `copy` returned.
+        """
         if self.buffers:
             parts = torch.where(finite, self.copy(), before).split(self.sizes)
             shaped = [part.view_as(buffer) for part, buffer in zip(parts, self.buffers, strict=True)]
-            torch._foreach_copy_(self.buffers, shaped)
+            copy_all(self.buffers, shaped)
+
+
+def copy_all(targets: list[Tensor], sources: list[Tensor]) -> None:
+    """Copy each source into its target, in one launch where torch can.
+
+    `torch._foreach_copy_` has no public counterpart. A torch without it copies tensor by tensor, which gives the same
+    values in one launch per tensor.
+
+    Args:
+        targets: Tensors to overwrite, on one device.
+        sources: As many tensors, each of its target's shape.
+    """
+    together = getattr(torch, "_foreach_copy_", None)
+    if together is not None:
+        together(targets, sources)
+        return
+    for target, source in zip(targets, sources, strict=True):
+        target.copy_(source)
 
 
 @contextmanager
 def full_float32() -> Iterator[None]:
-    """Within, float32 is computed in float32, not in TF32 or bfloat16, whatever the process is set to."""
-    of: Any = torch.backends
-    parts = of.cuda.matmul, of.cudnn.conv, of.cudnn.rnn, of.mkldnn.matmul, of.mkldnn.conv, of.mkldnn.rnn
+    """Compute float32 in float32 in the block, not in TF32 or bfloat16, whatever the process is set to."""
+    backends: Any = torch.backends
+    operations = (
+        backends.cuda.matmul,
+        backends.cudnn.conv,
+        backends.cudnn.rnn,
+        backends.mkldnn.matmul,
+        backends.mkldnn.conv,
+        backends.mkldnn.rnn,
+    )
 
-    def put(precisions: Sequence[str]) -> None:
+    def set_precisions(precisions: Sequence[str]) -> None:
         # torch has an old and a new way to set this, and refuses to compute where the two differ.
-        of.cuda.matmul.allow_tf32, of.cudnn.allow_tf32 = (precision == "tf32" for precision in precisions[:2])
-        for part, precision in zip(parts, precisions, strict=True):
-            part.fp32_precision = precision
+        backends.cuda.matmul.allow_tf32 = precisions[0] == "tf32"
+        backends.cudnn.allow_tf32 = precisions[1] == "tf32"
+        for operation, precision in zip(operations, precisions, strict=True):
+            operation.fp32_precision = precision
 
-    before = [part.fp32_precision for part in parts]
-    put(["ieee"] * len(parts))
+    before = [operation.fp32_precision for operation in operations]
+    set_precisions(["ieee"] * len(operations))
     try:
         yield
     finally:
-        put(before)
+        set_precisions(before)

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.dropout import _DropoutNd
 
 from tune_cure.attacks.fgsm import fgsm
 from tune_cure.attacks.pgd import pgd_training
@@ -19,6 +18,8 @@ from tune_cure.regularizers import penalties
 from tune_cure.regularizers.cure import DIRECTIONS
 from tune_cure.training.config import TrainingConfig
 from tune_cure.training.losses import hat, helper_images, trades
+
+DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 
 
 class LossTerms:
@@ -46,7 +47,7 @@ class LossTerms:
     ) -> None:
         self.config, self.model, self.network = config, model, network
         self.loss_scale, self.generator = loss_scale, generator
-        self.drops_out = any(isinstance(module, _DropoutNd) for module in model.modules())
+        self.drops_out = any(isinstance(module, DROPOUTS) for module in model.modules())
         self.previous: Tensor | None = None
 
     def without_penalty(self, images: Tensor, labels: Tensor, adversarial: Tensor, logits: Tensor) -> Tensor:

@@ -234,7 +234,7 @@ class Trainer:
         skipped = self._update(finite)
         with torch.no_grad():
             if statistics is not None:
-                self.statistics.put_back_unless(finite, statistics)
+                self.statistics.restore_unless(finite, statistics)
             correct = (logits.argmax(dim=1) == labels).sum()
             count = len(images)
             row = torch.stack(

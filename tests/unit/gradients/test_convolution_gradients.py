@@ -30,9 +30,9 @@ def test_the_product_is_the_weight_gradient(
 ) -> None:
     images, weight = random(3, 4, 7, 6), random(5, 4, *kernel, seed=1).requires_grad_()
     result = F.conv2d(images, weight, None, stride, padding)
-    slope = random(*result.shape, seed=2)
-    (expected,) = torch.autograd.grad(result, weight, slope)
-    found = as_product(slope, images, weight, geometry(stride, padding))
+    grad_output = random(*result.shape, seed=2)
+    (expected,) = torch.autograd.grad(result, weight, grad_output)
+    found = as_product(grad_output, images, weight, geometry(stride, padding))
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
     assert found.is_contiguous(memory_format=torch.channels_last)
 
@@ -41,9 +41,9 @@ def layer(
     size: int = 4, outputs: int = MANY, dtype: torch.dtype = torch.float32, at: Geometry | None = None
 ) -> tuple[Tensor, Tensor, Tensor, Geometry]:
     """Slope, images, weight and geometry of a layer for which the product is faster, unless something is changed."""
-    slope = random(2, outputs, size, size, seed=2, dtype=dtype)
+    grad_output = random(2, outputs, size, size, seed=2, dtype=dtype)
     images, weight = random(2, MANY, size, size, dtype=dtype), random(outputs, MANY, 1, 1, seed=1, dtype=dtype)
-    return slope, images, weight, at or geometry(padding=(0, 0))
+    return grad_output, images, weight, at or geometry(padding=(0, 0))
 
 
 @pytest.mark.parametrize(
@@ -64,8 +64,8 @@ def test_many_weights_that_see_few_pixels_are_a_product_on_avx2(
     given = layer(**changes)
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
     assert product_is_faster(*given) is faster
-    slope, images, weight, at = given
-    assert not product_is_faster(slope, images.contiguous(), weight, at)
+    grad_output, images, weight, at = given
+    assert not product_is_faster(grad_output, images.contiguous(), weight, at)
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
     assert not product_is_faster(*given)
 

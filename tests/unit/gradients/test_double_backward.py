@@ -42,16 +42,16 @@ def batch_norm() -> nn.Module:
     return layer_of(nn.BatchNorm2d(4))
 
 
-def gradient(network: nn.Module, images: Tensor, slope: Tensor) -> Tensor:
+def gradient(network: nn.Module, images: Tensor, grad_output: Tensor) -> Tensor:
     """Of the images, differentiable again."""
     with cheap_second_derivatives():
         result = network(images)
     with input_gradients_only():
-        return torch.autograd.grad(result, images, slope, create_graph=True)[0]
+        return torch.autograd.grad(result, images, grad_output, create_graph=True)[0]
 
 
-def as_torch_does(network: nn.Module, images: Tensor, slope: Tensor) -> Tensor:
-    return torch.autograd.grad(network(images), images, slope, create_graph=True)[0]
+def as_torch_does(network: nn.Module, images: Tensor, grad_output: Tensor) -> Tensor:
+    return torch.autograd.grad(network(images), images, grad_output, create_graph=True)[0]
 
 
 def check(network: nn.Module, images: Tensor) -> None:
@@ -60,12 +60,12 @@ def check(network: nn.Module, images: Tensor) -> None:
     with cheap_second_derivatives():
         ours = network(images)
     torch.testing.assert_close(ours, network(images), rtol=1e-12, atol=1e-12)
-    slope = random(*ours.shape, seed=7).requires_grad_()
+    grad_output = random(*ours.shape, seed=7).requires_grad_()
     direction = random(*images.shape, seed=8)
-    inputs = [images, slope, *network.parameters()]
+    inputs = [images, grad_output, *network.parameters()]
     found = []
     for method in (gradient, as_torch_does):
-        first = method(network, images, slope)
+        first = method(network, images, grad_output)
         second = torch.autograd.grad((first * direction).sum(), inputs, allow_unused=True, materialize_grads=True)
         found.append([first, *second])
     for mine, theirs in zip(*found, strict=True):
@@ -101,9 +101,9 @@ def test_a_relu_has_the_derivatives_of_torchs() -> None:
 
 
 def test_a_relus_second_derivative_passes_no_zeros_on() -> None:
-    images, slope = random(3, 4, 2, 2).requires_grad_(), random(3, 4, 2, 2, seed=1).requires_grad_()
-    first = gradient(nn.ReLU(), images, slope)
-    to_slope, to_images = torch.autograd.grad(first.sum(), [slope, images], allow_unused=True)
+    images, grad_output = random(3, 4, 2, 2).requires_grad_(), random(3, 4, 2, 2, seed=1).requires_grad_()
+    first = gradient(nn.ReLU(), images, grad_output)
+    to_slope, to_images = torch.autograd.grad(first.sum(), [grad_output, images], allow_unused=True)
     assert to_images is None
     assert torch.equal(to_slope, (images > 0).double())
 
@@ -117,16 +117,16 @@ def test_a_batch_norm_has_the_derivatives_of_torchs(training: bool) -> None:
 
 
 def test_a_batch_norm_of_the_batch_matches_finite_differences() -> None:
-    layer, slope = batch_norm().train(), random(3, 4, 2, 2, seed=1).requires_grad_()
+    layer, grad_output = batch_norm().train(), random(3, 4, 2, 2, seed=1).requires_grad_()
     images = random(3, 4, 2, 2).requires_grad_()
 
-    def first(images: Tensor, slope: Tensor, weight: Tensor) -> Tensor:
+    def first(images: Tensor, grad_output: Tensor, weight: Tensor) -> Tensor:
         with cheap_second_derivatives():
             result = F.batch_norm(images, None, None, weight, layer.bias, True, 0.1, 1e-5)
         with input_gradients_only():
-            return torch.autograd.grad(result, images, slope, create_graph=True)[0]
+            return torch.autograd.grad(result, images, grad_output, create_graph=True)[0]
 
-    assert torch.autograd.gradcheck(first, (images, slope, layer.weight))
+    assert torch.autograd.gradcheck(first, (images, grad_output, layer.weight))
 
 
 def test_of_a_batch_norms_sums_over_the_images_torchs_own_backward_passes_give_all_but_one() -> None:
@@ -212,14 +212,14 @@ def test_what_it_does_not_know_is_left_to_torch(padding: str) -> None:
 def test_under_autocast_gradients_are_close_to_float32s(statistics: str, dtype: torch.dtype) -> None:
     network = networks.build("small_cnn", num_classes=10, in_channels=3, mean=[0.5] * 3, std=[0.2] * 3, width=8)
     images = random(6, 3, 16, 16).sigmoid().float().requires_grad_()
-    slope = random(6, 10).float()
+    grad_output = random(6, 10).float()
     found = []
     for enabled in (True, False):
         autocast = torch.autocast("cpu", dtype, enabled=enabled)
         with STATISTICS[statistics](network), autocast, cheap_second_derivatives():
             logits = network(images).float()
         with input_gradients_only():
-            (first,) = torch.autograd.grad(logits, images, slope, create_graph=True)
+            (first,) = torch.autograd.grad(logits, images, grad_output, create_graph=True)
         second = torch.autograd.grad(first.square().sum(), list(network.parameters()), allow_unused=True)
         found.append(torch.cat([one.flatten() for one in second if one is not None]))
     assert F.cosine_similarity(*found, dim=0) > 0.99
