@@ -14,7 +14,7 @@ import torch
 
 from tune_cure.data import splits as data
 from tune_cure.data.config import DataSpec
-from tune_cure.evaluation.metrics import EvaluationConfig
+from tune_cure.evaluation.config import EvaluationConfig
 from tune_cure.training.config import ModelConfig, TrainingConfig
 from tune_cure.training.trainer import Trainer
 

@@ -41,7 +41,7 @@ from tune_cure.data import splits as data
 from tune_cure.data.batches import to_float
 from tune_cure.data.config import DataSpec
 from tune_cure.data.splits import Splits
-from tune_cure.evaluation.metrics import exactly
+from tune_cure.evaluation.metrics import exact_evaluation
 from tune_cure.gradients.batch_norm_mode import STATISTICS
 from tune_cure.models import checkpoints
 from tune_cure.training.config import ModelConfig, TrainingConfig
@@ -374,7 +374,7 @@ def measure_evaluation(network: nn.Module, splits: Splits, device: torch.device,
             with torch.no_grad():
                 return network(found).argmax(dim=1) == y
 
-        with exactly(network):
+        with exact_evaluation(network):
             robust = [float(run().float().mean()) for run in (theirs, ours)]
             pairs = [(timed(theirs, device), timed(ours, device)) for _ in range(turns)]
         rows.append(

@@ -59,7 +59,8 @@ def run(options: argparse.Namespace, seed: int, started: float) -> Iterator[dict
 
     from tune_cure.data import splits as data
     from tune_cure.data.config import DataSpec
-    from tune_cure.evaluation.metrics import EvaluationConfig, evaluate
+    from tune_cure.evaluation.config import EvaluationConfig
+    from tune_cure.evaluation.metrics import evaluate
     from tune_cure.training.config import ModelConfig, TrainingConfig
     from tune_cure.training.trainer import Trainer
     from tune_cure.utils import cpu

@@ -25,7 +25,8 @@ from scipy import stats
 from tune_cure.data import splits as data
 from tune_cure.data.config import DataSpec
 from tune_cure.data.splits import Splits
-from tune_cure.evaluation.metrics import EvaluationConfig, evaluate
+from tune_cure.evaluation.config import EvaluationConfig
+from tune_cure.evaluation.metrics import evaluate
 from tune_cure.training.config import ModelConfig, TrainingConfig
 from tune_cure.training.trainer import Trainer
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from tune_cure.data import datasets, source, splits as data
 from tune_cure.data.config import DataSpec
-from tune_cure.evaluation.metrics import EvaluationConfig
+from tune_cure.evaluation.config import EvaluationConfig
 from tune_cure.models import networks
 from tune_cure.regularizers import cure, penalties
 from tune_cure.search import samplers

@@ -19,7 +19,8 @@ from tests.unit.confirmation.test_plan import search
 from tests.unit.reports.test_export import SIZES, network, run_lines, write_best_model, written
 from tune_cure.data.splits import Examples
 from tune_cure.evaluation import robustness
-from tune_cure.evaluation.metrics import EvaluationConfig, evaluate
+from tune_cure.evaluation.config import EvaluationConfig
+from tune_cure.evaluation.metrics import evaluate
 from tune_cure.models import checkpoints
 from tune_cure.reports.export import bundle
 
@@ -101,6 +102,6 @@ def test_robustbench_finds_the_accuracies_that_this_project_finds(
     here = run_lines(folder, 2, monkeypatch)
     evaluation = EvaluationConfig(epsilon=4 / 255, steps=1)
     assert here["clean"] == 0.75 == evaluate(checkpoints.load(file), examples, evaluation)["clean_accuracy"]
-    own = robustness.judge(checkpoints.load(file), examples, evaluation).correct
+    own = robustness.evaluate_robustness(checkpoints.load(file), examples, evaluation).correct
     assert here["robust"] == own["autoattack"].mean()
     assert 0 < here["robust"] < here["clean"]

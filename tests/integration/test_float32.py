@@ -20,7 +20,7 @@ if {setting!r} == "new":
 cuda, cudnn, mkldnn = torch.backends.cuda, torch.backends.cudnn, torch.backends.mkldnn
 operations = cudnn.conv, cuda.matmul, mkldnn.conv, mkldnn.matmul
 before = [operation.fp32_precision for operation in operations]
-with exactly(torch.nn.Flatten()):
+with exact_evaluation(torch.nn.Flatten()):
     assert [operation.fp32_precision for operation in operations] == ["ieee"] * 4
     # What torch itself asks before it multiplies matrices: an error where its settings contradict each other.
     assert not cuda.matmul.allow_tf32 and not cudnn.allow_tf32 and torch.get_float32_matmul_precision() == "highest"

@@ -8,7 +8,8 @@ from optuna.trial import TrialState
 
 from tests.support.spaces import tiny
 from tune_cure.data import splits as data
-from tune_cure.evaluation.metrics import ACCURACIES, evaluate
+from tune_cure.evaluation.metrics import evaluate
+from tune_cure.evaluation.names import ACCURACIES
 from tune_cure.models import checkpoints
 from tune_cure.ray_backend import tuner
 from tune_cure.reports import tables

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from tests.support.spaces import tiny
 from tune_cure.cli import main as cli, train
-from tune_cure.evaluation.metrics import ACCURACIES
+from tune_cure.evaluation.names import ACCURACIES
 from tune_cure.ray_backend.trainable import CureTrainable
 from tune_cure.training.run import LAST, Run, RunSpec
 from tune_cure.utils import locking

@@ -11,19 +11,13 @@ from rich.table import Table
 
 from tune_cure.confirmation.candidates import BASELINES, Candidate
 from tune_cure.data import config as config_module, splits as splits_module
+from tune_cure.evaluation.names import ATTACK_LABELS
 from tune_cure.ray_backend.resources import measure_epoch_seconds, plan_resources, this_machine
 from tune_cure.search.results import SearchResult
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.utils import environment, locking
 from tune_cure.utils.errors import TuneCureError
-from tune_cure.utils.formatting import (
-    ATTACK_WORDS,
-    format_count,
-    format_duration,
-    format_points,
-    format_radius,
-    join_words,
-)
+from tune_cure.utils.formatting import format_count, format_duration, format_points, format_radius, join_words
 from tune_cure.utils.schema import parse_number
 from tune_cure.utils.signals import treat_sigterm_as_ctrl_c
 
@@ -258,7 +252,7 @@ def print_results(found: Any, spec: SearchSpec, console: Console) -> None:
             f"\non the test set at {format_radius(float(str(epsilon)), spec.evaluation.norm)}\n", style="bold"
         )
         table = Table(box=None, pad_edge=False, padding=(0, 1))
-        for title in ("", "seeds", *(word for name in shown for word in (ATTACK_WORDS[name], "±"))):
+        for title in ("", "seeds", *(word for name in shown for word in (ATTACK_LABELS[name], "±"))):
             table.add_column(title, justify="right" if title else "left", no_wrap=True)
         for _, row in group.iterrows():
             table.add_row(row["contender"], str(row["seeds"]), *(cell for name in shown for cell in _cells(row, name)))
@@ -286,7 +280,7 @@ def verdict_words(row: "pd.Series[Any]", spec: SearchSpec) -> str:
     """A comparison in words."""
     at = "" if row["metric"] == "clean" else f" at {format_radius(row['epsilon'], spec.evaluation.norm)}"
     return (
-        f"{row['first']} against {row['second']}, {ATTACK_WORDS[row['metric']]}{at}: {row['verdict']} "
+        f"{row['first']} against {row['second']}, {ATTACK_LABELS[row['metric']]}{at}: {row['verdict']} "
         f"({format_points(row['difference'])} points, 95% interval {format_points(row['low'])} to "
         f"{format_points(row['high'])})"
     )

@@ -21,7 +21,7 @@ import torch
 from tune_cure.confirmation.candidates import Candidate
 from tune_cure.data.config import DataSpec
 from tune_cure.data.splits import Examples, Splits
-from tune_cure.evaluation.metrics import EvaluationConfig
+from tune_cure.evaluation.config import EvaluationConfig
 from tune_cure.search.results import SearchResult
 from tune_cure.training.config import ModelConfig, TrainingConfig
 from tune_cure.utils.files import FolderError, replace_bytes

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from tune_cure.confirmation.plan import MODEL, OUTCOMES, Job, write_arrays
 from tune_cure.evaluation import gradient_masking
-from tune_cure.evaluation.robustness import NAMES, Outcomes
+from tune_cure.evaluation.names import ATTACKS
+from tune_cure.evaluation.robustness import Outcomes
 from tune_cure.utils import significance
 from tune_cure.utils.files import read_tensors, replace_text
 from tune_cure.utils.formatting import join_words
@@ -21,7 +22,7 @@ from tune_cure.utils.formatting import join_words
 Array = NDArray[Any]
 TABLE, SUMMARY = "confirm.csv", "confirm.json"
 KEYS = ("contender", "kind", "description", "seed", "norm", "epsilon", "examples", "train_images", "epochs", "diverged")
-COLUMNS = (*KEYS, *NAMES, "zero_gradient", "train_seconds", "judge_seconds", "warnings")
+COLUMNS = (*KEYS, *ATTACKS, "zero_gradient", "train_seconds", "judge_seconds", "warnings")
 COMPARED = ("clean", "pgd_50_10", "autoattack")
 FEW_SEEDS = {  # how far verdicts of so many seeds can be trusted; docs/confirming.md has the measurement
     1: "With one seed, the intervals know nothing of how much seeds differ.",
@@ -39,7 +40,7 @@ class Confirmation:
 
     Attributes:
         outcomes: Whether each test image was classified right, shape (examples,), by contender, seed and epsilon, and
-            by what was done to it (`robustness.NAMES`).
+            by what was done to it (`ATTACKS`).
         table: A row of `COLUMNS` for each contender, seed and epsilon; accuracies are fractions.
     """
 
@@ -65,7 +66,7 @@ class Confirmation:
         for (contender, epsilon), group in self.table.groupby(["contender", "epsilon"], sort=False):
             row: dict[str, Any] = {"contender": contender, "epsilon": epsilon, "seeds": len(group)}
             row |= {"description": group["description"].iloc[0], "diverged": int(group["diverged"].sum())}
-            for name in NAMES:
+            for name in ATTACKS:
                 mean, deviation = significance.mean_and_deviation(group[name].to_numpy(dtype=float))
                 row |= {name: mean, f"{name}_sd": deviation}
             rows.append(row)
@@ -141,14 +142,14 @@ class Confirmation:
             f"{contender}/{seed}/{epsilon:.6g}/{name}": of
             for (contender, seed, epsilon), found in self.outcomes.items()
             for name, of in found.items()
-            if name in NAMES
+            if name in ATTACKS
         }
         write_arrays(folder / OUTCOMES, packed)
 
 
 def _row(job: Job, epsilon: float, found: dict[str, Array]) -> dict[str, Any]:
     trained = read_tensors(job.folder / MODEL, torch.device("cpu"))
-    accuracies = {name: float(found[name].mean()) for name in NAMES if name in found}
+    accuracies = {name: float(found[name].mean()) for name in ATTACKS if name in found}
     diverged = not trained["weights"]
     return {
         "contender": job.contender.name,

@@ -20,15 +20,16 @@ from tune_cure.attacks.norms import NORMS, project
 from tune_cure.attacks.pgd import pgd
 from tune_cure.data.batches import to_float
 from tune_cure.data.splits import Examples
-from tune_cure.evaluation.metrics import BATCH_SIZE, START_SEED, EvaluationConfig, exactly
+from tune_cure.evaluation.config import EvaluationConfig
+from tune_cure.evaluation.metrics import BATCH_SIZE, START_SEED, exact_evaluation
 from tune_cure.gradients.input_gradients import input_gradient
 from tune_cure.utils.files import replace_bytes
 
-ATTACKS = {"apgd_ce": "apgd-ce", "apgd_t": "apgd-t", "fab_t": "fab-t", "autoattack": "square"}
+AUTOATTACK_PARTS = {"apgd_ce": "apgd-ce", "apgd_t": "apgd-t", "fab_t": "fab-t", "autoattack": "square"}
 """AutoAttack's parts in their order, by what an image that withstood it and those before has withstood."""
-NORM_NAMES = {"linf": "Linf", "l2": "L2"}
+NORM_LABELS = {"linf": "Linf", "l2": "L2"}
 WITHOUT_AUTOATTACK = ("clean", "fgsm", "pgd_10", "pgd_50_10")
-NAMES = (*WITHOUT_AUTOATTACK, *ATTACKS)
+ATTACKS = (*WITHOUT_AUTOATTACK, *AUTOATTACK_PARTS)
 MIN_CLASSES = 4  # of AutoAttack's targeted loss
 
 
@@ -48,10 +49,10 @@ class Outcomes:
     @classmethod
     def of(cls, kept: Mapping[str, NDArray[Any]]) -> "Outcomes":
         """From the arrays by name that a confirmation keeps of a network."""
-        return cls({name: kept[name] for name in NAMES if name in kept}, float(kept["zero_gradient"]))
+        return cls({name: kept[name] for name in ATTACKS if name in kept}, float(kept["zero_gradient"]))
 
 
-def judge(
+def evaluate_robustness(
     model: nn.Module,
     examples: Examples,
     evaluation: EvaluationConfig,
@@ -74,12 +75,12 @@ def judge(
         ValueError: AutoAttack is asked for, but there are fewer than `MIN_CLASSES` classes.
     """
     kept = _Kept(folder)
-    with exactly(model), _seeded():
+    with exact_evaluation(model), _seeded():
         images, labels = _whole(examples)
         if autoattack:
             _check_classes(model, images)
         correct: dict[str, NDArray[Any]] = {}
-        for name in NAMES if autoattack else WITHOUT_AUTOATTACK:
+        for name in ATTACKS if autoattack else WITHOUT_AUTOATTACK:
             found = kept.get(name)
             if found is None:
                 found = _attacked(name, model, images, labels, evaluation, correct)
@@ -100,7 +101,7 @@ def _attacked(
 ) -> NDArray[Any]:
     """(N,) booleans: whether the image is still classified right."""
     epsilon, norm = evaluation.epsilon, evaluation.norm
-    if name in ATTACKS:
+    if name in AUTOATTACK_PARTS:
         return _after_autoattack(name, model, images, labels, evaluation, before)
     generator = torch.Generator(images.device).manual_seed(START_SEED)
     steps, restarts = {"pgd_10": (10, 1), "pgd_50_10": (50, 10)}.get(name, (0, 0))
@@ -129,7 +130,7 @@ def _after_autoattack(
     """The images that withstood the parts of AutoAttack before, and this one."""
     from pyautoattack import AutoAttack  # a search needs none of it
 
-    standing = list(before.values())[-1] if name != next(iter(ATTACKS)) else before["clean"]
+    standing = list(before.values())[-1] if name != next(iter(AUTOATTACK_PARTS)) else before["clean"]
     found = standing.copy()
     if not standing.any():
         return found
@@ -138,13 +139,13 @@ def _after_autoattack(
         num_classes = model(images[:1]).shape[1]
     attack = AutoAttack(
         model,
-        norm=NORM_NAMES[evaluation.norm],
+        norm=NORM_LABELS[evaluation.norm],
         eps=evaluation.epsilon,
         version="standard",
         device=images.device,
         seed=START_SEED,
     )
-    attack.attacks_to_run = [ATTACKS[name]]
+    attack.attacks_to_run = [AUTOATTACK_PARTS[name]]
     targets = min(attack.apgd_targeted.n_target_classes, num_classes - 1)
     attack.apgd_targeted.n_target_classes = attack.fab.n_target_classes = targets
     with torch.enable_grad():

@@ -17,6 +17,7 @@ from torch import nn
 from tune_cure.confirmation.plan import CONFIG, LAST, MODEL, OUTCOMES, STATUS, Job, all_training_images, write_arrays
 from tune_cure.data.splits import Examples, Splits
 from tune_cure.evaluation import robustness
+from tune_cure.evaluation.names import ATTACKS, WITHOUT_AUTOATTACK
 from tune_cure.models import checkpoints
 from tune_cure.ray_backend import cluster, session
 from tune_cure.ray_backend.data_broadcast import DataBroadcast
@@ -153,12 +154,12 @@ def _judge(job: Job, network: nn.Module | None, test: Examples, epsilon: float) 
     folder.mkdir(exist_ok=True)
     started = time.perf_counter()
     if network is None:
-        names = robustness.NAMES if job.plan.autoattack else robustness.WITHOUT_AUTOATTACK
+        names = ATTACKS if job.plan.autoattack else WITHOUT_AUTOATTACK
         found = {name: np.zeros(len(test), dtype=bool) for name in names}
         numbers = {"zero_gradient": 0.0}
     else:
         _tell(job, "judging", epsilon=epsilon, attack="clean")
-        outcomes = robustness.judge(
+        outcomes = robustness.evaluate_robustness(
             network,
             test,
             job.evaluation.model_copy(update={"epsilon": epsilon}),

@@ -5,9 +5,9 @@ from typing import Any
 import pandas as pd
 
 from tune_cure.confirmation.comparison import ATTACKS, DECISIVE, OTHERS, Searches, table
+from tune_cure.evaluation.names import ATTACK_LABELS
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.utils.formatting import (
-    ATTACK_WORDS,
     STATUS_WORDS,
     format_accuracy,
     format_count,
@@ -45,7 +45,7 @@ def side_by_side(searches: Searches) -> dict[str, list[str]]:
         "device time": [format_duration(3600 * row["device_hours"]) for row in rows],
         "by the clock": [format_duration(3600 * row["wall_hours"]) for row in rows],
         "winner led for good after": [_led(row) for row in rows],
-        **{f"test set: {ATTACK_WORDS[name]}": [_confirmed(row, name) for row in rows] for name in ATTACKS},
+        **{f"test set: {ATTACK_LABELS[name]}": [_confirmed(row, name) for row in rows] for name in ATTACKS},
         "test set: seeds": [_seeds(row) for row in rows],
     }
     if all(row["metric"] == "pgd_accuracy_best" for row in rows):

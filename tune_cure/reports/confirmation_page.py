@@ -10,12 +10,13 @@ import plotly.graph_objects as go
 
 from tune_cure.confirmation.plan import Job
 from tune_cure.confirmation.verdicts import COMPARED, Confirmation, of_few_seeds
+from tune_cure.evaluation.names import ATTACK_LABELS
 from tune_cure.reports import html_page
 from tune_cure.reports.figures.style import BLUE, START_COLOUR, accuracy_range, blank
 from tune_cure.search import results
 from tune_cure.search.results import SearchResult
 from tune_cure.utils.environment import FILE as ENVIRONMENT
-from tune_cure.utils.formatting import ATTACK_WORDS, format_count, format_points, format_radius, join_words
+from tune_cure.utils.formatting import format_count, format_points, format_radius, join_words
 
 FILE = "confirm.html"
 
@@ -78,7 +79,7 @@ def _verdicts(comparisons: pd.DataFrame) -> str:
     titles |= {"verdict": "", "p (Holm)": "number"}
     rows = "".join(
         f'<tr><th scope="row">{escape(row["first"])}</th><td>{escape(row["second"])}</td>'
-        f"<td>{ATTACK_WORDS[row['metric']]}</td>"
+        f"<td>{ATTACK_LABELS[row['metric']]}</td>"
         + html_page.numbers([
             "–" if row["metric"] == "clean" else f"{row['epsilon']:.4g}", format_points(row["difference"]),
             f"{format_points(row['low'])} to {format_points(row['high'])}",
@@ -105,7 +106,7 @@ def _plots(found: Confirmation) -> str:
     plots, clean_drawn = "", False
     for epsilon, group in found.table.groupby("epsilon", sort=False):
         for metric in COMPARED:
-            words = ATTACK_WORDS[metric]
+            words = ATTACK_LABELS[metric]
             if group[metric].isna().all() or (metric == "clean" and clean_drawn):
                 continue
             clean_drawn |= metric == "clean"
@@ -148,12 +149,12 @@ def dots(group: pd.DataFrame, metric: str) -> go.Figure:
 
 def _means(found: Confirmation) -> str:
     means = found.means()
-    names = [name for name in ATTACK_WORDS if means[name].notna().any()]
+    names = [name for name in ATTACK_LABELS if means[name].notna().any()]
     titles = {
         "": "",
         "radius": "number",
         "seeds": "number",
-        **{ATTACK_WORDS[name]: "number" for name in names},
+        **{ATTACK_LABELS[name]: "number" for name in names},
         "what": "long",
     }
     rows = "".join(
@@ -176,8 +177,8 @@ def _mean(row: "pd.Series[Any]", name: str) -> str:
 
 
 def _seeds(table: pd.DataFrame) -> str:
-    names = [name for name in ATTACK_WORDS if table[name].notna().any()]
-    titles = {"": "", "seed": "number", "radius": "number", **{ATTACK_WORDS[name]: "number" for name in names}}
+    names = [name for name in ATTACK_LABELS if table[name].notna().any()]
+    titles = {"": "", "seed": "number", "radius": "number", **{ATTACK_LABELS[name]: "number" for name in names}}
     rows = "".join(
         f'<tr><th scope="row">{escape(row["contender"])}</th>'
         + html_page.numbers([str(row["seed"]), f"{row['epsilon']:.4g}", *(f"{100 * row[name]:.2f}" for name in names)])

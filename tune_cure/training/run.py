@@ -11,7 +11,8 @@ from pydantic import Field, ValidationError
 
 from tune_cure.data.config import DataSpec
 from tune_cure.data.splits import Splits
-from tune_cure.evaluation.metrics import METRICS, EvaluationConfig, evaluate
+from tune_cure.evaluation.config import EvaluationConfig
+from tune_cure.evaluation.metrics import METRICS, evaluate
 from tune_cure.models import checkpoints
 from tune_cure.training.config import ModelConfig, TrainingConfig, find_conflict
 from tune_cure.training.trainer import EPOCH_METRICS, Trainer

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from tune_cure.data.batches import batches, num_batches
 from tune_cure.data.splits import Splits
 from tune_cure.evaluation.catastrophic_overfitting import catastrophic_overfitting
-from tune_cure.evaluation.metrics import METRICS, EvaluationConfig, evaluate
+from tune_cure.evaluation.config import EvaluationConfig
+from tune_cure.evaluation.metrics import METRICS, evaluate
 from tune_cure.gradients.mixed_precision import RunningStatistics, amp_dtype, low_precision
 from tune_cure.models import checkpoints
 from tune_cure.models.networks import build

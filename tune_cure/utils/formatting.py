@@ -12,17 +12,6 @@ STATUS_WORDS = {  # that follow "trial 7" and a number of trials alike
     "failed": "failed",
 }
 
-ATTACK_WORDS = {  # what is done to a test image, by its column in confirm.csv
-    "clean": "clean",
-    "fgsm": "FGSM",
-    "pgd_10": "PGD-10",
-    "pgd_50_10": "PGD-50-10",
-    "apgd_ce": "APGD-CE",
-    "apgd_t": "APGD-T",
-    "fab_t": "FAB-T",
-    "autoattack": "AutoAttack",
-}
-
 
 def one_line(text: str) -> str:
     """`text` for a terminal: line breaks and control characters are spelled out, a flood is cut."""

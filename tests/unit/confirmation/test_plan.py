@@ -12,6 +12,7 @@ from tune_cure.confirmation.candidates import choose_candidates
 from tune_cure.confirmation.plan import Job, Plan
 from tune_cure.data import splits as data
 from tune_cure.evaluation import robustness
+from tune_cure.evaluation.names import WITHOUT_AUTOATTACK
 from tune_cure.models import checkpoints
 from tune_cure.ray_backend import confirmation
 from tune_cure.search.results import SPEC, SearchResult
@@ -72,9 +73,11 @@ def test_the_last_weights_of_the_whole_schedule_are_judged_on_test_images(result
     )
     for _ in range(2):
         trainer.train_epoch()
-    known = robustness.judge(trainer.model, splits.test.subset(30, seed=0), job.evaluation, autoattack=False)
+    known = robustness.evaluate_robustness(
+        trainer.model, splits.test.subset(30, seed=0), job.evaluation, autoattack=False
+    )
     found = outcomes(job)
-    for name in robustness.WITHOUT_AUTOATTACK:
+    for name in WITHOUT_AUTOATTACK:
         np.testing.assert_array_equal(found[name], known.correct[name])
     assert job.status() == {"stage": "done"}
     assert not (job.folder / plan_module.LAST).exists()
@@ -107,7 +110,7 @@ def test_what_is_done_is_not_done_again(result: SearchResult, monkeypatch: pytes
     job = one_job(result)
     confirmation.work(job)
     monkeypatch.setattr(Trainer, "train_epoch", None)
-    monkeypatch.setattr(robustness, "judge", None)
+    monkeypatch.setattr(robustness, "evaluate_robustness", None)
     confirmation.work(one_job(result))
 
 
@@ -150,7 +153,7 @@ def test_a_network_that_diverged_has_no_image_right(tmp_path: Path) -> None:
     config = job.contender.config.model_copy(update={"lr_max": 1e30, "lr_min": 1e30, "lr_schedule": "fixed"})
     job = dataclasses.replace(job, contender=dataclasses.replace(job.contender, config=config))
     confirmation.work(job)
-    assert not any(outcomes(job)[name].any() for name in robustness.WITHOUT_AUTOATTACK)
+    assert not any(outcomes(job)[name].any() for name in WITHOUT_AUTOATTACK)
     assert torch.load(job.folder / plan_module.MODEL, weights_only=True)["weights"] == {}
 
 

@@ -13,7 +13,7 @@ from tune_cure.confirmation import plan as confirm
 from tune_cure.confirmation.candidates import choose_candidates
 from tune_cure.confirmation.plan import Job
 from tune_cure.confirmation.verdicts import COLUMNS, Confirmation
-from tune_cure.evaluation.robustness import NAMES
+from tune_cure.evaluation.names import ATTACKS
 from tune_cure.reports import confirmation_page
 from tune_cure.search.results import SearchResult
 from tune_cure.utils import environment
@@ -28,7 +28,7 @@ def write_outcomes(job: Job, share: float, *, autoattack: bool = True, images: i
     order = np.random.default_rng(0).permutation(images)
     noise = np.random.default_rng(job.seed + zlib.crc32(job.contender.name.encode())).random(images) < 0.02
     right = (order < share * images) ^ noise
-    names = NAMES if autoattack else NAMES[:4]
+    names = ATTACKS if autoattack else ATTACKS[:4]
     confirm.write_arrays(
         folder / confirm.OUTCOMES, {**dict.fromkeys(names, right), "zero_gradient": 0.0, "seconds": 1.0}
     )

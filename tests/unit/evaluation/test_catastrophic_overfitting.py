@@ -3,7 +3,8 @@ import pytest
 from tune_cure.data import splits
 from tune_cure.data.config import DataSpec
 from tune_cure.evaluation.catastrophic_overfitting import catastrophic_overfitting
-from tune_cure.evaluation.metrics import EvaluationConfig, standard_error
+from tune_cure.evaluation.config import EvaluationConfig
+from tune_cure.evaluation.metrics import standard_error
 from tune_cure.training.config import ModelConfig, TrainingConfig
 from tune_cure.training.trainer import Trainer
 

@@ -7,8 +7,9 @@ from tune_cure.data import splits as data
 from tune_cure.data.config import DataSpec
 from tune_cure.data.splits import Examples
 from tune_cure.evaluation import gradient_masking
-from tune_cure.evaluation.metrics import EvaluationConfig
-from tune_cure.evaluation.robustness import NAMES, WITHOUT_AUTOATTACK, Outcomes, judge
+from tune_cure.evaluation.config import EvaluationConfig
+from tune_cure.evaluation.names import ATTACKS, WITHOUT_AUTOATTACK
+from tune_cure.evaluation.robustness import Outcomes, evaluate_robustness
 from tune_cure.training.config import ModelConfig, TrainingConfig
 from tune_cure.training.trainer import Trainer
 
@@ -20,7 +21,7 @@ SOUND = {"clean": 950, "fgsm": 600, "pgd_10": 520, "pgd_50_10": 510, "apgd_ce": 
 def outcomes(images: int = 1000, zero_gradient: float = 0.0, **right: int) -> Outcomes:
     """Of networks that get so many of 1,000 images right."""
     shares = SOUND | right
-    correct = {name: np.arange(images) < shares[name] * images // 1000 for name in NAMES}
+    correct = {name: np.arange(images) < shares[name] * images // 1000 for name in ATTACKS}
     return Outcomes(correct, zero_gradient)
 
 
@@ -83,7 +84,7 @@ def trained() -> tuple[nn.Module, Examples]:
 
 @pytest.mark.slow
 def test_a_network_trained_adversarially_is_sound(trained: tuple[nn.Module, Examples]) -> None:
-    found = judge(*trained, EVALUATION)
+    found = evaluate_robustness(*trained, EVALUATION)
     assert found.correct["clean"].mean() > 0.8
     assert found.correct["autoattack"].mean() > 0.2
     assert gradient_masking.find_masking_signs(found) == []
@@ -103,7 +104,10 @@ class Saturated(nn.Module):
 @pytest.mark.slow
 def test_a_network_that_hides_its_gradients_is_found_out(trained: tuple[nn.Module, Examples]) -> None:
     network, examples = trained
-    sound, masked = judge(network, examples, EVALUATION), judge(Saturated(network), examples, EVALUATION)
+    sound, masked = (
+        evaluate_robustness(network, examples, EVALUATION),
+        evaluate_robustness(Saturated(network), examples, EVALUATION),
+    )
     assert masked.correct["pgd_50_10"].mean() > sound.correct["pgd_50_10"].mean() + 0.1  # it looks more robust
     signs = " ".join(map(str, gradient_masking.find_masking_signs(masked)))
     assert "The gradient is exactly zero" in signs

@@ -5,7 +5,8 @@ from torch.nn import functional as F
 
 from tests.conftest import smooth_network
 from tune_cure.data.splits import Examples
-from tune_cure.evaluation.metrics import METRICS, EvaluationConfig, evaluate, standard_error
+from tune_cure.evaluation.config import EvaluationConfig
+from tune_cure.evaluation.metrics import METRICS, evaluate, standard_error
 
 
 def examples(count: int = 60) -> Examples:

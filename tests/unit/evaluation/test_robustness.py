@@ -7,8 +7,10 @@ import torch
 from torch import nn
 
 from tune_cure.data.splits import Examples
-from tune_cure.evaluation.metrics import EvaluationConfig, evaluate
-from tune_cure.evaluation.robustness import NAMES, WITHOUT_AUTOATTACK, judge
+from tune_cure.evaluation.config import EvaluationConfig
+from tune_cure.evaluation.metrics import evaluate
+from tune_cure.evaluation.names import ATTACKS, WITHOUT_AUTOATTACK
+from tune_cure.evaluation.robustness import evaluate_robustness
 from tune_cure.models import networks
 
 EVALUATION = EvaluationConfig(epsilon=0.04)
@@ -46,11 +48,11 @@ def robust(of: Examples, epsilon: float) -> np.ndarray:
 
 def test_a_linear_network_is_robust_where_its_margin_exceeds_what_the_ball_can_move() -> None:
     of = examples()
-    found = judge(Linear(), of, EVALUATION)
+    found = evaluate_robustness(Linear(), of, EVALUATION)
     truth = robust(of, 0.04)
     assert 0.2 < truth.mean() < 0.8
     assert found.correct["clean"].all()
-    for name in NAMES:
+    for name in ATTACKS:
         assert (found.correct[name] >= truth).all(), f"{name} broke what cannot be broken"
     assert (found.correct["autoattack"] == truth).all()
     assert (found.correct["pgd_50_10"] == truth).mean() > 0.9
@@ -58,8 +60,8 @@ def test_a_linear_network_is_robust_where_its_margin_exceeds_what_the_ball_can_m
 
 
 def test_each_part_of_autoattack_counts_with_those_before() -> None:
-    found = judge(Linear(), examples(), EVALUATION).correct
-    assert list(found) == list(NAMES)
+    found = evaluate_robustness(Linear(), examples(), EVALUATION).correct
+    assert list(found) == list(ATTACKS)
     names = ["clean", "apgd_ce", "apgd_t", "fab_t", "autoattack"]
     for before, after in itertools.pairwise(names):
         assert (found[after] <= found[before]).all()
@@ -71,7 +73,7 @@ def test_clean_fgsm_and_pgd_are_those_of_the_search() -> None:
         network = networks.build("small_cnn", num_classes=5, in_channels=1)
     pixels = examples()
     of = Examples(nn.functional.interpolate(pixels.images, size=8), pixels.labels, pixels.indices)
-    found = judge(network, of, EVALUATION, autoattack=False)
+    found = evaluate_robustness(network, of, EVALUATION, autoattack=False)
     assert list(found.correct) == list(WITHOUT_AUTOATTACK)
     searched = evaluate(network, of, EVALUATION)
     for name, metric in {"clean": "clean_accuracy", "fgsm": "fgsm_accuracy", "pgd_10": "pgd_accuracy"}.items():
@@ -80,26 +82,26 @@ def test_clean_fgsm_and_pgd_are_those_of_the_search() -> None:
 
 def test_an_interrupted_judgement_goes_on_after_the_last_finished_attack(tmp_path: Path) -> None:
     network, of = Linear(), examples(12)
-    whole = judge(network, of, EVALUATION)
+    whole = evaluate_robustness(network, of, EVALUATION)
 
     def interrupt(name: str, accuracy: float) -> None:
         if name == "apgd_ce":
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        judge(network, of, EVALUATION, folder=tmp_path, on_progress=interrupt)
+        evaluate_robustness(network, of, EVALUATION, folder=tmp_path, on_progress=interrupt)
     assert sorted(path.stem for path in tmp_path.iterdir()) == ["apgd_ce", "clean", "fgsm", "pgd_10", "pgd_50_10"]
     before = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
-    again = judge(network, of, EVALUATION, folder=tmp_path)
+    again = evaluate_robustness(network, of, EVALUATION, folder=tmp_path)
     assert {path: path.stat().st_mtime_ns for path in before} == before
-    for name in NAMES:
+    for name in ATTACKS:
         np.testing.assert_array_equal(again.correct[name], whole.correct[name])
 
 
 def test_the_global_random_state_and_the_modes_of_the_network_are_left_alone() -> None:
     network = Linear().train()
     state = torch.get_rng_state()
-    judge(network, examples(4), EVALUATION)
+    evaluate_robustness(network, examples(4), EVALUATION)
     assert torch.equal(torch.get_rng_state(), state)
     assert network.training
 
@@ -107,12 +109,12 @@ def test_the_global_random_state_and_the_modes_of_the_network_are_left_alone() -
 def test_too_few_classes_are_refused() -> None:
     network = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
     with pytest.raises(ValueError, match="needs 4 classes at least, but there are 3"):
-        judge(network, examples(4), EVALUATION)
+        evaluate_robustness(network, examples(4), EVALUATION)
 
 
 def test_a_network_that_rounds_its_input_has_zero_gradients() -> None:
     network = nn.Sequential(nn.Flatten(), Rounded(), nn.Linear(16, 5))
-    assert judge(network, examples(6), EVALUATION, autoattack=False).zero_gradient == 1.0
+    assert evaluate_robustness(network, examples(6), EVALUATION, autoattack=False).zero_gradient == 1.0
 
 
 class Rounded(nn.Module):

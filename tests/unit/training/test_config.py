@@ -4,7 +4,7 @@ import torch
 from tune_cure.data import splits as data
 from tune_cure.data.config import DataSpec
 from tune_cure.data.splits import Splits
-from tune_cure.evaluation.metrics import EvaluationConfig
+from tune_cure.evaluation.config import EvaluationConfig
 from tune_cure.training.config import (
     HYPERPARAMETERS,
     ModelConfig,

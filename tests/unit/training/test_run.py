@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from tune_cure.data import splits as data
-from tune_cure.evaluation.metrics import ACCURACIES, evaluate
+from tune_cure.evaluation.metrics import evaluate
+from tune_cure.evaluation.names import ACCURACIES
 from tune_cure.models import checkpoints
 from tune_cure.reports import tables
 from tune_cure.search import results

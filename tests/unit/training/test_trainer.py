@@ -13,7 +13,9 @@ from tune_cure.attacks.fgsm import INITS, fgsm
 from tune_cure.data import batches as batches_module, splits as splits_module
 from tune_cure.data.config import DataSpec
 from tune_cure.data.splits import Splits
-from tune_cure.evaluation.metrics import ACCURACIES, EvaluationConfig, evaluate
+from tune_cure.evaluation.config import EvaluationConfig
+from tune_cure.evaluation.metrics import evaluate
+from tune_cure.evaluation.names import ACCURACIES
 from tune_cure.gradients.batch_norm_mode import STATISTICS
 from tune_cure.gradients.mixed_precision import amp_dtype
 from tune_cure.models import checkpoints, networks

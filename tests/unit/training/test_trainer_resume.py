@@ -10,7 +10,7 @@ import torch
 from tune_cure.data import splits as data
 from tune_cure.data.config import DataSpec
 from tune_cure.data.splits import Splits
-from tune_cure.evaluation.metrics import EvaluationConfig
+from tune_cure.evaluation.config import EvaluationConfig
 from tune_cure.training.config import ModelConfig, TrainingConfig
 from tune_cure.training.optimizers import OPTIMIZERS
 from tune_cure.training.schedules import SCHEDULES

@@ -15,7 +15,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from tune_cure.confirmation.plan import MODEL
-from tune_cure.evaluation.metrics import EvaluationConfig
+from tune_cure.evaluation.config import EvaluationConfig
 from tune_cure.models import checkpoints, networks
 from tune_cure.reports.export.measurements import (
     ExportError,

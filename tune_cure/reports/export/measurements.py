@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from tune_cure.confirmation.plan import CONFIG, FOLDER, MODEL, OUTCOMES
 from tune_cure.evaluation import gradient_masking
-from tune_cure.evaluation.metrics import EvaluationConfig
-from tune_cure.evaluation.robustness import NAMES, Outcomes
+from tune_cure.evaluation.config import EvaluationConfig
+from tune_cure.evaluation.names import ATTACK_LABELS, ATTACKS
+from tune_cure.evaluation.robustness import Outcomes
 from tune_cure.search.ranking import UNSOUND_STATUSES
 from tune_cure.search.results import SearchResult
 from tune_cure.search.space.config import SearchSpec
@@ -24,7 +25,7 @@ from tune_cure.search.trial_table import judged_examples
 from tune_cure.training.config import TrainingConfig
 from tune_cure.utils import significance
 from tune_cure.utils.files import FolderError
-from tune_cure.utils.formatting import ATTACK_WORDS, STATUS_WORDS
+from tune_cure.utils.formatting import STATUS_WORDS
 from tune_cure.utils.yaml_config import parse
 
 JUDGED = re.compile(
@@ -149,12 +150,12 @@ def by_confirmation(result: SearchResult, contender: str, seed: int | None) -> I
     runs = {seed_of(run): _found(result, run) for run in runs_of(result, contender)}
     chosen = dict.fromkeys(judged for found in runs.values() for judged in found) if seed is None else runs[seed]
     for judged in chosen:
-        for name in NAMES:
+        for name in ATTACKS:
             of = {run: found[judged][name].mean() for run, found in runs.items() if name in found.get(judged, {})}
             if of and (seed is None or seed in of):
                 mean, deviation = significance.mean_and_deviation(np.array(list(of.values()), dtype=float))
                 yield Measurement(
-                    "test", ATTACK_WORDS[name], *judged, None if seed is None else float(of[seed]), mean,
+                    "test", ATTACK_LABELS[name], *judged, None if seed is None else float(of[seed]), mean,
                     deviation if len(of) > 1 else None, len(of),
                 )  # fmt: skip
 

@@ -6,7 +6,7 @@ from typing import Any
 import yaml
 
 from tune_cure.evaluation.metrics import standard_error
-from tune_cure.evaluation.robustness import NORM_NAMES
+from tune_cure.evaluation.names import NORM_LABELS
 from tune_cure.reports.export.bundle import BEST_CONFIG, Exported
 from tune_cure.reports.export.measurements import Measurement
 from tune_cure.utils.formatting import format_count, format_radius, join_words, one_line
@@ -185,7 +185,7 @@ the standard deviation itself. `python load.py` runs it on random images. What t
 
 
 def _evaluating(of: Exported) -> str:
-    norm, epsilon = NORM_NAMES[of.evaluation.norm], _spelled(of.evaluation.epsilon)
+    norm, epsilon = NORM_LABELS[of.evaluation.norm], _spelled(of.evaluation.epsilon)
     if of.dataset in ROBUSTBENCH and of.image_size in (CIFAR_SIZE, None):
         threat = f'dataset="{of.dataset}", threat_model="{norm}", eps={epsilon}'
         return f"""\

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from tune_cure.evaluation.names import ACCURACIES
 from tune_cure.utils.schema import OneOf, parse_number
 
-ACCURACIES = ("clean_accuracy", "fgsm_accuracy", "pgd_accuracy")
 METRICS = ("pgd_accuracy_best", *ACCURACIES[::-1], "clean_accuracy_best", "fgsm_accuracy_best")
 """Accuracies at the last judged epoch, and `_best` at that of the best PGD accuracy, whose weights are kept."""
 

@@ -1,0 +1,33 @@
+"""Configuration of the evaluation: the threat model and the attack that measures robustness in it."""
+
+from typing import Annotated
+
+from pydantic import Field, ValidationInfo, field_validator
+
+from tune_cure.attacks.norms import NORMS
+from tune_cure.gradients.input_gradients import LOSSES
+from tune_cure.utils.formatting import format_radius
+from tune_cure.utils.schema import Number, Schema, one_of
+
+
+class EvaluationConfig(Schema):
+    """How every trial of a search is evaluated. It is never searched: otherwise the smallest epsilon would win."""
+
+    norm: Annotated[str, one_of(NORMS)] = Field(default="linf", description="Norm of the ball.")
+    epsilon: Number = Field(default=8 / 255, gt=0, description="Radius of the ball, in pixel units.")
+    steps: int = Field(default=10, ge=1, description="PGD steps; each is a quarter of epsilon long.")
+    restarts: int = Field(default=1, ge=1, description="PGD random starts; robust means robust to all of them.")
+    loss: Annotated[str, one_of(LOSSES)] = Field(default="cross_entropy", description="What PGD ascends.")
+    examples: int = Field(default=1000, ge=1, description="Validation images used, stratified; all if there are fewer.")
+
+    @field_validator("epsilon")
+    @classmethod
+    def _fits_into_the_pixels(cls, epsilon: float, info: ValidationInfo) -> float:
+        if info.data.get("norm") == "linf" and epsilon > 1:
+            raise ValueError(f"must be at most 1 with norm linf, but found {epsilon:g}")
+        return epsilon
+
+    def __str__(self) -> str:
+        starts = f"{self.restarts} start" + "s" * (self.restarts > 1)
+        ascends = "" if self.loss == "cross_entropy" else f" on the {self.loss} loss"
+        return f"PGD-{self.steps} with {starts}{ascends} at {format_radius(self.epsilon, self.norm)}"

@@ -1,0 +1,32 @@
+"""Names of accuracies and of attacks: table columns, and how people write them. Imports nothing."""
+
+ACCURACIES = ("clean_accuracy", "fgsm_accuracy", "pgd_accuracy")
+"""The accuracies measured on validation images after each epoch, as the columns of the tables name them."""
+
+ATTACK_LABELS = {
+    "clean": "clean",
+    "fgsm": "FGSM",
+    "pgd_10": "PGD-10",
+    "pgd_50_10": "PGD-50-10",
+    "apgd_ce": "APGD-CE",
+    "apgd_t": "APGD-T",
+    "fab_t": "FAB-T",
+    "autoattack": "AutoAttack",
+}
+"""What is done to a test image before it is classified, by its column in confirm.csv, in order of strength.
+
+`pgd_50_10` is PGD of 50 steps from each of 10 random starts.
+"""
+
+ATTACKS = tuple(ATTACK_LABELS)
+
+AUTOATTACK_PARTS = {"apgd_ce": "apgd-ce", "apgd_t": "apgd-t", "fab_t": "fab-t", "autoattack": "square"}
+"""The parts of AutoAttack in their order, as pyautoattack names them.
+
+An image counts under a key if it withstood that part and all parts before it, so the last one is all of AutoAttack.
+"""
+
+WITHOUT_AUTOATTACK = tuple(name for name in ATTACKS if name not in AUTOATTACK_PARTS)
+
+NORM_LABELS = {"linf": "Linf", "l2": "L2"}
+"""The norms as pyautoattack and RobustBench name them."""
