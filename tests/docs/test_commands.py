@@ -56,7 +56,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished search."""
     folder = tmp_path_factory.mktemp("finished")
     write_search(folder)
-    tables.write(SearchResult(folder))
+    tables.write_tables(SearchResult(folder))
     write_best_model(SearchResult(folder))
     return folder
 

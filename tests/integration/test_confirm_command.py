@@ -9,7 +9,7 @@ from tests.unit.confirmation.test_plan import search
 from tests.unit.confirmation.test_verdicts import write_outcomes
 from tune_cure.cli import main as cli
 from tune_cure.confirmation.plan import FOLDER, Job
-from tune_cure.confirmation.verdicts import FEW_SEEDS
+from tune_cure.confirmation.verdicts import FEW_SEEDS_WARNINGS
 from tune_cure.ray_backend import confirmation
 from tune_cure.utils import environment, locking
 
@@ -92,7 +92,7 @@ def test_few_seeds_are_warned_of(
 ) -> None:
     def done(jobs: list[Job], *_: object, **__: object) -> dict[str, str]:
         for job in jobs:
-            write_outcomes(job, 0.6 if job.contender.kind == "leader" else 0.4, images=40)
+            write_outcomes(job, 0.6 if job.candidate.kind == "leader" else 0.4, images=40)
         return {}
 
     monkeypatch.setattr(confirmation, "run", done)
@@ -101,7 +101,7 @@ def test_few_seeds_are_warned_of(
     printed = capsys.readouterr().out
     assert f"each with {['seed 1', 'seeds 1 and 2', 'seeds 1, 2 and 3'][seeds - 1]}, on" in printed
     page = (tmp_path / FOLDER / "confirm.html").read_text()
-    for words in FEW_SEEDS.values():
+    for words in FEW_SEEDS_WARNINGS.values():
         is_said = bool(said) and said in words
         assert (words in printed) == (words in page) == is_said
 

@@ -95,7 +95,7 @@ def test_robustbench_finds_the_accuracies_that_this_project_finds(
     labels[1::4] = (labels[1::4] + 1) % 10
     examples = Examples(images, labels, torch.arange(16))
     file = write_best_model(result, model=SIZES | COLOUR, weights=model.state_dict(), image_size=[32, 32])
-    folder = written(bundle.of_search(result), result, tmp_path / "out")
+    folder = written(bundle.collect_search_model(result), result, tmp_path / "out")
     write_test_images(tmp_path / "data", examples, monkeypatch)
 
     monkeypatch.chdir(tmp_path)  # RobustBench looks into ./data

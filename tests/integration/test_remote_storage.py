@@ -90,7 +90,7 @@ def test_a_search_goes_on_from_its_copy_alone(
     path = SearchResult(second).checkpoint
     assert path is not None
     again.get_checkpoint(second, path)
-    tables.write(SearchResult(second))
+    tables.write_tables(SearchResult(second))
     tables.write_best_model(SearchResult(second))
     assert (second / "best_model.pt").exists()
     again.put(second)

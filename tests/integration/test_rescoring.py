@@ -67,7 +67,7 @@ def test_where_another_metric_is_optimised_it_decides(tmp_path: Path) -> None:
 def test_the_leaders_of_a_search_are_judged_once_by_their_best_weights(tmp_path: Path) -> None:
     spec = tiny(tmp_path, "search.trials=4", *RESCORE)
     assert tuner.run(spec, tmp_path).finished
-    tables.write(SearchResult(tmp_path))
+    tables.write_tables(SearchResult(tmp_path))
     trials = results.trials(tmp_path)
     judged = trials.dropna(subset=["fresh_pgd_accuracy"])
     assert set(judged["trial"]) == set(ranking.rank_trials(trials, spec)["trial"].head(2))

@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_session")]
 def finished(tmp_path_factory: pytest.TempPathFactory, ray_session: None) -> Path:
     folder = tmp_path_factory.mktemp("finished")
     assert tuner.run(tiny(folder), folder).finished
-    tables.write(SearchResult(folder))
+    tables.write_tables(SearchResult(folder))
     tables.write_best_model(SearchResult(folder))
     return folder
 

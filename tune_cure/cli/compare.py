@@ -10,7 +10,7 @@ from rich.table import Table
 
 from tune_cure.confirmation import comparison
 from tune_cure.confirmation.comparison import ComparisonError, Searches
-from tune_cure.reports.comparison_text import ERRORS, basis, side_by_side, verdict_words
+from tune_cure.reports.comparison_text import ERRORS_NOTE, format_verdict, side_by_side, verdict_basis
 from tune_cure.search.results import SearchResult
 from tune_cure.utils.files import replace_text
 
@@ -35,7 +35,7 @@ def add_parser(commands: Any) -> None:
 
 def compare(options: argparse.Namespace, console: Console) -> int:
     """Runs the command and returns its exit code."""
-    searches = comparison.named([SearchResult(directory) for directory in options.directories])
+    searches = comparison.name_searches([SearchResult(directory) for directory in options.directories])
     files = {flag: file for flag in ("csv", "html") if (file := getattr(options, flag)) is not None}
     for flag, file in files.items():
         try:
@@ -44,7 +44,9 @@ def compare(options: argparse.Namespace, console: Console) -> int:
             raise ComparisonError(f"--{flag} {file}: cannot be written: {error.strerror}") from error
     if len({file.resolve() for file in files.values()}) < len(files):
         raise ComparisonError(f"--csv and --html: {options.html} cannot be both")
-    table = comparison.table(searches)  # all that can be wrong with a run is found here, before anything is written
+    table = comparison.build_comparison_table(
+        searches
+    )  # all that can be wrong with a run is found here, before anything is written
     _print(searches, console)
     try:
         if options.csv:
@@ -87,12 +89,12 @@ def _print(searches: Searches, console: Console) -> None:
             table.add_row(words, *cells[block])
         console.print(table)
         console.print()
-    console.print(ERRORS, style="dim", soft_wrap=False)
+    console.print(ERRORS_NOTE, style="dim", soft_wrap=False)
     console.print()
-    verdicts = comparison.verdicts(searches)
+    verdicts = comparison.compare_winners(searches)
     for _, row in verdicts.iterrows():
-        console.print(verdict_words(row), style="bold")
-    if said := basis(verdicts):
+        console.print(format_verdict(row), style="bold")
+    if said := verdict_basis(verdicts):
         console.print(said, style="dim", soft_wrap=False)
-    for warning in comparison.warnings(searches):
+    for warning in comparison.comparison_warnings(searches):
         console.print(f"warning: {warning}")

@@ -111,7 +111,7 @@ def confirm(options: argparse.Namespace, console: Console) -> int:
         train_images=_at_most(options.train_images, images, "--train-images", "training images"),
         autoattack=not options.no_autoattack,
     )
-    jobs = plan_module.jobs(result, chosen, plan)
+    jobs = plan_module.plan_jobs(result, chosen, plan)
     _print_plan(result.spec, chosen, plan, splits, jobs, console)
     folder = result.directory / plan_module.FOLDER
     folder.mkdir(exist_ok=True)
@@ -156,7 +156,7 @@ def _wrote(folder: Path) -> str:
 
 
 def _distinct(radii: list[float]) -> tuple[float, ...]:
-    """The radii that have folders of their own (`Job.judged`): 0.0313725 is 8/255."""
+    """The radii that have folders of their own (`Job.outcome_folder`): 0.0313725 is 8/255."""
     found: dict[str, float] = {}
     for of in radii:
         found.setdefault(f"{of:.6g}", of)
@@ -206,7 +206,7 @@ def _print_plan(
     devices = plan_resources(spec, [this_machine()])
     if left and not devices.gpus_per_trial:
         epoch = measure_epoch_seconds(spec, splits) * plan.train_images / len(splits.train)
-        epochs = sum(job.contender.config.epochs for job in left)
+        epochs = sum(job.candidate.config.epochs for job in left)
         seconds = epoch * epochs / devices.concurrent
         console.print(f"training takes about {format_duration(seconds)} here (measured); judging comes on top of it")
 
@@ -224,7 +224,7 @@ class _View:
 
     def on_status(self, job: Any, status: dict[str, Any]) -> None:
         """A job does something else now."""
-        name = f"{job.contender.name}, seed {job.seed}"
+        name = f"{job.candidate.name}, seed {job.seed}"
         match status["stage"]:
             case "training" if status["epoch"] == 0:
                 self.console.print(f"{name}: trains {status['epochs']} epochs")
@@ -240,7 +240,7 @@ class _View:
 
 def print_results(found: Any, spec: SearchSpec, console: Console) -> None:
     """The table of means, the verdicts, and what is to be warned of."""
-    from tune_cure.confirmation.verdicts import of_few_seeds  # which imports Ray
+    from tune_cure.confirmation.verdicts import warn_of_few_seeds  # which imports Ray
 
     means, comparisons = found.means(), found.comparisons()
     if means.empty:
@@ -265,7 +265,7 @@ def print_results(found: Any, spec: SearchSpec, console: Console) -> None:
         "better and worse hold at 5% for all pairs of a column together (Holm 1979); an interval is of its pair alone",
         style="dim",
     )
-    for words in of_few_seeds(comparisons):
+    for words in warn_of_few_seeds(comparisons):
         console.print(words, style="bold")
     for epsilon, said in found.doubts():
         console.print(f"\nwarning, at {format_radius(epsilon, spec.evaluation.norm)}: {said}", style="bold")

@@ -34,10 +34,10 @@ def export(options: argparse.Namespace, console: Console) -> int:
         raise measurements.ExportError("--seed: makes no difference without --confirmed")
     result = SearchResult(options.directory)
     if options.confirmed is None:
-        found = exporting.of_search(result)
+        found = exporting.collect_search_model(result)
     else:
-        found = exporting.of_confirmation(result, options.confirmed, options.seed)
-    exporting.write(found, model_card.markdown(found), options.directory, options.to)
+        found = exporting.collect_confirmed_model(result, options.confirmed, options.seed)
+    exporting.write_bundle(found, model_card.build_model_card(found), options.directory, options.to)
     console.print(f"wrote {options.to}: {found.description}")
     for warning in found.warnings:
         console.print(f"warning: {warning}", style="bold")

@@ -89,7 +89,7 @@ def parser() -> argparse.ArgumentParser:
 
 def _report(options: argparse.Namespace, console: Console) -> int:
     try:
-        page = artifacts.write(results.SearchResult(options.directory))
+        page = artifacts.write_artifacts(results.SearchResult(options.directory))
     except OSError as error:
         raise cli_search.UsageError(f"{options.directory}: cannot be written: {error.strerror}") from error
     console.print(f"wrote {page}, and tables and figures beside it")

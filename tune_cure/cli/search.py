@@ -146,7 +146,7 @@ def _conclude(result: SearchResult, options: argparse.Namespace, console: Consol
         if remote and result.checkpoint:
             Journal(directory).checkpoint_file(result.checkpoint)  # a run that somebody sent puts no files elsewhere
             remote.get_checkpoint(directory, result.checkpoint)  # best_model.pt is made from it
-        page = artifacts.write(result)
+        page = artifacts.write_artifacts(result)
     except OSError as error:
         why = error.strerror or str(error)
         console.print(f"the tables could not be written ({why}); later: tune-cure report {directory}")

@@ -37,7 +37,7 @@ def choose_candidates(result: SearchResult, top: int, baselines: Sequence[str]) 
     """The first `top` leaders, best first, then the baselines; a baseline that a leader is already is left out.
 
     Raises:
-        ContenderError: No trial came to a sound end.
+        CandidateError: No trial came to a sound end.
     """
     sound = result.leaders[~result.leaders["status"].isin([*UNSOUND_STATUSES, "unfinished"])]
     if sound.empty:
@@ -51,7 +51,7 @@ def choose_candidates(result: SearchResult, top: int, baselines: Sequence[str]) 
     for name in dict.fromkeys(baselines):
         values, description = BASELINES[name](result, winner)
         config = result.spec.training_config(values)
-        if all(config != contender.config for contender in chosen):
+        if all(config != candidate.config for candidate in chosen):
             chosen.append(Candidate(name, "baseline", config, description))
     return chosen
 

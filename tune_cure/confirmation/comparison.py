@@ -26,8 +26,8 @@ from tune_cure.utils.errors import TuneCureError
 from tune_cure.utils.formatting import format_count, format_value, join_words
 
 Searches = Mapping[str, SearchResult]
-CONFIRMED = Path("confirm", "confirm.csv")  # as verdicts.py writes it, which imports Ray
-ATTACKS = ("clean", "pgd_50_10", "autoattack")  # of a confirmation
+CONFIRM_TABLE = Path("confirm", "confirm.csv")  # as verdicts.py writes it, which imports Ray
+CONFIRMED_ATTACKS = ("clean", "pgd_50_10", "autoattack")  # of a confirmation
 
 
 def _data_set(spec: SearchSpec) -> str:
@@ -39,13 +39,13 @@ def _network(spec: SearchSpec) -> str:
     return spec.model.name + (f" of width {spec.model.width}" if spec.model.width else "")
 
 
-DECISIVE: dict[str, Callable[[SearchSpec], str]] = {
+DECISIVE_SETTINGS: dict[str, Callable[[SearchSpec], str]] = {
     "data set": _data_set,
     "metric": lambda spec: f"{spec.search.metrics[0]} ({spec.search.mode})",
     "evaluation": lambda spec: f"{spec.evaluation} on {format_count(judged_examples(spec), 'image')}",
 }
 """Settings of which a difference means that accuracies are of different things, in words."""
-OTHERS: dict[str, Callable[[SearchSpec], str]] = {
+SECONDARY_SETTINGS: dict[str, Callable[[SearchSpec], str]] = {
     "validation images": lambda spec: f"{spec.data.validation:,} by split_seed {spec.data.split_seed}",
     "training images": lambda spec: "all" if spec.data.train_examples is None else f"{spec.data.train_examples:,}",
     "network": _network,
@@ -65,7 +65,7 @@ class ComparisonError(TuneCureError):
     """Searches that cannot be compared."""
 
 
-def named(results: Sequence[SearchResult]) -> dict[str, SearchResult]:
+def name_searches(results: Sequence[SearchResult]) -> dict[str, SearchResult]:
     """The searches by the names of their folders, with as much of the path before as it takes to tell them apart.
 
     Raises:
@@ -83,7 +83,7 @@ def named(results: Sequence[SearchResult]) -> dict[str, SearchResult]:
     return {str(Path(*path.parts[-length:])): result for path, result in zip(paths, results, strict=True)}
 
 
-def table(searches: Searches) -> pd.DataFrame:
+def build_comparison_table(searches: Searches) -> pd.DataFrame:
     """A row per search: what it was, what it took, what won and by how much."""
     keys = list(dict.fromkeys(key for result in searches.values() for key in result.spec.space))
     return pd.DataFrame([_row(name, result, keys) for name, result in searches.items()])
@@ -155,7 +155,7 @@ def _sign(result: SearchResult) -> int:
 
 
 def _cost(result: SearchResult) -> dict[str, Any]:
-    led = led_for_good(result)
+    led = find_lasting_lead(result)
     return {
         "epochs_trained": result.summary["epochs"],
         "device_hours": result.summary["trial_seconds"] / 3600,
@@ -168,8 +168,8 @@ def _cost(result: SearchResult) -> dict[str, Any]:
 def _confirmed(result: SearchResult, trial: Any) -> dict[str, Any]:
     """What the winner reached on the test set at the search's radius, where it was confirmed: means over seeds."""
     found: dict[str, Any] = {"confirmed_seeds": 0, "confirmed_examples": None}
-    found |= {f"confirmed_{name}{of}": None for name in ATTACKS for of in ("", "_sd")}
-    file = result.directory / CONFIRMED
+    found |= {f"confirmed_{name}{of}": None for name in CONFIRMED_ATTACKS for of in ("", "_sd")}
+    file = result.directory / CONFIRM_TABLE
     if trial is None or not file.is_file():
         return found
     if not file.resolve().is_relative_to(result.directory.resolve()):
@@ -177,14 +177,14 @@ def _confirmed(result: SearchResult, trial: Any) -> dict[str, Any]:
     try:
         frame = pd.read_csv(file)
         frame = frame[frame["contender"].eq(f"trial-{trial}") & frame["norm"].eq(result.spec.evaluation.norm)]
-        frame = frame.astype(dict.fromkeys(("epsilon", "examples", *ATTACKS), float))
+        frame = frame.astype(dict.fromkeys(("epsilon", "examples", *CONFIRMED_ATTACKS), float))
     except (ValueError, KeyError) as error:  # pandas' own errors are ValueErrors
         raise ComparisonError(f"{file}: is no table of a confirmation: {error}") from error
     frame = frame[np.isclose(frame["epsilon"], result.spec.evaluation.epsilon)]
     if frame.empty:
         return found
     found |= {"confirmed_seeds": len(frame), "confirmed_examples": int(frame["examples"].min())}
-    for name in ATTACKS:
+    for name in CONFIRMED_ATTACKS:
         mean, deviation = significance.mean_and_deviation(frame[name].to_numpy())
         found |= {f"confirmed_{name}": mean, f"confirmed_{name}_sd": deviation}
     return found
@@ -195,7 +195,7 @@ def _value(spec: SearchSpec, values: dict[str, Any], key: str) -> Any:
     return values.get(key) if key in spec.space else getattr(spec.training_config(values), HYPERPARAMETERS[key])
 
 
-def progress(result: SearchResult) -> pd.DataFrame:
+def leader_progress(result: SearchResult) -> pd.DataFrame:
     """The leader's objective after so many epochs and device hours, wherever it changed, and at the end.
 
     The leader is that of `results.ranked`, had the search ended there; of the trials only those count that ended as
@@ -228,19 +228,19 @@ def progress(result: SearchResult) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def led_for_good(result: SearchResult) -> tuple[int, float] | None:
+def find_lasting_lead(result: SearchResult) -> tuple[int, float] | None:
     """After how many epochs and device hours the winner took the lead that it kept; None if judging again put it first.
 
     What it led before, until another did, is no find: the first trial to report leads, whatever it has.
     """
-    frame = progress(result)
+    frame = leader_progress(result)
     if result.best is None or not (leads := frame["trial"].eq(result.best.trial)).iloc[-1]:
         return None
     row = frame[leads[::-1].cummin()[::-1]].iloc[0]
     return int(row["epochs"]), float(row["device_hours"])
 
 
-def verdicts(searches: Searches) -> pd.DataFrame:
+def compare_winners(searches: Searches) -> pd.DataFrame:
     """A row per pair: the difference of the winners with its 95% interval and the verdict, or why there is none.
 
     Both were judged on the same images at best, and then the difference is more certain than these errors say, which
@@ -285,7 +285,7 @@ def _compare(one: tuple[str, SearchResult], other: tuple[str, SearchResult]) -> 
 
 def _incomparable(one: tuple[str, SearchResult], other: tuple[str, SearchResult]) -> str:
     """Why there is no verdict on two searches; empty if there is one."""
-    for words, of in DECISIVE.items():
+    for words, of in DECISIVE_SETTINGS.items():
         if of(one[1].spec) != of(other[1].spec):
             return f"different {words}"
     for name, result in (one, other):
@@ -307,13 +307,13 @@ def _alike_judged_again(one: SearchResult, other: SearchResult) -> bool:
     )
 
 
-def warnings(searches: Searches) -> list[str]:
+def comparison_warnings(searches: Searches) -> list[str]:
     """What to know before the searches are compared, one line each."""
     said = []
-    for words, of in (DECISIVE | OTHERS).items():
+    for words, of in (DECISIVE_SETTINGS | SECONDARY_SETTINGS).items():
         found = {name: of(result.spec) for name, result in searches.items()}
         if len(set(found.values())) > 1:
-            consequence = "no verdict between these" if words in DECISIVE else CONSEQUENCES.get(words)
+            consequence = "no verdict between these" if words in DECISIVE_SETTINGS else CONSEQUENCES.get(words)
             said.append(f"different {words}: {_by_value(found)}" + (f": {consequence}" if consequence else ""))
     said += _about_judging_again(searches)
     devices = {name: environment.devices(result.directory) for name, result in searches.items()}
@@ -349,7 +349,7 @@ def _by_value(found: Mapping[str, str]) -> str:
     )
 
 
-def spaces(searches: Searches) -> pd.DataFrame:
+def compare_spaces(searches: Searches) -> pd.DataFrame:
     """A row per hyperparameter that is searched in one or fixed to different values: how each search has it.
 
     Columns: hyperparameter, the searches' names, differs.

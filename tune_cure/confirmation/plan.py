@@ -33,10 +33,10 @@ CONFIG, LAST, MODEL, STATUS, OUTCOMES = "config.yaml", "last.pt", "model.pt", "s
 
 @dataclass(frozen=True)
 class Plan:
-    """How contenders are confirmed.
+    """How candidates are confirmed.
 
     Attributes:
-        seeds: Of the training runs, none of them that of the search; the same for every contender.
+        seeds: Of the training runs, none of them that of the search; the same for every candidate.
         epsilons: The radii to judge at, in pixel units; that of the search's evaluation first.
         examples: How many test images to judge on, stratified.
         train_images: How many training images to train on, stratified.
@@ -52,9 +52,9 @@ class Plan:
 
 @dataclass(frozen=True)
 class Job:
-    """One contender with one seed."""
+    """One candidate with one seed."""
 
-    contender: Candidate
+    candidate: Candidate
     seed: int
     data: DataSpec
     model: ModelConfig
@@ -63,25 +63,25 @@ class Job:
     folder: Path
     cpus: int
 
-    def described(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, Any]:
         """What its weights depend on, as written into its folder."""
         return {
-            "contender": self.contender.description,
+            "contender": self.candidate.description,
             "seed": self.seed,
             "train_images": self.plan.train_images,
             "data": self.data.model_dump(mode="json", exclude={"root"}),
             "model": self.model.model_dump(mode="json"),
-            "training": self.contender.config.model_dump(mode="json", by_alias=True),
+            "training": self.candidate.config.model_dump(mode="json", by_alias=True),
         }
 
-    def judged(self, epsilon: float) -> Path:
+    def outcome_folder(self, epsilon: float) -> Path:
         """The folder of what was found at a radius."""
         return self.folder / f"{self.evaluation.norm}-{epsilon:.6g}-{self.plan.examples}"
 
     @property
     def is_judged(self) -> bool:
         """Whether there are outcomes of it, at one radius at least."""
-        return any((self.judged(epsilon) / OUTCOMES).exists() for epsilon in self.plan.epsilons)
+        return any((self.outcome_folder(epsilon) / OUTCOMES).exists() for epsilon in self.plan.epsilons)
 
     def status(self) -> dict[str, Any]:
         """What it is doing: `stage` and details of it; empty before it has begun."""
@@ -89,8 +89,8 @@ class Job:
         return dict(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else {}
 
 
-def jobs(result: SearchResult, contenders: list[Candidate], plan: Plan) -> list[Job]:
-    """A job for each contender and seed, seeds together: early ends leave whole seeds to compare.
+def plan_jobs(result: SearchResult, candidates: list[Candidate], plan: Plan) -> list[Job]:
+    """A job for each candidate and seed, seeds together: early ends leave whole seeds to compare.
 
     Raises:
         FolderError: A job's folder holds another one.
@@ -102,7 +102,7 @@ def jobs(result: SearchResult, contenders: list[Candidate], plan: Plan) -> list[
         Job(one, seed, data, spec.model, spec.evaluation, plan, directory / one.name / f"seed-{seed}",
             spec.resources.cpus_per_trial)
         for seed in plan.seeds
-        for one in contenders
+        for one in candidates
     ]  # fmt: skip
     for job in found:
         _check(job)
@@ -113,7 +113,7 @@ def _check(job: Job) -> None:
     file = job.folder / CONFIG
     if not file.exists():
         return
-    before, now = (by_path(of) for of in (parse(file.read_text(encoding="utf-8")), job.described()))
+    before, now = (by_path(of) for of in (parse(file.read_text(encoding="utf-8")), job.describe()))
     # What an earlier version did not know, it did as is the default now.
     before = by_path({"training": TrainingConfig().model_dump(mode="json", by_alias=True)}) | before
     change = next(((key, a, b) for key, a, b in differences(before, now) if key != "contender"), None)

@@ -24,24 +24,24 @@ TABLE, SUMMARY = "confirm.csv", "confirm.json"
 KEYS = ("contender", "kind", "description", "seed", "norm", "epsilon", "examples", "train_images", "epochs", "diverged")
 COLUMNS = (*KEYS, *ATTACKS, "zero_gradient", "train_seconds", "judge_seconds", "warnings")
 COMPARED = ("clean", "pgd_50_10", "autoattack")
-FEW_SEEDS = {  # how far verdicts of so many seeds can be trusted; docs/confirming.md has the measurement
+FEW_SEEDS_WARNINGS = {  # how far verdicts of so many seeds can be trusted; docs/confirming.md has the measurement
     1: "With one seed, the intervals know nothing of how much seeds differ.",
     2: "With two seeds, verdicts err in about one of ten comparisons where there is no difference; take three or more.",
 }
 
 
-def of_few_seeds(comparisons: pd.DataFrame) -> list[str]:
+def warn_of_few_seeds(comparisons: pd.DataFrame) -> list[str]:
     """What to know of `Confirmation.comparisons` that go by few seeds, a sentence each."""
-    return [words for seeds, words in FEW_SEEDS.items() if comparisons["seeds"].eq(seeds).any()]
+    return [words for seeds, words in FEW_SEEDS_WARNINGS.items() if comparisons["seeds"].eq(seeds).any()]
 
 
 class Confirmation:
     """What the jobs that are done have left.
 
     Attributes:
-        outcomes: Whether each test image was classified right, shape (examples,), by contender, seed and epsilon, and
+        outcomes: Whether each test image was classified right, shape (examples,), by candidate, seed and epsilon, and
             by what was done to it (`ATTACKS`).
-        table: A row of `COLUMNS` for each contender, seed and epsilon; accuracies are fractions.
+        table: A row of `COLUMNS` for each candidate, seed and epsilon; accuracies are fractions.
     """
 
     compared = COMPARED
@@ -52,19 +52,19 @@ class Confirmation:
         rows = []
         for job in jobs:
             for epsilon in job.plan.epsilons:
-                file = job.judged(epsilon) / OUTCOMES
+                file = job.outcome_folder(epsilon) / OUTCOMES
                 if file.exists():
                     with np.load(file) as content:
                         found = {name: content[name] for name in content.files}
-                    self.outcomes[job.contender.name, job.seed, epsilon] = found
+                    self.outcomes[job.candidate.name, job.seed, epsilon] = found
                     rows.append(_row(job, epsilon, found))
         self.table = pd.DataFrame(rows, columns=list(COLUMNS))
 
     def means(self) -> pd.DataFrame:
-        """A row per contender and epsilon: the number of seeds, and mean and sample standard deviation over them."""
+        """A row per candidate and epsilon: the number of seeds, and mean and sample standard deviation over them."""
         rows = []
-        for (contender, epsilon), group in self.table.groupby(["contender", "epsilon"], sort=False):
-            row: dict[str, Any] = {"contender": contender, "epsilon": epsilon, "seeds": len(group)}
+        for (candidate, epsilon), group in self.table.groupby(["contender", "epsilon"], sort=False):
+            row: dict[str, Any] = {"contender": candidate, "epsilon": epsilon, "seeds": len(group)}
             row |= {"description": group["description"].iloc[0], "diverged": int(group["diverged"].sum())}
             for name in ATTACKS:
                 mean, deviation = significance.mean_and_deviation(group[name].to_numpy(dtype=float))
@@ -121,14 +121,14 @@ class Confirmation:
         alike: dict[tuple[float, str], list[tuple[gradient_masking.MaskingSign, str]]] = {}
         diverged = self.table.set_index(["contender", "seed", "epsilon"])["diverged"]
         for run, found in self.outcomes.items():
-            contender, _, epsilon = run
+            candidate, _, epsilon = run
             for sign in [] if diverged[run] else gradient_masking.find_masking_signs(Outcomes.of(found)):
-                alike.setdefault((epsilon, sign.claim), []).append((sign, contender))
-        runs = Counter((contender, epsilon) for contender, _, epsilon in self.outcomes)
+                alike.setdefault((epsilon, sign.claim), []).append((sign, candidate))
+        runs = Counter((candidate, epsilon) for candidate, _, epsilon in self.outcomes)
         doubts = []
         for (epsilon, _), seen in alike.items():
             largest = max((sign for sign, _ in seen), key=lambda sign: sign.size)
-            shown = Counter(contender for _, contender in seen)
+            shown = Counter(candidate for _, candidate in seen)
             who = join_words(f"{name} ({count} of {runs[name, epsilon]} seeds)" for name, count in shown.items())
             doubts.append((epsilon, f"{largest.found('up to ' if len(seen) > 1 else '')}, {who}: {largest.meaning}."))
         return doubts
@@ -139,8 +139,8 @@ class Confirmation:
         content = {"means": _records(self.means()), "comparisons": _records(self.comparisons())}
         replace_text(folder / SUMMARY, json.dumps(content, indent=2, allow_nan=False) + "\n")
         packed = {
-            f"{contender}/{seed}/{epsilon:.6g}/{name}": of
-            for (contender, seed, epsilon), found in self.outcomes.items()
+            f"{candidate}/{seed}/{epsilon:.6g}/{name}": of
+            for (candidate, seed, epsilon), found in self.outcomes.items()
             for name, of in found.items()
             if name in ATTACKS
         }
@@ -152,9 +152,9 @@ def _row(job: Job, epsilon: float, found: dict[str, Array]) -> dict[str, Any]:
     accuracies = {name: float(found[name].mean()) for name in ATTACKS if name in found}
     diverged = not trained["weights"]
     return {
-        "contender": job.contender.name,
-        "kind": job.contender.kind,
-        "description": job.contender.description,
+        "contender": job.candidate.name,
+        "kind": job.candidate.kind,
+        "description": job.candidate.description,
         "seed": job.seed,
         "norm": job.evaluation.norm,
         "epsilon": epsilon,

@@ -104,7 +104,7 @@ def work(job: Job, device_name: str = "cpu", shipment: DataBroadcast | None = No
     cpus.configure_cpu(job.cpus)
     splits = shared_data(job.data, device.type, shipment)
     job.folder.mkdir(parents=True, exist_ok=True)
-    replace_text(job.folder / CONFIG, yaml.safe_dump(job.described(), sort_keys=False))
+    replace_text(job.folder / CONFIG, yaml.safe_dump(job.describe(), sort_keys=False))
     network = _trained(job, splits, device)
     test = splits.test.subset(job.plan.examples, seed=0).to(device)
     for epsilon in job.plan.epsilons:
@@ -118,7 +118,7 @@ def _tell(job: Job, stage: str, **details: Any) -> None:
 
 def _trained(job: Job, splits: Splits, device: torch.device) -> nn.Module | None:
     """The network after the whole schedule; None if it diverged."""
-    file, config = job.folder / MODEL, job.contender.config
+    file, config = job.folder / MODEL, job.candidate.config
     if not file.exists():
         images = all_training_images(splits).subset(job.plan.train_images, seed=0)
         _train(job, config, replace(splits, train=images), device)
@@ -148,7 +148,7 @@ def _train(job: Job, config: TrainingConfig, splits: Splits, device: torch.devic
 
 def _judge(job: Job, network: nn.Module | None, test: Examples, epsilon: float) -> None:
     """Writes what each test image came to at a radius; a network that diverged has none of them right."""
-    folder = job.judged(epsilon)
+    folder = job.outcome_folder(epsilon)
     if (folder / OUTCOMES).exists() and (not job.plan.autoattack or "autoattack" in np.load(folder / OUTCOMES)):
         return
     folder.mkdir(exist_ok=True)

@@ -9,11 +9,17 @@ import plotly.graph_objects as go
 from tune_cure.confirmation import comparison
 from tune_cure.confirmation.comparison import Searches
 from tune_cure.reports import html_page
-from tune_cure.reports.comparison_text import ERRORS, basis, difference_words, measure_words, side_by_side
-from tune_cure.reports.figures.style import BEST_COLOUR, BLUE, START_COLOUR, accuracy_range, blank
+from tune_cure.reports.comparison_text import (
+    ERRORS_NOTE,
+    format_difference,
+    format_measure,
+    side_by_side,
+    verdict_basis,
+)
+from tune_cure.reports.figures.style import BEST_COLOR, BLUE, START_COLOR, accuracy_range, blank_figure
 from tune_cure.utils.formatting import join_words
 
-COLOURS = (BLUE, BEST_COLOUR, START_COLOUR, "#CC79A7", "#E69F00", "#56B4E9", "#8A8A8A")
+COLORS = (BLUE, BEST_COLOR, START_COLOR, "#CC79A7", "#E69F00", "#56B4E9", "#8A8A8A")
 DASHES = ("solid", "8,4", "2,3", "10,3,2,3", "16,5")  # of pixels, as SVG and plotly write them
 LONG = 3.0  # device hours from which a plot is in hours, not in minutes
 
@@ -31,7 +37,7 @@ def write(searches: Searches, path: Path) -> None:
     written = {name: of for name, of in sections.items() if of[1]}
     body = [
         f"<header><h1>{len(searches)} searches side by side</h1><p>{names}</p></header>",
-        html_page.contents({name: title for name, (title, _) in written.items()}),
+        html_page.section_links({name: title for name, (title, _) in written.items()}),
         "<main>",
         *(html_page.section(name, title, content) for name, (title, content) in written.items()),
         "</main>",
@@ -40,24 +46,24 @@ def write(searches: Searches, path: Path) -> None:
 
 
 def _verdicts(searches: Searches) -> str:
-    verdicts = comparison.verdicts(searches)
+    verdicts = comparison.compare_winners(searches)
     titles = {"": "", "against": "", "verdict": "", "by": "", "difference": ""}
     rows = "".join(
         f'<tr><th scope="row">{escape(row["first"])}</th><td>{escape(row["second"])}</td>'
         + (
             f'<td>no verdict</td><td class="reason" colspan="2">{escape(row["reason"])}</td></tr>'
             if row["reason"]
-            else f"<td><strong>{row['verdict']}</strong></td><td>{measure_words(row)}</td>"
-            f"<td>{difference_words(row)}</td></tr>"
+            else f"<td><strong>{row['verdict']}</strong></td><td>{format_measure(row)}</td>"
+            f"<td>{format_difference(row)}</td></tr>"
         )
         for _, row in verdicts.iterrows()
     )
-    said = f"<p>{basis(verdicts)}</p>" if basis(verdicts) else ""
-    return said + html_page.scrollable(html_page.heads(titles), rows)
+    said = f"<p>{verdict_basis(verdicts)}</p>" if verdict_basis(verdicts) else ""
+    return said + html_page.scrollable_table(html_page.header_cells(titles), rows)
 
 
 def _warnings(searches: Searches) -> str:
-    items = "".join(f"<li>{escape(warning)}</li>" for warning in comparison.warnings(searches))
+    items = "".join(f"<li>{escape(warning)}</li>" for warning in comparison.comparison_warnings(searches))
     return f'<aside class="caveat"><ul>{items}</ul></aside>' if items else ""
 
 
@@ -69,11 +75,11 @@ def _table(searches: Searches) -> str:
         + "</tr>"
         for words, cells in side_by_side(searches).items()
     )
-    return html_page.scrollable(html_page.heads(titles), rows) + f"<p>{ERRORS}.</p>"
+    return html_page.scrollable_table(html_page.header_cells(titles), rows) + f"<p>{ERRORS_NOTE}.</p>"
 
 
 def _progress(searches: Searches) -> str:
-    lines = {name: comparison.progress(result) for name, result in searches.items()}
+    lines = {name: comparison.leader_progress(result) for name, result in searches.items()}
     if all(line.empty for line in lines.values()):
         return ""
     metrics = join_words(dict.fromkeys(result.spec.search.metrics[0] for result in searches.values()))
@@ -82,17 +88,19 @@ def _progress(searches: Searches) -> str:
         "diverged or failed count for nothing; judging the leaders again, at the end, is not in it. Device time is "
         "that of all trials together."
     )
-    plots = html_page.plot("epochs", by_epochs(lines, metrics), "By epochs trained in all trials.", small=True)
-    plots += html_page.plot("hours", by_hours(lines, metrics), "By device time.", small=True)
-    return f'<p>{said}</p>{legend(list(searches))}<div class="grid">{plots}</div>'
+    plots = html_page.plot_block(
+        "epochs", plot_by_epochs(lines, metrics), "By epochs trained in all trials.", small=True
+    )
+    plots += html_page.plot_block("hours", plot_by_hours(lines, metrics), "By device time.", small=True)
+    return f'<p>{said}</p>{line_legend(list(searches))}<div class="grid">{plots}</div>'
 
 
-def by_epochs(lines: dict[str, pd.DataFrame], metrics: str) -> go.Figure:
+def plot_by_epochs(lines: dict[str, pd.DataFrame], metrics: str) -> go.Figure:
     """The leader's objective of each search after so many epochs: the frames of `comparison.progress` by name."""
     return _steps(lines, "epochs", 1, "epochs trained", metrics)
 
 
-def by_hours(lines: dict[str, pd.DataFrame], metrics: str) -> go.Figure:
+def plot_by_hours(lines: dict[str, pd.DataFrame], metrics: str) -> go.Figure:
     """As `by_epochs`, after so much device time."""
     most = max(float(line["device_hours"].iloc[-1]) for line in lines.values() if len(line))
     unit, parts = ("hours", 1) if most > LONG else ("minutes", 60)
@@ -100,9 +108,9 @@ def by_hours(lines: dict[str, pd.DataFrame], metrics: str) -> go.Figure:
 
 
 def _steps(lines: dict[str, pd.DataFrame], column: str, parts: int, x: str, y: str) -> go.Figure:
-    figure = blank(x, escape(y))
+    figure = blank_figure(x, escape(y))
     for number, (name, line) in enumerate(lines.items()):
-        colour, dash = style(number)
+        color, dash = line_style(number)
         figure.add_trace(
             go.Scatter(
                 name=escape(name),
@@ -112,7 +120,7 @@ def _steps(lines: dict[str, pd.DataFrame], column: str, parts: int, x: str, y: s
                 hovertext=[f"trial {trial}" for trial in line["trial"]],
                 hovertemplate=f"{escape(name)}: %{{y:.1%}} after %{{x:.4g}}, %{{hovertext}}<extra></extra>",
                 line={
-                    "color": colour,
+                    "color": color,
                     "dash": _pixels(dash),
                     "width": 2.5,
                     "shape": "hv",
@@ -125,28 +133,28 @@ def _steps(lines: dict[str, pd.DataFrame], column: str, parts: int, x: str, y: s
     return figure
 
 
-def style(number: int) -> tuple[str, str]:
-    """The colour and dashes of a search's line: no two of the first 35 are alike in both."""
-    return COLOURS[number % len(COLOURS)], DASHES[number % len(DASHES)]
+def line_style(number: int) -> tuple[str, str]:
+    """The color and dashes of a search's line: no two of the first 35 are alike in both."""
+    return COLORS[number % len(COLORS)], DASHES[number % len(DASHES)]
 
 
 def _pixels(dash: str) -> str:
     return dash if dash == "solid" else ",".join(f"{pixels}px" for pixels in dash.split(","))
 
 
-def legend(names: list[str]) -> str:
+def line_legend(names: list[str]) -> str:
     """The HTML legend of both plots."""
     items = []
     for number, name in enumerate(names):
-        colour, dash = style(number)
+        color, dash = line_style(number)
         dashes = "" if dash == "solid" else f' stroke-dasharray="{dash}"'
-        line = f'<line x1="0" y1="5" x2="40" y2="5" stroke="{colour}" stroke-width="3"{dashes}/>'
+        line = f'<line x1="0" y1="5" x2="40" y2="5" stroke="{color}" stroke-width="3"{dashes}/>'
         items.append(f'<li><svg width="40" height="10" aria-hidden="true">{line}</svg> {escape(name)}</li>')
     return f'<ul class="legend" aria-label="legend">{"".join(items)}</ul>'
 
 
 def _spaces(searches: Searches) -> str:
-    spaces = comparison.spaces(searches)
+    spaces = comparison.compare_spaces(searches)
     differing = [f"<code>{escape(key)}</code>" for key in spaces.loc[spaces["differs"], "hyperparameter"]]
     said = (
         f"The searches differ in {join_words(differing)}, set in bold." if differing else "All searched the same space."
@@ -157,8 +165,8 @@ def _spaces(searches: Searches) -> str:
         + "</tr>"
         for _, row in spaces.iterrows()
     )
-    return f"<p>{said}</p>" + html_page.scrollable(
-        html_page.heads({"": "", **{escape(name): "" for name in searches}}), rows
+    return f"<p>{said}</p>" + html_page.scrollable_table(
+        html_page.header_cells({"": "", **{escape(name): "" for name in searches}}), rows
     )
 
 

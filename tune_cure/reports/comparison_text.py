@@ -4,7 +4,13 @@ from typing import Any
 
 import pandas as pd
 
-from tune_cure.confirmation.comparison import ATTACKS, DECISIVE, OTHERS, Searches, table
+from tune_cure.confirmation.comparison import (
+    CONFIRMED_ATTACKS,
+    DECISIVE_SETTINGS,
+    SECONDARY_SETTINGS,
+    Searches,
+    build_comparison_table,
+)
 from tune_cure.evaluation.names import ATTACK_LABELS
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.utils.formatting import (
@@ -17,19 +23,22 @@ from tune_cure.utils.formatting import (
     join_words,
 )
 
-NONE = "–"
-ERRORS = "±: one standard error; of test accuracies the standard deviation over seeds"
+DASH = "–"
+ERRORS_NOTE = "±: one standard error; of test accuracies the standard deviation over seeds"
 
 
 def side_by_side(searches: Searches) -> dict[str, list[str]]:
     """A line per quantity, by what it is called: a cell per search. Lines that say nothing are left out."""
     specs = [result.spec for result in searches.values()]
-    rows = [row for _, row in table(searches).iterrows()]
+    rows = [row for _, row in build_comparison_table(searches).iterrows()]
     lines = {
         "trials ended": [f"{row['trials_ended']} of {row['trials_planned']}" + _state(row) for row in rows],
         "how": [_ends(row) for row in rows],
-        **{words: [of(spec) for spec in specs] for words, of in DECISIVE.items()},
-        **{words: [OTHERS[words](spec) for spec in specs] for words in ("network", "epochs of a whole trial")},
+        **{words: [of(spec) for spec in specs] for words, of in DECISIVE_SETTINGS.items()},
+        **{
+            words: [SECONDARY_SETTINGS[words](spec) for spec in specs]
+            for words in ("network", "epochs of a whole trial")
+        },
         "sampler": [row["sampler"] for row in rows],
         "scheduler": [_scheduler(spec) for spec in specs],
         "winner": [_winner(row) for row in rows],
@@ -45,14 +54,14 @@ def side_by_side(searches: Searches) -> dict[str, list[str]]:
         "device time": [format_duration(3600 * row["device_hours"]) for row in rows],
         "by the clock": [format_duration(3600 * row["wall_hours"]) for row in rows],
         "winner led for good after": [_led(row) for row in rows],
-        **{f"test set: {ATTACK_LABELS[name]}": [_confirmed(row, name) for row in rows] for name in ATTACKS},
+        **{f"test set: {ATTACK_LABELS[name]}": [_confirmed(row, name) for row in rows] for name in CONFIRMED_ATTACKS},
         "test set: seeds": [_seeds(row) for row in rows],
     }
     if all(row["metric"] == "pgd_accuracy_best" for row in rows):
         del lines["PGD accuracy"]  # the objective
     keys = [name for name in rows[0].index if name.startswith("best_") and name != "best_epoch"]
     lines |= {f"winner's {key.removeprefix('best_')}": [_value(row[key]) for row in rows] for key in keys}
-    return {words: cells for words, cells in lines.items() if set(cells) != {NONE}}
+    return {words: cells for words, cells in lines.items() if set(cells) != {DASH}}
 
 
 def _state(row: "pd.Series[Any]") -> str:
@@ -61,7 +70,7 @@ def _state(row: "pd.Series[Any]") -> str:
 
 def _ends(row: "pd.Series[Any]") -> str:
     said = [f"{row[f'trials_{status}']} {words}" for status, words in STATUS_WORDS.items() if row[f"trials_{status}"]]
-    return join_words(said) or NONE
+    return join_words(said) or DASH
 
 
 def _scheduler(spec: SearchSpec) -> str:
@@ -79,21 +88,21 @@ def _winner(row: "pd.Series[Any]") -> str:
 
 
 def _accuracy(row: "pd.Series[Any]", name: str) -> str:
-    return NONE if pd.isna(row[name]) else format_accuracy(row[name], row[f"{name}_se"])
+    return DASH if pd.isna(row[name]) else format_accuracy(row[name], row[f"{name}_se"])
 
 
 def _percent(fraction: Any) -> str:
-    return NONE if pd.isna(fraction) else f"{100 * fraction:.1f}%"
+    return DASH if pd.isna(fraction) else f"{100 * fraction:.1f}%"
 
 
 def _rescoring(row: "pd.Series[Any]") -> str:
     examples = row["fresh_examples"]
-    return NONE if pd.isna(examples) else f"{row['rescoring']} on {format_count(int(examples), 'image')}"
+    return DASH if pd.isna(examples) else f"{row['rescoring']} on {format_count(int(examples), 'image')}"
 
 
 def _gain(row: "pd.Series[Any]") -> str:
     if pd.isna(row["gain"]):
-        return NONE
+        return DASH
     if pd.isna(row["gain_se"]):
         return "none: it won"
     return f"{format_points(row['gain'])} ± {100 * row['gain_se']:.1f} points"
@@ -101,7 +110,7 @@ def _gain(row: "pd.Series[Any]") -> str:
 
 def _led(row: "pd.Series[Any]") -> str:
     if pd.isna(row["epochs_until_led"]):
-        return NONE if pd.isna(row["trial"]) else "not before it was judged again"
+        return DASH if pd.isna(row["trial"]) else "not before it was judged again"
     epochs = format_count(int(row["epochs_until_led"]), "epoch")
     return f"{epochs}, {format_duration(3600 * row['device_hours_until_led'])}"
 
@@ -113,34 +122,34 @@ def _confirmed(row: "pd.Series[Any]", name: str) -> str:
 
 def _seeds(row: "pd.Series[Any]") -> str:
     if not row["confirmed_seeds"]:
-        return NONE
+        return DASH
     return f"{row['confirmed_seeds']} on {format_count(int(row['confirmed_examples']), 'image')}"
 
 
 def _value(of: Any) -> str:
-    return NONE if not isinstance(of, str) and pd.isna(of) else format_value(of)
+    return DASH if not isinstance(of, str) and pd.isna(of) else format_value(of)
 
 
-def verdict_words(row: "pd.Series[Any]") -> str:
+def format_verdict(row: "pd.Series[Any]") -> str:
     """A row of `comparison.verdicts` in words."""
     pair = f"{row['first']} against {row['second']}"
     if row["reason"]:
         return f"{pair}: no verdict: {row['reason']}"
-    return f"{pair}, {measure_words(row)}: {row['verdict']} ({difference_words(row)})"
+    return f"{pair}, {format_measure(row)}: {row['verdict']} ({format_difference(row)})"
 
 
-def measure_words(row: "pd.Series[Any]") -> str:
+def format_measure(row: "pd.Series[Any]") -> str:
     """What a verdict goes by."""
     return "PGD accuracy judged again" if row["measure"] == "fresh_pgd_accuracy" else str(row["measure"])
 
 
-def difference_words(row: "pd.Series[Any]") -> str:
+def format_difference(row: "pd.Series[Any]") -> str:
     """The difference behind a verdict, with its interval."""
     interval = f"{format_points(row['low'])} to {format_points(row['high'])}"
     return f"{format_points(row['difference'])} points, 95% interval {interval}"
 
 
-def basis(verdicts: pd.DataFrame) -> str:
+def verdict_basis(verdicts: pd.DataFrame) -> str:
     """What the verdicts rest on; empty where there is none."""
     told = verdicts[verdicts["reason"] == ""]
     if told.empty:

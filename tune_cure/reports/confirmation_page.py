@@ -9,10 +9,10 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from tune_cure.confirmation.plan import Job
-from tune_cure.confirmation.verdicts import COMPARED, Confirmation, of_few_seeds
+from tune_cure.confirmation.verdicts import COMPARED, Confirmation, warn_of_few_seeds
 from tune_cure.evaluation.names import ATTACK_LABELS
 from tune_cure.reports import html_page
-from tune_cure.reports.figures.style import BLUE, START_COLOUR, accuracy_range, blank
+from tune_cure.reports.figures.style import BLUE, START_COLOR, accuracy_range, blank_figure
 from tune_cure.search import results
 from tune_cure.search.results import SearchResult
 from tune_cure.utils.environment import FILE as ENVIRONMENT
@@ -37,10 +37,10 @@ def write(result: SearchResult, jobs: list[Job], folder: Path) -> Confirmation:
         ]
     spec_text = (result.directory / results.SPEC).read_text(encoding="utf-8")
     if own := _environment(folder):
-        body.append(html_page.provenance(own))
+        body.append(html_page.provenance_section(own))
     searched = _environment(result.directory)
     space = "The search space as resolved (spec.yaml)"
-    body.append(html_page.provenance(searched, spec_text, space, name="search", title="How the search was run"))
+    body.append(html_page.provenance_section(searched, spec_text, space, name="search", title="How the search was run"))
     body.append("</main>")
     html_page.write(folder / FILE, title, body)
     return found
@@ -59,7 +59,7 @@ def _what(jobs: list[Job]) -> str:
         if done == len(jobs)
         else f" <strong>{done} of {format_count(len(jobs), 'run')} have been judged so far.</strong>"
     )
-    names = join_words(f"<code>{escape(name)}</code>" for name in dict.fromkeys(job.contender.name for job in jobs))
+    names = join_words(f"<code>{escape(name)}</code>" for name in dict.fromkeys(job.candidate.name for job in jobs))
     attacks = "PGD-50-10 and AutoAttack" if plan.autoattack else "PGD-50-10 (AutoAttack was left out)"
     return (
         f"{names}, each trained on {plan.train_images:,} training images with "
@@ -74,20 +74,21 @@ def _verdicts(comparisons: pd.DataFrame) -> str:
         "of the seeds and that of the images. A verdict of better or worse holds at 5% for all pairs of a column "
         "together (Holm 1979)."
     )
-    said += "".join(f" <strong>{words}</strong>" for words in of_few_seeds(comparisons))
+    said += "".join(f" <strong>{words}</strong>" for words in warn_of_few_seeds(comparisons))
     titles = {"": "", "against": "", "metric": "", "radius": "number", "difference": "number", "95% interval": "number"}
     titles |= {"verdict": "", "p (Holm)": "number"}
     rows = "".join(
         f'<tr><th scope="row">{escape(row["first"])}</th><td>{escape(row["second"])}</td>'
         f"<td>{ATTACK_LABELS[row['metric']]}</td>"
-        + html_page.numbers([
+        + html_page.number_cells([
             "–" if row["metric"] == "clean" else f"{row['epsilon']:.4g}", format_points(row["difference"]),
             f"{format_points(row['low'])} to {format_points(row['high'])}",
         ])
-        + f"<td><strong>{row['verdict']}</strong></td>" + html_page.numbers([f"{row['p_value_holm']:.2g}"]) + "</tr>"
+        + f"<td><strong>{row['verdict']}</strong></td>"
+        + html_page.number_cells([f"{row['p_value_holm']:.2g}"]) + "</tr>"
         for _, row in comparisons.iterrows()
     )  # fmt: skip
-    return f"<p>{said}</p>" + html_page.scrollable(html_page.heads(titles), rows)
+    return f"<p>{said}</p>" + html_page.scrollable_table(html_page.header_cells(titles), rows)
 
 
 def _warnings(found: Confirmation) -> str:
@@ -112,13 +113,15 @@ def _plots(found: Confirmation) -> str:
             clean_drawn |= metric == "clean"
             at = "" if metric == "clean" else f" at {format_radius(float(str(epsilon)), group['norm'].iloc[0])}"
             caption = f"{words} accuracy{escape(at)}: a dot is a seed, the stroke their mean."
-            plots += html_page.plot(f"{metric}-{epsilon}", dots(group, metric), caption, small=True)
+            plots += html_page.plot_block(
+                f"{metric}-{epsilon}", plot_seed_accuracies(group, metric), caption, small=True
+            )
     return f'<div class="grid">{plots}</div>'
 
 
-def dots(group: pd.DataFrame, metric: str) -> go.Figure:
-    """The accuracy of each seed, a row per contender, and the means."""
-    figure = blank("accuracy", "")
+def plot_seed_accuracies(group: pd.DataFrame, metric: str) -> go.Figure:
+    """The accuracy of each seed, a row per candidate, and the means."""
+    figure = blank_figure("accuracy", "")
     names = list(dict.fromkeys(group["contender"]))[::-1]
     means = group.groupby("contender")[metric].mean()
     figure.add_trace(
@@ -127,7 +130,7 @@ def dots(group: pd.DataFrame, metric: str) -> go.Figure:
             mode="markers",
             x=[float(means[name]) for name in names],
             y=[escape(name) for name in names],
-            marker={"symbol": "line-ns-open", "size": 20, "color": START_COLOUR, "line": {"width": 3}},
+            marker={"symbol": "line-ns-open", "size": 20, "color": START_COLOR, "line": {"width": 3}},
             hovertemplate="%{y}: mean %{x:.1%}<extra></extra>",
         )
     )
@@ -159,7 +162,7 @@ def _means(found: Confirmation) -> str:
     }
     rows = "".join(
         f'<tr><th scope="row">{escape(row["contender"])}</th>'
-        + html_page.numbers([f"{row['epsilon']:.4g}", str(row["seeds"]), *(_mean(row, name) for name in names)])
+        + html_page.number_cells([f"{row['epsilon']:.4g}", str(row["seeds"]), *(_mean(row, name) for name in names)])
         + f'<td class="long">{escape(row["description"])}</td></tr>'
         for _, row in means.iterrows()
     )
@@ -167,7 +170,7 @@ def _means(found: Confirmation) -> str:
         "Means over the seeds, ± their standard deviation, in percent. Each of AutoAttack's four attacks stands with "
     )
     said += "those before it."
-    return f"<p>{said}</p>" + html_page.scrollable(html_page.heads(titles), rows)
+    return f"<p>{said}</p>" + html_page.scrollable_table(html_page.header_cells(titles), rows)
 
 
 def _mean(row: "pd.Series[Any]", name: str) -> str:
@@ -181,8 +184,10 @@ def _seeds(table: pd.DataFrame) -> str:
     titles = {"": "", "seed": "number", "radius": "number", **{ATTACK_LABELS[name]: "number" for name in names}}
     rows = "".join(
         f'<tr><th scope="row">{escape(row["contender"])}</th>'
-        + html_page.numbers([str(row["seed"]), f"{row['epsilon']:.4g}", *(f"{100 * row[name]:.2f}" for name in names)])
+        + html_page.number_cells(
+            [str(row["seed"]), f"{row['epsilon']:.4g}", *(f"{100 * row[name]:.2f}" for name in names)]
+        )
         + "</tr>"
         for _, row in table.iterrows()
     )
-    return html_page.scrollable(html_page.heads(titles), rows)
+    return html_page.scrollable_table(html_page.header_cells(titles), rows)

@@ -78,29 +78,29 @@ def section(name: str, title: str, content: str) -> str:
     return f'<section aria-labelledby="{name}"><h2 id="{name}">{title}</h2>{content}</section>'
 
 
-def heads(titles: Mapping[str, str]) -> str:
+def header_cells(titles: Mapping[str, str]) -> str:
     """The cells of a table's head: each title with the class of its column."""
     return "".join(f'<th scope="col" class="{column}">{title}</th>' for title, column in titles.items())
 
 
-def numbers(of: Iterable[str]) -> str:
+def number_cells(of: Iterable[str]) -> str:
     """Cells of a table that are numbers."""
     return "".join(f'<td class="number">{number}</td>' for number in of)
 
 
-def scrollable(heads: str, rows: str) -> str:
+def scrollable_table(heads: str, rows: str) -> str:
     """A table that scrolls sideways by itself where the page is narrower, by keyboard too."""
     table = f"<table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>"
     return f'<div class="scrollable" tabindex="0">{table}</div>'
 
 
-def contents(titles: Mapping[str, str]) -> str:
+def section_links(titles: Mapping[str, str]) -> str:
     """Links to a page's sections, by their names."""
     links = "".join(f'<li><a href="#{name}">{title}</a></li>' for name, title in titles.items())
     return f'<nav aria-label="contents"><ul>{links}</ul></nav>'
 
 
-def plot(name: str, figure: go.Figure, caption: str, legend: str = "", *, small: bool = False) -> str:
+def plot_block(name: str, figure: go.Figure, caption: str, legend: str = "", *, small: bool = False) -> str:
     """A figure that the page's script draws, of full width or small; screen readers are given its axes and caption.
 
     Plotly's JSON has no `<`, so nothing in it can end the script element early.
@@ -118,7 +118,7 @@ def _label(figure: go.Figure, caption: str) -> str:
     return re.sub(r"<[^>]*>", "", axes + caption).replace('"', "&quot;")
 
 
-def provenance(
+def provenance_section(
     environment: dict[str, Any],
     yaml: str = "",
     yaml_title: str = "",

@@ -32,7 +32,7 @@ METRIC_WORDS = {
 }
 
 
-def summary(result: SearchResult, environment: dict[str, Any]) -> str:
+def summarize_search(result: SearchResult, environment: dict[str, Any]) -> str:
     """The whole of it as HTML; `environment` is the content of environment.json."""
     spec, content = result.spec, result.summary
     paragraphs = [_searched(spec, environment), _ended(result), _won(result), _against_baseline(content)]

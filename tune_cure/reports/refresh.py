@@ -36,7 +36,7 @@ class ReportRefresher:
             began = time.monotonic()
             try:
                 result = SearchResult(self._directory)
-                tables.write(result)
+                tables.write_tables(result)
                 search_page.write(result)
             except (OSError, JournalError) as error:  # of a full disk the search itself will say more
                 _logger.warning("the tables could not be written: %s", error)

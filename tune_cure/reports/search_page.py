@@ -15,7 +15,7 @@ import pandas as pd
 
 from tune_cure.reports import html_page, narrative
 from tune_cure.reports.figures import catalog
-from tune_cure.reports.figures.catalog import Plot, glyph, meaning
+from tune_cure.reports.figures.catalog import Plot, describe_hyperparameter, status_glyph
 from tune_cure.reports.figures.style import STATUSES
 from tune_cure.reports.narrative import percent
 from tune_cure.search import results
@@ -52,7 +52,7 @@ def write(result: SearchResult, drawn: list[Plot] | None = None) -> Path:
     if (directory / ENVIRONMENT).is_file():
         environment = json.loads((directory / ENVIRONMENT).read_text(encoding="utf-8"))
     sections = {
-        "summary": ("Summary", narrative.summary(result, environment)),
+        "summary": ("Summary", narrative.summarize_search(result, environment)),
         "winner": ("Winning hyperparameters", _winner(result)),
         "as-good": ("What cannot be told from it", _as_good(result)),
         **_plots(result, catalog.build_plots(result) if drawn is None else drawn),
@@ -62,10 +62,12 @@ def write(result: SearchResult, drawn: list[Plot] | None = None) -> Path:
     written = {name: of for name, of in sections.items() if of[1]}
     body = [
         _header(spec, result.trials),
-        html_page.contents({name: title for name, (title, _) in written.items()} | {"provenance": "How it was run"}),
+        html_page.section_links(
+            {name: title for name, (title, _) in written.items()} | {"provenance": "How it was run"}
+        ),
         "<main>",
         *(html_page.section(name, title, content) for name, (title, content) in written.items()),
-        html_page.provenance(
+        html_page.provenance_section(
             environment,
             (directory / results.SPEC).read_text(encoding="utf-8"),
             "The search space as resolved (spec.yaml)",
@@ -92,16 +94,16 @@ def _winner(result: SearchResult) -> str:
     columns = {f"best (trial {best['trial']})": best["hyperparameters"]}
     if baseline and baseline["trial"] != best["trial"]:
         columns[f"start_from (trial {baseline['trial']})"] = baseline["hyperparameters"]
-    head = html_page.heads(
+    head = html_page.header_cells(
         {"hyperparameter": "", **dict.fromkeys(columns, "number"), "searched in": "", "meaning": "long"}
     )
     rows = "".join(
         f'<tr><th scope="row"><code>{escape(key)}</code></th>'
-        + html_page.numbers(escape(format_value(values.get(key))) for values in columns.values())
-        + f'<td>{escape(str(distribution))}</td><td class="long">{escape(meaning(spec, key))}</td></tr>'
+        + html_page.number_cells(escape(format_value(values.get(key))) for values in columns.values())
+        + f'<td>{escape(str(distribution))}</td><td class="long">{escape(describe_hyperparameter(spec, key))}</td></tr>'
         for key, distribution in spec.space.items()
     )
-    return html_page.scrollable(head, rows)
+    return html_page.scrollable_table(head, rows)
 
 
 def _as_good(result: SearchResult) -> str:
@@ -126,7 +128,7 @@ def _as_good(result: SearchResult) -> str:
     titles |= {f"<code>{escape(key)}</code>": "number" for key in result.spec.space}
     shown = pd.concat([result.leaders.head(1), others.head(MAX_AS_GOOD)])
     rows = "".join(_as_good_row(row, result.spec, best.trial, again) for _, row in shown.iterrows())
-    return f"<p>{said}</p>" + html_page.scrollable(html_page.heads(titles), rows)
+    return f"<p>{said}</p>" + html_page.scrollable_table(html_page.header_cells(titles), rows)
 
 
 def _as_good_row(row: "pd.Series[Any]", spec: SearchSpec, best: int, again: bool) -> str:
@@ -135,7 +137,7 @@ def _as_good_row(row: "pd.Series[Any]", spec: SearchSpec, best: int, again: bool
     cells += [percent(row["clean_accuracy_best"]), str(row["epochs_trained"])]
     cells += [escape(format_value(row[key])) for key in spec.space]
     name = f"{row['trial']}{' <small>best</small>' * (row['trial'] == best)}"
-    line = f'<th scope="row">{name}</th>{html_page.numbers(cells)}'
+    line = f'<th scope="row">{name}</th>{html_page.number_cells(cells)}'
     return f'<tr class="best">{line}</tr>' if row["trial"] == best else f"<tr>{line}</tr>"
 
 
@@ -147,10 +149,10 @@ def _plots(result: SearchResult, drawn: Iterable[Plot]) -> dict[str, tuple[str, 
     sections = {}
     for name, title in catalog.TITLES.items():
         content = "".join(
-            html_page.plot(plot.name, plot.figure, plot.caption, plot.legend, small=plot.small)
+            html_page.plot_block(plot.name, plot.figure, plot.caption, plot.legend, small=plot.small)
             for plot in by_section.get(name, [])
         )
-        if name == "curves" and content and (note := catalog.note(result)):
+        if name == "curves" and content and (note := catalog.sampling_note(result)):
             content = f"<p>{note}</p>{content}"
         if name == "slices" and content:
             said = "Each trial at its best epoch; bars are ± one standard error. Stopped trials had fewer epochs than "
@@ -172,10 +174,10 @@ def _failed(result: SearchResult) -> str:
     titles |= {f"<code>{escape(key)}</code>": "number" for key in result.spec.space}
     lines = "".join(
         f'<tr><th scope="row">{row["trial"]}</th>'
-        f"<td>{glyph(row['status'])} {escape(STATUSES[row['status']].words)}</td>"
-        + html_page.numbers([str(row["epochs_trained"]), str(row["retries"])])
+        f"<td>{status_glyph(row['status'])} {escape(STATUSES[row['status']].words)}</td>"
+        + html_page.number_cells([str(row["epochs_trained"]), str(row["retries"])])
         + f'<td class="reason">{escape(str(row["reason"])) or "–"}</td>'
-        + html_page.numbers(escape(format_value(row[key])) for key in result.spec.space)
+        + html_page.number_cells(escape(format_value(row[key])) for key in result.spec.space)
         + "</tr>"
         for _, row in rows.head(MAX_ROWS).iterrows()
     )
@@ -183,7 +185,7 @@ def _failed(result: SearchResult) -> str:
     said += "One with retries that ended otherwise failed on the way, and was got over."
     if len(rows) > MAX_ROWS:
         said += f" <strong>The first {MAX_ROWS}; trials.csv has them all.</strong>"
-    return f"<p>{said}</p>" + html_page.scrollable(html_page.heads(titles), lines)
+    return f"<p>{said}</p>" + html_page.scrollable_table(html_page.header_cells(titles), lines)
 
 
 def _table(result: SearchResult) -> str:
@@ -200,7 +202,7 @@ def _table(result: SearchResult) -> str:
     said += "never judged last. Accuracies are those of a trial's best epoch, with the standard error in points."
     if len(order) > MAX_ROWS:
         said += f" <strong>The first {MAX_ROWS} of {len(order):,}; trials.csv has them all.</strong>"
-    return f"<p>{said}</p>" + html_page.scrollable(html_page.heads(titles), rows)
+    return f"<p>{said}</p>" + html_page.scrollable_table(html_page.header_cells(titles), rows)
 
 
 def _table_row(row: "pd.Series[Any]", spec: SearchSpec, best: int | None) -> str:
@@ -221,6 +223,6 @@ def _table_row(row: "pd.Series[Any]", spec: SearchSpec, best: int | None) -> str
         str(row["epochs_trained"]),
         *(escape(format_value(row[key])) for key in spec.space),
     ]
-    ended = f"{glyph(row['status'])} {status}"
-    cells = f'<th scope="row">{row["trial"]}{notes}</th><td>{ended}</td>{html_page.numbers(numbers)}'
+    ended = f"{status_glyph(row['status'])} {status}"
+    cells = f'<th scope="row">{row["trial"]}{notes}</th><td>{ended}</td>{html_page.number_cells(numbers)}'
     return f'<tr class="best">{cells}</tr>' if row["trial"] == best else f"<tr>{cells}</tr>"

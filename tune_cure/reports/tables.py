@@ -22,7 +22,7 @@ TOP = 10  # configurations in the tables for papers
 LATEX = str.maketrans({"\\": r"\textbackslash{}", "±": r"$\pm$", "–": "--"} | {c: f"\\{c}" for c in "_%&#${}"})
 
 
-def write(result: SearchResult) -> None:
+def write_tables(result: SearchResult) -> None:
     """Writes trials, epochs (both as CSV and as Parquet), summary.json, and once there is a best trial best_config."""
     for name, frame in {"trials": result.trials, "epochs": result.epochs}.items():
         replace_text(result.directory / f"{name}.csv", frame.to_csv(index=False))
@@ -73,7 +73,7 @@ def _best_config(spec: SearchSpec, leader: Best) -> pd.DataFrame:
     )
 
 
-def write_top(result: SearchResult) -> None:
+def write_top_configurations(result: SearchResult) -> None:
     """Writes the first `TOP` configurations as tables for papers: top_configurations.md and .tex (for booktabs)."""
     rows = result.leaders.head(TOP)
     has_fresh = bool(rows["fresh_pgd_accuracy"].notna().any())

@@ -30,7 +30,7 @@ def write(run: Run) -> Path:
         html_page.section("curves", "By epoch", _plots(log)),
         _test(run.directory),
         html_page.section("hyperparameters", "Hyperparameters", f"<p>{', '.join(values)}</p>"),
-        html_page.provenance(
+        html_page.provenance_section(
             json.loads((run.directory / environment.FILE).read_text(encoding="utf-8")),
             (run.directory / CONFIG).read_text(encoding="utf-8"),
             f"The run as resolved ({CONFIG})",
@@ -67,23 +67,23 @@ def _plots(log: pd.DataFrame) -> str:
     overfitting = {"gradient alignment": "gradient_alignment", "loss increase by FGSM": "fgsm_loss_increase"}
     learning = {"loss": "train_loss", "mean penalty before lambda": "curvature"}
     return (
-        html_page.plot(
+        html_page.plot_block(
             "accuracies",
-            figures.lines(log, accuracies, "validation accuracy", errors=True),
+            figures.plot_log(log, accuracies, "validation accuracy", errors=True),
             "Bars are one standard error. PGD far below FGSM: the network hides from single steps.",
-            legend=figures.lines_legend(accuracies),
+            legend=figures.log_legend(accuracies),
         )
-        + html_page.plot(
+        + html_page.plot_block(
             "learning",
-            figures.lines(log, learning, "in training"),
+            figures.plot_log(log, learning, "in training"),
             "The objective that is minimised, and the penalty in it.",
-            legend=figures.lines_legend(learning),
+            legend=figures.log_legend(learning),
         )
-        + html_page.plot(
+        + html_page.plot_block(
             "overfitting",
-            figures.lines(log, overfitting, "on the validation images"),
+            figures.plot_log(log, overfitting, "on the validation images"),
             "Both fall to about zero where training overfits catastrophically to single steps.",
-            legend=figures.lines_legend(overfitting),
+            legend=figures.log_legend(overfitting),
         )
     )
 
@@ -95,10 +95,13 @@ def _test(directory: Path) -> str:
     frame = pd.read_csv(directory / TEST)
     titles = {"network": "", "epoch": "number", "clean": "number", "FGSM": "number", "PGD": "number"}
     rows = "".join(
-        f'<tr><th scope="row">{row["weights"]}</th>{html_page.numbers(_cells(row))}</tr>' for _, row in frame.iterrows()
+        f'<tr><th scope="row">{row["weights"]}</th>{html_page.number_cells(_cells(row))}</tr>'
+        for _, row in frame.iterrows()
     )
     count = f"<p>Accuracies on all {frame['examples'].iloc[0]:,} test images.</p>"
-    return html_page.section("test", "Test set", count + html_page.scrollable(html_page.heads(titles), rows))
+    return html_page.section(
+        "test", "Test set", count + html_page.scrollable_table(html_page.header_cells(titles), rows)
+    )
 
 
 def _cells(row: "pd.Series[Any]") -> list[str]:

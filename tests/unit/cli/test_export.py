@@ -12,7 +12,7 @@ from tune_cure.search.results import SearchResult
 @pytest.fixture
 def result(tmp_path: Path) -> SearchResult:
     found = search(tmp_path)
-    tables.write(found)
+    tables.write_tables(found)
     write_best_model(found)
     return found
 

@@ -56,11 +56,11 @@ def one(folder: Path, pgd: float, *overrides: str, **how: Any) -> SearchResult:
 
 
 def pair(first: SearchResult, second: SearchResult) -> Searches:
-    return comparison.named([first, second])
+    return comparison.name_searches([first, second])
 
 
 def verdict(first: SearchResult, second: SearchResult) -> dict[str, Any]:
-    return dict(comparison.verdicts(pair(first, second)).iloc[0])
+    return dict(comparison.compare_winners(pair(first, second)).iloc[0])
 
 
 def test_two_identical_searches_cannot_be_told_apart(tmp_path: Path) -> None:
@@ -93,8 +93,8 @@ def test_the_interval_is_that_of_accuracies_on_images_of_their_own(tmp_path: Pat
 
 
 def test_of_three_searches_the_p_values_are_adjusted_for_all_pairs(tmp_path: Path) -> None:
-    searches = comparison.named([one(tmp_path / str(pgd), pgd) for pgd in (0.5, 0.64, 0.64001)])
-    found = comparison.verdicts(searches)
+    searches = comparison.name_searches([one(tmp_path / str(pgd), pgd) for pgd in (0.5, 0.64, 0.64001)])
+    found = comparison.compare_winners(searches)
     assert found["p_value"].iloc[0] < 0.05 < found["p_value_holm"].iloc[0]
     assert set(found["verdict"]) == {"cannot tell"}
 
@@ -117,7 +117,7 @@ def test_accuracies_of_different_things_get_no_verdict_and_the_reason(override: 
     assert found["verdict"] == ""
     assert found["reason"] == said.split(":")[0]
     assert math.isnan(found["difference"])
-    (warning,) = comparison.warnings(pair(first, second))
+    (warning,) = comparison.comparison_warnings(pair(first, second))
     assert warning.startswith(said)
     assert warning.endswith("(b): no verdict between these")
 
@@ -135,15 +135,15 @@ def test_accuracies_of_different_things_get_no_verdict_and_the_reason(override: 
 def test_other_differences_are_warned_of_and_the_verdict_stands(override: str, said: str, tmp_path: Path) -> None:
     first, second = one(tmp_path / "a", 0.8), one(tmp_path / "b", 0.2, override)
     assert verdict(first, second)["verdict"] == "better"
-    warnings = comparison.warnings(pair(first, second))
+    warnings = comparison.comparison_warnings(pair(first, second))
     assert len(warnings) == 1
     assert warnings[0].startswith(said)
 
 
 def test_spaces_may_differ_without_a_warning(tmp_path: Path) -> None:
     searches = pair(one(tmp_path / "a", 0.8), one(tmp_path / "b", 0.2, "space.h={uniform: [0.5, 9]}"))
-    assert comparison.warnings(searches) == []
-    frame = comparison.spaces(searches).set_index("hyperparameter")
+    assert comparison.comparison_warnings(searches) == []
+    frame = comparison.compare_spaces(searches).set_index("hyperparameter")
     assert frame.loc["h"].tolist() == ["uniform [0.5, 2]", "uniform [0.5, 9]", True]
     assert frame.loc["lambda", "differs"] == False  # noqa: E712
 
@@ -152,9 +152,9 @@ def test_what_one_searches_and_another_has_fixed_is_shown_with_its_value(tmp_pat
     start = "start_from=[{lambda: 0.5, h: 1.0, lr_max: 0.02, epsilon: 0.1, momentum: 0.5}]"
     first = one(tmp_path / "a", 0.8, "space.momentum={uniform: [0, 0.9]}", start, momentum=0.5)
     searches = pair(first, one(tmp_path / "b", 0.2, "training.momentum=0.7"))
-    frame = comparison.spaces(searches).set_index("hyperparameter")
+    frame = comparison.compare_spaces(searches).set_index("hyperparameter")
     assert frame.loc["momentum"].tolist() == ["uniform [0, 0.9]", "fixed: 0.7", True]
-    assert comparison.table(searches)["best_momentum"].tolist() == [0.5, 0.7]
+    assert comparison.build_comparison_table(searches)["best_momentum"].tolist() == [0.5, 0.7]
 
 
 def test_winners_judged_again_alike_are_compared_by_that(tmp_path: Path) -> None:
@@ -163,7 +163,7 @@ def test_winners_judged_again_alike_are_compared_by_that(tmp_path: Path) -> None
     found = verdict(first, second)
     assert found["measure"] == "fresh_pgd_accuracy"
     assert found["difference"] == pytest.approx(0.6 - 0.4)
-    assert comparison.warnings(pair(first, second)) == []
+    assert comparison.comparison_warnings(pair(first, second)) == []
 
 
 @pytest.mark.parametrize(("override", "again"), [("rescore.top=3", {}), ("rescore.steps=20", {0: 0.1})])
@@ -173,7 +173,7 @@ def test_a_number_judged_again_is_not_compared_with_one_that_was_not_or_was_othe
     first, second = one(tmp_path / "a", 0.8, again={0: 0.7}), one(tmp_path / "b", 0.8, override, again=again)
     found = verdict(first, second)
     assert (found["measure"], found["difference"]) == ("pgd_accuracy_best", 0)
-    (warning,) = comparison.warnings(pair(first, second))
+    (warning,) = comparison.comparison_warnings(pair(first, second))
     assert warning.startswith("winners judged again differently: PGD-50 with 10 starts at epsilon 0.05")
     assert "these numbers cannot be compared" in warning
 
@@ -186,12 +186,12 @@ def test_a_search_without_a_sound_winner_gets_no_verdict(tmp_path: Path) -> None
     assert verdict(good, unsound)["reason"] == "no trial of unsound came to a sound end"
     assert verdict(nothing, good)["reason"] == "no trial of nothing has been judged yet"
     assert verdict(good, infeasible)["reason"] == "no trial of infeasible keeps its constraints"
-    assert comparison.table(pair(good, nothing))["trials_ended"].tolist() == [1, 0]
+    assert comparison.build_comparison_table(pair(good, nothing))["trials_ended"].tolist() == [1, 0]
 
 
 def test_best_so_far_is_that_of_the_sound_trials_in_the_order_of_time(tmp_path: Path) -> None:
     lines = [(0, 1, 0.2), (2, 1, 0.9), (1, 1, 0.3), (0, 2, 0.3), (1, 2, 0.25), (0, 3, 0.5), (1, 3, 0.4)]
-    found = comparison.progress(search(tmp_path, lines, statuses={2: "diverged"}))
+    found = comparison.leader_progress(search(tmp_path, lines, statuses={2: "diverged"}))
     # Of equals the trial with the lower number leads, as in results.ranked.
     assert found[["epochs", "objective", "trial"]].to_numpy().tolist() == [
         [1, 0.2, 0], [3, 0.3, 1], [4, 0.3, 0], [6, 0.5, 0], [7, 0.5, 0],
@@ -201,7 +201,7 @@ def test_best_so_far_is_that_of_the_sound_trials_in_the_order_of_time(tmp_path: 
 
 def test_a_leader_that_falls_back_leads_no_more(tmp_path: Path) -> None:
     result = search(tmp_path, [(0, 1, 0.4), (1, 1, 0.3), (0, 2, 0.1)], "search.metric=pgd_accuracy")
-    found = comparison.progress(result)
+    found = comparison.leader_progress(result)
     assert found[["epochs", "objective", "trial"]].to_numpy().tolist() == [[1, 0.4, 0], [3, 0.3, 1]]
     assert result.best is not None
     assert result.best.trial == 1
@@ -210,24 +210,24 @@ def test_a_leader_that_falls_back_leads_no_more(tmp_path: Path) -> None:
 def test_where_less_is_better_the_lowest_leads(tmp_path: Path) -> None:
     lines = [(0, 1, 0.4), (1, 1, 0.5), (2, 1, 0.1)]
     result = search(tmp_path, lines, "search.metric=pgd_accuracy", "search.mode=min")
-    assert comparison.progress(result)[["objective", "trial"]].to_numpy().tolist() == [[0.4, 0], [0.1, 2]]
+    assert comparison.leader_progress(result)[["objective", "trial"]].to_numpy().tolist() == [[0.4, 0], [0.1, 2]]
 
 
 def test_a_trial_led_for_good_when_no_other_led_after_it(tmp_path: Path) -> None:
     lines = [(0, 1, 0.075), (1, 1, 0.3), (0, 2, 0.4), (1, 2, 0.35), (0, 3, 0.5)]
-    assert comparison.led_for_good(search(tmp_path, lines)) == (3, pytest.approx(3 * EPOCH_HOURS))
+    assert comparison.find_lasting_lead(search(tmp_path, lines)) == (3, pytest.approx(3 * EPOCH_HOURS))
 
 
 def test_a_trial_that_judging_again_put_first_did_not_lead_before(tmp_path: Path) -> None:
     lines = [(0, 1, 0.8), (1, 1, 0.7)]
-    assert comparison.led_for_good(search(tmp_path / "a", lines)) == (1, pytest.approx(EPOCH_HOURS))
-    assert comparison.led_for_good(search(tmp_path / "b", lines, again={0: 0.3, 1: 0.6})) is None
+    assert comparison.find_lasting_lead(search(tmp_path / "a", lines)) == (1, pytest.approx(EPOCH_HOURS))
+    assert comparison.find_lasting_lead(search(tmp_path / "b", lines, again={0: 0.3, 1: 0.6})) is None
 
 
 def test_the_row_of_a_search_has_its_counts_winner_gain_and_cost(tmp_path: Path) -> None:
     lines = [(0, 1, 0.3), (1, 1, 0.5), (2, 1, 0.1), (1, 2, 0.6)]
     first = search(tmp_path / "a", lines, statuses={2: "stopped"})
-    row = comparison.table(pair(first, one(tmp_path / "b", 0.4))).iloc[0]
+    row = comparison.build_comparison_table(pair(first, one(tmp_path / "b", 0.4))).iloc[0]
     assert (row["search"], row["trials_ended"], row["trials_completed"], row["trials_stopped"]) == ("a", 3, 2, 1)
     assert (row["trial"], row["objective"], row["clean_accuracy_best"]) == (1, 0.6, 0.8)
     assert row["objective_se"] == pytest.approx(math.sqrt(0.6 * 0.4 / 100))
@@ -241,7 +241,7 @@ def test_the_row_of_a_search_has_its_counts_winner_gain_and_cost(tmp_path: Path)
 def test_where_less_is_better_a_gain_is_a_fall(tmp_path: Path) -> None:
     lines = [(0, 1, 0.5), (1, 1, 0.3)]
     searches = pair(*(search(tmp_path / name, lines, "search.mode=min") for name in "ab"))
-    assert comparison.table(searches)["gain"].tolist() == pytest.approx([0.2, 0.2])
+    assert comparison.build_comparison_table(searches)["gain"].tolist() == pytest.approx([0.2, 0.2])
 
 
 def test_an_unfinished_search_is_said_to_be_one(tmp_path: Path) -> None:
@@ -249,9 +249,10 @@ def test_an_unfinished_search_is_said_to_be_one(tmp_path: Path) -> None:
         one(tmp_path / "over", 0.4),
         search(tmp_path / "running", [(0, 1, 0.4), (1, 1, 0.4)], "search.trials=1", unfinished=[1]),
     )
-    assert comparison.table(pair(over, running))["over"].tolist() == [True, False]
-    assert "running is unfinished: 1 of 1 trials have ended, and its winner may change" in comparison.warnings(
-        pair(over, running)
+    assert comparison.build_comparison_table(pair(over, running))["over"].tolist() == [True, False]
+    assert (
+        "running is unfinished: 1 of 1 trials have ended, and its winner may change"
+        in comparison.comparison_warnings(pair(over, running))
     )
 
 
@@ -265,21 +266,21 @@ start_from,linf,0.05,359,0.1,0.1,0.1
 
 def confirmed(tmp_path: Path, content: str) -> Searches:
     first = one(tmp_path / "a", 0.4)
-    file = first.directory / comparison.CONFIRMED
+    file = first.directory / comparison.CONFIRM_TABLE
     file.parent.mkdir()
     file.write_text(content)
     return pair(first, one(tmp_path / "b", 0.4))
 
 
 def test_the_confirmed_accuracies_are_the_winners_at_the_radius_of_the_search(tmp_path: Path) -> None:
-    row = comparison.table(confirmed(tmp_path, CONFIRMED)).iloc[0]
+    row = comparison.build_comparison_table(confirmed(tmp_path, CONFIRMED)).iloc[0]
     assert (row["confirmed_seeds"], row["confirmed_examples"]) == (2, 359)
-    assert [row[f"confirmed_{name}"] for name in comparison.ATTACKS] == pytest.approx([0.85, 0.55, 0.4])
+    assert [row[f"confirmed_{name}"] for name in comparison.CONFIRMED_ATTACKS] == pytest.approx([0.85, 0.55, 0.4])
     assert row["confirmed_clean_sd"] == pytest.approx(math.sqrt(0.005))
 
 
 def test_a_confirmation_without_the_winner_says_nothing_of_it(tmp_path: Path) -> None:
-    table = comparison.table(confirmed(tmp_path, CONFIRMED.replace("trial-0", "trial-7")))
+    table = comparison.build_comparison_table(confirmed(tmp_path, CONFIRMED.replace("trial-0", "trial-7")))
     assert table["confirmed_seeds"].tolist() == [0, 0]
     assert table["confirmed_clean"].isna().all()
 
@@ -287,40 +288,40 @@ def test_a_confirmation_without_the_winner_says_nothing_of_it(tmp_path: Path) ->
 @pytest.mark.parametrize("content", ["", "a,b\n1,2\n", CONFIRMED.replace("0.9", "ninety")])
 def test_a_damaged_confirmation_is_one_line(content: str, tmp_path: Path) -> None:
     with pytest.raises(ComparisonError, match=r"confirm\.csv: is no table of a confirmation"):
-        comparison.table(confirmed(tmp_path, content))
+        comparison.build_comparison_table(confirmed(tmp_path, content))
 
 
 def test_a_confirmation_that_leads_out_of_the_folder_is_not_read(tmp_path: Path) -> None:
     searches = confirmed(tmp_path, CONFIRMED)
-    file = tmp_path / "a" / comparison.CONFIRMED
+    file = tmp_path / "a" / comparison.CONFIRM_TABLE
     file.rename(tmp_path / "elsewhere.csv")
     file.symlink_to(tmp_path / "elsewhere.csv")
     with pytest.raises(ComparisonError, match="is a link that leads out of the run's folder"):
-        comparison.table(searches)
+        comparison.build_comparison_table(searches)
 
 
 def test_the_confirmation_is_where_confirm_writes_it() -> None:
-    assert Path(plan.FOLDER) / verdicts.TABLE == comparison.CONFIRMED
-    assert set(comparison.ATTACKS) == set(verdicts.COMPARED)
+    assert Path(plan.FOLDER) / verdicts.TABLE == comparison.CONFIRM_TABLE
+    assert set(comparison.CONFIRMED_ATTACKS) == set(verdicts.COMPARED)
 
 
 def test_folders_of_one_name_are_told_apart_by_the_ones_above(tmp_path: Path) -> None:
     results = [one(tmp_path / folder / "run", 0.4) for folder in ("x/one", "y/two", "z/two")]
-    assert list(comparison.named(results)) == ["x/one/run", "y/two/run", "z/two/run"]
-    assert list(comparison.named(results[:2])) == ["one/run", "two/run"]
+    assert list(comparison.name_searches(results)) == ["x/one/run", "y/two/run", "z/two/run"]
+    assert list(comparison.name_searches(results[:2])) == ["one/run", "two/run"]
 
 
 def test_one_search_or_one_given_twice_cannot_be_compared(tmp_path: Path) -> None:
     result = one(tmp_path / "a", 0.4)
     with pytest.raises(ComparisonError, match="two folders or more are needed, but found 1"):
-        comparison.named([result])
+        comparison.name_searches([result])
     with pytest.raises(ComparisonError, match="is given twice"):
-        comparison.named([result, SearchResult(tmp_path / "." / "a")])
+        comparison.name_searches([result, SearchResult(tmp_path / "." / "a")])
 
 
 def test_different_devices_are_warned_of(tmp_path: Path) -> None:
     first, second = one(tmp_path / "a", 0.4), one(tmp_path / "b", 0.4)
     (tmp_path / "a" / "environment.json").write_text('{"gpus": ["H100", "H100"], "cpus": 8}')
     (tmp_path / "b" / "environment.json").write_text('{"gpus": [], "cpus": 2}')
-    (warning,) = comparison.warnings(pair(first, second))
+    (warning,) = comparison.comparison_warnings(pair(first, second))
     assert warning == "different devices: 2 × H100 (a); 2 CPU cores (b): hours cannot be compared"

@@ -37,19 +37,19 @@ def result(tmp_path: Path) -> SearchResult:
 
 
 def one_job(result: SearchResult, plan: Plan = PLAN) -> Job:
-    return plan_module.jobs(result, choose_candidates(result, 1, []), plan)[0]
+    return plan_module.plan_jobs(result, choose_candidates(result, 1, []), plan)[0]
 
 
 def outcomes(job: Job) -> dict[str, Any]:
-    with np.load(job.judged(0.15) / plan_module.OUTCOMES) as content:
+    with np.load(job.outcome_folder(0.15) / plan_module.OUTCOMES) as content:
         return {name: content[name] for name in content.files}
 
 
 def test_seeds_go_together_so_that_an_early_end_leaves_whole_seeds(result: SearchResult) -> None:
     chosen = choose_candidates(result, 2, ["fgsm"])
-    found = plan_module.jobs(result, chosen, dataclasses.replace(PLAN, seeds=(1, 2)))
+    found = plan_module.plan_jobs(result, chosen, dataclasses.replace(PLAN, seeds=(1, 2)))
     assert [job.seed for job in found] == [1] * 3 + [2] * 3
-    assert [job.contender for job in found] == chosen * 2
+    assert [job.candidate for job in found] == chosen * 2
     assert len({job.folder for job in found}) == 6
 
 
@@ -65,7 +65,7 @@ def test_the_last_weights_of_the_whole_schedule_are_judged_on_test_images(result
     confirmation.work(job)
     splits = data.load(result.spec.data)
     trainer = Trainer(
-        job.contender.config,
+        job.candidate.config,
         dataclasses.replace(splits, train=plan_module.all_training_images(splits).subset(200, seed=0)),
         model=job.model,
         evaluation=job.evaluation,
@@ -119,7 +119,7 @@ def test_more_radii_are_judged_without_training_again(result: SearchResult, monk
     monkeypatch.setattr(Trainer, "train_epoch", None)
     job = one_job(result, dataclasses.replace(PLAN, epsilons=(0.15, 0.05)))
     confirmation.work(job)
-    with np.load(job.judged(0.05) / plan_module.OUTCOMES) as content:
+    with np.load(job.outcome_folder(0.05) / plan_module.OUTCOMES) as content:
         assert content["pgd_50_10"].sum() >= outcomes(job)["pgd_50_10"].sum()
 
 
@@ -141,7 +141,7 @@ def test_a_folder_of_another_run_is_refused(result: SearchResult, changed: dict[
     plan = dataclasses.replace(PLAN, **changed)
     if not said:
         assert (
-            len(plan_module.jobs(result, choose_candidates(result, 1, []), plan)) == 2
+            len(plan_module.plan_jobs(result, choose_candidates(result, 1, []), plan)) == 2
         )  # more seeds add to what is there
         return
     with pytest.raises(FolderError, match=said):
@@ -150,8 +150,8 @@ def test_a_folder_of_another_run_is_refused(result: SearchResult, changed: dict[
 
 def test_a_network_that_diverged_has_no_image_right(tmp_path: Path) -> None:
     job = one_job(search(tmp_path))
-    config = job.contender.config.model_copy(update={"lr_max": 1e30, "lr_min": 1e30, "lr_schedule": "fixed"})
-    job = dataclasses.replace(job, contender=dataclasses.replace(job.contender, config=config))
+    config = job.candidate.config.model_copy(update={"lr_max": 1e30, "lr_min": 1e30, "lr_schedule": "fixed"})
+    job = dataclasses.replace(job, candidate=dataclasses.replace(job.candidate, config=config))
     confirmation.work(job)
     assert not any(outcomes(job)[name].any() for name in WITHOUT_AUTOATTACK)
     assert torch.load(job.folder / plan_module.MODEL, weights_only=True)["weights"] == {}

@@ -23,10 +23,10 @@ IMAGES = 400
 
 def write_outcomes(job: Job, share: float, *, autoattack: bool = True, images: int = IMAGES) -> None:
     """As if the job had been done: so many of its images withstood everything, the first ones of a fixed order."""
-    folder = job.judged(0.15)
+    folder = job.outcome_folder(0.15)
     folder.mkdir(parents=True)
     order = np.random.default_rng(0).permutation(images)
-    noise = np.random.default_rng(job.seed + zlib.crc32(job.contender.name.encode())).random(images) < 0.02
+    noise = np.random.default_rng(job.seed + zlib.crc32(job.candidate.name.encode())).random(images) < 0.02
     right = (order < share * images) ^ noise
     names = ATTACKS if autoattack else ATTACKS[:4]
     confirm.write_arrays(
@@ -40,12 +40,12 @@ def write_outcomes(job: Job, share: float, *, autoattack: bool = True, images: i
 def jobs(tmp_path: Path) -> list[Job]:
     result = search(tmp_path)
     plan = dataclasses.replace(PLAN, seeds=(1, 2, 3), examples=IMAGES, autoattack=True)
-    return confirm.jobs(result, choose_candidates(result, 2, ["start_from", "fgsm"]), plan)
+    return confirm.plan_jobs(result, choose_candidates(result, 2, ["start_from", "fgsm"]), plan)
 
 
 def finished(jobs: list[Job], **shares: float) -> Confirmation:
     for job in jobs:
-        write_outcomes(job, shares.get(job.contender.kind, 0.5))
+        write_outcomes(job, shares.get(job.candidate.kind, 0.5))
     return Confirmation(jobs)
 
 
@@ -62,7 +62,7 @@ def test_the_table_has_a_row_for_each_run_and_radius(jobs: list[Job]) -> None:
 def test_means_are_over_the_seeds(jobs: list[Job]) -> None:
     found = finished(jobs)
     means = found.means().set_index("contender")
-    name = jobs[0].contender.name
+    name = jobs[0].candidate.name
     seeds = found.table[found.table["contender"] == name]["autoattack"]
     assert means.loc[name, "autoattack"] == pytest.approx(seeds.mean())
     assert means.loc[name, "autoattack_sd"] == pytest.approx(seeds.std())
@@ -104,7 +104,7 @@ def test_the_files_hold_the_same_and_every_single_outcome(jobs: list[Job], tmp_p
     content = json.loads((tmp_path / "confirm.json").read_text())
     assert len(content["comparisons"]) == len(found.comparisons())
     with np.load(tmp_path / "outcomes.npz") as packed:
-        of = packed[f"{jobs[0].contender.name}/1/0.15/autoattack"]
+        of = packed[f"{jobs[0].candidate.name}/1/0.15/autoattack"]
     assert of.mean() == found.table["autoattack"].iloc[0]
 
 
@@ -137,9 +137,9 @@ def test_the_page_says_how_it_was_run_itself_and_how_the_search_was(jobs: list[J
 def test_what_several_runs_show_is_said_once_with_the_largest_difference(jobs: list[Job]) -> None:
     for job in jobs:
         write_outcomes(job, 0.5)
-    name = jobs[0].contender.name
-    for job, more in zip([job for job in jobs if job.contender.name == name][:2], (40, 60), strict=True):
-        file = job.judged(0.15) / confirm.OUTCOMES
+    name = jobs[0].candidate.name
+    for job, more in zip([job for job in jobs if job.candidate.name == name][:2], (40, 60), strict=True):
+        file = job.outcome_folder(0.15) / confirm.OUTCOMES
         with np.load(file) as content:
             found = {key: content[key].copy() for key in content.files}
         wrong = np.flatnonzero(~found["fgsm"])

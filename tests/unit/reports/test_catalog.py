@@ -60,10 +60,10 @@ def load_space(directory: Path, *overrides: str) -> SearchSpec:
 
 def test_what_is_not_drawn_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_search(tmp_path)
-    assert catalog.note(SearchResult(tmp_path)) == ""
+    assert catalog.sampling_note(SearchResult(tmp_path)) == ""
     monkeypatch.setattr(catalog, "MAX_LINES", 12)
     monkeypatch.setattr(catalog, "MAX_POINTS", 16)
-    note = catalog.note(SearchResult(tmp_path))
+    note = catalog.sampling_note(SearchResult(tmp_path))
     assert "Of 24 trials, 16 in plots of points, 12 in plots of lines are drawn" in note
     assert "The tables" not in note  # the page's tables have the first trials alone
     drawn = named(tmp_path)

@@ -24,7 +24,9 @@ def words(text: str) -> str:
 @pytest.fixture
 def searches(tmp_path: Path) -> Searches:
     lines = [(0, 1, 0.2), (1, 1, 0.8)]
-    return comparison.named([search(tmp_path / "good", lines), one(tmp_path / "bad", 0.3, "evaluation.steps=5")])
+    return comparison.name_searches(
+        [search(tmp_path / "good", lines), one(tmp_path / "bad", 0.3, "evaluation.steps=5")]
+    )
 
 
 def test_the_page_says_what_the_terminal_says(searches: Searches, tmp_path: Path) -> None:
@@ -37,7 +39,7 @@ def test_the_page_says_what_the_terminal_says(searches: Searches, tmp_path: Path
 
 
 def test_the_winner_of_comparable_searches_is_said(tmp_path: Path) -> None:
-    searches = comparison.named([one(tmp_path / "good", 0.8), one(tmp_path / "bad", 0.3)])
+    searches = comparison.name_searches([one(tmp_path / "good", 0.8), one(tmp_path / "bad", 0.3)])
     text = page(searches, tmp_path)
     assert "good bad better pgd_accuracy_best +50.0 points, 95% interval +38.1 to +61.9" in words(text)
     assert 'id="warnings"' not in text  # there are none
@@ -68,20 +70,22 @@ def test_each_search_has_a_line_of_steps_in_both_plots_and_an_entry_in_the_one_l
 
 
 def test_no_two_lines_look_alike() -> None:
-    assert len({comparison_page.style(number) for number in range(35)}) == 35
-    colours, dashes = zip(*(comparison_page.style(number) for number in range(5)), strict=True)
-    assert len(set(colours)) == len(set(dashes)) == 5
+    assert len({comparison_page.line_style(number) for number in range(35)}) == 35
+    colors, dashes = zip(*(comparison_page.line_style(number) for number in range(5)), strict=True)
+    assert len(set(colors)) == len(set(dashes)) == 5
 
 
 def test_a_space_that_differs_is_named(tmp_path: Path) -> None:
-    searches = comparison.named([one(tmp_path / "a", 0.8), one(tmp_path / "b", 0.3, "space.h={uniform: [0.5, 9]}")])
+    searches = comparison.name_searches(
+        [one(tmp_path / "a", 0.8), one(tmp_path / "b", 0.3, "space.h={uniform: [0.5, 9]}")]
+    )
     text = page(searches, tmp_path)
     assert "The searches differ in h , set in bold." in words(text)
     assert "<strong>uniform [0.5, 9]</strong>" in text
 
 
 def test_searches_that_have_judged_nothing_yet_make_a_page_without_plots(tmp_path: Path) -> None:
-    searches = comparison.named([search(tmp_path / name, []) for name in "ab"])
+    searches = comparison.name_searches([search(tmp_path / name, []) for name in "ab"])
     text = page(searches, tmp_path)
     assert 'id="progress"' not in text
     assert "a is unfinished: 0 of 1 trials have ended" in words(text)
@@ -89,7 +93,7 @@ def test_searches_that_have_judged_nothing_yet_make_a_page_without_plots(tmp_pat
 
 def test_names_from_disk_cannot_write_into_the_page_and_nothing_is_asked_of_a_network(tmp_path: Path) -> None:
     evil = "<script>alert('no')<"
-    searches = comparison.named([one(tmp_path / evil, 0.8), one(tmp_path / "b", 0.3)])
+    searches = comparison.name_searches([one(tmp_path / evil, 0.8), one(tmp_path / "b", 0.3)])
     text = page(searches, tmp_path)
     assert "<script>alert" not in text
     assert "default-src 'none'" in text

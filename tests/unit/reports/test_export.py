@@ -20,9 +20,9 @@ from tune_cure.models import checkpoints, networks
 from tune_cure.ray_backend import confirmation
 from tune_cure.reports import tables
 from tune_cure.reports.export import bundle
-from tune_cure.reports.export.bundle import Exported
+from tune_cure.reports.export.bundle import ExportedModel
 from tune_cure.reports.export.measurements import ExportError
-from tune_cure.reports.export.model_card import markdown
+from tune_cure.reports.export.model_card import build_model_card
 from tune_cure.search.results import SearchResult
 from tune_cure.utils.files import replace_tensors
 
@@ -69,7 +69,7 @@ def write_best_model(result: SearchResult, **changes: Any) -> Path:
 @pytest.fixture
 def result(tmp_path: Path) -> SearchResult:
     found = search(tmp_path)
-    tables.write(found)
+    tables.write_tables(found)
     write_best_model(found)
     return found
 
@@ -77,14 +77,14 @@ def result(tmp_path: Path) -> SearchResult:
 def confirmed(result: SearchResult, *seeds: int, epsilons: tuple[float, ...] = (0.15,)) -> list[plan_module.Job]:
     """The leader trained and judged with seeds, in earnest, and plain FGSM."""
     plan = dataclasses.replace(PLAN, seeds=seeds, epsilons=epsilons)
-    jobs = plan_module.jobs(result, choose_candidates(result, 1, ["fgsm"]), plan)
+    jobs = plan_module.plan_jobs(result, choose_candidates(result, 1, ["fgsm"]), plan)
     for job in jobs:
         confirmation.work(job)
     return jobs
 
 
-def written(found: Exported, result: SearchResult, to: Path) -> Path:
-    bundle.write(found, markdown(found), result.directory, to)
+def written(found: ExportedModel, result: SearchResult, to: Path) -> Path:
+    bundle.write_bundle(found, build_model_card(found), result.directory, to)
     return to
 
 
@@ -116,7 +116,7 @@ def rows(card: str, attack: str) -> list[list[str]]:
 
 
 def test_weights_are_the_same_bit_for_bit(result: SearchResult, tmp_path: Path) -> None:
-    folder = written(bundle.of_search(result), result, tmp_path / "out")
+    folder = written(bundle.collect_search_model(result), result, tmp_path / "out")
     expected, found = network().state_dict(), load_file(folder / "model.safetensors")
     assert list(found) and set(found) == set(expected)
     for name, of in expected.items():
@@ -136,20 +136,20 @@ def test_load_py_gives_the_same_logits_to_the_last_bit_where_only_torch_is_to_be
     sizes: dict[str, Any], shape: tuple[int, ...], result: SearchResult, tmp_path: Path
 ) -> None:
     file = write_best_model(result, model=SIZES | sizes, weights=network(**sizes).state_dict())
-    folder = written(bundle.of_search(result), result, tmp_path / "out")
+    folder = written(bundle.collect_search_model(result), result, tmp_path / "out")
     images = torch.rand(5, *shape, generator=torch.Generator().manual_seed(0))
     assert torch.equal(logits_elsewhere(folder, *shape), checkpoints.load(file)(images))
 
 
 def test_load_py_as_a_script_shows_logits_for_random_images(result: SearchResult, tmp_path: Path) -> None:
-    folder = written(bundle.of_search(result), result, tmp_path / "out")
+    folder = written(bundle.collect_search_model(result), result, tmp_path / "out")
     shown = subprocess.run([sys.executable, folder / "load.py"], check=True, capture_output=True, text=True).stdout
     assert shown.startswith("tensor([[")
-    assert len(bundle.LOAD.split('"""')[2].strip().splitlines()) < 25
+    assert len(bundle.LOAD_CODE.split('"""')[2].strip().splitlines()) < 25
 
 
 def test_model_py_imports_torch_and_the_standard_library_alone(result: SearchResult, tmp_path: Path) -> None:
-    folder = written(bundle.of_search(result), result, tmp_path / "out")
+    folder = written(bundle.collect_search_model(result), result, tmp_path / "out")
     for file in ("model.py", "load.py"):
         imported = set()
         for node in ast.walk(ast.parse((folder / file).read_text())):
@@ -162,7 +162,9 @@ def test_model_py_imports_torch_and_the_standard_library_alone(result: SearchRes
 
 
 def test_config_json_says_what_the_network_is_and_how_it_was_trained(result: SearchResult, tmp_path: Path) -> None:
-    content = json.loads((written(bundle.of_search(result), result, tmp_path / "out") / "config.json").read_text())
+    content = json.loads(
+        (written(bundle.collect_search_model(result), result, tmp_path / "out") / "config.json").read_text()
+    )
     assert result.best
     assert content["network"] == SIZES
     assert content["classes"] == IMAGES["classes"]
@@ -174,7 +176,7 @@ def test_config_json_says_what_the_network_is_and_how_it_was_trained(result: Sea
 
 
 def test_the_best_configuration_is_copied(result: SearchResult, tmp_path: Path) -> None:
-    folder = written(bundle.of_search(result), result, tmp_path / "out")
+    folder = written(bundle.collect_search_model(result), result, tmp_path / "out")
     for name in ("best_config.csv", "best_config.yaml"):
         assert (folder / name).read_bytes() == (result.directory / name).read_bytes()
 
@@ -182,7 +184,7 @@ def test_the_best_configuration_is_copied(result: SearchResult, tmp_path: Path) 
 def test_the_card_of_a_search_has_the_numbers_of_its_tables_and_says_that_they_are_optimistic(
     result: SearchResult,
 ) -> None:
-    card = markdown(bundle.of_search(result))
+    card = build_model_card(bundle.collect_search_model(result))
     assert result.best
     row = result.best.row
     names = {"clean": "clean_accuracy_best", "FGSM": "fgsm_accuracy_best", "PGD-10": "pgd_accuracy_best"}
@@ -203,7 +205,7 @@ def test_what_was_measured_on_fresh_images_stands_beside_it(result: SearchResult
     found = {"pgd_accuracy": 0.25, "pgd_accuracy_se": 0.03, "clean_accuracy": 0.5, "examples": 200}
     epoch = int(result.best.row["best_epoch"])
     Journal(result.directory).append("leader", result.best.trial, epoch=epoch, **found)
-    card = markdown(bundle.of_search(SearchResult(result.directory)))
+    card = build_model_card(bundle.collect_search_model(SearchResult(result.directory)))
     assert rows(card, "PGD-50-10")[0][1:] == ["200 fresh validation", "25.00 ± 3.06"]
     assert rows(card, "clean")[1][1:] == ["200 fresh validation", "50.00 ± 3.54"]
 
@@ -214,14 +216,14 @@ def test_a_confirmed_network_is_that_of_its_seed_with_the_numbers_of_confirm_csv
     jobs = confirmed(result, 1, 2, epsilons=(0.15, 0.05))
     found = Confirmation(jobs)
     for job in jobs:
-        exported = bundle.of_confirmation(result, job.contender.name, job.seed)
-        folder = written(exported, result, tmp_path / f"{job.contender.name}-{job.seed}")
+        exported = bundle.collect_confirmed_model(result, job.candidate.name, job.seed)
+        folder = written(exported, result, tmp_path / f"{job.candidate.name}-{job.seed}")
         trained = torch.load(job.folder / plan_module.MODEL, weights_only=True)
         weights = load_file(folder / "model.safetensors")
         assert all(torch.equal(weights[name], of) for name, of in trained["weights"].items())
 
-        table = found.table[(found.table["contender"] == job.contender.name) & (found.table["seed"] == job.seed)]
-        means = found.means()[found.means()["contender"] == job.contender.name]
+        table = found.table[(found.table["contender"] == job.candidate.name) & (found.table["seed"] == job.seed)]
+        means = found.means()[found.means()["contender"] == job.candidate.name]
         card = (folder / "README.md").read_text()
         for attack, name in {"clean": "clean", "FGSM": "fgsm", "PGD-10": "pgd_10", "PGD-50-10": "pgd_50_10"}.items():
             shown = rows(card, attack)
@@ -231,28 +233,28 @@ def test_a_confirmed_network_is_that_of_its_seed_with_the_numbers_of_confirm_csv
                 f"{100 * mean:.2f} ± {100 * sd:.2f}" for mean, sd in zip(means[name], means[f"{name}_sd"], strict=True)
             ]
         settings = yaml.safe_load(card.split("```yaml\n")[1].split("```")[0])
-        assert settings == job.contender.config.model_dump(mode="json", by_alias=True)
+        assert settings == job.candidate.config.model_dump(mode="json", by_alias=True)
         content = json.loads((folder / "config.json").read_text())
         assert content["classes"] == IMAGES["classes"]
         assert content["image_size"] == IMAGES["image_size"]
 
 
 def test_the_first_seed_is_exported_unless_another_is_asked_for(result: SearchResult) -> None:
-    name = confirmed(result, 1, 2)[0].contender.name
-    assert bundle.of_confirmation(result, name, None).title.endswith("seed 1")
+    name = confirmed(result, 1, 2)[0].candidate.name
+    assert bundle.collect_confirmed_model(result, name, None).title.endswith("seed 1")
 
 
 def test_only_the_winner_is_accompanied_by_the_best_configuration(result: SearchResult) -> None:
-    name = confirmed(result, 1)[0].contender.name
-    assert bundle.of_confirmation(result, name, None).best_config
-    assert not bundle.of_confirmation(result, "fgsm", None).best_config
+    name = confirmed(result, 1)[0].candidate.name
+    assert bundle.collect_confirmed_model(result, name, None).best_config
+    assert not bundle.collect_confirmed_model(result, "fgsm", None).best_config
 
 
 def test_the_card_of_a_search_has_the_means_of_its_confirmation_apart(result: SearchResult) -> None:
     jobs = confirmed(result, 1, 2)
     means = Confirmation(jobs).means()
-    mean = means[means["contender"] == jobs[0].contender.name].iloc[0]
-    card = markdown(bundle.of_search(result))
+    mean = means[means["contender"] == jobs[0].candidate.name].iloc[0]
+    card = build_model_card(bundle.collect_search_model(result))
     assert rows(card, "PGD-50-10") == [
         ["epsilon 0.15 (38.2/255)", "30", "2", f"{100 * mean['pgd_50_10']:.2f} ± {100 * mean['pgd_50_10_sd']:.2f}"]
     ]
@@ -262,15 +264,15 @@ def test_the_card_of_a_search_has_the_means_of_its_confirmation_apart(result: Se
 
 def test_warnings_of_masked_gradients_are_in_the_card(result: SearchResult) -> None:
     job = confirmed(result, 1)[0]
-    file = job.judged(0.15) / plan_module.OUTCOMES
+    file = job.outcome_folder(0.15) / plan_module.OUTCOMES
     right, wrong = np.ones(30, dtype=bool), np.zeros(30, dtype=bool)
     outcomes = {"clean": right, "fgsm": right, "pgd_10": wrong, "pgd_50_10": wrong, "zero_gradient": 0.0}
     plan_module.write_arrays(file, {**outcomes, "seconds": 1.0})
-    found = bundle.of_confirmation(result, job.contender.name, 1)
+    found = bundle.collect_confirmed_model(result, job.candidate.name, 1)
     assert len(found.warnings) == 1
-    assert "**Warning.** at epsilon 0.15: FGSM accuracy is 100.0 points above PGD-10's" in markdown(found)
-    assert "**Warning.** Trained again with seed 1: at epsilon 0.15: FGSM accuracy" in markdown(
-        bundle.of_search(result)
+    assert "**Warning.** at epsilon 0.15: FGSM accuracy is 100.0 points above PGD-10's" in build_model_card(found)
+    assert "**Warning.** Trained again with seed 1: at epsilon 0.15: FGSM accuracy" in build_model_card(
+        bundle.collect_search_model(result)
     )
 
 
@@ -281,7 +283,7 @@ def test_warnings_of_masked_gradients_are_in_the_card(result: SearchResult) -> N
 def test_the_card_says_how_to_evaluate(dataset: str, shown: str, tmp_path: Path) -> None:
     found = search(tmp_path, f"data.dataset={dataset}", "evaluation.epsilon=8/255")
     write_best_model(found, image_size=[32, 32])
-    card = markdown(bundle.of_search(found))
+    card = build_model_card(bundle.collect_search_model(found))
     assert shown in card
     assert "eps=8 / 255" in card
 
@@ -292,7 +294,7 @@ def test_the_lines_of_the_card_run(
 ) -> None:
     sizes = {"num_classes": num_classes}
     write_best_model(result, model=SIZES | sizes, weights=network(**sizes).state_dict())
-    folder = written(bundle.of_search(result), result, tmp_path / "out")
+    folder = written(bundle.collect_search_model(result), result, tmp_path / "out")
     classes = run_lines(folder, 1, monkeypatch)["classes"]
     assert classes.shape == (2,) and classes.max() < num_classes
     images = torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -308,7 +310,7 @@ def test_text_that_somebody_else_wrote_is_no_markdown(result: SearchResult) -> N
     command = "python `x`\n# not a title"
     (result.directory / "environment.json").write_text(json.dumps({"command": command, "data": "<b>[a](b)</b>"}))
     write_best_model(result, classes=["a`b", *"123456789"])
-    card = markdown(bundle.of_search(result))
+    card = build_model_card(bundle.collect_search_model(result))
     assert "\n# not a title" not in card
     assert "\\<b\\>\\[a\\](b)" in card
     assert "`a'b`" in card
@@ -323,13 +325,13 @@ def refused(call: Any) -> str:
 
 def test_a_search_without_a_best_model_has_nothing_to_export(result: SearchResult) -> None:
     (result.directory / "best_model.pt").unlink()
-    assert "there is no best_model.pt yet" in refused(lambda: bundle.of_search(result))
+    assert "there is no best_model.pt yet" in refused(lambda: bundle.collect_search_model(result))
 
 
 @pytest.mark.parametrize("changes", [{"trial": 0}, {"epoch": 1000}, {"trial": None}])
 def test_weights_that_the_numbers_are_not_of_are_not_exported(changes: dict[str, Any], result: SearchResult) -> None:
     write_best_model(result, **changes)
-    assert "brings it up to date" in refused(lambda: bundle.of_search(result))
+    assert "brings it up to date" in refused(lambda: bundle.collect_search_model(result))
 
 
 @pytest.mark.parametrize(
@@ -339,37 +341,43 @@ def test_weights_that_the_numbers_are_not_of_are_not_exported(changes: dict[str,
 )  # fmt: skip
 def test_a_file_that_holds_no_network_is_one_line(changes: dict[str, Any], result: SearchResult) -> None:
     file = write_best_model(result, **changes)
-    assert f"{file}: holds no network of this project" in refused(lambda: bundle.of_search(result))
+    assert f"{file}: holds no network of this project" in refused(lambda: bundle.collect_search_model(result))
 
 
 def test_what_is_not_confirmed_is_said_with_what_is(result: SearchResult) -> None:
-    assert "holds no confirmation" in refused(lambda: bundle.of_confirmation(result, "fgsm", None))
-    name = confirmed(result, 1)[0].contender.name
-    said = refused(lambda: bundle.of_confirmation(result, "fgms", None))
+    assert "holds no confirmation" in refused(lambda: bundle.collect_confirmed_model(result, "fgsm", None))
+    name = confirmed(result, 1)[0].candidate.name
+    said = refused(lambda: bundle.collect_confirmed_model(result, "fgms", None))
     assert said == f"--confirmed fgms: is none of those confirmed: fgsm and {name}; did you mean 'fgsm'?"
-    assert "--seed 7: fgsm was trained with seeds 1" in refused(lambda: bundle.of_confirmation(result, "fgsm", 7))
-    assert "is none of those confirmed" in refused(lambda: bundle.of_confirmation(result, "../confirm/fgsm", None))
+    assert "--seed 7: fgsm was trained with seeds 1" in refused(
+        lambda: bundle.collect_confirmed_model(result, "fgsm", 7)
+    )
+    assert "is none of those confirmed" in refused(
+        lambda: bundle.collect_confirmed_model(result, "../confirm/fgsm", None)
+    )
 
 
 def test_runs_that_diverged_or_were_not_judged_are_not_exported(result: SearchResult) -> None:
     job = confirmed(result, 1)[0]
-    outcomes = job.judged(0.15) / plan_module.OUTCOMES
+    outcomes = job.outcome_folder(0.15) / plan_module.OUTCOMES
     content = outcomes.read_bytes()
     for damage in ({"clean": np.ones(30)}, {"clean": np.ones(30), "zero_gradient": np.array(["x"])}):
         plan_module.write_arrays(outcomes, damage)
-        assert f"{outcomes}: is damaged" in refused(lambda: bundle.of_confirmation(result, job.contender.name, 1))
+        assert f"{outcomes}: is damaged" in refused(
+            lambda: bundle.collect_confirmed_model(result, job.candidate.name, 1)
+        )
     outcomes.write_bytes(b"PK damaged")
-    assert f"{outcomes}: is damaged" in refused(lambda: bundle.of_confirmation(result, job.contender.name, 1))
+    assert f"{outcomes}: is damaged" in refused(lambda: bundle.collect_confirmed_model(result, job.candidate.name, 1))
     outcomes.unlink()
-    assert "has not been judged yet" in refused(lambda: bundle.of_confirmation(result, job.contender.name, 1))
+    assert "has not been judged yet" in refused(lambda: bundle.collect_confirmed_model(result, job.candidate.name, 1))
     outcomes.write_bytes(content)
     (job.folder / plan_module.CONFIG).write_text("training: {epochs: -1}")
     assert "does not say how the run was trained" in refused(
-        lambda: bundle.of_confirmation(result, job.contender.name, 1)
+        lambda: bundle.collect_confirmed_model(result, job.candidate.name, 1)
     )
-    (job.folder / plan_module.CONFIG).write_text(yaml.safe_dump(job.described()))
+    (job.folder / plan_module.CONFIG).write_text(yaml.safe_dump(job.describe()))
     replace_tensors(job.folder / plan_module.MODEL, {"model": SIZES, "weights": {}, "epoch": 1})
-    assert "the training diverged" in refused(lambda: bundle.of_confirmation(result, job.contender.name, 1))
+    assert "the training diverged" in refused(lambda: bundle.collect_confirmed_model(result, job.candidate.name, 1))
 
 
 def test_a_link_out_of_the_run_is_no_confirmed_run(
@@ -380,7 +388,7 @@ def test_a_link_out_of_the_run_is_no_confirmed_run(
     elsewhere = tmp_path_factory.mktemp("elsewhere") / "model.pt"
     replace_tensors(elsewhere, {"model": SIZES, "weights": network().state_dict()})
     (run / "model.pt").symlink_to(elsewhere)
-    assert "holds no confirmation" in refused(lambda: bundle.of_confirmation(result, "fgsm", None))
+    assert "holds no confirmation" in refused(lambda: bundle.collect_confirmed_model(result, "fgsm", None))
 
 
 def test_nothing_is_written_into_a_folder_with_something_in_it(result: SearchResult, tmp_path: Path) -> None:
@@ -388,9 +396,11 @@ def test_nothing_is_written_into_a_folder_with_something_in_it(result: SearchRes
     (tmp_path / "full" / "mine").touch()
     (tmp_path / "file").touch()
     for name in ("full", "file"):
-        said = refused(lambda name=name: written(bundle.of_search(result), result, tmp_path / name))
+        said = refused(lambda name=name: written(bundle.collect_search_model(result), result, tmp_path / name))
         assert said == f"{tmp_path / name}: is not an empty folder; name another one after --to"
     assert [path.name for path in (tmp_path / "full").iterdir()] == ["mine"]
-    assert "cannot be written" in refused(lambda: written(bundle.of_search(result), result, tmp_path / "file" / "x"))
+    assert "cannot be written" in refused(
+        lambda: written(bundle.collect_search_model(result), result, tmp_path / "file" / "x")
+    )
     (tmp_path / "empty").mkdir()
-    assert (written(bundle.of_search(result), result, tmp_path / "empty") / "load.py").exists()
+    assert (written(bundle.collect_search_model(result), result, tmp_path / "empty") / "load.py").exists()

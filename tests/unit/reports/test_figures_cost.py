@@ -15,7 +15,7 @@ def result(tmp_path: Path) -> SearchResult:
 
 
 def test_the_area_below_the_line_is_the_number_of_epochs_trained(result: SearchResult) -> None:
-    trained, most = cost.survival(result.trials, result.spec).data
+    trained, most = cost.plot_survival(result.trials, result.spec).data
     widths = [b - a for a, b in zip(trained.x, trained.x[1:], strict=False)]
     area = sum(width * height for width, height in zip(widths, trained.y, strict=False))
     assert area == result.trials["epochs_trained"].sum()
@@ -32,7 +32,7 @@ def epoch(trial: int, number: int, end: float, host: str = "a", pid: int = 1) ->
 
 def test_a_stretch_is_of_one_trial_in_one_process_and_begins_before_its_first_epoch() -> None:
     epochs = pd.DataFrame([epoch(0, 1, 10.0), epoch(0, 2, 20.0), epoch(0, 3, 50.0, pid=2), epoch(1, 1, 30.0)])
-    spans = cost.stretches(epochs).set_index(["trial", "pid"])
+    spans = cost.find_stretches(epochs).set_index(["trial", "pid"])
     assert spans.loc[(0, 1), ["begin", "end"]].tolist() == [0.0, 20.0]
     assert spans.loc[(0, 2), ["begin", "end"]].tolist() == [40.0, 50.0]
     assert spans["row"].nunique() == 1  # one after the other
@@ -40,14 +40,14 @@ def test_a_stretch_is_of_one_trial_in_one_process_and_begins_before_its_first_ep
 
 def test_stretches_that_overlap_or_are_elsewhere_lie_in_rows_of_their_own() -> None:
     epochs = pd.DataFrame([epoch(0, 1, 10.0), epoch(1, 1, 12.0, pid=2), epoch(2, 1, 10.0, host="b"), epoch(3, 1, 20.0)])
-    rows = cost.stretches(epochs).set_index("trial")["row"]
+    rows = cost.find_stretches(epochs).set_index("trial")["row"]
     assert rows[0] != rows[1]
     assert rows[2] not in (rows[0], rows[1])
     assert rows[3] == rows[0]
 
 
-def test_the_timeline_names_machines_and_colours_by_end(result: SearchResult) -> None:
-    figure = cost.timeline(result.trials, result.epochs)
+def test_the_timeline_names_machines_and_colors_by_end(result: SearchResult) -> None:
+    figure = cost.plot_timeline(result.trials, result.epochs)
     judged = result.trials[result.trials["epochs_trained"] > 0]
     assert {trace.name for trace in figure.data} >= {"ran to the end", "stopped early"}
     assert sum(list(trace.x).count(None) for trace in figure.data) == len(judged)
@@ -56,7 +56,7 @@ def test_the_timeline_names_machines_and_colours_by_end(result: SearchResult) ->
 
 
 def test_the_parts_of_a_bar_sum_to_the_trials_seconds(result: SearchResult) -> None:
-    figure = cost.seconds(result.trials)
+    figure = cost.plot_seconds(result.trials)
     frame = result.trials.set_index("trial")
     for position, trial in enumerate(figure.data[0].x):
         total = sum(trace.y[position] for trace in figure.data)
@@ -67,7 +67,7 @@ def test_of_many_trials_the_means_of_neighbours_are_drawn(
     result: SearchResult, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cost, "MAX_BARS", 10)
-    trace = cost.seconds(result.trials).data[-1]
+    trace = cost.plot_seconds(result.trials).data[-1]
     assert len(trace.x) == 8
     assert trace.hovertext[1] == "mean of trials 3 to 5"
     assert trace.y[1] == pytest.approx(result.trials.set_index("trial").loc[3:5, "eval_seconds"].mean(), abs=0.001)

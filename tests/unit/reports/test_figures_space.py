@@ -16,7 +16,7 @@ def result(tmp_path: Path) -> SearchResult:
 
 def test_a_smoothed_surface_of_equal_values_is_flat_and_blank_where_no_value_is_near() -> None:
     grid = np.linspace(0, 1, 11)
-    surface = figures_space.smoothed(np.array([[0.1, 0.1], [0.2, 0.1]]), np.array([0.4, 0.4]), grid, grid)
+    surface = figures_space.smooth_values(np.array([[0.1, 0.1], [0.2, 0.1]]), np.array([0.4, 0.4]), grid, grid)
     assert surface[1, 1] == pytest.approx(0.4)
     assert np.isnan(surface[10, 10])
     assert np.nanmax(np.abs(surface - 0.4)) < 1e-12
@@ -24,14 +24,14 @@ def test_a_smoothed_surface_of_equal_values_is_flat_and_blank_where_no_value_is_
 
 def test_a_smoothed_surface_is_the_mean_weighted_by_nearness_with_the_mean_of_all_as_one_more() -> None:
     places, values = np.array([[0.5, 0.5], [0.6, 0.5], [0.5, 0.7]]), np.array([0.2, 0.8, 0.5])
-    surface = figures_space.smoothed(places, values, np.array([0.45]), np.array([0.55]))
+    surface = figures_space.smooth_values(places, values, np.array([0.45]), np.array([0.55]))
     distances = ((places - [0.45, 0.55]) ** 2).sum(axis=1)
     weights = np.append(np.exp(-distances / (2 * figures_space.BANDWIDTH**2)), figures_space.PRIOR)
     assert surface[0, 0] == pytest.approx(np.average(np.append(values, values.mean()), weights=weights))
 
 
 def test_rows_of_a_surface_are_the_second_axis() -> None:
-    surface = figures_space.smoothed(
+    surface = figures_space.smooth_values(
         np.array([[0.0, 1.0], [1.0, 0.0]]), np.array([1.0, 0.0]), np.array([0.0, 1.0]), np.array([0.0, 1.0])
     )
     assert surface[1, 0] > 0.7 > 0.3 > surface[0, 1]
@@ -40,7 +40,7 @@ def test_rows_of_a_surface_are_the_second_axis() -> None:
 def test_a_line_runs_through_every_axis_and_has_a_gap_where_a_value_makes_no_difference(result: SearchResult) -> None:
     trials = result.trials
     trials["h"] = trials["h"].where(trials["trial"] != BEST)
-    figure = figures_space.parallel(trials, [BEST, 0], result.spec, BEST)
+    figure = figures_space.plot_parallel_coordinates(trials, [BEST, 0], result.spec, BEST)
     others, strong, best = figure.data
     assert (others.name, strong.name, best.name) == ("other trials", "the best 2", "best")
     axes = [*result.spec.space, "clean", "PGD"]
@@ -55,7 +55,7 @@ def test_a_line_runs_through_every_axis_and_has_a_gap_where_a_value_makes_no_dif
 
 
 def test_a_contour_covers_the_searched_ranges_on_their_scales(result: SearchResult) -> None:
-    figure = figures_space.contour(result.trials, result.trials, result.spec, "lambda", "h", BEST)
+    figure = figures_space.plot_contour(result.trials, result.trials, result.spec, "lambda", "h", BEST)
     surface = figure.data[0]
     assert (surface.x[0], surface.x[-1]) == pytest.approx((0.003, 10))
     assert (surface.y[0], surface.y[-1]) == pytest.approx((0.1, 2.0))
@@ -68,7 +68,7 @@ def test_a_contour_covers_the_searched_ranges_on_their_scales(result: SearchResu
 
 def test_importance_draws_each_hyperparameter_once_for_each_of_what_was_explained() -> None:
     shares = {"the best": {"lambda": 0.6, "h": 0.1}, "the first rung": {"h": 0.3}}
-    best, rung = figures_space.importance(shares).data
+    best, rung = figures_space.plot_importance(shares).data
     assert list(best.y) == ["h", "lambda"]  # the most important on top
     assert list(best.x) == [0.1, 0.6]
     assert list(rung.x) == [0.3, 0.0]

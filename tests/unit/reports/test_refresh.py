@@ -16,8 +16,8 @@ def test_the_tables_of_a_running_search_follow_it(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(refresh, "PAUSE", 0.01)
     monkeypatch.setattr(refresh, "SHARE", 1.0)  # or a slow machine would wait for twenty times as long as it writes
     written = threading.Event()
-    write = tables.write
-    monkeypatch.setattr(tables, "write", lambda result: (write(result), written.set()))
+    write = tables.write_tables
+    monkeypatch.setattr(tables, "write_tables", lambda result: (write(result), written.set()))
     write_run(tmp_path)
     with ReportRefresher(tmp_path):
         assert written.wait(30)
@@ -40,7 +40,7 @@ def test_a_table_that_cannot_be_written_is_said_and_tried_again(
         tries.release()
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(tables, "write", full)
+    monkeypatch.setattr(tables, "write_tables", full)
     write_run(tmp_path)
     Journal(tmp_path).append("trial", 5, origin="sampler", hyperparameters=VALUES)
     with caplog.at_level(logging.WARNING), ReportRefresher(tmp_path):

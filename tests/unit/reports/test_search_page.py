@@ -196,7 +196,7 @@ Run = tuple[SearchSpec, pd.DataFrame, pd.DataFrame]
 
 def test_curves_emphasise_the_best_and_start_from_and_draw_the_rungs(run: Run) -> None:
     spec, trials, epochs = run
-    figure = figures.curves(trials, epochs, spec, BEST)
+    figure = figures.plot_curves(trials, epochs, spec, BEST)
     names = [trace.name for trace in figure.data]
     assert names[0] == "other trials"
     assert names[-2:] == ["start_from: trial 0", f"best: trial {BEST}"]
@@ -206,7 +206,7 @@ def test_curves_emphasise_the_best_and_start_from_and_draw_the_rungs(run: Run) -
 
 def test_a_curve_ends_where_its_trial_ended(run: Run) -> None:
     spec, trials, epochs = run
-    others = figures.curves(trials, epochs, spec, BEST).data[0]
+    others = figures.plot_curves(trials, epochs, spec, BEST).data[0]
     assert len(others.x) == len(others.y) == len(others.hovertext)
     ends = [before for before, at in zip(others.x, others.x[1:], strict=False) if at is None]
     judged = epochs.dropna(subset=["pgd_accuracy"]).groupby("trial")["epoch"].max()
@@ -215,7 +215,7 @@ def test_a_curve_ends_where_its_trial_ended(run: Run) -> None:
 
 def test_the_axis_follows_the_distribution(run: Run) -> None:
     spec, trials, _ = run
-    axes = {key: figures_space.hyperparameter(trials, spec, key, BEST).layout.xaxis for key in spec.space}
+    axes = {key: figures_space.plot_hyperparameter(trials, spec, key, BEST).layout.xaxis for key in spec.space}
     assert {key: axis.type for key, axis in axes.items()} == {
         "lambda": "log", "h": "linear", "lr_max": "log", "momentum": "category"
     }  # fmt: skip
@@ -225,9 +225,9 @@ def test_the_axis_follows_the_distribution(run: Run) -> None:
     assert list(axes["momentum"].categoryarray) == ["0", "0.9"]
 
 
-def test_points_are_told_apart_by_symbol_and_colour_and_the_best_is_ringed(run: Run) -> None:
+def test_points_are_told_apart_by_symbol_and_color_and_the_best_is_ringed(run: Run) -> None:
     spec, trials, _ = run
-    figure = figures.accuracies(trials, spec, BEST)
+    figure = figures.plot_tradeoff(trials, spec, BEST)
     front, *points, start, best = figure.data
     assert front.name == "Pareto front"
     assert len(points) == trials.dropna(subset=["pgd_accuracy_best"])["status"].nunique()
@@ -238,5 +238,5 @@ def test_points_are_told_apart_by_symbol_and_colour_and_the_best_is_ringed(run: 
 
 
 def test_rungs_too_close_to_each_other_share_a_label() -> None:
-    assert figures.labelled([1, 3, 9, 27, 81], 200) == [1, 27, 81]
-    assert figures.labelled([1, 3, 9], 12) == [1, 3, 9]
+    assert figures.choose_labeled_rungs([1, 3, 9, 27, 81], 200) == [1, 27, 81]
+    assert figures.choose_labeled_rungs([1, 3, 9], 12) == [1, 3, 9]

@@ -9,7 +9,7 @@ from PIL import Image
 from tests.support.journals import BEST, write_search
 from tune_cure.reports.figures import accuracies as figures, catalog, cost, space, static
 from tune_cure.reports.figures.catalog import Plot
-from tune_cure.reports.figures.style import blank
+from tune_cure.reports.figures.style import blank_figure
 from tune_cure.search.results import SearchResult
 
 
@@ -21,7 +21,7 @@ def result(tmp_path: Path) -> SearchResult:
 
 def test_every_figure_of_the_report_is_written_as_svg_and_png(result: SearchResult) -> None:
     drawn = catalog.build_plots(result)
-    folder = static.write(result.directory, drawn)
+    folder = static.write_figures(result.directory, drawn)
     assert {path.name for path in folder.iterdir()} == {f"{plot.name}.{of}" for plot in drawn for of in ("svg", "png")}
     for plot in drawn:
         ElementTree.parse(folder / f"{plot.name}.svg")
@@ -33,15 +33,15 @@ def test_every_figure_of_the_report_is_written_as_svg_and_png(result: SearchResu
 
 def test_the_same_run_gives_the_same_files(result: SearchResult) -> None:
     drawn = catalog.build_plots(result)[:2]
-    folder = static.write(result.directory, drawn)
+    folder = static.write_figures(result.directory, drawn)
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    static.write(result.directory, drawn)
+    static.write_figures(result.directory, drawn)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
 def test_points_and_axes_are_those_of_the_plotly_figure(result: SearchResult) -> None:
-    source = figures.accuracies(result.trials, result.spec, BEST)
-    axes = static.draw(source, static.WIDE).axes[0]
+    source = figures.plot_tradeoff(result.trials, result.spec, BEST)
+    axes = static.draw_figure(source, static.WIDE).axes[0]
     assert axes.get_xlim() == pytest.approx(tuple(source.layout.xaxis.range))
     assert axes.get_ylabel() == "PGD accuracy"
     lines = [line for line in axes.get_lines() if not line.get_label().startswith("_")]  # the others are error bars
@@ -53,33 +53,33 @@ def test_points_and_axes_are_those_of_the_plotly_figure(result: SearchResult) ->
 
 def test_logarithmic_and_category_axes_keep_their_scale(result: SearchResult) -> None:
     spec, trials = result.spec, result.trials
-    logarithmic = static.draw(space.hyperparameter(trials, spec, "lambda", BEST), static.SMALL).axes[0]
+    logarithmic = static.draw_figure(space.plot_hyperparameter(trials, spec, "lambda", BEST), static.SMALL).axes[0]
     assert logarithmic.get_xscale() == "log"
     assert logarithmic.get_xlim()[0] < 0.003 < 10 < logarithmic.get_xlim()[1]
-    category = static.draw(space.hyperparameter(trials, spec, "momentum", BEST), static.SMALL).axes[0]
+    category = static.draw_figure(space.plot_hyperparameter(trials, spec, "momentum", BEST), static.SMALL).axes[0]
     assert [label.get_text() for label in category.get_xticklabels()] == ["0", "0.9"]
     assert {x for line in category.get_lines() for x in line.get_xdata()} <= {0.0, 1.0}
 
 
 def test_stacked_bars_lie_on_each_other(result: SearchResult) -> None:
-    source = cost.seconds(result.trials)
-    axes = static.draw(source, static.WIDE).axes[0]
+    source = cost.plot_seconds(result.trials)
+    axes = static.draw_figure(source, static.WIDE).axes[0]
     tops = [container[0].get_y() + container[0].get_height() for container in axes.containers]
     assert tops == pytest.approx(np.cumsum([trace.y[0] for trace in source.data]))
 
 
 def test_markup_of_a_page_is_text_on_paper() -> None:
-    figure = blank("a < b", "")
+    figure = blank_figure("a < b", "")
     figure.add_trace(
         go.Scatter(name="x &amp; y", mode="lines", x=[0, 1], y=[0, None], line={"color": "#000000", "width": 1})
     )
-    axes = static.draw(figure, static.SMALL).axes[0]
+    axes = static.draw_figure(figure, static.SMALL).axes[0]
     assert axes.get_xlabel() == "a < b"
     assert axes.get_lines()[0].get_label() == "x & y"
 
 
 def test_a_plot_takes_the_name_of_its_file(tmp_path: Path) -> None:
-    figure = blank("x", "y")
+    figure = blank_figure("x", "y")
     figure.add_trace(go.Scatter(name="a", mode="lines", x=[0, 1], y=[0, 1], line={"color": "#000000", "width": 1}))
-    folder = static.write(tmp_path, [Plot("one", "curves", figure, "")])
+    folder = static.write_figures(tmp_path, [Plot("one", "curves", figure, "")])
     assert sorted(path.name for path in folder.iterdir()) == ["one.png", "one.svg"]

@@ -20,11 +20,11 @@ def test_every_status_has_a_symbol_of_its_own() -> None:
 
 
 def test_few_trials_are_all_drawn(result: SearchResult) -> None:
-    assert plotting.sample(result.leaders, result.trials, 24) is result.trials
+    assert plotting.sample_trials(result.leaders, result.trials, 24) is result.trials
 
 
 def test_of_many_trials_the_best_start_from_unusual_ends_and_an_even_spread_are_drawn(result: SearchResult) -> None:
-    drawn = plotting.sample(result.leaders, result.trials, 16)["trial"].tolist()
+    drawn = plotting.sample_trials(result.leaders, result.trials, 16)["trial"].tolist()
     assert len(drawn) == 16
     assert drawn == sorted(drawn)
     assert {0, 5, 9, 13} <= set(drawn)  # start_from, and what overfitted, diverged and failed
@@ -41,4 +41,4 @@ def test_one_value_has_a_logarithmic_axis_around_it() -> None:
 def test_a_trial_that_was_never_judged_is_said_to_be_so(result: SearchResult) -> None:
     row = result.trials.set_index("trial", drop=False).loc[1].copy()
     row["best_epoch"] = None
-    assert "never judged" in plotting.hover(row, result.spec)
+    assert "never judged" in plotting.hover_text(row, result.spec)

@@ -27,7 +27,7 @@ def test_the_files_name_the_winner_its_accuracies_and_its_weights(run: Path) -> 
     saved = {"model": {"name": "small_cnn"}, "weights": {"w": torch.ones(2)}, "epoch": 1}
     torch.save({"best_model": saved}, folder / CHECKPOINT_FILE)
     Journal(run).append("checkpoint", 1, epoch=2, path=str(folder.relative_to(run)))
-    tables.write(SearchResult(run))
+    tables.write_tables(SearchResult(run))
     tables.write_best_model(SearchResult(run))
     row = pd.read_csv(run / "best_config.csv").iloc[0]
     assert (row["trial"], row["lambda"], row["epoch"], row["pgd_accuracy"], row["clean_accuracy"]) == (
@@ -50,7 +50,7 @@ def test_tables_of_a_running_search_do_without_a_checkpoint_that_is_being_replac
 def test_a_search_that_has_only_begun_has_tables_and_no_winner(tmp_path: Path) -> None:
     tiny(tmp_path)
     (tmp_path / "journal.jsonl").touch()
-    tables.write(SearchResult(tmp_path))
+    tables.write_tables(SearchResult(tmp_path))
     assert results.best(tmp_path) is None
     assert SearchResult(tmp_path).summary["best"] is None
     assert len(pd.read_csv(tmp_path / "trials.csv")) == 0
@@ -73,7 +73,7 @@ def test_a_run_that_somebody_sent_has_no_files_elsewhere_written(
     (run / name).unlink(missing_ok=True)
     (run / name).symlink_to(precious)
     with pytest.raises(results.ResultsError, match="is a link that leads out of the run's folder"):
-        tables.write(SearchResult(run))
+        tables.write_tables(SearchResult(run))
     assert precious.read_bytes() == before
 
 
@@ -94,7 +94,7 @@ def test_a_checkpoint_runs_no_code(run: Path) -> None:
 
 def test_csv_and_parquet_hold_the_same(run: Path) -> None:
     result = SearchResult(run)
-    tables.write(result)
+    tables.write_tables(result)
     for name, frame in (("trials", result.trials), ("epochs", result.epochs)):
         read = pd.read_parquet(run / f"{name}.parquet")
         assert len(read) == len(frame) > 0
@@ -115,7 +115,7 @@ def test_a_choice_of_mixed_kinds_is_text_in_parquet(tmp_path: Path) -> None:
 
 
 def test_the_top_configurations_are_tables_for_papers(run: Path) -> None:
-    tables.write_top(SearchResult(run))
+    tables.write_top_configurations(SearchResult(run))
     titles, rule, first, *_ = (run / "top_configurations.md").read_text().splitlines()
     assert titles == "| trial | lambda | h | lr_max | epsilon | epochs | clean (%) | PGD (%) |"
     assert len(rule.split("|")) == len(titles.split("|"))

@@ -40,7 +40,7 @@ def earlier(tmp_path: Path) -> Path:
             epoch(journal, number, at, accuracy, accuracy)
         if status:
             journal.append("end", number, status=status, reason="")
-    tables.write(SearchResult(folder))
+    tables.write_tables(SearchResult(folder))
     return folder
 
 

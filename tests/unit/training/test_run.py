@@ -290,7 +290,7 @@ def test_training_a_trial_again_gives_its_numbers_to_the_last_digit(tmp_path: Pa
     searched = tiny(tmp_path, "search.trials=1")
     assert tuner.run(searched, folder).finished
     (folder / "spec.yaml").write_text(searched.to_yaml())
-    tables.write(SearchResult(folder))
+    tables.write_tables(SearchResult(folder))
     spec = resolve(read(folder / "best_config.csv"))
     run = run_in(tmp_path, spec)
     while not run.finished:

@@ -20,13 +20,13 @@ from tune_cure.models import checkpoints, networks
 from tune_cure.reports.export.measurements import (
     ExportError,
     Measurement,
-    by_confirmation,
-    by_search,
-    doubts,
-    run_config,
-    runs_of,
-    seed_of,
-    signs,
+    describe_masking,
+    find_doubts,
+    find_runs,
+    measured_by_confirmation,
+    measured_by_search,
+    read_run_config,
+    run_seed,
 )
 from tune_cure.search.results import SearchResult
 from tune_cure.training.config import TrainingConfig
@@ -38,7 +38,7 @@ from tune_cure.utils.schema import did_you_mean
 WEIGHTS, SIZES, NETWORK, LOADER, CARD = "model.safetensors", "config.json", "model.py", "load.py", "README.md"
 BEST_CONFIG = ("best_config.csv", "best_config.yaml")
 BEST_MODEL = "best_model.pt"
-LOAD = '''"""`from load import model`: the network, by torch alone. `python load.py` runs it on two random images."""
+LOAD_CODE = '''"""`from load import model`: the network, with torch alone. `python load.py` runs it on random images."""
 
 import json
 from pathlib import Path
@@ -61,17 +61,17 @@ model.eval()
 if __name__ == "__main__":
     print(model(torch.rand(2, config["network"]["in_channels"], *(config["image_size"] or (32, 32)))))
 '''
-TYPES = (torch.float32, torch.int64)  # that LOAD reads
+TENSOR_TYPES = (torch.float32, torch.int64)  # that LOAD reads
 
 
 @dataclass(frozen=True)
-class Exported:
+class ExportedModel:
     """A network and what is known of it.
 
     Attributes:
         title: What it is called, in a few words.
         description: Where its weights come from.
-        contender: By which name a confirmation knows its configuration.
+        candidate: By which name a confirmation knows its configuration.
         is_confirmed: Whether its weights are those of a confirmation.
         network: The arguments of `models.build`.
         weights: By their names in the network.
@@ -93,7 +93,7 @@ class Exported:
 
     title: str
     description: str
-    contender: str
+    candidate: str
     is_confirmed: bool
     network: Mapping[str, Any]
     weights: Mapping[str, Tensor]
@@ -117,7 +117,7 @@ class Exported:
         """How many there are."""
         return sum(of.numel() for of in networks.build(**self.network).parameters())
 
-    def described(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, Any]:
         """The content of config.json."""
         return {
             "network": dict(self.network),
@@ -138,7 +138,7 @@ class Exported:
         }
 
 
-def of_search(result: SearchResult) -> Exported:
+def collect_search_model(result: SearchResult) -> ExportedModel:
     """The best model of a search.
 
     Raises:
@@ -154,74 +154,74 @@ def of_search(result: SearchResult) -> Exported:
             f"{file}: holds trial {found[0]} after epoch {found[1]}, but the best is {leads[0]} after {leads[1]}; "
             f"`tune-cure report {result.directory}` brings it up to date"
         )
-    contender = f"trial-{best.trial}"
-    return Exported(
+    candidate = f"trial-{best.trial}"
+    return ExportedModel(
         title=f"{spec.name}, trial {best.trial}",
         description=f"trial {best.trial} of the search {spec.name}, trained with seed {spec.search.seed}: the weights "
         f"after epoch {leads[1]}, its best on the validation images",
-        contender=contender,
+        candidate=candidate,
         is_confirmed=False,
         config=spec.training_config(best.hyperparameters),
         train_images=spec.data.train_examples,
-        measured=tuple(by_search(spec, best.row)),
-        elsewhere=tuple(by_confirmation(result, contender, None)),
-        warnings=tuple(doubts(result, contender, str(best.row["status"]))),
+        measured=tuple(measured_by_search(spec, best.row)),
+        elsewhere=tuple(measured_by_confirmation(result, candidate, None)),
+        warnings=tuple(find_doubts(result, candidate, str(best.row["status"]))),
         best_config=True,
         **_network(file, saved, spec.data.image_size),
         **_search(result),
     )
 
 
-def of_confirmation(result: SearchResult, contender: str, seed: int | None) -> Exported:
+def collect_confirmed_model(result: SearchResult, candidate: str, seed: int | None) -> ExportedModel:
     """A network that a confirmation has trained.
 
     Args:
         result: The search.
-        contender: Which of those confirmed.
+        candidate: Which of those confirmed.
         seed: Of its training; the first of them if None. Not the best: that would be chosen on the test set.
 
     Raises:
         ExportError: It was not confirmed, not with this seed, has not been judged yet, or diverged.
     """
-    names = sorted({folder.parent.name for folder in runs_of(result, "*")})
+    names = sorted({folder.parent.name for folder in find_runs(result, "*")})
     if not names:
         raise ExportError(f"{result.directory}: holds no confirmation; `tune-cure confirm` makes one")
-    if contender not in names:
+    if candidate not in names:
         raise ExportError(
-            f"--confirmed {contender}: is none of those confirmed: {join_words(names)}{did_you_mean(contender, names)}"
+            f"--confirmed {candidate}: is none of those confirmed: {join_words(names)}{did_you_mean(candidate, names)}"
         )
-    runs = {seed_of(folder): folder for folder in runs_of(result, contender)}
+    runs = {run_seed(folder): folder for folder in find_runs(result, candidate)}
     if seed is not None and seed not in runs:
-        raise ExportError(f"--seed {seed}: {contender} was trained with seeds {join_words(map(str, runs))}")
+        raise ExportError(f"--seed {seed}: {candidate} was trained with seeds {join_words(map(str, runs))}")
     seed = next(iter(runs)) if seed is None else seed
     folder, best = runs[seed], result.best
-    file, config = folder / MODEL, run_config(folder)
+    file, config = folder / MODEL, read_run_config(folder)
     saved = read_tensors(file, torch.device("cpu"))
     if not saved.get("weights"):
         raise ExportError(f"{file}: the training diverged: there are no weights")
-    measured = tuple(by_confirmation(result, contender, seed))
+    measured = tuple(measured_by_confirmation(result, candidate, seed))
     if not measured:
         raise ExportError(f"{folder}: has not been judged yet; the same `tune-cure confirm` goes on with it")
     train_images = config["train_images"]
-    return Exported(
-        title=f"{result.spec.name}, {contender}, seed {seed}",
+    return ExportedModel(
+        title=f"{result.spec.name}, {candidate}, seed {seed}",
         description=f"{config['contender']} (search {result.spec.name}), trained anew for the whole schedule with "
         f"seed {seed} on {train_images:,} training images, those held out for validation included: the weights after "
         f"the last epoch, {saved.get('epoch')}",
-        contender=contender,
+        candidate=candidate,
         is_confirmed=True,
         config=config["training"],
         train_images=train_images,
         measured=measured,
         elsewhere=(),
-        warnings=tuple(signs(result, folder)),
-        best_config=best is not None and contender == f"trial-{best.trial}",
+        warnings=tuple(describe_masking(result, folder)),
+        best_config=best is not None and candidate == f"trial-{best.trial}",
         **_network(file, saved, result.spec.data.image_size),
         **_search(result),
     )
 
 
-def write(exported: Exported, card: str, source: Path, folder: Path) -> None:
+def write_bundle(exported: ExportedModel, card: str, source: Path, folder: Path) -> None:
     """Writes the folder, which must be empty or not be there.
 
     Args:
@@ -235,9 +235,9 @@ def write(exported: Exported, card: str, source: Path, folder: Path) -> None:
     """
     content = {
         WEIGHTS: save({name: of.contiguous() for name, of in exported.weights.items()}),
-        SIZES: (json.dumps(exported.described(), indent=2, allow_nan=False) + "\n").encode(),
+        SIZES: (json.dumps(exported.describe(), indent=2, allow_nan=False) + "\n").encode(),
         NETWORK: Path(networks.__file__).read_bytes(),
-        LOADER: LOAD.encode(),
+        LOADER: LOAD_CODE.encode(),
         CARD: card.encode(),
     }
     if exported.best_config:
@@ -264,7 +264,7 @@ def _network(file: Path, saved: Mapping[str, Any], side: int | None) -> dict[str
     except (KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
         raise ExportError(f"{file}: holds no network of this project: {str(error).splitlines()[0]}") from error
     weights = network.state_dict()
-    assert all(of.dtype in TYPES for of in weights.values())
+    assert all(of.dtype in TENSOR_TYPES for of in weights.values())
     return {"network": dict(saved["model"]), "weights": weights, **sizes}
 
 

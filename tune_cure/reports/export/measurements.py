@@ -28,9 +28,9 @@ from tune_cure.utils.files import FolderError
 from tune_cure.utils.formatting import STATUS_WORDS
 from tune_cure.utils.yaml_config import parse
 
-JUDGED = re.compile(
+OUTCOME_FOLDER = re.compile(
     r"(linf|l2)-([0-9.]+(?:e[+-][0-9]+)?)-([0-9]+)"
-)  # a folder of what was found at a radius, see `Job.judged`
+)  # a folder of what was found at a radius, see `Job.outcome_folder`
 
 
 class ExportError(FolderError):
@@ -64,7 +64,7 @@ class Measurement:
     seeds: int = 0
 
 
-def by_search(spec: SearchSpec, row: "pd.Series[Any]") -> Iterator[Measurement]:
+def measured_by_search(spec: SearchSpec, row: "pd.Series[Any]") -> Iterator[Measurement]:
     """What a search measured of its best weights."""
     evaluation = spec.evaluation
     attacks = {"clean": "clean", "fgsm": "FGSM", "pgd": _pgd(evaluation)}
@@ -87,28 +87,28 @@ def _pgd(evaluation: EvaluationConfig) -> str:
     return f"PGD-{evaluation.steps}{restarts}{ascends}"
 
 
-def doubts(result: SearchResult, contender: str, status: str) -> Iterator[str]:
+def find_doubts(result: SearchResult, candidate: str, status: str) -> Iterator[str]:
     """What makes the numbers of a search's best model doubtful: how its training ended, what a confirmation saw."""
     if status in UNSOUND_STATUSES:
         yield f"Its trial {STATUS_WORDS[status]} later on: do not expect the same of another training."
-    for run in runs_of(result, contender):
-        yield from (f"Trained again with seed {seed_of(run)}: {sign}" for sign in signs(result, run))
+    for run in find_runs(result, candidate):
+        yield from (f"Trained again with seed {run_seed(run)}: {sign}" for sign in describe_masking(result, run))
 
 
-def runs_of(result: SearchResult, contender: str) -> list[Path]:
-    """The folders of trained runs, by seed. `contender` is * for all."""
+def find_runs(result: SearchResult, candidate: str) -> list[Path]:
+    """The folders of trained runs, by seed. `candidate` is * for all."""
     here = result.directory.resolve()
-    found = (file.parent for file in (result.directory / FOLDER).glob(f"{contender}/seed-*/{MODEL}"))
+    found = (file.parent for file in (result.directory / FOLDER).glob(f"{candidate}/seed-*/{MODEL}"))
     inside = [folder for folder in found if (folder / MODEL).resolve().is_relative_to(here)]
-    return sorted((folder for folder in inside if folder.name.removeprefix("seed-").isdigit()), key=seed_of)
+    return sorted((folder for folder in inside if folder.name.removeprefix("seed-").isdigit()), key=run_seed)
 
 
-def seed_of(run: Path) -> int:
+def run_seed(run: Path) -> int:
     """The seed of a run, by its folder."""
     return int(run.name.removeprefix("seed-"))
 
 
-def run_config(run: Path) -> dict[str, Any]:
+def read_run_config(run: Path) -> dict[str, Any]:
     """What a confirmation wrote of a run, `training` as a `TrainingConfig`."""
     file = run / CONFIG
     try:
@@ -123,16 +123,16 @@ def run_config(run: Path) -> dict[str, Any]:
         raise ExportError(f"{file}: does not say how the run was trained: {str(error).splitlines()[0]}") from error
 
 
-Judged = tuple[str, float, int]
+OutcomeKey = tuple[str, float, int]
 """Norm, radius and number of test images."""
 
 
-def _found(result: SearchResult, run: Path) -> dict[Judged, dict[str, NDArray[Any]]]:
+def _found(result: SearchResult, run: Path) -> dict[OutcomeKey, dict[str, NDArray[Any]]]:
     """What a confirmation found of a run, the search's own radius first."""
     evaluation = result.spec.evaluation
-    found: dict[Judged, dict[str, NDArray[Any]]] = {}
+    found: dict[OutcomeKey, dict[str, NDArray[Any]]] = {}
     for file in run.glob(f"*/{OUTCOMES}"):
-        if match := JUDGED.fullmatch(file.parent.name):
+        if match := OUTCOME_FOLDER.fullmatch(file.parent.name):
             try:
                 norm, epsilon, examples = match[1], float(match[2]), int(match[3])
                 with np.load(io.BytesIO(file.read_bytes())) as content:
@@ -145,9 +145,9 @@ def _found(result: SearchResult, run: Path) -> dict[Judged, dict[str, NDArray[An
     return dict(sorted(found.items(), key=lambda of: (of[0][1] != evaluation.epsilon, *of[0])))
 
 
-def by_confirmation(result: SearchResult, contender: str, seed: int | None) -> Iterator[Measurement]:
+def measured_by_confirmation(result: SearchResult, candidate: str, seed: int | None) -> Iterator[Measurement]:
     """What a confirmation found with one seed, or without one the means alone."""
-    runs = {seed_of(run): _found(result, run) for run in runs_of(result, contender)}
+    runs = {run_seed(run): _found(result, run) for run in find_runs(result, candidate)}
     chosen = dict.fromkeys(judged for found in runs.values() for judged in found) if seed is None else runs[seed]
     for judged in chosen:
         for name in ATTACKS:
@@ -160,7 +160,7 @@ def by_confirmation(result: SearchResult, contender: str, seed: int | None) -> I
                 )  # fmt: skip
 
 
-def signs(result: SearchResult, run: Path) -> Iterator[str]:
+def describe_masking(result: SearchResult, run: Path) -> Iterator[str]:
     """The signs of masked gradients in a run."""
     for (_, epsilon, _), found in _found(result, run).items():
         for sign in gradient_masking.find_masking_signs(Outcomes.of(found)):

@@ -7,7 +7,7 @@ import yaml
 
 from tune_cure.evaluation.metrics import standard_error
 from tune_cure.evaluation.names import NORM_LABELS
-from tune_cure.reports.export.bundle import BEST_CONFIG, Exported
+from tune_cure.reports.export.bundle import BEST_CONFIG, ExportedModel
 from tune_cure.reports.export.measurements import Measurement
 from tune_cure.utils.formatting import format_count, format_radius, join_words, one_line
 
@@ -27,7 +27,7 @@ Not known: whoever trained the network, and the licence of the data, decide. `mo
 (MIT)."""
 
 
-def markdown(of: Exported) -> str:
+def build_model_card(of: ExportedModel) -> str:
     """The whole card."""
     sections = {
         "What it is": _what(of),
@@ -45,7 +45,7 @@ def markdown(of: Exported) -> str:
     return f"---\n{front}---\n\n# {of.title}\n{body}"
 
 
-def _what(of: Exported) -> str:
+def _what(of: ExportedModel) -> str:
     network, size = of.network, of.image_size
     images = f"{network['in_channels']}×{size[0]}×{size[1]}" if size else f"{network['in_channels']}-channel"
     return (
@@ -55,7 +55,7 @@ def _what(of: Exported) -> str:
     )
 
 
-def _classes(of: Exported) -> str:
+def _classes(of: ExportedModel) -> str:
     if of.classes is None:
         return " (their names are not recorded)"
     if len(of.classes) > MOST_NAMED:
@@ -63,7 +63,7 @@ def _classes(of: Exported) -> str:
     return f": {join_words(_code(name) for name in of.classes)}"
 
 
-def _measured(of: Exported) -> str:
+def _measured(of: ExportedModel) -> str:
     parts = [_on_test_images(of) if of.is_confirmed else _on_validation_images(of), _own_table(of), _warned(of)]
     if of.elsewhere:
         seeds = format_count(max(one.seeds for one in of.elsewhere), "other seed")
@@ -71,7 +71,7 @@ def _measured(of: Exported) -> str:
             "The configuration was confirmed: other networks, trained anew with the same hyperparameters and "
             f"{seeds}, were judged on test images. These accuracies are not of the weights here; they say what the "
             "configuration is worth (mean ± sample standard deviation over the seeds). `tune-cure export --confirmed "
-            f"{of.contender}` exports one of those networks."
+            f"{of.candidate}` exports one of those networks."
         )
         heads = ["attack", "radius", "test images", "seeds", "accuracy (%)"]
         parts.append(_table(heads, map(_elsewhere, of.elsewhere)))
@@ -83,7 +83,7 @@ def _measured(of: Exported) -> str:
     return "\n\n".join(parts)
 
 
-def _on_test_images(of: Exported) -> str:
+def _on_test_images(of: ExportedModel) -> str:
     seeds = of.measured[0].seeds
     over = f", and mean ± sample standard deviation over the {seeds} seeds of its configuration" if seeds > 1 else ""
     said = (
@@ -98,7 +98,7 @@ def _on_test_images(of: Exported) -> str:
     return said if seeds > 1 else f"{said} With one seed, nothing is known of how much seeds differ."
 
 
-def _on_validation_images(of: Exported) -> str:
+def _on_validation_images(of: ExportedModel) -> str:
     said = (
         f"**These are validation accuracies of the winner of {format_count(of.trials, 'trial')}, and so are "
         f"optimistic: the "
@@ -112,7 +112,7 @@ def _on_validation_images(of: Exported) -> str:
     return f"{said} Accuracies of this network ± their standard errors:"
 
 
-def _own_table(of: Exported) -> str:
+def _own_table(of: ExportedModel) -> str:
     heads = ["attack", "radius", "images", "accuracy (%)"]
     if any(one.seeds > 1 for one in of.measured):
         heads.append("over the seeds (%)")
@@ -146,7 +146,7 @@ def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _warned(of: Exported) -> str:
+def _warned(of: ExportedModel) -> str:
     said = [f"- **Warning.** {warning}" for warning in of.warnings]
     if not any(one.attack == "AutoAttack" for one in of.measured):
         said.append(
@@ -156,7 +156,7 @@ def _warned(of: Exported) -> str:
     return "\n".join(said or ["No sign of masked gradients was found."])
 
 
-def _limits(of: Exported) -> str:
+def _limits(of: ExportedModel) -> str:
     ball = f"{BALLS[of.evaluation.norm]} ball of {format_radius(of.evaluation.epsilon, of.evaluation.norm)}"
     return (
         f"For research on adversarial robustness, on images like those of {of.dataset}. Robust here means: against "
@@ -166,7 +166,7 @@ def _limits(of: Exported) -> str:
     )
 
 
-def _loading(of: Exported) -> str:
+def _loading(of: ExportedModel) -> str:
     height, width = of.image_size or CIFAR_SIZE
     return f"""\
 Python and torch are enough. In this folder:
@@ -184,7 +184,7 @@ the standard deviation itself. `python load.py` runs it on random images. What t
 `config.json`. The library safetensors reads `model.safetensors`, too."""
 
 
-def _evaluating(of: Exported) -> str:
+def _evaluating(of: ExportedModel) -> str:
     norm, epsilon = NORM_LABELS[of.evaluation.norm], _spelled(of.evaluation.epsilon)
     if of.dataset in ROBUSTBENCH and of.image_size in (CIFAR_SIZE, None):
         threat = f'dataset="{of.dataset}", threat_model="{norm}", eps={epsilon}'
@@ -220,7 +220,7 @@ def _spelled(epsilon: float) -> str:
     return f"{round(255 * epsilon)} / 255" if round(255 * epsilon) / 255 == epsilon else f"{epsilon}"
 
 
-def _training(of: Exported) -> str:
+def _training(of: ExportedModel) -> str:
     config = of.config
     attack = (
         "Without attack"
@@ -240,7 +240,7 @@ def _training(of: Exported) -> str:
     )
 
 
-def _origin(of: Exported) -> str:
+def _origin(of: ExportedModel) -> str:
     lines = list(_facts(of.environment))
     if of.best_config:
         lines.append(f"{join_words(map(_code, BEST_CONFIG))} are the search's, of this configuration")

@@ -7,30 +7,30 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from tune_cure.reports.figures.style import (
-    BEST_COLOUR,
+    BEST_COLOR,
     BLUE,
-    OTHERS_COLOUR,
-    START_COLOUR,
+    OTHERS_COLOR,
+    START_COLOR,
     STATUSES,
     accuracy_range,
     add_points,
-    blank,
-    hover,
+    blank_figure,
+    hover_text,
     log_axis,
-    positions,
+    point_positions,
     value_axis,
 )
 from tune_cure.search.ranking import UNSOUND_STATUSES
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.space.objectives import pareto_front
 
-FRONT_COLOUR = "#56B4E9"
-RUNG_COLOUR = "rgba(128, 128, 128, 0.8)"
+FRONT_COLOR = "#56B4E9"
+RUNG_COLOR = "rgba(128, 128, 128, 0.8)"
 MIN_LABEL_GAP = 0.1  # of the axis' width: closer rungs would overprint each other's labels on a telephone
 MAX_TICKED_EPOCHS = 15  # up to here every epoch gets its tick
 
 
-def curves(trials: pd.DataFrame, epochs: pd.DataFrame, spec: SearchSpec, best: int | None) -> go.Figure:
+def plot_curves(trials: pd.DataFrame, epochs: pd.DataFrame, spec: SearchSpec, best: int | None) -> go.Figure:
     """PGD accuracy by epoch: a line per trial that ends with the symbol of its end, and ASHA's rungs.
 
     Args:
@@ -42,7 +42,7 @@ def curves(trials: pd.DataFrame, epochs: pd.DataFrame, spec: SearchSpec, best: i
     judged = epochs.dropna(subset=["pgd_accuracy"]).astype({"pgd_accuracy": float})
     lines = {int(str(number)): line for number, line in judged.groupby("trial")}
     starts = [int(number) for number in trials.loc[trials["origin"] == "start_from", "trial"]]
-    figure = blank("epoch", "PGD accuracy")
+    figure = blank_figure("epoch", "PGD accuracy")
     thin = [number for number in lines if number != best and number not in starts]
     if thin:
         figure.add_trace(_thin_lines([lines[number] for number in thin]))
@@ -56,7 +56,7 @@ def curves(trials: pd.DataFrame, epochs: pd.DataFrame, spec: SearchSpec, best: i
                 y=[float(end["pgd_accuracy"]) for end in ends],
                 hovertext=[f"trial {int(end['trial'])} {STATUSES[str(status)].words}" for end in ends],
                 hovertemplate="%{hovertext}<br>epoch %{x}: PGD %{y:.1%}<extra></extra>",
-                marker={"symbol": STATUSES[str(status)].symbol, "color": STATUSES[str(status)].colour, "size": 7},
+                marker={"symbol": STATUSES[str(status)].symbol, "color": STATUSES[str(status)].color, "size": 7},
             )
         )
     for number in [*(start for start in starts if start != best), best]:
@@ -71,12 +71,12 @@ def curves(trials: pd.DataFrame, epochs: pd.DataFrame, spec: SearchSpec, best: i
     return figure
 
 
-def accuracies(trials: pd.DataFrame, spec: SearchSpec, best: int | None) -> go.Figure:
+def plot_tradeoff(trials: pd.DataFrame, spec: SearchSpec, best: int | None) -> go.Figure:
     """Clean against PGD accuracy, one point per trial, both at its epoch of best PGD accuracy, and the Pareto front.
 
     The front is of trials that ended well and keep the constraints.
     """
-    figure = blank("clean accuracy", "PGD accuracy")
+    figure = blank_figure("clean accuracy", "PGD accuracy")
     reached = trials.dropna(subset=["pgd_accuracy_best", "clean_accuracy_best"])
     sound = reached[~reached["status"].isin(UNSOUND_STATUSES) & reached["feasible"].ne(False)]
     points = sound[["clean_accuracy_best", "pgd_accuracy_best"]].astype(float)
@@ -88,7 +88,7 @@ def accuracies(trials: pd.DataFrame, spec: SearchSpec, best: int | None) -> go.F
             mode="lines",
             x=front["clean_accuracy_best"].tolist(),
             y=front["pgd_accuracy_best"].tolist(),
-            line={"color": FRONT_COLOUR, "width": 2, "dash": "dash", "shape": "vh"},
+            line={"color": FRONT_COLOR, "width": 2, "dash": "dash", "shape": "vh"},
             hoverinfo="skip",
         )
     )
@@ -98,9 +98,9 @@ def accuracies(trials: pd.DataFrame, spec: SearchSpec, best: int | None) -> go.F
     return figure
 
 
-def curvature(trials: pd.DataFrame, spec: SearchSpec, best: int | None) -> go.Figure:
+def plot_curvature(trials: pd.DataFrame, spec: SearchSpec, best: int | None) -> go.Figure:
     """PGD accuracy against the mean penalty, one point per trial that has one, both of its last judged epoch."""
-    figure = blank("curvature (mean penalty before lambda)", "PGD accuracy")
+    figure = blank_figure("curvature (mean penalty before lambda)", "PGD accuracy")
     measured = trials.dropna(subset=["pgd_accuracy", "curvature"])
     measured = measured[measured["curvature"] > 0]
     add_points(figure, measured, spec, "curvature", "pgd_accuracy", best)
@@ -109,9 +109,9 @@ def curvature(trials: pd.DataFrame, spec: SearchSpec, best: int | None) -> go.Fi
     return figure
 
 
-def overfitting_map(trials: pd.DataFrame, spec: SearchSpec, x: str, y: str) -> go.Figure:
+def plot_overfitting_map(trials: pd.DataFrame, spec: SearchSpec, x: str, y: str) -> go.Figure:
     """Where in the plane of two hyperparameters training overfitted catastrophically, and where it did not."""
-    figure = blank(x, y)
+    figure = blank_figure(x, y)
     trials = trials[trials["epochs_trained"] > 0].dropna(subset=[x, y])
     for found, style in ((False, STATUSES["completed"]), (True, STATUSES["catastrophic_overfitting"])):
         rows = trials[trials["catastrophic_overfitting_epoch"].notna() == found]
@@ -120,10 +120,10 @@ def overfitting_map(trials: pd.DataFrame, spec: SearchSpec, x: str, y: str) -> g
             go.Scatter(
                 name=words,
                 mode="markers",
-                **positions(rows, spec, x, y),
-                hovertext=[hover(row, spec) for _, row in rows.iterrows()],
+                **point_positions(rows, spec, x, y),
+                hovertext=[hover_text(row, spec) for _, row in rows.iterrows()],
                 hovertemplate="%{hovertext}<extra></extra>",
-                marker={"symbol": style.symbol, "color": style.colour, "size": 9, "opacity": 0.85},
+                marker={"symbol": style.symbol, "color": style.color, "size": 9, "opacity": 0.85},
             )
         )
     figure.update_xaxes(**value_axis(spec.space[x]))
@@ -131,10 +131,10 @@ def overfitting_map(trials: pd.DataFrame, spec: SearchSpec, x: str, y: str) -> g
     return figure
 
 
-LINE_STYLES = ((START_COLOUR, "square", "■"), (BLUE, "circle", "●"), (BEST_COLOUR, "diamond", "◆"))
+LINE_STYLES = ((START_COLOR, "square", "■"), (BLUE, "circle", "●"), (BEST_COLOR, "diamond", "◆"))
 
 
-def lines(log: pd.DataFrame, columns: Mapping[str, str], y: str, *, errors: bool = False) -> go.Figure:
+def plot_log(log: pd.DataFrame, columns: Mapping[str, str], y: str, *, errors: bool = False) -> go.Figure:
     """Columns of one run's log by epoch: a line for each.
 
     Args:
@@ -143,8 +143,8 @@ def lines(log: pd.DataFrame, columns: Mapping[str, str], y: str, *, errors: bool
         y: What they have in common: the axis' title.
         errors: Draw the standard error of each value, from its column `_se`.
     """
-    figure = blank("epoch", y)
-    for (name, column), (colour, symbol, _) in zip(columns.items(), LINE_STYLES, strict=False):
+    figure = blank_figure("epoch", y)
+    for (name, column), (color, symbol, _) in zip(columns.items(), LINE_STYLES, strict=False):
         rows = log.dropna(subset=[column])
         bars = {"error_y": {"array": rows[f"{column}_se"].tolist(), "thickness": 1, "width": 2}} if errors else {}
         figure.add_trace(
@@ -153,7 +153,7 @@ def lines(log: pd.DataFrame, columns: Mapping[str, str], y: str, *, errors: bool
                 mode="lines+markers",
                 x=rows["epoch"].tolist(),
                 y=rows[column].astype(float).tolist(),
-                line={"color": colour, "width": 2},
+                line={"color": color, "width": 2},
                 marker={"symbol": symbol, "size": 6},
                 hovertemplate=f"{name} %{{y:.4g}}<extra>epoch %{{x}}</extra>",
                 **bars,
@@ -164,16 +164,16 @@ def lines(log: pd.DataFrame, columns: Mapping[str, str], y: str, *, errors: bool
     return figure
 
 
-def lines_legend(columns: Mapping[str, str]) -> str:
+def log_legend(columns: Mapping[str, str]) -> str:
     """The HTML legend of `lines`."""
     items = [
-        f'<li><span class="glyph" style="color:{colour}" aria-hidden="true">{glyph}</span> {html.escape(name)}</li>'
-        for name, (colour, _, glyph) in zip(columns, LINE_STYLES, strict=False)
+        f'<li><span class="glyph" style="color:{color}" aria-hidden="true">{glyph}</span> {html.escape(name)}</li>'
+        for name, (color, _, glyph) in zip(columns, LINE_STYLES, strict=False)
     ]
     return f'<ul class="legend" aria-label="legend">{"".join(items)}</ul>'
 
 
-def labelled(rungs: Sequence[int], width: float) -> list[int]:
+def choose_labeled_rungs(rungs: Sequence[int], width: float) -> list[int]:
     """Those of `rungs` that can carry a label on an axis of `width` epochs without overprinting the one before."""
     chosen: list[int] = []
     for rung in rungs:
@@ -198,7 +198,7 @@ def _thin_lines(lines: Iterable[pd.DataFrame]) -> go.Scatter:
         y=y,
         hovertext=text,
         hovertemplate="%{hovertext}, epoch %{x}: PGD %{y:.1%}<extra></extra>",
-        line={"color": OTHERS_COLOUR, "width": 1.2},
+        line={"color": OTHERS_COLOR, "width": 1.2},
     )
 
 
@@ -210,18 +210,18 @@ def _thick_line(line: pd.DataFrame, number: int, *, is_best: bool) -> go.Scatter
         x=[int(epoch) for epoch in line["epoch"]],
         y=[float(accuracy) for accuracy in line["pgd_accuracy"]],
         hovertemplate=name + ", epoch %{x}: PGD %{y:.1%}<extra></extra>",
-        line={"color": BEST_COLOUR if is_best else START_COLOUR, "width": 3, "dash": "solid" if is_best else "dash"},
+        line={"color": BEST_COLOR if is_best else START_COLOR, "width": 3, "dash": "solid" if is_best else "dash"},
         marker={"size": 5},
     )
 
 
 def _add_rungs(figure: go.Figure, spec: SearchSpec, width: float) -> None:
-    with_label = labelled(spec.rungs, width)
+    with_label = choose_labeled_rungs(spec.rungs, width)
     for rung in spec.rungs:
         label = {"text": "rung", "yref": "paper", "y": 1.0, "yanchor": "bottom", "showarrow": False}
         figure.add_vline(
             x=rung,
-            line={"dash": "dot", "width": 1.5, "color": RUNG_COLOUR},
+            line={"dash": "dot", "width": 1.5, "color": RUNG_COLOR},
             layer="below",
             annotation={**label, "font": {"size": 11}, "xanchor": "center"} if rung in with_label else None,
         )

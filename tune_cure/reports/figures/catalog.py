@@ -9,7 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from tune_cure.reports.figures import accuracies as figures, cost, space as figures_space
-from tune_cure.reports.figures.style import BEST_COLOUR, BLUE, GREY, START_COLOUR, STATUSES, sample
+from tune_cure.reports.figures.style import BEST_COLOR, BLUE, GRAY, START_COLOR, STATUSES, sample_trials
 from tune_cure.search.importance import MAX_TRIALS, fanova
 from tune_cure.search.results import SearchResult
 from tune_cure.search.space.config import SearchSpec
@@ -49,7 +49,7 @@ def build_plots(result: SearchResult) -> list[Plot]:
     return [plot for make in (_reached, _space, _overfitting, _cost) for plot in make(result, result.best.trial)]
 
 
-def note(result: SearchResult) -> str:
+def sampling_note(result: SearchResult) -> str:
     """What to say where not all trials are drawn."""
     trials = len(result.trials)
     if trials <= MAX_LINES:
@@ -63,43 +63,43 @@ def note(result: SearchResult) -> str:
     )
 
 
-def meaning(spec: SearchSpec, key: str) -> str:
+def describe_hyperparameter(spec: SearchSpec, key: str) -> str:
     """What a hyperparameter is."""
     return type(spec.training_config({})).model_fields[HYPERPARAMETERS[key]].description or ""
 
 
-def glyph(status: str) -> str:
-    """The symbol of a status, in its colour."""
+def status_glyph(status: str) -> str:
+    """The symbol of a status, in its color."""
     style = STATUSES[status]
-    return _mark(style.glyph, style.colour)
+    return _mark(style.glyph, style.color)
 
 
-def _mark(character: str, colour: str) -> str:
-    return f'<span class="glyph" style="color:{colour}" aria-hidden="true">{character}</span>'
+def _mark(character: str, color: str) -> str:
+    return f'<span class="glyph" style="color:{color}" aria-hidden="true">{character}</span>'
 
 
-def _stroke(colour: str, style: str = "solid") -> str:
-    return f'<span class="line" style="border-top:2px {style} {colour}"></span>'
+def _stroke(color: str, style: str = "solid") -> str:
+    return f'<span class="line" style="border-top:2px {style} {color}"></span>'
 
 
 def _reached(result: SearchResult, best: int) -> Iterator[Plot]:
     spec, trials = result.spec, result.trials
-    few = sample(result.leaders, trials, MAX_LINES)
+    few = sample_trials(result.leaders, trials, MAX_LINES)
     judged = few.dropna(subset=["pgd_accuracy_best"])
     epochs = result.epochs[result.epochs["trial"].isin(few["trial"])]
     caption = _curves_caption(spec, int(trials["pgd_accuracy_best"].isna().sum()))
     legend = _legend([*_special("line", result, judged), *_statuses(judged)])
-    yield Plot("curves", "curves", figures.curves(few, epochs, spec, best), caption, legend)
-    many = sample(result.leaders, trials, MAX_POINTS)
+    yield Plot("curves", "curves", figures.plot_curves(few, epochs, spec, best), caption, legend)
+    many = sample_trials(result.leaders, trials, MAX_POINTS)
     yield Plot(
         "tradeoff",
         "tradeoff",
-        figures.accuracies(many, spec, best),
+        figures.plot_tradeoff(many, spec, best),
         "Each trial at the epoch of its best PGD accuracy; the better, the further up and right. The Pareto front "
         "joins those that none beats in both.",
         _legend(
             [
-                (_stroke(figures.FRONT_COLOUR, "dashed"), "Pareto front"),
+                (_stroke(figures.FRONT_COLOR, "dashed"), "Pareto front"),
                 *_special("ring", result, many),
                 *_statuses(many.dropna(subset=["pgd_accuracy_best"])),
             ]
@@ -109,28 +109,26 @@ def _reached(result: SearchResult, best: int) -> Iterator[Plot]:
 
 def _space(result: SearchResult, best: int) -> Iterator[Plot]:
     spec, trials = result.spec, result.trials
-    many = sample(result.leaders, trials, MAX_POINTS)
+    many = sample_trials(result.leaders, trials, MAX_POINTS)
     rated = _importance(result)
     ranking = list(next(iter(rated.values()), {}))
     if rated:
-        legend = _legend(
-            (_mark("■", colour), words) for words, colour in zip(rated, (BLUE, START_COLOUR), strict=False)
-        )
-        figure, caption = figures_space.importance(rated), _importance_caption(result, rated)
+        legend = _legend((_mark("■", color), words) for words, color in zip(rated, (BLUE, START_COLOR), strict=False))
+        figure, caption = figures_space.plot_importance(rated), _importance_caption(result, rated)
         yield Plot("importance", "importance", figure, caption, legend)
-    few = sample(result.leaders, trials, MAX_LINES)
+    few = sample_trials(result.leaders, trials, MAX_LINES)
     strong = result.leaders["trial"].head(max(MIN_STRONG, round(TOP_SHARE * len(few)))).tolist()
     yield Plot(
         "parallel",
         "importance",
-        figures_space.parallel(few, strong, spec, best),
+        figures_space.plot_parallel_coordinates(few, strong, spec, best),
         "A line is a trial: through its value of each hyperparameter, from the bottom to the top of the searched "
         "range, to the accuracies that it reached. Where the strong lines lie close together, the value matters.",
         _legend(
             [
-                (_stroke(colour), words)
-                for colour, words in (
-                    (BEST_COLOUR, f"best: trial {best}"),
+                (_stroke(color), words)
+                for color, words in (
+                    (BEST_COLOR, f"best: trial {best}"),
                     (BLUE, f"the best {len(strong)}"),
                     ("#8A8A8A", "other trials"),
                 )
@@ -143,20 +141,22 @@ def _space(result: SearchResult, best: int) -> Iterator[Plot]:
         yield Plot(
             "contour",
             "importance",
-            figures_space.contour(trials, many, spec, wanted[0], wanted[1], best),
+            figures_space.plot_contour(trials, many, spec, wanted[0], wanted[1], best),
             f"PGD accuracy over <code>{escape(wanted[0])}</code> and <code>{escape(wanted[1])}</code>, the mean of the "
             "trials around a place (Gaussian, a tenth of the range wide), whatever their other hyperparameters. Blank: "
             "no trial is near.",
             _legend([*_special("ring", result, many), *_statuses(many.dropna(subset=["pgd_accuracy_best"]))]),
         )
     for key in spec.space:
-        caption = f"<code>{escape(key)}</code>: {escape(meaning(spec, key))}"
-        yield Plot(f"slice_{key}", "slices", figures_space.hyperparameter(many, spec, key, best), caption, small=True)
+        caption = f"<code>{escape(key)}</code>: {escape(describe_hyperparameter(spec, key))}"
+        yield Plot(
+            f"slice_{key}", "slices", figures_space.plot_hyperparameter(many, spec, key, best), caption, small=True
+        )
 
 
 def slices_legend(result: SearchResult) -> str:
     """The legend of all the plots of section slices."""
-    judged = sample(result.leaders, result.trials, MAX_POINTS).dropna(subset=["pgd_accuracy_best"])
+    judged = sample_trials(result.leaders, result.trials, MAX_POINTS).dropna(subset=["pgd_accuracy_best"])
     return _legend([*_special("ring", result, judged), *_statuses(judged)])
 
 
@@ -191,12 +191,12 @@ def _importance_caption(result: SearchResult, rated: dict[str, dict[str, float]]
 
 def _overfitting(result: SearchResult, best: int) -> Iterator[Plot]:
     spec, trials = result.spec, result.trials
-    many = sample(result.leaders, trials, MAX_POINTS)
+    many = sample_trials(result.leaders, trials, MAX_POINTS)
     if (many["curvature"].fillna(0) > 0).any():
         yield Plot(
             "curvature",
             "overfitting",
-            figures.curvature(many, spec, best),
+            figures.plot_curvature(many, spec, best),
             "The mean penalty of a trial's last epoch of training, before lambda, against its PGD accuracy after it. "
             "A flatter loss (further left) is what the penalty asks for; whether it is more robust, too, is to be "
             "seen here. Trials without a penalty have none.",
@@ -204,11 +204,14 @@ def _overfitting(result: SearchResult, best: int) -> Iterator[Plot]:
         )
     plane = [key for key in dict.fromkeys(["epsilon", "lambda", *spec.space]) if key in spec.space][:2]
     if trials["catastrophic_overfitting_epoch"].notna().any() and len(plane) == 2:
-        legend = [(glyph("catastrophic_overfitting"), "overfitted catastrophically"), (glyph("completed"), "did not")]
+        legend = [
+            (status_glyph("catastrophic_overfitting"), "overfitted catastrophically"),
+            (status_glyph("completed"), "did not"),
+        ]
         yield Plot(
             "catastrophic_overfitting",
             "overfitting",
-            figures.overfitting_map(many, spec, plane[0], plane[1]),
+            figures.plot_overfitting_map(many, spec, plane[0], plane[1]),
             f"Trials by <code>{escape(plane[0])}</code> and <code>{escape(plane[1])}</code>. One that was stopped "
             "early may have had too few epochs to overfit.",
             _legend(legend),
@@ -217,28 +220,28 @@ def _overfitting(result: SearchResult, best: int) -> Iterator[Plot]:
 
 def _cost(result: SearchResult, best: int) -> Iterator[Plot]:
     spec, trials = result.spec, result.trials
-    legend = [(_stroke(BLUE), "trained"), (_stroke(GREY, "dashed"), "without early stopping")]
+    legend = [(_stroke(BLUE), "trained"), (_stroke(GRAY, "dashed"), "without early stopping")]
     shown = legend[: 1 if spec.search.scheduler == "none" else 2]
-    yield Plot("budget", "cost", cost.survival(trials, spec), _budget_caption(result), _legend(shown))
+    yield Plot("budget", "cost", cost.plot_survival(trials, spec), _budget_caption(result), _legend(shown))
     yield Plot(
         "seconds",
         "cost",
-        cost.seconds(trials),
+        cost.plot_seconds(trials),
         f"{_seconds_are_of(trials)} The penalty's own part of the backward pass is counted with the penalty; the "
         "attack's are those of making adversarial images.",
-        _legend([(_mark("■", colour), words) for words, _, colour in cost.PARTS]),
+        _legend([(_mark("■", color), words) for words, _, color in cost.PARTS]),
     )
     yield Plot(
         "timeline",
         "cost",
-        cost.timeline(trials, result.epochs),
+        cost.plot_timeline(trials, result.epochs),
         "A bar is a trial on the machine that ran it; trials that ran there at once lie one below the other.",
         _legend(_statuses(trials[trials["epochs_trained"] > 0])),
     )
 
 
 def _seconds_are_of(trials: pd.DataFrame) -> str:
-    size = cost.bar_size(trials)
+    size = cost.trials_per_bar(trials)
     return "Seconds of a trial's device." + f" Each bar is the mean of {size} trials, in their order." * (size > 1)
 
 
@@ -282,7 +285,7 @@ def _special(mark: str, result: SearchResult, shown: pd.DataFrame) -> Iterator[t
 
 
 def _statuses(shown: pd.DataFrame) -> list[tuple[str, str]]:
-    return [(glyph(status), STATUSES[status].words) for status in STATUSES if status in set(shown["status"])]
+    return [(status_glyph(status), STATUSES[status].words) for status in STATUSES if status in set(shown["status"])]
 
 
 def _legend(entries: Iterable[tuple[str, Any]]) -> str:

@@ -5,7 +5,7 @@ import html
 import pandas as pd
 import plotly.graph_objects as go
 
-from tune_cure.reports.figures.style import BEST_COLOUR, BLUE, GREY, START_COLOUR, STATUSES, blank
+from tune_cure.reports.figures.style import BEST_COLOR, BLUE, GRAY, START_COLOR, STATUSES, blank_figure
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.trial_table import planned_epochs
 
@@ -13,19 +13,19 @@ SPAN = ("trial", "begin", "end", "row")  # columns of `stretches`
 MAX_BARS = 100  # more trials are drawn as means of neighbours
 PARTS = (  # of a trial's seconds
     ("training without these", "training_seconds", BLUE),
-    ("penalty", "penalty_seconds", BEST_COLOUR),
+    ("penalty", "penalty_seconds", BEST_COLOR),
     ("attack", "attack_seconds", "#E69F00"),
-    ("evaluation", "eval_seconds", START_COLOUR),
+    ("evaluation", "eval_seconds", START_COLOR),
 )
 
 
-def survival(trials: pd.DataFrame, spec: SearchSpec) -> go.Figure:
+def plot_survival(trials: pd.DataFrame, spec: SearchSpec) -> go.Figure:
     """How many trials trained how many epochs: the area below was spent, that up to the dashed line saved.
 
     The dashed line has the trials that were stopped early at all the epochs that they would have trained, the others as
     they are; without a scheduler there is none.
     """
-    figure = blank("epoch", "trials that trained it")
+    figure = blank_figure("epoch", "trials that trained it")
     last = max(spec.max_epochs, int(trials["epochs_trained"].max()))
     epochs = list(range(1, last + 1))
     trained = trials["epochs_trained"]
@@ -51,7 +51,7 @@ def survival(trials: pd.DataFrame, spec: SearchSpec) -> go.Figure:
                 mode="lines",
                 x=edges,
                 y=[*without, without[-1]],
-                line={"color": GREY, "width": 2, "dash": "dash", "shape": "hv"},
+                line={"color": GRAY, "width": 2, "dash": "dash", "shape": "hv"},
                 hoverinfo="skip",
             )
         )
@@ -60,16 +60,16 @@ def survival(trials: pd.DataFrame, spec: SearchSpec) -> go.Figure:
     return figure
 
 
-def timeline(trials: pd.DataFrame, epochs: pd.DataFrame) -> go.Figure:
+def plot_timeline(trials: pd.DataFrame, epochs: pd.DataFrame) -> go.Figure:
     """When each trial ran, on which machine: a bar for each stretch of it in one process, from start to last epoch.
 
     Stretches of one machine that overlap lie in rows of their own, as many as ran there at once.
     """
-    spans = stretches(epochs).merge(trials[["trial", "status"]], on="trial")
+    spans = find_stretches(epochs).merge(trials[["trial", "status"]], on="trial")
     origin = spans["begin"].min()
     gap = 0.003 * (spans["end"].max() - origin)  # between bars, or one would not be told from the next
     unit, seconds = ("hours", 3600.0) if spans["end"].max() - origin > 3 * 3600 else ("minutes", 60.0)
-    figure = blank(unit, "")
+    figure = blank_figure(unit, "")
     for status, style in STATUSES.items():
         chosen = spans[spans["status"] == status]
         if chosen.empty:
@@ -90,7 +90,7 @@ def timeline(trials: pd.DataFrame, epochs: pd.DataFrame) -> go.Figure:
                 y=y,
                 hovertext=text,
                 hovertemplate="%{hovertext}<extra></extra>",
-                line={"color": style.colour, "width": 7},
+                line={"color": style.color, "width": 7},
             )
         )
     rows = spans.groupby("row")["host"].first()
@@ -106,7 +106,7 @@ def timeline(trials: pd.DataFrame, epochs: pd.DataFrame) -> go.Figure:
     return figure
 
 
-def stretches(epochs: pd.DataFrame) -> pd.DataFrame:
+def find_stretches(epochs: pd.DataFrame) -> pd.DataFrame:
     """A row per trial and process: trial, host, begin and end (seconds since 1970), and the row that it is drawn in."""
     took = epochs["train_seconds"].fillna(0) + epochs["eval_seconds"].fillna(0)
     timed = epochs.assign(begin=epochs["time"] - took)
@@ -122,22 +122,22 @@ def stretches(epochs: pd.DataFrame) -> pd.DataFrame:
     return spans.assign(row=rows)
 
 
-def bar_size(trials: pd.DataFrame) -> int:
+def trials_per_bar(trials: pd.DataFrame) -> int:
     """How many trials a bar of `seconds` is the mean of; the last bar may have fewer."""
     return -(-int((trials["epochs_trained"] > 0).sum()) // MAX_BARS)
 
 
-def seconds(trials: pd.DataFrame) -> go.Figure:
+def plot_seconds(trials: pd.DataFrame) -> go.Figure:
     """Device seconds per trial, split into training, penalty, attack and evaluation; of many trials the means."""
-    figure = blank("trial", "seconds")
+    figure = blank_figure("trial", "seconds")
     trained = trials[trials["epochs_trained"] > 0]
     parts = trained.assign(
         training_seconds=trained["train_seconds"] - trained["attack_seconds"] - trained["penalty_seconds"]
     )
-    size = bar_size(trials)
+    size = trials_per_bar(trials)
     groups = [parts.iloc[start : start + size] for start in range(0, len(parts), size)]
     first, last = ([int(group["trial"].iloc[at]) for group in groups] for at in (0, -1))
-    for name, column, colour in PARTS:
+    for name, column, color in PARTS:
         figure.add_trace(
             go.Bar(
                 name=name,
@@ -148,7 +148,7 @@ def seconds(trials: pd.DataFrame) -> go.Figure:
                     f"trial {a}" if a == b else f"mean of trials {a} to {b}" for a, b in zip(first, last, strict=True)
                 ],
                 hovertemplate=f"%{{hovertext}}: %{{y:.3g}} s<extra>{name}</extra>",
-                marker={"color": colour},
+                marker={"color": color},
             )
         )
     figure.update_layout(barmode="stack")

@@ -9,13 +9,13 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from tune_cure.reports.figures.style import (
-    BEST_COLOUR,
+    BEST_COLOR,
     BLUE,
-    OTHERS_COLOUR,
-    START_COLOUR,
+    OTHERS_COLOR,
+    START_COLOR,
     accuracy_range,
     add_points,
-    blank,
+    blank_figure,
     value_axis,
 )
 from tune_cure.search.space.config import SearchSpec
@@ -28,9 +28,9 @@ NEAR = 0.4  # the sum of weights (a trial at the point has 1) below which a cont
 PRIOR = 1.0  # weight of the mean of all: a single trial at the edge makes no mountain
 
 
-def hyperparameter(trials: pd.DataFrame, spec: SearchSpec, key: str, best: int | None) -> go.Figure:
+def plot_hyperparameter(trials: pd.DataFrame, spec: SearchSpec, key: str, best: int | None) -> go.Figure:
     """PGD accuracy of each trial's best epoch against the searched hyperparameter `key`, over the searched range."""
-    figure = blank(key, "PGD accuracy")
+    figure = blank_figure(key, "PGD accuracy")
     distribution = spec.space[key]
     reached = trials.dropna(subset=["pgd_accuracy_best"])
     add_points(figure, reached, spec, key, "pgd_accuracy_best", best)
@@ -39,18 +39,18 @@ def hyperparameter(trials: pd.DataFrame, spec: SearchSpec, key: str, best: int |
     return figure
 
 
-def importance(shares: Mapping[str, Mapping[str, float]]) -> go.Figure:
+def plot_importance(shares: Mapping[str, Mapping[str, float]]) -> go.Figure:
     """Bars of `importance.fanova`: for each of what was explained (by its words), the share of each hyperparameter."""
-    figure = blank("share of the variance", "")
+    figure = blank_figure("share of the variance", "")
     names = list(next(iter(shares.values())))[::-1]  # the most important on top
-    for (words, of), colour in zip(shares.items(), (BLUE, START_COLOUR), strict=False):
+    for (words, of), color in zip(shares.items(), (BLUE, START_COLOR), strict=False):
         figure.add_trace(
             go.Bar(
                 name=words,
                 orientation="h",
                 y=[html.escape(name) for name in names],
                 x=[of.get(name, 0.0) for name in names],
-                marker={"color": colour},
+                marker={"color": color},
                 hovertemplate="%{y}: %{x:.0%}<extra>" + html.escape(words) + "</extra>",
             )
         )
@@ -60,12 +60,14 @@ def importance(shares: Mapping[str, Mapping[str, float]]) -> go.Figure:
     return figure
 
 
-def parallel(trials: pd.DataFrame, strong: Sequence[int], spec: SearchSpec, best: int | None) -> go.Figure:
+def plot_parallel_coordinates(
+    trials: pd.DataFrame, strong: Sequence[int], spec: SearchSpec, best: int | None
+) -> go.Figure:
     """Parallel coordinates: a line per judged trial through its hyperparameters and accuracies, some of them strong.
 
     A line has a gap where a hyperparameter makes no difference.
     """
-    figure = blank("", "")
+    figure = blank_figure("", "")
     shown = trials.dropna(subset=["pgd_accuracy_best"])
     accuracies = {"clean": "clean_accuracy_best", "PGD": "pgd_accuracy_best"}
     axes = {key: _places(shown[key], of) for key, of in spec.space.items()}
@@ -76,18 +78,18 @@ def parallel(trials: pd.DataFrame, strong: Sequence[int], spec: SearchSpec, best
         axes[name] = (shown[column].astype(float) - low) / (high - low)
     at = pd.DataFrame(axes, index=shown.index)
     groups = {
-        "other trials": (~shown["trial"].isin(strong), OTHERS_COLOUR, 1.0),
+        "other trials": (~shown["trial"].isin(strong), OTHERS_COLOR, 1.0),
         f"the best {len(strong)}": (shown["trial"].isin(strong) & (shown["trial"] != best), BLUE, 1.6),
-        "best": (shown["trial"] == best, BEST_COLOUR, 3.0),
+        "best": (shown["trial"] == best, BEST_COLOR, 3.0),
     }
-    for name, (chosen, colour, width) in groups.items():
+    for name, (chosen, color, width) in groups.items():
         x: list[int | None] = []
         y: list[float | None] = []
         for row in at[chosen].itertuples(index=False):
             x += [*range(len(axes)), None]
             y += [*(None if pd.isna(of) else round(of, 4) for of in row), None]
         if x:
-            line = {"color": colour, "width": width}
+            line = {"color": color, "width": width}
             figure.add_trace(go.Scatter(name=name, mode="lines", x=x, y=y, line=line, hoverinfo="skip"))
     for index, name in enumerate(axes):
         figure.add_vline(x=index, line={"width": 1, "color": "rgba(128, 128, 128, 0.8)"}, layer="below")
@@ -118,18 +120,18 @@ def _places(values: "pd.Series[Any]", distribution: Distribution) -> "pd.Series[
     return values.map(distribution.place, na_action="ignore").astype(float)
 
 
-def contour(
+def plot_contour(
     trials: pd.DataFrame, points: pd.DataFrame, spec: SearchSpec, x: str, y: str, best: int | None
 ) -> go.Figure:
     """The smoothed PGD accuracy of `trials` over the plane of two numeric hyperparameters, and `points`, some of them.
 
     A sample that prefers the best trials (`plotting.sample`) is for the points alone: the mean of it lies too high.
     """
-    figure = blank(x, y)
+    figure = blank_figure(x, y)
     judged = trials.dropna(subset=["pgd_accuracy_best", x, y])
     axes = {key: np.linspace(0, 1, GRID) for key in (x, y)}
     places = np.stack([_places(judged[key], spec.space[key]) for key in (x, y)], axis=1)
-    surface = smoothed(places, judged["pgd_accuracy_best"].to_numpy(dtype=float), axes[x], axes[y])
+    surface = smooth_values(places, judged["pgd_accuracy_best"].to_numpy(dtype=float), axes[x], axes[y])
     figure.add_trace(
         go.Contour(
             x=_values(axes[x], spec.space[x]),
@@ -164,7 +166,7 @@ def _values(places: "np.ndarray[Any, Any]", distribution: Distribution) -> list[
     return [float(low + (high - low) * of) for of in places]
 
 
-def smoothed(
+def smooth_values(
     places: "np.ndarray[Any, Any]", values: "np.ndarray[Any, Any]", x: "np.ndarray[Any, Any]", y: "np.ndarray[Any, Any]"
 ) -> "np.ndarray[Any, Any]":
     """Nadaraya-Watson regression with a Gaussian kernel: the mean of the values, weighted by nearness.

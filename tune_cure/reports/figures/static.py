@@ -37,12 +37,12 @@ STYLE: dict[Any, Any] = {
 }
 
 
-def write(directory: Path, drawn: Iterable[Plot]) -> Path:
+def write_figures(directory: Path, drawn: Iterable[Plot]) -> Path:
     """Writes figures/NAME.svg and .png for each plot into a run's folder, and returns the folder of these."""
     folder = directory / FOLDER
     folder.mkdir(exist_ok=True)
     for plot in drawn:
-        figure = draw(plot.figure, SMALL if plot.small else WIDE)
+        figure = draw_figure(plot.figure, SMALL if plot.small else WIDE)
         for kind, metadata in (("svg", {"Date": None}), ("png", {})):
             content = io.BytesIO()
             with mpl.rc_context(STYLE):
@@ -51,7 +51,7 @@ def write(directory: Path, drawn: Iterable[Plot]) -> Path:
     return folder
 
 
-def draw(source: go.Figure, size: tuple[float, float]) -> Figure:
+def draw_figure(source: go.Figure, size: tuple[float, float]) -> Figure:
     """A plotly figure as one of matplotlib, of a size in inches."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=size, layout="constrained")
@@ -74,7 +74,7 @@ def draw(source: go.Figure, size: tuple[float, float]) -> Figure:
                 _bars(axes, trace, bars.index(trace), len(bars), base if source.layout.barmode == "stack" else None)
         for shape in source.layout.shapes:
             style = DASHES[shape.line.dash]
-            axes.axvline(shape.x0, color=_colour(shape.line.color), lw=POINTS * shape.line.width, ls=style, zorder=0.5)
+            axes.axvline(shape.x0, color=_color(shape.line.color), lw=POINTS * shape.line.width, ls=style, zorder=0.5)
         for note in source.layout.annotations:
             across = axes.get_xaxis_transform() if note.yref in ("paper", "y domain") else axes.transData
             words, shift = html.unescape(note.text), POINTS * (note.xshift or 0)
@@ -127,35 +127,35 @@ def _scatter(axes: Axes, source: go.Figure, trace: Any) -> None:
     name = html.unescape(trace.name)
     style: dict[str, Any] = {"linestyle": "none", "label": name}
     if "lines" in trace.mode:
-        style |= {"color": _colour(trace.line.color), "linewidth": POINTS * trace.line.width}
+        style |= {"color": _color(trace.line.color), "linewidth": POINTS * trace.line.width}
         style |= {"linestyle": DASHES[trace.line.dash], "drawstyle": STEPS.get(trace.line.shape, "default")}
     if "markers" in trace.mode:
-        symbol, colour = trace.marker.symbol or "circle", _colour(trace.marker.color or trace.line.color)
+        symbol, color = trace.marker.symbol or "circle", _color(trace.marker.color or trace.line.color)
         is_open = symbol.endswith("-open")
         style |= {"marker": MARKERS[symbol.removesuffix("-open")], "markersize": POINTS * 0.8 * trace.marker.size}
-        style |= {"markerfacecolor": "none" if is_open else colour, "alpha": trace.marker.opacity or 1.0}
-        edge = _colour(trace.marker.line.color) if trace.marker.line.color else colour
+        style |= {"markerfacecolor": "none" if is_open else color, "alpha": trace.marker.opacity or 1.0}
+        edge = _color(trace.marker.line.color) if trace.marker.line.color else color
         style |= {"markeredgecolor": edge, "markeredgewidth": POINTS * (trace.marker.line.width or 0)}
     axes.plot(x, y, **style)
     if trace.error_y.array is not None:
         errors = [float(of) for of in trace.error_y.array]
-        colour = _colour(trace.error_y.color or trace.line.color)
-        axes.errorbar(x, y, yerr=errors, fmt="none", ecolor=colour, elinewidth=0.8, capsize=2)
+        color = _color(trace.error_y.color or trace.line.color)
+        axes.errorbar(x, y, yerr=errors, fmt="none", ecolor=color, elinewidth=0.8, capsize=2)
     if trace.fill:
-        axes.fill_between(x, y, step="post", color=_colour(trace.fillcolor), linewidth=0)
+        axes.fill_between(x, y, step="post", color=_color(trace.fillcolor), linewidth=0)
 
 
 def _bars(axes: Axes, trace: Any, index: int, of: int, stacked_on: dict[Any, float] | None) -> None:
     """Bars on top of each other where `stacked_on` has what lies below, else side by side."""
-    label, colour = html.unescape(trace.name), _colour(trace.marker.color)
+    label, color = html.unescape(trace.name), _color(trace.marker.color)
     if stacked_on is not None:
         below = [stacked_on.get(at, 0.0) for at in trace.x]
-        axes.bar(trace.x, trace.y, trace.width, bottom=below, label=label, color=colour)
+        axes.bar(trace.x, trace.y, trace.width, bottom=below, label=label, color=color)
         stacked_on.update({at: low + high for at, low, high in zip(trace.x, below, trace.y, strict=True)})
         return
     thick = 0.7 / of
     places = [place + (index - (of - 1) / 2) * thick for place in range(len(trace.y))]
-    axes.barh(places, trace.x, thick, label=label, color=colour)
+    axes.barh(places, trace.x, thick, label=label, color=color)
     axes.set_yticks(range(len(trace.y)), [html.unescape(name) for name in trace.y])
 
 
@@ -166,8 +166,8 @@ def _legend(figure: Figure, axes: Axes) -> None:
         figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False, fontsize=7)
 
 
-def _colour(of: str) -> Any:
-    """A colour of plotly's as matplotlib takes it."""
+def _color(of: str) -> Any:
+    """A color of plotly's as matplotlib takes it."""
     if not of.startswith("rgba"):
         return of
     *rgb, alpha = (float(part) for part in of[of.index("(") + 1 : -1].split(","))

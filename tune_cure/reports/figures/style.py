@@ -1,8 +1,8 @@
-"""What the plots of a search have in common: colours, symbols, axes, and which trials are drawn where there are many.
+"""What the plots of a search have in common: colors, symbols, axes, and which trials are drawn where there are many.
 
-The figures name no text, axis or background colour that would suit only one of light and dark: report.css gives these,
-by the reader's preference. Colours of data are of the Okabe-Ito palette (its yellow darkened, to be seen on white),
-which colour-blind readers can tell apart and which reads on both; every colour goes with a symbol of its own.
+The figures name no text, axis or background color that would suit only one of light and dark: report.css gives these,
+by the reader's preference. Colors of data are of the Okabe-Ito palette (its yellow darkened, to be seen on white),
+which color-blind readers can tell apart and which reads on both; every color goes with a symbol of its own.
 """
 
 import html
@@ -17,11 +17,11 @@ from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.space.distributions import Distribution
 from tune_cure.utils.formatting import STATUS_WORDS, format_value
 
-BEST_COLOUR = "#D55E00"
-START_COLOUR = "#009E73"
-OTHERS_COLOUR = "rgba(128, 128, 128, 0.45)"
+BEST_COLOR = "#D55E00"
+START_COLOR = "#009E73"
+OTHERS_COLOR = "rgba(128, 128, 128, 0.45)"
 BLUE = "#0072B2"
-GREY = "#8A8A8A"
+GRAY = "#8A8A8A"
 CROWD = 300  # points: more are drawn smaller
 
 
@@ -30,16 +30,16 @@ class Status:
     """How a status is said and shown; `glyph` is the plots' `symbol` as a character, for legends and tables."""
 
     words: str
-    colour: str
+    color: str
     symbol: str
     glyph: str
 
 
 STATUSES = {
-    name: Status(STATUS_WORDS[name], colour, symbol, glyph)
-    for name, colour, symbol, glyph in (
+    name: Status(STATUS_WORDS[name], color, symbol, glyph)
+    for name, color, symbol, glyph in (
         ("completed", BLUE, "circle", "●"),
-        ("stopped", GREY, "triangle-down", "▼"),
+        ("stopped", GRAY, "triangle-down", "▼"),
         ("unfinished", "#56B4E9", "circle-open", "○"),
         ("catastrophic_overfitting", "#CC79A7", "x", "✖"),
         ("diverged", "#E69F00", "diamond", "◆"),
@@ -48,7 +48,7 @@ STATUSES = {
 }
 
 
-def blank(x: str, y: str) -> go.Figure:
+def blank_figure(x: str, y: str) -> go.Figure:
     """A figure without traces: the titles of its axes, the second of which is a fraction as a percentage."""
     axis = {"automargin": True, "zeroline": False, "showline": False, "ticks": "", "gridcolor": "rgba(128,128,128,.25)"}
     return go.Figure(
@@ -69,7 +69,7 @@ def blank(x: str, y: str) -> go.Figure:
     )
 
 
-def sample(ranked: pd.DataFrame, trials: pd.DataFrame, most: int) -> pd.DataFrame:
+def sample_trials(ranked: pd.DataFrame, trials: pd.DataFrame, most: int) -> pd.DataFrame:
     """At most about `most` of the trials, in their order: a browser chokes on tens of thousands of points.
 
     Those of start_from and all that ended in no common way as far as there is room, then half of the rest the best
@@ -96,37 +96,37 @@ def add_points(figure: go.Figure, frame: pd.DataFrame, spec: SearchSpec, x: str,
                 go.Scatter(
                     name=style.words,
                     mode="markers",
-                    **positions(rows, spec, x, y),
-                    hovertext=[hover(row, spec) for _, row in rows.iterrows()],
+                    **point_positions(rows, spec, x, y),
+                    hovertext=[hover_text(row, spec) for _, row in rows.iterrows()],
                     hovertemplate="%{hovertext}<extra></extra>",
                     marker={
                         "symbol": style.symbol,
-                        "color": style.colour,
+                        "color": style.color,
                         "size": 9 if len(frame) <= CROWD else 5,
                         "opacity": 0.85,
                     },
                 )
             )
     rings = {
-        "start_from": (frame[frame["origin"] == "start_from"], "square-open", START_COLOUR),
-        "best": (frame[frame["trial"] == best], "circle-open", BEST_COLOUR),
+        "start_from": (frame[frame["origin"] == "start_from"], "square-open", START_COLOR),
+        "best": (frame[frame["trial"] == best], "circle-open", BEST_COLOR),
     }
-    for name, (rows, symbol, colour) in rings.items():
+    for name, (rows, symbol, color) in rings.items():
         if len(rows):
             error = rows["pgd_accuracy_best_se"].tolist()
             figure.add_trace(
                 go.Scatter(
                     name=name,
                     mode="markers",
-                    **positions(rows, spec, x, y),
-                    error_y={"array": error, "color": colour, "thickness": 1.5, "width": 4},
+                    **point_positions(rows, spec, x, y),
+                    error_y={"array": error, "color": color, "thickness": 1.5, "width": 4},
                     hoverinfo="skip",  # the point within the ring answers
-                    marker={"symbol": symbol, "color": colour, "size": 16, "line": {"width": 2.5}},
+                    marker={"symbol": symbol, "color": color, "size": 16, "line": {"width": 2.5}},
                 )
             )
 
 
-def positions(rows: pd.DataFrame, spec: SearchSpec, x: str, y: str) -> dict[str, list[Any]]:
+def point_positions(rows: pd.DataFrame, spec: SearchSpec, x: str, y: str) -> dict[str, list[Any]]:
     """The x and y of a trace with a point per row: choices by their names, all else as numbers."""
 
     def along(column: str) -> list[Any]:
@@ -136,7 +136,7 @@ def positions(rows: pd.DataFrame, spec: SearchSpec, x: str, y: str) -> dict[str,
     return {"x": along(x), "y": along(y)}
 
 
-def hover(row: "pd.Series[Any]", spec: SearchSpec) -> str:
+def hover_text(row: "pd.Series[Any]", spec: SearchSpec) -> str:
     """What is said of a trial where the pointer is."""
     started = " (start_from)" if row["origin"] == "start_from" else ""
     lines = [
