@@ -28,9 +28,9 @@ from tune_cure.ray_backend import cluster, session, tuner
 from tune_cure.ray_backend.journal_callback import JournalCallback
 from tune_cure.ray_backend.optuna_searcher import OptunaSearcher
 from tune_cure.ray_backend.resources import Machine
-from tune_cure.ray_backend.schedulers import Asha
 from tune_cure.search import results
 from tune_cure.search.journal import CHECKPOINT_FILE, OBJECTIVE, Event, Journal
+from tune_cure.search.schedulers.early_stopper import EarlyStopper
 from tune_cure.search.space import loading as specs
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.training.trainer import EPOCH_METRICS
@@ -52,7 +52,7 @@ asha: {grace_period: 1, reduction_factor: 3}
 PARTS: dict[str, list[tuple[type, str]]] = {
     "propose": [(OptunaSearcher, "suggest")],
     "tell": [(OptunaSearcher, "on_trial_result"), (OptunaSearcher, "on_trial_complete")],
-    "asha": [(Asha, "on_trial_add"), (Asha, "on_trial_result"), (Asha, "on_trial_complete")],
+    "asha": [(EarlyStopper, "add"), (EarlyStopper, "report"), (EarlyStopper, "complete")],
     "journal": [(JournalCallback, "_write")],
     "snapshot": [(tune_controller.TuneController, "checkpoint")],
 }

@@ -31,10 +31,10 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import Matern, WhiteKernel
 
 from tune_cure.data import splits as data
-from tune_cure.ray_backend import schedulers
 from tune_cure.ray_backend.optuna_searcher import OptunaSearcher
 from tune_cure.search import results
 from tune_cure.search.journal import OBJECTIVE, Journal
+from tune_cure.search.schedulers.early_stopper import EarlyStopper
 from tune_cure.search.space import loading as specs
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.stopping import SearchStopper
@@ -74,12 +74,12 @@ class Way:
         rest = [f"training.epochs={EPOCHS}", "start_from=[]", "search.trials=1000000"]
         return specs.load("search_spaces/quickstart.yaml", [*chosen, asha, *rest])
 
-    def start(self, seed: int, folder: Path) -> tuple[OptunaSearcher, Any]:
-        """The searcher and the scheduler of a search."""
+    def start(self, seed: int, folder: Path) -> tuple[OptunaSearcher, EarlyStopper]:
+        """Return the searcher and the early stopping of a search."""
         spec = self.spec(seed)
         endings = SearchStopper(spec, folder, None, [])
         study = self.search(spec, Journal(folder), [], endings, optuna.storages.InMemoryStorage())
-        return study, schedulers.make(spec, [])
+        return study, EarlyStopper(spec)
 
 
 WAYS = {
@@ -135,13 +135,13 @@ def run(
     durations = np.random.default_rng(seed)
     outcome, due = Outcome(), []  # due: when the next epoch of a trial is over
     with tempfile.TemporaryDirectory() as folder:
-        search, scheduler = way.start(seed, Path(folder))
+        search, stopper = way.start(seed, Path(folder))
 
         def begin(now: float) -> None:
             name = f"trial {outcome.trials}"
             config = search.suggest(name)
             trial = SimpleNamespace(trial_id=name, config=config)
-            scheduler.on_trial_add(None, trial)
+            stopper.add(config["trial"])
             heapq.heappush(due, (now + durations.uniform(0.9, 1.1), outcome.trials, trial, train(config)))
             outcome.trials += 1
 
@@ -154,10 +154,10 @@ def run(
             outcome.best.append(result[OBJECTIVE] if better else outcome.best[-1])
             outcome.leader.append(trial.config if better else outcome.leader[-1])
             if result["ended"]:
-                scheduler.on_trial_complete(None, trial, result)
+                stopper.complete(trial.config["trial"], result["training_iteration"], result)
             else:
                 search.on_trial_result(trial.trial_id, result)
-                if scheduler.on_trial_result(None, trial, result) != schedulers.Asha.STOP:
+                if stopper.report(trial.config["trial"], result["training_iteration"], result):
                     heapq.heappush(due, (now + durations.uniform(0.9, 1.1), number, trial, epochs))
                     continue
             search.on_trial_complete(trial.trial_id, result)

@@ -22,7 +22,7 @@ from tune_cure.cli import compare, confirm, export, search as cli_search, train,
 from tune_cure.cli.live_view import LiveView, PlainView
 from tune_cure.evaluation.metrics import standard_error
 from tune_cure.reports import artifacts, search_page
-from tune_cure.search import patience, ranking, results, trial_table
+from tune_cure.search import asha_replay, patience, ranking, results, trial_table
 from tune_cure.search.space.config import LEAST_REDUCTION
 from tune_cure.utils import environment
 from tune_cure.utils.errors import TuneCureError
@@ -109,8 +109,6 @@ def _replay(options: argparse.Namespace, console: Console) -> int:
             raise cli_search.UsageError(f"--reduction-factor: must be at least {LEAST_REDUCTION}, but found {factor:g}")
     if result.best is None:
         raise cli_search.UsageError(f"{options.directory}: no trial has been judged yet: there is nothing to replay")
-    from tune_cure.ray_backend import asha_replay  # Ray takes seconds to import
-
     frame = asha_replay.write(options.directory, options.grace_period, options.reduction_factor)
     table = Table(box=None, pad_edge=False, padding=(0, 1))
     for title in ("grace", "factor", "stopped", "epochs", "saved", "kept", "regret", "saved*", "kept*", "regret*"):
@@ -128,7 +126,7 @@ def _replay(options: argparse.Namespace, console: Console) -> int:
         f"*: mean over {asha_replay.ORDERS} other orders",
         style="dim",
     )
-    whole, all_ = asha_replay.complete(options.directory)
+    whole, all_ = asha_replay.count_complete_curves(options.directory)
     console.print(f"\n{whole} of {all_} learning curves are complete; proposals are those of the recorded search")
     if whole < all_:
         console.print(

@@ -15,7 +15,7 @@ from pyarrow import fs
 from ray import tune
 from ray.tune.experiment import Trial
 
-from tune_cure.ray_backend import cluster, gpu_memory, journal_callback, rescoring, schedulers, session
+from tune_cure.ray_backend import cluster, gpu_memory, journal_callback, rescoring, session
 from tune_cure.ray_backend.data_broadcast import DataBroadcast
 from tune_cure.ray_backend.monitoring import dashboard
 from tune_cure.ray_backend.monitoring.metrics import TrialGauges
@@ -24,10 +24,12 @@ from tune_cure.ray_backend.monitoring.watchdog import RayWatchdog
 from tune_cure.ray_backend.optuna_searcher import OptunaSearcher
 from tune_cure.ray_backend.remote_storage import RemoteStorage
 from tune_cure.ray_backend.resources import MeasuredMemory, ResourcePlan, plan_resources
+from tune_cure.ray_backend.schedulers import RuleScheduler
 from tune_cure.ray_backend.trainable import CureTrainable
 from tune_cure.search.checkpoint_retention import CheckpointRetention
 from tune_cure.search.journal import Event, Journal
 from tune_cure.search.results import SPEC, SearchResult
+from tune_cure.search.schedulers.early_stopper import EarlyStopper
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.stopping import FULL_DISK_ERROR, SearchStopper
 from tune_cure.utils.files import replace_text
@@ -186,7 +188,7 @@ def _tuner(
         trainable,
         tune_config=tune.TuneConfig(
             search_alg=searcher,
-            scheduler=schedulers.make(spec, history),
+            scheduler=RuleScheduler(EarlyStopper(spec, history)),
             num_samples=spec.search.trials - _num(searcher.journal, "end"),
             max_concurrent_trials=plan.concurrent,
             reuse_actors=reused,

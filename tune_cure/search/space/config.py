@@ -16,6 +16,7 @@ from pydantic import AfterValidator, Field, PlainValidator
 from tune_cure.data.config import DataSpec
 from tune_cure.evaluation.config import EvaluationConfig
 from tune_cure.search.samplers import SAMPLERS
+from tune_cure.search.schedulers.registry import SCHEDULERS
 from tune_cure.search.space.distributions import Distribution
 from tune_cure.search.space.objectives import Constraint, metrics
 from tune_cure.training.config import (
@@ -31,7 +32,6 @@ from tune_cure.utils.yaml_config import (
 
 _logger = logging.getLogger(__name__)
 
-SCHEDULERS = ("asha", "hyperband", "median", "none")
 LEAST_REDUCTION = 1.5  # below it two rungs would fall on one epoch
 
 

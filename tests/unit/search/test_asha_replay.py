@@ -6,7 +6,7 @@ import pytest
 from tests.support.spaces import tiny
 from tests.unit.search.test_results import VALUES, epoch
 from tune_cure.cli import main as cli
-from tune_cure.ray_backend import asha_replay
+from tune_cure.search import asha_replay
 from tune_cure.search.journal import Journal
 
 LEVELS = [0.10, 0.30, 0.40, 0.20, 0.15, 0.60]  # of the trials after their first epoch
@@ -78,7 +78,7 @@ def test_curves_that_were_cut_short_are_said(run: Path, capsys: pytest.CaptureFi
     journal = run / "journal.jsonl"
     ends = [line for line in journal.read_text().splitlines() if '"event": "end", "trial": 3' in line]
     journal.write_text(journal.read_text().replace(ends[0], ends[0].replace("completed", "stopped")))
-    assert asha_replay.complete(run) == (5, 6)
+    assert asha_replay.count_complete_curves(run) == (5, 6)
     cli.main(["replay", str(run)])
     assert "--set search.scheduler=none" in capsys.readouterr().out
 

@@ -1,0 +1,118 @@
+"""Replay of a search's recorded learning curves under other numbers of ASHA."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from tune_cure.search import ranking, results
+from tune_cure.search.journal import OBJECTIVE, Event, Journal
+from tune_cure.search.schedulers.early_stopper import EarlyStopper
+from tune_cure.search.space.config import AshaConfig, SearchSpec
+from tune_cure.utils.files import replace_text
+
+FILE = "replay.csv"
+ORDERS = 20  # random orders of the trials that each pair of numbers is replayed in
+
+
+def write(directory: Path, grace_periods: Iterable[int], reduction_factors: Iterable[float]) -> pd.DataFrame:
+    """Replay the search in `directory` for each pair of numbers, and write a row for each to replay.csv there.
+
+    Each pair is replayed in the recorded order of epochs, and in `ORDERS` others, in which whole trials follow each
+    other at random: the first trials at a rung pass it, so whether the winner is kept in one order is luck. The
+    proposals stay those of the recorded search, although another ASHA would have told the sampler other values. A trial
+    that was stopped when it was recorded ends there in every replay.
+
+    Args:
+        directory: The folder of a run.
+        grace_periods: Values of `asha.grace_period`, in epochs.
+        reduction_factors: Values of `asha.reduction_factor`.
+
+    Raises:
+        ResultsError: The folder holds no search.
+        JournalError: The journal is damaged.
+    """
+    spec, trials = results.read_spec(directory), results.trials(directory)
+    order = ranking.rank_trials(trials, spec)
+    recorded = _epochs_by_trial(Journal(directory).read())
+    in_order = sorted((event for events in recorded.values() for event in events), key=lambda event: event["time"])
+    random = np.random.default_rng(0)
+    shuffled = [
+        [event for number in random.permutation(list(recorded)) for event in recorded[number]] for _ in range(ORDERS)
+    ]
+    rows = []
+    for grace_period in grace_periods:
+        for factor in reduction_factors:
+            replayed_spec = _with_asha(spec, AshaConfig(grace_period=grace_period, reduction_factor=factor))
+            replays = pd.DataFrame([_replay(replayed_spec, order, events) for events in shuffled])
+            names = ["epochs_saved", "winner_kept", "regret"]
+            rows.append(
+                {
+                    "grace_period": grace_period,
+                    "reduction_factor": factor,
+                    **_replay(replayed_spec, order, in_order),
+                    **{f"{name}_mean": float(replays[name].mean()) for name in names},
+                }
+            )
+    frame = pd.DataFrame(rows)
+    replace_text(directory / FILE, frame.to_csv(index=False))
+    return frame
+
+
+def count_complete_curves(directory: Path) -> tuple[int, int]:
+    """Return how many learning curves of a search end where the training did, and how many there are."""
+    trials = results.trials(directory)
+    return int((~trials["status"].isin(("stopped", "unfinished"))).sum()), len(trials)
+
+
+def _with_asha(spec: SearchSpec, asha: AshaConfig) -> SearchSpec:
+    """Return the search with ASHA as its scheduler, whichever it was recorded with."""
+    return spec.model_copy(update={"asha": asha, "search": spec.search.model_copy(update={"scheduler": "asha"})})
+
+
+def _epochs_by_trial(events: list[Event]) -> dict[int, list[Event]]:
+    """Return the epochs of each trial; one that a crash made run twice counts once."""
+    trials: dict[int, dict[int, Event]] = {}
+    for event in events:
+        if event["event"] == "epoch":
+            trials.setdefault(event["trial"], {}).setdefault(event["epoch"], event)
+    return {number: list(epochs.values()) for number, epochs in trials.items()}
+
+
+def _replay(spec: SearchSpec, order: pd.DataFrame, epochs: list[Event]) -> dict[str, Any]:
+    """Return what ASHA makes of recorded epochs.
+
+    Args:
+        spec: The search, with the numbers of ASHA to replay.
+        order: The judged trials as they were recorded, best first.
+        epochs: The recorded epochs, in the order of the replay.
+    """
+    stopper = EarlyStopper(spec)
+    objectives: dict[int, float] = {}  # of each trial, at its last epoch so far
+    stopped: set[int] = set()
+    num_trained = 0
+    for event in epochs:
+        number, epoch = event["trial"], event["epoch"]
+        if number in stopped:
+            continue
+        if number not in objectives:
+            stopper.add(number)
+        num_trained, objectives[number] = num_trained + 1, event[OBJECTIVE]
+        if event["ended"] and event["ended"] != "stopped":
+            stopper.complete(number, epoch, event)
+        elif not stopper.report(number, epoch, event):
+            stopped.add(number)
+    winner, best = int(order.iloc[0]["trial"]), float(order.iloc[0]["objective"])
+    statuses = order["status"].where(~order["trial"].isin(stopped), "stopped")
+    replayed = order.assign(objective=order["trial"].map(objectives), status=statuses)
+    value = float(ranking.rank_trials(replayed, spec).iloc[0]["objective"])
+    return {
+        "stopped": len(stopped),
+        "epochs": num_trained,
+        "epochs_saved": 1 - num_trained / len(epochs),
+        "winner_kept": winner not in stopped,
+        "best": value,
+        "regret": best - value if spec.search.mode == "max" else value - best,
+    }
