@@ -62,7 +62,7 @@ def fgsm(
     Returns:
         (N, C, H, W) adversarial images in [0, 1], and in the ball but for `noise`; detached.
     """
-    ball = NORMS[norm]
+    ball = NORMS.resolve(norm)
     if init == "zero":
         start = images
     elif init == "uniform":

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from tune_cure.utils.registry import Registry
+
 
 def broadcast(numbers: Tensor) -> Tensor:
     """(N,) as (N, 1, 1, 1), to go with images."""
@@ -77,17 +79,22 @@ class Norm:
     steepest: Callable[[Tensor], Tensor]
 
 
-NORMS = {
-    "linf": Norm(lambda displacements, epsilon: displacements.clamp(-epsilon, epsilon), _noise_linf, torch.sign),
-    "l2": Norm(_shrink_l2, _noise_l2, _steepest_l2),
-}
+NORMS: Registry[Norm] = Registry(
+    "norm",
+    {
+        "linf": Norm(lambda displacements, epsilon: displacements.clamp(-epsilon, epsilon), _noise_linf, torch.sign),
+        "l2": Norm(_shrink_l2, _noise_l2, _steepest_l2),
+    },
+    accepts=lambda part: isinstance(part, Norm),
+    expected="a Norm",
+)
 
 
 def project(points: Tensor, images: Tensor, epsilon: float, norm: str = "linf") -> Tensor:
     """`points` moved into the ball around `images`, then clipped to [0, 1], which leaves the ball of neither norm."""
-    return torch.clamp(images + NORMS[norm].shrink(points - images, epsilon), 0.0, 1.0)
+    return torch.clamp(images + NORMS.resolve(norm).shrink(points - images, epsilon), 0.0, 1.0)
 
 
 def random_start(images: Tensor, epsilon: float, generator: torch.Generator | None, norm: str = "linf") -> Tensor:
     """Points drawn uniformly from the ball around `images`, clipped to [0, 1]."""
-    return torch.clamp(images + NORMS[norm].noise(images, epsilon, generator), 0.0, 1.0)
+    return torch.clamp(images + NORMS.resolve(norm).noise(images, epsilon, generator), 0.0, 1.0)

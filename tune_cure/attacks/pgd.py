@@ -25,7 +25,7 @@ def pgd_training(
     Unlike `pgd` it goes on with examples that are misclassified already: training wants a large loss, not the first
     error. Arguments and result as of `fgsm`.
     """
-    ball = NORMS[norm]
+    ball = NORMS.resolve(norm)
     point = random_start(images, epsilon, generator, norm)
     with STATISTICS[statistics](model):
         for _ in range(steps):
@@ -73,7 +73,7 @@ def pgd(
         (N, C, H, W) adversarial images in the ball, detached: a misclassified one where one was found, else the last
         point of the last restart.
     """
-    ball = NORMS[norm]
+    ball = NORMS.resolve(norm)
     step_size = epsilon / 4 if step_size is None else step_size
     result = images.detach().clone()
     everyone = torch.arange(len(images), device=images.device)
@@ -89,7 +89,7 @@ def pgd(
                 if not len(standing):
                     break
                 point, target = result[standing], labels[standing]
-                logits, gradient = logits_and_input_gradient(model, point, target, loss=LOSSES[loss])
+                logits, gradient = logits_and_input_gradient(model, point, target, loss=LOSSES.resolve(loss))
                 point = project(point + step_size * ball.steepest(gradient), images[standing], epsilon, norm)
                 right = logits.argmax(dim=1) == target
                 standing = standing[right]

@@ -26,7 +26,7 @@ from tune_cure.search import asha_replay, patience, ranking, results, trial_tabl
 from tune_cure.search.space.config import LEAST_REDUCTION
 from tune_cure.utils import environment
 from tune_cure.utils.errors import TuneCureError
-from tune_cure.utils.schema import did_you_mean
+from tune_cure.utils.registry import did_you_mean
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -29,6 +29,7 @@ from tune_cure.data.source import (
     first_line,
     stratified,
 )
+from tune_cure.utils.registry import Registry
 
 _logger = logging.getLogger(__name__)
 
@@ -126,18 +127,23 @@ def _read_svhn(root: Path, download: bool) -> dict[str, Any]:
 
 _CIFAR = Augmentation(padding=4, flip=True)
 
-DATASETS: dict[str, Dataset] = {
-    "digits": Dataset(_find_digits, Augmentation(padding=1, flip=False)),
-    "cifar10": Dataset(
-        partial(_find_torchvision, "CIFAR-10", "cifar-10-batches-py", 10, partial(_read_cifar, "CIFAR10")),
-        _CIFAR,
-    ),
-    "cifar100": Dataset(
-        partial(_find_torchvision, "CIFAR-100", "cifar-100-python", 100, partial(_read_cifar, "CIFAR100")),
-        _CIFAR,
-    ),
-    "svhn": Dataset(
-        partial(_find_torchvision, "SVHN", "train_32x32.mat", 10, _read_svhn), Augmentation(padding=4, flip=False)
-    ),
-    "image_folder": Dataset(find_image_folder),
-}
+DATASETS: Registry[Dataset] = Registry(
+    "data set",
+    {
+        "digits": Dataset(_find_digits, Augmentation(padding=1, flip=False)),
+        "cifar10": Dataset(
+            partial(_find_torchvision, "CIFAR-10", "cifar-10-batches-py", 10, partial(_read_cifar, "CIFAR10")),
+            _CIFAR,
+        ),
+        "cifar100": Dataset(
+            partial(_find_torchvision, "CIFAR-100", "cifar-100-python", 100, partial(_read_cifar, "CIFAR100")),
+            _CIFAR,
+        ),
+        "svhn": Dataset(
+            partial(_find_torchvision, "SVHN", "train_32x32.mat", 10, _read_svhn), Augmentation(padding=4, flip=False)
+        ),
+        "image_folder": Dataset(find_image_folder),
+    },
+    accepts=lambda part: isinstance(part, Dataset),
+    expected="a Dataset",
+)

@@ -85,7 +85,7 @@ def _prepared(name: str, root: Path, image_size: int | None, download: bool) -> 
     # Two processes must neither download nor prepare at once; the second finds what the first has made.
     with _locked(folder, prefix):
         try:
-            found = DATASETS[name].find(root, image_size, download)
+            found = DATASETS.resolve(name).find(root, image_size, download)
         except OSError as error:  # no permission, a name too long
             raise DataError(f"{root}: cannot be read ({first_line(error)})") from error
         state = hashlib.sha256(f"{FORMAT} {found.fingerprint}".encode()).hexdigest()[:12]

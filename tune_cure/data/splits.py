@@ -137,7 +137,7 @@ def split(spec: DataSpec, content: dict[str, Any]) -> Splits:
         classes=tuple(content["classes"]),
         mean=tuple(content["mean"]),
         std=tuple(content["std"]),
-        augmentation=DATASETS[spec.dataset].augmentation or Augmentation(padding=max(1, side // 8), flip=True),
+        augmentation=DATASETS.resolve(spec.dataset).augmentation or Augmentation(padding=max(1, side // 8), flip=True),
         source=content["source"],
     )
 

@@ -13,7 +13,7 @@ from tune_cure.utils.schema import Number, Schema, one_of
 class EvaluationConfig(Schema):
     """How every trial of a search is evaluated. It is never searched: otherwise the smallest epsilon would win."""
 
-    norm: Annotated[str, one_of(NORMS)] = Field(default="linf", description="Norm of the ball.")
+    norm: Annotated[str, one_of(NORMS, any_case=True)] = Field(default="linf", description="Norm of the ball.")
     epsilon: Number = Field(default=8 / 255, gt=0, description="Radius of the ball, in pixel units.")
     steps: int = Field(default=10, ge=1, description="PGD steps; each is a quarter of epsilon long.")
     restarts: int = Field(default=1, ge=1, description="PGD random starts; robust means robust to all of them.")

@@ -68,7 +68,7 @@ def _metrics_of_batch(
     """Return the metrics of each example of a batch: (N,) each."""
     logits, gradient = logits_and_input_gradient(model, images, labels)
     is_correct = logits.argmax(dim=1) == labels
-    step = config.epsilon * NORMS[config.norm].steepest(gradient)
+    step = config.epsilon * NORMS.resolve(config.norm).steepest(gradient)
     adversarial = pgd(
         model,
         images,

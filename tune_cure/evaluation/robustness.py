@@ -108,7 +108,7 @@ def _attacked(
 
     def right(x: Tensor, y: Tensor) -> Tensor:
         if name == "fgsm":
-            step = epsilon * NORMS[norm].steepest(input_gradient(model, x, y))
+            step = epsilon * NORMS.resolve(norm).steepest(input_gradient(model, x, y))
             x = project(x + step, x, epsilon, norm)
         elif steps:
             x = pgd(model, x, y, epsilon, steps=steps, restarts=restarts, norm=norm, generator=generator)

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tune_cure.gradients.double_backward import cheap_second_derivatives, input_gradients_only
+from tune_cure.utils.registry import Registry
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
@@ -33,7 +34,7 @@ def margin(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-LOSSES: dict[str, Loss] = {"cross_entropy": cross_entropy, "margin": margin}
+LOSSES: Registry[Loss] = Registry("loss", {"cross_entropy": cross_entropy, "margin": margin})
 
 
 @dataclass(frozen=True)

@@ -7,19 +7,35 @@ from typing import Any
 import torch
 from torch import nn
 
-from tune_cure.models.networks import build
+from tune_cure.models.networks import MODELS, build
+from tune_cure.utils.registry import PartError, is_reference
 
 
-def load(path: str | PathLike[str], *, map_location: str = "cpu") -> nn.Module:
-    """The network of a `best_model.pt` in evaluation mode, ready for images in [0, 1].
+def load(path: str | PathLike[str], *, map_location: str = "cpu", trust_code: bool = False) -> nn.Module:
+    """Return the network of a `best_model.pt` in evaluation mode, ready for images in [0, 1].
 
-    The file holds tensors and plain values only: it is opened with `weights_only=True`.
+    The file holds tensors and plain values only: it is opened with `weights_only=True`. See `rebuild` for `trust_code`.
     """
-    return rebuild(torch.load(path, map_location=map_location, weights_only=True))
+    return rebuild(torch.load(path, map_location=map_location, weights_only=True), trust_code=trust_code)
 
 
-def rebuild(saved: Mapping[str, Any]) -> nn.Module:
-    """The network, in evaluation mode, of what a `best_model.pt` holds: the arguments of `build`, and the weights."""
+def rebuild(saved: Mapping[str, Any], *, trust_code: bool = False) -> nn.Module:
+    """Return the network that a `best_model.pt` describes, in evaluation mode.
+
+    Args:
+        saved: The arguments of `build` under the key `model`, and the weights under the key `weights`.
+        trust_code: Import the network's module where its name is a `module:name`. A file from somebody else could
+            name any module that can be imported here, and importing a module runs its code.
+
+    Raises:
+        PartError: The network is a `module:name` that this process has not imported, and `trust_code` is false.
+    """
+    name = saved["model"]["name"]
+    if not trust_code and is_reference(name) and name not in MODELS:
+        raise PartError(
+            f"network {name!r} is not part of this project, and loading a file imports no code; if you trust the file, "
+            f"call models.load(path, trust_code=True), or MODELS.resolve({name!r}) before"
+        )
     model = build(**saved["model"])
     model.load_state_dict(saved["weights"])
     return model.eval()

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tune_cure.utils.registry import Registry
+
 
 class Normalize(nn.Module):
     """(images − mean) / std per channel; the statistics are saved with the weights."""
@@ -125,12 +127,15 @@ def small_cnn(num_classes: int, in_channels: int, width: int = 16) -> nn.Module:
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, num_classes))
 
 
-MODELS: dict[str, Callable[..., nn.Module]] = {
-    "preact_resnet18": preact_resnet18,
-    "preact_resnet10": preact_resnet10,
-    "wide_resnet28_10": wide_resnet28_10,
-    "small_cnn": small_cnn,
-}
+MODELS: Registry[Callable[..., nn.Module]] = Registry(
+    "network",
+    {
+        "preact_resnet18": preact_resnet18,
+        "preact_resnet10": preact_resnet10,
+        "wide_resnet28_10": wide_resnet28_10,
+        "small_cnn": small_cnn,
+    },
+)
 
 
 def build(
@@ -155,5 +160,5 @@ def build(
     sizes: dict[str, Any] = {} if width is None else {"width": width}
     return nn.Sequential(
         Normalize([0.5] * in_channels if mean is None else mean, [0.25] * in_channels if std is None else std),
-        MODELS[name](num_classes, in_channels, **sizes),
+        MODELS.resolve(name)(num_classes, in_channels, **sizes),
     )

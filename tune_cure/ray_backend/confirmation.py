@@ -123,7 +123,7 @@ def _trained(job: Job, splits: Splits, device: torch.device) -> nn.Module | None
         images = all_training_images(splits).subset(job.plan.train_images, seed=0)
         _train(job, config, replace(splits, train=images), device)
     saved = read_tensors(file, device)
-    return checkpoints.rebuild(saved).to(device) if saved["weights"] else None
+    return checkpoints.rebuild(saved, trust_code=True).to(device) if saved["weights"] else None
 
 
 def _train(job: Job, config: TrainingConfig, splits: Splits, device: torch.device) -> None:

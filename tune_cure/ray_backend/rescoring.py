@@ -78,6 +78,6 @@ def _judge(spec: SearchSpec, file: str, device_name: str, shipment: DataBroadcas
     examples = fresh_examples(spec, shared_data(spec.data, device.type, shipment))
     if not len(examples):
         return {"examples": 0}
-    network = models.rebuild(read_tensors(Path(file), device)["best_model"]).to(device)
+    network = models.rebuild(read_tensors(Path(file), device)["best_model"], trust_code=True).to(device)
     metrics = evaluate(network, examples, spec.rescoring)
     return {"examples": len(examples), **{name: metrics[name] for name in RECORDED}}

@@ -56,7 +56,7 @@ def gradient(point: Point) -> Tensor:
 
 def random(point: Point) -> Tensor:
     """Uniform in the ball of radius epsilon, whatever h is."""
-    return NORMS[point.norm].noise(point.images, point.epsilon, point.generator)
+    return NORMS.resolve(point.norm).noise(point.images, point.epsilon, point.generator)
 
 
 def fgsm(point: Point) -> Tensor:

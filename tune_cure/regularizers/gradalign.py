@@ -27,6 +27,6 @@ def gradalign(
     """
     with STATISTICS[statistics](model):
         clean_grad = input_gradient(model, images, labels, create_graph=two_sided, loss_scale=loss_scale)
-        displaced = images + NORMS[norm].noise(images, epsilon, generator)
+        displaced = images + NORMS.resolve(norm).noise(images, epsilon, generator)
         displaced_grad = input_gradient(model, displaced, labels, create_graph=True, loss_scale=loss_scale)
     return 1.0 - cosine(clean_grad, displaced_grad)

@@ -38,7 +38,7 @@ def local_linearity(
             moved = F.cross_entropy(moved_logits, labels, reduction="none")
             return moved - stayed - (delta * clean_grad).sum(dim=(1, 2, 3))
 
-        ball = NORMS[norm]
+        ball = NORMS.resolve(norm)
         delta = ball.noise(images, epsilon, generator)
         for _ in range(LINEARITY_STEPS):
             nearby, slope = logits_and_input_gradient(model, images + delta, labels, loss_scale=loss_scale)

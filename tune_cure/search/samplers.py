@@ -12,6 +12,8 @@ import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from tune_cure.utils.registry import Registry
+
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
 
@@ -61,14 +63,17 @@ def qmc(seed: int, drawn: int) -> BaseSampler:
     return QMCSampler(seed=seed + drawn, scramble=True)
 
 
-SAMPLERS: dict[str, Callable[[int, int], BaseSampler]] = {
-    "tpe": tpe,
-    "random": random,
-    "gp": gp,
-    "nsga2": nsga2,
-    "cmaes": cmaes,
-    "qmc": qmc,
-}
+SAMPLERS: Registry[Callable[[int, int], BaseSampler]] = Registry(
+    "sampler",
+    {
+        "tpe": tpe,
+        "random": random,
+        "gp": gp,
+        "nsga2": nsga2,
+        "cmaes": cmaes,
+        "qmc": qmc,
+    },
+)
 
 
 def make(name: str, seed: int, drawn: int) -> BaseSampler:
@@ -77,7 +82,7 @@ def make(name: str, seed: int, drawn: int) -> BaseSampler:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
-        return SAMPLERS[name](seed, drawn)
+        return SAMPLERS.resolve(name)(seed, drawn)
 
 
 def unfit(

@@ -52,7 +52,9 @@ class TrainingConfig(Schema):
         default="fgsm",
         description="What is trained on; zerograd: fgsm without the smallest gradients; none: clean.",
     )
-    norm: Annotated[str, one_of(NORMS)] = Field(default="linf", description="Norm of the training attack's ball.")
+    norm: Annotated[str, one_of(NORMS, any_case=True)] = Field(
+        default="linf", description="Norm of the training attack's ball."
+    )
     epsilon: Number = Field(default=8 / 255, gt=0, description="Radius of the training attack, in pixel units.")
     alpha: Number = Field(default=1.25, gt=0, description="Step of fgsm and zerograd as a multiple of epsilon.")
     init: Annotated[str, one_of(INITS)] = Field(

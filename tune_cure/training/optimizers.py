@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import nn
 
+from tune_cure.utils.registry import Registry
+
 Parameters = Iterable[nn.Parameter]
 
 
@@ -36,4 +38,6 @@ def adamw(
     return torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay, fused=fused)
 
 
-OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {"sgd": sgd, "adam": adam, "adamw": adamw}
+OPTIMIZERS: Registry[Callable[..., torch.optim.Optimizer]] = Registry(
+    "optimizer", {"sgd": sgd, "adam": adam, "adamw": adamw}
+)

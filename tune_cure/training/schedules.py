@@ -12,6 +12,8 @@ import itertools
 import math
 from collections.abc import Callable
 
+from tune_cure.utils.registry import Registry
+
 
 def _interpolate(fraction: float, *points: tuple[float, float]) -> float:
     """Piecewise linear interpolation through `points`, which are sorted by their first coordinate."""
@@ -61,19 +63,22 @@ def fixed(fraction: float) -> float:
     return 1.0
 
 
-SCHEDULES: dict[str, Callable[[float], float]] = {
-    "piecewise": piecewise,
-    "multistep": piecewise,  # of Wong et al.; the original's own had the learning rates for its milestones, a slip
-    "cyclic": cyclic,
-    "superconverge": superconverge,
-    "linear": linear,
-    "onedrop": onedrop,
-    "multipledecay": multipledecay,
-    "cosine": cosine,
-    "fixed": fixed,
-}
+SCHEDULES: Registry[Callable[[float], float]] = Registry(
+    "schedule",
+    {
+        "piecewise": piecewise,
+        "multistep": piecewise,  # of Wong et al.; the original's own had the learning rates for its milestones, a slip
+        "cyclic": cyclic,
+        "superconverge": superconverge,
+        "linear": linear,
+        "onedrop": onedrop,
+        "multipledecay": multipledecay,
+        "cosine": cosine,
+        "fixed": fixed,
+    },
+)
 
 
 def learning_rate(name: str, fraction: float, *, lr_max: float, lr_min: float = 0.0) -> float:
     """The learning rate of schedule `name` when `fraction` (0 to 1) of all training steps are done."""
-    return lr_min + (lr_max - lr_min) * SCHEDULES[name](fraction)
+    return lr_min + (lr_max - lr_min) * SCHEDULES.resolve(name)(fraction)

@@ -88,7 +88,7 @@ class Trainer:
         self.images: dict[str, Any] = {"classes": list(splits.classes), "image_size": list(splits.image_size)}
         with seeded_global_state(seed, self.device):
             self.model = build(**self.architecture).to(self.device).to(memory_format=torch.channels_last)
-        self.optimizer = OPTIMIZERS[config.optimizer](
+        self.optimizer = OPTIMIZERS.resolve(config.optimizer)(
             self.model.parameters(),
             lr=config.lr_max,
             weight_decay=config.weight_decay,

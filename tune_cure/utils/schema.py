@@ -1,8 +1,7 @@
 """What every configuration of the project shares: immutability, strict keys and types, fractions, registered names."""
 
-import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -10,6 +9,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
 from pydantic.fields import FieldInfo
 
 from tune_cure.utils.formatting import shorten_repr
+from tune_cure.utils.registry import Registry, did_you_mean, is_reference
 
 MAX_SEED = 2**31 - 1  # numpy's take twice as much, but a search adds to its own
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
@@ -46,32 +46,36 @@ Number = Annotated[float, BeforeValidator(parse_number)]
 """A float that YAML may also spell as a fraction (`8/255`) or in exponent form (`1e-4`)."""
 
 
-def did_you_mean(name: str, choices: Iterable[str]) -> str:
-    """`; did you mean 'classic'?` where one of `choices` is close to `name`, else nothing."""
-    close = difflib.get_close_matches(name, list(choices), n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
-
-
 @dataclass(frozen=True)
 class OneOf:
-    """Checks that a name is one of `choices`; the error lists them."""
+    """Validator of a name: one of `choices`, which the error lists.
+
+    Where `choices` is a `Registry`, a `module:name` passes, too. It is judged by its shape and not imported.
+
+    Args:
+        choices: The names.
+        any_case: Accept a name in any case, and return it as `choices` spells it in lower case.
+    """
 
     choices: Mapping[str, Any] | tuple[str, ...]
+    any_case: bool = False
 
     def __call__(self, name: str) -> str:
-        if name not in self.choices:
-            raise ValueError(
-                f"{shorten_repr(name)} is not one of {', '.join(self.choices)}{did_you_mean(name, self.choices)}"
-            )
-        return name
+        if self.any_case and name.lower() in self.choices:
+            return name.lower()
+        if name in self.choices or (isinstance(self.choices, Registry) and is_reference(name)):
+            return name
+        raise ValueError(
+            f"{shorten_repr(name)} is not one of {', '.join(self.choices)}{did_you_mean(name, self.choices)}"
+        )
 
 
-def one_of(choices: Mapping[str, Any] | tuple[str, ...]) -> AfterValidator:
-    """The validator of a name that must be a key of the registry `choices`."""
-    return AfterValidator(OneOf(choices))
+def one_of(choices: Mapping[str, Any] | tuple[str, ...], *, any_case: bool = False) -> AfterValidator:
+    """Return the validator of a name that must be one of `choices`; see `OneOf`."""
+    return AfterValidator(OneOf(choices, any_case))
 
 
 def choices(field: FieldInfo) -> list[str]:
-    """The names that a field with `one_of` may have; none if it takes something else."""
+    """Return the names that a field with `one_of` may have; an empty list if it takes something else."""
     checks = (getattr(metadata, "func", None) for metadata in field.metadata)
     return [name for check in checks if isinstance(check, OneOf) for name in check.choices]

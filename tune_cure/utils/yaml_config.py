@@ -17,7 +17,7 @@ from yaml.constructor import ConstructorError
 
 from tune_cure.utils.errors import TuneCureError
 from tune_cure.utils.formatting import shorten_repr
-from tune_cure.utils.schema import did_you_mean
+from tune_cure.utils.registry import did_you_mean
 
 MAX_VALUES = 10_000  # of a configuration whose aliases are written out: a few lines of them can make billions
 MAX_INTEGER = 2**53  # from here on floats, and so YAML files of other programs, leave whole numbers out

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from tune_cure.models import checkpoints, networks
+from tune_cure.utils.registry import PartError
 
 SIZES = {"small_cnn": 8, "preact_resnet10": 8, "preact_resnet18": 4, "wide_resnet28_10": 4}  # widths that test fast
 
@@ -83,3 +84,31 @@ for count in (29, 33, 85):
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-500:]
+
+
+def test_a_saved_network_of_ones_own_is_rebuilt_only_where_its_code_is_trusted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran = tmp_path / "ran"
+    (tmp_path / "own_networks.py").write_text(
+        f"open({str(ran)!r}, 'w').close()\n"
+        "from torch import nn\n\n\n"
+        "def flat(num_classes, in_channels, width=4):\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(16 * in_channels, num_classes))\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(networks.MODELS, "_imported", {})
+    model = {"name": "own_networks:flat", "num_classes": 3, "in_channels": 1}
+    weights = {
+        "0.mean": torch.full((1, 1, 1), 0.5), "0.std": torch.full((1, 1, 1), 0.25),
+        "1.1.weight": torch.ones(3, 16), "1.1.bias": torch.zeros(3),
+    }  # fmt: skip
+    file = tmp_path / "best_model.pt"
+    torch.save({"model": model, "weights": weights}, file)
+    with pytest.raises(PartError, match=r"'own_networks:flat' is not part of this project.*trust_code=True"):
+        checkpoints.load(file)
+    assert not ran.exists()
+    assert checkpoints.load(file, trust_code=True)(torch.ones(1, 1, 4, 4)).tolist() == [[32.0] * 3]
+    assert ran.exists()
+    checkpoints.load(file)  # imported by now
+    sys.modules.pop("own_networks")

@@ -33,7 +33,7 @@ from tune_cure.training.config import TrainingConfig
 from tune_cure.utils.environment import FILE as ENVIRONMENT
 from tune_cure.utils.files import read_tensors, replace_bytes
 from tune_cure.utils.formatting import join_words
-from tune_cure.utils.schema import did_you_mean
+from tune_cure.utils.registry import did_you_mean
 
 WEIGHTS, SIZES, NETWORK, LOADER, CARD = "model.safetensors", "config.json", "model.py", "load.py", "README.md"
 BEST_CONFIG = ("best_config.csv", "best_config.yaml")

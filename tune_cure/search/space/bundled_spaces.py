@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tune_cure.utils.schema import did_you_mean
+from tune_cure.utils.registry import did_you_mean
 from tune_cure.utils.yaml_config import SpecError
 
 _PACKAGE = Path(__file__).parents[2]

@@ -1,0 +1,184 @@
+"""Registries: the parts of one kind (networks, attacks, …) by name, open to parts of the user's own.
+
+A name is one of three: a registered name; a name that an installed package adds by an entry point; or `module:name`, an
+object in a module of the user's. A `module:name` is imported only by `Registry.resolve`, never when a file is read.
+"""
+
+import difflib
+import importlib
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator, MutableMapping
+from functools import cache
+from importlib.machinery import PathFinder
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar, cast
+
+from tune_cure.utils.errors import TuneCureError
+from tune_cure.utils.formatting import shorten_repr
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
+Part = TypeVar("Part")
+_REFERENCE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
+
+
+class PartError(TuneCureError):
+    """A part that cannot be found or used."""
+
+
+def is_reference(name: object) -> bool:
+    """Return whether `name` has the shape of `package.module:name`."""
+    return isinstance(name, str) and _REFERENCE.fullmatch(name) is not None
+
+
+def did_you_mean(name: str, choices: Iterable[str]) -> str:
+    """Return `; did you mean 'classic'?` where one of `choices` is close to `name`, else an empty text."""
+    close = difflib.get_close_matches(name, list(choices), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+class Registry(MutableMapping[str, Part]):
+    """The parts of one kind by name. It can be read and written like a dictionary.
+
+    Iteration gives the registered names, then those of installed packages. Looking up a name of an installed package
+    imports that package. Looking up a `module:name` finds it only once `resolve` has imported it.
+
+    Args:
+        kind: What one part is called in errors, for example `network`. Installed packages add parts by entry points of
+            the group `tune_cure.networks`; a space in the kind becomes an underscore.
+        parts: The project's own parts.
+        accepts: Whether an object can be a part.
+        expected: What `accepts` asks for, in words.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        parts: dict[str, Part],
+        *,
+        accepts: Callable[[object], bool] = callable,
+        expected: str = "a function or a class",
+    ) -> None:
+        self.kind, self.accepts, self.expected = kind, accepts, expected
+        self._parts = dict(parts)
+        self._imported: dict[str, Part] = {}
+
+    @property
+    def group(self) -> str:
+        """The entry-point group of this kind."""
+        return f"tune_cure.{self.kind.replace(' ', '_')}{'es' if self.kind.endswith('s') else 's'}"
+
+    def register(self, name: str, part: Part) -> None:
+        """Add `part` under `name` in this process.
+
+        Raises:
+            PartError: The name stands for another part already, cannot be a name, or the object is of another kind.
+        """
+        if not name or ":" in name or name != name.strip():
+            raise PartError(f"{shorten_repr(name)} cannot be the name of a {self.kind}: no colon and no outer spaces")
+        if self._parts.get(name, part) is not part:
+            raise PartError(f"there is a {self.kind} named {name!r} already")
+        self._parts[name] = self._checked(name, part)
+
+    def resolve(self, name: str) -> Part:
+        """Return the part that `name` stands for; import its module where the name is a `module:name`.
+
+        Raises:
+            PartError: No part has this name, its module cannot be imported, or it is of another kind.
+        """
+        if name not in self and is_reference(name):
+            self._imported[name] = self._checked(name, _imported(name, self.kind))
+        if name not in self:
+            raise PartError(self.unknown(name))
+        return self[name]
+
+    def unknown(self, name: object) -> str:
+        """Return the message that no part is called `name`."""
+        hint = did_you_mean(name, self) if isinstance(name, str) else ""
+        return f"{shorten_repr(name)} is not one of {', '.join(self)}{hint}"
+
+    def _checked(self, name: str, part: object) -> Part:
+        if not self.accepts(part):
+            raise PartError(f"{self.kind} {name!r}: {self.expected} is needed, but found {shorten_repr(part)}")
+        return cast(Part, part)
+
+    def _entry_points(self) -> "dict[str, EntryPoint]":
+        return _entry_points(self.group)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._parts or name in self._imported or name in self._entry_points()
+
+    def __getitem__(self, name: str) -> Part:
+        for parts in (self._parts, self._imported):
+            if name in parts:
+                return parts[name]
+        entry_point = self._entry_points()[name]
+        try:
+            part = entry_point.load()
+        except Exception as error:  # the package's own code runs, which can raise anything
+            raise PartError(
+                f"{self.kind} {name!r}: {entry_point.value} cannot be imported: {_reason(error)}"
+            ) from error
+        self._parts[name] = self._checked(name, part)
+        return self._parts[name]
+
+    def __setitem__(self, name: str, part: Part) -> None:
+        self._parts[name] = part
+
+    def __delitem__(self, name: str) -> None:
+        del self._parts[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict.fromkeys([*self._parts, *self._entry_points()]))
+
+    def __len__(self) -> int:
+        return len(list(iter(self)))
+
+
+@cache
+def _entry_points(group: str) -> "dict[str, EntryPoint]":
+    from importlib.metadata import entry_points
+
+    return {entry_point.name: entry_point for entry_point in entry_points(group=group)}
+
+
+def _imported(reference: str, kind: str) -> object:
+    """Return the object that `module:name` names. The working directory counts as importable, after all else."""
+    module_name, _, attribute = reference.partition(":")
+    if "" not in sys.path and os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:  # the module's own code runs, which can raise anything
+        raise PartError(f"{kind} {reference!r}: module {module_name} cannot be imported: {_reason(error)}") from error
+    if not hasattr(module, attribute):
+        names = [name for name in vars(module) if not name.startswith("_")]
+        raise PartError(
+            f"{kind} {reference!r}: module {module_name} has no {attribute}{did_you_mean(attribute, names)}"
+        )
+    found: object = getattr(module, attribute)
+    return found
+
+
+def _reason(error: Exception) -> str:
+    lines = str(error).splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+def local_modules(references: Iterable[str]) -> list[Path]:
+    """Return the files and package folders in the working directory that `module:name` references need.
+
+    The processes of trials on other machines have no such directory: these files must be sent there. References to
+    installed packages need nothing. Nothing is imported.
+    """
+    found: dict[Path, None] = {}
+    for reference in references:
+        top = reference.partition(":")[0].partition(".")[0]
+        spec = PathFinder.find_spec(top, [os.getcwd()])
+        if spec is not None and spec.origin is not None:
+            origin = Path(spec.origin)
+            found[origin.parent if origin.name == "__init__.py" else origin] = None
+    return list(found)
