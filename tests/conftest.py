@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from tests.support.networks import smooth_network
+
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Of parallel processes of tests (`make test`), one runs all that starts a Ray or uses that of `ray_session`."""
@@ -14,18 +16,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if item.get_closest_marker("slow") or "ray_session" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.xdist_group("ray"))
-
-
-def smooth_network(dtype: torch.dtype = torch.float64) -> nn.Module:
-    """A small convolutional network with batch norm and tanh (smooth, so that finite differences converge)."""
-    torch.manual_seed(0)
-    network = nn.Sequential(
-        nn.Conv2d(2, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Tanh(), nn.Flatten(), nn.Linear(4 * 5 * 5, 3)
-    ).to(dtype)
-    with torch.no_grad():
-        network[1].running_mean.uniform_(-0.1, 0.1)
-        network[1].running_var.uniform_(0.5, 1.5)
-    return network
 
 
 @pytest.fixture

@@ -11,10 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.test_pages import SHELL
-from tests.support.documents import sessions
+from tests.support.documents import SHELL, sessions
+from tests.support.exported_models import write_best_model
 from tests.support.journals import write_search
-from tests.unit.reports.test_export import write_best_model
 from tune_cure.cli import main as cli
 from tune_cure.reports import tables
 from tune_cure.search.results import SearchResult

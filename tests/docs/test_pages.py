@@ -16,9 +16,9 @@ from unittest.mock import patch
 import pytest
 import yaml
 
-from tests.support.documents import PAGES, Block, anchors, blocks, inline, links, sessions
+from tests.support.documents import BLOCKS, PAGES, SHELL, Block, anchors, checked_blocks, inline, links, sessions
+from tests.support.exported_models import write_best_model
 from tests.support.journals import write_search
-from tests.unit.reports.test_export import write_best_model
 from tune_cure.cli import main as cli
 from tune_cure.data import splits
 from tune_cure.search.results import SearchResult
@@ -27,7 +27,6 @@ from tune_cure.training import schedules
 from tune_cure.training.run import resolve
 from tune_cure.utils.yaml_config import ProblemError, override
 
-BLOCKS = [block for page in PAGES for block in blocks(page)]
 OTHERS = {
     "pip",
     "ray",
@@ -54,10 +53,6 @@ space:
 """
 
 
-def of_kind(*languages: str) -> list[Block]:
-    return [block for block in BLOCKS if block.language in languages and not block.not_run]
-
-
 @pytest.mark.parametrize("page", PAGES, ids=str)
 def test_every_link_leads_somewhere(page: Path) -> None:
     for line, target in links(page):
@@ -79,9 +74,6 @@ def test_a_block_that_is_not_checked_says_why() -> None:
         assert block.language in ("", "bash", "sh", "console", "python", "yaml") or block.not_run, (
             f"{block}: a block of {block.language} cannot be checked; say why above it: <!-- not run: WHY -->"
         )
-
-
-SHELL = of_kind("", "bash", "sh", "console")
 
 
 @pytest.mark.parametrize("block", [block for block in SHELL if not block.text.startswith("$ ")], ids=str)
@@ -187,13 +179,13 @@ def test_commands_within_sentences_have_flags_that_exist(page: Path) -> None:
             )
 
 
-@pytest.mark.parametrize("block", of_kind("yaml"), ids=str)
+@pytest.mark.parametrize("block", checked_blocks("yaml"), ids=str)
 def test_every_search_space_can_be_loaded(block: Block, tmp_path: Path) -> None:
     (tmp_path / "space.yaml").write_text(block.text, encoding="utf-8")
     specs.load(tmp_path / "space.yaml")
 
 
-@pytest.mark.parametrize("block", of_kind("python"), ids=str)
+@pytest.mark.parametrize("block", checked_blocks("python"), ids=str)
 def test_every_piece_of_python_runs(block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if block.run:
         folder = tmp_path / block.run

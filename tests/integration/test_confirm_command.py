@@ -5,8 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tests.unit.confirmation.test_plan import search
-from tests.unit.confirmation.test_verdicts import write_outcomes
+from tests.support.confirmations import write_outcomes, write_quick_search
 from tune_cure.cli import main as cli
 from tune_cure.confirmation.plan import FOLDER, Job
 from tune_cure.confirmation.verdicts import FEW_SEEDS_WARNINGS
@@ -33,7 +32,7 @@ QUICK = ["--top", "1", "--seeds", "2", "--baselines", "fgsm", "--examples", "40"
 def test_bad_input_is_one_line_and_starts_nothing(
     arguments: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    search(tmp_path)
+    write_quick_search(tmp_path)
     try:
         code = cli.main(["confirm", str(tmp_path), *arguments])
     except SystemExit as exit_:  # argparse's way
@@ -52,7 +51,7 @@ def test_a_folder_without_a_search_is_one_line(tmp_path: Path, capsys: pytest.Ca
 
 @pytest.mark.slow
 def test_a_search_is_confirmed_and_more_seeds_add_to_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    result = search(tmp_path)
+    result = write_quick_search(tmp_path)
     leader = f"trial-{result.leaders['trial'].iloc[0]}"
     assert cli.main(["confirm", str(tmp_path), *QUICK]) == 0
     said = capsys.readouterr().out
@@ -74,7 +73,7 @@ def test_a_search_is_confirmed_and_more_seeds_add_to_it(tmp_path: Path, capsys: 
 def test_a_run_that_fails_is_said_with_its_reason_and_the_others_go_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    search(tmp_path)
+    write_quick_search(tmp_path)
     (tmp_path / FOLDER / "fgsm" / "seed-1").mkdir(parents=True)
     (tmp_path / FOLDER / "fgsm" / "seed-1" / "last.pt").write_bytes(b"damaged")
     assert cli.main(["confirm", str(tmp_path), *QUICK, "--seeds", "1"]) == 1
@@ -92,11 +91,11 @@ def test_few_seeds_are_warned_of(
 ) -> None:
     def done(jobs: list[Job], *_: object, **__: object) -> dict[str, str]:
         for job in jobs:
-            write_outcomes(job, 0.6 if job.candidate.kind == "leader" else 0.4, images=40)
+            write_outcomes(job, 0.6 if job.candidate.kind == "leader" else 0.4, num_images=40)
         return {}
 
     monkeypatch.setattr(confirmation, "run", done)
-    search(tmp_path)
+    write_quick_search(tmp_path)
     assert cli.main(["confirm", str(tmp_path), *QUICK, "--seeds", str(seeds)]) == 0
     printed = capsys.readouterr().out
     assert f"each with {['seed 1', 'seeds 1 and 2', 'seeds 1, 2 and 3'][seeds - 1]}, on" in printed
@@ -110,11 +109,11 @@ def test_an_interrupted_confirmation_leaves_the_tables_of_what_is_done(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupted(jobs: list[Job], *_: object, **__: object) -> dict[str, str]:
-        write_outcomes(jobs[0], 0.6, images=40)
+        write_outcomes(jobs[0], 0.6, num_images=40)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(confirmation, "run", interrupted)
-    search(tmp_path)
+    write_quick_search(tmp_path)
     assert cli.main(["confirm", str(tmp_path), *QUICK]) == 130
     assert f"interrupted; of what is done so far, wrote {tmp_path / FOLDER}/confirm.html" in capsys.readouterr().out
     assert len(pd.read_csv(tmp_path / FOLDER / "confirm.csv")) == 1
@@ -128,7 +127,7 @@ def test_an_interrupted_confirmation_says_how_to_go_on(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(confirmation, "run", interrupted)
-    search(tmp_path)
+    write_quick_search(tmp_path)
     assert cli.main(["confirm", str(tmp_path), *QUICK, "--epsilons", "0.05"]) == 130
     said = capsys.readouterr().out
     assert "interrupted; no run has been judged yet" in said
@@ -150,7 +149,7 @@ def test_the_command_that_goes_on_has_the_same_radii_and_none_twice(
         raise KeyboardInterrupt
 
     monkeypatch.setattr("tune_cure.ray_backend.confirmation.run", interrupted)
-    search(tmp_path)
+    write_quick_search(tmp_path)
     assert cli.main(["confirm", str(tmp_path), *QUICK, "--epsilons", "8/255", "0.15", "0.0313725"]) == 130
     again = shlex.split(capsys.readouterr().out.splitlines()[-1])
     assert cli.main(again[1:]) == 130
@@ -167,7 +166,7 @@ def test_two_processes_do_not_confirm_one_search_at_a_time(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(locking, "LOCK_TIMEOUT_SECONDS", 0.1)
-    search(tmp_path)
+    write_quick_search(tmp_path)
     (tmp_path / FOLDER).mkdir()
     with locking.hold_run_lock(tmp_path / FOLDER):
         assert cli.main(["confirm", str(tmp_path), *QUICK]) == 2

@@ -1,13 +1,12 @@
-import contextlib
 import ipaddress
 import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
+from tests.support.listening import listening_addresses
 from tune_cure.ray_backend.monitoring.dashboard import AUTH_MODE, DashboardError, check
 
 
@@ -40,42 +39,11 @@ def test_an_address_that_is_none_of_this_machine_is_one_line(host: str) -> None:
     assert "\n" not in str(raised.value)
 
 
-def listening(root: int) -> dict[str, set[str]]:
-    """Where a process and those below it listen: each local address, and the commands behind it."""
-    parents = {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-    family, before = {root}, set[int]()
-    while family != before:
-        before = set(family)
-        family |= {process for process, parent in parents.items() if parent in family}
-    sockets = {}
-    for process in family:
-        with contextlib.suppress(OSError):
-            for link in Path(f"/proc/{process}/fd").iterdir():
-                name = os.readlink(link)
-                if name.startswith("socket:["):
-                    command = Path(f"/proc/{process}/cmdline").read_bytes().replace(b"\0", b" ").decode()
-                    sockets[name[8:-1]] = command
-    addresses: dict[str, set[str]] = {}
-    for version in ("tcp", "tcp6"):
-        for line in Path(f"/proc/net/{version}").read_text().splitlines()[1:]:
-            fields = line.split()
-            if fields[3] == "0A" and fields[9] in sockets:
-                words = bytes.fromhex(fields[1].partition(":")[0])
-                packed = b"".join(words[i : i + 4][::-1] for i in range(0, len(words), 4))
-                address = ipaddress.ip_address(packed)
-                address = getattr(address, "ipv4_mapped", None) or address
-                addresses.setdefault(str(address), set()).add(sockets[fields[9]])
-    return addresses
-
-
 @pytest.mark.slow
 @pytest.mark.usefixtures("ray_session")
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_every_port_of_a_searchs_ray_is_on_the_loopback() -> None:
-    found = listening(os.getpid())
+    found = listening_addresses(os.getpid())
     assert any("dashboard" in command for commands in found.values() for command in commands)
     assert any("raylet" in command for commands in found.values() for command in commands)
     assert all(ipaddress.ip_address(address).is_loopback for address in found), found
@@ -84,7 +52,7 @@ def test_every_port_of_a_searchs_ray_is_on_the_loopback() -> None:
 OPEN = """
 import json, os, sys, urllib.request, urllib.error
 import ray
-from tests.integration.test_dashboard import listening
+from tests.support.listening import listening_addresses
 from tune_cure.ray_backend import session
 session.start_ray(dashboard_host="0.0.0.0")
 url = session.dashboard_url("0.0.0.0")
@@ -105,7 +73,7 @@ def status(token, path="/api/v0/actors"):
         return error.code
 token = session.dashboard.TOKEN.read_text().strip()
 mode = oct(session.dashboard.TOKEN.stat().st_mode & 0o777)
-print(json.dumps({"listening": {a: sorted(c) for a, c in listening(os.getpid()).items()}, "url": url,
+print(json.dumps({"listening": {a: sorted(c) for a, c in listening_addresses(os.getpid()).items()}, "url": url,
                   "log": status(token, "/api/v0/logs/file?lines=9&suffix=out&actor_id=" + actor._actor_id.hex()),
                   "statuses": [status(""), status("x" * 64), status(token)], "mode": mode}))
 ray.shutdown()

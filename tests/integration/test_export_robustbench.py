@@ -15,8 +15,8 @@ import pytest
 import torch
 from torchvision.datasets import CIFAR10
 
-from tests.unit.confirmation.test_plan import search
-from tests.unit.reports.test_export import SIZES, network, run_lines, write_best_model, written
+from tests.support.confirmations import write_quick_search
+from tests.support.exported_models import NETWORK, random_network, run_card_code, write_best_model, write_bundle
 from tune_cure.data.splits import Examples
 from tune_cure.evaluation import robustness
 from tune_cure.evaluation.config import EvaluationConfig
@@ -75,7 +75,7 @@ def colours(count: int) -> torch.Tensor:
 
 def tell_apart(images: torch.Tensor) -> torch.nn.Module:
     """A network whose batch norm knows the statistics of the images, so that it sees differences between them."""
-    model = network(**COLOUR)
+    model = random_network(**COLOUR)
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = 1.0
@@ -88,18 +88,18 @@ def tell_apart(images: torch.Tensor) -> torch.nn.Module:
 def test_robustbench_finds_the_accuracies_that_this_project_finds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    result = search(tmp_path, "data.dataset=cifar10", "evaluation.epsilon=4/255")
+    result = write_quick_search(tmp_path, "data.dataset=cifar10", "evaluation.epsilon=4/255")
     images = colours(16)
     model = tell_apart(images)
     labels = model(images / 255).argmax(dim=1)
     labels[1::4] = (labels[1::4] + 1) % 10
     examples = Examples(images, labels, torch.arange(16))
-    file = write_best_model(result, model=SIZES | COLOUR, weights=model.state_dict(), image_size=[32, 32])
-    folder = written(bundle.collect_search_model(result), result, tmp_path / "out")
+    file = write_best_model(result, model=NETWORK | COLOUR, weights=model.state_dict(), image_size=[32, 32])
+    folder = write_bundle(bundle.collect_search_model(result), result, tmp_path / "out")
     write_test_images(tmp_path / "data", examples, monkeypatch)
 
     monkeypatch.chdir(tmp_path)  # RobustBench looks into ./data
-    here = run_lines(folder, 2, monkeypatch)
+    here = run_card_code(folder, 2, monkeypatch)
     evaluation = EvaluationConfig(epsilon=4 / 255, steps=1)
     assert here["clean"] == 0.75 == evaluate(checkpoints.load(file), examples, evaluation)["clean_accuracy"]
     own = robustness.evaluate_robustness(checkpoints.load(file), examples, evaluation).correct

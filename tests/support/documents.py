@@ -122,3 +122,14 @@ def sessions(block: Block) -> Iterator[tuple[list[str], str]]:
             words = words[1:]
         if words:
             yield words, printed.strip()
+
+
+BLOCKS = [block for page in PAGES for block in blocks(page)]
+
+
+def checked_blocks(*languages: str) -> list[Block]:
+    """Return the blocks in these languages that no comment exempts from checks."""
+    return [block for block in BLOCKS if block.language in languages and not block.not_run]
+
+
+SHELL = checked_blocks("", "bash", "sh", "console")

@@ -5,13 +5,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tests.unit.confirmation.test_comparison import one
+from tests.support.comparisons import one_trial
 from tune_cure.cli import compare, main as cli
 
 
 @pytest.fixture
 def folders(tmp_path: Path) -> list[str]:
-    return [str(one(tmp_path / name, pgd).directory) for name, pgd in (("good", 0.8), ("bad", 0.3))]
+    return [str(one_trial(tmp_path / name, pgd).directory) for name, pgd in (("good", 0.8), ("bad", 0.3))]
 
 
 def wide(monkeypatch: pytest.MonkeyPatch, width: int = 120) -> None:
@@ -43,7 +43,7 @@ def test_no_line_of_the_table_is_wider_than_the_terminal(
 def test_a_search_of_something_else_gets_no_verdict(
     tmp_path: Path, folders: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    other = one(tmp_path / "other", 0.1, "evaluation.epsilon=0.2")
+    other = one_trial(tmp_path / "other", 0.1, "evaluation.epsilon=0.2")
     assert cli.main(["compare", folders[0], str(other.directory)]) == 0
     said = capsys.readouterr().out
     assert "good against other: no verdict: different evaluation" in said

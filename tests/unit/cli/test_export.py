@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.confirmation.test_plan import search
-from tests.unit.reports.test_export import confirmed, write_best_model
+from tests.support.confirmations import write_quick_search
+from tests.support.exported_models import confirm_leader, write_best_model
 from tune_cure.cli import main as cli
 from tune_cure.reports import tables
 from tune_cure.search.results import SearchResult
@@ -11,7 +11,7 @@ from tune_cure.search.results import SearchResult
 
 @pytest.fixture
 def result(tmp_path: Path) -> SearchResult:
-    found = search(tmp_path)
+    found = write_quick_search(tmp_path)
     tables.write_tables(found)
     write_best_model(found)
     return found
@@ -46,7 +46,7 @@ def test_a_search_is_exported(result: SearchResult, tmp_path: Path, capsys: pyte
 def test_a_confirmed_network_is_exported(
     result: SearchResult, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    confirmed(result, 1, 2)
+    confirm_leader(result, 1, 2)
     to = tmp_path / "out"
     assert cli.main(["export", str(result.directory), "--to", str(to), "--confirmed", "fgsm", "--seed", "2"]) == 0
     said = capsys.readouterr().out

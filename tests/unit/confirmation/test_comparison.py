@@ -1,62 +1,21 @@
 import math
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from scipy import stats
 
-from tests.support.journals import VALUES, epoch
-from tests.support.spaces import tiny
+from tests.support.comparisons import (
+    CONFIRMED,
+    EPOCH_HOURS,
+    one_trial,
+    pair,
+    pair_with_confirmation,
+    write_epochs,
+)
 from tune_cure.confirmation import comparison, plan, verdicts
-from tune_cure.confirmation.comparison import ComparisonError, Searches
-from tune_cure.search.journal import Journal
+from tune_cure.confirmation.comparison import ComparisonError
 from tune_cure.search.results import SearchResult
-
-Line = tuple[int, int, float]  # trial, epoch, PGD accuracy
-EPOCH_HOURS = 2.5 / 3600  # of tests.support.journals.epoch
-
-
-def search(
-    folder: Path,
-    lines: Iterable[Line],
-    *overrides: str,
-    statuses: dict[int, str] | None = None,
-    again: dict[int, float] | None = None,
-    unfinished: Sequence[int] = (),
-    **values: Any,
-) -> SearchResult:
-    """A search in `folder` whose epochs come in the order of `lines`; `again` has what judging leaders again gave."""
-    folder.mkdir(parents=True, exist_ok=True)
-    lines = list(lines)
-    trials = sorted({trial for trial, _, _ in lines})
-    spec = tiny(folder, f"search.trials={max(len(trials), 1)}", *overrides)
-    journal, best = Journal(folder), {}
-    journal.path.touch()
-    for trial in trials:
-        origin = "sampler" if trial else "start_from"
-        journal.append("trial", trial, time=0.0, origin=origin, hyperparameters={**VALUES, **values})
-    for time, (trial, number, pgd) in enumerate(lines, 1):
-        at = max(best.get(trial, (0.0, 0)), (pgd, number))
-        best[trial] = at
-        objective = at[0] if spec.search.metric == "pgd_accuracy_best" else pgd
-        epoch(journal, trial, number, pgd, objective, time=float(time))
-    for trial in trials:
-        if trial not in unfinished:
-            journal.append("end", trial, status=(statuses or {}).get(trial, "completed"), reason="")
-    for trial, pgd in (again or {}).items():
-        found = {"pgd_accuracy": pgd, "clean_accuracy": 0.9, "pgd_accuracy_se": math.sqrt(pgd * (1 - pgd) / 50)}
-        journal.append("leader", trial, epoch=best[trial][1], examples=50, **found)
-    return SearchResult(folder)
-
-
-def one(folder: Path, pgd: float, *overrides: str, **how: Any) -> SearchResult:
-    """A search of one trial of one epoch."""
-    return search(folder, [(0, 1, pgd)], *overrides, **how)
-
-
-def pair(first: SearchResult, second: SearchResult) -> Searches:
-    return comparison.name_searches([first, second])
 
 
 def verdict(first: SearchResult, second: SearchResult) -> dict[str, Any]:
@@ -64,25 +23,25 @@ def verdict(first: SearchResult, second: SearchResult) -> dict[str, Any]:
 
 
 def test_two_identical_searches_cannot_be_told_apart(tmp_path: Path) -> None:
-    found = verdict(one(tmp_path / "a", 0.5), one(tmp_path / "b", 0.5))
+    found = verdict(one_trial(tmp_path / "a", 0.5), one_trial(tmp_path / "b", 0.5))
     assert found["verdict"] == "cannot tell"
     assert found["difference"] == 0
 
 
 def test_a_difference_far_beyond_the_errors_is_told(tmp_path: Path) -> None:
-    good, bad = one(tmp_path / "good", 0.8), one(tmp_path / "bad", 0.3)
+    good, bad = one_trial(tmp_path / "good", 0.8), one_trial(tmp_path / "bad", 0.3)
     assert verdict(good, bad)["verdict"] == "better"
     assert verdict(bad, good)["verdict"] == "worse"
 
 
 def test_where_less_is_better_the_lower_one_is(tmp_path: Path) -> None:
-    low, high = (one(tmp_path / str(pgd), pgd, "search.mode=min") for pgd in (0.3, 0.8))
+    low, high = (one_trial(tmp_path / str(pgd), pgd, "search.mode=min") for pgd in (0.3, 0.8))
     assert verdict(low, high)["verdict"] == "better"
     assert verdict(low, high)["difference"] == pytest.approx(-0.5)
 
 
 def test_the_interval_is_that_of_accuracies_on_images_of_their_own(tmp_path: Path) -> None:
-    found = verdict(one(tmp_path / "a", 0.6), one(tmp_path / "b", 0.5))
+    found = verdict(one_trial(tmp_path / "a", 0.6), one_trial(tmp_path / "b", 0.5))
     error = math.sqrt(0.6 * 0.4 / 100 + 0.5 * 0.5 / 100)
     assert (found["low"], found["high"]) == (
         pytest.approx(0.1 - 1.959964 * error),
@@ -93,7 +52,7 @@ def test_the_interval_is_that_of_accuracies_on_images_of_their_own(tmp_path: Pat
 
 
 def test_of_three_searches_the_p_values_are_adjusted_for_all_pairs(tmp_path: Path) -> None:
-    searches = comparison.name_searches([one(tmp_path / str(pgd), pgd) for pgd in (0.5, 0.64, 0.64001)])
+    searches = comparison.name_searches([one_trial(tmp_path / str(pgd), pgd) for pgd in (0.5, 0.64, 0.64001)])
     found = comparison.compare_winners(searches)
     assert found["p_value"].iloc[0] < 0.05 < found["p_value_holm"].iloc[0]
     assert set(found["verdict"]) == {"cannot tell"}
@@ -112,7 +71,7 @@ def test_of_three_searches_the_p_values_are_adjusted_for_all_pairs(tmp_path: Pat
     ],
 )
 def test_accuracies_of_different_things_get_no_verdict_and_the_reason(override: str, said: str, tmp_path: Path) -> None:
-    first, second = one(tmp_path / "a", 0.8), one(tmp_path / "b", 0.2, override)
+    first, second = one_trial(tmp_path / "a", 0.8), one_trial(tmp_path / "b", 0.2, override)
     found = verdict(first, second)
     assert found["verdict"] == ""
     assert found["reason"] == said.split(":")[0]
@@ -133,7 +92,7 @@ def test_accuracies_of_different_things_get_no_verdict_and_the_reason(override: 
     ],
 )
 def test_other_differences_are_warned_of_and_the_verdict_stands(override: str, said: str, tmp_path: Path) -> None:
-    first, second = one(tmp_path / "a", 0.8), one(tmp_path / "b", 0.2, override)
+    first, second = one_trial(tmp_path / "a", 0.8), one_trial(tmp_path / "b", 0.2, override)
     assert verdict(first, second)["verdict"] == "better"
     warnings = comparison.comparison_warnings(pair(first, second))
     assert len(warnings) == 1
@@ -141,7 +100,7 @@ def test_other_differences_are_warned_of_and_the_verdict_stands(override: str, s
 
 
 def test_spaces_may_differ_without_a_warning(tmp_path: Path) -> None:
-    searches = pair(one(tmp_path / "a", 0.8), one(tmp_path / "b", 0.2, "space.h={uniform: [0.5, 9]}"))
+    searches = pair(one_trial(tmp_path / "a", 0.8), one_trial(tmp_path / "b", 0.2, "space.h={uniform: [0.5, 9]}"))
     assert comparison.comparison_warnings(searches) == []
     frame = comparison.compare_spaces(searches).set_index("hyperparameter")
     assert frame.loc["h"].tolist() == ["uniform [0.5, 2]", "uniform [0.5, 9]", True]
@@ -150,16 +109,16 @@ def test_spaces_may_differ_without_a_warning(tmp_path: Path) -> None:
 
 def test_what_one_searches_and_another_has_fixed_is_shown_with_its_value(tmp_path: Path) -> None:
     start = "start_from=[{lambda: 0.5, h: 1.0, lr_max: 0.02, epsilon: 0.1, momentum: 0.5}]"
-    first = one(tmp_path / "a", 0.8, "space.momentum={uniform: [0, 0.9]}", start, momentum=0.5)
-    searches = pair(first, one(tmp_path / "b", 0.2, "training.momentum=0.7"))
+    first = one_trial(tmp_path / "a", 0.8, "space.momentum={uniform: [0, 0.9]}", start, momentum=0.5)
+    searches = pair(first, one_trial(tmp_path / "b", 0.2, "training.momentum=0.7"))
     frame = comparison.compare_spaces(searches).set_index("hyperparameter")
     assert frame.loc["momentum"].tolist() == ["uniform [0, 0.9]", "fixed: 0.7", True]
     assert comparison.build_comparison_table(searches)["best_momentum"].tolist() == [0.5, 0.7]
 
 
 def test_winners_judged_again_alike_are_compared_by_that(tmp_path: Path) -> None:
-    first = search(tmp_path / "a", [(0, 1, 0.8), (1, 1, 0.7)], again={0: 0.3, 1: 0.6})
-    second = search(tmp_path / "b", [(0, 1, 0.5), (1, 1, 0.7)], again={0: 0.4, 1: 0.2})
+    first = write_epochs(tmp_path / "a", [(0, 1, 0.8), (1, 1, 0.7)], again={0: 0.3, 1: 0.6})
+    second = write_epochs(tmp_path / "b", [(0, 1, 0.5), (1, 1, 0.7)], again={0: 0.4, 1: 0.2})
     found = verdict(first, second)
     assert found["measure"] == "fresh_pgd_accuracy"
     assert found["difference"] == pytest.approx(0.6 - 0.4)
@@ -170,7 +129,10 @@ def test_winners_judged_again_alike_are_compared_by_that(tmp_path: Path) -> None
 def test_a_number_judged_again_is_not_compared_with_one_that_was_not_or_was_otherwise(
     override: str, again: dict[int, float], tmp_path: Path
 ) -> None:
-    first, second = one(tmp_path / "a", 0.8, again={0: 0.7}), one(tmp_path / "b", 0.8, override, again=again)
+    first, second = (
+        one_trial(tmp_path / "a", 0.8, again={0: 0.7}),
+        one_trial(tmp_path / "b", 0.8, override, again=again),
+    )
     found = verdict(first, second)
     assert (found["measure"], found["difference"]) == ("pgd_accuracy_best", 0)
     (warning,) = comparison.comparison_warnings(pair(first, second))
@@ -179,10 +141,10 @@ def test_a_number_judged_again_is_not_compared_with_one_that_was_not_or_was_othe
 
 
 def test_a_search_without_a_sound_winner_gets_no_verdict(tmp_path: Path) -> None:
-    good = one(tmp_path / "good", 0.8)
-    unsound = one(tmp_path / "unsound", 0.9, statuses={0: "catastrophic_overfitting"})
-    nothing = search(tmp_path / "nothing", [])
-    infeasible = one(tmp_path / "infeasible", 0.9, "search.constraints=[clean_accuracy >= 0.99]")
+    good = one_trial(tmp_path / "good", 0.8)
+    unsound = one_trial(tmp_path / "unsound", 0.9, statuses={0: "catastrophic_overfitting"})
+    nothing = write_epochs(tmp_path / "nothing", [])
+    infeasible = one_trial(tmp_path / "infeasible", 0.9, "search.constraints=[clean_accuracy >= 0.99]")
     assert verdict(good, unsound)["reason"] == "no trial of unsound came to a sound end"
     assert verdict(nothing, good)["reason"] == "no trial of nothing has been judged yet"
     assert verdict(good, infeasible)["reason"] == "no trial of infeasible keeps its constraints"
@@ -191,7 +153,7 @@ def test_a_search_without_a_sound_winner_gets_no_verdict(tmp_path: Path) -> None
 
 def test_best_so_far_is_that_of_the_sound_trials_in_the_order_of_time(tmp_path: Path) -> None:
     lines = [(0, 1, 0.2), (2, 1, 0.9), (1, 1, 0.3), (0, 2, 0.3), (1, 2, 0.25), (0, 3, 0.5), (1, 3, 0.4)]
-    found = comparison.leader_progress(search(tmp_path, lines, statuses={2: "diverged"}))
+    found = comparison.leader_progress(write_epochs(tmp_path, lines, statuses={2: "diverged"}))
     # Of equals the trial with the lower number leads, as in results.ranked.
     assert found[["epochs", "objective", "trial"]].to_numpy().tolist() == [
         [1, 0.2, 0], [3, 0.3, 1], [4, 0.3, 0], [6, 0.5, 0], [7, 0.5, 0],
@@ -200,7 +162,7 @@ def test_best_so_far_is_that_of_the_sound_trials_in_the_order_of_time(tmp_path: 
 
 
 def test_a_leader_that_falls_back_leads_no_more(tmp_path: Path) -> None:
-    result = search(tmp_path, [(0, 1, 0.4), (1, 1, 0.3), (0, 2, 0.1)], "search.metric=pgd_accuracy")
+    result = write_epochs(tmp_path, [(0, 1, 0.4), (1, 1, 0.3), (0, 2, 0.1)], "search.metric=pgd_accuracy")
     found = comparison.leader_progress(result)
     assert found[["epochs", "objective", "trial"]].to_numpy().tolist() == [[1, 0.4, 0], [3, 0.3, 1]]
     assert result.best is not None
@@ -209,25 +171,25 @@ def test_a_leader_that_falls_back_leads_no_more(tmp_path: Path) -> None:
 
 def test_where_less_is_better_the_lowest_leads(tmp_path: Path) -> None:
     lines = [(0, 1, 0.4), (1, 1, 0.5), (2, 1, 0.1)]
-    result = search(tmp_path, lines, "search.metric=pgd_accuracy", "search.mode=min")
+    result = write_epochs(tmp_path, lines, "search.metric=pgd_accuracy", "search.mode=min")
     assert comparison.leader_progress(result)[["objective", "trial"]].to_numpy().tolist() == [[0.4, 0], [0.1, 2]]
 
 
 def test_a_trial_led_for_good_when_no_other_led_after_it(tmp_path: Path) -> None:
     lines = [(0, 1, 0.075), (1, 1, 0.3), (0, 2, 0.4), (1, 2, 0.35), (0, 3, 0.5)]
-    assert comparison.find_lasting_lead(search(tmp_path, lines)) == (3, pytest.approx(3 * EPOCH_HOURS))
+    assert comparison.find_lasting_lead(write_epochs(tmp_path, lines)) == (3, pytest.approx(3 * EPOCH_HOURS))
 
 
 def test_a_trial_that_judging_again_put_first_did_not_lead_before(tmp_path: Path) -> None:
     lines = [(0, 1, 0.8), (1, 1, 0.7)]
-    assert comparison.find_lasting_lead(search(tmp_path / "a", lines)) == (1, pytest.approx(EPOCH_HOURS))
-    assert comparison.find_lasting_lead(search(tmp_path / "b", lines, again={0: 0.3, 1: 0.6})) is None
+    assert comparison.find_lasting_lead(write_epochs(tmp_path / "a", lines)) == (1, pytest.approx(EPOCH_HOURS))
+    assert comparison.find_lasting_lead(write_epochs(tmp_path / "b", lines, again={0: 0.3, 1: 0.6})) is None
 
 
 def test_the_row_of_a_search_has_its_counts_winner_gain_and_cost(tmp_path: Path) -> None:
     lines = [(0, 1, 0.3), (1, 1, 0.5), (2, 1, 0.1), (1, 2, 0.6)]
-    first = search(tmp_path / "a", lines, statuses={2: "stopped"})
-    row = comparison.build_comparison_table(pair(first, one(tmp_path / "b", 0.4))).iloc[0]
+    first = write_epochs(tmp_path / "a", lines, statuses={2: "stopped"})
+    row = comparison.build_comparison_table(pair(first, one_trial(tmp_path / "b", 0.4))).iloc[0]
     assert (row["search"], row["trials_ended"], row["trials_completed"], row["trials_stopped"]) == ("a", 3, 2, 1)
     assert (row["trial"], row["objective"], row["clean_accuracy_best"]) == (1, 0.6, 0.8)
     assert row["objective_se"] == pytest.approx(math.sqrt(0.6 * 0.4 / 100))
@@ -240,14 +202,14 @@ def test_the_row_of_a_search_has_its_counts_winner_gain_and_cost(tmp_path: Path)
 
 def test_where_less_is_better_a_gain_is_a_fall(tmp_path: Path) -> None:
     lines = [(0, 1, 0.5), (1, 1, 0.3)]
-    searches = pair(*(search(tmp_path / name, lines, "search.mode=min") for name in "ab"))
+    searches = pair(*(write_epochs(tmp_path / name, lines, "search.mode=min") for name in "ab"))
     assert comparison.build_comparison_table(searches)["gain"].tolist() == pytest.approx([0.2, 0.2])
 
 
 def test_an_unfinished_search_is_said_to_be_one(tmp_path: Path) -> None:
     over, running = (
-        one(tmp_path / "over", 0.4),
-        search(tmp_path / "running", [(0, 1, 0.4), (1, 1, 0.4)], "search.trials=1", unfinished=[1]),
+        one_trial(tmp_path / "over", 0.4),
+        write_epochs(tmp_path / "running", [(0, 1, 0.4), (1, 1, 0.4)], "search.trials=1", unfinished=[1]),
     )
     assert comparison.build_comparison_table(pair(over, running))["over"].tolist() == [True, False]
     assert (
@@ -256,31 +218,15 @@ def test_an_unfinished_search_is_said_to_be_one(tmp_path: Path) -> None:
     )
 
 
-CONFIRMED = """contender,norm,epsilon,examples,clean,pgd_50_10,autoattack
-trial-0,linf,0.05,359,0.9,0.5,0.4
-trial-0,linf,0.05,359,0.8,0.6,0.4
-trial-0,linf,0.1,359,0.8,0.1,0.1
-start_from,linf,0.05,359,0.1,0.1,0.1
-"""
-
-
-def confirmed(tmp_path: Path, content: str) -> Searches:
-    first = one(tmp_path / "a", 0.4)
-    file = first.directory / comparison.CONFIRM_TABLE
-    file.parent.mkdir()
-    file.write_text(content)
-    return pair(first, one(tmp_path / "b", 0.4))
-
-
 def test_the_confirmed_accuracies_are_the_winners_at_the_radius_of_the_search(tmp_path: Path) -> None:
-    row = comparison.build_comparison_table(confirmed(tmp_path, CONFIRMED)).iloc[0]
+    row = comparison.build_comparison_table(pair_with_confirmation(tmp_path, CONFIRMED)).iloc[0]
     assert (row["confirmed_seeds"], row["confirmed_examples"]) == (2, 359)
     assert [row[f"confirmed_{name}"] for name in comparison.CONFIRMED_ATTACKS] == pytest.approx([0.85, 0.55, 0.4])
     assert row["confirmed_clean_sd"] == pytest.approx(math.sqrt(0.005))
 
 
 def test_a_confirmation_without_the_winner_says_nothing_of_it(tmp_path: Path) -> None:
-    table = comparison.build_comparison_table(confirmed(tmp_path, CONFIRMED.replace("trial-0", "trial-7")))
+    table = comparison.build_comparison_table(pair_with_confirmation(tmp_path, CONFIRMED.replace("trial-0", "trial-7")))
     assert table["confirmed_seeds"].tolist() == [0, 0]
     assert table["confirmed_clean"].isna().all()
 
@@ -288,11 +234,11 @@ def test_a_confirmation_without_the_winner_says_nothing_of_it(tmp_path: Path) ->
 @pytest.mark.parametrize("content", ["", "a,b\n1,2\n", CONFIRMED.replace("0.9", "ninety")])
 def test_a_damaged_confirmation_is_one_line(content: str, tmp_path: Path) -> None:
     with pytest.raises(ComparisonError, match=r"confirm\.csv: is no table of a confirmation"):
-        comparison.build_comparison_table(confirmed(tmp_path, content))
+        comparison.build_comparison_table(pair_with_confirmation(tmp_path, content))
 
 
 def test_a_confirmation_that_leads_out_of_the_folder_is_not_read(tmp_path: Path) -> None:
-    searches = confirmed(tmp_path, CONFIRMED)
+    searches = pair_with_confirmation(tmp_path, CONFIRMED)
     file = tmp_path / "a" / comparison.CONFIRM_TABLE
     file.rename(tmp_path / "elsewhere.csv")
     file.symlink_to(tmp_path / "elsewhere.csv")
@@ -306,13 +252,13 @@ def test_the_confirmation_is_where_confirm_writes_it() -> None:
 
 
 def test_folders_of_one_name_are_told_apart_by_the_ones_above(tmp_path: Path) -> None:
-    results = [one(tmp_path / folder / "run", 0.4) for folder in ("x/one", "y/two", "z/two")]
+    results = [one_trial(tmp_path / folder / "run", 0.4) for folder in ("x/one", "y/two", "z/two")]
     assert list(comparison.name_searches(results)) == ["x/one/run", "y/two/run", "z/two/run"]
     assert list(comparison.name_searches(results[:2])) == ["one/run", "two/run"]
 
 
 def test_one_search_or_one_given_twice_cannot_be_compared(tmp_path: Path) -> None:
-    result = one(tmp_path / "a", 0.4)
+    result = one_trial(tmp_path / "a", 0.4)
     with pytest.raises(ComparisonError, match="two folders or more are needed, but found 1"):
         comparison.name_searches([result])
     with pytest.raises(ComparisonError, match="is given twice"):
@@ -320,7 +266,7 @@ def test_one_search_or_one_given_twice_cannot_be_compared(tmp_path: Path) -> Non
 
 
 def test_different_devices_are_warned_of(tmp_path: Path) -> None:
-    first, second = one(tmp_path / "a", 0.4), one(tmp_path / "b", 0.4)
+    first, second = one_trial(tmp_path / "a", 0.4), one_trial(tmp_path / "b", 0.4)
     (tmp_path / "a" / "environment.json").write_text('{"gpus": ["H100", "H100"], "cpus": 8}')
     (tmp_path / "b" / "environment.json").write_text('{"gpus": [], "cpus": 2}')
     (warning,) = comparison.comparison_warnings(pair(first, second))

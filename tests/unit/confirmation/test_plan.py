@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.support.journals import write_search
+from tests.support.confirmations import PLAN, write_quick_search
 from tune_cure.confirmation import plan as plan_module
 from tune_cure.confirmation.candidates import choose_candidates
 from tune_cure.confirmation.plan import Job, Plan
@@ -15,25 +15,14 @@ from tune_cure.evaluation import robustness
 from tune_cure.evaluation.names import WITHOUT_AUTOATTACK
 from tune_cure.models import checkpoints
 from tune_cure.ray_backend import confirmation
-from tune_cure.search.results import SPEC, SearchResult
-from tune_cure.search.space.loading import load
+from tune_cure.search.results import SearchResult
 from tune_cure.training.trainer import Trainer
 from tune_cure.utils.files import FolderError
-
-PLAN = Plan(seeds=(1,), epsilons=(0.15,), examples=30, train_images=200, autoattack=False)
-
-
-def search(directory: Path, *overrides: str) -> SearchResult:
-    """The folder of a search whose configurations train in a second."""
-    write_search(directory, 8)
-    changed = ["training.epochs=2", "model={name: small_cnn, width: 4}", "asha.grace_period=1", *overrides]
-    (directory / SPEC).write_text(load(directory / "space.yaml", changed).to_yaml())
-    return SearchResult(directory)
 
 
 @pytest.fixture
 def result(tmp_path: Path) -> SearchResult:
-    return search(tmp_path)
+    return write_quick_search(tmp_path)
 
 
 def one_job(result: SearchResult, plan: Plan = PLAN) -> Job:
@@ -86,7 +75,7 @@ def test_the_last_weights_of_the_whole_schedule_are_judged_on_test_images(result
 def test_an_interrupted_job_goes_on_from_its_last_epoch_to_the_same_weights(
     result: SearchResult, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = one_job(search(tmp_path_factory.mktemp("whole")))
+    whole = one_job(write_quick_search(tmp_path_factory.mktemp("whole")))
     confirmation.work(whole)
     job, trained = one_job(result), []
     train_epoch = Trainer.train_epoch
@@ -149,7 +138,7 @@ def test_a_folder_of_another_run_is_refused(result: SearchResult, changed: dict[
 
 
 def test_a_network_that_diverged_has_no_image_right(tmp_path: Path) -> None:
-    job = one_job(search(tmp_path))
+    job = one_job(write_quick_search(tmp_path))
     config = job.candidate.config.model_copy(update={"lr_max": 1e30, "lr_min": 1e30, "lr_schedule": "fixed"})
     job = dataclasses.replace(job, candidate=dataclasses.replace(job.candidate, config=config))
     confirmation.work(job)

@@ -1,45 +1,25 @@
 import dataclasses
 import json
-import zlib
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 
-from tests.unit.confirmation.test_plan import PLAN, search
+from tests.support.confirmations import NUM_IMAGES, PLAN, write_outcomes, write_quick_search
 from tune_cure.confirmation import plan as confirm
 from tune_cure.confirmation.candidates import choose_candidates
 from tune_cure.confirmation.plan import Job
 from tune_cure.confirmation.verdicts import COLUMNS, Confirmation
-from tune_cure.evaluation.names import ATTACKS
 from tune_cure.reports import confirmation_page
 from tune_cure.search.results import SearchResult
 from tune_cure.utils import environment
 
-IMAGES = 400
-
-
-def write_outcomes(job: Job, share: float, *, autoattack: bool = True, images: int = IMAGES) -> None:
-    """As if the job had been done: so many of its images withstood everything, the first ones of a fixed order."""
-    folder = job.outcome_folder(0.15)
-    folder.mkdir(parents=True)
-    order = np.random.default_rng(0).permutation(images)
-    noise = np.random.default_rng(job.seed + zlib.crc32(job.candidate.name.encode())).random(images) < 0.02
-    right = (order < share * images) ^ noise
-    names = ATTACKS if autoattack else ATTACKS[:4]
-    confirm.write_arrays(
-        folder / confirm.OUTCOMES, {**dict.fromkeys(names, right), "zero_gradient": 0.0, "seconds": 1.0}
-    )
-    model = {"model": {}, "weights": {"w": torch.ones(1)}, "epoch": 2, "train_seconds": 3.0}
-    torch.save(model, job.folder / confirm.MODEL)
-
 
 @pytest.fixture
 def jobs(tmp_path: Path) -> list[Job]:
-    result = search(tmp_path)
-    plan = dataclasses.replace(PLAN, seeds=(1, 2, 3), examples=IMAGES, autoattack=True)
+    result = write_quick_search(tmp_path)
+    plan = dataclasses.replace(PLAN, seeds=(1, 2, 3), examples=NUM_IMAGES, autoattack=True)
     return confirm.plan_jobs(result, choose_candidates(result, 2, ["start_from", "fgsm"]), plan)
 
 
@@ -143,7 +123,7 @@ def test_what_several_runs_show_is_said_once_with_the_largest_difference(jobs: l
         with np.load(file) as content:
             found = {key: content[key].copy() for key in content.files}
         wrong = np.flatnonzero(~found["fgsm"])
-        found["fgsm"][wrong[: more * IMAGES // 100]] = True
+        found["fgsm"][wrong[: more * NUM_IMAGES // 100]] = True
         confirm.write_arrays(file, found)
     ((epsilon, said),) = Confirmation(jobs).doubts()
     assert epsilon == 0.15

@@ -3,7 +3,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tests.conftest import smooth_network
+from tests.support.networks import smooth_network
 from tune_cure.data.splits import Examples
 from tune_cure.evaluation.config import EvaluationConfig
 from tune_cure.evaluation.metrics import METRICS, evaluate, standard_error

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.confirmation.test_comparison import CONFIRMED, confirmed, one, search
+from tests.support.comparisons import CONFIRMED, one_trial, pair_with_confirmation, write_epochs
 from tune_cure.confirmation import comparison
 from tune_cure.confirmation.comparison import Searches
 from tune_cure.reports import comparison_page
@@ -25,7 +25,7 @@ def words(text: str) -> str:
 def searches(tmp_path: Path) -> Searches:
     lines = [(0, 1, 0.2), (1, 1, 0.8)]
     return comparison.name_searches(
-        [search(tmp_path / "good", lines), one(tmp_path / "bad", 0.3, "evaluation.steps=5")]
+        [write_epochs(tmp_path / "good", lines), one_trial(tmp_path / "bad", 0.3, "evaluation.steps=5")]
     )
 
 
@@ -39,14 +39,14 @@ def test_the_page_says_what_the_terminal_says(searches: Searches, tmp_path: Path
 
 
 def test_the_winner_of_comparable_searches_is_said(tmp_path: Path) -> None:
-    searches = comparison.name_searches([one(tmp_path / "good", 0.8), one(tmp_path / "bad", 0.3)])
+    searches = comparison.name_searches([one_trial(tmp_path / "good", 0.8), one_trial(tmp_path / "bad", 0.3)])
     text = page(searches, tmp_path)
     assert "good bad better pgd_accuracy_best +50.0 points, 95% interval +38.1 to +61.9" in words(text)
     assert 'id="warnings"' not in text  # there are none
 
 
 def test_confirmed_accuracies_are_shown(tmp_path: Path) -> None:
-    said = words(page(confirmed(tmp_path, CONFIRMED), tmp_path))
+    said = words(page(pair_with_confirmation(tmp_path, CONFIRMED), tmp_path))
     assert "test set: PGD-50-10 55.0 ± 7.1% –" in said
     assert "test set: seeds 2 on 359 images –" in said
 
@@ -77,7 +77,7 @@ def test_no_two_lines_look_alike() -> None:
 
 def test_a_space_that_differs_is_named(tmp_path: Path) -> None:
     searches = comparison.name_searches(
-        [one(tmp_path / "a", 0.8), one(tmp_path / "b", 0.3, "space.h={uniform: [0.5, 9]}")]
+        [one_trial(tmp_path / "a", 0.8), one_trial(tmp_path / "b", 0.3, "space.h={uniform: [0.5, 9]}")]
     )
     text = page(searches, tmp_path)
     assert "The searches differ in h , set in bold." in words(text)
@@ -85,7 +85,7 @@ def test_a_space_that_differs_is_named(tmp_path: Path) -> None:
 
 
 def test_searches_that_have_judged_nothing_yet_make_a_page_without_plots(tmp_path: Path) -> None:
-    searches = comparison.name_searches([search(tmp_path / name, []) for name in "ab"])
+    searches = comparison.name_searches([write_epochs(tmp_path / name, []) for name in "ab"])
     text = page(searches, tmp_path)
     assert 'id="progress"' not in text
     assert "a is unfinished: 0 of 1 trials have ended" in words(text)
@@ -93,7 +93,7 @@ def test_searches_that_have_judged_nothing_yet_make_a_page_without_plots(tmp_pat
 
 def test_names_from_disk_cannot_write_into_the_page_and_nothing_is_asked_of_a_network(tmp_path: Path) -> None:
     evil = "<script>alert('no')<"
-    searches = comparison.name_searches([one(tmp_path / evil, 0.8), one(tmp_path / "b", 0.3)])
+    searches = comparison.name_searches([one_trial(tmp_path / evil, 0.8), one_trial(tmp_path / "b", 0.3)])
     text = page(searches, tmp_path)
     assert "<script>alert" not in text
     assert "default-src 'none'" in text

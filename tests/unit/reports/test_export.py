@@ -1,5 +1,4 @@
 import ast
-import dataclasses
 import json
 import subprocess
 import sys
@@ -12,22 +11,26 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from tests.unit.confirmation.test_plan import PLAN, search
+from tests.support.confirmations import write_quick_search
+from tests.support.exported_models import (
+    IMAGE_FIELDS,
+    NETWORK,
+    confirm_leader,
+    random_network,
+    run_card_code,
+    write_best_model,
+    write_bundle,
+)
 from tune_cure.confirmation import plan as plan_module
-from tune_cure.confirmation.candidates import choose_candidates
 from tune_cure.confirmation.verdicts import Confirmation
-from tune_cure.models import checkpoints, networks
-from tune_cure.ray_backend import confirmation
+from tune_cure.models import checkpoints
 from tune_cure.reports import tables
 from tune_cure.reports.export import bundle
-from tune_cure.reports.export.bundle import ExportedModel
 from tune_cure.reports.export.measurements import ExportError
 from tune_cure.reports.export.model_card import build_model_card
 from tune_cure.search.results import SearchResult
 from tune_cure.utils.files import replace_tensors
 
-SIZES = {"name": "small_cnn", "width": 4, "num_classes": 10, "in_channels": 1, "mean": [0.3], "std": [0.4]}
-IMAGES = {"classes": list("0123456789"), "image_size": [8, 8]}
 ONLY_TORCH = """
 import sys
 
@@ -48,44 +51,12 @@ torch.save(model(images), sys.argv[2])
 """
 
 
-def network(seed: int = 0, **sizes: Any) -> torch.nn.Module:
-    """A network of random weights and statistics, in channels_last as a trainer leaves it."""
-    torch.manual_seed(seed)
-    made = networks.build(**{**SIZES, **sizes}).to(memory_format=torch.channels_last)
-    for buffer in made[1].buffers():
-        buffer.copy_(torch.rand_like(buffer, dtype=torch.float32) * 10 + 0.5)
-    return made.eval()
-
-
-def write_best_model(result: SearchResult, **changes: Any) -> Path:
-    """What `tables.write_best_model` leaves; the journal of these tests names checkpoints that are not there."""
-    assert result.best
-    content = {**IMAGES, "model": SIZES, "weights": network().state_dict(), "trial": result.best.trial}
-    file = result.directory / "best_model.pt"
-    replace_tensors(file, {**content, "epoch": int(result.best.row["best_epoch"]), **changes})
-    return file
-
-
 @pytest.fixture
 def result(tmp_path: Path) -> SearchResult:
-    found = search(tmp_path)
+    found = write_quick_search(tmp_path)
     tables.write_tables(found)
     write_best_model(found)
     return found
-
-
-def confirmed(result: SearchResult, *seeds: int, epsilons: tuple[float, ...] = (0.15,)) -> list[plan_module.Job]:
-    """The leader trained and judged with seeds, in earnest, and plain FGSM."""
-    plan = dataclasses.replace(PLAN, seeds=seeds, epsilons=epsilons)
-    jobs = plan_module.plan_jobs(result, choose_candidates(result, 1, ["fgsm"]), plan)
-    for job in jobs:
-        confirmation.work(job)
-    return jobs
-
-
-def written(found: ExportedModel, result: SearchResult, to: Path) -> Path:
-    bundle.write_bundle(found, build_model_card(found), result.directory, to)
-    return to
 
 
 def logits_elsewhere(folder: Path, *shape: int) -> torch.Tensor:
@@ -97,18 +68,6 @@ def logits_elsewhere(folder: Path, *shape: int) -> torch.Tensor:
     return logits
 
 
-def run_lines(folder: Path, number: int, monkeypatch: pytest.MonkeyPatch, **names: Any) -> dict[str, Any]:
-    """Runs the card's code, its first or second piece, in the folder; what it has made, by name."""
-    monkeypatch.syspath_prepend(folder)
-    lines = (folder / "README.md").read_text().split("```python\n")[number].split("```")[0]
-    try:
-        exec(lines, names)
-    finally:
-        for name in ("load", "model"):
-            del sys.modules[name]
-    return names
-
-
 def rows(card: str, attack: str) -> list[list[str]]:
     """The cells of a card's table rows of an attack."""
     lines = [line for line in card.splitlines() if line.startswith(f"| {attack} |")]
@@ -116,8 +75,8 @@ def rows(card: str, attack: str) -> list[list[str]]:
 
 
 def test_weights_are_the_same_bit_for_bit(result: SearchResult, tmp_path: Path) -> None:
-    folder = written(bundle.collect_search_model(result), result, tmp_path / "out")
-    expected, found = network().state_dict(), load_file(folder / "model.safetensors")
+    folder = write_bundle(bundle.collect_search_model(result), result, tmp_path / "out")
+    expected, found = random_network().state_dict(), load_file(folder / "model.safetensors")
     assert list(found) and set(found) == set(expected)
     for name, of in expected.items():
         assert found[name].dtype == of.dtype
@@ -135,21 +94,21 @@ def test_weights_are_the_same_bit_for_bit(result: SearchResult, tmp_path: Path) 
 def test_load_py_gives_the_same_logits_to_the_last_bit_where_only_torch_is_to_be_had(
     sizes: dict[str, Any], shape: tuple[int, ...], result: SearchResult, tmp_path: Path
 ) -> None:
-    file = write_best_model(result, model=SIZES | sizes, weights=network(**sizes).state_dict())
-    folder = written(bundle.collect_search_model(result), result, tmp_path / "out")
+    file = write_best_model(result, model=NETWORK | sizes, weights=random_network(**sizes).state_dict())
+    folder = write_bundle(bundle.collect_search_model(result), result, tmp_path / "out")
     images = torch.rand(5, *shape, generator=torch.Generator().manual_seed(0))
     assert torch.equal(logits_elsewhere(folder, *shape), checkpoints.load(file)(images))
 
 
 def test_load_py_as_a_script_shows_logits_for_random_images(result: SearchResult, tmp_path: Path) -> None:
-    folder = written(bundle.collect_search_model(result), result, tmp_path / "out")
+    folder = write_bundle(bundle.collect_search_model(result), result, tmp_path / "out")
     shown = subprocess.run([sys.executable, folder / "load.py"], check=True, capture_output=True, text=True).stdout
     assert shown.startswith("tensor([[")
     assert len(bundle.LOAD_CODE.split('"""')[2].strip().splitlines()) < 25
 
 
 def test_model_py_imports_torch_and_the_standard_library_alone(result: SearchResult, tmp_path: Path) -> None:
-    folder = written(bundle.collect_search_model(result), result, tmp_path / "out")
+    folder = write_bundle(bundle.collect_search_model(result), result, tmp_path / "out")
     for file in ("model.py", "load.py"):
         imported = set()
         for node in ast.walk(ast.parse((folder / file).read_text())):
@@ -163,11 +122,11 @@ def test_model_py_imports_torch_and_the_standard_library_alone(result: SearchRes
 
 def test_config_json_says_what_the_network_is_and_how_it_was_trained(result: SearchResult, tmp_path: Path) -> None:
     content = json.loads(
-        (written(bundle.collect_search_model(result), result, tmp_path / "out") / "config.json").read_text()
+        (write_bundle(bundle.collect_search_model(result), result, tmp_path / "out") / "config.json").read_text()
     )
     assert result.best
-    assert content["network"] == SIZES
-    assert content["classes"] == IMAGES["classes"]
+    assert content["network"] == NETWORK
+    assert content["classes"] == IMAGE_FIELDS["classes"]
     assert content["image_size"] == [8, 8]
     assert content["training"]["lambda"] == result.best.hyperparameters["lambda"]
     assert content["training"]["epochs"] == 2
@@ -176,7 +135,7 @@ def test_config_json_says_what_the_network_is_and_how_it_was_trained(result: Sea
 
 
 def test_the_best_configuration_is_copied(result: SearchResult, tmp_path: Path) -> None:
-    folder = written(bundle.collect_search_model(result), result, tmp_path / "out")
+    folder = write_bundle(bundle.collect_search_model(result), result, tmp_path / "out")
     for name in ("best_config.csv", "best_config.yaml"):
         assert (folder / name).read_bytes() == (result.directory / name).read_bytes()
 
@@ -213,11 +172,11 @@ def test_what_was_measured_on_fresh_images_stands_beside_it(result: SearchResult
 def test_a_confirmed_network_is_that_of_its_seed_with_the_numbers_of_confirm_csv(
     result: SearchResult, tmp_path: Path
 ) -> None:
-    jobs = confirmed(result, 1, 2, epsilons=(0.15, 0.05))
+    jobs = confirm_leader(result, 1, 2, epsilons=(0.15, 0.05))
     found = Confirmation(jobs)
     for job in jobs:
         exported = bundle.collect_confirmed_model(result, job.candidate.name, job.seed)
-        folder = written(exported, result, tmp_path / f"{job.candidate.name}-{job.seed}")
+        folder = write_bundle(exported, result, tmp_path / f"{job.candidate.name}-{job.seed}")
         trained = torch.load(job.folder / plan_module.MODEL, weights_only=True)
         weights = load_file(folder / "model.safetensors")
         assert all(torch.equal(weights[name], of) for name, of in trained["weights"].items())
@@ -235,23 +194,23 @@ def test_a_confirmed_network_is_that_of_its_seed_with_the_numbers_of_confirm_csv
         settings = yaml.safe_load(card.split("```yaml\n")[1].split("```")[0])
         assert settings == job.candidate.config.model_dump(mode="json", by_alias=True)
         content = json.loads((folder / "config.json").read_text())
-        assert content["classes"] == IMAGES["classes"]
-        assert content["image_size"] == IMAGES["image_size"]
+        assert content["classes"] == IMAGE_FIELDS["classes"]
+        assert content["image_size"] == IMAGE_FIELDS["image_size"]
 
 
 def test_the_first_seed_is_exported_unless_another_is_asked_for(result: SearchResult) -> None:
-    name = confirmed(result, 1, 2)[0].candidate.name
+    name = confirm_leader(result, 1, 2)[0].candidate.name
     assert bundle.collect_confirmed_model(result, name, None).title.endswith("seed 1")
 
 
 def test_only_the_winner_is_accompanied_by_the_best_configuration(result: SearchResult) -> None:
-    name = confirmed(result, 1)[0].candidate.name
+    name = confirm_leader(result, 1)[0].candidate.name
     assert bundle.collect_confirmed_model(result, name, None).best_config
     assert not bundle.collect_confirmed_model(result, "fgsm", None).best_config
 
 
 def test_the_card_of_a_search_has_the_means_of_its_confirmation_apart(result: SearchResult) -> None:
-    jobs = confirmed(result, 1, 2)
+    jobs = confirm_leader(result, 1, 2)
     means = Confirmation(jobs).means()
     mean = means[means["contender"] == jobs[0].candidate.name].iloc[0]
     card = build_model_card(bundle.collect_search_model(result))
@@ -263,7 +222,7 @@ def test_the_card_of_a_search_has_the_means_of_its_confirmation_apart(result: Se
 
 
 def test_warnings_of_masked_gradients_are_in_the_card(result: SearchResult) -> None:
-    job = confirmed(result, 1)[0]
+    job = confirm_leader(result, 1)[0]
     file = job.outcome_folder(0.15) / plan_module.OUTCOMES
     right, wrong = np.ones(30, dtype=bool), np.zeros(30, dtype=bool)
     outcomes = {"clean": right, "fgsm": right, "pgd_10": wrong, "pgd_50_10": wrong, "zero_gradient": 0.0}
@@ -281,7 +240,7 @@ def test_warnings_of_masked_gradients_are_in_the_card(result: SearchResult) -> N
     [("cifar10", "from robustbench import benchmark"), ("digits", "from pyautoattack import AutoAttack")],
 )
 def test_the_card_says_how_to_evaluate(dataset: str, shown: str, tmp_path: Path) -> None:
-    found = search(tmp_path, f"data.dataset={dataset}", "evaluation.epsilon=8/255")
+    found = write_quick_search(tmp_path, f"data.dataset={dataset}", "evaluation.epsilon=8/255")
     write_best_model(found, image_size=[32, 32])
     card = build_model_card(bundle.collect_search_model(found))
     assert shown in card
@@ -293,15 +252,15 @@ def test_the_lines_of_the_card_run(
     num_classes: int, result: SearchResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes = {"num_classes": num_classes}
-    write_best_model(result, model=SIZES | sizes, weights=network(**sizes).state_dict())
-    folder = written(bundle.collect_search_model(result), result, tmp_path / "out")
-    classes = run_lines(folder, 1, monkeypatch)["classes"]
+    write_best_model(result, model=NETWORK | sizes, weights=random_network(**sizes).state_dict())
+    folder = write_bundle(bundle.collect_search_model(result), result, tmp_path / "out")
+    classes = run_card_code(folder, 1, monkeypatch)["classes"]
     assert classes.shape == (2,) and classes.max() < num_classes
     images = torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     wrong = (
         checkpoints.load(result.directory / "best_model.pt")(images).argmax(dim=1) + 1
     ) % num_classes  # so that there is nothing to attack
-    names = run_lines(folder, 2, monkeypatch, images=images, labels=wrong)
+    names = run_card_code(folder, 2, monkeypatch, images=images, labels=wrong)
     assert names["attack"].epsilon == 0.15
     assert names["attack"].apgd_targeted.n_target_classes == min(9, num_classes - 1)
 
@@ -336,8 +295,8 @@ def test_weights_that_the_numbers_are_not_of_are_not_exported(changes: dict[str,
 
 @pytest.mark.parametrize(
     "changes",
-    [{"model": {}}, {"model": 3}, {"model": SIZES | {"name": "x"}}, {"model": SIZES | {"width": 5}}, {"weights": []},
-     {"classes": 7}, {"image_size": [1]}, {"image_size": "ab"}],
+    [{"model": {}}, {"model": 3}, {"model": NETWORK | {"name": "x"}}, {"model": NETWORK | {"width": 5}},
+     {"weights": []}, {"classes": 7}, {"image_size": [1]}, {"image_size": "ab"}],
 )  # fmt: skip
 def test_a_file_that_holds_no_network_is_one_line(changes: dict[str, Any], result: SearchResult) -> None:
     file = write_best_model(result, **changes)
@@ -346,7 +305,7 @@ def test_a_file_that_holds_no_network_is_one_line(changes: dict[str, Any], resul
 
 def test_what_is_not_confirmed_is_said_with_what_is(result: SearchResult) -> None:
     assert "holds no confirmation" in refused(lambda: bundle.collect_confirmed_model(result, "fgsm", None))
-    name = confirmed(result, 1)[0].candidate.name
+    name = confirm_leader(result, 1)[0].candidate.name
     said = refused(lambda: bundle.collect_confirmed_model(result, "fgms", None))
     assert said == f"--confirmed fgms: is none of those confirmed: fgsm and {name}; did you mean 'fgsm'?"
     assert "--seed 7: fgsm was trained with seeds 1" in refused(
@@ -358,7 +317,7 @@ def test_what_is_not_confirmed_is_said_with_what_is(result: SearchResult) -> Non
 
 
 def test_runs_that_diverged_or_were_not_judged_are_not_exported(result: SearchResult) -> None:
-    job = confirmed(result, 1)[0]
+    job = confirm_leader(result, 1)[0]
     outcomes = job.outcome_folder(0.15) / plan_module.OUTCOMES
     content = outcomes.read_bytes()
     for damage in ({"clean": np.ones(30)}, {"clean": np.ones(30), "zero_gradient": np.array(["x"])}):
@@ -376,7 +335,7 @@ def test_runs_that_diverged_or_were_not_judged_are_not_exported(result: SearchRe
         lambda: bundle.collect_confirmed_model(result, job.candidate.name, 1)
     )
     (job.folder / plan_module.CONFIG).write_text(yaml.safe_dump(job.describe()))
-    replace_tensors(job.folder / plan_module.MODEL, {"model": SIZES, "weights": {}, "epoch": 1})
+    replace_tensors(job.folder / plan_module.MODEL, {"model": NETWORK, "weights": {}, "epoch": 1})
     assert "the training diverged" in refused(lambda: bundle.collect_confirmed_model(result, job.candidate.name, 1))
 
 
@@ -386,7 +345,7 @@ def test_a_link_out_of_the_run_is_no_confirmed_run(
     run = result.directory / plan_module.FOLDER / "fgsm" / "seed-1"
     run.mkdir(parents=True)
     elsewhere = tmp_path_factory.mktemp("elsewhere") / "model.pt"
-    replace_tensors(elsewhere, {"model": SIZES, "weights": network().state_dict()})
+    replace_tensors(elsewhere, {"model": NETWORK, "weights": random_network().state_dict()})
     (run / "model.pt").symlink_to(elsewhere)
     assert "holds no confirmation" in refused(lambda: bundle.collect_confirmed_model(result, "fgsm", None))
 
@@ -396,11 +355,11 @@ def test_nothing_is_written_into_a_folder_with_something_in_it(result: SearchRes
     (tmp_path / "full" / "mine").touch()
     (tmp_path / "file").touch()
     for name in ("full", "file"):
-        said = refused(lambda name=name: written(bundle.collect_search_model(result), result, tmp_path / name))
+        said = refused(lambda name=name: write_bundle(bundle.collect_search_model(result), result, tmp_path / name))
         assert said == f"{tmp_path / name}: is not an empty folder; name another one after --to"
     assert [path.name for path in (tmp_path / "full").iterdir()] == ["mine"]
     assert "cannot be written" in refused(
-        lambda: written(bundle.collect_search_model(result), result, tmp_path / "file" / "x")
+        lambda: write_bundle(bundle.collect_search_model(result), result, tmp_path / "file" / "x")
     )
     (tmp_path / "empty").mkdir()
-    assert (written(bundle.collect_search_model(result), result, tmp_path / "empty") / "load.py").exists()
+    assert (write_bundle(bundle.collect_search_model(result), result, tmp_path / "empty") / "load.py").exists()

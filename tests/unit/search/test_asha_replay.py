@@ -3,8 +3,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from tests.support.journals import VALUES, epoch
 from tests.support.spaces import tiny
-from tests.unit.search.test_results import VALUES, epoch
 from tune_cure.cli import main as cli
 from tune_cure.search import asha_replay
 from tune_cure.search.journal import Journal

@@ -4,8 +4,8 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
+from tests.support.journals import VALUES, epoch
 from tests.support.spaces import tiny
-from tests.unit.search.test_results import VALUES, epoch
 from tune_cure.cli import main as cli
 from tune_cure.ray_backend.optuna_searcher import OptunaSearcher
 from tune_cure.reports import tables

@@ -1,0 +1,41 @@
+"""Searches whose candidates train in a second, and confirmations of them that were never run."""
+
+import zlib
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from tests.support.journals import write_search
+from tune_cure.confirmation import plan as confirm
+from tune_cure.confirmation.plan import Job, Plan
+from tune_cure.evaluation.names import ATTACKS
+from tune_cure.search.results import SPEC, SearchResult
+from tune_cure.search.space.loading import load
+
+NUM_IMAGES = 400
+
+PLAN = Plan(seeds=(1,), epsilons=(0.15,), examples=30, train_images=200, autoattack=False)
+
+
+def write_quick_search(directory: Path, *overrides: str) -> SearchResult:
+    """Write the folder of a search whose configurations train in a second."""
+    write_search(directory, 8)
+    changed = ["training.epochs=2", "model={name: small_cnn, width: 4}", "asha.grace_period=1", *overrides]
+    (directory / SPEC).write_text(load(directory / "space.yaml", changed).to_yaml())
+    return SearchResult(directory)
+
+
+def write_outcomes(job: Job, share: float, *, autoattack: bool = True, num_images: int = NUM_IMAGES) -> None:
+    """Write what a finished job leaves: a share of its images withstood every attack, the first of a fixed order."""
+    folder = job.outcome_folder(0.15)
+    folder.mkdir(parents=True)
+    order = np.random.default_rng(0).permutation(num_images)
+    noise = np.random.default_rng(job.seed + zlib.crc32(job.candidate.name.encode())).random(num_images) < 0.02
+    right = (order < share * num_images) ^ noise
+    names = ATTACKS if autoattack else ATTACKS[:4]
+    confirm.write_arrays(
+        folder / confirm.OUTCOMES, {**dict.fromkeys(names, right), "zero_gradient": 0.0, "seconds": 1.0}
+    )
+    model = {"model": {}, "weights": {"w": torch.ones(1)}, "epoch": 2, "train_seconds": 3.0}
+    torch.save(model, job.folder / confirm.MODEL)

@@ -1,0 +1,68 @@
+"""Best models of random weights, and their export bundles."""
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.support.confirmations import PLAN
+from tune_cure.confirmation import plan as plan_module
+from tune_cure.confirmation.candidates import choose_candidates
+from tune_cure.models import networks
+from tune_cure.ray_backend import confirmation
+from tune_cure.reports.export import bundle
+from tune_cure.reports.export.bundle import ExportedModel
+from tune_cure.reports.export.model_card import build_model_card
+from tune_cure.search.results import SearchResult
+from tune_cure.utils.files import replace_tensors
+
+NETWORK = {"name": "small_cnn", "width": 4, "num_classes": 10, "in_channels": 1, "mean": [0.3], "std": [0.4]}
+IMAGE_FIELDS = {"classes": list("0123456789"), "image_size": [8, 8]}
+
+
+def random_network(seed: int = 0, **sizes: Any) -> torch.nn.Module:
+    """Return a network with random weights and statistics, in channels_last as a trainer leaves it."""
+    torch.manual_seed(seed)
+    made = networks.build(**{**NETWORK, **sizes}).to(memory_format=torch.channels_last)
+    for buffer in made[1].buffers():
+        buffer.copy_(torch.rand_like(buffer, dtype=torch.float32) * 10 + 0.5)
+    return made.eval()
+
+
+def write_best_model(result: SearchResult, **changes: Any) -> Path:
+    """Write a file as `tables.write_best_model` does; the journals of tests name checkpoints that do not exist."""
+    assert result.best
+    content = {**IMAGE_FIELDS, "model": NETWORK, "weights": random_network().state_dict(), "trial": result.best.trial}
+    file = result.directory / "best_model.pt"
+    replace_tensors(file, {**content, "epoch": int(result.best.row["best_epoch"]), **changes})
+    return file
+
+
+def confirm_leader(result: SearchResult, *seeds: int, epsilons: tuple[float, ...] = (0.15,)) -> list[plan_module.Job]:
+    """Train and judge the leader and plain FGSM with each seed, and return the jobs."""
+    plan = dataclasses.replace(PLAN, seeds=seeds, epsilons=epsilons)
+    jobs = plan_module.plan_jobs(result, choose_candidates(result, 1, ["fgsm"]), plan)
+    for job in jobs:
+        confirmation.work(job)
+    return jobs
+
+
+def write_bundle(exported: ExportedModel, result: SearchResult, folder: Path) -> Path:
+    """Write an export bundle with its model card, and return its folder."""
+    bundle.write_bundle(exported, build_model_card(exported), result.directory, folder)
+    return folder
+
+
+def run_card_code(folder: Path, number: int, monkeypatch: pytest.MonkeyPatch, **names: Any) -> dict[str, Any]:
+    """Run the model card's first or second block of Python in the folder, and return its variables by name."""
+    monkeypatch.syspath_prepend(folder)
+    lines = (folder / "README.md").read_text().split("```python\n")[number].split("```")[0]
+    try:
+        exec(lines, names)
+    finally:
+        for name in ("load", "model"):
+            del sys.modules[name]
+    return names
