@@ -17,7 +17,14 @@ from tune_cure.search.results import SearchResult
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.utils import environment, locking
 from tune_cure.utils.errors import TuneCureError
-from tune_cure.utils.formatting import format_count, format_duration, format_points, format_radius, join_words
+from tune_cure.utils.formatting import (
+    format_count,
+    format_duration,
+    format_percent,
+    format_points,
+    format_radius,
+    join_words,
+)
 from tune_cure.utils.schema import parse_number
 from tune_cure.utils.signals import treat_sigterm_as_ctrl_c
 
@@ -230,7 +237,7 @@ class _View:
                 self.console.print(f"{name}: trains {status['epochs']} epochs")
             case "judging" if "accuracy" in status:
                 at = format_radius(status["epsilon"], job.evaluation.norm)
-                self.console.print(f"{name}: {status['attack']} {100 * status['accuracy']:.1f}% at {at}")
+                self.console.print(f"{name}: {status['attack']} {format_percent(status['accuracy'])} at {at}")
             case "failed":
                 self.console.print(f"{name}: failed: {status['reason']}")
             case "done":

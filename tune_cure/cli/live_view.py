@@ -20,9 +20,9 @@ from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.space.objectives import reached
 from tune_cure.utils.formatting import (
     STATUS_WORDS,
-    format_accuracy,
     format_duration,
     format_hyperparameters,
+    format_percent,
     format_value,
 )
 
@@ -129,7 +129,7 @@ class SearchState:
 
 def percent(event: Event | None, name: str) -> str:
     """An accuracy of an epoch's event as a percentage; a dash where there is none."""
-    return "–" if event is None or event[name] is None else f"{100 * event[name]:.1f}%"
+    return format_percent(None if event is None else event[name])
 
 
 def retried(event: Event, spec: SearchSpec) -> str:
@@ -140,7 +140,7 @@ def retried(event: Event, spec: SearchSpec) -> str:
 
 def judged_again(event: Event, spec: SearchSpec) -> str:
     """What a leader reached on images that the search had not looked at, in a line."""
-    reached = format_accuracy(event["pgd_accuracy"], event["pgd_accuracy_se"])
+    reached = format_percent(event["pgd_accuracy"], event["pgd_accuracy_se"])
     on = f"{event['examples']:,} fresh validation images"
     return f"trial {event['trial']} judged again: {reached} by {spec.rescoring} on {on}"
 

@@ -61,7 +61,7 @@ def print_results(result: SearchResult, page: Path, console: Console) -> None:
         trained += f" of {summary['epochs_without_early_stopping']} without early stopping"
     console.print(f"\n{ended}; {trained}, in {format_duration(summary['wall_seconds'])}")
     if left := summary["epochs_not_trained"]:
-        console.print(f"not trained, but not for early stopping: {format_untrained_epochs(left)}")
+        console.print(f"not trained for other reasons than early stopping: {format_untrained_epochs(left)}")
     console.print(
         f"{spec.evaluation} on {trial_table.judged_examples(spec)} validation images; the best of many trials "
         "looks better than it is, and no test image was used"

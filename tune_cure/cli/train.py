@@ -32,9 +32,9 @@ from tune_cure.training.run import BEST, CONFIG, LAST, LOG, TEST, Run, RunSpec, 
 from tune_cure.utils import cpu, environment, locking
 from tune_cure.utils.files import make_run_folder, replace_text
 from tune_cure.utils.formatting import (
-    format_accuracy,
     format_duration,
     format_hyperparameters,
+    format_percent,
     format_radius,
     format_value,
 )
@@ -335,7 +335,7 @@ def _line(row: dict[str, Any], epochs: int, *, is_best: bool) -> str:
     if row["diverged"]:
         return f"{start}  loss not finite"
     judged = "  ".join(
-        f"{word} {format_accuracy(row[f'{name}_accuracy'], row[f'{name}_accuracy_se'])}"
+        f"{word} {format_percent(row[f'{name}_accuracy'], row[f'{name}_accuracy_se'])}"
         for word, name in (("clean", "clean"), ("FGSM", "fgsm"), ("PGD", "pgd"))
     )
     seconds = row["train_seconds"] + row["eval_seconds"]
@@ -356,6 +356,6 @@ def _print_test(frame: pd.DataFrame, run: Run, console: Console) -> None:
     for _, row in frame.iterrows():
         console.print(
             f"  {row['weights']} (epoch {row['epoch']}): "
-            f"clean {format_accuracy(row['clean_accuracy'], row['clean_accuracy_se'])}, "
-            f"PGD {format_accuracy(row['pgd_accuracy'], row['pgd_accuracy_se'])}"
+            f"clean {format_percent(row['clean_accuracy'], row['clean_accuracy_se'])}, "
+            f"PGD {format_percent(row['pgd_accuracy'], row['pgd_accuracy_se'])}"
         )

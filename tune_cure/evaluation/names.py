@@ -1,7 +1,9 @@
 """Names of accuracies and of attacks: table columns, and how people write them. Imports nothing."""
 
-ACCURACIES = ("clean_accuracy", "fgsm_accuracy", "pgd_accuracy")
-"""The accuracies measured on validation images after each epoch, as the columns of the tables name them."""
+ACCURACY_LABELS = {"clean_accuracy": "clean", "fgsm_accuracy": "FGSM", "pgd_accuracy": "PGD"}
+"""The accuracies measured on validation images after each epoch, by their columns in the tables."""
+
+ACCURACIES = tuple(ACCURACY_LABELS)
 
 ATTACK_LABELS = {
     "clean": "clean",

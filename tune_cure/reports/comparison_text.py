@@ -15,9 +15,9 @@ from tune_cure.evaluation.names import ATTACK_LABELS
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.utils.formatting import (
     STATUS_WORDS,
-    format_accuracy,
     format_count,
     format_duration,
+    format_percent,
     format_points,
     format_value,
     join_words,
@@ -44,9 +44,9 @@ def side_by_side(searches: Searches) -> dict[str, list[str]]:
         "winner": [_winner(row) for row in rows],
         "its objective": [_accuracy(row, "objective") for row in rows],
         "PGD accuracy": [_accuracy(row, "pgd_accuracy_best") for row in rows],
-        "clean accuracy": [_percent(row["clean_accuracy_best"]) for row in rows],
+        "clean accuracy": [format_percent(row["clean_accuracy_best"]) for row in rows],
         "judged again: PGD": [_accuracy(row, "fresh_pgd_accuracy") for row in rows],
-        "judged again: clean": [_percent(row["fresh_clean_accuracy"]) for row in rows],
+        "judged again: clean": [format_percent(row["fresh_clean_accuracy"]) for row in rows],
         "judged again by": [_rescoring(row) for row in rows],
         "start_from": [_accuracy(row, "start_from_objective") for row in rows],
         "gain over start_from": [_gain(row) for row in rows],
@@ -88,11 +88,7 @@ def _winner(row: "pd.Series[Any]") -> str:
 
 
 def _accuracy(row: "pd.Series[Any]", name: str) -> str:
-    return DASH if pd.isna(row[name]) else format_accuracy(row[name], row[f"{name}_se"])
-
-
-def _percent(fraction: Any) -> str:
-    return DASH if pd.isna(fraction) else f"{100 * fraction:.1f}%"
+    return format_percent(row[name], row[f"{name}_se"])
 
 
 def _rescoring(row: "pd.Series[Any]") -> str:
@@ -116,8 +112,7 @@ def _led(row: "pd.Series[Any]") -> str:
 
 
 def _confirmed(row: "pd.Series[Any]", name: str) -> str:
-    mean, deviation = row[f"confirmed_{name}"], row[f"confirmed_{name}_sd"]
-    return _percent(mean) if pd.isna(deviation) else format_accuracy(mean, deviation)
+    return format_percent(row[f"confirmed_{name}"], row[f"confirmed_{name}_sd"])
 
 
 def _seeds(row: "pd.Series[Any]") -> str:

@@ -16,7 +16,7 @@ from tune_cure.reports.figures.style import BLUE, START_COLOR, accuracy_range, b
 from tune_cure.search import results
 from tune_cure.search.results import SearchResult
 from tune_cure.utils.environment import FILE as ENVIRONMENT
-from tune_cure.utils.formatting import format_count, format_points, format_radius, join_words
+from tune_cure.utils.formatting import format_count, format_percent, format_points, format_radius, join_words
 
 FILE = "confirm.html"
 
@@ -162,7 +162,13 @@ def _means(found: Confirmation) -> str:
     }
     rows = "".join(
         f'<tr><th scope="row">{escape(row["contender"])}</th>'
-        + html_page.number_cells([f"{row['epsilon']:.4g}", str(row["seeds"]), *(_mean(row, name) for name in names)])
+        + html_page.number_cells(
+            [
+                f"{row['epsilon']:.4g}",
+                str(row["seeds"]),
+                *(format_percent(row[name], row[f"{name}_sd"], unit="") for name in names),
+            ]
+        )
         + f'<td class="long">{escape(row["description"])}</td></tr>'
         for _, row in means.iterrows()
     )
@@ -173,19 +179,17 @@ def _means(found: Confirmation) -> str:
     return f"<p>{said}</p>" + html_page.scrollable_table(html_page.header_cells(titles), rows)
 
 
-def _mean(row: "pd.Series[Any]", name: str) -> str:
-    if pd.isna(row[name]):
-        return "–"
-    return f"{100 * row[name]:.1f}" + ("" if pd.isna(row[f"{name}_sd"]) else f" ± {100 * row[f'{name}_sd']:.1f}")
-
-
 def _seeds(table: pd.DataFrame) -> str:
     names = [name for name in ATTACK_LABELS if table[name].notna().any()]
     titles = {"": "", "seed": "number", "radius": "number", **{ATTACK_LABELS[name]: "number" for name in names}}
     rows = "".join(
         f'<tr><th scope="row">{escape(row["contender"])}</th>'
         + html_page.number_cells(
-            [str(row["seed"]), f"{row['epsilon']:.4g}", *(f"{100 * row[name]:.2f}" for name in names)]
+            [
+                str(row["seed"]),
+                f"{row['epsilon']:.4g}",
+                *(format_percent(row[name], digits=2, unit="") for name in names),
+            ]
         )
         + "</tr>"
         for _, row in table.iterrows()

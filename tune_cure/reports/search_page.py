@@ -17,11 +17,10 @@ from tune_cure.reports import html_page, narrative
 from tune_cure.reports.figures import catalog
 from tune_cure.reports.figures.catalog import Plot, describe_hyperparameter, status_glyph
 from tune_cure.reports.figures.style import STATUSES
-from tune_cure.reports.narrative import percent
 from tune_cure.search import results
 from tune_cure.search.results import SearchResult
 from tune_cure.search.space.config import SearchSpec
-from tune_cure.utils.formatting import format_count, format_value
+from tune_cure.utils.formatting import format_count, format_percent, format_value
 
 FILE = "report.html"
 ENVIRONMENT = "environment.json"
@@ -132,9 +131,9 @@ def _as_good(result: SearchResult) -> str:
 
 
 def _as_good_row(row: "pd.Series[Any]", spec: SearchSpec, best: int, again: bool) -> str:
-    cells = [percent(row["pgd_accuracy_best"], row["pgd_accuracy_best_se"])]
-    cells += [percent(row["fresh_pgd_accuracy"], row["fresh_pgd_accuracy_se"])] * again
-    cells += [percent(row["clean_accuracy_best"]), str(row["epochs_trained"])]
+    cells = [format_percent(row["pgd_accuracy_best"], row["pgd_accuracy_best_se"])]
+    cells += [format_percent(row["fresh_pgd_accuracy"], row["fresh_pgd_accuracy_se"])] * again
+    cells += [format_percent(row["clean_accuracy_best"]), str(row["epochs_trained"])]
     cells += [escape(format_value(row[key])) for key in spec.space]
     name = f"{row['trial']}{' <small>best</small>' * (row['trial'] == best)}"
     line = f'<th scope="row">{name}</th>{html_page.number_cells(cells)}'
@@ -216,9 +215,9 @@ def _table_row(row: "pd.Series[Any]", spec: SearchSpec, best: int | None) -> str
         row.get("pareto_front")
     ) + " <small>violates a constraint</small>" * (row["feasible"] is False)
     numbers = [
-        percent(row["pgd_accuracy_best"], row["pgd_accuracy_best_se"]),
-        percent(row["clean_accuracy_best"]),
-        percent(row["fgsm_accuracy_best"]),
+        format_percent(row["pgd_accuracy_best"], row["pgd_accuracy_best_se"]),
+        format_percent(row["clean_accuracy_best"]),
+        format_percent(row["fgsm_accuracy_best"]),
         "–" if pd.isna(row["best_epoch"]) else f"{row['best_epoch']:.0f}",
         str(row["epochs_trained"]),
         *(escape(format_value(row[key])) for key in spec.space),

@@ -16,7 +16,7 @@ from tune_cure.search.results import Best, SearchResult
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.trial_table import judged_examples
 from tune_cure.utils.files import read_tensors, replace_bytes, replace_tensors, replace_text
-from tune_cure.utils.formatting import format_value
+from tune_cure.utils.formatting import format_percent, format_value
 
 TOP = 10  # configurations in the tables for papers
 LATEX = str.maketrans({"\\": r"\textbackslash{}", "±": r"$\pm$", "–": "--"} | {c: f"\\{c}" for c in "_%&#${}"})
@@ -83,9 +83,9 @@ def write_top_configurations(result: SearchResult) -> None:
             str(row["trial"]),
             *(format_value(row[key]) for key in result.spec.space),
             str(row["epochs_trained"]),
-            f"{100 * row['clean_accuracy_best']:.1f}",
-            _percent(row, "pgd_accuracy_best"),
-            *[_percent(row, "fresh_pgd_accuracy")] * has_fresh,
+            format_percent(row["clean_accuracy_best"], unit=""),
+            format_percent(row["pgd_accuracy_best"], row["pgd_accuracy_best_se"], unit=""),
+            *[format_percent(row["fresh_pgd_accuracy"], row["fresh_pgd_accuracy_se"], unit="")] * has_fresh,
         ]
         for _, row in rows.iterrows()
     ]
@@ -95,10 +95,6 @@ def write_top_configurations(result: SearchResult) -> None:
     table = [rf"\begin{{tabular}}{{{'r' * len(titles)}}}", r"\toprule", " & ".join(head) + r" \\", r"\midrule"]
     table += [" & ".join(line) + r" \\" for line in body] + [r"\bottomrule", r"\end{tabular}", ""]
     replace_text(result.directory / "top_configurations.tex", "\n".join(table))
-
-
-def _percent(row: "pd.Series[Any]", name: str) -> str:
-    return "–" if pd.isna(row[name]) else f"{100 * row[name]:.1f} ± {100 * row[f'{name}_se']:.1f}"
 
 
 def write_best_model(result: SearchResult) -> None:

@@ -12,7 +12,7 @@ from tune_cure.reports.figures import accuracies as figures
 from tune_cure.training.config import HYPERPARAMETERS
 from tune_cure.training.run import CONFIG, TEST, Run
 from tune_cure.utils import environment
-from tune_cure.utils.formatting import format_accuracy, format_value
+from tune_cure.utils.formatting import format_percent, format_value
 
 FILE = "curves.html"
 
@@ -49,8 +49,8 @@ def _ended(run: Run, log: pd.DataFrame) -> str:
     best = log.iloc[run.trainer.best_epoch - 1]
     text = (
         f"{trained} The best was epoch {best['epoch']}: PGD accuracy "
-        f"{format_accuracy(best['pgd_accuracy'], best['pgd_accuracy_se'])}, clean accuracy "
-        f"{format_accuracy(best['clean_accuracy'], best['clean_accuracy_se'])}, by "
+        f"{format_percent(best['pgd_accuracy'], best['pgd_accuracy_se'])}, clean accuracy "
+        f"{format_percent(best['clean_accuracy'], best['clean_accuracy_se'])}, by "
         f"{escape(str(run.spec.evaluation))} on "
         f"{len(run.trainer.judged_on):,} validation images; ± is one standard error."
     )
@@ -106,4 +106,4 @@ def _test(directory: Path) -> str:
 
 def _cells(row: "pd.Series[Any]") -> list[str]:
     names = ("clean_accuracy", "fgsm_accuracy", "pgd_accuracy")
-    return [str(row["epoch"]), *(format_accuracy(row[name], row[f"{name}_se"]) for name in names)]
+    return [str(row["epoch"]), *(format_percent(row[name], row[f"{name}_se"]) for name in names)]

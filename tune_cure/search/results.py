@@ -19,7 +19,7 @@ from tune_cure.search.space import loading as specs
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.trial_table import build_epoch_table, build_trial_table, count_untrained_epochs, judged_examples
 from tune_cure.utils.errors import TuneCureError
-from tune_cure.utils.formatting import format_accuracy, format_count, format_duration, format_hyperparameters
+from tune_cure.utils.formatting import format_count, format_duration, format_hyperparameters, format_percent
 
 SPEC = "spec.yaml"
 SHOWN = 5  # leaders in a notebook
@@ -179,7 +179,7 @@ class SearchResult:
         if self.best is None:
             return f"{said}, none judged yet"
         row = self.best.row
-        reached = format_accuracy(row["pgd_accuracy_best"], row["pgd_accuracy_best_se"])
+        reached = format_percent(row["pgd_accuracy_best"], row["pgd_accuracy_best_se"])
         values = format_hyperparameters(self.best.hyperparameters)
         return f"{said}, the best is trial {self.best.trial} with a PGD accuracy of {reached} ({values})"
 

@@ -1,5 +1,6 @@
 """How things are said to people, in the terminal and in the report alike."""
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -75,6 +76,16 @@ def format_points(difference: float) -> str:
     return f"{100 * difference:+.1f}".replace("-", "−")
 
 
-def format_accuracy(fraction: float, standard_error: float) -> str:
-    """An accuracy with its standard error, in percent: 47.3 ± 1.6%."""
-    return f"{100 * fraction:.1f} ± {100 * standard_error:.1f}%"
+def format_percent(fraction: float | None, error: float | None = None, *, digits: int = 1, unit: str = "%") -> str:
+    """Return a fraction in percent: 47.3%, or 47.3 ± 1.6% with its error; a dash if the fraction is missing.
+
+    Args:
+        fraction: An accuracy or another share, of 1. None and NaN mean that it was not measured.
+        error: Its standard error or standard deviation, of 1. None and NaN mean that there is none to show.
+        digits: Decimal places.
+        unit: What follows the number; empty in a table whose column already says percent.
+    """
+    if fraction is None or math.isnan(fraction):
+        return "–"
+    text = f"{100 * fraction:.{digits}f}"
+    return f"{text}{unit}" if error is None or math.isnan(error) else f"{text} ± {100 * error:.{digits}f}{unit}"

@@ -95,7 +95,7 @@ def test_the_budget_is_what_was_trained_of_what_could_have_been(tmp_path: Path) 
     )
     assert f"so {1 - trained / most:.0%} were saved" in caption
     left = "6 epochs (overfitted catastrophically), 9 epochs (diverged) and 10 epochs (failed)"
-    assert f"Not trained, but not for early stopping: {left}." in caption
+    assert f"Not trained for other reasons than early stopping: {left}." in caption
 
 
 def test_without_a_scheduler_nothing_is_said_to_have_been_saved(tmp_path: Path) -> None:
@@ -104,7 +104,10 @@ def test_without_a_scheduler_nothing_is_said_to_have_been_saved(tmp_path: Path) 
     for number in (0, 5, 9):  # 5 overfits, 9 diverges
         write_trial(journal, spec, number, finished=True, judged=True)
     plot = named(tmp_path)["budget"]
-    assert "The 3 trials trained 21 epochs. Not trained, but not for early stopping: 6 epochs (over" in plot.caption
+    assert (
+        "The 3 trials trained 21 epochs. Not trained for other reasons than early stopping: 6 epochs (over"
+        in plot.caption
+    )
     assert "saved" not in plot.caption
     assert "without early stopping" not in plot.legend
     assert [trace.name for trace in plot.figure.data] == ["trained"]

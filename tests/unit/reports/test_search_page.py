@@ -32,13 +32,14 @@ def test_the_summary_gives_the_winner_its_accuracy_and_the_difference_to_start_f
     best, baseline = frame.loc[BEST], frame.loc[0]
     text = words(tmp_path)
     assert f"Trial {BEST} won with lambda {best['lambda']:.4g}" in text
-    assert f"{100 * best['pgd_accuracy_best']:.1f}% ± {100 * best['pgd_accuracy_best_se']:.1f} points" in text
+    assert f"{100 * best['pgd_accuracy_best']:.1f} ± {100 * best['pgd_accuracy_best_se']:.1f}%" in text
     assert f"{100 * best['clean_accuracy_best']:.1f}%" in text
     assert f"+{100 * (best['pgd_accuracy_best'] - baseline['pgd_accuracy_best']):.1f} points" in text
     assert "360 validation images" in text
     assert "10 steps and 1 random start within an L∞ radius of 0.15 (38.2/255)" in text
     most = SearchResult(tmp_path).summary["epochs_without_early_stopping"]
-    assert f"{frame['epochs_trained'].sum()} epochs of training, of {most} that the 24 trials would have" in text
+    spent = frame["epochs_trained"].sum()
+    assert f"{spent} epochs of training. Without early stopping, its 24 trials would have taken {most}." in text
     assert "The test set is still untouched" in text
 
 
@@ -120,7 +121,7 @@ def test_command_and_environment_are_given_where_they_are_known(tmp_path: Path) 
 def test_a_search_without_trials_says_so(tmp_path: Path) -> None:
     write_search(tmp_path, 0)
     text = words(tmp_path)
-    assert "No trial has begun yet, of 24 planned" in text
+    assert "No trial has begun yet; 24 are planned." in text
     assert "No trial has been judged yet" in text
 
 
@@ -173,7 +174,7 @@ def test_a_winner_that_came_from_start_from_is_not_compared_with_itself(tmp_path
 def test_a_leader_that_overfitted_catastrophically_is_marked(tmp_path: Path) -> None:
     spec = write_search(tmp_path, 0)
     write_trial(Journal(tmp_path), spec, 5, finished=True, judged=True)
-    assert "what it scored before is not what its hyperparameters give" in words(tmp_path)
+    assert "Do not expect this score from another training with these hyperparameters." in words(tmp_path)
 
 
 def test_a_long_table_is_cut_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 
 from tune_cure.search.event_schemas import STATUSES
@@ -5,6 +7,7 @@ from tune_cure.utils.formatting import (
     STATUS_WORDS,
     format_duration,
     format_hyperparameters,
+    format_percent,
     format_value,
     one_line,
     shorten_repr,
@@ -41,3 +44,24 @@ def test_one_line_is_one_line_whatever_is_in_it() -> None:
 def test_a_long_value_is_shown_by_its_beginning() -> None:
     assert shorten_repr([1, "a"]) == "[1, 'a']"
     assert shorten_repr("x" * 1000) == "'" + "x" * 96 + "..."
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ((0.4731,), "47.3%"),
+        ((0.4731, 0.0158), "47.3 ± 1.6%"),
+        ((0.4731, math.nan), "47.3%"),
+        ((0.0,), "0.0%"),
+        ((None,), "–"),
+        ((math.nan, 0.1), "–"),
+    ],
+)
+def test_a_percentage_has_its_error_if_there_is_one_and_is_a_dash_if_missing(
+    arguments: tuple[float | None, ...], text: str
+) -> None:
+    assert format_percent(*arguments) == text
+
+
+def test_a_percentage_in_a_table_of_percentages_has_no_sign() -> None:
+    assert format_percent(0.4731, 0.0158, digits=2, unit="") == "47.31 ± 1.58"

@@ -9,7 +9,7 @@ from tune_cure.evaluation.metrics import standard_error
 from tune_cure.evaluation.names import NORM_LABELS
 from tune_cure.reports.export.bundle import BEST_CONFIG, ExportedModel
 from tune_cure.reports.export.measurements import Measurement
-from tune_cure.utils.formatting import format_count, format_radius, join_words, one_line
+from tune_cure.utils.formatting import format_count, format_percent, format_radius, join_words, one_line
 
 ROBUSTBENCH = ("cifar10", "cifar100")  # data sets that it and this project both have
 CIFAR_SIZE = (32, 32)
@@ -133,12 +133,11 @@ def _radius(one: Measurement) -> str:
 
 def _accuracy(one: Measurement) -> str:
     assert one.accuracy is not None
-    return f"{100 * one.accuracy:.2f} ± {100 * standard_error(one.accuracy, one.examples):.2f}"
+    return format_percent(one.accuracy, standard_error(one.accuracy, one.examples), digits=2, unit="")
 
 
 def _over_seeds(one: Measurement) -> str:
-    mean = "–" if one.mean is None else f"{100 * one.mean:.2f}"
-    return mean if one.deviation is None else f"{mean} ± {100 * one.deviation:.2f}"
+    return format_percent(one.mean, one.deviation, digits=2, unit="")
 
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

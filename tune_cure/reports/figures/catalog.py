@@ -257,7 +257,7 @@ def _budget_caption(result: SearchResult) -> str:
         text += f"trials that it stopped. {trained}; without early stopping they would have trained {most:,}, so "
         text += f"{1 - spent / most:.0%} were saved." if most else "none were saved."
     if left := content["epochs_not_trained"]:
-        text += f" Not trained, but not for early stopping: {format_untrained_epochs(left)}."
+        text += f" Not trained for other reasons than early stopping: {format_untrained_epochs(left)}."
     return text
 
 

@@ -15,7 +15,7 @@ import plotly.graph_objects as go
 
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.space.distributions import Distribution
-from tune_cure.utils.formatting import STATUS_WORDS, format_value
+from tune_cure.utils.formatting import STATUS_WORDS, format_percent, format_value
 
 BEST_COLOR = "#D55E00"
 START_COLOR = "#009E73"
@@ -143,8 +143,8 @@ def hover_text(row: "pd.Series[Any]", spec: SearchSpec) -> str:
         f"<b>trial {row['trial']}{started}</b>, {STATUSES[row['status']].words}",
         "never judged"
         if pd.isna(row["best_epoch"])
-        else f"PGD {row['pgd_accuracy_best']:.1%} ± {100 * row['pgd_accuracy_best_se']:.1f}, "
-        f"clean {row['clean_accuracy_best']:.1%}, epoch {row['best_epoch']:.0f}",
+        else f"PGD {format_percent(row['pgd_accuracy_best'], row['pgd_accuracy_best_se'])}, "
+        f"clean {format_percent(row['clean_accuracy_best'])}, epoch {row['best_epoch']:.0f}",
         *(f"{html.escape(key)} {html.escape(format_value(row[key]))}" for key in spec.space),
     ]
     return "<br>".join(lines)
