@@ -28,8 +28,8 @@ from tune_cure.ray_backend import cluster, session, tuner
 from tune_cure.ray_backend.journal_callback import JournalCallback
 from tune_cure.ray_backend.optuna_searcher import OptunaSearcher
 from tune_cure.ray_backend.resources import Machine
-from tune_cure.search import results
-from tune_cure.search.journal import CHECKPOINT_FILE, OBJECTIVE, Event, Journal
+from tune_cure.search import results, run_files
+from tune_cure.search.journal import OBJECTIVE, Event, Journal
 from tune_cure.search.schedulers.early_stopper import EarlyStopper
 from tune_cure.search.space import loading as specs
 from tune_cure.search.space.config import SearchSpec
@@ -113,7 +113,7 @@ class InstantTrial(tune.Trainable):  # type: ignore[misc]
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Writes a small file."""
-        (Path(checkpoint_dir) / CHECKPOINT_FILE).write_bytes(bytes(1000))
+        (Path(checkpoint_dir) / run_files.CHECKPOINT).write_bytes(bytes(1000))
 
     def load_checkpoint(self, checkpoint: str) -> None:
         """No trial of this benchmark is interrupted."""
@@ -250,8 +250,8 @@ def measure(trials: int, sampler: str, view: Callable[[live_view.SearchState], A
     """Runs a search in a temporary folder and returns its windows."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        (folder / results.SPEC).write_text(SPACE)
-        spec = specs.load(folder / results.SPEC, [f"search.trials={trials}", f"search.sampler={sampler}"])
+        (folder / run_files.SPEC).write_text(SPACE)
+        spec = specs.load(folder / run_files.SPEC, [f"search.trials={trials}", f"search.sampler={sampler}"])
         windows, shown = Windows(trials), view(live_view.SearchState(spec))
 
         def on_event(event: Event) -> None:

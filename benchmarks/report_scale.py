@@ -19,8 +19,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from tune_cure.search.journal import FILE
-from tune_cure.search.results import SPEC
+from tune_cure.search import run_files
 from tune_cure.search.space.loading import load
 
 SPACE = Path(__file__).parent.parent / "search_spaces" / "cure.yaml"
@@ -29,10 +28,10 @@ SPACE = Path(__file__).parent.parent / "search_spaces" / "cure.yaml"
 def make(directory: Path, trials: int, epochs: int) -> None:
     """Writes a search's folder whose trials are made up."""
     spec = load(SPACE, [f"search.trials={trials}", f"training.epochs={epochs}", "asha.grace_period=3"])
-    (directory / SPEC).write_text(spec.to_yaml())
+    (directory / run_files.SPEC).write_text(spec.to_yaml())
     draw = random.Random(0)
     clock = 1_760_000_000.0
-    with (directory / FILE).open("w") as journal:
+    with (directory / run_files.JOURNAL).open("w") as journal:
         for number in range(trials):
             values = {key: math.exp(draw.uniform(*(math.log(float(end)) for end in of.values)))
                       if of.kind == "loguniform" else draw.uniform(*map(float, of.values))
@@ -75,7 +74,7 @@ def measure(trials: int, epochs: int) -> dict[str, float]:
         return {
             "trials": trials,
             "epochs": trials * epochs,
-            "journal_mb": (directory / FILE).stat().st_size / 1e6,
+            "journal_mb": (directory / run_files.JOURNAL).stat().st_size / 1e6,
             "seconds": round(seconds, 1),
             "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 1),
             "peak_memory_mb": round(usage.ru_maxrss / 1000),

@@ -7,9 +7,10 @@ import pytest
 
 from tests.support.confirmations import write_outcomes, write_quick_search
 from tune_cure.cli import main as cli
-from tune_cure.confirmation.plan import FOLDER, Job
+from tune_cure.confirmation.plan import Job
 from tune_cure.confirmation.verdicts import FEW_SEEDS_WARNINGS
 from tune_cure.ray_backend import confirmation
+from tune_cure.search import run_files
 from tune_cure.utils import environment, locking
 
 QUICK = ["--top", "1", "--seeds", "2", "--baselines", "fgsm", "--examples", "40", "--train-images", "200",
@@ -41,7 +42,7 @@ def test_bad_input_is_one_line_and_starts_nothing(
     error = capsys.readouterr().err
     assert said in error
     assert error.count("\n") == 1
-    assert not (tmp_path / FOLDER).exists()
+    assert not (tmp_path / run_files.CONFIRM).exists()
 
 
 def test_a_folder_without_a_search_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -57,15 +58,15 @@ def test_a_search_is_confirmed_and_more_seeds_add_to_it(tmp_path: Path, capsys: 
     said = capsys.readouterr().out
     assert "[1/4] " in said
     assert f"{leader} against fgsm, PGD-50-10 at epsilon 0.15 (38.2/255): " in said
-    table = pd.read_csv(tmp_path / FOLDER / "confirm.csv")
+    table = pd.read_csv(tmp_path / run_files.CONFIRM / "confirm.csv")
     assert table[["contender", "seed"]].to_numpy().tolist() == [[leader, 1], ["fgsm", 1], [leader, 2], ["fgsm", 2]]
     assert table["autoattack"].isna().all()
-    assert (tmp_path / FOLDER / "confirm.html").exists()
+    assert (tmp_path / run_files.CONFIRM / "confirm.html").exists()
 
-    times = {path: path.stat().st_mtime_ns for path in (tmp_path / FOLDER).rglob("model.pt")}
+    times = {path: path.stat().st_mtime_ns for path in (tmp_path / run_files.CONFIRM).rglob("model.pt")}
     assert cli.main(["confirm", str(tmp_path), *QUICK, "--seeds", "3"]) == 0
     assert "4 of 6 runs are done already" in capsys.readouterr().out
-    assert len(pd.read_csv(tmp_path / FOLDER / "confirm.csv")) == 6
+    assert len(pd.read_csv(tmp_path / run_files.CONFIRM / "confirm.csv")) == 6
     assert {path: path.stat().st_mtime_ns for path in times} == times
 
 
@@ -74,12 +75,12 @@ def test_a_run_that_fails_is_said_with_its_reason_and_the_others_go_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_quick_search(tmp_path)
-    (tmp_path / FOLDER / "fgsm" / "seed-1").mkdir(parents=True)
-    (tmp_path / FOLDER / "fgsm" / "seed-1" / "last.pt").write_bytes(b"damaged")
+    (tmp_path / run_files.CONFIRM / "fgsm" / "seed-1").mkdir(parents=True)
+    (tmp_path / run_files.CONFIRM / "fgsm" / "seed-1" / "last.pt").write_bytes(b"damaged")
     assert cli.main(["confirm", str(tmp_path), *QUICK, "--seeds", "1"]) == 1
     said = capsys.readouterr().out
     assert "cannot be read as a checkpoint" in said
-    assert len(pd.read_csv(tmp_path / FOLDER / "confirm.csv")) == 1
+    assert len(pd.read_csv(tmp_path / run_files.CONFIRM / "confirm.csv")) == 1
 
 
 @pytest.mark.parametrize(
@@ -99,7 +100,7 @@ def test_few_seeds_are_warned_of(
     assert cli.main(["confirm", str(tmp_path), *QUICK, "--seeds", str(seeds)]) == 0
     printed = capsys.readouterr().out
     assert f"each with {['seed 1', 'seeds 1 and 2', 'seeds 1, 2 and 3'][seeds - 1]}, on" in printed
-    page = (tmp_path / FOLDER / "confirm.html").read_text()
+    page = (tmp_path / run_files.CONFIRM / "confirm.html").read_text()
     for words in FEW_SEEDS_WARNINGS.values():
         is_said = bool(said) and said in words
         assert (words in printed) == (words in page) == is_said
@@ -115,9 +116,10 @@ def test_an_interrupted_confirmation_leaves_the_tables_of_what_is_done(
     monkeypatch.setattr(confirmation, "run", interrupted)
     write_quick_search(tmp_path)
     assert cli.main(["confirm", str(tmp_path), *QUICK]) == 130
-    assert f"interrupted; of what is done so far, wrote {tmp_path / FOLDER}/confirm.html" in capsys.readouterr().out
-    assert len(pd.read_csv(tmp_path / FOLDER / "confirm.csv")) == 1
-    assert "1 of 4 runs have been judged so far." in (tmp_path / FOLDER / "confirm.html").read_text()
+    page = tmp_path / run_files.CONFIRM / "confirm.html"
+    assert f"interrupted; of what is done so far, wrote {page}" in capsys.readouterr().out
+    assert len(pd.read_csv(tmp_path / run_files.CONFIRM / "confirm.csv")) == 1
+    assert "1 of 4 runs have been judged so far." in (tmp_path / run_files.CONFIRM / "confirm.html").read_text()
 
 
 def test_an_interrupted_confirmation_says_how_to_go_on(
@@ -133,7 +135,7 @@ def test_an_interrupted_confirmation_says_how_to_go_on(
     assert "interrupted; no run has been judged yet" in said
     command = said.splitlines()[-1].strip()
     for resumed in (0, 1):
-        content = json.loads((tmp_path / FOLDER / environment.FILE).read_text())
+        content = json.loads((tmp_path / run_files.CONFIRM / environment.FILE).read_text())
         assert len(content.get("resumed", [])) == resumed
         assert cli.main(["confirm", str(tmp_path), *QUICK]) == 130
     assert command == f"tune-cure confirm {tmp_path} {' '.join(QUICK[:6])} --epsilons 0.05 {' '.join(QUICK[6:])}"
@@ -167,7 +169,7 @@ def test_two_processes_do_not_confirm_one_search_at_a_time(
 ) -> None:
     monkeypatch.setattr(locking, "LOCK_TIMEOUT_SECONDS", 0.1)
     write_quick_search(tmp_path)
-    (tmp_path / FOLDER).mkdir()
-    with locking.hold_run_lock(tmp_path / FOLDER):
+    (tmp_path / run_files.CONFIRM).mkdir()
+    with locking.hold_run_lock(tmp_path / run_files.CONFIRM):
         assert cli.main(["confirm", str(tmp_path), *QUICK]) == 2
-    assert capsys.readouterr().err == f"tune-cure: {tmp_path / FOLDER}: another process is writing in it\n"
+    assert capsys.readouterr().err == f"tune-cure: {tmp_path / run_files.CONFIRM}: another process is writing in it\n"

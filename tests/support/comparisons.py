@@ -9,6 +9,7 @@ from tests.support.journals import VALUES, epoch
 from tests.support.spaces import tiny
 from tune_cure.confirmation import comparison
 from tune_cure.confirmation.comparison import Searches
+from tune_cure.search import run_files
 from tune_cure.search.journal import Journal
 from tune_cure.search.results import SearchResult
 
@@ -70,7 +71,7 @@ start_from,linf,0.05,359,0.1,0.1,0.1
 def pair_with_confirmation(tmp_path: Path, content: str) -> Searches:
     """Return two searches, the first with the text of a confirmation's table."""
     first = one_trial(tmp_path / "a", 0.4)
-    file = first.directory / comparison.CONFIRM_TABLE
+    file = first.directory / run_files.CONFIRMED
     file.parent.mkdir()
     file.write_text(content)
     return pair(first, one_trial(tmp_path / "b", 0.4))

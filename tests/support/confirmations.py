@@ -10,7 +10,8 @@ from tests.support.journals import write_search
 from tune_cure.confirmation import plan as confirm
 from tune_cure.confirmation.plan import Job, Plan
 from tune_cure.evaluation.names import ATTACKS
-from tune_cure.search.results import SPEC, SearchResult
+from tune_cure.search import run_files
+from tune_cure.search.results import SearchResult
 from tune_cure.search.space.loading import load
 
 NUM_IMAGES = 400
@@ -22,7 +23,7 @@ def write_quick_search(directory: Path, *overrides: str) -> SearchResult:
     """Write the folder of a search whose configurations train in a second."""
     write_search(directory, 8)
     changed = ["training.epochs=2", "model={name: small_cnn, width: 4}", "asha.grace_period=1", *overrides]
-    (directory / SPEC).write_text(load(directory / "space.yaml", changed).to_yaml())
+    (directory / run_files.SPEC).write_text(load(directory / "space.yaml", changed).to_yaml())
     return SearchResult(directory)
 
 
@@ -35,7 +36,7 @@ def write_outcomes(job: Job, share: float, *, autoattack: bool = True, num_image
     right = (order < share * num_images) ^ noise
     names = ATTACKS if autoattack else ATTACKS[:4]
     confirm.write_arrays(
-        folder / confirm.OUTCOMES, {**dict.fromkeys(names, right), "zero_gradient": 0.0, "seconds": 1.0}
+        folder / run_files.OUTCOMES, {**dict.fromkeys(names, right), "zero_gradient": 0.0, "seconds": 1.0}
     )
     model = {"model": {}, "weights": {"w": torch.ones(1)}, "epoch": 2, "train_seconds": 3.0}
-    torch.save(model, job.folder / confirm.MODEL)
+    torch.save(model, job.folder / run_files.JOB_MODEL)

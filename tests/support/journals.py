@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.spaces import tiny
+from tune_cure.search import run_files
 from tune_cure.search.journal import Journal
-from tune_cure.search.results import SPEC
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.space.loading import load
 from tune_cure.training.trainer import EPOCH_METRICS
@@ -64,7 +64,7 @@ def write_search(directory: Path, num_trials: int = 24, *, num_unfinished: int =
     space = directory / "space.yaml"
     space.write_text(SPACE)
     spec = load(space)
-    (directory / SPEC).write_text(spec.to_yaml())
+    (directory / run_files.SPEC).write_text(spec.to_yaml())
     journal = Journal(directory)
     journal.path.touch()
     for number in range(num_trials):

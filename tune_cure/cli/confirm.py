@@ -13,6 +13,7 @@ from tune_cure.confirmation.candidates import BASELINES, Candidate
 from tune_cure.data import config as config_module, splits as splits_module
 from tune_cure.evaluation.names import ATTACK_LABELS
 from tune_cure.ray_backend.resources import measure_epoch_seconds, plan_resources, this_machine
+from tune_cure.search import run_files
 from tune_cure.search.results import SearchResult
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.utils import environment, locking
@@ -120,7 +121,7 @@ def confirm(options: argparse.Namespace, console: Console) -> int:
     )
     jobs = plan_module.plan_jobs(result, chosen, plan)
     _print_plan(result.spec, chosen, plan, splits, jobs, console)
-    folder = result.directory / plan_module.FOLDER
+    folder = result.directory / run_files.CONFIRM
     folder.mkdir(exist_ok=True)
     with locking.hold_run_lock(folder):
         environment.write(folder, splits.source)

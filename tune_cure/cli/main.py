@@ -21,8 +21,8 @@ from rich.table import Table
 from tune_cure.cli import compare, confirm, export, search as cli_search, train, watch
 from tune_cure.cli.live_view import LiveView, PlainView
 from tune_cure.evaluation.metrics import standard_error
-from tune_cure.reports import artifacts, search_page
-from tune_cure.search import asha_replay, patience, ranking, results, trial_table
+from tune_cure.reports import artifacts
+from tune_cure.search import asha_replay, patience, ranking, results, run_files, trial_table
 from tune_cure.search.space.config import LEAST_REDUCTION
 from tune_cure.utils import environment
 from tune_cure.utils.errors import TuneCureError
@@ -143,7 +143,7 @@ def _replay(options: argparse.Namespace, console: Console) -> int:
         console.print(
             f"most saved with a regret* of at most a standard error of the winner ({100 * error:.1f}): {numbers}"
         )
-    console.print(f"wrote {options.directory / asha_replay.FILE}")
+    console.print(f"wrote {options.directory / run_files.REPLAY}")
     return 0
 
 
@@ -165,7 +165,7 @@ def _watch(options: argparse.Namespace, console: Console) -> int:
     ended, planned = state.ends.total(), state.spec.search.trials
     if ended < planned and patience.is_search_over(result := results.SearchResult(directory)):
         early = cli_search.ended_early(patience.replay_patience(result).words)
-        console.print(f"{ended} of {planned} trials have ended; the report: {directory / search_page.FILE}\n{early}")
+        console.print(f"{ended} of {planned} trials have ended; the report: {directory / run_files.REPORT}\n{early}")
         return 0
     if ended < planned:
         resume = cli_search.resume_command(directory, str(directory))
@@ -173,5 +173,5 @@ def _watch(options: argparse.Namespace, console: Console) -> int:
             f"the search is not running any more; {ended} of {planned} trials have ended. Continue it with:\n  {resume}"
         )
         return 1
-    console.print(f"all {ended} trials have ended; the report: {directory / search_page.FILE}")
+    console.print(f"all {ended} trials have ended; the report: {directory / run_files.REPORT}")
     return 0

@@ -28,8 +28,8 @@ from tune_cure.ray_backend.resources import (
 from tune_cure.regularizers.penalties import PENALTIES
 from tune_cure.reports import artifacts
 from tune_cure.reports.refresh import ReportRefresher
-from tune_cure.search import results, resume as resuming, trial_table
-from tune_cure.search.journal import FILE as JOURNAL, Journal
+from tune_cure.search import results, resume as resuming, run_files, trial_table
+from tune_cure.search.journal import Journal
 from tune_cure.search.results import SearchResult
 from tune_cure.search.samplers import SAMPLERS
 from tune_cure.search.space import bundled_spaces, loading as specs
@@ -177,7 +177,7 @@ def ended_early(reason: str) -> str:
 
 def resume_command(directory: Path, output: str) -> str:
     """What continues the search in `directory`, whose --output was `output`."""
-    space = shlex.quote(str(directory / results.SPEC))
+    space = shlex.quote(str(directory / run_files.SPEC))
     return f"{bundled_spaces.search_command()} --space {space} --output {shlex.quote(output)} --resume"
 
 
@@ -253,11 +253,11 @@ def _folder(spec: SearchSpec, options: argparse.Namespace, remote: RemoteStorage
     if str(options.address).startswith("ray://"):
         raise UsageError(f"--output {remote.uri}: cannot be used with --address ray://…; use `ray job submit`")
     if not options.resume:
-        if remote.exists(JOURNAL):
+        if remote.exists(run_files.JOURNAL):
             raise UsageError(f"--output {remote.uri}: holds a search; name another, or continue it with --resume")
         return make_run_folder(default, None)
-    if not remote.exists(JOURNAL):
-        raise UsageError(f"--output {remote.uri}: holds no search: there is no {JOURNAL} in it")
+    if not remote.exists(run_files.JOURNAL):
+        raise UsageError(f"--output {remote.uri}: holds no search: there is no {run_files.JOURNAL} in it")
     directory = make_run_folder(default, None)
     remote.get(directory)
     return directory

@@ -8,8 +8,7 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from tune_cure.reports.figures import static
-from tune_cure.search import ranking, trial_table
+from tune_cure.search import ranking, run_files, trial_table
 from tune_cure.search.results import SearchResult
 from tune_cure.utils.formatting import (
     STATUS_WORDS,
@@ -73,10 +72,17 @@ def print_results(result: SearchResult, page: Path, console: Console) -> None:
             + ("; it decides" if ranking.rescoring_decides(spec) else f"; {spec.search.metrics[0]} decides")
         )
     console.print(f"\nwrote in {directory}:")
-    for path in (page.name, "trials.csv", "epochs.csv", "best_config.csv", "best_config.yaml", "best_model.pt"):
+    for path in (
+        page.name,
+        run_files.TRIALS_TABLE,
+        run_files.EPOCHS_TABLE,
+        run_files.BEST_CONFIG_TABLE,
+        run_files.BEST_CONFIG_SPEC,
+        run_files.BEST_MODEL,
+    ):
         if (directory / path).exists():
             console.print(f"  {directory / path}")
-    console.print(f"  {directory / static.FOLDER}: its figures as SVG and PNG")
+    console.print(f"  {directory / run_files.FIGURES}: its figures as SVG and PNG")
     confirm = f"tune-cure confirm {shlex.quote(str(directory))}"
     console.print(f"next: open {page} in a browser; what may be claimed of the winner: {confirm}")
 

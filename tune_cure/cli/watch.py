@@ -7,8 +7,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from tune_cure.cli.live_view import LiveView, PlainView, SearchState
-from tune_cure.search import results
-from tune_cure.search.journal import FILE, SEARCH_EVENTS, JournalFollower
+from tune_cure.search import results, run_files
+from tune_cure.search.journal import SEARCH_EVENTS, JournalFollower
 from tune_cure.search.patience import Patience
 from tune_cure.utils import environment, locking
 
@@ -17,7 +17,7 @@ SECONDS = 0.5  # between two looks at the folder
 
 def is_begun(directory: Path) -> bool:
     """Whether there is a search in `directory` already."""
-    return (directory / results.SPEC).is_file() and (directory / FILE).is_file()
+    return (directory / run_files.SPEC).is_file() and (directory / run_files.JOURNAL).is_file()
 
 
 def is_dead(directory: Path) -> bool:
@@ -45,14 +45,14 @@ def follow(
     Returns:
         The search as it then is.
     """
-    tail = JournalFollower(directory / FILE)
+    tail = JournalFollower(directory / run_files.JOURNAL)
     state = SearchState(results.read_spec(directory))
     patience = Patience(state.spec)
     written = 0.0
     with view(state) as shown:
         while True:
             # A search that is begun or resumed writes its spec anew, perhaps with more trials: then its clock starts.
-            changed = (directory / results.SPEC).stat().st_mtime
+            changed = (directory / run_files.SPEC).stat().st_mtime
             if changed != written:
                 state.spec, state.started, written = results.read_spec(directory), changed, changed
                 state.epochs_now, patience.spec = 0, state.spec

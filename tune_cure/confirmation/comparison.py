@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from tune_cure.evaluation.metrics import standard_error
+from tune_cure.search import run_files
 from tune_cure.search.event_schemas import STATUSES
 from tune_cure.search.patience import is_search_over
 from tune_cure.search.ranking import UNSOUND_STATUSES, rank_trials, rescoring_decides
@@ -26,7 +27,6 @@ from tune_cure.utils.errors import TuneCureError
 from tune_cure.utils.formatting import format_count, format_value, join_words
 
 Searches = Mapping[str, SearchResult]
-CONFIRM_TABLE = Path("confirm", "confirm.csv")  # as verdicts.py writes it, which imports Ray
 CONFIRMED_ATTACKS = ("clean", "pgd_50_10", "autoattack")  # of a confirmation
 
 
@@ -169,7 +169,7 @@ def _confirmed(result: SearchResult, trial: Any) -> dict[str, Any]:
     """What the winner reached on the test set at the search's radius, where it was confirmed: means over seeds."""
     found: dict[str, Any] = {"confirmed_seeds": 0, "confirmed_examples": None}
     found |= {f"confirmed_{name}{of}": None for name in CONFIRMED_ATTACKS for of in ("", "_sd")}
-    file = result.directory / CONFIRM_TABLE
+    file = result.directory / run_files.CONFIRMED
     if trial is None or not file.is_file():
         return found
     if not file.resolve().is_relative_to(result.directory.resolve()):

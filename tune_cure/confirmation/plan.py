@@ -22,13 +22,11 @@ from tune_cure.confirmation.candidates import Candidate
 from tune_cure.data.config import DataSpec
 from tune_cure.data.splits import Examples, Splits
 from tune_cure.evaluation.config import EvaluationConfig
+from tune_cure.search import run_files
 from tune_cure.search.results import SearchResult
 from tune_cure.training.config import ModelConfig, TrainingConfig
 from tune_cure.utils.files import FolderError, replace_bytes
 from tune_cure.utils.yaml_config import by_path, differences, parse
-
-FOLDER = "confirm"
-CONFIG, LAST, MODEL, STATUS, OUTCOMES = "config.yaml", "last.pt", "model.pt", "status.json", "outcomes.npz"
 
 
 @dataclass(frozen=True)
@@ -81,11 +79,11 @@ class Job:
     @property
     def is_judged(self) -> bool:
         """Whether there are outcomes of it, at one radius at least."""
-        return any((self.outcome_folder(epsilon) / OUTCOMES).exists() for epsilon in self.plan.epsilons)
+        return any((self.outcome_folder(epsilon) / run_files.OUTCOMES).exists() for epsilon in self.plan.epsilons)
 
     def status(self) -> dict[str, Any]:
         """What it is doing: `stage` and details of it; empty before it has begun."""
-        file = self.folder / STATUS
+        file = self.folder / run_files.JOB_STATUS
         return dict(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else {}
 
 
@@ -97,7 +95,7 @@ def plan_jobs(result: SearchResult, candidates: list[Candidate], plan: Plan) -> 
     """
     spec = result.spec
     data = spec.data.model_copy(update={"train_examples": None})
-    directory = result.directory.resolve() / FOLDER
+    directory = result.directory.resolve() / run_files.CONFIRM
     found = [
         Job(one, seed, data, spec.model, spec.evaluation, plan, directory / one.name / f"seed-{seed}",
             spec.resources.cpus_per_trial)
@@ -110,7 +108,7 @@ def plan_jobs(result: SearchResult, candidates: list[Candidate], plan: Plan) -> 
 
 
 def _check(job: Job) -> None:
-    file = job.folder / CONFIG
+    file = job.folder / run_files.JOB_CONFIG
     if not file.exists():
         return
     before, now = (by_path(of) for of in (parse(file.read_text(encoding="utf-8")), job.describe()))

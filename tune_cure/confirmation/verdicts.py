@@ -11,16 +11,16 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from tune_cure.confirmation.plan import MODEL, OUTCOMES, Job, write_arrays
+from tune_cure.confirmation.plan import Job, write_arrays
 from tune_cure.evaluation import gradient_masking
 from tune_cure.evaluation.names import ATTACKS
 from tune_cure.evaluation.robustness import Outcomes
+from tune_cure.search import run_files
 from tune_cure.utils import significance
 from tune_cure.utils.files import read_tensors, replace_text
 from tune_cure.utils.formatting import join_words
 
 Array = NDArray[Any]
-TABLE, SUMMARY = "confirm.csv", "confirm.json"
 KEYS = ("contender", "kind", "description", "seed", "norm", "epsilon", "examples", "train_images", "epochs", "diverged")
 COLUMNS = (*KEYS, *ATTACKS, "zero_gradient", "train_seconds", "judge_seconds", "warnings")
 COMPARED = ("clean", "pgd_50_10", "autoattack")
@@ -52,7 +52,7 @@ class Confirmation:
         rows = []
         for job in jobs:
             for epsilon in job.plan.epsilons:
-                file = job.outcome_folder(epsilon) / OUTCOMES
+                file = job.outcome_folder(epsilon) / run_files.OUTCOMES
                 if file.exists():
                     with np.load(file) as content:
                         found = {name: content[name] for name in content.files}
@@ -135,20 +135,20 @@ class Confirmation:
 
     def write(self, folder: Path) -> None:
         """Writes confirm.csv, confirm.json and, for other statistics, outcomes.npz with every single outcome."""
-        replace_text(folder / TABLE, self.table.to_csv(index=False))
+        replace_text(folder / run_files.CONFIRM_TABLE, self.table.to_csv(index=False))
         content = {"means": _records(self.means()), "comparisons": _records(self.comparisons())}
-        replace_text(folder / SUMMARY, json.dumps(content, indent=2, allow_nan=False) + "\n")
+        replace_text(folder / run_files.CONFIRM_SUMMARY, json.dumps(content, indent=2, allow_nan=False) + "\n")
         packed = {
             f"{candidate}/{seed}/{epsilon:.6g}/{name}": of
             for (candidate, seed, epsilon), found in self.outcomes.items()
             for name, of in found.items()
             if name in ATTACKS
         }
-        write_arrays(folder / OUTCOMES, packed)
+        write_arrays(folder / run_files.OUTCOMES, packed)
 
 
 def _row(job: Job, epsilon: float, found: dict[str, Array]) -> dict[str, Any]:
-    trained = read_tensors(job.folder / MODEL, torch.device("cpu"))
+    trained = read_tensors(job.folder / run_files.JOB_MODEL, torch.device("cpu"))
     accuracies = {name: float(found[name].mean()) for name in ATTACKS if name in found}
     diverged = not trained["weights"]
     return {

@@ -14,7 +14,7 @@ import torch
 import yaml
 from torch import nn
 
-from tune_cure.confirmation.plan import CONFIG, LAST, MODEL, OUTCOMES, STATUS, Job, all_training_images, write_arrays
+from tune_cure.confirmation.plan import Job, all_training_images, write_arrays
 from tune_cure.data.splits import Examples, Splits
 from tune_cure.evaluation import robustness
 from tune_cure.evaluation.names import ATTACKS, WITHOUT_AUTOATTACK
@@ -23,6 +23,7 @@ from tune_cure.ray_backend import cluster, session
 from tune_cure.ray_backend.data_broadcast import DataBroadcast
 from tune_cure.ray_backend.resources import ResourcePlan, plan_resources
 from tune_cure.ray_backend.trainable import shared_data
+from tune_cure.search import run_files
 from tune_cure.search.results import SearchResult
 from tune_cure.training.config import TrainingConfig
 from tune_cure.training.trainer import Trainer
@@ -104,7 +105,7 @@ def work(job: Job, device_name: str = "cpu", shipment: DataBroadcast | None = No
     cpus.configure_cpu(job.cpus)
     splits = shared_data(job.data, device.type, shipment)
     job.folder.mkdir(parents=True, exist_ok=True)
-    replace_text(job.folder / CONFIG, yaml.safe_dump(job.describe(), sort_keys=False))
+    replace_text(job.folder / run_files.JOB_CONFIG, yaml.safe_dump(job.describe(), sort_keys=False))
     network = _trained(job, splits, device)
     test = splits.test.subset(job.plan.examples, seed=0).to(device)
     for epsilon in job.plan.epsilons:
@@ -113,12 +114,12 @@ def work(job: Job, device_name: str = "cpu", shipment: DataBroadcast | None = No
 
 
 def _tell(job: Job, stage: str, **details: Any) -> None:
-    replace_text(job.folder / STATUS, json.dumps({"stage": stage, **details}) + "\n")
+    replace_text(job.folder / run_files.JOB_STATUS, json.dumps({"stage": stage, **details}) + "\n")
 
 
 def _trained(job: Job, splits: Splits, device: torch.device) -> nn.Module | None:
     """The network after the whole schedule; None if it diverged."""
-    file, config = job.folder / MODEL, job.candidate.config
+    file, config = job.folder / run_files.JOB_MODEL, job.candidate.config
     if not file.exists():
         images = all_training_images(splits).subset(job.plan.train_images, seed=0)
         _train(job, config, replace(splits, train=images), device)
@@ -128,7 +129,7 @@ def _trained(job: Job, splits: Splits, device: torch.device) -> nn.Module | None
 
 def _train(job: Job, config: TrainingConfig, splits: Splits, device: torch.device) -> None:
     trainer = Trainer(config, splits, model=job.model, evaluation=job.evaluation, device=device, seed=job.seed)
-    last = job.folder / LAST
+    last = job.folder / run_files.JOB_STATE
     seconds, diverged = 0.0, False
     if last.exists():
         saved = read_tensors(last, device)
@@ -142,14 +143,15 @@ def _train(job: Job, config: TrainingConfig, splits: Splits, device: torch.devic
     weights = {name: value.detach().cpu() for name, value in trainer.judged_model.state_dict().items()}
     diverged = diverged or not all(value.isfinite().all() for value in weights.values() if value.is_floating_point())
     content = {"model": trainer.architecture, "weights": {} if diverged else weights, "epoch": trainer.epoch}
-    replace_tensors(job.folder / MODEL, {**trainer.images, **content, "train_seconds": seconds})
+    replace_tensors(job.folder / run_files.JOB_MODEL, {**trainer.images, **content, "train_seconds": seconds})
     last.unlink()
 
 
 def _judge(job: Job, network: nn.Module | None, test: Examples, epsilon: float) -> None:
     """Writes what each test image came to at a radius; a network that diverged has none of them right."""
     folder = job.outcome_folder(epsilon)
-    if (folder / OUTCOMES).exists() and (not job.plan.autoattack or "autoattack" in np.load(folder / OUTCOMES)):
+    file = folder / run_files.OUTCOMES
+    if file.exists() and (not job.plan.autoattack or "autoattack" in np.load(file)):
         return
     folder.mkdir(exist_ok=True)
     started = time.perf_counter()
@@ -171,4 +173,4 @@ def _judge(job: Job, network: nn.Module | None, test: Examples, epsilon: float) 
         )
         found = outcomes.correct
         numbers = {"zero_gradient": outcomes.zero_gradient}
-    write_arrays(folder / OUTCOMES, {**found, **numbers, "seconds": time.perf_counter() - started})
+    write_arrays(file, {**found, **numbers, "seconds": time.perf_counter() - started})

@@ -10,8 +10,9 @@ from pyarrow import fs
 from ray import tune
 from ray.tune.experiment import Trial
 
+from tune_cure.search import run_files
 from tune_cure.search.checkpoint_retention import CheckpointRetention
-from tune_cure.search.journal import CHECKPOINT_FILE, OBJECTIVE, RUNG, Event, Journal, end_reason
+from tune_cure.search.journal import OBJECTIVE, RUNG, Event, Journal, end_reason
 from tune_cure.search.stopping import FULL_DISK_ERROR, SearchStopper
 from tune_cure.training.trainer import EPOCH_METRICS
 from tune_cure.utils.files import sync_to_disk
@@ -41,7 +42,7 @@ class JournalCallback(tune.Callback):  # type: ignore[misc]
         for path in [path for event in events for path in self.keeper.take(event)]:
             self.journal.checkpoint_file(path)  # somebody who sent a run must not have files of others deleted
             try:
-                self.store.delete_file(f"{path}/{CHECKPOINT_FILE}")
+                self.store.delete_file(f"{path}/{run_files.CHECKPOINT}")
             except FileNotFoundError:
                 pass  # an interrupted session has done so
             except OSError as error:
@@ -65,8 +66,8 @@ class JournalCallback(tune.Callback):  # type: ignore[misc]
     ) -> None:
         """A checkpoint lies on disk, and will outlast a power cut; only then does Ray delete the one before."""
         path = Path(checkpoint.path)
-        if (path / CHECKPOINT_FILE).exists():  # it is not, in an object store
-            sync_to_disk(path / CHECKPOINT_FILE)
+        if (path / run_files.CHECKPOINT).exists():  # it is not, in an object store
+            sync_to_disk(path / run_files.CHECKPOINT)
         inside = path.relative_to(self.store.base_path) if path.is_relative_to(self.store.base_path) else path
         self._write("checkpoint", trial, epoch=trial.last_result["training_iteration"], path=str(inside))
 

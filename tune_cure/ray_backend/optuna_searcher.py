@@ -13,7 +13,7 @@ from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 from sqlalchemy.event import listen
 
-from tune_cure.search import samplers, warm_start
+from tune_cure.search import run_files, samplers, warm_start
 from tune_cure.search.journal import OBJECTIVE, Event, Journal, end_reason
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.space.distributions import Distribution
@@ -21,7 +21,6 @@ from tune_cure.search.space.objectives import reached
 from tune_cure.search.stopping import SearchStopper
 from tune_cure.utils.files import FolderError, read_tensors
 
-FILE = "study.db"
 WARM_START = "warm_start"  # the origin, in the study, of trials of earlier searches
 UNTRAINED_CONSTRAINT = (
     "untrained"  # the constraint by which a study of several objectives knows trials that ended early
@@ -124,9 +123,9 @@ class OptunaSearcher(OptunaSearch):  # type: ignore[misc]
     def _new_storage(self) -> BaseStorage:
         """An empty database: one that an interruption left behind may be ahead of the journal, or damaged."""
         folder = self.journal.path.parent
-        for leftover in folder.glob(f"{FILE}*"):  # with SQLite's own journal
+        for leftover in folder.glob(f"{run_files.STUDY}*"):  # with SQLite's own journal
             leftover.unlink()
-        return _storage(folder / FILE)
+        return _storage(folder / run_files.STUDY)
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next configuration: first of the trials that an interruption left unfinished, then of the study."""

@@ -15,7 +15,8 @@ from pathlib import Path
 import pyarrow
 from pyarrow import fs
 
-from tune_cure.search.journal import FILE as JOURNAL, Event
+from tune_cure.search import run_files
+from tune_cure.search.journal import Event
 from tune_cure.utils.files import FolderError
 
 INTERVAL = 60.0  # seconds between two copies
@@ -78,8 +79,8 @@ class RemoteStorage:
         Raises:
             FolderError: There is no run.
         """
-        if not self.exists(JOURNAL):
-            raise FolderError(f"{self.uri}: holds no search: there is no {JOURNAL} in it")
+        if not self.exists(run_files.JOURNAL):
+            raise FolderError(f"{self.uri}: holds no search: there is no {run_files.JOURNAL} in it")
         for found in self.files.get_file_info(fs.FileSelector(self.path)):
             if found.is_file:
                 self._get(found.path, folder / found.base_name)
@@ -112,6 +113,6 @@ def _snapshot(folder: Path) -> Path:
     """A copy, in a temporary folder, of all that a search is continued from."""
     copy = Path(tempfile.mkdtemp(prefix="tune_cure-"))
     for file in folder.iterdir():
-        if file.name == JOURNAL or file.suffix in (".yaml", ".json"):
+        if file.name == run_files.JOURNAL or file.suffix in (".yaml", ".json"):
             shutil.copy2(file, copy)
     return copy

@@ -11,7 +11,8 @@ from ray import tune
 from tune_cure.data.config import DataSpec
 from tune_cure.data.splits import Splits
 from tune_cure.ray_backend.data_broadcast import DataBroadcast, load
-from tune_cure.search.journal import CHECKPOINT_FILE, OBJECTIVE, RUNG
+from tune_cure.search import run_files
+from tune_cure.search.journal import OBJECTIVE, RUNG
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.space.objectives import reached
 from tune_cure.training.trainer import Trainer
@@ -108,12 +109,13 @@ class CureTrainable(tune.Trainable):  # type: ignore[misc]
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Writes all that `load_checkpoint` needs to continue as if never interrupted."""
-        with (Path(checkpoint_dir) / CHECKPOINT_FILE).open("wb") as file:  # given a path, torch does not say: disk full
+        # An open file, because torch hides the reason of a failed write (a full disk) where it is given a path.
+        with (Path(checkpoint_dir) / run_files.CHECKPOINT).open("wb") as file:
             torch.save(self.trainer.state_dict(), file)
 
     def load_checkpoint(self, checkpoint: str) -> None:
         """Continues from a folder written by `save_checkpoint`."""
-        state = torch.load(Path(checkpoint) / CHECKPOINT_FILE, map_location=self.trainer.device, weights_only=True)
+        state = torch.load(Path(checkpoint) / run_files.CHECKPOINT, map_location=self.trainer.device, weights_only=True)
         self.trainer.load_state_dict(state)
 
 

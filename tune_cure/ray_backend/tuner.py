@@ -26,9 +26,10 @@ from tune_cure.ray_backend.remote_storage import RemoteStorage
 from tune_cure.ray_backend.resources import MeasuredMemory, ResourcePlan, plan_resources
 from tune_cure.ray_backend.schedulers import RuleScheduler
 from tune_cure.ray_backend.trainable import CureTrainable
+from tune_cure.search import run_files
 from tune_cure.search.checkpoint_retention import CheckpointRetention
 from tune_cure.search.journal import Event, Journal
-from tune_cure.search.results import SPEC, SearchResult
+from tune_cure.search.results import SearchResult
 from tune_cure.search.schedulers.early_stopper import EarlyStopper
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.stopping import FULL_DISK_ERROR, SearchStopper
@@ -72,7 +73,7 @@ def run(
         ClusterError: The cluster cannot be joined, or one of its machines does not see `output`.
     """
     output = output.resolve()  # the same for all processes, which work in folders of their own
-    replace_text(output / SPEC, spec.to_yaml())
+    replace_text(output / run_files.SPEC, spec.to_yaml())
     board = TensorBoard(output)
     listeners = [board.on_event, *([on_event] if on_event else [])]
 
@@ -196,7 +197,7 @@ def _tuner(
             trial_dirname_creator=_trial_name,
         ),
         run_config=tune.RunConfig(
-            name=_unused_name(remote.exists if remote else lambda name: (output / name).exists(), "trials"),
+            name=_unused_name(remote.exists if remote else lambda name: (output / name).exists(), run_files.TRIALS),
             storage_path=remote.uri if remote else str(output),
             failure_config=tune.FailureConfig(max_failures=spec.search.retries),
             checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=1),

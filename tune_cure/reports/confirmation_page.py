@@ -13,12 +13,10 @@ from tune_cure.confirmation.verdicts import COMPARED, Confirmation, warn_of_few_
 from tune_cure.evaluation.names import ATTACK_LABELS
 from tune_cure.reports import html_page
 from tune_cure.reports.figures.style import BLUE, START_COLOR, accuracy_range, blank_figure
-from tune_cure.search import results
+from tune_cure.search import run_files
 from tune_cure.search.results import SearchResult
 from tune_cure.utils.environment import FILE as ENVIRONMENT
 from tune_cure.utils.formatting import format_count, format_percent, format_points, format_radius, join_words
-
-FILE = "confirm.html"
 
 
 def write(result: SearchResult, jobs: list[Job], folder: Path) -> Confirmation:
@@ -35,14 +33,14 @@ def write(result: SearchResult, jobs: list[Job], folder: Path) -> Confirmation:
             html_page.section("accuracies", "Accuracies on the test set", _plots(found) + _means(found)),
             html_page.section("seeds", "Every run", _seeds(found.table)),
         ]
-    spec_text = (result.directory / results.SPEC).read_text(encoding="utf-8")
+    spec_text = (result.directory / run_files.SPEC).read_text(encoding="utf-8")
     if own := _environment(folder):
         body.append(html_page.provenance_section(own))
     searched = _environment(result.directory)
     space = "The search space as resolved (spec.yaml)"
     body.append(html_page.provenance_section(searched, spec_text, space, name="search", title="How the search was run"))
     body.append("</main>")
-    html_page.write(folder / FILE, title, body)
+    html_page.write(folder / run_files.CONFIRM_REPORT, title, body)
     return found
 
 

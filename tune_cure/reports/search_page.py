@@ -17,13 +17,11 @@ from tune_cure.reports import html_page, narrative
 from tune_cure.reports.figures import catalog
 from tune_cure.reports.figures.catalog import Plot, describe_hyperparameter, status_glyph
 from tune_cure.reports.figures.style import STATUSES
-from tune_cure.search import results
+from tune_cure.search import run_files
 from tune_cure.search.results import SearchResult
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.utils.formatting import format_count, format_percent, format_value
 
-FILE = "report.html"
-ENVIRONMENT = "environment.json"
 MAX_ROWS = 200  # of the table; trials.csv has them all
 MAX_AS_GOOD = 20
 COLUMN_WORDS = {  # the table's columns between the trial's number and its hyperparameters
@@ -48,8 +46,8 @@ def write(result: SearchResult, drawn: list[Plot] | None = None) -> Path:
     """
     directory, spec = result.directory, result.spec
     environment: dict[str, Any] = {}
-    if (directory / ENVIRONMENT).is_file():
-        environment = json.loads((directory / ENVIRONMENT).read_text(encoding="utf-8"))
+    if (directory / run_files.ENVIRONMENT).is_file():
+        environment = json.loads((directory / run_files.ENVIRONMENT).read_text(encoding="utf-8"))
     sections = {
         "summary": ("Summary", narrative.summarize_search(result, environment)),
         "winner": ("Winning hyperparameters", _winner(result)),
@@ -68,13 +66,13 @@ def write(result: SearchResult, drawn: list[Plot] | None = None) -> Path:
         *(html_page.section(name, title, content) for name, (title, content) in written.items()),
         html_page.provenance_section(
             environment,
-            (directory / results.SPEC).read_text(encoding="utf-8"),
+            (directory / run_files.SPEC).read_text(encoding="utf-8"),
             "The search space as resolved (spec.yaml)",
         ),
         "</main>",
     ]
-    html_page.write(directory / FILE, f"{spec.name}: hyperparameter search", body)
-    return directory / FILE
+    html_page.write(directory / run_files.REPORT, f"{spec.name}: hyperparameter search", body)
+    return directory / run_files.REPORT
 
 
 def _header(spec: SearchSpec, trials: pd.DataFrame) -> str:

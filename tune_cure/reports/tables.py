@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 import yaml
 
+from tune_cure.search import run_files
 from tune_cure.search.journal import Journal
 from tune_cure.search.results import Best, SearchResult
 from tune_cure.search.space.config import SearchSpec
@@ -24,19 +25,22 @@ LATEX = str.maketrans({"\\": r"\textbackslash{}", "±": r"$\pm$", "–": "--"} |
 
 def write_tables(result: SearchResult) -> None:
     """Writes trials, epochs (both as CSV and as Parquet), summary.json, and once there is a best trial best_config."""
-    for name, frame in {"trials": result.trials, "epochs": result.epochs}.items():
-        replace_text(result.directory / f"{name}.csv", frame.to_csv(index=False))
+    for table, parquet, frame in (
+        (run_files.TRIALS_TABLE, run_files.TRIALS_PARQUET, result.trials),
+        (run_files.EPOCHS_TABLE, run_files.EPOCHS_PARQUET, result.epochs),
+    ):
+        replace_text(result.directory / table, frame.to_csv(index=False))
         content = io.BytesIO()
         _of_one_type(frame).to_parquet(content, index=False)
-        replace_bytes(result.directory / f"{name}.parquet", content.getvalue())
-    replace_text(result.directory / "summary.json", json.dumps(result.summary, indent=2, allow_nan=False) + "\n")
+        replace_bytes(result.directory / parquet, content.getvalue())
+    replace_text(result.directory / run_files.SUMMARY, json.dumps(result.summary, indent=2, allow_nan=False) + "\n")
     if result.best is None:
         return
     spec, leader = result.spec, result.best
-    replace_text(result.directory / "best_config.csv", _best_config(spec, leader).to_csv(index=False))
+    replace_text(result.directory / run_files.BEST_CONFIG_TABLE, _best_config(spec, leader).to_csv(index=False))
     settings = {**spec.training, **leader.hyperparameters}
     header = f"# Trial {leader.trial} of {spec.name}, its best. `start_from: [THIS FILE]` begins a search with it.\n"
-    replace_text(result.directory / "best_config.yaml", header + yaml.safe_dump(settings, sort_keys=False))
+    replace_text(result.directory / run_files.BEST_CONFIG_SPEC, header + yaml.safe_dump(settings, sort_keys=False))
 
 
 def _of_one_type(frame: pd.DataFrame) -> pd.DataFrame:
@@ -90,11 +94,11 @@ def write_top_configurations(result: SearchResult) -> None:
         for _, row in rows.iterrows()
     ]
     lines = [titles, ["---"] + ["---:"] * (len(titles) - 1), *cells]
-    replace_text(result.directory / "top_configurations.md", "".join(f"| {' | '.join(line)} |\n" for line in lines))
+    replace_text(result.directory / run_files.TOP_MARKDOWN, "".join(f"| {' | '.join(line)} |\n" for line in lines))
     head, *body = ([cell.translate(LATEX) for cell in line] for line in [titles, *cells])
     table = [rf"\begin{{tabular}}{{{'r' * len(titles)}}}", r"\toprule", " & ".join(head) + r" \\", r"\midrule"]
     table += [" & ".join(line) + r" \\" for line in body] + [r"\bottomrule", r"\end{tabular}", ""]
-    replace_text(result.directory / "top_configurations.tex", "\n".join(table))
+    replace_text(result.directory / run_files.TOP_LATEX, "\n".join(table))
 
 
 def write_best_model(result: SearchResult) -> None:
@@ -111,11 +115,11 @@ def write_best_model(result: SearchResult) -> None:
     saved = read_tensors(path, torch.device("cpu"))["best_model"]
     metrics = {name: float(leader.row[f"{name}_best"]) for name in ("clean_accuracy", "pgd_accuracy")}
     found: dict[str, Any] = {"trial": leader.trial, "hyperparameters": leader.hyperparameters, "metrics": metrics}
-    replace_tensors(result.directory / "best_model.pt", {**saved, **found})
+    replace_tensors(result.directory / run_files.BEST_MODEL, {**saved, **found})
 
 
 def _forget_other(result: SearchResult, leader: Best) -> None:
     """Removes the weights of a trial that leads no more."""
-    file = result.directory / "best_model.pt"
+    file = result.directory / run_files.BEST_MODEL
     if file.exists() and read_tensors(file, torch.device("cpu")).get("trial") != leader.trial:
         file.unlink()

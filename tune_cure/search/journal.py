@@ -24,13 +24,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from tune_cure.search import run_files
 from tune_cure.search.event_schemas import validate_event
 from tune_cure.utils.errors import TuneCureError
 from tune_cure.utils.formatting import shorten_repr
 from tune_cure.utils.yaml_config import ProblemError
 
-FILE = "journal.jsonl"
-CHECKPOINT_FILE = "trainer.pt"  # in a checkpoint's folder: a Trainer's state_dict
 OBJECTIVE = "objective"  # of an epoch: what sampler and ASHA compare, the search's metric, finite whatever happens
 RUNG = "pgd_accuracy_rung"  # of an epoch at a rung, where asha.steps is given: what trials are compared by there
 
@@ -113,7 +112,7 @@ class Journal:
     """The journal of the run in `directory`; `on_event` is told of every line that is appended."""
 
     def __init__(self, directory: Path, on_event: Callable[[Event], None] | None = None) -> None:
-        self.path = directory / FILE
+        self.path = directory / run_files.JOURNAL
         self.on_event = on_event
 
     def __reduce__(self) -> tuple[type["Journal"], tuple[Path]]:
@@ -169,7 +168,7 @@ class Journal:
             JournalError: It leads out of the run's folder: somebody who was sent a run must not read files of theirs.
         """
         folder = self.path.parent.resolve()
-        file = folder / path / CHECKPOINT_FILE
+        file = folder / path / run_files.CHECKPOINT
         try:
             file.exists()
             is_inside = file.resolve().is_relative_to(folder)

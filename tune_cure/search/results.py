@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tune_cure.search.journal import FILE as JOURNAL, Event, Journal
+from tune_cure.search import run_files
+from tune_cure.search.journal import Event, Journal
 from tune_cure.search.ranking import UNSOUND_STATUSES, rank_leaders, rank_trials, rescoring_decides
 from tune_cure.search.space import loading as specs
 from tune_cure.search.space.config import SearchSpec
@@ -21,7 +22,6 @@ from tune_cure.search.trial_table import build_epoch_table, build_trial_table, c
 from tune_cure.utils.errors import TuneCureError
 from tune_cure.utils.formatting import format_count, format_duration, format_hyperparameters, format_percent
 
-SPEC = "spec.yaml"
 SHOWN = 5  # leaders in a notebook
 NAMED = 8  # searches in an error
 
@@ -203,18 +203,18 @@ def read_spec(directory: Path) -> SearchSpec:
     if not directory.is_dir():
         there = "it is no folder" if directory.exists() else f"there is no such folder{_beside(directory)}"
         raise ResultsError(f"{directory}: holds no search: {there}")
-    for file in (SPEC, JOURNAL):
+    for file in (run_files.SPEC, run_files.JOURNAL):
         if not (directory / file).is_file():
             raise ResultsError(f"{directory}: holds no search: there is no {file} in it")
     for path in directory.iterdir():  # a run that somebody sent must not have files elsewhere read or written over
         if path.is_symlink() and not path.resolve().is_relative_to(directory.resolve()):
             raise ResultsError(f"{path}: is a link that leads out of the run's folder")
-    return specs.load(directory / SPEC)
+    return specs.load(directory / run_files.SPEC)
 
 
 def _beside(directory: Path) -> str:
     """The searches in the folder that `directory` would be in, in words."""
-    searches = sorted(file.parent.name for file in directory.parent.glob(f"*/{JOURNAL}"))
+    searches = sorted(file.parent.name for file in directory.parent.glob(f"*/{run_files.JOURNAL}"))
     more = f" and {len(searches) - NAMED} more" if len(searches) > NAMED else ""
     return f"; {directory.parent} has {', '.join(searches[:NAMED])}{more}" if searches else ""
 

@@ -11,8 +11,7 @@ from optuna.trial import TrialState
 from sqlalchemy import URL
 from sqlalchemy.exc import SQLAlchemyError
 
-from tune_cure.search import results
-from tune_cure.search.journal import FILE as JOURNAL
+from tune_cure.search import results, run_files
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.space.objectives import METRICS
 from tune_cure.training.config import parse_hyperparameter
@@ -68,7 +67,7 @@ def read_prior_trials(spec: SearchSpec) -> tuple[list[PriorTrial], int]:
 
 def _table(path: Path, metrics: list[str]) -> pd.DataFrame:
     folder = path if path.is_dir() else path.parent
-    if (folder / JOURNAL).is_file() and path.suffix != ".csv":
+    if (folder / run_files.JOURNAL).is_file() and path.suffix != ".csv":
         return results.trials(folder)
     if path.suffix == ".csv":
         return pd.read_csv(path)

@@ -10,8 +10,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from tune_cure.utils.files import replace_text
 from tune_cure.utils.formatting import format_count
 
@@ -54,6 +52,8 @@ def devices(directory: Path) -> str:
 
 def describe(data_source: str) -> dict[str, Any]:
     """The content of environment.json; `data_source` says in words where the images came from."""
+    import torch  # takes seconds, and who only reads needs none of it
+
     return {
         "command": shlex.join([Path(sys.executable).name, *sys.argv]),
         "data": data_source,

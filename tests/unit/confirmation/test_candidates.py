@@ -4,7 +4,8 @@ import pytest
 
 from tests.support.journals import BEST, write_search
 from tune_cure.confirmation.candidates import BASELINES, CandidateError, choose_candidates
-from tune_cure.search.results import SPEC, SearchResult
+from tune_cure.search import run_files
+from tune_cure.search.results import SearchResult
 from tune_cure.search.space.loading import load
 
 
@@ -42,7 +43,7 @@ def test_a_baseline_that_a_leader_is_already_is_left_out(result: SearchResult) -
 
 def test_without_a_start_from_the_winner_stands_in(tmp_path: Path) -> None:
     write_search(tmp_path)
-    (tmp_path / SPEC).write_text(load(tmp_path / "space.yaml", ["start_from=[]"]).to_yaml())
+    (tmp_path / run_files.SPEC).write_text(load(tmp_path / "space.yaml", ["start_from=[]"]).to_yaml())
     chosen = choose_candidates(SearchResult(tmp_path), 1, ["start_from", "fgsm", "ablation"])
     assert [one.name for one in chosen] == [f"trial-{BEST}", "fgsm"]
     assert chosen[1].config == chosen[0].config.model_copy(update={"lambda_": 0.0})

@@ -13,8 +13,9 @@ from tests.support.comparisons import (
     pair_with_confirmation,
     write_epochs,
 )
-from tune_cure.confirmation import comparison, plan, verdicts
+from tune_cure.confirmation import comparison, verdicts
 from tune_cure.confirmation.comparison import ComparisonError
+from tune_cure.search import run_files
 from tune_cure.search.results import SearchResult
 
 
@@ -239,7 +240,7 @@ def test_a_damaged_confirmation_is_one_line(content: str, tmp_path: Path) -> Non
 
 def test_a_confirmation_that_leads_out_of_the_folder_is_not_read(tmp_path: Path) -> None:
     searches = pair_with_confirmation(tmp_path, CONFIRMED)
-    file = tmp_path / "a" / comparison.CONFIRM_TABLE
+    file = tmp_path / "a" / run_files.CONFIRMED
     file.rename(tmp_path / "elsewhere.csv")
     file.symlink_to(tmp_path / "elsewhere.csv")
     with pytest.raises(ComparisonError, match="is a link that leads out of the run's folder"):
@@ -247,7 +248,7 @@ def test_a_confirmation_that_leads_out_of_the_folder_is_not_read(tmp_path: Path)
 
 
 def test_the_confirmation_is_where_confirm_writes_it() -> None:
-    assert Path(plan.FOLDER) / verdicts.TABLE == comparison.CONFIRM_TABLE
+    assert Path(run_files.CONFIRM) / run_files.CONFIRM_TABLE == run_files.CONFIRMED
     assert set(comparison.CONFIRMED_ATTACKS) == set(verdicts.COMPARED)
 
 

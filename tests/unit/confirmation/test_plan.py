@@ -15,6 +15,7 @@ from tune_cure.evaluation import robustness
 from tune_cure.evaluation.names import WITHOUT_AUTOATTACK
 from tune_cure.models import checkpoints
 from tune_cure.ray_backend import confirmation
+from tune_cure.search import run_files
 from tune_cure.search.results import SearchResult
 from tune_cure.training.trainer import Trainer
 from tune_cure.utils.files import FolderError
@@ -30,7 +31,7 @@ def one_job(result: SearchResult, plan: Plan = PLAN) -> Job:
 
 
 def outcomes(job: Job) -> dict[str, Any]:
-    with np.load(job.outcome_folder(0.15) / plan_module.OUTCOMES) as content:
+    with np.load(job.outcome_folder(0.15) / run_files.OUTCOMES) as content:
         return {name: content[name] for name in content.files}
 
 
@@ -69,7 +70,7 @@ def test_the_last_weights_of_the_whole_schedule_are_judged_on_test_images(result
     for name in WITHOUT_AUTOATTACK:
         np.testing.assert_array_equal(found[name], known.correct[name])
     assert job.status() == {"stage": "done"}
-    assert not (job.folder / plan_module.LAST).exists()
+    assert not (job.folder / run_files.JOB_STATE).exists()
 
 
 def test_an_interrupted_job_goes_on_from_its_last_epoch_to_the_same_weights(
@@ -91,7 +92,7 @@ def test_an_interrupted_job_goes_on_from_its_last_epoch_to_the_same_weights(
         confirmation.work(job)
     confirmation.work(job)
     assert trained == [0, 1, 1]
-    one, other = (torch.load(of.folder / plan_module.MODEL, weights_only=True)["weights"] for of in (whole, job))
+    one, other = (torch.load(of.folder / run_files.JOB_MODEL, weights_only=True)["weights"] for of in (whole, job))
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
@@ -108,14 +109,14 @@ def test_more_radii_are_judged_without_training_again(result: SearchResult, monk
     monkeypatch.setattr(Trainer, "train_epoch", None)
     job = one_job(result, dataclasses.replace(PLAN, epsilons=(0.15, 0.05)))
     confirmation.work(job)
-    with np.load(job.outcome_folder(0.05) / plan_module.OUTCOMES) as content:
+    with np.load(job.outcome_folder(0.05) / run_files.OUTCOMES) as content:
         assert content["pgd_50_10"].sum() >= outcomes(job)["pgd_50_10"].sum()
 
 
 def test_a_folder_of_a_version_that_knew_fewer_hyperparameters_goes_on(result: SearchResult) -> None:
     job = one_job(result)
     confirmation.work(job)
-    file = job.folder / plan_module.CONFIG
+    file = job.folder / run_files.JOB_CONFIG
     lines = file.read_text().splitlines(keepends=True)
     file.write_text("".join(line for line in lines if "attack_statistics" not in line))
     assert file.read_text() != "".join(lines)
@@ -143,11 +144,11 @@ def test_a_network_that_diverged_has_no_image_right(tmp_path: Path) -> None:
     job = dataclasses.replace(job, candidate=dataclasses.replace(job.candidate, config=config))
     confirmation.work(job)
     assert not any(outcomes(job)[name].any() for name in WITHOUT_AUTOATTACK)
-    assert torch.load(job.folder / plan_module.MODEL, weights_only=True)["weights"] == {}
+    assert torch.load(job.folder / run_files.JOB_MODEL, weights_only=True)["weights"] == {}
 
 
 def test_the_model_is_kept(result: SearchResult) -> None:
     job = one_job(result)
     confirmation.work(job)
-    network = checkpoints.rebuild(torch.load(job.folder / plan_module.MODEL, weights_only=True))
+    network = checkpoints.rebuild(torch.load(job.folder / run_files.JOB_MODEL, weights_only=True))
     assert network(torch.zeros(2, 1, 8, 8)).shape == (2, 10)

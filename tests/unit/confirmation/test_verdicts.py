@@ -12,6 +12,7 @@ from tune_cure.confirmation.candidates import choose_candidates
 from tune_cure.confirmation.plan import Job
 from tune_cure.confirmation.verdicts import COLUMNS, Confirmation
 from tune_cure.reports import confirmation_page
+from tune_cure.search import run_files
 from tune_cure.search.results import SearchResult
 from tune_cure.utils import environment
 
@@ -91,9 +92,9 @@ def test_the_files_hold_the_same_and_every_single_outcome(jobs: list[Job], tmp_p
 def test_the_page_says_who_is_better_and_what_is_to_be_warned_of(jobs: list[Job]) -> None:
     result = SearchResult(jobs[0].folder.parents[2])
     finished(jobs, leader=0.6, baseline=0.4)
-    folder = result.directory / confirm.FOLDER
+    folder = result.directory / run_files.CONFIRM
     confirmation_page.write(result, jobs, folder)
-    text = (folder / confirmation_page.FILE).read_text()
+    text = (folder / run_files.CONFIRM_REPORT).read_text()
     assert "<strong>better</strong>" in text
     assert "No sign of masked gradients in any run." in text
     assert "https://" not in text.split("<script>")[0].split("</style>")[1]
@@ -102,13 +103,13 @@ def test_the_page_says_who_is_better_and_what_is_to_be_warned_of(jobs: list[Job]
 
 def test_the_page_says_how_it_was_run_itself_and_how_the_search_was(jobs: list[Job]) -> None:
     result = SearchResult(jobs[0].folder.parents[2])
-    folder = result.directory / confirm.FOLDER
+    folder = result.directory / run_files.CONFIRM
     folder.mkdir(exist_ok=True)
     for of, command in ((result.directory, "tune-cure search"), (folder, "tune-cure confirm")):
         (of / environment.FILE).write_text(json.dumps({"command": command, "cpus": 2}))
     finished(jobs)
     confirmation_page.write(result, jobs, folder)
-    text = (folder / confirmation_page.FILE).read_text()
+    text = (folder / run_files.CONFIRM_REPORT).read_text()
     own, searched = text.split("How it was run")[1].split("How the search was run")
     assert "tune-cure confirm" in own and "tune-cure search" not in own
     assert "tune-cure search" in searched and "spec.yaml" in searched
@@ -119,7 +120,7 @@ def test_what_several_runs_show_is_said_once_with_the_largest_difference(jobs: l
         write_outcomes(job, 0.5)
     name = jobs[0].candidate.name
     for job, more in zip([job for job in jobs if job.candidate.name == name][:2], (40, 60), strict=True):
-        file = job.outcome_folder(0.15) / confirm.OUTCOMES
+        file = job.outcome_folder(0.15) / run_files.OUTCOMES
         with np.load(file) as content:
             found = {key: content[key].copy() for key in content.files}
         wrong = np.flatnonzero(~found["fgsm"])

@@ -5,7 +5,7 @@ import pytest
 
 from tests.support.spaces import tiny
 from tune_cure.ray_backend.trainable import CureTrainable
-from tune_cure.search.journal import CHECKPOINT_FILE
+from tune_cure.search import run_files
 from tune_cure.search.space.config import SearchSpec
 
 HYPERPARAMETERS = {"lambda": 0.1, "h": 1.0, "lr_max": 0.1, "epsilon": 0.1}
@@ -59,6 +59,6 @@ def test_a_trial_that_was_given_no_gpu_leaves_it_alone(tmp_path: Path, monkeypat
 
 def test_a_checkpoint_that_finds_the_disk_full_says_so(tmp_path: Path) -> None:
     trainable = begun(3, tiny(tmp_path), reused=True)
-    (tmp_path / CHECKPOINT_FILE).symlink_to("/dev/full")
+    (tmp_path / run_files.CHECKPOINT).symlink_to("/dev/full")
     with pytest.raises(OSError, match="No space left on device"):
         trainable.save_checkpoint(str(tmp_path))

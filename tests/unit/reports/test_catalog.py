@@ -4,8 +4,9 @@ import pytest
 
 from tests.support.journals import BEST, write_search, write_trial
 from tune_cure.reports.figures import catalog, cost
+from tune_cure.search import run_files
 from tune_cure.search.journal import Journal
-from tune_cure.search.results import SPEC, SearchResult
+from tune_cure.search.results import SearchResult
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.space.loading import load
 
@@ -54,7 +55,7 @@ def test_the_map_of_overfitting_is_over_epsilon_and_lambda_where_these_are_searc
 def load_space(directory: Path, *overrides: str) -> SearchSpec:
     write_search(directory, 0)
     spec = load(directory / "space.yaml", overrides)
-    (directory / SPEC).write_text(spec.to_yaml())
+    (directory / run_files.SPEC).write_text(spec.to_yaml())
     return spec
 
 
@@ -100,7 +101,7 @@ def test_the_budget_is_what_was_trained_of_what_could_have_been(tmp_path: Path) 
 
 def test_without_a_scheduler_nothing_is_said_to_have_been_saved(tmp_path: Path) -> None:
     load_space(tmp_path, "search.scheduler=none")
-    journal, spec = Journal(tmp_path), load(tmp_path / SPEC)
+    journal, spec = Journal(tmp_path), load(tmp_path / run_files.SPEC)
     for number in (0, 5, 9):  # 5 overfits, 9 diverges
         write_trial(journal, spec, number, finished=True, judged=True)
     plot = named(tmp_path)["budget"]

@@ -28,6 +28,7 @@ from tune_cure.reports import tables
 from tune_cure.reports.export import bundle
 from tune_cure.reports.export.measurements import ExportError
 from tune_cure.reports.export.model_card import build_model_card
+from tune_cure.search import run_files
 from tune_cure.search.results import SearchResult
 from tune_cure.utils.files import replace_tensors
 
@@ -177,7 +178,7 @@ def test_a_confirmed_network_is_that_of_its_seed_with_the_numbers_of_confirm_csv
     for job in jobs:
         exported = bundle.collect_confirmed_model(result, job.candidate.name, job.seed)
         folder = write_bundle(exported, result, tmp_path / f"{job.candidate.name}-{job.seed}")
-        trained = torch.load(job.folder / plan_module.MODEL, weights_only=True)
+        trained = torch.load(job.folder / run_files.JOB_MODEL, weights_only=True)
         weights = load_file(folder / "model.safetensors")
         assert all(torch.equal(weights[name], of) for name, of in trained["weights"].items())
 
@@ -223,7 +224,7 @@ def test_the_card_of_a_search_has_the_means_of_its_confirmation_apart(result: Se
 
 def test_warnings_of_masked_gradients_are_in_the_card(result: SearchResult) -> None:
     job = confirm_leader(result, 1)[0]
-    file = job.outcome_folder(0.15) / plan_module.OUTCOMES
+    file = job.outcome_folder(0.15) / run_files.OUTCOMES
     right, wrong = np.ones(30, dtype=bool), np.zeros(30, dtype=bool)
     outcomes = {"clean": right, "fgsm": right, "pgd_10": wrong, "pgd_50_10": wrong, "zero_gradient": 0.0}
     plan_module.write_arrays(file, {**outcomes, "seconds": 1.0})
@@ -318,7 +319,7 @@ def test_what_is_not_confirmed_is_said_with_what_is(result: SearchResult) -> Non
 
 def test_runs_that_diverged_or_were_not_judged_are_not_exported(result: SearchResult) -> None:
     job = confirm_leader(result, 1)[0]
-    outcomes = job.outcome_folder(0.15) / plan_module.OUTCOMES
+    outcomes = job.outcome_folder(0.15) / run_files.OUTCOMES
     content = outcomes.read_bytes()
     for damage in ({"clean": np.ones(30)}, {"clean": np.ones(30), "zero_gradient": np.array(["x"])}):
         plan_module.write_arrays(outcomes, damage)
@@ -330,19 +331,19 @@ def test_runs_that_diverged_or_were_not_judged_are_not_exported(result: SearchRe
     outcomes.unlink()
     assert "has not been judged yet" in refused(lambda: bundle.collect_confirmed_model(result, job.candidate.name, 1))
     outcomes.write_bytes(content)
-    (job.folder / plan_module.CONFIG).write_text("training: {epochs: -1}")
+    (job.folder / run_files.JOB_CONFIG).write_text("training: {epochs: -1}")
     assert "does not say how the run was trained" in refused(
         lambda: bundle.collect_confirmed_model(result, job.candidate.name, 1)
     )
-    (job.folder / plan_module.CONFIG).write_text(yaml.safe_dump(job.describe()))
-    replace_tensors(job.folder / plan_module.MODEL, {"model": NETWORK, "weights": {}, "epoch": 1})
+    (job.folder / run_files.JOB_CONFIG).write_text(yaml.safe_dump(job.describe()))
+    replace_tensors(job.folder / run_files.JOB_MODEL, {"model": NETWORK, "weights": {}, "epoch": 1})
     assert "the training diverged" in refused(lambda: bundle.collect_confirmed_model(result, job.candidate.name, 1))
 
 
 def test_a_link_out_of_the_run_is_no_confirmed_run(
     result: SearchResult, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    run = result.directory / plan_module.FOLDER / "fgsm" / "seed-1"
+    run = result.directory / run_files.CONFIRM / "fgsm" / "seed-1"
     run.mkdir(parents=True)
     elsewhere = tmp_path_factory.mktemp("elsewhere") / "model.pt"
     replace_tensors(elsewhere, {"model": NETWORK, "weights": random_network().state_dict()})

@@ -9,7 +9,7 @@ import pytest
 from tests.support.journals import BEST, write_search, write_trial
 from tune_cure.reports import search_page
 from tune_cure.reports.figures import accuracies as figures, space as figures_space
-from tune_cure.search import results
+from tune_cure.search import results, run_files
 from tune_cure.search.journal import Journal
 from tune_cure.search.results import SearchResult
 from tune_cure.search.space.config import SearchSpec
@@ -48,7 +48,7 @@ def test_several_metrics_and_constraints_are_said(tmp_path: Path) -> None:
     search = (
         "search={trials: 24, metric: [pgd_accuracy_best, clean_accuracy_best], constraints: [clean_accuracy >= 0.4]}"
     )
-    (tmp_path / results.SPEC).write_text(load(tmp_path / "space.yaml", [search]).to_yaml())
+    (tmp_path / run_files.SPEC).write_text(load(tmp_path / "space.yaml", [search]).to_yaml())
     frame, content, text = results.trials(tmp_path), SearchResult(tmp_path).summary, words(tmp_path)
     assert 1 < frame["feasible"].sum() < len(frame)
     assert f"{frame['feasible'].sum()} trials keep clean_accuracy &gt;= 0.4; the others rank behind" in text
@@ -68,7 +68,7 @@ def test_every_kind_of_end_is_said_in_words(tmp_path: Path) -> None:
 def test_what_comes_from_disk_is_escaped(tmp_path: Path) -> None:
     write_search(tmp_path)
     environment = {"command": "run <b>&", "data": "<i>digits</i>", "gpus": ["<u>"], "versions": {"torch": None}}
-    (tmp_path / search_page.ENVIRONMENT).write_text(json.dumps(environment))
+    (tmp_path / run_files.ENVIRONMENT).write_text(json.dumps(environment))
     text = page(tmp_path)
     assert "alert(&#x27;no&#x27;)" in text
     for raw in ("<script>alert", "<b>&", "<i>digits", "<u>"):
@@ -112,7 +112,7 @@ def test_command_and_environment_are_given_where_they_are_known(tmp_path: Path) 
     write_search(tmp_path, 3)
     assert "Environment" not in words(tmp_path)
     content = {"command": "python run_search.py", "versions": {"torch": "2.11", "ray": None}, "gpus": [], "cpus": 2}
-    (tmp_path / search_page.ENVIRONMENT).write_text(json.dumps(content))
+    (tmp_path / run_files.ENVIRONMENT).write_text(json.dumps(content))
     text = words(tmp_path)
     assert "python run_search.py" in text
     assert "torch 2.11, ray none" in text
@@ -149,7 +149,7 @@ def test_an_unfinished_search_says_what_is_missing(tmp_path: Path) -> None:
 def test_a_search_whose_patience_is_used_up_is_over(tmp_path: Path) -> None:
     write_search(tmp_path, 22)  # the best is trial 17
     for patience, is_over in ((4, True), (5, False)):
-        (tmp_path / results.SPEC).write_text(load(tmp_path / "space.yaml", [f"search.patience={patience}"]).to_yaml())
+        (tmp_path / run_files.SPEC).write_text(load(tmp_path / "space.yaml", [f"search.patience={patience}"]).to_yaml())
         text = words(tmp_path)
         assert ("The search is not over: 2 of 24 not begun." in text) != is_over
         assert (
@@ -160,7 +160,7 @@ def test_a_search_whose_patience_is_used_up_is_over(tmp_path: Path) -> None:
 
 def test_large_numbers_have_their_thousands_set_off(tmp_path: Path) -> None:
     write_search(tmp_path, 3)
-    (tmp_path / results.SPEC).write_text(load(tmp_path / "space.yaml", ["search.trials=10000"]).to_yaml())
+    (tmp_path / run_files.SPEC).write_text(load(tmp_path / "space.yaml", ["search.trials=10000"]).to_yaml())
     text = words(tmp_path)
     assert "3 of 10,000" in text
     assert "9,997 of 10,000 not begun" in text

@@ -8,8 +8,8 @@ import yaml
 from tests.support.journals import VALUES, write_run
 from tests.support.spaces import tiny
 from tune_cure.reports import tables
-from tune_cure.search import results
-from tune_cure.search.journal import CHECKPOINT_FILE, Journal, JournalError
+from tune_cure.search import results, run_files
+from tune_cure.search.journal import Journal, JournalError
 from tune_cure.search.results import SearchResult
 from tune_cure.search.space import loading as specs
 from tune_cure.utils.files import FolderError
@@ -25,7 +25,7 @@ def test_the_files_name_the_winner_its_accuracies_and_its_weights(run: Path) -> 
     folder = run / "trials" / "trial_00001" / "checkpoint_000001"
     folder.mkdir(parents=True)
     saved = {"model": {"name": "small_cnn"}, "weights": {"w": torch.ones(2)}, "epoch": 1}
-    torch.save({"best_model": saved}, folder / CHECKPOINT_FILE)
+    torch.save({"best_model": saved}, folder / run_files.CHECKPOINT)
     Journal(run).append("checkpoint", 1, epoch=2, path=str(folder.relative_to(run)))
     tables.write_tables(SearchResult(run))
     tables.write_best_model(SearchResult(run))
@@ -84,7 +84,7 @@ def test_a_checkpoint_runs_no_code(run: Path) -> None:
 
     folder = run / "trials" / "sent"
     folder.mkdir(parents=True)
-    torch.save({"best_model": Attack()}, folder / CHECKPOINT_FILE)
+    torch.save({"best_model": Attack()}, folder / run_files.CHECKPOINT)
     Journal(run).append("checkpoint", 1, epoch=2, path="trials/sent")
     with pytest.raises(FolderError, match="cannot be read as a checkpoint") as raised:
         tables.write_best_model(SearchResult(run))

@@ -6,7 +6,7 @@ import pytest
 from tests.support.journals import VALUES, epoch
 from tests.support.spaces import tiny
 from tune_cure.cli import main as cli
-from tune_cure.search import asha_replay
+from tune_cure.search import asha_replay, run_files
 from tune_cure.search.journal import Journal
 
 LEVELS = [0.10, 0.30, 0.40, 0.20, 0.15, 0.60]  # of the trials after their first epoch
@@ -36,7 +36,7 @@ def test_a_replay_stops_what_asha_would_have_stopped(run: Path) -> None:
     assert row["epochs_saved"] == pytest.approx(1 - 18 / 24)
     assert (row["winner_kept"], row["regret"]) == (True, 0.0)
     assert row["best"] == pytest.approx(0.63)
-    assert pd.read_csv(run / asha_replay.FILE).iloc[0]["epochs"] == 18
+    assert pd.read_csv(run / run_files.REPLAY).iloc[0]["epochs"] == 18
 
 
 def test_a_winner_that_starts_badly_is_lost_by_a_short_grace_and_found_by_a_longer_one(run: Path) -> None:

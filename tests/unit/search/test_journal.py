@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.journal_lines import begin, end, epoch
-from tune_cure.search.journal import CHECKPOINT_FILE, Event, Journal, JournalError, JournalFollower
+from tune_cure.search import run_files
+from tune_cure.search.journal import Event, Journal, JournalError, JournalFollower
 from tune_cure.training.trainer import EPOCH_METRICS
 
 
@@ -191,7 +192,7 @@ def test_a_journal_of_a_large_search_is_read_in_seconds(tmp_path: Path) -> None:
 def test_a_checkpoint_is_found_where_the_run_was_moved_to(tmp_path: Path) -> None:
     (tmp_path / "moved").mkdir()
     file = Journal(tmp_path / "moved").checkpoint_file("trials/trial_00001/checkpoint_000001")
-    assert file == tmp_path / "moved" / "trials/trial_00001/checkpoint_000001" / CHECKPOINT_FILE
+    assert file == tmp_path / "moved" / "trials/trial_00001/checkpoint_000001" / run_files.CHECKPOINT
 
 
 @pytest.mark.parametrize("path", ["/home", "../other", "trials/../..", "out", "x\0", "x" * 300])

@@ -5,14 +5,15 @@ import pytest
 
 from tests.support import journal_lines
 from tests.support.spaces import tiny
-from tune_cure.search.journal import FILE, Journal, JournalError
+from tune_cure.search import run_files
+from tune_cure.search.journal import Journal, JournalError
 from tune_cure.search.resume import ResumeError, prepare
 
 
 @pytest.fixture
 def begun(tmp_path: Path) -> Path:
     tiny(tmp_path)
-    (tmp_path / FILE).touch()
+    (tmp_path / run_files.JOURNAL).touch()
     return tmp_path
 
 

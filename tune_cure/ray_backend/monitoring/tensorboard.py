@@ -8,10 +8,10 @@ from typing import Any
 
 from tensorboardX import SummaryWriter
 
+from tune_cure.search import run_files
 from tune_cure.search.journal import Event
 from tune_cure.training.trainer import EPOCH_METRICS
 
-FOLDER = "tensorboard"
 FLUSH_SECONDS = 10
 
 
@@ -19,7 +19,7 @@ class TensorBoard:
     """Writes down the events of the search in `directory`."""
 
     def __init__(self, directory: Path) -> None:
-        self.folder = directory / FOLDER
+        self.folder = directory / run_files.TENSORBOARD
         self.writers: dict[int, SummaryWriter] = {}
         self.best: dict[int, float] = {}
         self.hyperparameters: dict[int, dict[str, Any]] = {}

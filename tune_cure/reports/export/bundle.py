@@ -14,7 +14,6 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from tune_cure.confirmation.plan import MODEL
 from tune_cure.evaluation.config import EvaluationConfig
 from tune_cure.models import checkpoints, networks
 from tune_cure.reports.export.measurements import (
@@ -28,6 +27,7 @@ from tune_cure.reports.export.measurements import (
     read_run_config,
     run_seed,
 )
+from tune_cure.search import run_files
 from tune_cure.search.results import SearchResult
 from tune_cure.training.config import TrainingConfig
 from tune_cure.utils.environment import FILE as ENVIRONMENT
@@ -36,8 +36,7 @@ from tune_cure.utils.formatting import join_words
 from tune_cure.utils.registry import did_you_mean
 
 WEIGHTS, SIZES, NETWORK, LOADER, CARD = "model.safetensors", "config.json", "model.py", "load.py", "README.md"
-BEST_CONFIG = ("best_config.csv", "best_config.yaml")
-BEST_MODEL = "best_model.pt"
+BEST_CONFIG = (run_files.BEST_CONFIG_TABLE, run_files.BEST_CONFIG_SPEC)
 LOAD_CODE = '''"""`from load import model`: the network, with torch alone. `python load.py` runs it on random images."""
 
 import json
@@ -144,9 +143,9 @@ def collect_search_model(result: SearchResult) -> ExportedModel:
     Raises:
         ExportError: There is none yet, or it is not that of the trial that leads.
     """
-    file, best, spec = result.directory / BEST_MODEL, result.best, result.spec
+    file, best, spec = result.directory / run_files.BEST_MODEL, result.best, result.spec
     if best is None or not file.exists():
-        raise ExportError(f"{result.directory}: there is no {BEST_MODEL} yet: there is nothing to export")
+        raise ExportError(f"{result.directory}: there is no {run_files.BEST_MODEL} yet: there is nothing to export")
     saved = read_tensors(file, torch.device("cpu"))
     found, leads = (saved.get("trial"), saved.get("epoch")), (best.trial, int(best.row["best_epoch"]))
     if found != leads:
@@ -195,7 +194,7 @@ def collect_confirmed_model(result: SearchResult, candidate: str, seed: int | No
         raise ExportError(f"--seed {seed}: {candidate} was trained with seeds {join_words(map(str, runs))}")
     seed = next(iter(runs)) if seed is None else seed
     folder, best = runs[seed], result.best
-    file, config = folder / MODEL, read_run_config(folder)
+    file, config = folder / run_files.JOB_MODEL, read_run_config(folder)
     saved = read_tensors(file, torch.device("cpu"))
     if not saved.get("weights"):
         raise ExportError(f"{file}: the training diverged: there are no weights")

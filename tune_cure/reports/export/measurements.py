@@ -13,11 +13,11 @@ import pandas as pd
 import yaml
 from numpy.typing import NDArray
 
-from tune_cure.confirmation.plan import CONFIG, FOLDER, MODEL, OUTCOMES
 from tune_cure.evaluation import gradient_masking
 from tune_cure.evaluation.config import EvaluationConfig
 from tune_cure.evaluation.names import ATTACK_LABELS, ATTACKS
 from tune_cure.evaluation.robustness import Outcomes
+from tune_cure.search import run_files
 from tune_cure.search.ranking import UNSOUND_STATUSES
 from tune_cure.search.results import SearchResult
 from tune_cure.search.space.config import SearchSpec
@@ -98,8 +98,9 @@ def find_doubts(result: SearchResult, candidate: str, status: str) -> Iterator[s
 def find_runs(result: SearchResult, candidate: str) -> list[Path]:
     """The folders of trained runs, by seed. `candidate` is * for all."""
     here = result.directory.resolve()
-    found = (file.parent for file in (result.directory / FOLDER).glob(f"{candidate}/seed-*/{MODEL}"))
-    inside = [folder for folder in found if (folder / MODEL).resolve().is_relative_to(here)]
+    folder = result.directory / run_files.CONFIRM
+    found = (file.parent for file in folder.glob(f"{candidate}/seed-*/{run_files.JOB_MODEL}"))
+    inside = [folder for folder in found if (folder / run_files.JOB_MODEL).resolve().is_relative_to(here)]
     return sorted((folder for folder in inside if folder.name.removeprefix("seed-").isdigit()), key=run_seed)
 
 
@@ -110,7 +111,7 @@ def run_seed(run: Path) -> int:
 
 def read_run_config(run: Path) -> dict[str, Any]:
     """What a confirmation wrote of a run, `training` as a `TrainingConfig`."""
-    file = run / CONFIG
+    file = run / run_files.JOB_CONFIG
     try:
         content = parse(file.read_text(encoding="utf-8"))
         config = TrainingConfig.model_validate(content["training"])
@@ -131,7 +132,7 @@ def _found(result: SearchResult, run: Path) -> dict[OutcomeKey, dict[str, NDArra
     """What a confirmation found of a run, the search's own radius first."""
     evaluation = result.spec.evaluation
     found: dict[OutcomeKey, dict[str, NDArray[Any]]] = {}
-    for file in run.glob(f"*/{OUTCOMES}"):
+    for file in run.glob(f"*/{run_files.OUTCOMES}"):
         if match := OUTCOME_FOLDER.fullmatch(file.parent.name):
             try:
                 norm, epsilon, examples = match[1], float(match[2]), int(match[3])

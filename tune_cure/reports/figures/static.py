@@ -20,9 +20,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from tune_cure.reports.figures.catalog import Plot
+from tune_cure.search import run_files
 from tune_cure.utils.files import replace_bytes
 
-FOLDER = "figures"
 WIDE, SMALL = (6.5, 3.6), (3.2, 2.4)  # inches: the text's width of a page, and half of it
 DOTS_PER_INCH = 200
 POINTS = 0.75  # of a page in a pixel of a screen
@@ -39,7 +39,7 @@ STYLE: dict[Any, Any] = {
 
 def write_figures(directory: Path, drawn: Iterable[Plot]) -> Path:
     """Writes figures/NAME.svg and .png for each plot into a run's folder, and returns the folder of these."""
-    folder = directory / FOLDER
+    folder = directory / run_files.FIGURES
     folder.mkdir(exist_ok=True)
     for plot in drawn:
         figure = draw_figure(plot.figure, SMALL if plot.small else WIDE)

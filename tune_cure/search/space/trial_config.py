@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from tune_cure.search.results import SPEC
+from tune_cure.search import run_files
 from tune_cure.search.space import loading as specs
 from tune_cure.search.space.bundled_spaces import search_command
 from tune_cure.training.config import HYPERPARAMETERS
@@ -62,9 +62,9 @@ def _of_search(path: Path, hyperparameters: dict[str, Any]) -> dict[str, Any]:
 
     On as many threads as a trial had, or as there are CPUs: more would wait for each other.
     """
-    file = path.parent / SPEC
+    file = path.parent / run_files.SPEC
     if not file.is_file():
-        raise SpecError(f"{path}: lies beside no {SPEC}, which says on what data and network its search was")
+        raise SpecError(f"{path}: lies beside no {run_files.SPEC}, which says on what data and network its search was")
     search = specs.load(file)
     sections = search.model_dump(mode="json", by_alias=True, include={"data", "model", "evaluation"})
     training = {**search.training, **hyperparameters}

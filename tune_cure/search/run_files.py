@@ -1,0 +1,42 @@
+"""Names of the files and folders in a search's folder. Everything that writes or reads one of them takes it from here.
+
+The names are those of every version: an old folder is read by them, too. docs/results.md says what each file holds.
+A training run (`tune-cure train`) has names of its own, in training/run.py.
+"""
+
+from pathlib import Path
+
+from tune_cure.utils import environment
+
+# What the search works with.
+SPEC = "spec.yaml"
+JOURNAL = "journal.jsonl"
+ENVIRONMENT = environment.FILE
+STUDY = "study.db"  # the Optuna study, in an SQLite database
+TRIALS = "trials"  # Ray's folder, with the checkpoints; each later session makes another: trials-2, …
+CHECKPOINT = "trainer.pt"  # in a checkpoint's folder: the state of a Trainer
+
+# What it reports.
+REPORT = "report.html"
+FIGURES = "figures"
+TENSORBOARD = "tensorboard"
+TRIALS_TABLE, TRIALS_PARQUET = "trials.csv", "trials.parquet"
+EPOCHS_TABLE, EPOCHS_PARQUET = "epochs.csv", "epochs.parquet"
+SUMMARY = "summary.json"
+BEST_CONFIG_TABLE, BEST_CONFIG_SPEC = "best_config.csv", "best_config.yaml"
+BEST_MODEL = "best_model.pt"
+TOP_MARKDOWN, TOP_LATEX = "top_configurations.md", "top_configurations.tex"
+REPLAY = "replay.csv"
+
+# Its confirmation: a folder in the search's folder, with a folder for each candidate and seed.
+CONFIRM = "confirm"
+CONFIRM_TABLE = "confirm.csv"
+CONFIRM_SUMMARY = "confirm.json"
+CONFIRM_REPORT = "confirm.html"
+OUTCOMES = "outcomes.npz"  # of all candidates, by candidate and image; in the folder of a radius: of one alone
+JOB_CONFIG = "config.yaml"
+JOB_STATE = "last.pt"  # while it trains
+JOB_MODEL = "model.pt"
+JOB_STATUS = "status.json"
+
+CONFIRMED = Path(CONFIRM, CONFIRM_TABLE)
