@@ -23,7 +23,7 @@ from ray import tune
 from ray.air.execution._internal.tracked_actor import TrackedActor
 from ray.tune.execution import tune_controller
 
-from tune_cure.cli import live_view
+from tune_cure.cli.views import live_view
 from tune_cure.ray_backend import cluster, session, tuner
 from tune_cure.ray_backend.journal_callback import JournalCallback
 from tune_cure.ray_backend.optuna_searcher import OptunaSearcher

@@ -125,15 +125,15 @@ def check_script(options: list[str]) -> None:
 
 def check_ours(command: str, options: list[str]) -> None:
     """By the parser itself; a search's overrides are applied to its space, or the quick start's where it names none."""
-    parsed, unknown = cli.parser().parse_known_args([command, *(option for option in options if option != "…")])
+    parsed, unknown = cli.build_parser().parse_known_args([command, *(option for option in options if option != "…")])
     assert not unknown, f"{command} does not take {unknown[0]}"
     if command == "search":
         known = parsed.space in bundled_spaces.bundled() or parsed.space.startswith("search_spaces/")
         assert known or parsed.space.isupper() or parsed.space.endswith(".yaml"), f"there is no space {parsed.space}"
-        specs.load(bundled_spaces.find(parsed.space if known else "quickstart"), parsed.set)
+        specs.load(bundled_spaces.find(parsed.space if known else "quickstart"), parsed.settings)
     elif command == "train":
         content = {"data": {"dataset": parsed.dataset or "cifar10"}, "model": {"name": parsed.model or "small_cnn"}}
-        for assignment in parsed.set:
+        for assignment in parsed.settings:
             override(content, assignment)
         run = resolve(content)
         if run.data.dataset == "digits":  # the one data set that is there without a network
@@ -164,7 +164,7 @@ def test_a_command_that_could_not_be_typed_is_seen(line: str, capsys: pytest.Cap
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page.name != "CHANGELOG.md"], ids=str)
 def test_commands_within_sentences_have_flags_that_exist(page: Path) -> None:
-    (commands,) = (action for action in cli.parser()._actions if isinstance(action, argparse._SubParsersAction))
+    (commands,) = (action for action in cli.build_parser()._actions if isinstance(action, argparse._SubParsersAction))
     for line, code in inline(page, "code_inline"):
         words = code.content.replace("\n", " ").split()
         if words[:2] == ["python", "run_search.py"]:

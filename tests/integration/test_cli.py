@@ -18,7 +18,7 @@ from rich.console import Console
 from tests.support.journals import BEST, write_search
 from tests.support.spaces import TINY
 from tune_cure.cli.main import main
-from tune_cure.cli.search_results import print_results
+from tune_cure.cli.views.search_results import print_results
 from tune_cure.ray_backend.resources import Machine
 from tune_cure.search.journal import Journal
 from tune_cure.search.results import SearchResult
@@ -189,7 +189,7 @@ def test_check_refuses_data_that_the_search_would_refuse(
 def test_check_says_what_a_space_for_gpus_costs_without_one(
     space: Path, elsewhere: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tune_cure.cli.search.this_machine", lambda: Machine(cpus=2, gpus=0))
+    monkeypatch.setattr("tune_cure.cli.views.search_plan.this_machine", lambda: Machine(cpus=2, gpus=0))
     check = ["search", "--space", str(space), "--check"]
     assert main([*check, "--set", "resources.gpus_per_trial=auto"]) == 0
     out = capsys.readouterr().out

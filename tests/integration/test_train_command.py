@@ -13,6 +13,7 @@ from rich.console import Console
 
 from tests.support.spaces import tiny
 from tune_cure.cli import main as cli, train
+from tune_cure.cli.views import training
 from tune_cure.evaluation.names import ACCURACIES
 from tune_cure.ray_backend.trainable import CureTrainable
 from tune_cure.training.run import LAST, Run, RunSpec
@@ -24,8 +25,8 @@ QUICK = [*DIGITS, *SMALL]
 
 
 def asked_for(*arguments: str) -> RunSpec:
-    options = cli.parser().parse_args(["train", *arguments])
-    return train.asked_for(options, Console())
+    parsed = cli.build_parser(["train"]).parse_args(["train", *arguments])
+    return train.read_run(train.read_options(parsed), Console())
 
 
 def test_the_command_of_the_original_project_is_taken_as_it_is() -> None:
@@ -49,7 +50,7 @@ def test_flags_and_values_of_the_original_are_translated(capsys: pytest.CaptureF
     said = capsys.readouterr().out
     assert "--epsilon 8 is taken as 8/255" in said
     assert "--alpha 10 is taken as a step of 10/255, 1.25 times epsilon" in said
-    assert "--interpol has no effect: as there" in said
+    assert "--interpol has no effect: nor has it there" in said
     assert asked_for("--epsilon", "12", "--norm", "l2").training.epsilon == 12
     assert asked_for("--gamma", "0.3", "--hat", "False").training.hat_weight == 0
     assert asked_for("--gamma", "0.3", "--hat", "True").training.hat_weight == 0.3
@@ -230,7 +231,7 @@ def test_catastrophic_overfitting_is_said_and_ends_the_run_on_request(
 def test_a_network_that_is_worse_evaluated_than_trained_is_explained_once(
     statistics: str, lag: float, advised: int, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch
 ) -> None:
-    monkeypatch.setattr(train, "STATISTICS_LAG", lag)
+    monkeypatch.setattr(training, "STATISTICS_LAG", lag)
     command = ["train", *QUICK, "--epochs", "2", "--penalty-statistics", statistics]
     assert cli.main([*command, "--output", str(tmp_path / "out")]) == 0
     assert capsys.readouterr().out.count("running statistics may lag behind") == advised

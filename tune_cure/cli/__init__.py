@@ -1,4 +1,5 @@
-"""Command line: one module per command, the live view, and everything that is printed.
+"""Command line: main, one module per command, the public Python functions (`api`), and what is printed (`views`).
 
-Imports every other room.
+May import every other room. `main` imports the module of a command only when that command is named, so that
+`tune-cure --help` does not wait for torch.
 """

@@ -1,52 +1,67 @@
-"""The command `compare`: what it takes, and what it prints."""
+"""The command `compare`: shows searches side by side."""
 
 import argparse
 import os
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from tune_cure.cli import options as command_line
 from tune_cure.confirmation import comparison
 from tune_cure.confirmation.comparison import ComparisonError, Searches
 from tune_cure.reports.comparison_text import ERRORS_NOTE, format_verdict, side_by_side, verdict_basis
 from tune_cure.search.results import SearchResult
 from tune_cure.utils.files import replace_text
 
-WORDS_WIDTH = 24  # of the column that says what is in a line
-MIN_WIDTH = 22  # of a search's column: more searches than fit are shown one block below the other
+WORDS_WIDTH = 24  # columns of the terminal for the titles of the rows
+MIN_WIDTH = 22  # columns of the terminal for a search; searches that do not fit follow in a block below
 
 
-def add_parser(commands: Any) -> None:
-    """Adds the command to an argument parser's subcommands."""
-    parser = commands.add_parser(
-        "compare",
-        help="show searches side by side, and which found the better winner",
-        description="Shows searches side by side: what each was, what it took, what won. Says of every two whose "
-        "winner is better, as far as the standard errors allow it, and what speaks against comparing them.",
+@dataclass(frozen=True)
+class CompareOptions:
+    """Command line of `compare`.
+
+    Attributes:
+        directories: Folders of searches; two or more.
+        csv: File for the table; None writes none.
+        html: File for the page; None writes none.
+    """
+
+    directories: tuple[Path, ...]
+    csv: Path | None
+    html: Path | None
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments to its parser."""
+    parser.description = (
+        "Shows searches side by side: what each was, what it took, what won. Says for every two searches whose winner "
+        "is better, as far as the standard errors allow it, and what speaks against comparing them."
     )
     parser.add_argument("directories", nargs="+", type=Path, metavar="FOLDER", help="a search's folder; two or more")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write the table there, a row per search")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a page there, with plots")
-    parser.add_argument("--verbose", action="store_true", help="show what libraries say")
-    parser.set_defaults(run=compare, parser=parser)
 
 
-def compare(options: argparse.Namespace, console: Console) -> int:
-    """Runs the command and returns its exit code."""
+def read_options(parsed: argparse.Namespace) -> CompareOptions:
+    """Return a parsed command line as options."""
+    return command_line.read(CompareOptions, parsed)
+
+
+def run(options: CompareOptions, console: Console) -> int:
+    """Run the command and return its exit code."""
     searches = comparison.name_searches([SearchResult(directory) for directory in options.directories])
-    files = {flag: file for flag in ("csv", "html") if (file := getattr(options, flag)) is not None}
+    files = {flag: file for flag, file in (("csv", options.csv), ("html", options.html)) if file is not None}
     for flag, file in files.items():
         try:
             _check_file(f"--{flag}", file, searches)
-        except OSError as error:  # of a name that no file can have
+        except OSError as error:  # of a name that is too long, for example
             raise ComparisonError(f"--{flag} {file}: cannot be written: {error.strerror}") from error
     if len({file.resolve() for file in files.values()}) < len(files):
         raise ComparisonError(f"--csv and --html: {options.html} cannot be both")
-    table = comparison.build_comparison_table(
-        searches
-    )  # all that can be wrong with a run is found here, before anything is written
+    table = comparison.build_comparison_table(searches)  # reads every run: an error is found before anything is written
     _print(searches, console)
     try:
         if options.csv:
@@ -63,7 +78,7 @@ def compare(options: argparse.Namespace, console: Console) -> int:
 
 
 def _check_file(flag: str, file: Path, searches: Searches) -> None:
-    """Refuses a file that cannot be written, or that would take the place of a search's own."""
+    """Refuse a file that cannot be written, or that lies in the folder of a search."""
     folder = file.resolve().parent
     if file.is_dir():
         raise ComparisonError(f"{flag} {file}: is a folder")
@@ -94,7 +109,7 @@ def _print(searches: Searches, console: Console) -> None:
     verdicts = comparison.compare_winners(searches)
     for _, row in verdicts.iterrows():
         console.print(format_verdict(row), style="bold")
-    if said := verdict_basis(verdicts):
-        console.print(said, style="dim", soft_wrap=False)
+    if note := verdict_basis(verdicts):
+        console.print(note, style="dim", soft_wrap=False)
     for warning in comparison.comparison_warnings(searches):
         console.print(f"warning: {warning}")

@@ -1,46 +1,64 @@
-"""The command `export`: what it takes, what it prints."""
+"""The command `export`: puts a trained network into a folder to give away."""
 
 import argparse
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
+from tune_cure.cli import options as command_line
+from tune_cure.reports.export import bundle as exporting, measurements, model_card
 from tune_cure.search.results import SearchResult
 
 
-def add_parser(commands: Any) -> None:
-    """Adds the command to an argument parser's subcommands."""
-    parser = commands.add_parser(
-        "export",
-        help="put a search's best model into a folder to give away, with a model card",
-        description="Writes weights (safetensors), sizes, a loader that needs torch alone, and a model card with what "
-        "was measured of exactly these weights.",
-        epilog="without --confirmed: the best model of the search, judged on validation images only",
+@dataclass(frozen=True)
+class ExportOptions:
+    """Command line of `export`.
+
+    Attributes:
+        directory: The folder of the search.
+        to: The folder to write; empty, or not there yet.
+        confirmed: Name of a network that `confirm` has trained; None exports the best model of the search.
+        seed: Which seed of `confirmed`; None is its first.
+    """
+
+    directory: Path
+    to: Path
+    confirmed: str | None
+    seed: int | None
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments to its parser."""
+    parser.description = (
+        "Writes weights (safetensors), sizes, a loader that needs torch alone, and a model card with what was measured "
+        "on exactly these weights."
     )
+    parser.epilog = "without --confirmed: the best model of the search, judged on validation images only"
     parser.add_argument("directory", type=Path, metavar="FOLDER", help="the search's folder")
     parser.add_argument("--to", type=Path, required=True, metavar="FOLDER", help="where to: empty, or not there yet")
     parser.add_argument("--confirmed", metavar="NAME", help="a network that `confirm` has trained: trial-11, fgsm")
     parser.add_argument("--seed", type=int, metavar="N", help="which of its seeds (default: the first)")
-    parser.add_argument("--verbose", action="store_true", help="show what Ray says")
-    parser.set_defaults(run=export, parser=parser)
 
 
-def export(options: argparse.Namespace, console: Console) -> int:
-    """Runs the command and returns its exit code."""
-    from tune_cure.reports.export import bundle as exporting, measurements, model_card
+def read_options(parsed: argparse.Namespace) -> ExportOptions:
+    """Return a parsed command line as options."""
+    return command_line.read(ExportOptions, parsed)
 
+
+def run(options: ExportOptions, console: Console) -> int:
+    """Run the command and return its exit code."""
     if options.seed is not None and options.confirmed is None:
         raise measurements.ExportError("--seed: makes no difference without --confirmed")
     result = SearchResult(options.directory)
     if options.confirmed is None:
-        found = exporting.collect_search_model(result)
+        bundle = exporting.collect_search_model(result)
     else:
-        found = exporting.collect_confirmed_model(result, options.confirmed, options.seed)
-    exporting.write_bundle(found, model_card.build_model_card(found), options.directory, options.to)
-    console.print(f"wrote {options.to}: {found.description}")
-    for warning in found.warnings:
+        bundle = exporting.collect_confirmed_model(result, options.confirmed, options.seed)
+    exporting.write_bundle(bundle, model_card.build_model_card(bundle), options.directory, options.to)
+    console.print(f"wrote {options.to}: {bundle.description}")
+    for warning in bundle.warnings:
         console.print(f"warning: {warning}", style="bold")
-    if not found.is_confirmed:
+    if not bundle.is_confirmed:
         console.print("its accuracies are those on the validation images that chose it; the model card says so")
     return 0

@@ -1,13 +1,20 @@
-"""A search that another process runs, seen from its folder alone; nothing there is written."""
+"""The command `watch`: shows a search that another process runs, from its folder alone, and writes nothing there."""
 
+import argparse
 import platform
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 
-from tune_cure.cli.live_view import LiveView, PlainView, SearchState
-from tune_cure.search import results, run_files
+from rich.console import Console
+
+from tune_cure.cli import options as command_line
+from tune_cure.cli.options import UsageError
+from tune_cure.cli.search import ended_early, resume_command
+from tune_cure.cli.views.live_view import LiveView, PlainView, SearchState
+from tune_cure.search import patience, results, run_files
 from tune_cure.search.journal import SEARCH_EVENTS, JournalFollower
 from tune_cure.search.patience import Patience
 from tune_cure.utils import environment, locking
@@ -15,15 +22,73 @@ from tune_cure.utils import environment, locking
 SECONDS = 0.5  # between two looks at the folder
 
 
+@dataclass(frozen=True)
+class WatchOptions:
+    """Command line of `watch`.
+
+    Attributes:
+        directory: The run's folder; it may not exist yet.
+    """
+
+    directory: Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments to its parser."""
+    parser.add_argument("directory", type=Path, metavar="FOLDER", help="the run's folder; may not be there yet")
+
+
+def read_options(parsed: argparse.Namespace) -> WatchOptions:
+    """Return a parsed command line as options."""
+    return command_line.read(WatchOptions, parsed)
+
+
+def run(options: WatchOptions, console: Console) -> int:
+    """Run the command and return its exit code."""
+    directory = options.directory
+    if directory.exists() and not directory.is_dir():
+        raise UsageError(f"{directory}: is no folder")
+    try:
+        if not is_begun(directory):
+            console.print(f"waiting for a search in {directory}; Ctrl-C ends this")
+        while not is_begun(directory):
+            time.sleep(SECONDS)
+        state = follow(
+            directory,
+            lambda state: LiveView(state, console) if console.is_terminal else PlainView(state, console.print),
+        )
+    except KeyboardInterrupt:  # ends the watching, not the search
+        return 0
+    return _conclude(directory, state, console)
+
+
+def _conclude(directory: Path, state: SearchState, console: Console) -> int:
+    """Print how the search ended and how to continue it, and return the exit code."""
+    ended, planned = state.ends.total(), state.spec.search.trials
+    report = directory / run_files.REPORT
+    if ended >= planned:
+        console.print(f"all {ended} trials have ended; the report: {report}")
+        return 0
+    if patience.is_search_over(result := results.SearchResult(directory)):
+        early = ended_early(patience.replay_patience(result).words)
+        console.print(f"{ended} of {planned} trials have ended; the report: {report}\n{early}")
+        return 0
+    command = resume_command(directory / run_files.SPEC, str(directory))
+    console.print(
+        f"the search is not running any more; {ended} of {planned} trials have ended. Continue it with:\n  {command}"
+    )
+    return 1
+
+
 def is_begun(directory: Path) -> bool:
-    """Whether there is a search in `directory` already."""
+    """Return whether a search has begun in `directory`."""
     return (directory / run_files.SPEC).is_file() and (directory / run_files.JOURNAL).is_file()
 
 
 def is_dead(directory: Path) -> bool:
-    """Whether no process runs the search in `directory` any more.
+    """Return whether no process runs the search in `directory` any more.
 
-    That is known only on the machine that ran it last; False elsewhere.
+    This is known on the machine that ran the search last; on any other machine the answer is False.
     """
     return environment.last_host(directory) == platform.node() and locking.is_unlocked(directory)
 
@@ -33,17 +98,17 @@ def follow(
     view: Callable[[SearchState], AbstractContextManager[LiveView | PlainView]],
     pause: Callable[[float], None] = time.sleep,
 ) -> SearchState:
-    """Shows the search in `directory` until all its trials have ended, or nobody runs it any more.
+    """Show the search in `directory` until all its trials have ended or no process runs it any more.
 
-    All its trials are those that were begun, where its patience is used up.
+    Once the search's patience is used up, no new trial begins: then the trials that have begun are all there are.
 
     Args:
         directory: The run's folder.
-        view: What to show it with.
-        pause: Waits so many seconds.
+        view: Makes the view that shows the search.
+        pause: Waits for a number of seconds.
 
     Returns:
-        The search as it then is.
+        The state of the search at the end.
     """
     tail = JournalFollower(directory / run_files.JOURNAL)
     state = SearchState(results.read_spec(directory))
@@ -51,12 +116,12 @@ def follow(
     written = 0.0
     with view(state) as shown:
         while True:
-            # A search that is begun or resumed writes its spec anew, perhaps with more trials: then its clock starts.
+            # A search writes its spec anew when it begins or resumes, perhaps with more trials: its clock starts then.
             changed = (directory / run_files.SPEC).stat().st_mtime
             if changed != written:
                 state.spec, state.started, written = results.read_spec(directory), changed, changed
                 state.epochs_now, patience.spec = 0, state.spec
-            dead = is_dead(directory)  # before its last lines are read
+            dead = is_dead(directory)  # asked first, so that the last lines are read after the process has ended
             for event in tail.read():
                 if event["event"] not in SEARCH_EVENTS:
                     shown.on_event(event)

@@ -6,7 +6,7 @@ from rich.console import Console
 
 from tests.support.journal_lines import begin, epoch
 from tests.support.spaces import tiny
-from tune_cure.cli.live_view import LiveView, PlainView, SearchState
+from tune_cure.cli.views.live_view import LiveView, PlainView, SearchState
 from tune_cure.search import ranking, results
 from tune_cure.search.journal import Event, Journal
 

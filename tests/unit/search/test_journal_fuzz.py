@@ -21,8 +21,8 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 
 from tests.support import journal_lines
 from tests.support.spaces import tiny
-from tune_cure.cli.live_view import LiveView, SearchState
 from tune_cure.cli.main import main
+from tune_cure.cli.views.live_view import LiveView, SearchState
 from tune_cure.ray_backend.optuna_searcher import OptunaSearcher
 from tune_cure.search import results, resume
 from tune_cure.search.event_schemas import EVENT_SCHEMAS

@@ -83,9 +83,9 @@ def test_commands_in_a_spaces_comments_could_be_typed(name: str) -> None:
     for line in bundled_spaces.find(name).read_text(encoding="utf-8").splitlines():
         words = line.removeprefix("#").split()
         if words[:1] == ["tune-cure"]:
-            parsed = cli.parser().parse_args(words[1:])
+            parsed = cli.build_parser().parse_args(words[1:])
             if words[1] == "search":
-                specs.load(bundled_spaces.find(parsed.space), parsed.set)
+                specs.load(bundled_spaces.find(parsed.space), parsed.settings)
 
 
 def test_a_bundled_space_is_found_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

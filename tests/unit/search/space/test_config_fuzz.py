@@ -21,7 +21,7 @@ import yaml
 pytest.importorskip("hypothesis")
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from tune_cure.cli import search, train
+from tune_cure.cli import search_run, train_run
 from tune_cure.cli.main import main
 from tune_cure.data import splits
 from tune_cure.data.source import NotHereError
@@ -182,8 +182,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr(splits, "load", begin)
-        patch.setattr(search, "_run", never)
-        patch.setattr(train, "Run", never)
+        patch.setattr(search_run, "run_trials", never)
+        patch.setattr(train_run, "Run", never)
         yield folder
 
 

@@ -1,0 +1,112 @@
+"""The command `replay`: shows what ASHA with other numbers would have done to a finished search."""
+
+import argparse
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from tune_cure.cli import options as command_line
+from tune_cure.cli.options import UsageError
+from tune_cure.evaluation.metrics import standard_error
+from tune_cure.search import asha_replay, ranking, run_files, trial_table
+from tune_cure.search.results import SearchResult
+from tune_cure.search.space.config import LEAST_REDUCTION, SearchSpec
+
+TITLES = ("grace", "factor", "stopped", "epochs", "saved", "kept", "regret", "saved*", "kept*", "regret*")
+
+
+@dataclass(frozen=True)
+class ReplayOptions:
+    """Command line of `replay`.
+
+    Attributes:
+        directory: The folder of the search.
+        grace_period: Grace periods to try, in epochs.
+        reduction_factor: Reduction factors to try.
+    """
+
+    directory: Path
+    grace_period: tuple[int, ...]
+    reduction_factor: tuple[float, ...]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments to its parser."""
+    parser.description = (
+        "Replays the recorded epochs of a search for each pair of ASHA's numbers: which trials would have been "
+        "stopped, and whether the winner would have been found. Record with search.scheduler=none for whole curves."
+    )
+    parser.add_argument("directory", type=Path, metavar="FOLDER", help="the run's folder")
+    parser.add_argument("--grace-period", nargs="+", type=int, default=[1, 2, 3], metavar="EPOCHS")
+    parser.add_argument("--reduction-factor", nargs="+", type=float, default=[2, 3, 4], metavar="FACTOR")
+
+
+def read_options(parsed: argparse.Namespace) -> ReplayOptions:
+    """Return a parsed command line as options."""
+    return command_line.read(ReplayOptions, parsed)
+
+
+def run(options: ReplayOptions, console: Console) -> int:
+    """Run the command and return its exit code."""
+    result = SearchResult(options.directory)
+    _check(options, result)
+    frame = asha_replay.write(options.directory, list(options.grace_period), list(options.reduction_factor))
+    console.print(_table(frame))
+    console.print(
+        "kept: whether the recorded winner runs on; regret: points lost; "
+        f"*: mean over {asha_replay.ORDERS} other orders",
+        style="dim",
+    )
+    complete, total = asha_replay.count_complete_curves(options.directory)
+    console.print(f"\n{complete} of {total} learning curves are complete; proposals are those of the recorded search")
+    if complete < total:
+        console.print(
+            "what the others would have become is not known, so regret may be larger: to choose with confidence, "
+            "record a search with --set search.scheduler=none"
+        )
+    _print_advice(frame, result, console)
+    console.print(f"wrote {options.directory / run_files.REPLAY}")
+    return 0
+
+
+def _check(options: ReplayOptions, result: SearchResult) -> None:
+    """Refuse numbers that ASHA cannot have, and a search without a judged trial."""
+    spec: SearchSpec = result.spec
+    for grace_period in options.grace_period:
+        if not 1 <= grace_period <= spec.max_epochs:
+            raise UsageError(f"--grace-period: 1 to {spec.max_epochs} epochs are possible, but found {grace_period}")
+    for factor in options.reduction_factor:
+        if not LEAST_REDUCTION <= factor < math.inf:
+            raise UsageError(f"--reduction-factor: must be at least {LEAST_REDUCTION}, but found {factor:g}")
+    if result.best is None:
+        raise UsageError(f"{options.directory}: no trial has been judged yet: there is nothing to replay")
+
+
+def _table(frame: pd.DataFrame) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 1))
+    for title in TITLES:
+        table.add_column(title, justify="right", no_wrap=True)
+    for _, row in frame.iterrows():
+        table.add_row(
+            f"{row['grace_period']}", f"{row['reduction_factor']:g}", f"{row['stopped']}", f"{row['epochs']}",
+            f"{100 * row['epochs_saved']:.0f}%", "yes" if row["winner_kept"] else "no",
+            f"{100 * row['regret']:.1f}", f"{100 * row['epochs_saved_mean']:.0f}%",
+            f"{100 * row['winner_kept_mean']:.0f}%", f"{100 * row['regret_mean']:.1f}",
+        )  # fmt: skip
+    return table
+
+
+def _print_advice(frame: pd.DataFrame, result: SearchResult, console: Console) -> None:
+    """Print the pair that saves the most epochs and loses at most one standard error of the winner's accuracy."""
+    best = ranking.rank_trials(result.trials, result.spec).iloc[0]["objective"]
+    error = standard_error(best, trial_table.judged_examples(result.spec))
+    good = frame[frame["regret_mean"] <= error].sort_values("epochs_saved_mean", ascending=False)
+    if len(good):
+        pair = f"grace_period {good.iloc[0]['grace_period']:g}, reduction_factor {good.iloc[0]['reduction_factor']:g}"
+        console.print(
+            f"most saved with a regret* of at most a standard error of the winner ({100 * error:.1f}): {pair}"
+        )

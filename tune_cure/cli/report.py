@@ -1,0 +1,43 @@
+"""The command `report`: writes the tables and the report of a run again, from its journal."""
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from tune_cure.cli import options as command_line
+from tune_cure.cli.options import UsageError
+from tune_cure.reports import artifacts
+from tune_cure.search.results import SearchResult
+
+
+@dataclass(frozen=True)
+class ReportOptions:
+    """Command line of `report`.
+
+    Attributes:
+        directory: The run's folder.
+    """
+
+    directory: Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments to its parser."""
+    parser.add_argument("directory", type=Path, metavar="FOLDER", help="the run's folder")
+
+
+def read_options(parsed: argparse.Namespace) -> ReportOptions:
+    """Return a parsed command line as options."""
+    return command_line.read(ReportOptions, parsed)
+
+
+def run(options: ReportOptions, console: Console) -> int:
+    """Run the command and return its exit code."""
+    try:
+        page = artifacts.write_artifacts(SearchResult(options.directory))
+    except OSError as error:
+        raise UsageError(f"{options.directory}: cannot be written: {error.strerror}") from error
+    console.print(f"wrote {page}, and tables and figures beside it")
+    return 0

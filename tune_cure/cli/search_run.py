@@ -1,0 +1,281 @@
+"""A search from the check of its data to its report. The command `search` and `tune_cure.search` share these steps."""
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from tune_cure.cli.options import UsageError
+from tune_cure.cli.search import SearchOptions, ended_early, resume_command
+from tune_cure.cli.views import search_plan
+from tune_cure.cli.views.live_view import LiveView, PlainView, SearchState
+from tune_cure.cli.views.search_results import print_results
+from tune_cure.data import config, source, splits as splits_module
+from tune_cure.ray_backend.monitoring import dashboard
+from tune_cure.ray_backend.remote_storage import RemoteStorage
+from tune_cure.reports import artifacts
+from tune_cure.reports.refresh import ReportRefresher
+from tune_cure.search import results, resume, run_files
+from tune_cure.search.journal import Journal
+from tune_cure.search.results import SearchResult
+from tune_cure.search.space.config import SearchSpec
+from tune_cure.utils import environment, locking
+from tune_cure.utils.files import FolderError, make_run_folder
+from tune_cure.utils.signals import treat_sigterm_as_ctrl_c
+
+FAULTS = ("failing", "disk", "ray")  # outcomes of a search that something outside of it has ended
+
+
+def check(spec: SearchSpec, options: SearchOptions, console: Console) -> None:
+    """Print what the search would do and its YAML, for copying.
+
+    Data that would be downloaded first is not checked.
+
+    Raises:
+        TuneCureError: The search would be refused.
+    """
+    prior_trials = _describe_prior_trials(spec, options)
+    plan = search_plan.plan_on_this_machine(spec)
+    splits = None
+    try:
+        splits = splits_module.load(spec.data, download=False)
+        images = search_plan.describe_images(splits)
+    except source.NotHereError as error:
+        if not _may_download(spec, options):
+            raise
+        images = f"not here yet: {error}"
+    search_plan.print_plan(spec, plan, images, console)
+    if splits and options.address is None:
+        search_plan.print_cost(spec, splits, plan, console.print)
+    if prior_trials:
+        console.print(prior_trials)
+    console.print("resolved:\n")
+    console.print(spec.to_yaml())
+
+
+def run(spec: SearchSpec, options: SearchOptions, console: Console) -> int:
+    """Run the search, print what it does and what came of it, and return the command's exit code."""
+    with open_folder(spec, options, console.print) as folder:
+        state = read_state(spec, folder, options)
+        live = console.is_terminal and not options.verbose
+        view = LiveView(state, console) if live else PlainView(state, console.print)
+        refresher = ReportRefresher(folder.directory)
+
+        def on_lost() -> None:
+            view.__exit__(None, None, None)
+            refresher.__exit__(None, None, None)  # or two would write the tables
+            result = SearchResult(folder.directory, "ray", "Ray has died, or was killed")
+            code = _conclude(result, folder, options, console)
+            sys.stdout.flush()
+            os._exit(code)  # the main thread waits for Ray, and cannot be told
+
+        def on_ready(devices: object, url: str) -> None:
+            treat_sigterm_as_ctrl_c()  # only now: Ray sets a handler of its own when it starts
+            print_start(devices, url, folder, console.print)
+
+        with view, refresher:
+            result = run_trials(spec, folder, options, view, on_ready, on_lost)
+        treat_sigterm_as_ctrl_c()  # Ray's shutdown has given SIGTERM back to the system
+        return _conclude(result, folder, options, console)
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Where a search keeps its files.
+
+    Attributes:
+        directory: The folder on this machine.
+        remote: The object store that has a copy of the folder, and the checkpoints; None if all is in `directory`.
+    """
+
+    directory: Path
+    remote: RemoteStorage | None
+
+    @property
+    def output(self) -> str:
+        """The --output that names this folder."""
+        return self.remote.uri if self.remote else str(self.directory)
+
+
+@contextmanager
+def open_folder(spec: SearchSpec, options: SearchOptions, say: Callable[[str], None]) -> Iterator[RunFolder]:
+    """Check that the search can run, and yield its folder, locked against other processes.
+
+    Nothing is written before the data is loaded and, with an address, the cluster is joined.
+
+    Args:
+        spec: The search.
+        options: The command line.
+        say: Prints a line.
+
+    Raises:
+        TuneCureError: The search cannot be run, or the folder is not free, or cannot be continued.
+    """
+    if prior_trials := _describe_prior_trials(spec, options):
+        say(prior_trials)
+    if options.address is None:
+        dashboard.check(options.dashboard_host)
+    elif options.dashboard_host != dashboard.LOOPBACK:
+        raise UsageError("--dashboard-host: goes with a Ray that is started here, not with --address")
+    splits = splits_module.load(spec.data, download=_may_download(spec, options))
+    if options.address is None:
+        search_plan.print_cost(spec, splits, search_plan.plan_on_this_machine(spec), say)
+    else:
+        _join(options)
+    folder = _make_folder(spec, options)
+    running = f"its search is running already; to see it: tune-cure watch {folder.directory}"
+    with locking.hold_run_lock(folder.directory, running):
+        if options.resume:
+            resume.prepare(folder.directory, spec, force=options.force, say=say)
+        environment.write(folder.directory, splits.source)
+        del splits  # the trials map the same file; this process need not hold it
+        yield folder
+
+
+def read_state(spec: SearchSpec, folder: RunFolder, options: SearchOptions) -> SearchState:
+    """Return the state of the search: that of its journal if it is resumed, else a new one."""
+    state = SearchState(spec)
+    if options.resume:
+        for event in Journal(folder.directory).read():
+            state.update(event)
+    return state
+
+
+def run_trials(
+    spec: SearchSpec,
+    folder: RunFolder,
+    options: SearchOptions,
+    view: LiveView | PlainView,
+    on_ready: Callable[[object, str], None],
+    on_lost: Callable[[], None],
+) -> SearchResult:
+    """Run the trials of a search until it ends or is interrupted.
+
+    Args:
+        spec: The search.
+        folder: Its folder, locked.
+        options: The command line.
+        view: Is told of every event.
+        on_ready: Is called once Ray is up, with the devices and the dashboard's address.
+        on_lost: Is called in another thread if Ray has died.
+    """
+    from tune_cure.ray_backend import tuner  # Ray takes seconds to import: not before the input is known to be good
+
+    return tuner.run(
+        spec,
+        folder.directory,
+        address=options.address,
+        dashboard_host=options.dashboard_host,
+        remote=folder.remote,
+        resume=options.resume,
+        verbose=options.verbose,
+        seconds=options.time_budget,
+        on_event=view.on_event,
+        on_ready=on_ready,
+        on_lost=on_lost,
+    )
+
+
+def print_start(devices: object, url: str, folder: RunFolder, say: Callable[[str], None]) -> None:
+    """Say on what devices the search runs, where its results go, and where Ray's dashboard is."""
+    copied = f", copied to {folder.remote.uri}" if folder.remote else ""
+    say(f"{devices}; results in {folder.directory}{copied}")
+    if url:
+        say(f"Ray dashboard: {url} (asks for the token in ~/.ray/auth_token)")
+
+
+def write_results(result: SearchResult, folder: RunFolder) -> Path:
+    """Write tables, report and the best model into the run's folder, and return the report's path.
+
+    Raises:
+        OSError: They cannot be written.
+    """
+    if folder.remote and result.checkpoint:
+        Journal(result.directory).checkpoint_file(result.checkpoint)  # refuses a path that leads out of the folder
+        folder.remote.get_checkpoint(result.directory, result.checkpoint)  # best_model.pt is made from it
+    return artifacts.write_artifacts(result)
+
+
+def _conclude(result: SearchResult, folder: RunFolder, options: SearchOptions, console: Console) -> int:
+    """Write the results, print how the search ended and how to continue it, and return the exit code."""
+    directory, outcome, reason = result.directory, result.outcome, result.reason
+    is_copied = True
+    try:
+        page = write_results(result, folder)
+    except OSError as error:
+        message = error.strerror or str(error)
+        console.print(f"the tables could not be written ({message}); later: tune-cure report {directory}")
+        outcome, reason = "disk", reason or f"{directory}: {message}"
+    if folder.remote and outcome != "disk":
+        try:
+            folder.remote.put(directory)
+        except FolderError as error:  # the search is over all the same
+            console.print(str(error), style="bold")
+            is_copied = False
+    if outcome in ("finished", "patience", "time"):
+        print_results(result, page, console)
+    if outcome == "patience":
+        console.print(ended_early(reason))
+    elif outcome != "finished":
+        command = resume_command(directory / run_files.SPEC, folder.output, options.address)
+        console.print(f"{reason or 'interrupted'}; all state is in {directory}. Continue with:\n  {command}")
+    if outcome == "interrupted":
+        return 130
+    return 0 if result.best and outcome not in FAULTS and is_copied else 1
+
+
+def _describe_prior_trials(spec: SearchSpec, options: SearchOptions) -> str:
+    """Return how many trials of earlier searches the sampler knows; empty without `search.warm_start`."""
+    if not spec.search.warm_start or options.resume:
+        return ""
+    from tune_cure.search import warm_start  # imports Optuna
+
+    used, left_out = warm_start.read_prior_trials(spec)
+    line = f"{len(used)} trials of {spec.search.warm_start} are known to the sampler"
+    return line + f"; {left_out} did not end, or lie outside of the space" * bool(left_out)
+
+
+def _join(options: SearchOptions) -> None:
+    """Join the cluster before anything is written: there may be none."""
+    from tune_cure.ray_backend import session
+
+    session.start_ray(options.address, verbose=options.verbose)
+
+
+def _make_folder(spec: SearchSpec, options: SearchOptions) -> RunFolder:
+    """Make the run's folder on this machine, or find that of the search to continue."""
+    default = Path("results") / spec.name
+    if options.output and "://" in options.output:
+        return _make_remote_folder(default, RemoteStorage(options.output), options)
+    named = Path(options.output) if options.output else None
+    if not options.resume:
+        return RunFolder(make_run_folder(default, named), None)
+    results.read_spec(named or default)  # nothing is written where there is no search
+    return RunFolder(named or default, None)
+
+
+def _make_remote_folder(default: Path, remote: RemoteStorage, options: SearchOptions) -> RunFolder:
+    """Make the local folder of a search that is kept in an object store, with the store's files if it is resumed."""
+    if str(options.address).startswith("ray://"):
+        raise UsageError(f"--output {remote.uri}: cannot be used with --address ray://…; use `ray job submit`")
+    if not options.resume:
+        if remote.exists(run_files.JOURNAL):
+            raise UsageError(f"--output {remote.uri}: holds a search; name another, or continue it with --resume")
+        return RunFolder(make_run_folder(default, None), remote)
+    if not remote.exists(run_files.JOURNAL):
+        raise UsageError(f"--output {remote.uri}: holds no search: there is no {run_files.JOURNAL} in it")
+    directory = make_run_folder(default, None)
+    remote.get(directory)
+    return RunFolder(directory, remote)
+
+
+def _may_download(spec: SearchSpec, options: SearchOptions) -> bool:
+    """Return whether the data may be downloaded: into the default folder, or into one that the user has named.
+
+    A YAML file that somebody sent must not choose where files are written.
+    """
+    return bool(options.data_root) or config.is_default(spec.data.root)

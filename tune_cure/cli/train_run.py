@@ -1,0 +1,76 @@
+"""A training run from its data to its page. The command `train` and `tune_cure.train` share these steps."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from rich.console import Console
+
+from tune_cure.cli.train import DEFAULT_FOLDER, TrainOptions
+from tune_cure.cli.views import training
+from tune_cure.data import config, splits as splits_module
+from tune_cure.reports import training_page
+from tune_cure.training.run import BEST, CONFIG, LAST, LOG, TEST, Run, RunSpec
+from tune_cure.utils import cpu, environment, locking
+from tune_cure.utils.files import make_run_folder, replace_text
+from tune_cure.utils.signals import treat_sigterm_as_ctrl_c
+from tune_cure.utils.yaml_config import SpecError
+
+
+def run(spec: RunSpec, options: TrainOptions, console: Console) -> int:
+    """Train, print how to continue if that is interrupted, and return the command's exit code."""
+    with open_run(spec, options) as begun:
+        training.print_plan(begun, console)
+        treat_sigterm_as_ctrl_c()
+        try:
+            training.train(begun, console)
+        except KeyboardInterrupt:
+            epochs = spec.training.epochs
+            saved = f"{len(begun.log)} of {epochs} epochs are saved" if begun.log else "no epoch was finished"
+            command = options.resume_command(begun.directory)
+            console.print(f"interrupted; {saved}. Continue with:\n  {command}")
+            return 130
+        if options.test and begun.trainer.best_epoch:
+            training.print_test(begun.judge_on_test(), begun, console)
+        page = training_page.write(begun)
+        files = [name for name in (page.name, LOG, CONFIG, BEST, LAST, TEST) if (begun.directory / name).exists()]
+        console.print(f"wrote in {begun.directory}: {', '.join(files)}")
+        return 1 if begun.log[-1]["diverged"] else 0
+
+
+@contextmanager
+def open_run(spec: RunSpec, options: TrainOptions) -> Iterator[Run]:
+    """Load the data, and yield the run with its folder locked against other processes.
+
+    Raises:
+        TuneCureError: The device or the data cannot be used, or the folder is not free or cannot be continued.
+    """
+    device = choose_device(options.device)
+    # A YAML file that somebody sent may say where data is read, but only the user where it is written.
+    splits = splits_module.load(spec.data, download=bool(options.data_root) or config.is_default(spec.data.root))
+    if options.resume:
+        directory = options.output or DEFAULT_FOLDER
+    else:
+        directory = make_run_folder(DEFAULT_FOLDER, options.output)
+        replace_text(directory / CONFIG, spec.to_yaml())
+    cpu.configure_cpu(spec.threads)
+    with locking.hold_run_lock(directory):
+        begun = Run(spec, splits, directory, device)
+        if options.resume:
+            begun.restore()
+        environment.write(directory, splits.source)
+        yield begun
+
+
+def choose_device(name: str | None) -> torch.device:
+    """Return the device of that name, or for None CUDA if there is any, else the CPU.
+
+    Raises:
+        SpecError: The device cannot be used.
+    """
+    try:
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch that was built without CUDA asserts
+        raise SpecError(f"--device {name}: cannot be used: {str(error).splitlines()[0]}") from error
+    return device

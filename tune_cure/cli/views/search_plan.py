@@ -1,0 +1,107 @@
+"""The plan of a search as `search --check` prints it, and what it costs on a machine without a GPU."""
+
+from collections.abc import Callable
+
+from rich.console import Console
+from rich.table import Table
+
+from tune_cure.data.splits import Splits
+from tune_cure.ray_backend.resources import (
+    ResourcePlan,
+    expected_epochs,
+    measure_epoch_seconds,
+    plan_resources,
+    this_machine,
+)
+from tune_cure.search import trial_table
+from tune_cure.search.space.config import SearchSpec
+from tune_cure.utils.formatting import format_duration, format_hyperparameters
+
+SMALLER_SPACE = "cifar10_cpu"
+MEASURED_LATER = (
+    "\nor more on each GPU: gpus_per_trial is auto, so a trial's memory is measured before the search starts"
+)
+
+
+def plan_on_this_machine(spec: SearchSpec) -> ResourcePlan:
+    """Return what the search takes of this machine.
+
+    Raises:
+        DeviceError: Not even one trial fits.
+    """
+    return plan_resources(spec, [this_machine()])
+
+
+def describe_images(splits: Splits) -> str:
+    """Return the number, the shape and the source of the images, in words."""
+    parts = {"train": splits.train, "validation": splits.validation, "test": splits.test}
+    counts = ", ".join(f"{len(part):,} {name}" for name, part in parts.items())
+    height, width = splits.image_size
+    shape = f"{splits.in_channels}×{height}×{width}, {splits.num_classes} classes"
+    return f"{counts} images of {shape}\n{splits.source}"
+
+
+def print_plan(spec: SearchSpec, plan: ResourcePlan, images: str, console: Console) -> None:
+    """Print what the search would do, a row for each part; `images` describes the data."""
+    most = spec.search.trials * spec.max_epochs
+    rows = {
+        "search": f"{spec.name}: {spec.search.trials} trials by {spec.search.sampler}, seed {spec.search.seed}, for "
+        f"{spec.search.mode} {' and '.join(spec.search.metrics)}"
+        + "".join(f", {text}" for text in spec.search.constraints),
+        "data": images,
+        "network": spec.model.name + (f", width {spec.model.width}" if spec.model.width else ""),
+        "space": "\n".join(f"{key}: {_describe_values(spec, key)}{_describe_use(spec, key)}" for key in spec.space),
+        "start_from": "\n".join(format_hyperparameters(start) for start in spec.start_from) or "none",
+        "scheduler": f"{spec.search.scheduler} {_describe_stops(spec)}; runs to {spec.max_epochs}",
+        "epochs": f"at most {most}" + _describe_expected_epochs(spec),
+        "judged by": f"{spec.evaluation} on {trial_table.judged_examples(spec)} validation images",
+        "devices": f"{plan}{MEASURED_LATER if plan.gpus_per_trial and spec.resources.gpus_per_trial == 'auto' else ''}",
+    }
+    table = Table.grid(padding=(0, 2))
+    for name, text in rows.items():
+        table.add_row(name, text)
+    console.print(table)
+
+
+def print_cost(spec: SearchSpec, splits: Splits, plan: ResourcePlan, say: Callable[[str], None]) -> None:
+    """Say how long a search that was made for GPUs would take on a machine without one; an epoch is measured.
+
+    Nothing is said of a search that asks for no GPU, or gets one.
+    """
+    if not spec.resources.gpus_per_trial or plan.gpus_per_trial:
+        return
+    epoch = measure_epoch_seconds(spec, splits)
+    most, expected = spec.search.trials * spec.max_epochs, expected_epochs(spec)
+    say(
+        f"no GPU found: an epoch of {spec.model.name} takes about {format_duration(epoch)} on "
+        f"{plan.cpus_per_trial} CPU(s) "
+        f"here (measured). {plan.concurrent} at a time, about {expected:.0f} epochs take "
+        f"{format_duration(expected * epoch / plan.concurrent)}, the most possible, {most}, "
+        f"{format_duration(most * epoch / plan.concurrent)}.\nA search made for CPUs: --space {SMALLER_SPACE}"
+    )
+
+
+def _describe_values(spec: SearchSpec, key: str) -> str:
+    """Return a hyperparameter's distribution; that of an L∞ radius also in 1/255, as papers write it."""
+    distribution = spec.space[key]
+    if key != "epsilon" or spec.training.get("norm", "linf") != "linf" or "norm" in spec.space:
+        return str(distribution)
+    return f"{distribution} ({', '.join(f'{255 * radius:.3g}/255' for radius in distribution.values)})"
+
+
+def _describe_use(spec: SearchSpec, key: str) -> str:
+    """Return a remark on a hyperparameter that makes no difference, or in some configurations alone; else empty."""
+    never = spec.idle().get(key)
+    return "" if never is None else " (left out: makes no difference)" if never else " (where it makes a difference)"
+
+
+def _describe_stops(spec: SearchSpec) -> str:
+    if spec.search.scheduler == "median":
+        return f"may stop a trial after any epoch from {spec.asha.grace_period} on"
+    return f"may stop a trial after epoch {', '.join(map(str, spec.rungs))}" if spec.rungs else "stops nothing"
+
+
+def _describe_expected_epochs(spec: SearchSpec) -> str:
+    if not spec.rungs:
+        return ""
+    return f"; about {expected_epochs(spec):.0f} if one in {spec.asha.reduction_factor:g} goes on at each rung"

@@ -1,0 +1,111 @@
+"""What `train` prints: the plan, a line for each epoch, and the accuracies on the test set."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pandas as pd
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from tune_cure.training.config import HYPERPARAMETERS, TrainingConfig
+from tune_cure.training.run import Run
+from tune_cure.utils.formatting import format_duration, format_hyperparameters, format_percent, format_radius
+
+STATISTICS_LAG = 0.2
+"""How far clean validation accuracy may lie below adversarial training accuracy, which is harder to reach."""
+
+
+def print_plan(run: Run, console: Console) -> None:
+    """Print what is trained on what, how it is judged, and which hyperparameters are not at their defaults."""
+    spec, splits = run.spec, run.trainer.splits
+    device = run.trainer.device
+    attack = spec.training.attack
+    against = "" if attack == "none" else f" by {attack} at {format_radius(spec.training.epsilon, spec.training.norm)}"
+    where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} CPU thread(s)"
+    console.print(
+        f"{spec.model.name} on {spec.data.dataset}: {len(splits.train):,} images to train on{against}, judged by "
+        f"{spec.evaluation} on {len(run.trainer.judged_on):,} validation images; {where}; results in {run.directory}"
+    )
+    if spec.training.attack != "none" and spec.training.norm != spec.evaluation.norm:
+        console.print(f"trains in {spec.training.norm}, but is judged in {spec.evaluation.norm}: set evaluation.norm?")
+    changed = {
+        name: getattr(spec.training, field)
+        for name, field in HYPERPARAMETERS.items()
+        if getattr(spec.training, field) != TrainingConfig.model_fields[field].default
+    }
+    console.print(f"hyperparameters that are not at their defaults: {format_hyperparameters(changed) or 'none'}")
+
+
+def train(run: Run, console: Console) -> None:
+    """Train the epochs that are left; print a line for each, and what it warns of."""
+    total, is_advised = run.spec.training.epochs, False
+    while not run.finished:
+        with _progress_bar(run, console) as on_step:
+            row = run.epoch(on_step)
+        console.print(_epoch_line(row, total, is_best=run.trainer.best_epoch == run.trainer.epoch))
+        if row["diverged"]:
+            console.print("diverged: the loss became NaN or infinite; a lower lr_max or lambda may help")
+        elif row["catastrophic_overfitting"]:
+            console.print("catastrophic overfitting: the network withstands single steps, but not many small ones")
+        elif not is_advised and _lags(row, run.spec.training):
+            is_advised = True
+            console.print(
+                f"adversarial training images are classified better ({row['train_adversarial_accuracy']:.0%}) than "
+                f"clean validation images ({row['clean_accuracy']:.0%}): batch norm's running statistics may lag "
+                "behind; --penalty-statistics batch, or a lower lambda or lr_max, may help"
+            )
+
+
+def print_test(frame: pd.DataFrame, run: Run, console: Console) -> None:
+    """Print the accuracies of `Run.judge_on_test`."""
+    console.print(f"on all {frame['examples'].iloc[0]:,} test images, by {run.spec.evaluation}:")
+    for _, row in frame.iterrows():
+        console.print(
+            f"  {row['weights']} (epoch {row['epoch']}): "
+            f"clean {format_percent(row['clean_accuracy'], row['clean_accuracy_se'])}, "
+            f"PGD {format_percent(row['pgd_accuracy'], row['pgd_accuracy_se'])}"
+        )
+
+
+def _lags(row: dict[str, Any], config: TrainingConfig) -> bool:
+    """Return whether the network is far worse when evaluated than when trained, and the penalty may be the cause.
+
+    docs/correctness.md explains how the penalty makes batch norm's running statistics lag.
+    """
+    uses_running = config.lambda_ > 0 and config.delta != "none" and config.penalty_statistics == "running"
+    return uses_running and bool(row["clean_accuracy"] < row["train_adversarial_accuracy"] - STATISTICS_LAG)
+
+
+@contextmanager
+def _progress_bar(run: Run, console: Console) -> Iterator[Callable[[int], None] | None]:
+    """Show a bar that the steps of an epoch fill, and yield what to call after each step; None without a terminal."""
+    if not console.is_terminal:
+        yield None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        name = f"epoch {run.trainer.epoch + 1}/{run.spec.training.epochs}"
+        task = progress.add_task(name, total=run.trainer.steps_per_epoch)
+
+        def on_step(done: int) -> None:
+            progress.update(task, completed=done)
+            if done == run.trainer.steps_per_epoch:
+                progress.update(task, description=f"{name}, judging")
+
+        yield on_step
+
+
+def _epoch_line(row: dict[str, Any], epochs: int, *, is_best: bool) -> str:
+    """Return the line of an epoch."""
+    start = f"epoch {row['epoch']:>{len(str(epochs))}}/{epochs}"
+    if row["diverged"]:
+        return f"{start}  loss not finite"
+    accuracies = "  ".join(
+        f"{word} {format_percent(row[f'{name}_accuracy'], row[f'{name}_accuracy_se'])}"
+        for word, name in (("clean", "clean"), ("FGSM", "fgsm"), ("PGD", "pgd"))
+    )
+    seconds = row["train_seconds"] + row["eval_seconds"]
+    line = f"{start}  loss {row['train_loss']:.4f}  {accuracies}  {format_duration(seconds)}"
+    return line + "  best so far" * is_best
