@@ -6,7 +6,7 @@
     python benchmarks/search_quality.py surrogate                # the table, on a surrogate made of these curves
     python benchmarks/search_quality.py digits                   # a part of it, trained for real
 
-The searches are those of the tool: its `StudySearch` proposes and is told, its schedulers stop; only Ray's processes
+The searches are those of the tool: its `StudyProposer` proposes and is told, its schedulers stop; only Ray's processes
 are replaced, by a clock that gives each of four workers an epoch after the other. What came out is in
 docs/search_quality.md.
 """
@@ -15,10 +15,9 @@ import argparse
 import heapq
 import tempfile
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -31,9 +30,9 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import Matern, WhiteKernel
 
 from tune_cure.data import splits as data
-from tune_cure.ray_backend.optuna_searcher import OptunaSearcher
 from tune_cure.search import results
 from tune_cure.search.journal import OBJECTIVE, Journal
+from tune_cure.search.proposals.proposer import StudyProposer
 from tune_cure.search.schedulers.early_stopper import EarlyStopper
 from tune_cure.search.space import loading as specs
 from tune_cure.search.space.config import SearchSpec
@@ -51,11 +50,12 @@ OPTIMUM_POINTS = 2**15
 DIGITS = "search_quality_digits"
 
 
-class AsRayTells(OptunaSearcher):
-    """Ray's OptunaSearch as it comes: a trial that was stopped early counts as complete with its last value."""
+class AsRayTells(StudyProposer):
+    """Tells what Ray's OptunaSearch tells: a trial that was stopped early is complete with its last value."""
 
-    def _tell(self, trial: optuna.trial.Trial, status: str, result: dict[str, Any]) -> None:
-        super()._tell(trial, "completed", result)
+    def tell(self, number: int, status: str, epoch: int = 0, metrics: Mapping[str, Any] | None = None) -> None:
+        """Tell the study that a trial is complete, however it ended."""
+        super().tell(number, "completed", epoch, metrics)
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Way:
     sampler: str
     scheduler: str = "asha"
     grace_period: int = 9
-    search: type[OptunaSearcher] = OptunaSearcher
+    proposer: type[StudyProposer] = StudyProposer
 
     def spec(self, seed: int) -> SearchSpec:
         """The space of the quick start, with longer runs, nothing to start from, and no end."""
@@ -74,12 +74,11 @@ class Way:
         rest = [f"training.epochs={EPOCHS}", "start_from=[]", "search.trials=1000000"]
         return specs.load("search_spaces/quickstart.yaml", [*chosen, asha, *rest])
 
-    def start(self, seed: int, folder: Path) -> tuple[OptunaSearcher, EarlyStopper]:
-        """Return the searcher and the early stopping of a search."""
+    def start(self, seed: int, folder: Path) -> tuple[StudyProposer, EarlyStopper]:
+        """Return what proposes the trials of a search, and what stops them early."""
         spec = self.spec(seed)
-        endings = SearchStopper(spec, folder, None, [])
-        study = self.search(spec, Journal(folder), [], endings, optuna.storages.InMemoryStorage())
-        return study, EarlyStopper(spec)
+        stopper, storage = SearchStopper(spec, folder, None, []), optuna.storages.InMemoryStorage()
+        return self.proposer(spec, Journal(folder), [], stopper, storage=storage), EarlyStopper(spec)
 
 
 WAYS = {
@@ -88,11 +87,11 @@ WAYS = {
     "QMC, ASHA from 9": Way("qmc"),
     "TPE, no stopping": Way("tpe", "none"),
     "TPE, ASHA from 9": Way("tpe"),
-    "TPE, ASHA from 9, stopped told complete": Way("tpe", search=AsRayTells),
+    "TPE, ASHA from 9, stopped told complete": Way("tpe", proposer=AsRayTells),
     "TPE, ASHA from 3": Way("tpe", grace_period=3),
-    "TPE, ASHA from 3, stopped told complete": Way("tpe", grace_period=3, search=AsRayTells),
+    "TPE, ASHA from 3, stopped told complete": Way("tpe", grace_period=3, proposer=AsRayTells),
     "TPE, ASHA from 1": Way("tpe", grace_period=1),
-    "TPE, ASHA from 1, stopped told complete": Way("tpe", grace_period=1, search=AsRayTells),
+    "TPE, ASHA from 1, stopped told complete": Way("tpe", grace_period=1, proposer=AsRayTells),
     "TPE, Hyperband from 3": Way("tpe", "hyperband", 3),
     "TPE, median from 9": Way("tpe", "median"),
 }
@@ -135,32 +134,33 @@ def run(
     durations = np.random.default_rng(seed)
     outcome, due = Outcome(), []  # due: when the next epoch of a trial is over
     with tempfile.TemporaryDirectory() as folder:
-        search, stopper = way.start(seed, Path(folder))
+        proposer, stopper = way.start(seed, Path(folder))
 
         def begin(now: float) -> None:
-            name = f"trial {outcome.trials}"
-            config = search.suggest(name)
-            trial = SimpleNamespace(trial_id=name, config=config)
-            stopper.add(config["trial"])
-            heapq.heappush(due, (now + durations.uniform(0.9, 1.1), outcome.trials, trial, train(config)))
+            trial = proposer.propose()
+            assert trial is not None
+            config = {**trial.hyperparameters, "trial": trial.number}
+            stopper.add(trial.number)
+            heapq.heappush(due, (now + durations.uniform(0.9, 1.1), trial.number, config, train(config)))
             outcome.trials += 1
 
         for _ in range(WORKERS):
             begin(0.0)
         while len(outcome.best) < most and not (len(outcome.best) >= least and outcome.best[-1] >= goal):
-            now, number, trial, epochs = heapq.heappop(due)
+            now, number, config, epochs = heapq.heappop(due)
             result = next(epochs)
+            epoch = result["training_iteration"]
             better = not outcome.best or result[OBJECTIVE] > outcome.best[-1]
             outcome.best.append(result[OBJECTIVE] if better else outcome.best[-1])
-            outcome.leader.append(trial.config if better else outcome.leader[-1])
+            outcome.leader.append(config if better else outcome.leader[-1])
             if result["ended"]:
-                stopper.complete(trial.config["trial"], result["training_iteration"], result)
+                stopper.complete(number, epoch, result)
             else:
-                search.on_trial_result(trial.trial_id, result)
-                if stopper.report(trial.config["trial"], result["training_iteration"], result):
-                    heapq.heappush(due, (now + durations.uniform(0.9, 1.1), number, trial, epochs))
+                proposer.report(number, epoch, result[OBJECTIVE])
+                if stopper.report(number, epoch, result):
+                    heapq.heappush(due, (now + durations.uniform(0.9, 1.1), number, config, epochs))
                     continue
-            search.on_trial_complete(trial.trial_id, result)
+            proposer.tell(number, result["ended"] or "stopped", epoch, result)
             begin(now)
     return outcome
 

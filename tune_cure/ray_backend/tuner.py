@@ -29,6 +29,7 @@ from tune_cure.ray_backend.trainable import CureTrainable
 from tune_cure.search import run_files
 from tune_cure.search.checkpoint_retention import CheckpointRetention
 from tune_cure.search.journal import Event, Journal
+from tune_cure.search.proposals.proposer import StudyProposer
 from tune_cure.search.results import SearchResult
 from tune_cure.search.schedulers.early_stopper import EarlyStopper
 from tune_cure.search.space.config import SearchSpec
@@ -97,10 +98,11 @@ def run(
         plan = _plan(spec, shipment)
         on_ready(plan, session.dashboard_url(None if address else dashboard_host))
         listeners.append(TrialGauges(spec.name).on_event)
-        searcher = OptunaSearcher(spec, journal, history, endings, store=remote.uri if remote else None)
+        storage_uri = remote.uri if remote else None
+        proposer = StudyProposer(spec, journal, history, endings, storage_uri=storage_uri)
         if _num(journal, "end") < spec.search.trials:
             with RayWatchdog(on_lost):
-                _fit(_tuner(spec, output, plan, searcher, history, verbose, shipment, remote), journal, endings)
+                _fit(_tuner(spec, output, plan, proposer, history, verbose, shipment, remote), journal, endings)
         if not endings.outcome and _is_over(spec, journal, endings):
             rescoring.run(spec, journal, plan, shipment, remote)
     except KeyboardInterrupt:  # Tune has its own way with one; this is of the leaders' judging
@@ -168,7 +170,7 @@ def _tuner(
     spec: SearchSpec,
     output: Path,
     plan: ResourcePlan,
-    searcher: OptunaSearcher,
+    proposer: StudyProposer,
     history: list[Event],
     verbose: bool,
     shipment: DataBroadcast | None,
@@ -183,14 +185,14 @@ def _tuner(
     trainable.__qualname__ = CureTrainable.__name__  # what the dashboard calls it
     files = remote.files if remote else fs.LocalFileSystem()
     store = fs.SubTreeFileSystem(remote.path if remote else str(output), files)
-    callback = journal_callback.JournalCallback(searcher.journal, searcher.endings, store, CheckpointRetention(spec))
+    callback = journal_callback.JournalCallback(proposer.journal, proposer.stopper, store, CheckpointRetention(spec))
     callback.discard_useless(history)
     return tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
-            search_alg=searcher,
+            search_alg=OptunaSearcher(proposer),
             scheduler=RuleScheduler(EarlyStopper(spec, history)),
-            num_samples=spec.search.trials - _num(searcher.journal, "end"),
+            num_samples=spec.search.trials - _num(proposer.journal, "end"),
             max_concurrent_trials=plan.concurrent,
             reuse_actors=reused,
             trial_name_creator=_trial_name,
@@ -201,7 +203,7 @@ def _tuner(
             storage_path=remote.uri if remote else str(output),
             failure_config=tune.FailureConfig(max_failures=spec.search.retries),
             checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=1),
-            stop=_Stopper(searcher.endings),
+            stop=_Stopper(proposer.stopper),
             callbacks=[callback],
             verbose=1 if verbose else 0,
         ),

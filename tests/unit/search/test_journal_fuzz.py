@@ -23,10 +23,10 @@ from tests.support import journal_lines
 from tests.support.spaces import tiny
 from tune_cure.cli.main import main
 from tune_cure.cli.views.live_view import LiveView, SearchState
-from tune_cure.ray_backend.optuna_searcher import OptunaSearcher
 from tune_cure.search import results, resume
 from tune_cure.search.event_schemas import EVENT_SCHEMAS
 from tune_cure.search.journal import SEARCH_EVENTS, Journal, JournalError, JournalFollower
+from tune_cure.search.proposals.proposer import StudyProposer
 from tune_cure.search.stopping import SearchStopper
 
 MANY = os.environ.get("TUNE_CURE_FUZZ")
@@ -155,4 +155,5 @@ def test_a_damaged_journal_is_read_or_is_one_line(
             journal = Journal(folder)
             history = journal.repair()
             storage = optuna.storages.InMemoryStorage()
-            OptunaSearcher(spec, journal, history, SearchStopper(spec, folder, None, history), storage).suggest("next")
+            stopper = SearchStopper(spec, folder, None, history)
+            StudyProposer(spec, journal, history, stopper, storage=storage).propose()

@@ -7,10 +7,10 @@ from optuna.trial import TrialState
 from tests.support.journals import VALUES, epoch
 from tests.support.spaces import tiny
 from tune_cure.cli import main as cli
-from tune_cure.ray_backend.optuna_searcher import OptunaSearcher
 from tune_cure.reports import tables
 from tune_cure.search import warm_start
 from tune_cure.search.journal import Journal
+from tune_cure.search.proposals.proposer import Proposal, StudyProposer
 from tune_cure.search.results import SearchResult
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.stopping import SearchStopper
@@ -49,9 +49,15 @@ def warm(folder: Path, file: Path, *overrides: str) -> SearchSpec:
     return tiny(folder, f"search.warm_start={file}", "space.lr_max={uniform: [0.01, 0.3]}", *overrides)
 
 
-def searcher(spec: SearchSpec, folder: Path) -> OptunaSearcher:
+def make_proposer(spec: SearchSpec, folder: Path) -> StudyProposer:
     journal = Journal(folder)
-    return OptunaSearcher(spec, journal, journal.read(), SearchStopper(spec, folder, None, []))
+    return StudyProposer(spec, journal, journal.read(), SearchStopper(spec, folder, None, []))
+
+
+def propose(proposer: StudyProposer) -> Proposal:
+    proposal = proposer.propose()
+    assert proposal is not None
+    return proposal
 
 
 @pytest.mark.parametrize("file", ["", "trials.csv"])
@@ -72,27 +78,26 @@ def test_what_is_known_has_no_number_and_does_not_count_also_after_an_interrupti
 ) -> None:
     folder = tmp_path / "later"
     spec = warm(folder, earlier, "search.trials=3")
-    search = searcher(spec, folder)
-    known = search._ot_study.trials[:2]
+    proposer = make_proposer(spec, folder)
+    known = proposer.study.trials[:2]
     assert [trial.state for trial in known] == [TrialState.COMPLETE, TrialState.PRUNED]
     assert [trial.value for trial in known] == [0.4, 0.6]
     assert known[1].intermediate_values == {2: 0.6}
-    configs = [search.suggest("a"), search.suggest("b")]
-    assert [config["trial"] for config in configs] == [0, 1]
-    assert configs[0] == {**spec.start_from[0], "trial": 0}
-    result = {"objective": 0.3, "training_iteration": 4, "ended": "completed"}
-    search.on_trial_complete("a", result)
+    proposals = [propose(proposer), propose(proposer)]
+    assert [proposal.number for proposal in proposals] == [0, 1]
+    assert proposals[0].hyperparameters == spec.start_from[0]
+    proposer.tell(0, "completed", 4, {"objective": 0.3})
     epoch(Journal(folder), 0, 4, 0.3, 0.3, ended="completed")
 
-    again = searcher(spec, folder)
-    assert len(again._ot_study.trials) == 4
-    assert again.suggest("c") == configs[1]  # it was under way
-    assert again.suggest("d")["trial"] == 2
-    for name in ("c", "d"):
-        again.on_trial_complete(name, result)
-    assert again.suggest("e") == again.FINISHED
+    again = make_proposer(spec, folder)
+    assert len(again.study.trials) == 4
+    assert propose(again) == proposals[1]  # it was under way
+    assert propose(again).number == 2
+    for number in (1, 2):
+        again.tell(number, "completed", 4, {"objective": 0.3})
+    assert again.propose() is None
     assert [event["trial"] for event in Journal(folder).read() if event["event"] == "trial"] == [0, 1, 2]
-    assert all(trial.state.is_finished() for trial in again._ot_study.trials)
+    assert all(trial.state.is_finished() for trial in again.study.trials)
 
 
 def test_a_foreign_study_of_optuna_is_known_by_its_values(tmp_path: Path) -> None:
@@ -113,7 +118,7 @@ def test_a_foreign_study_of_optuna_is_known_by_its_values(tmp_path: Path) -> Non
 def test_with_several_metrics_what_is_known_counts_as_a_trial_of_ones_own_would(earlier: Path, tmp_path: Path) -> None:
     folder = tmp_path / "later"
     more = ["search.metric=[pgd_accuracy_best, clean_accuracy]", "search.constraints=[clean_accuracy >= 0.75]"]
-    told = searcher(warm(folder, earlier, *more), folder)._ot_study.trials[:2]
+    told = make_proposer(warm(folder, earlier, *more), folder).study.trials[:2]
     assert [trial.values for trial in told] == [[0.4, 0.7], [0.6, 0.8]]
     assert [trial.constraints["untrained"] for trial in told] == [0, 0.75]
     assert [trial.constraints["clean_accuracy >= 0.75"] for trial in told] == pytest.approx([0.05, -0.05])
@@ -177,24 +182,23 @@ def test_the_same_seed_does_not_draw_what_the_earlier_search_drew(sampler: str, 
     first = tmp_path / "first"
     first.mkdir()
     settings = ("start_from=[]", f"search.sampler={sampler}", "search.trials=3")
-    drawn = searcher(tiny(first, *settings), first)
-    earlier = [drawn.suggest(str(number)) for number in range(3)]
+    drawn = make_proposer(tiny(first, *settings), first)
+    earlier = [propose(drawn).hyperparameters for _ in range(3)]
     for number in range(3):
-        result = {"pgd_accuracy": 0.3, "objective": 0.3, "training_iteration": 4, "ended": "completed"}
-        drawn.on_trial_complete(str(number), result)
+        drawn.tell(number, "completed", 4, {"pgd_accuracy": 0.3, "objective": 0.3})
         epoch(Journal(first), number, 4, 0.3, 0.3, ended="completed")
         Journal(first).append("end", number, status="completed", reason="")
     second = tmp_path / "second"
-    later = searcher(warm(second, first, *settings, "space.lr_max={loguniform: [0.01, 0.5]}"), second)
-    assert later.known == 3
-    again = [later.suggest(str(number)) for number in range(3)]
-    assert not [one for one in again if {**one, "trial": 0} in [{**other, "trial": 0} for other in earlier]]
+    later = make_proposer(warm(second, first, *settings, "space.lr_max={loguniform: [0.01, 0.5]}"), second)
+    assert later.num_prior == 3
+    again = [propose(later).hyperparameters for _ in range(3)]
+    assert not [values for values in again if values in earlier]
 
 
 @pytest.mark.parametrize("name", ["odd?x=1", "feature%2Fx", "a#b"])
 def test_a_study_lies_in_its_folder_whatever_the_folder_is_called(name: str, tmp_path: Path) -> None:
     folder = tmp_path / name
     folder.mkdir()
-    searcher(tiny(folder), folder)
+    make_proposer(tiny(folder), folder)
     assert (folder / "study.db").stat().st_size > 0
     assert [path.name for path in tmp_path.iterdir()] == [name]

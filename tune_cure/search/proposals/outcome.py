@@ -1,0 +1,57 @@
+"""How the end of a trial counts in the Optuna study: its state, its values, and by how much it violates constraints."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from optuna.trial import TrialState
+
+from tune_cure.search.journal import OBJECTIVE
+from tune_cure.search.space.config import SearchSpec
+
+UNTRAINED_CONSTRAINT = "untrained"  # in a study of several objectives, violated by trials that ended early
+_STATES = {"completed": TrialState.COMPLETE, "failed": TrialState.FAIL}  # every other end counts as pruned
+
+
+@dataclass(frozen=True)
+class StudyOutcome:
+    """How an ended trial counts in the study.
+
+    Attributes:
+        state: COMPLETE, PRUNED or FAIL.
+        values: One for each objective of the study; None where the trial was never judged.
+        violations: By how much each constraint is violated, at most 0 where it is kept; empty for a failed trial.
+    """
+
+    state: TrialState
+    values: list[Any]
+    violations: dict[str, float]
+
+
+def study_outcome(spec: SearchSpec, status: str, epoch: int, metrics: Mapping[str, Any]) -> StudyOutcome:
+    """Return how an ended trial counts in the study.
+
+    A trial that was stopped early, diverged or overfitted counts as pruned, so that a lucky start does not outrank a
+    trial that ran to its end. A study of several objectives has no pruned trials: there such a trial is complete, and
+    violates a constraint by the share of epochs that it lacks, which ranks it behind all trials that ran to their end.
+
+    Args:
+        spec: The search.
+        status: How the trial ended (`event_schemas.Status`).
+        epoch: Its last epoch.
+        metrics: What it had reached then, with `OBJECTIVE`.
+    """
+    has_several = len(spec.search.metrics) > 1
+    state = _STATES.get(status, TrialState.PRUNED)
+    values = [metrics.get(name) for name in (spec.search.metrics if has_several else [OBJECTIVE])]
+    if has_several and state == TrialState.PRUNED:
+        state = TrialState.COMPLETE
+    if state == TrialState.COMPLETE and None in values:
+        state = TrialState.FAIL
+    if state == TrialState.FAIL:
+        return StudyOutcome(state, values, {})
+    violations = {str(constraint): constraint.violation(metrics) for constraint in spec.search.parsed_constraints}
+    if has_several:
+        num_lacking = 0 if status == "completed" else spec.max_epochs + 1 - epoch
+        violations[UNTRAINED_CONSTRAINT] = num_lacking / spec.max_epochs
+    return StudyOutcome(state, values, violations)
