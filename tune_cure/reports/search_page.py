@@ -16,11 +16,10 @@ import pandas as pd
 from tune_cure.reports import html_page, narrative
 from tune_cure.reports.figures import catalog
 from tune_cure.reports.figures.catalog import Plot, describe_hyperparameter, status_glyph
-from tune_cure.reports.figures.style import STATUSES
 from tune_cure.search import run_files
 from tune_cure.search.results import SearchResult
 from tune_cure.search.space.config import SearchSpec
-from tune_cure.utils.formatting import format_count, format_percent, format_value
+from tune_cure.utils.formatting import STATUS_WORDS, format_count, format_percent, format_value
 
 MAX_ROWS = 200  # of the table; trials.csv has them all
 MAX_AS_GOOD = 20
@@ -171,7 +170,7 @@ def _failed(result: SearchResult) -> str:
     titles |= {f"<code>{escape(key)}</code>": "number" for key in result.spec.space}
     lines = "".join(
         f'<tr><th scope="row">{row["trial"]}</th>'
-        f"<td>{status_glyph(row['status'])} {escape(STATUSES[row['status']].words)}</td>"
+        f"<td>{status_glyph(row['status'])} {escape(STATUS_WORDS[row['status']])}</td>"
         + html_page.number_cells([str(row["epochs_trained"]), str(row["retries"])])
         + f'<td class="reason">{escape(str(row["reason"])) or "–"}</td>'
         + html_page.number_cells(escape(format_value(row[key])) for key in result.spec.space)
@@ -203,7 +202,7 @@ def _table(result: SearchResult) -> str:
 
 
 def _table_row(row: "pd.Series[Any]", spec: SearchSpec, best: int | None) -> str:
-    status = escape(STATUSES[row["status"]].words)
+    status = escape(STATUS_WORDS[row["status"]])
     if pd.notna(row["catastrophic_overfitting_epoch"]):
         status += f" in epoch {row['catastrophic_overfitting_epoch']:.0f}"
     notes = " <small>best</small>" * (row["trial"] == best) + " <small>start_from</small>" * (

@@ -65,7 +65,7 @@ def test_what_is_not_drawn_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(catalog, "MAX_LINES", 12)
     monkeypatch.setattr(catalog, "MAX_POINTS", 16)
     note = catalog.sampling_note(SearchResult(tmp_path))
-    assert "Of 24 trials, 16 in plots of points, 12 in plots of lines are drawn" in note
+    assert "Of 24 trials, 16 in plots of points and 12 in plots of lines are drawn" in note
     assert "The tables" not in note  # the page's tables have the first trials alone
     drawn = named(tmp_path)
     points = [trace for trace in drawn["tradeoff"].figure.data if trace.mode == "markers"][:-2]

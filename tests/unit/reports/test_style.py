@@ -6,6 +6,7 @@ import pytest
 from tests.support.journals import BEST, write_search
 from tune_cure.reports.figures import style as plotting
 from tune_cure.search.results import SearchResult
+from tune_cure.utils.formatting import STATUS_WORDS
 
 
 @pytest.fixture
@@ -15,8 +16,9 @@ def result(tmp_path: Path) -> SearchResult:
 
 
 def test_every_status_has_a_symbol_of_its_own() -> None:
-    assert len({style.symbol for style in plotting.STATUSES.values()}) == len(plotting.STATUSES)
-    assert len({style.glyph for style in plotting.STATUSES.values()}) == len(plotting.STATUSES)
+    assert list(plotting.STATUS_STYLES) == list(STATUS_WORDS)
+    assert len({style.symbol for style in plotting.STATUS_STYLES.values()}) == len(plotting.STATUS_STYLES)
+    assert len({style.glyph for style in plotting.STATUS_STYLES.values()}) == len(plotting.STATUS_STYLES)
 
 
 def test_few_trials_are_all_drawn(result: SearchResult) -> None:

@@ -1,4 +1,7 @@
-"""The plots of what trials and training runs reached: pure functions from frames to plotly figures."""
+"""Plots of what trials and training runs reached: pure functions from data frames to plotly figures.
+
+`trials` and `epochs` are the frames of `SearchResult`; docs/columns.md describes their columns.
+"""
 
 import html
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,8 +13,9 @@ from tune_cure.reports.figures.style import (
     BEST_COLOR,
     BLUE,
     OTHERS_COLOR,
+    SKY_BLUE,
     START_COLOR,
-    STATUSES,
+    STATUS_STYLES,
     accuracy_range,
     add_points,
     blank_figure,
@@ -23,46 +27,39 @@ from tune_cure.reports.figures.style import (
 from tune_cure.search.ranking import UNSOUND_STATUSES
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.space.objectives import pareto_front
+from tune_cure.utils.formatting import STATUS_WORDS
 
-FRONT_COLOR = "#56B4E9"
+FRONT_COLOR = SKY_BLUE
 RUNG_COLOR = "rgba(128, 128, 128, 0.8)"
-MIN_LABEL_GAP = 0.1  # of the axis' width: closer rungs would overprint each other's labels on a telephone
-MAX_TICKED_EPOCHS = 15  # up to here every epoch gets its tick
+MIN_LABEL_GAP = 0.1  # of the axis: on a narrow screen, labels of closer rungs would overlap
+MAX_TICKED_EPOCHS = 15  # up to here every epoch has a tick
 
 
 def plot_curves(trials: pd.DataFrame, epochs: pd.DataFrame, spec: SearchSpec, best: int | None) -> go.Figure:
-    """PGD accuracy by epoch: a line per trial that ends with the symbol of its end, and ASHA's rungs.
+    """Draw PGD accuracy by epoch, with a line for each trial and a dotted line for each rung of ASHA.
+
+    Each line ends with the symbol of the trial's status. The best trial and those of `start_from` are drawn thick.
 
     Args:
-        trials: The frame of `results.trials`.
-        epochs: The frame of `results.epochs`.
+        trials: Columns `trial`, `status`, `origin`.
+        epochs: Columns `trial`, `epoch`, `pgd_accuracy`; epochs without an accuracy are left out.
         spec: The search.
-        best: The number of the winning trial.
+        best: The number of the best trial; None if there is none.
     """
     judged = epochs.dropna(subset=["pgd_accuracy"]).astype({"pgd_accuracy": float})
-    lines = {int(str(number)): line for number, line in judged.groupby("trial")}
+    curves = {int(str(number)): curve for number, curve in judged.groupby("trial")}
     starts = [int(number) for number in trials.loc[trials["origin"] == "start_from", "trial"]]
     figure = blank_figure("epoch", "PGD accuracy")
-    thin = [number for number in lines if number != best and number not in starts]
+    thin = [number for number in curves if number != best and number not in starts]
     if thin:
-        figure.add_trace(_thin_lines([lines[number] for number in thin]))
-    for status, group in trials[trials["trial"].isin(lines)].groupby("status", sort=False):
-        ends = [lines[int(number)].iloc[-1] for number in group["trial"]]
-        figure.add_trace(
-            go.Scatter(
-                name=STATUSES[str(status)].words,
-                mode="markers",
-                x=[int(end["epoch"]) for end in ends],
-                y=[float(end["pgd_accuracy"]) for end in ends],
-                hovertext=[f"trial {int(end['trial'])} {STATUSES[str(status)].words}" for end in ends],
-                hovertemplate="%{hovertext}<br>epoch %{x}: PGD %{y:.1%}<extra></extra>",
-                marker={"symbol": STATUSES[str(status)].symbol, "color": STATUSES[str(status)].color, "size": 7},
-            )
-        )
+        figure.add_trace(_thin_lines([curves[number] for number in thin]))
+    for status, group in trials[trials["trial"].isin(curves)].groupby("status", sort=False):
+        ends = [curves[int(number)].iloc[-1] for number in group["trial"]]
+        figure.add_trace(_curve_ends(str(status), ends))
     for number in [*(start for start in starts if start != best), best]:
-        if number in lines:
+        if number in curves:
             assert number is not None
-            figure.add_trace(_thick_line(lines[number], number, is_best=number == best))
+            figure.add_trace(_thick_line(curves[number], number, is_best=number == best))
     right = max([spec.max_epochs, *judged["epoch"]])
     _add_rungs(figure, spec, right)
     figure.update_layout(margin_t=26)  # for the rungs' labels
@@ -72,9 +69,16 @@ def plot_curves(trials: pd.DataFrame, epochs: pd.DataFrame, spec: SearchSpec, be
 
 
 def plot_tradeoff(trials: pd.DataFrame, spec: SearchSpec, best: int | None) -> go.Figure:
-    """Clean against PGD accuracy, one point per trial, both at its epoch of best PGD accuracy, and the Pareto front.
+    """Draw PGD accuracy against clean accuracy, with a point for each trial and the Pareto front.
 
-    The front is of trials that ended well and keep the constraints.
+    Both accuracies are those of the trial's epoch of best PGD accuracy. The front is that of the trials that ended
+    soundly and keep the constraints.
+
+    Args:
+        trials: Columns `trial`, `status`, `origin`, `feasible`, `clean_accuracy_best`, `pgd_accuracy_best`,
+            `pgd_accuracy_best_se`, `best_epoch`, and those of the hyperparameters.
+        spec: The search.
+        best: The number of the best trial; None if there is none.
     """
     figure = blank_figure("clean accuracy", "PGD accuracy")
     reached = trials.dropna(subset=["pgd_accuracy_best", "clean_accuracy_best"])
@@ -99,7 +103,13 @@ def plot_tradeoff(trials: pd.DataFrame, spec: SearchSpec, best: int | None) -> g
 
 
 def plot_curvature(trials: pd.DataFrame, spec: SearchSpec, best: int | None) -> go.Figure:
-    """PGD accuracy against the mean penalty, one point per trial that has one, both of its last judged epoch."""
+    """Draw PGD accuracy against the mean penalty, with a point for each trial that has a penalty above zero.
+
+    Args:
+        trials: Columns as in `plot_tradeoff`, and `curvature` and `pgd_accuracy`, both of the last judged epoch.
+        spec: The search.
+        best: The number of the best trial; None if there is none.
+    """
     figure = blank_figure("curvature (mean penalty before lambda)", "PGD accuracy")
     measured = trials.dropna(subset=["pgd_accuracy", "curvature"])
     measured = measured[measured["curvature"] > 0]
@@ -110,15 +120,25 @@ def plot_curvature(trials: pd.DataFrame, spec: SearchSpec, best: int | None) -> 
 
 
 def plot_overfitting_map(trials: pd.DataFrame, spec: SearchSpec, x: str, y: str) -> go.Figure:
-    """Where in the plane of two hyperparameters training overfitted catastrophically, and where it did not."""
+    """Draw which trials overfitted catastrophically, over the plane of two hyperparameters.
+
+    Args:
+        trials: Columns `x`, `y`, `epochs_trained`, `catastrophic_overfitting_epoch`, and those of the hover text.
+        spec: The search.
+        x: The hyperparameter of the horizontal axis.
+        y: The hyperparameter of the vertical axis.
+    """
     figure = blank_figure(x, y)
     trials = trials[trials["epochs_trained"] > 0].dropna(subset=[x, y])
-    for found, style in ((False, STATUSES["completed"]), (True, STATUSES["catastrophic_overfitting"])):
-        rows = trials[trials["catastrophic_overfitting_epoch"].notna() == found]
-        words = "overfitted catastrophically" if found else "did not"
+    overfitted = trials["catastrophic_overfitting_epoch"].notna()
+    groups = {
+        "did not": (trials[~overfitted], STATUS_STYLES["completed"]),
+        "overfitted catastrophically": (trials[overfitted], STATUS_STYLES["catastrophic_overfitting"]),
+    }
+    for name, (rows, style) in groups.items():
         figure.add_trace(
             go.Scatter(
-                name=words,
+                name=name,
                 mode="markers",
                 **point_positions(rows, spec, x, y),
                 hovertext=[hover_text(row, spec) for _, row in rows.iterrows()],
@@ -132,16 +152,17 @@ def plot_overfitting_map(trials: pd.DataFrame, spec: SearchSpec, x: str, y: str)
 
 
 LINE_STYLES = ((START_COLOR, "square", "■"), (BLUE, "circle", "●"), (BEST_COLOR, "diamond", "◆"))
+"""Color, symbol and glyph of the lines of a training run."""
 
 
 def plot_log(log: pd.DataFrame, columns: Mapping[str, str], y: str, *, errors: bool = False) -> go.Figure:
-    """Columns of one run's log by epoch: a line for each.
+    """Draw columns of a training run's log by epoch, with a line for each column.
 
     Args:
-        log: A row per epoch.
-        columns: The columns, by what they are called.
-        y: What they have in common: the axis' title.
-        errors: Draw the standard error of each value, from its column `_se`.
+        log: A row per epoch: `epoch` and the columns named in `columns`.
+        columns: The columns to draw by the names of their lines; at most as many as `LINE_STYLES`.
+        y: Title of the vertical axis.
+        errors: True if the columns are accuracies with a standard error each, in the columns that end in `_se`.
     """
     figure = blank_figure("epoch", y)
     for (name, column), (color, symbol, _) in zip(columns.items(), LINE_STYLES, strict=False):
@@ -159,13 +180,13 @@ def plot_log(log: pd.DataFrame, columns: Mapping[str, str], y: str, *, errors: b
                 **bars,
             )
         )
-    if not errors:  # not accuracies
+    if not errors:  # these columns are not fractions
         figure.update_yaxes(tickformat=None)
     return figure
 
 
 def log_legend(columns: Mapping[str, str]) -> str:
-    """The HTML legend of `lines`."""
+    """Return the legend of `plot_log` as HTML."""
     items = [
         f'<li><span class="glyph" style="color:{color}" aria-hidden="true">{glyph}</span> {html.escape(name)}</li>'
         for name, (color, _, glyph) in zip(columns, LINE_STYLES, strict=False)
@@ -174,7 +195,7 @@ def log_legend(columns: Mapping[str, str]) -> str:
 
 
 def choose_labeled_rungs(rungs: Sequence[int], width: float) -> list[int]:
-    """Those of `rungs` that can carry a label on an axis of `width` epochs without overprinting the one before."""
+    """Return the rungs that get a label on an axis of `width` epochs, so that no label overlaps the one before."""
     chosen: list[int] = []
     for rung in rungs:
         if not chosen or rung - chosen[-1] >= MIN_LABEL_GAP * width:
@@ -182,15 +203,29 @@ def choose_labeled_rungs(rungs: Sequence[int], width: float) -> list[int]:
     return chosen
 
 
-def _thin_lines(lines: Iterable[pd.DataFrame]) -> go.Scatter:
-    """Many lines as one trace, which stays quick with hundreds: a gap separates each from the next."""
+def _curve_ends(status: str, ends: "Sequence[pd.Series]") -> go.Scatter:
+    """Return the last points of the curves of all trials with one status."""
+    style, words = STATUS_STYLES[status], STATUS_WORDS[status]
+    return go.Scatter(
+        name=words,
+        mode="markers",
+        x=[int(end["epoch"]) for end in ends],
+        y=[float(end["pgd_accuracy"]) for end in ends],
+        hovertext=[f"trial {int(end['trial'])} {words}" for end in ends],
+        hovertemplate="%{hovertext}<br>epoch %{x}: PGD %{y:.1%}<extra></extra>",
+        marker={"symbol": style.symbol, "color": style.color, "size": 7},
+    )
+
+
+def _thin_lines(curves: Iterable[pd.DataFrame]) -> go.Scatter:
+    """Return many curves as one trace with a gap between them: hundreds of traces would be slow."""
     x: list[int | None] = []
     y: list[float | None] = []
     text: list[str] = []
-    for line in lines:
-        x += [*map(int, line["epoch"]), None]
-        y += [*map(float, line["pgd_accuracy"]), None]
-        text += [f"trial {line['trial'].iloc[0]}"] * (len(line) + 1)
+    for curve in curves:
+        x += [*map(int, curve["epoch"]), None]
+        y += [*map(float, curve["pgd_accuracy"]), None]
+        text += [f"trial {curve['trial'].iloc[0]}"] * (len(curve) + 1)
     return go.Scatter(
         name="other trials",
         mode="lines",
@@ -202,13 +237,13 @@ def _thin_lines(lines: Iterable[pd.DataFrame]) -> go.Scatter:
     )
 
 
-def _thick_line(line: pd.DataFrame, number: int, *, is_best: bool) -> go.Scatter:
+def _thick_line(curve: pd.DataFrame, number: int, *, is_best: bool) -> go.Scatter:
     name = f"{'best' if is_best else 'start_from'}: trial {number}"
     return go.Scatter(
         name=name,
         mode="lines+markers",
-        x=[int(epoch) for epoch in line["epoch"]],
-        y=[float(accuracy) for accuracy in line["pgd_accuracy"]],
+        x=[int(epoch) for epoch in curve["epoch"]],
+        y=[float(accuracy) for accuracy in curve["pgd_accuracy"]],
         hovertemplate=name + ", epoch %{x}: PGD %{y:.1%}<extra></extra>",
         line={"color": BEST_COLOR if is_best else START_COLOR, "width": 3, "dash": "solid" if is_best else "dash"},
         marker={"size": 5},

@@ -1,4 +1,4 @@
-"""Which plots a search's report has: each with what is to be said of it, for the page and for paper alike."""
+"""List of the plots in a search's report, each with its section, caption and legend, for the page and for paper."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -8,17 +8,24 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from tune_cure.reports.figures import accuracies as figures, cost, space as figures_space
-from tune_cure.reports.figures.style import BEST_COLOR, BLUE, GRAY, START_COLOR, STATUSES, sample_trials
+from tune_cure.reports.figures import accuracies, cost, space
+from tune_cure.reports.figures.style import (
+    BEST_COLOR,
+    BLUE,
+    GRAY,
+    START_COLOR,
+    STATUS_STYLES,
+    sample_trials,
+)
 from tune_cure.search.importance import MAX_TRIALS, fanova
 from tune_cure.search.results import SearchResult
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.training.config import HYPERPARAMETERS
-from tune_cure.utils.formatting import format_count, format_untrained_epochs, join_words
+from tune_cure.utils.formatting import STATUS_WORDS, format_count, format_untrained_epochs, join_words
 
 MAX_POINTS = 1500  # trials in a plot of points
 MAX_LINES = 300  # trials in a plot of lines
-TOP_SHARE, MIN_STRONG = 0.1, 5  # of trials, drawn strong among the lines
+STRONG_SHARE, MIN_STRONG = 0.1, 5  # of the trials: how many lines of the parallel coordinates are emphasized
 MIN_TRIALS = 8  # for a smoothed surface
 TITLES = {
     "curves": "PGD accuracy by epoch",
@@ -28,11 +35,21 @@ TITLES = {
     "overfitting": "Curvature and catastrophic overfitting",
     "cost": "What it cost",
 }
+"""The sections of the report that hold plots, with their titles."""
 
 
 @dataclass(frozen=True)
 class Plot:
-    """A figure, the section of the report that it is in (of `TITLES`), its caption and legend (both HTML)."""
+    """A figure of the report.
+
+    Attributes:
+        name: Its name on the page and the name of its files.
+        section: The section of `TITLES` that it belongs to.
+        figure: The figure itself.
+        caption: What it shows, as HTML.
+        legend: Its legend, as HTML; empty if it has none.
+        small: True if several of its kind stand side by side.
+    """
 
     name: str
     section: str
@@ -43,167 +60,194 @@ class Plot:
 
 
 def build_plots(result: SearchResult) -> list[Plot]:
-    """The plots that the search has enough for, in their order; none before a trial has been judged."""
+    """Return the plots for which the search has enough trials, in the order of the report.
+
+    The list is empty until a trial has been judged.
+    """
     if result.best is None:
         return []
-    return [plot for make in (_reached, _space, _overfitting, _cost) for plot in make(result, result.best.trial)]
+    best, shares = result.best.trial, _importance(result)
+    return [
+        *_plots_of_trials(result, best),
+        *_plots_of_importance(result, best, shares),
+        *_plots_of_surface(result, best, next(iter(shares.values()), {})),
+        *_plots_of_slices(result, best),
+        *_plots_of_overfitting(result, best),
+        *_plots_of_cost(result),
+    ]
 
 
 def sampling_note(result: SearchResult) -> str:
-    """What to say where not all trials are drawn."""
+    """Return which trials are drawn, as HTML; empty if all are."""
     trials = len(result.trials)
     if trials <= MAX_LINES:
         return ""
-    points = f"{min(trials, MAX_POINTS):,} in plots of points, " if trials > MAX_POINTS else ""
+    points = f"{min(trials, MAX_POINTS):,} in plots of points and " if trials > MAX_POINTS else ""
     return (
-        f"Of {trials:,} trials, {points}{MAX_LINES} in plots of lines are drawn, for a browser's sake: those of "
-        "start_from and with unusual ends as far as there is room, the best ones, and others spread evenly, so "
-        "they are better than all are. The surface over two hyperparameters and the plots of cost are of all trials, "
-        "and trials.csv has them all."
+        f"Of {trials:,} trials, {points}{MAX_LINES} in plots of lines are drawn, since a browser is slow with more. "
+        "These are the trials of start_from and those with unusual ends as far as there is room, the best trials, and "
+        "others spread evenly over the search. So the trials drawn are better than all trials on average. The surface "
+        "over two hyperparameters and the plots of cost show all trials, and trials.csv has them all."
     )
 
 
 def describe_hyperparameter(spec: SearchSpec, key: str) -> str:
-    """What a hyperparameter is."""
+    """Return what a hyperparameter means, from the description of its field."""
     return type(spec.training_config({})).model_fields[HYPERPARAMETERS[key]].description or ""
 
 
 def status_glyph(status: str) -> str:
-    """The symbol of a status, in its color."""
-    style = STATUSES[status]
-    return _mark(style.glyph, style.color)
+    """Return the symbol of a status in its color, as HTML."""
+    style = STATUS_STYLES[status]
+    return _glyph(style.glyph, style.color)
 
 
-def _mark(character: str, color: str) -> str:
-    return f'<span class="glyph" style="color:{color}" aria-hidden="true">{character}</span>'
+def slices_legend(result: SearchResult) -> str:
+    """Return the legend that all plots of the section "slices" share, as HTML."""
+    judged = sample_trials(result.leaders, result.trials, MAX_POINTS).dropna(subset=["pgd_accuracy_best"])
+    return _legend([*_entries_of_best("ring", result, judged), *_entries_of_statuses(judged)])
 
 
-def _stroke(color: str, style: str = "solid") -> str:
-    return f'<span class="line" style="border-top:2px {style} {color}"></span>'
-
-
-def _reached(result: SearchResult, best: int) -> Iterator[Plot]:
+def _plots_of_trials(result: SearchResult, best: int) -> Iterator[Plot]:
     spec, trials = result.spec, result.trials
     few = sample_trials(result.leaders, trials, MAX_LINES)
     judged = few.dropna(subset=["pgd_accuracy_best"])
     epochs = result.epochs[result.epochs["trial"].isin(few["trial"])]
     caption = _curves_caption(spec, int(trials["pgd_accuracy_best"].isna().sum()))
-    legend = _legend([*_special("line", result, judged), *_statuses(judged)])
-    yield Plot("curves", "curves", figures.plot_curves(few, epochs, spec, best), caption, legend)
+    legend = _legend([*_entries_of_best("line", result, judged), *_entries_of_statuses(judged)])
+    yield Plot("curves", "curves", accuracies.plot_curves(few, epochs, spec, best), caption, legend)
     many = sample_trials(result.leaders, trials, MAX_POINTS)
     yield Plot(
         "tradeoff",
         "tradeoff",
-        figures.plot_tradeoff(many, spec, best),
-        "Each trial at the epoch of its best PGD accuracy; the better, the further up and right. The Pareto front "
-        "joins those that none beats in both.",
+        accuracies.plot_tradeoff(many, spec, best),
+        "Each point is a trial at the epoch of its best PGD accuracy. Better trials lie further up and to the right. "
+        "The Pareto front joins the trials that no other trial beats in both accuracies.",
         _legend(
             [
-                (_stroke(figures.FRONT_COLOR, "dashed"), "Pareto front"),
-                *_special("ring", result, many),
-                *_statuses(many.dropna(subset=["pgd_accuracy_best"])),
+                (_line(accuracies.FRONT_COLOR, "dashed"), "Pareto front"),
+                *_entries_of_best("ring", result, many),
+                *_entries_of_statuses(many.dropna(subset=["pgd_accuracy_best"])),
             ]
         ),
     )
 
 
-def _space(result: SearchResult, best: int) -> Iterator[Plot]:
-    spec, trials = result.spec, result.trials
-    many = sample_trials(result.leaders, trials, MAX_POINTS)
-    rated = _importance(result)
-    ranking = list(next(iter(rated.values()), {}))
-    if rated:
-        legend = _legend((_mark("■", color), words) for words, color in zip(rated, (BLUE, START_COLOR), strict=False))
-        figure, caption = figures_space.plot_importance(rated), _importance_caption(result, rated)
+def _plots_of_importance(result: SearchResult, best: int, shares: dict[str, dict[str, float]]) -> Iterator[Plot]:
+    spec = result.spec
+    if shares:
+        legend = _legend((_glyph("■", color), words) for words, color in zip(shares, (BLUE, START_COLOR), strict=False))
+        figure, caption = space.plot_importance(shares), _importance_caption(result, shares)
         yield Plot("importance", "importance", figure, caption, legend)
-    few = sample_trials(result.leaders, trials, MAX_LINES)
-    strong = result.leaders["trial"].head(max(MIN_STRONG, round(TOP_SHARE * len(few)))).tolist()
+    few = sample_trials(result.leaders, result.trials, MAX_LINES)
+    strong = result.leaders["trial"].head(max(MIN_STRONG, round(STRONG_SHARE * len(few)))).tolist()
     yield Plot(
         "parallel",
         "importance",
-        figures_space.plot_parallel_coordinates(few, strong, spec, best),
-        "A line is a trial: through its value of each hyperparameter, from the bottom to the top of the searched "
-        "range, to the accuracies that it reached. Where the strong lines lie close together, the value matters.",
+        space.plot_parallel_coordinates(few, strong, spec, best),
+        "Each line is a trial. It runs through the trial's value of each hyperparameter, from the bottom to the top of "
+        "the searched range, to the accuracies that it reached. A value matters where the strong lines lie close "
+        "together.",
         _legend(
             [
-                (_stroke(color), words)
-                for color, words in (
-                    (BEST_COLOR, f"best: trial {best}"),
-                    (BLUE, f"the best {len(strong)}"),
-                    ("#8A8A8A", "other trials"),
-                )
+                (_line(BEST_COLOR), f"best: trial {best}"),
+                (_line(BLUE), f"the best {len(strong)}"),
+                (_line(GRAY), "other trials"),
             ]
         ),
     )
+
+
+def _plots_of_surface(result: SearchResult, best: int, ranked: Iterable[str]) -> Iterator[Plot]:
+    """Yield the surface over lambda and h. If one of them is not searched, the next most important replaces it.
+
+    Args:
+        result: The search.
+        best: The number of the best trial.
+        ranked: Hyperparameters, the most important first.
+    """
+    spec, trials = result.spec, result.trials
     numeric = [key for key in spec.space if spec.space[key].kind != "choice"]
-    wanted = [key for key in dict.fromkeys(["lambda", "h", *ranking, *numeric]) if key in numeric][:2]
-    if len(wanted) == 2 and len(trials.dropna(subset=["pgd_accuracy_best", *wanted])) >= MIN_TRIALS:
-        yield Plot(
-            "contour",
-            "importance",
-            figures_space.plot_contour(trials, many, spec, wanted[0], wanted[1], best),
-            f"PGD accuracy over <code>{escape(wanted[0])}</code> and <code>{escape(wanted[1])}</code>, the mean of the "
-            "trials around a place (Gaussian, a tenth of the range wide), whatever their other hyperparameters. Blank: "
-            "no trial is near.",
-            _legend([*_special("ring", result, many), *_statuses(many.dropna(subset=["pgd_accuracy_best"]))]),
-        )
+    plane = [key for key in dict.fromkeys(["lambda", "h", *ranked, *numeric]) if key in numeric][:2]
+    if len(plane) < 2 or len(trials.dropna(subset=["pgd_accuracy_best", *plane])) < MIN_TRIALS:
+        return
+    many = sample_trials(result.leaders, trials, MAX_POINTS)
+    x, y = plane
+    yield Plot(
+        "contour",
+        "importance",
+        space.plot_contour(trials, many, spec, x, y, best),
+        f"PGD accuracy over <code>{escape(x)}</code> and <code>{escape(y)}</code>. The color is the mean of the trials "
+        "around a place, whatever their other hyperparameters (Gaussian weights, a tenth of the range wide). Blank "
+        "places have no trial near.",
+        _legend(
+            [
+                *_entries_of_best("ring", result, many),
+                *_entries_of_statuses(many.dropna(subset=["pgd_accuracy_best"])),
+            ]
+        ),
+    )
+
+
+def _plots_of_slices(result: SearchResult, best: int) -> Iterator[Plot]:
+    spec = result.spec
+    many = sample_trials(result.leaders, result.trials, MAX_POINTS)
     for key in spec.space:
         caption = f"<code>{escape(key)}</code>: {escape(describe_hyperparameter(spec, key))}"
-        yield Plot(
-            f"slice_{key}", "slices", figures_space.plot_hyperparameter(many, spec, key, best), caption, small=True
-        )
-
-
-def slices_legend(result: SearchResult) -> str:
-    """The legend of all the plots of section slices."""
-    judged = sample_trials(result.leaders, result.trials, MAX_POINTS).dropna(subset=["pgd_accuracy_best"])
-    return _legend([*_special("ring", result, judged), *_statuses(judged)])
+        figure = space.plot_hyperparameter(many, spec, key, best)
+        yield Plot(f"slice_{key}", "slices", figure, caption, small=True)
 
 
 def _importance(result: SearchResult) -> dict[str, dict[str, float]]:
-    """The shares of `importance.fanova` by what they explain."""
+    """Return the shares of `importance.fanova` for each quantity that it can explain, by the quantity in words."""
     spec, trials = result.spec, result.trials
-    found = {"the best PGD accuracy of any epoch": fanova(trials, trials["pgd_accuracy_best"].astype(float), spec)}
-    rung = spec.rungs[0] if spec.rungs else 0
-    if rung:
-        at = result.epochs[result.epochs["epoch"] == rung].set_index("trial")["pgd_accuracy"]
+    best = trials["pgd_accuracy_best"].astype(float)
+    shares = {"the best PGD accuracy of any epoch": fanova(trials, best, spec)}
+    if spec.rungs:
+        rung = spec.rungs[0]
+        accuracy = result.epochs[result.epochs["epoch"] == rung].set_index("trial")["pgd_accuracy"]
         words = f"PGD accuracy after epoch {rung}, the first rung"
-        found[words] = fanova(trials, trials["trial"].map(at), spec)
-    return {words: shares for words, shares in found.items() if shares}
+        shares[words] = fanova(trials, trials["trial"].map(accuracy), spec)
+    return {words: share for words, share in shares.items() if share}
 
 
-def _importance_caption(result: SearchResult, rated: dict[str, dict[str, float]]) -> str:
-    names = set().union(*rated.values())
-    text = "How much of the variance over the space a hyperparameter explains by itself (functional ANOVA on a random "
-    text += "forest, Hutter et al. 2014); the rest is due to combinations, and to noise that the forest has learnt."
+def _importance_caption(result: SearchResult, shares: dict[str, dict[str, float]]) -> str:
+    text = (
+        "The share of the variance over the space that each hyperparameter explains by itself (functional ANOVA on a "
+        "random forest, Hutter et al. 2014). The rest is due to combinations, and to noise that the forest has learned."
+    )
     if result.spec.rungs:
         text += (
-            " Take it with care: trials that were stopped early had less time, so what lets a trial <em>start</em> "
-            "fast looks important to the best accuracy; at the first rung all had trained alike, but what pays off "
-            "late cannot be seen there. And the sampler has looked more closely where it was good."
+            " Read this with care. Trials that were stopped early had less time, so a hyperparameter that makes a "
+            "trial <em>start</em> fast looks important to the best accuracy. At the first rung all trials had trained "
+            "equally long, but a gain that comes late is not visible there. The sampler has also looked more closely "
+            "where results were good."
         )
+    names = set().union(*shares.values())
     if left_out := [key for key in result.spec.space if key not in names]:
-        text += f" Not rated, for they make no difference in some trials: {escape(join_words(left_out))}."
+        text += f" Not rated, since they have no effect in some trials: {escape(join_words(left_out))}."
     if len(result.trials) > MAX_TRIALS:
-        text += f" From at most {MAX_TRIALS:,} trials, spread evenly."
+        text += f" Computed from {MAX_TRIALS:,} trials at most, spread evenly over the search."
     return text
 
 
-def _overfitting(result: SearchResult, best: int) -> Iterator[Plot]:
+def _plots_of_overfitting(result: SearchResult, best: int) -> Iterator[Plot]:
     spec, trials = result.spec, result.trials
     many = sample_trials(result.leaders, trials, MAX_POINTS)
     if (many["curvature"].fillna(0) > 0).any():
+        with_penalty = many.dropna(subset=["pgd_accuracy", "curvature"])
         yield Plot(
             "curvature",
             "overfitting",
-            figures.plot_curvature(many, spec, best),
-            "The mean penalty of a trial's last epoch of training, before lambda, against its PGD accuracy after it. "
-            "A flatter loss (further left) is what the penalty asks for; whether it is more robust, too, is to be "
-            "seen here. Trials without a penalty have none.",
-            _legend([*_special("ring", result, many), *_statuses(many.dropna(subset=["pgd_accuracy", "curvature"]))]),
+            accuracies.plot_curvature(many, spec, best),
+            "PGD accuracy after a trial's last epoch, against the mean penalty in that epoch, before lambda. The "
+            "penalty asks for a flatter loss, which lies further left. The plot shows whether it is more robust, too. "
+            "Trials without a penalty are left out.",
+            _legend([*_entries_of_best("ring", result, many), *_entries_of_statuses(with_penalty)]),
         )
     plane = [key for key in dict.fromkeys(["epsilon", "lambda", *spec.space]) if key in spec.space][:2]
     if trials["catastrophic_overfitting_epoch"].notna().any() and len(plane) == 2:
+        x, y = plane
         legend = [
             (status_glyph("catastrophic_overfitting"), "overfitted catastrophically"),
             (status_glyph("completed"), "did not"),
@@ -211,58 +255,58 @@ def _overfitting(result: SearchResult, best: int) -> Iterator[Plot]:
         yield Plot(
             "catastrophic_overfitting",
             "overfitting",
-            figures.plot_overfitting_map(many, spec, plane[0], plane[1]),
-            f"Trials by <code>{escape(plane[0])}</code> and <code>{escape(plane[1])}</code>. One that was stopped "
-            "early may have had too few epochs to overfit.",
+            accuracies.plot_overfitting_map(many, spec, x, y),
+            f"Trials by <code>{escape(x)}</code> and <code>{escape(y)}</code>. A trial that was stopped early may have "
+            "had too few epochs to overfit.",
             _legend(legend),
         )
 
 
-def _cost(result: SearchResult, best: int) -> Iterator[Plot]:
+def _plots_of_cost(result: SearchResult) -> Iterator[Plot]:
     spec, trials = result.spec, result.trials
-    legend = [(_stroke(BLUE), "trained"), (_stroke(GRAY, "dashed"), "without early stopping")]
+    legend = [(_line(BLUE), "trained"), (_line(GRAY, "dashed"), "without early stopping")]
     shown = legend[: 1 if spec.search.scheduler == "none" else 2]
     yield Plot("budget", "cost", cost.plot_survival(trials, spec), _budget_caption(result), _legend(shown))
     yield Plot(
         "seconds",
         "cost",
         cost.plot_seconds(trials),
-        f"{_seconds_are_of(trials)} The penalty's own part of the backward pass is counted with the penalty; the "
-        "attack's are those of making adversarial images.",
-        _legend([(_mark("■", color), words) for words, _, color in cost.PARTS]),
+        f"{_bars_caption(trials)} The penalty's own part of the backward pass counts as penalty. Making adversarial "
+        "images counts as attack.",
+        _legend([(_glyph("■", color), words) for words, _, color in cost.PARTS]),
     )
     yield Plot(
         "timeline",
         "cost",
         cost.plot_timeline(trials, result.epochs),
-        "A bar is a trial on the machine that ran it; trials that ran there at once lie one below the other.",
-        _legend(_statuses(trials[trials["epochs_trained"] > 0])),
+        "A bar is a trial on the machine that ran it. Trials that ran there at the same time lie below one another.",
+        _legend(_entries_of_statuses(trials[trials["epochs_trained"] > 0])),
     )
 
 
-def _seconds_are_of(trials: pd.DataFrame) -> str:
+def _bars_caption(trials: pd.DataFrame) -> str:
     size = cost.trials_per_bar(trials)
     return "Seconds of a trial's device." + f" Each bar is the mean of {size} trials, in their order." * (size > 1)
 
 
 def _budget_caption(result: SearchResult) -> str:
-    content = result.summary
-    spent, most = content["epochs"], content["epochs_without_early_stopping"]
-    text = "How many trials trained an epoch: the area below the line is what was spent"
-    trained = f"The {format_count(content['trials'], 'trial')} trained {format_count(spent, 'epoch')}"
+    summary = result.summary
+    spent, most = summary["epochs"], summary["epochs_without_early_stopping"]
+    text = "How many trials trained each epoch. The area below the line is what was spent. "
+    trained = f"The {format_count(summary['trials'], 'trial')} trained {format_count(spent, 'epoch')}"
     if result.spec.search.scheduler == "none":
-        text += f". {trained}."
+        text += f"{trained}."
     else:
-        text += ", the area from there up to the dashed line what early stopping saved, the further epochs of the "
+        text += "The area from there up to the dashed line is what early stopping saved: the further epochs of the "
         text += f"trials that it stopped. {trained}; without early stopping they would have trained {most:,}, so "
         text += f"{1 - spent / most:.0%} were saved." if most else "none were saved."
-    if left := content["epochs_not_trained"]:
-        text += f" Not trained for other reasons than early stopping: {format_untrained_epochs(left)}."
+    if untrained := summary["epochs_not_trained"]:
+        text += f" Not trained for other reasons than early stopping: {format_untrained_epochs(untrained)}."
     return text
 
 
 def _curves_caption(spec: SearchSpec, num_hidden: int) -> str:
-    caption = "Every line is a trial; its last symbol says how it ended."
+    caption = "Each line is a trial. Its last symbol says how the trial ended."
     if spec.rungs:
         rungs = f"epoch{'s' * (len(spec.rungs) > 1)} {join_words(map(str, spec.rungs))}"
         caption += f" Dotted lines are the rungs, after {rungs}, where weaker trials are stopped."
@@ -271,21 +315,35 @@ def _curves_caption(spec: SearchSpec, num_hidden: int) -> str:
     return caption
 
 
-def _special(mark: str, result: SearchResult, shown: pd.DataFrame) -> Iterator[tuple[str, str]]:
-    """The legend's entries of the best trial and those of start_from, and of lines of the others."""
+def _entries_of_best(mark: str, result: SearchResult, shown: pd.DataFrame) -> Iterator[tuple[str, str]]:
+    """Yield the legend's entries of the best trial and of those of `start_from`, and for lines of the other trials.
+
+    Args:
+        mark: The mark of these trials: line or ring.
+        result: The search.
+        shown: The trials that the plot shows.
+    """
     assert result.best is not None
     best = result.best.trial
     starts = shown.loc[shown["origin"] == "start_from", "trial"].drop_duplicates()
-    rivals = [str(number) for number in starts if number != best]
+    other_starts = [str(number) for number in starts if number != best]
     yield f'<span class="{mark} best"></span>', f"best: trial {best}" + " (start_from)" * (best in set(starts))
-    if rivals:
-        yield f'<span class="{mark} start"></span>', f"start_from: trial {', '.join(rivals)}"
-    if mark == "line" and len(shown) > len(rivals) + 1:
+    if other_starts:
+        yield f'<span class="{mark} start"></span>', f"start_from: trial {', '.join(other_starts)}"
+    if mark == "line" and len(shown) > len(other_starts) + 1:
         yield '<span class="line others"></span>', "other trials"
 
 
-def _statuses(shown: pd.DataFrame) -> list[tuple[str, str]]:
-    return [(status_glyph(status), STATUSES[status].words) for status in STATUSES if status in set(shown["status"])]
+def _entries_of_statuses(shown: pd.DataFrame) -> list[tuple[str, str]]:
+    return [(status_glyph(status), words) for status, words in STATUS_WORDS.items() if status in set(shown["status"])]
+
+
+def _glyph(character: str, color: str) -> str:
+    return f'<span class="glyph" style="color:{color}" aria-hidden="true">{character}</span>'
+
+
+def _line(color: str, style: str = "solid") -> str:
+    return f'<span class="line" style="border-top:2px {style} {color}"></span>'
 
 
 def _legend(entries: Iterable[tuple[str, Any]]) -> str:

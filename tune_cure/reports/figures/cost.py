@@ -1,36 +1,47 @@
-"""The plots of what a search cost: pure functions from frames to plotly figures."""
+"""Plots of what a search cost: pure functions from data frames to plotly figures.
+
+`trials` and `epochs` are the frames of `SearchResult`; docs/columns.md describes their columns.
+"""
 
 import html
 
 import pandas as pd
 import plotly.graph_objects as go
 
-from tune_cure.reports.figures.style import BEST_COLOR, BLUE, GRAY, START_COLOR, STATUSES, blank_figure
+from tune_cure.reports.figures.style import BEST_COLOR, BLUE, GRAY, ORANGE, START_COLOR, STATUS_STYLES, blank_figure
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.trial_table import planned_epochs
+from tune_cure.utils.formatting import STATUS_WORDS
 
-SPAN = ("trial", "begin", "end", "row")  # columns of `stretches`
-MAX_BARS = 100  # more trials are drawn as means of neighbours
-PARTS = (  # of a trial's seconds
+MAX_BARS = 100  # with more trials, each bar is the mean of neighboring trials
+MAX_ROW_LABELS = 12  # on the vertical axis of the timeline: more would overlap
+MIN_PAUSE = 0.5  # seconds: differences between the workers' clocks, and the time that a report takes
+PARTS = (
     ("training without these", "training_seconds", BLUE),
     ("penalty", "penalty_seconds", BEST_COLOR),
-    ("attack", "attack_seconds", "#E69F00"),
+    ("attack", "attack_seconds", ORANGE),
     ("evaluation", "eval_seconds", START_COLOR),
 )
+"""The parts of a trial's device seconds: label, column and color."""
 
 
 def plot_survival(trials: pd.DataFrame, spec: SearchSpec) -> go.Figure:
-    """How many trials trained how many epochs: the area below was spent, that up to the dashed line saved.
+    """Draw how many trials trained each epoch.
 
-    The dashed line has the trials that were stopped early at all the epochs that they would have trained, the others as
-    they are; without a scheduler there is none.
+    The area below the line is the number of epochs trained. A dashed line shows the same search without early
+    stopping: the trials that were stopped have all their planned epochs, the others are unchanged. The area between
+    the lines is what early stopping saved. Without a scheduler there is no dashed line.
+
+    Args:
+        trials: Columns `status`, `epochs_trained`, and `epochs` if it is searched.
+        spec: The search.
     """
     figure = blank_figure("epoch", "trials that trained it")
     last = max(spec.max_epochs, int(trials["epochs_trained"].max()))
     epochs = list(range(1, last + 1))
     trained = trials["epochs_trained"]
     unstopped = trained.where(trials["status"] != "stopped", planned_epochs(trials, spec))
-    counts, without = ([int((of >= epoch).sum()) for epoch in epochs] for of in (trained, unstopped))
+    counts, without = ([int((lengths >= epoch).sum()) for epoch in epochs] for lengths in (trained, unstopped))
     edges = [0.5, *(epoch + 0.5 for epoch in epochs)]
     figure.add_trace(
         go.Scatter(
@@ -61,74 +72,94 @@ def plot_survival(trials: pd.DataFrame, spec: SearchSpec) -> go.Figure:
 
 
 def plot_timeline(trials: pd.DataFrame, epochs: pd.DataFrame) -> go.Figure:
-    """When each trial ran, on which machine: a bar for each stretch of it in one process, from start to last epoch.
+    """Draw when each trial ran and on which machine, with a bar for each stretch of a trial in one process.
 
-    Stretches of one machine that overlap lie in rows of their own, as many as ran there at once.
+    Stretches on one machine that overlap lie in different rows.
+
+    Args:
+        trials: Columns `trial`, `status`.
+        epochs: Columns `trial`, `host`, `pid`, `time`, `train_seconds`, `eval_seconds`.
     """
     spans = find_stretches(epochs).merge(trials[["trial", "status"]], on="trial")
-    origin = spans["begin"].min()
-    gap = 0.003 * (spans["end"].max() - origin)  # between bars, or one would not be told from the next
-    unit, seconds = ("hours", 3600.0) if spans["end"].max() - origin > 3 * 3600 else ("minutes", 60.0)
+    origin, end = spans["begin"].min(), spans["end"].max()
+    gap = 0.003 * (end - origin)  # between bars, so that one can be told from the next
+    unit, seconds = ("hours", 3600.0) if end - origin > 3 * 3600 else ("minutes", 60.0)
+    spans["end"] = (spans["end"] - gap).clip(lower=(spans["begin"] + spans["end"]) / 2)
+    spans[["left", "right"]] = (spans[["begin", "end"]] - origin) / seconds
     figure = blank_figure(unit, "")
-    for status, style in STATUSES.items():
+    for status, style in STATUS_STYLES.items():
         chosen = spans[spans["status"] == status]
-        if chosen.empty:
-            continue
-        x: list[float | None] = []
-        y: list[int | None] = []
-        text: list[str] = []
-        for trial, begin, end, row in zip(*(chosen[name].tolist() for name in SPAN), strict=True):
-            shown = max(end - gap, (begin + end) / 2)
-            x += [round((begin - origin) / seconds, 4), round((shown - origin) / seconds, 4), None]
-            y += [row, row, None]
-            text += [f"trial {trial}"] * 3
-        figure.add_trace(
-            go.Scatter(
-                name=style.words,
-                mode="lines",
-                x=x,
-                y=y,
-                hovertext=text,
-                hovertemplate="%{hovertext}<extra></extra>",
-                line={"color": style.color, "width": 7},
-            )
-        )
-    rows = spans.groupby("row")["host"].first()
-    names = [f"{html.escape(str(host))} {rows[:row].eq(host).sum()}" for row, host in rows.items()]
-    every = -(-len(names) // 12)  # labels of more rows would overprint each other
+        if len(chosen):
+            figure.add_trace(_timeline_bars(chosen, STATUS_WORDS[status], style.color))
+    hosts = spans.groupby("row")["host"].first()
+    labels = [f"{html.escape(str(host))} {hosts[:row].eq(host).sum()}" for row, host in hosts.items()]
+    step = -(-len(labels) // MAX_ROW_LABELS)
     figure.update_yaxes(
         tickformat=None,
-        tickvals=list(range(len(names)))[::every],
-        ticktext=names[::every],
-        range=[len(names) - 0.3, -0.7],
+        tickvals=list(range(len(labels)))[::step],
+        ticktext=labels[::step],
+        range=[len(labels) - 0.3, -0.7],
     )
     figure.update_xaxes(rangemode="tozero")
     return figure
 
 
+def _timeline_bars(spans: pd.DataFrame, name: str, color: str) -> go.Scatter:
+    """Return bars as one trace of thick lines with a gap after each; `spans`: `trial`, `left`, `right`, `row`."""
+    x: list[float | None] = []
+    y: list[int | None] = []
+    text: list[str] = []
+    columns = (spans[column].tolist() for column in ("trial", "left", "right", "row"))
+    for trial, left, right, row in zip(*columns, strict=True):
+        x += [round(left, 4), round(right, 4), None]
+        y += [row, row, None]
+        text += [f"trial {trial}"] * 3
+    return go.Scatter(
+        name=name,
+        mode="lines",
+        x=x,
+        y=y,
+        hovertext=text,
+        hovertemplate="%{hovertext}<extra></extra>",
+        line={"color": color, "width": 7},
+    )
+
+
 def find_stretches(epochs: pd.DataFrame) -> pd.DataFrame:
-    """A row per trial and process: trial, host, begin and end (seconds since 1970), and the row that it is drawn in."""
-    took = epochs["train_seconds"].fillna(0) + epochs["eval_seconds"].fillna(0)
-    timed = epochs.assign(begin=epochs["time"] - took)
+    """Return a row per trial and process: `trial`, `host`, `pid`, `begin`, `end` and `row`.
+
+    `begin` and `end` are seconds since 1970. `row` is the row of the timeline: each machine has as many rows as
+    trials ran there at once.
+
+    Args:
+        epochs: Columns `trial`, `host`, `pid`, `time` (when the epoch ended), `train_seconds`, `eval_seconds`.
+    """
+    duration = epochs["train_seconds"].fillna(0) + epochs["eval_seconds"].fillna(0)
+    timed = epochs.assign(begin=epochs["time"] - duration)
     spans = timed.groupby(["trial", "host", "pid"], as_index=False).agg(begin=("begin", "min"), end=("time", "max"))
     spans = spans.sort_values(["host", "begin"], ignore_index=True)
-    free: list[tuple[str, float]] = []  # of each row: its host, and when its last stretch ended
+    last: list[tuple[str, float]] = []  # for each row: its host, and when its last stretch ended
     rows = []
     for host, begin, end in zip(spans["host"], spans["begin"], spans["end"], strict=True):
-        # Half of a second: clocks of driver and worker, and what a report takes.
-        row = next((i for i, (of, until) in enumerate(free) if of == host and until <= begin + 0.5), len(free))
-        free[row : row + 1] = [(host, end)]
+        is_free = (row for row, (owner, until) in enumerate(last) if owner == host and until <= begin + MIN_PAUSE)
+        row = next(is_free, len(last))
+        last[row : row + 1] = [(host, end)]
         rows.append(row)
     return spans.assign(row=rows)
 
 
 def trials_per_bar(trials: pd.DataFrame) -> int:
-    """How many trials a bar of `seconds` is the mean of; the last bar may have fewer."""
+    """Return the number of trials whose mean a bar of `plot_seconds` shows. The last bar may have fewer."""
     return -(-int((trials["epochs_trained"] > 0).sum()) // MAX_BARS)
 
 
 def plot_seconds(trials: pd.DataFrame) -> go.Figure:
-    """Device seconds per trial, split into training, penalty, attack and evaluation; of many trials the means."""
+    """Draw the device seconds of each trial as a bar in the parts of `PARTS`; with many trials, their means.
+
+    Args:
+        trials: Columns `trial`, `epochs_trained`, `train_seconds`, `attack_seconds`, `penalty_seconds`,
+            `eval_seconds`. Attack and penalty are parts of training.
+    """
     figure = blank_figure("trial", "seconds")
     trained = trials[trials["epochs_trained"] > 0]
     parts = trained.assign(

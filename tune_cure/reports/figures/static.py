@@ -1,7 +1,7 @@
-"""The report's figures for papers: the same plotly figures drawn by matplotlib, which needs no browser, as SVG and PNG.
+"""The report's figures for papers, as SVG and PNG: plotly's figures drawn by matplotlib, which needs no browser.
 
-It knows what the figures of this package use of plotly, and no more: lines, points, bars, contours, vertical lines and
-annotations, on linear, logarithmic and category axes.
+Supports only what the figures of this package use: lines, points, bars, contours, vertical lines and annotations, on
+linear, logarithmic and category axes.
 """
 
 import html
@@ -25,7 +25,7 @@ from tune_cure.utils.files import replace_bytes
 
 WIDE, SMALL = (6.5, 3.6), (3.2, 2.4)  # inches: the text's width of a page, and half of it
 DOTS_PER_INCH = 200
-POINTS = 0.75  # of a page in a pixel of a screen
+POINTS = 0.75  # per pixel: plotly gives sizes in pixels, matplotlib takes points
 MARKERS = {"circle": "o", "square": "s", "diamond": "D", "triangle-down": "v", "x": "X", "cross": "P"}
 DASHES = {"dash": (0, (5, 3)), "dot": (0, (1, 2)), "solid": "-", None: "-"}
 STEPS = {"hv": "steps-post", "vh": "steps-pre"}
@@ -37,11 +37,19 @@ STYLE: dict[Any, Any] = {
 }
 
 
-def write_figures(directory: Path, drawn: Iterable[Plot]) -> Path:
-    """Writes figures/NAME.svg and .png for each plot into a run's folder, and returns the folder of these."""
+def write_figures(directory: Path, plots: Iterable[Plot]) -> Path:
+    """Write figures/NAME.svg and figures/NAME.png for each plot.
+
+    Args:
+        directory: The search's folder.
+        plots: `catalog.build_plots` of the search.
+
+    Returns:
+        The folder `figures`.
+    """
     folder = directory / run_files.FIGURES
     folder.mkdir(exist_ok=True)
-    for plot in drawn:
+    for plot in plots:
         figure = draw_figure(plot.figure, SMALL if plot.small else WIDE)
         for kind, metadata in (("svg", {"Date": None}), ("png", {})):
             content = io.BytesIO()
@@ -52,7 +60,7 @@ def write_figures(directory: Path, drawn: Iterable[Plot]) -> Path:
 
 
 def draw_figure(source: go.Figure, size: tuple[float, float]) -> Figure:
-    """A plotly figure as one of matplotlib, of a size in inches."""
+    """Return a plotly figure drawn by matplotlib; `size` is width and height in inches."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=size, layout="constrained")
         FigureCanvasAgg(figure)
@@ -60,115 +68,132 @@ def draw_figure(source: go.Figure, size: tuple[float, float]) -> Figure:
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(linewidth=0.4, color="#dddddd")
         axes.set_axisbelow(True)
-        _axis(axes, "x", source.layout.xaxis)
-        _axis(axes, "y", source.layout.yaxis)
-        base: dict[Any, float] = {}
-        bars = [trace for trace in source.data if trace.type == "bar"]
-        for trace in source.data:
-            if trace.type == "scatter":
-                _scatter(axes, source, trace)
-            elif trace.type == "contour":
-                surface = axes.contourf(trace.x, trace.y, np.array(trace.z, dtype=float), levels=12, cmap="cividis")
-                figure.colorbar(surface, ax=axes, format=PercentFormatter(1, decimals=0), pad=0.02)
-            else:
-                _bars(axes, trace, bars.index(trace), len(bars), base if source.layout.barmode == "stack" else None)
-        for shape in source.layout.shapes:
-            style = DASHES[shape.line.dash]
-            axes.axvline(shape.x0, color=_color(shape.line.color), lw=POINTS * shape.line.width, ls=style, zorder=0.5)
-        for note in source.layout.annotations:
-            across = axes.get_xaxis_transform() if note.yref in ("paper", "y domain") else axes.transData
-            words, shift = html.unescape(note.text), POINTS * (note.xshift or 0)
-            axes.annotate(words, (note.x, note.y), (shift, 0), xycoords=across, textcoords="offset points", fontsize=7,
-                          ha=note.xanchor or "center", va=note.yanchor or "center", color="#555555")  # fmt: skip
-        _limits(axes, source)
-        _legend(figure, axes)
+        _set_axis(axes, "x", source.layout.xaxis)
+        _set_axis(axes, "y", source.layout.yaxis)
+        _draw_traces(figure, axes, source)
+        _draw_shapes_and_notes(axes, source)
+        _set_limits(axes, source)
+        _add_legend(figure, axes)
         return figure
 
 
-def _axis(axes: Axes, name: str, of: Any) -> None:
+def _set_axis(axes: Axes, name: str, source: Any) -> None:
+    """Give an axis ("x" or "y") the title, scale and ticks of plotly's axis `source`."""
     axis = getattr(axes, f"{name}axis")
-    axis.set_label_text(html.unescape(of.title.text or ""))
-    if of.type == "log":
+    axis.set_label_text(html.unescape(source.title.text or ""))
+    if source.type == "log":
         getattr(axes, f"set_{name}scale")("log")
         axis.set_minor_locator(mpl.ticker.NullLocator())
-    if of.tickformat == ".0%":
+    if source.tickformat == ".0%":
         axis.set_major_formatter(PercentFormatter(1, decimals=0))
-    if of.tickvals is not None:
-        places = [_place(of, value) for value in of.tickvals]
-        axis.set_ticks(places, [html.unescape(str(text)) for text in of.ticktext])
-    elif of.tickformat == "d":
+    if source.tickvals is not None:
+        ticks = [_position(source, value) for value in source.tickvals]
+        axis.set_ticks(ticks, [html.unescape(str(text)) for text in source.ticktext])
+    elif source.tickformat == "d":
         axis.set_major_locator(mpl.ticker.MaxNLocator(integer=True))
-    if of.showticklabels is False:
+    if source.showticklabels is False:
         axis.set_ticks([])
         axes.spines[["left"]].set_visible(False)
 
 
-def _limits(axes: Axes, source: go.Figure) -> None:
-    """The ranges, once all is drawn: matplotlib would widen them."""
-    for name, of in (("x", source.layout.xaxis), ("y", source.layout.yaxis)):
-        if of.range is not None:
-            low, high = (10**end for end in of.range) if of.type == "log" else of.range
+def _draw_traces(figure: Figure, axes: Axes, source: go.Figure) -> None:
+    num_bars = sum(trace.type == "bar" for trace in source.data)
+    stacked_on: dict[Any, float] | None = {} if source.layout.barmode == "stack" else None
+    bar_index = 0
+    for trace in source.data:
+        if trace.type == "scatter":
+            _draw_scatter(axes, source, trace)
+        elif trace.type == "contour":
+            surface = axes.contourf(trace.x, trace.y, np.array(trace.z, dtype=float), levels=12, cmap="cividis")
+            figure.colorbar(surface, ax=axes, format=PercentFormatter(1, decimals=0), pad=0.02)
+        elif stacked_on is not None:
+            _draw_stacked_bars(axes, trace, stacked_on)
+        else:
+            _draw_grouped_bars(axes, trace, bar_index, num_bars)
+            bar_index += 1
+
+
+def _draw_shapes_and_notes(axes: Axes, source: go.Figure) -> None:
+    """Draw the vertical lines and the annotations."""
+    for shape in source.layout.shapes:
+        style = DASHES[shape.line.dash]
+        width = POINTS * shape.line.width
+        axes.axvline(shape.x0, color=_convert_color(shape.line.color), lw=width, ls=style, zorder=0.5)
+    for note in source.layout.annotations:
+        coordinates = axes.get_xaxis_transform() if note.yref in ("paper", "y domain") else axes.transData
+        text, shift = html.unescape(note.text), POINTS * (note.xshift or 0)
+        axes.annotate(text, (note.x, note.y), (shift, 0), xycoords=coordinates, textcoords="offset points", fontsize=7,
+                      ha=note.xanchor or "center", va=note.yanchor or "center", color="#555555")  # fmt: skip
+
+
+def _set_limits(axes: Axes, source: go.Figure) -> None:
+    """Set the ranges of the axes. This comes last, since matplotlib widens them with each trace."""
+    for name, axis in (("x", source.layout.xaxis), ("y", source.layout.yaxis)):
+        if axis.range is not None:
+            low, high = (10**end for end in axis.range) if axis.type == "log" else axis.range
             getattr(axes, f"set_{name}lim")(low, high)
-        elif of.rangemode == "tozero":
+        elif axis.rangemode == "tozero":
             getattr(axes, f"set_{name}lim")(0)
 
 
-def _place(axis: Any, value: Any) -> Any:
-    """Where a value lies on an axis: one of categories by its number."""
+def _position(axis: Any, value: Any) -> Any:
+    """Return the coordinate of a value on plotly's axis: for a category its index, else the value itself."""
     return list(axis.categoryarray).index(value) if axis.type == "category" else value
 
 
-def _places(axis: Any, values: Iterable[Any]) -> list[float]:
-    return [math.nan if value is None else float(_place(axis, value)) for value in values]
+def _positions(axis: Any, values: Iterable[Any]) -> list[float]:
+    return [math.nan if value is None else float(_position(axis, value)) for value in values]
 
 
-def _scatter(axes: Axes, source: go.Figure, trace: Any) -> None:
-    x, y = _places(source.layout.xaxis, trace.x), _places(source.layout.yaxis, trace.y)
-    name = html.unescape(trace.name)
-    style: dict[str, Any] = {"linestyle": "none", "label": name}
+def _draw_scatter(axes: Axes, source: go.Figure, trace: Any) -> None:
+    """Draw lines, points, or both, with their error bars and the area below them."""
+    x, y = _positions(source.layout.xaxis, trace.x), _positions(source.layout.yaxis, trace.y)
+    style: dict[str, Any] = {"linestyle": "none", "label": html.unescape(trace.name)}
     if "lines" in trace.mode:
-        style |= {"color": _color(trace.line.color), "linewidth": POINTS * trace.line.width}
+        style |= {"color": _convert_color(trace.line.color), "linewidth": POINTS * trace.line.width}
         style |= {"linestyle": DASHES[trace.line.dash], "drawstyle": STEPS.get(trace.line.shape, "default")}
     if "markers" in trace.mode:
-        symbol, color = trace.marker.symbol or "circle", _color(trace.marker.color or trace.line.color)
+        symbol, color = trace.marker.symbol or "circle", _convert_color(trace.marker.color or trace.line.color)
         is_open = symbol.endswith("-open")
         style |= {"marker": MARKERS[symbol.removesuffix("-open")], "markersize": POINTS * 0.8 * trace.marker.size}
         style |= {"markerfacecolor": "none" if is_open else color, "alpha": trace.marker.opacity or 1.0}
-        edge = _color(trace.marker.line.color) if trace.marker.line.color else color
+        edge = _convert_color(trace.marker.line.color) if trace.marker.line.color else color
         style |= {"markeredgecolor": edge, "markeredgewidth": POINTS * (trace.marker.line.width or 0)}
     axes.plot(x, y, **style)
     if trace.error_y.array is not None:
-        errors = [float(of) for of in trace.error_y.array]
-        color = _color(trace.error_y.color or trace.line.color)
+        errors = [float(error) for error in trace.error_y.array]
+        color = _convert_color(trace.error_y.color or trace.line.color)
         axes.errorbar(x, y, yerr=errors, fmt="none", ecolor=color, elinewidth=0.8, capsize=2)
     if trace.fill:
-        axes.fill_between(x, y, step="post", color=_color(trace.fillcolor), linewidth=0)
+        axes.fill_between(x, y, step="post", color=_convert_color(trace.fillcolor), linewidth=0)
 
 
-def _bars(axes: Axes, trace: Any, index: int, of: int, stacked_on: dict[Any, float] | None) -> None:
-    """Bars on top of each other where `stacked_on` has what lies below, else side by side."""
-    label, color = html.unescape(trace.name), _color(trace.marker.color)
-    if stacked_on is not None:
-        below = [stacked_on.get(at, 0.0) for at in trace.x]
-        axes.bar(trace.x, trace.y, trace.width, bottom=below, label=label, color=color)
-        stacked_on.update({at: low + high for at, low, high in zip(trace.x, below, trace.y, strict=True)})
-        return
-    thick = 0.7 / of
-    places = [place + (index - (of - 1) / 2) * thick for place in range(len(trace.y))]
-    axes.barh(places, trace.x, thick, label=label, color=color)
+def _draw_stacked_bars(axes: Axes, trace: Any, stacked_on: dict[Any, float]) -> None:
+    """Draw vertical bars on top of those drawn before, and add their heights to `stacked_on` (height by place)."""
+    below = [stacked_on.get(place, 0.0) for place in trace.x]
+    label, color = html.unescape(trace.name), _convert_color(trace.marker.color)
+    axes.bar(trace.x, trace.y, trace.width, bottom=below, label=label, color=color)
+    stacked_on.update({place: low + high for place, low, high in zip(trace.x, below, trace.y, strict=True)})
+
+
+def _draw_grouped_bars(axes: Axes, trace: Any, index: int, num_traces: int) -> None:
+    """Draw horizontal bars beside those of the other traces; `index` is the trace's place among them."""
+    height = 0.7 / num_traces
+    places = [place + (index - (num_traces - 1) / 2) * height for place in range(len(trace.y))]
+    axes.barh(places, trace.x, height, label=html.unescape(trace.name), color=_convert_color(trace.marker.color))
     axes.set_yticks(range(len(trace.y)), [html.unescape(name) for name in trace.y])
 
 
-def _legend(figure: Figure, axes: Axes) -> None:
+def _add_legend(figure: Figure, axes: Axes) -> None:
     handles, labels = axes.get_legend_handles_labels()
     if len(labels) > 1:
         columns = 4 if figure.get_figwidth() > SMALL[0] else 2
         figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False, fontsize=7)
 
 
-def _color(of: str) -> Any:
-    """A color of plotly's as matplotlib takes it."""
-    if not of.startswith("rgba"):
-        return of
-    *rgb, alpha = (float(part) for part in of[of.index("(") + 1 : -1].split(","))
+def _convert_color(color: str) -> Any:
+    """Return one of plotly's colors as matplotlib takes it: "rgba(…)" as a tuple of four fractions."""
+    if not color.startswith("rgba"):
+        return color
+    *rgb, alpha = (float(part) for part in color[color.index("(") + 1 : -1].split(","))
     return (*(part / 255 for part in rgb), alpha)

@@ -1,8 +1,8 @@
-"""What the plots of a search have in common: colors, symbols, axes, and which trials are drawn where there are many.
+"""Common parts of a search's plots: colors, symbols, axes, hover text, and the sample drawn of many trials.
 
-The figures name no text, axis or background color that would suit only one of light and dark: report.css gives these,
-by the reader's preference. Colors of data are of the Okabe-Ito palette (its yellow darkened, to be seen on white),
-which color-blind readers can tell apart and which reads on both; every color goes with a symbol of its own.
+The figures set no color of text, axes or background: report.css does, since these depend on the reader's light or dark
+mode. The colors of data are the Okabe-Ito palette, which color-blind readers can tell apart; its yellow is darkened so
+that it shows on white. Every color goes with a symbol of its own.
 """
 
 import html
@@ -21,35 +21,48 @@ BEST_COLOR = "#D55E00"
 START_COLOR = "#009E73"
 OTHERS_COLOR = "rgba(128, 128, 128, 0.45)"
 BLUE = "#0072B2"
+SKY_BLUE = "#56B4E9"
+ORANGE = "#E69F00"
+PINK = "#CC79A7"
 GRAY = "#8A8A8A"
-CROWD = 300  # points: more are drawn smaller
+MAX_LARGE_POINTS = 300  # a plot of more points draws them smaller
+MIN_MARGIN = 0.05  # of an accuracy axis on each side, so that noise does not look like an effect
+MAX_LOG_TICKS = 6
 
 
 @dataclass(frozen=True)
-class Status:
-    """How a status is said and shown; `glyph` is the plots' `symbol` as a character, for legends and tables."""
+class StatusStyle:
+    """Look of the trials of one status.
 
-    words: str
+    Attributes:
+        color: The color of their points and lines.
+        symbol: Plotly's name of their symbol.
+        glyph: The same symbol as a character, for legends and tables.
+    """
+
     color: str
     symbol: str
     glyph: str
 
 
-STATUSES = {
-    name: Status(STATUS_WORDS[name], color, symbol, glyph)
-    for name, color, symbol, glyph in (
-        ("completed", BLUE, "circle", "●"),
-        ("stopped", GRAY, "triangle-down", "▼"),
-        ("unfinished", "#56B4E9", "circle-open", "○"),
-        ("catastrophic_overfitting", "#CC79A7", "x", "✖"),
-        ("diverged", "#E69F00", "diamond", "◆"),
-        ("failed", "#908928", "cross", "✚"),
-    )
+STATUS_STYLES = {
+    "completed": StatusStyle(BLUE, "circle", "●"),
+    "stopped": StatusStyle(GRAY, "triangle-down", "▼"),
+    "unfinished": StatusStyle(SKY_BLUE, "circle-open", "○"),
+    "catastrophic_overfitting": StatusStyle(PINK, "x", "✖"),
+    "diverged": StatusStyle(ORANGE, "diamond", "◆"),
+    "failed": StatusStyle("#908928", "cross", "✚"),
 }
+"""By the statuses of `formatting.STATUS_WORDS`, in the same order."""
 
 
 def blank_figure(x: str, y: str) -> go.Figure:
-    """A figure without traces: the titles of its axes, the second of which is a fraction as a percentage."""
+    """Return a figure without traces.
+
+    Args:
+        x: Title of the horizontal axis, plain text.
+        y: Title of the vertical axis, HTML. The axis shows fractions as percentages.
+    """
     axis = {"automargin": True, "zeroline": False, "showline": False, "ticks": "", "gridcolor": "rgba(128,128,128,.25)"}
     return go.Figure(
         layout={
@@ -62,39 +75,54 @@ def blank_figure(x: str, y: str) -> go.Figure:
             "plot_bgcolor": "rgba(0,0,0,0)",
             "font": {"family": "system-ui, -apple-system, 'Segoe UI', sans-serif", "size": 12, "color": "#777777"},
             "margin": {"l": 8, "r": 12, "t": 8, "b": 8},
-            "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": "#888888", "activecolor": "#0072B2"},
+            "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": "#888888", "activecolor": BLUE},
             "xaxis": {**axis, "title": {"text": html.escape(x), "standoff": 8}},
             "yaxis": {**axis, "title": {"text": y, "standoff": 8}, "tickformat": ".0%"},
         }
     )
 
 
-def sample_trials(ranked: pd.DataFrame, trials: pd.DataFrame, most: int) -> pd.DataFrame:
-    """At most about `most` of the trials, in their order: a browser chokes on tens of thousands of points.
+def sample_trials(ranked: pd.DataFrame, trials: pd.DataFrame, limit: int) -> pd.DataFrame:
+    """Return about `limit` of the trials in their order: a browser is slow with tens of thousands of points.
 
-    Those of start_from and all that ended in no common way as far as there is room, then half of the rest the best
-    ones, half spread evenly over the search.
+    Up to a quarter are trials of `start_from` and trials with unusual ends. Half of the rest are the best trials, the
+    other half are spread evenly over the search.
+
+    Args:
+        ranked: The judged trials, best first: `SearchResult.leaders`.
+        trials: All trials: `SearchResult.trials`.
+        limit: The number of trials to draw. Fewer trials are returned as they are.
     """
-    if len(trials) <= most:
+    if len(trials) <= limit:
         return trials
     rare = trials[(trials["origin"] == "start_from") | ~trials["status"].isin(["completed", "stopped"])]
-    kept = set(rare["trial"].head(most // 4))
-    kept |= set(ranked["trial"].head((most - len(kept)) // 2))
+    kept = set(rare["trial"].head(limit // 4))
+    kept |= set(ranked["trial"].head((limit - len(kept)) // 2))
     others = trials.loc[~trials["trial"].isin(kept), "trial"]
-    left = most - len(kept)
-    kept |= set(others.iloc[[index * len(others) // left for index in range(left)]])
+    free = limit - len(kept)
+    kept |= set(others.iloc[[index * len(others) // free for index in range(free)]])
     return trials[trials["trial"].isin(kept)]
 
 
-def add_points(figure: go.Figure, frame: pd.DataFrame, spec: SearchSpec, x: str, y: str, best: int | None) -> None:
-    """Adds a trace of points for each status, and rings around the best trial and those of start_from."""
-    frame = frame.dropna(subset=[x])  # trials in which this hyperparameter makes no difference have none
-    for status, style in STATUSES.items():
-        rows = frame[frame["status"] == status]
+def add_points(figure: go.Figure, trials: pd.DataFrame, spec: SearchSpec, x: str, y: str, best: int | None) -> None:
+    """Add a trace of points for each status, and rings around the best trial and those of `start_from`.
+
+    Args:
+        figure: The figure to add to.
+        trials: Rows of `SearchResult.trials`. A row without a value in column `x` is left out: its hyperparameter
+            has no effect in that trial.
+        spec: The search.
+        x: The column of the horizontal axis.
+        y: The column of the vertical axis.
+        best: The number of the best trial; None if there is none.
+    """
+    trials = trials.dropna(subset=[x])
+    for status, style in STATUS_STYLES.items():
+        rows = trials[trials["status"] == status]
         if len(rows):
             figure.add_trace(
                 go.Scatter(
-                    name=style.words,
+                    name=STATUS_WORDS[status],
                     mode="markers",
                     **point_positions(rows, spec, x, y),
                     hovertext=[hover_text(row, spec) for _, row in rows.iterrows()],
@@ -102,45 +130,46 @@ def add_points(figure: go.Figure, frame: pd.DataFrame, spec: SearchSpec, x: str,
                     marker={
                         "symbol": style.symbol,
                         "color": style.color,
-                        "size": 9 if len(frame) <= CROWD else 5,
+                        "size": 9 if len(trials) <= MAX_LARGE_POINTS else 5,
                         "opacity": 0.85,
                     },
                 )
             )
     rings = {
-        "start_from": (frame[frame["origin"] == "start_from"], "square-open", START_COLOR),
-        "best": (frame[frame["trial"] == best], "circle-open", BEST_COLOR),
+        "start_from": (trials[trials["origin"] == "start_from"], "square-open", START_COLOR),
+        "best": (trials[trials["trial"] == best], "circle-open", BEST_COLOR),
     }
     for name, (rows, symbol, color) in rings.items():
         if len(rows):
-            error = rows["pgd_accuracy_best_se"].tolist()
-            figure.add_trace(
-                go.Scatter(
-                    name=name,
-                    mode="markers",
-                    **point_positions(rows, spec, x, y),
-                    error_y={"array": error, "color": color, "thickness": 1.5, "width": 4},
-                    hoverinfo="skip",  # the point within the ring answers
-                    marker={"symbol": symbol, "color": color, "size": 16, "line": {"width": 2.5}},
-                )
-            )
+            figure.add_trace(_rings(name, rows, point_positions(rows, spec, x, y), symbol, color))
+
+
+def _rings(name: str, rows: pd.DataFrame, places: dict[str, list[Any]], symbol: str, color: str) -> go.Scatter:
+    return go.Scatter(
+        name=name,
+        mode="markers",
+        **places,
+        error_y={"array": rows["pgd_accuracy_best_se"].tolist(), "color": color, "thickness": 1.5, "width": 4},
+        hoverinfo="skip",  # the point inside the ring answers
+        marker={"symbol": symbol, "color": color, "size": 16, "line": {"width": 2.5}},
+    )
 
 
 def point_positions(rows: pd.DataFrame, spec: SearchSpec, x: str, y: str) -> dict[str, list[Any]]:
-    """The x and y of a trace with a point per row: choices by their names, all else as numbers."""
+    """Return the `x` and `y` of a trace with a point per row: choices as text, all other values as numbers."""
 
-    def along(column: str) -> list[Any]:
+    def values(column: str) -> list[Any]:
         is_choice = column in spec.space and spec.space[column].kind == "choice"
-        return [format_value(at) if is_choice else float(at) for at in rows[column]]
+        return [format_value(value) if is_choice else float(value) for value in rows[column]]
 
-    return {"x": along(x), "y": along(y)}
+    return {"x": values(x), "y": values(y)}
 
 
 def hover_text(row: "pd.Series[Any]", spec: SearchSpec) -> str:
-    """What is said of a trial where the pointer is."""
-    started = " (start_from)" if row["origin"] == "start_from" else ""
+    """Return what the page shows of a trial under the pointer, as HTML."""
+    origin = " (start_from)" if row["origin"] == "start_from" else ""
     lines = [
-        f"<b>trial {row['trial']}{started}</b>, {STATUSES[row['status']].words}",
+        f"<b>trial {row['trial']}{origin}</b>, {STATUS_WORDS[row['status']]}",
         "never judged"
         if pd.isna(row["best_epoch"])
         else f"PGD {format_percent(row['pgd_accuracy_best'], row['pgd_accuracy_best_se'])}, "
@@ -151,16 +180,16 @@ def hover_text(row: "pd.Series[Any]", spec: SearchSpec) -> str:
 
 
 def accuracy_range(values: "pd.Series[Any]") -> list[float]:
-    """The axis around these fractions; never so narrow that noise would look like an effect."""
+    """Return the two ends of an axis around these accuracies (fractions)."""
     if values.empty:
         return [0.0, 1.0]
     low, high = float(values.min()), float(values.max())
-    margin = max(0.05, 0.08 * (high - low))
+    margin = max(MIN_MARGIN, 0.08 * (high - low))
     return [max(low - margin, -0.02), min(high + margin, 1.02)]
 
 
 def value_axis(distribution: Distribution) -> dict[str, Any]:
-    """The axis of a searched hyperparameter: all of its range, whether or not a trial was there."""
+    """Return the axis of a searched hyperparameter. It covers the whole searched range, with or without trials."""
     if distribution.kind == "choice":
         names = [format_value(choice) for choice in distribution.values]
         return {
@@ -174,26 +203,26 @@ def value_axis(distribution: Distribution) -> dict[str, Any]:
     low, high = map(float, distribution.values)
     if distribution.kind == "loguniform":
         return log_axis(low, high)
-    whole = {"tickformat": "d", **({"dtick": 1} if high - low <= 10 else {})} if distribution.kind == "int" else {}
-    return {"type": "linear", "range": _widened(low, high), "nticks": 6, **whole}
+    ticks = {"tickformat": "d", **({"dtick": 1} if high - low <= 10 else {})} if distribution.kind == "int" else {}
+    return {"type": "linear", "range": _widen(low, high), "nticks": 6, **ticks}
 
 
 def log_axis(low: float, high: float) -> dict[str, Any]:
-    """A logarithmic axis from `low` to `high`; these may be one."""
+    """Return a logarithmic axis from `low` to `high`. If these are equal, it reaches from half to twice the value."""
     low, high = (low, high) if low < high else (low / 2, high * 2)
     ticks = _log_ticks(low, high)
     labels = [f"{tick:g}" for tick in ticks]
-    ends = _widened(math.log10(low), math.log10(high))
+    ends = _widen(math.log10(low), math.log10(high))
     return {"type": "log", "range": ends, "tickvals": ticks, "ticktext": labels}
 
 
-def _widened(low: float, high: float) -> list[float]:
+def _widen(low: float, high: float) -> list[float]:
     return [low - 0.06 * (high - low), high + 0.06 * (high - low)]
 
 
 def _log_ticks(low: float, high: float) -> list[float]:
-    """1, 2, 5, 10, … within the range if that gives few, else powers of ten, thinned to at most six."""
+    """Return 1, 2, 5, 10, … within the range if these are few; else powers of ten, at most `MAX_LOG_TICKS` of them."""
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     fine = [step * 10.0**decade for decade in decades for step in (1, 2, 5) if low <= step * 10.0**decade <= high]
     coarse = [10.0**decade for decade in decades if low <= 10.0**decade <= high]
-    return fine if len(fine) <= 6 else coarse[:: math.ceil(len(coarse) / 6)]
+    return fine if len(fine) <= MAX_LOG_TICKS else coarse[:: math.ceil(len(coarse) / MAX_LOG_TICKS)]
