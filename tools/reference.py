@@ -240,6 +240,8 @@ def _rows(key: str, registry: Mapping[str, Any] | tuple[str, ...], meanings: Map
     for name in registry:
         meaning = meanings.get(name) or _first_line(registry, name)
         assert meaning, f"{key}: nothing says what {name} is"
+        if key == "data.dataset":
+            meaning += f". Defaults of `tune-cure train`: {registry[name].describe_defaults()}"
         yield f"| `{name}` | {meaning.replace('|', chr(92) + '|').rstrip('.')} |"
 
 
@@ -249,7 +251,8 @@ def _first_line(registry: Mapping[str, Any] | tuple[str, ...], name: str) -> str
     from tune_cure.regularizers.penalties import OTHER_PENALTIES
 
     of = {**DIRECTIONS, **OTHER_PENALTIES}.get(name) if isinstance(registry, tuple) else registry[name]
-    return (inspect.getdoc(of) or "").partition("\n")[0] if inspect.isfunction(of) else ""
+    meaning = (inspect.getdoc(of) or "").partition("\n")[0] if inspect.isfunction(of) else ""
+    return meaning.removeprefix("Return ").removeprefix("Build ")
 
 
 def _idle() -> Iterator[str]:

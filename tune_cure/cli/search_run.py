@@ -44,6 +44,7 @@ def check(spec: SearchSpec, options: SearchOptions, console: Console) -> None:
     try:
         splits = splits_module.load(spec.data, download=False)
         images = search_plan.describe_images(splits)
+        spec = _with_validation(spec, splits)
     except source.NotHereError as error:
         if not _may_download(spec, options):
             raise
@@ -60,6 +61,7 @@ def check(spec: SearchSpec, options: SearchOptions, console: Console) -> None:
 def run(spec: SearchSpec, options: SearchOptions, console: Console) -> int:
     """Run the search, print what it does and what came of it, and return the command's exit code."""
     with open_folder(spec, options, console.print) as folder:
+        spec = folder.spec
         state = read_state(spec, folder, options)
         live = console.is_terminal and not options.verbose
         view = LiveView(state, console) if live else PlainView(state, console.print)
@@ -88,10 +90,12 @@ class RunFolder:
     """Where a search keeps its files.
 
     Attributes:
+        spec: The search, with the number of validation images as counted.
         directory: The folder on this machine.
         remote: The object store that has a copy of the folder, and the checkpoints; None if all is in `directory`.
     """
 
+    spec: SearchSpec
     directory: Path
     remote: RemoteStorage | None
 
@@ -122,6 +126,7 @@ def open_folder(spec: SearchSpec, options: SearchOptions, say: Callable[[str], N
     elif options.dashboard_host != dashboard.LOOPBACK:
         raise UsageError("--dashboard-host: goes with a Ray that is started here, not with --address")
     splits = splits_module.load(spec.data, download=_may_download(spec, options))
+    spec = _with_validation(spec, splits)
     if options.address is None:
         search_plan.print_cost(spec, splits, search_plan.plan_on_this_machine(spec), say)
     else:
@@ -246,31 +251,36 @@ def _join(options: SearchOptions) -> None:
     session.start_ray(options.address, verbose=options.verbose)
 
 
+def _with_validation(spec: SearchSpec, splits: splits_module.Splits) -> SearchSpec:
+    """Return the search with the number of validation images, which depends on the data where it is a share."""
+    return spec.model_copy(update={"data": splits_module.with_validation(spec.data, splits)})
+
+
 def _make_folder(spec: SearchSpec, options: SearchOptions) -> RunFolder:
     """Make the run's folder on this machine, or find that of the search to continue."""
     default = Path("results") / spec.name
     if options.output and "://" in options.output:
-        return _make_remote_folder(default, RemoteStorage(options.output), options)
+        return _make_remote_folder(spec, default, RemoteStorage(options.output), options)
     named = Path(options.output) if options.output else None
     if not options.resume:
-        return RunFolder(make_run_folder(default, named), None)
+        return RunFolder(spec, make_run_folder(default, named), None)
     results.read_spec(named or default)  # nothing is written where there is no search
-    return RunFolder(named or default, None)
+    return RunFolder(spec, named or default, None)
 
 
-def _make_remote_folder(default: Path, remote: RemoteStorage, options: SearchOptions) -> RunFolder:
+def _make_remote_folder(spec: SearchSpec, default: Path, remote: RemoteStorage, options: SearchOptions) -> RunFolder:
     """Make the local folder of a search that is kept in an object store, with the store's files if it is resumed."""
     if str(options.address).startswith("ray://"):
         raise UsageError(f"--output {remote.uri}: cannot be used with --address ray://…; use `ray job submit`")
     if not options.resume:
         if remote.exists(run_files.JOURNAL):
             raise UsageError(f"--output {remote.uri}: holds a search; name another, or continue it with --resume")
-        return RunFolder(make_run_folder(default, None), remote)
+        return RunFolder(spec, make_run_folder(default, None), remote)
     if not remote.exists(run_files.JOURNAL):
         raise UsageError(f"--output {remote.uri}: holds no search: there is no {run_files.JOURNAL} in it")
     directory = make_run_folder(default, None)
     remote.get(directory)
-    return RunFolder(directory, remote)
+    return RunFolder(spec, directory, remote)
 
 
 def _may_download(spec: SearchSpec, options: SearchOptions) -> bool:

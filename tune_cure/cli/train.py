@@ -18,7 +18,7 @@ from tune_cure.training.config import (
     expand_model_name,
     inactive_hyperparameters,
 )
-from tune_cure.utils.formatting import format_value
+from tune_cure.utils.formatting import format_hyperparameters, format_value
 from tune_cure.utils.schema import choices
 from tune_cure.utils.yaml_config import ProblemError, SpecError, override, parse_value, put, read_mapping
 
@@ -101,13 +101,18 @@ def _add_subject(parser: argparse.ArgumentParser) -> None:
     config_help = "a run's YAML, or best_config.yaml, best_config.csv or trials.csv of a search; flags override it"
     group.add_argument("--config", type=Path, metavar="FILE", help=config_help)
     group.add_argument("--trial", type=int, metavar="N", help="the trial whose row of the table is taken")
-    group.add_argument("--dataset", help=f"default cifar10; {', '.join(DATASETS)}")
+    group.add_argument("--dataset", help=f"default cifar10; {_datasets()}")
     group.add_argument("--data-root", "--data-dir", metavar="FOLDER", help="where the data is")
-    group.add_argument("--model", metavar="NAME", help=f"default preact_resnet18; {', '.join(MODELS)}")
+    group.add_argument("--model", metavar="NAME", help=f"default: the data set's; {', '.join(MODELS)}")
     seed_help = "seed of the weights, of the order of the data and of the attacks; default 0"
     group.add_argument("--seed", metavar="N", help=seed_help)
     set_help = "any other key: evaluation.steps=50"
     group.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE", help=set_help)
+
+
+def _datasets() -> str:
+    """Return every data set with what is used with it where the user says nothing."""
+    return "; ".join(f"{name} ({dataset.describe_defaults()})" for name, dataset in DATASETS.items())
 
 
 def _add_manner(parser: argparse.ArgumentParser) -> None:
@@ -161,7 +166,7 @@ def read_run(options: TrainOptions, console: Console) -> "RunSpec":
         SpecError: It describes none that can be trained.
     """
     from tune_cure.search.space import trial_config
-    from tune_cure.training.run import resolve
+    from tune_cure.training.run import add_dataset_defaults, resolve
 
     if options.trial is not None and (options.config is None or options.config.suffix != ".csv"):
         raise SpecError("--trial: names a row of a table: a best_config.csv or trials.csv is needed as --config")
@@ -169,8 +174,6 @@ def read_run(options: TrainOptions, console: Console) -> "RunSpec":
     try:
         if options.early_stop:
             content["early_stop"] = True
-        content.setdefault("data", {"dataset": "cifar10"})
-        content.setdefault("model", {"name": "preact_resnet18"})
         expand_model_name(content)
         for flag, path in KEYS.items():
             text = getattr(options, flag)
@@ -182,6 +185,8 @@ def read_run(options: TrainOptions, console: Console) -> "RunSpec":
         given = options.hyperparameters
         for key, value in original_flags.translate(given, options.original, console.print).items():
             put(content, f"training.{key}", value)
+        if defaults := add_dataset_defaults(content):
+            console.print(f"defaults of {content['data']['dataset']}: {format_hyperparameters(defaults)}")
         original_flags.rescale(content, given, console.print)
         spec = resolve(content)
         inactive = inactive_hyperparameters(spec.training)

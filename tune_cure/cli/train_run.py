@@ -48,6 +48,7 @@ def open_run(spec: RunSpec, options: TrainOptions) -> Iterator[Run]:
     device = choose_device(options.device)
     # A YAML file that somebody sent may say where data is read, but only the user where it is written.
     splits = splits_module.load(spec.data, download=bool(options.data_root) or config.is_default(spec.data.root))
+    spec = spec.model_copy(update={"data": splits_module.with_validation(spec.data, splits)})
     if options.resume:
         directory = options.output or DEFAULT_FOLDER
     else:

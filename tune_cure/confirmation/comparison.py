@@ -46,7 +46,7 @@ DECISIVE_SETTINGS: dict[str, Callable[[SearchSpec], str]] = {
 }
 """Settings of which a difference means that accuracies are of different things, in words."""
 SECONDARY_SETTINGS: dict[str, Callable[[SearchSpec], str]] = {
-    "validation images": lambda spec: f"{spec.data.validation:,} by split_seed {spec.data.split_seed}",
+    "validation images": lambda spec: f"{spec.data.num_validation:,} by split_seed {spec.data.split_seed}",
     "training images": lambda spec: "all" if spec.data.train_examples is None else f"{spec.data.train_examples:,}",
     "network": _network,
     "epochs of a whole trial": lambda spec: str(spec.max_epochs),

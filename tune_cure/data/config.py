@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from tune_cure.data.datasets import DATASETS
 from tune_cure.utils.formatting import shorten_repr
@@ -33,12 +33,29 @@ class DataSpec(Schema):
     root: Annotated[str, AfterValidator(_anchored)] = Field(
         default=DEFAULT_ROOT, description="Folder of its files, or to download it into."
     )
-    validation: int = Field(default=5000, ge=1, description="Training images held out, stratified, to judge on.")
+    validation: int | None = Field(
+        default=None,
+        ge=1,
+        validate_default=True,
+        description="Training images held out, stratified, to evaluate on; the data set's own number if absent.",
+    )
     split_seed: int = Field(default=0, ge=0, le=MAX_SEED, description="Which images these are.")
     train_examples: int | None = Field(default=None, ge=2, description="Train on so many of the others; all if absent.")
     image_size: int | None = Field(
         default=None, ge=4, le=1024, description="Resize images to this side, in pixels; as they are if absent."
     )
+
+    @field_validator("validation")
+    @classmethod
+    def _default_of_the_data_set(cls, validation: int | None, info: ValidationInfo) -> int | None:
+        dataset = info.data.get("dataset", "")
+        return DATASETS[dataset].validation if validation is None and dataset in DATASETS else validation
+
+    @property
+    def num_validation(self) -> int:
+        """The number of images held out; known once `splits.with_validation` has written it out."""
+        assert self.validation is not None
+        return self.validation
 
     @property
     def folder(self) -> Path:

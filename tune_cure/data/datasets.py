@@ -130,17 +130,28 @@ _CIFAR = Augmentation(padding=4, flip=True)
 DATASETS: Registry[Dataset] = Registry(
     "data set",
     {
-        "digits": Dataset(_find_digits, Augmentation(padding=1, flip=False)),
+        "digits": Dataset(
+            _find_digits,
+            Augmentation(padding=1, flip=False),
+            validation=360,
+            network="small_cnn",
+            epsilon=0.15,
+            examples=360,
+        ),
         "cifar10": Dataset(
             partial(_find_torchvision, "CIFAR-10", "cifar-10-batches-py", 10, partial(_read_cifar, "CIFAR10")),
             _CIFAR,
+            validation=5000,
         ),
         "cifar100": Dataset(
             partial(_find_torchvision, "CIFAR-100", "cifar-100-python", 100, partial(_read_cifar, "CIFAR100")),
             _CIFAR,
+            validation=5000,
         ),
         "svhn": Dataset(
-            partial(_find_torchvision, "SVHN", "train_32x32.mat", 10, _read_svhn), Augmentation(padding=4, flip=False)
+            partial(_find_torchvision, "SVHN", "train_32x32.mat", 10, _read_svhn),
+            Augmentation(padding=4, flip=False),
+            validation=5000,
         ),
         "image_folder": Dataset(find_image_folder),
     },

@@ -11,6 +11,7 @@ from torch import Tensor
 from tune_cure.utils.errors import TuneCureError
 
 TEST_SEED = 0  # of the test sets that data sets do not bring themselves
+MAX_VALIDATION = 5000  # images held out where a data set says no number
 
 
 class DataError(TuneCureError):
@@ -44,13 +45,41 @@ class Found:
 
 @dataclass(frozen=True)
 class Dataset:
-    """An entry of `DATASETS`.
+    """An entry of `DATASETS`: how a data set is found, and what is used with it where the user says nothing.
 
-    `find` takes the folder, the side to resize images to (None: as they are), and whether a download is allowed.
+    `data.validation` falls back to these defaults in searches, too. The others are those of a single training run: a
+    search names its network and its radii itself.
+
+    Attributes:
+        find: Function of the folder, the side to resize images to (None: as they are) and whether a download is
+            allowed. Returns where the data is; raises `DataError` where it is not.
+        augmentation: Of the training images; None pads by an eighth of the side, and flips.
+        validation: Number of training images to hold out; None is a tenth of them, at least one per class and at most
+            5,000.
+        network: Name of the network.
+        epsilon: Radius of the training attack and of the evaluation in the L∞ norm, in pixel units.
+        examples: Number of validation images to evaluate on.
     """
 
     find: Callable[[Path, int | None, bool], Found]
-    augmentation: Augmentation | None = None  # None: an eighth of the side as padding, and flips
+    augmentation: Augmentation | None = None
+    validation: int | None = None
+    network: str = "preact_resnet18"
+    epsilon: float = 8 / 255
+    examples: int = 1000
+
+    def num_validation(self, num_images: int, num_classes: int) -> int:
+        """Return the default number of images to hold out of `num_images` training images of `num_classes` classes."""
+        if self.validation is not None:
+            return self.validation
+        return max(num_classes, min(num_images // 10, MAX_VALIDATION))
+
+    def describe_defaults(self) -> str:
+        """Return the defaults in words, for help texts and the documentation."""
+        validation = "a tenth as" if self.validation is None else f"{self.validation:,}"
+        radius = "8/255" if self.epsilon == 8 / 255 else f"{self.epsilon:g}"
+        evaluated = f"at most {self.examples:,} of them evaluated"
+        return f"{self.network}, epsilon {radius}, {validation} validation images, {evaluated}"
 
 
 def first_line(error: Exception) -> str:

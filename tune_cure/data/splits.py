@@ -109,6 +109,14 @@ def load(spec: DataSpec, *, download: bool = True) -> Splits:
     return split(spec, prepared(spec.dataset, spec.folder, spec.image_size, download=download))
 
 
+def with_validation(spec: DataSpec, splits: Splits) -> DataSpec:
+    """Return `spec` with the number of validation images written out.
+
+    Where a data set's default is a share of its images, the number is known only once they have been counted.
+    """
+    return spec.model_copy(update={"validation": len(splits.validation)})
+
+
 def split(spec: DataSpec, content: dict[str, Any]) -> Splits:
     """`content`, as `datasets.prepared` returns it, split as `spec` says.
 
@@ -119,12 +127,14 @@ def split(spec: DataSpec, content: dict[str, Any]) -> Splits:
     rest = torch.arange(len(train_labels))
     train = Examples(content["train_images"], train_labels, rest)
     has_test = "test_images" in content
-    _check_validation(spec.validation, len(train), len(content["classes"]), has_test)
+    dataset, num_classes = DATASETS.resolve(spec.dataset), len(content["classes"])
+    num_validation = spec.validation or dataset.num_validation(len(train), num_classes)
+    _check_validation(num_validation, len(train), num_classes, has_test)
     if has_test:
         test = Examples(content["test_images"], content["test_labels"], torch.arange(len(content["test_labels"])))
     else:
-        test, train = _hold_out(train, spec.validation, TEST_SEED)
-    validation, train = _hold_out(train, spec.validation, spec.split_seed)
+        test, train = _hold_out(train, num_validation, TEST_SEED)
+    validation, train = _hold_out(train, num_validation, spec.split_seed)
     if spec.train_examples is not None:
         if spec.train_examples > len(train):
             raise DataError(f"data.train_examples: {spec.train_examples}, but only {len(train)} training images remain")
@@ -137,7 +147,7 @@ def split(spec: DataSpec, content: dict[str, Any]) -> Splits:
         classes=tuple(content["classes"]),
         mean=tuple(content["mean"]),
         std=tuple(content["std"]),
-        augmentation=DATASETS.resolve(spec.dataset).augmentation or Augmentation(padding=max(1, side // 8), flip=True),
+        augmentation=dataset.augmentation or Augmentation(padding=max(1, side // 8), flip=True),
         source=content["source"],
     )
 

@@ -103,7 +103,7 @@ def rescoring_attack(spec: SearchSpec) -> dict[str, Any]:
 
 def judged_examples(spec: SearchSpec) -> int:
     """The number of validation images that each accuracy of the search was measured on."""
-    return min(spec.evaluation.examples, spec.data.validation)
+    return min(spec.evaluation.examples, spec.data.num_validation)
 
 
 def planned_epochs(frame: pd.DataFrame, spec: SearchSpec) -> "pd.Series[int]":

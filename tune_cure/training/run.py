@@ -10,6 +10,7 @@ import yaml
 from pydantic import Field, ValidationError
 
 from tune_cure.data.config import DataSpec
+from tune_cure.data.datasets import DATASETS
 from tune_cure.data.splits import Splits
 from tune_cure.evaluation.config import EvaluationConfig
 from tune_cure.evaluation.metrics import METRICS, evaluate
@@ -17,6 +18,7 @@ from tune_cure.models import checkpoints
 from tune_cure.training.config import ModelConfig, TrainingConfig, find_conflict
 from tune_cure.training.trainer import EPOCH_METRICS, Trainer
 from tune_cure.utils.files import FolderError, read_tensors, replace_tensors, replace_text
+from tune_cure.utils.registry import PartError
 from tune_cure.utils.schema import MAX_SEED, Schema
 from tune_cure.utils.yaml_config import (
     ProblemError,
@@ -25,6 +27,7 @@ from tune_cure.utils.yaml_config import (
     first_problem,
 )
 
+DEFAULT_DATASET = "cifar10"
 CONFIG, LOG, LAST, BEST, TEST = "config.yaml", "epochs.csv", "last.pt", "best_model.pt", "test.csv"
 COLUMNS = (*EPOCH_METRICS, "diverged")
 
@@ -32,7 +35,7 @@ COLUMNS = (*EPOCH_METRICS, "diverged")
 class RunSpec(Schema):
     """One training run, as resolved."""
 
-    data: DataSpec = Field(default=DataSpec(dataset="cifar10"), description="As in a search space.")
+    data: DataSpec = Field(default=DataSpec(dataset=DEFAULT_DATASET), description="As in a search space.")
     model: ModelConfig = Field(default=ModelConfig(name="preact_resnet18"), description="As in a search space.")
     training: TrainingConfig = Field(default=TrainingConfig(), description="The hyperparameters.")
     evaluation: EvaluationConfig = Field(default=EvaluationConfig(), description="As in a search space.")
@@ -50,6 +53,43 @@ class RunSpec(Schema):
     def to_yaml(self) -> str:
         """Every value written out, loadable again as the same run."""
         return yaml.safe_dump(self.model_dump(mode="json", by_alias=True), sort_keys=False)
+
+
+def add_dataset_defaults(content: dict[str, Any]) -> dict[str, Any]:
+    """Add to the sections of a run what its data set brings for keys that are absent.
+
+    What is there already stays. The radius is one in the L∞ norm, so a section with another norm gets none.
+
+    Args:
+        content: Sections as `resolve` takes them, changed in place.
+
+    Returns:
+        The values that were added, by the path of their key.
+
+    Raises:
+        ProblemError: There is no such data set, or its module cannot be imported.
+    """
+    data = content.setdefault("data", {})
+    if not isinstance(data, dict) or not isinstance(data.setdefault("dataset", DEFAULT_DATASET), str):
+        return {}  # `resolve` says what is wrong
+    try:
+        dataset = DATASETS.resolve(data["dataset"])
+    except PartError as error:
+        raise ProblemError("data.dataset", str(error)) from error
+    defaults: list[tuple[str, str, Any]] = [("model", "name", dataset.network)]
+    if dataset.validation is not None:
+        defaults.append(("data", "validation", dataset.validation))
+    for name in ("training", "evaluation"):
+        section = content.get(name)
+        if not isinstance(section, dict) or section.get("norm", "linf") == "linf":
+            defaults.append((name, "epsilon", dataset.epsilon))
+    defaults.append(("evaluation", "examples", dataset.examples))
+    added = {}
+    for name, key, value in defaults:
+        section = content.setdefault(name, {})
+        if isinstance(section, dict) and key not in section:
+            added[f"{name}.{key}"] = section[key] = value
+    return added
 
 
 def resolve(content: Mapping[str, Any]) -> RunSpec:

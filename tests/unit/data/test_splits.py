@@ -7,8 +7,9 @@ from PIL import Image
 
 from tune_cure.data.batches import augment, batches, num_batches, to_float
 from tune_cure.data.config import DataSpec, is_default
+from tune_cure.data.datasets import DATASETS
 from tune_cure.data.source import Augmentation, DataError
-from tune_cure.data.splits import Examples, load
+from tune_cure.data.splits import Examples, load, with_validation
 
 
 def digits(**options: object) -> DataSpec:
@@ -59,6 +60,32 @@ def test_a_split_that_cannot_be_made_is_one_line(options: dict[str, int], said: 
     with pytest.raises(DataError) as caught:
         load(digits(**options))
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(("pictures", "held_out"), [(6, 2), (50, 10)])
+def test_a_tenth_of_a_folders_pictures_is_held_out_by_default_and_one_per_class_at_least(
+    pictures: int, held_out: int, tmp_path: Path
+) -> None:
+    for part in ("train", "test"):
+        for name in ("a", "b"):
+            (tmp_path / part / name).mkdir(parents=True)
+            for index in range(pictures):
+                Image.new("RGB", (8, 8), (index, 0, 0)).save(tmp_path / part / name / f"{index}.png")
+    spec = DataSpec(dataset="image_folder", root=str(tmp_path))
+    splits = load(spec)
+    assert (len(splits.validation), len(splits.train)) == (held_out, 2 * pictures - held_out)
+    assert spec.validation is None
+    assert with_validation(spec, splits).num_validation == held_out
+
+
+def test_at_most_5000_images_are_a_share_of_a_data_set() -> None:
+    assert DATASETS["image_folder"].num_validation(200_000, 10) == 5000
+
+
+@pytest.mark.parametrize(("name", "validation"), [("digits", 360), ("cifar10", 5000), ("svhn", 5000)])
+def test_a_data_set_brings_the_number_of_validation_images(name: str, validation: int) -> None:
+    assert DataSpec(dataset=name).num_validation == validation
+    assert DataSpec(dataset=name, validation=77).num_validation == 77
 
 
 def test_validation_that_a_folder_without_test_pictures_cannot_give_twice_names_the_key(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -13,7 +14,7 @@ from tune_cure.reports import tables
 from tune_cure.search import results
 from tune_cure.search.results import SearchResult
 from tune_cure.search.space.trial_config import read
-from tune_cure.training.run import BEST, COLUMNS, LAST, LOG, TEST, Run, RunSpec, resolve
+from tune_cure.training.run import BEST, COLUMNS, LAST, LOG, TEST, Run, RunSpec, add_dataset_defaults, resolve
 from tune_cure.utils.files import FolderError
 from tune_cure.utils.yaml_config import ProblemError, SpecError
 
@@ -48,6 +49,66 @@ def run_in(folder: Path, spec: RunSpec) -> Run:
 def test_what_is_not_said_has_the_defaults_of_a_search() -> None:
     spec = resolve({})
     assert (spec.data.dataset, spec.model.name, spec.training.epochs) == ("cifar10", "preact_resnet18", 30)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "validation", "network", "epsilon", "examples"),
+    [
+        ("cifar10", 5000, "preact_resnet18", 8 / 255, 1000),
+        ("cifar100", 5000, "preact_resnet18", 8 / 255, 1000),
+        ("svhn", 5000, "preact_resnet18", 8 / 255, 1000),
+        ("digits", 360, "small_cnn", 0.15, 360),
+        ("image_folder", None, "preact_resnet18", 8 / 255, 1000),
+    ],
+)
+def test_a_data_set_brings_defaults_for_what_is_not_said(
+    dataset: str, validation: int | None, network: str, epsilon: float, examples: int
+) -> None:
+    content = {"data": {"dataset": dataset}}
+    added = add_dataset_defaults(content)
+    spec = resolve(content)
+    assert spec.data.validation == validation
+    assert spec.model.name == network
+    assert spec.training.epsilon == spec.evaluation.epsilon == epsilon
+    assert spec.evaluation.examples == examples
+    assert added.pop("data.validation", None) == validation
+    assert added == {
+        "model.name": network,
+        "training.epsilon": epsilon,
+        "evaluation.epsilon": epsilon,
+        "evaluation.examples": examples,
+    }
+
+
+def test_without_a_data_set_the_defaults_are_those_of_cifar10_and_of_the_schema() -> None:
+    content: dict[str, Any] = {}
+    add_dataset_defaults(content)
+    assert resolve(content) == resolve({})
+
+
+def test_an_explicit_value_wins_over_the_data_sets_default() -> None:
+    content = {key: dict(section) for key, section in SECTIONS.items()}
+    assert add_dataset_defaults(content) == {}
+    assert content == SECTIONS
+
+
+def test_a_radius_of_another_norm_is_not_the_data_sets() -> None:
+    content = {"data": {"dataset": "digits"}, "training": {"norm": "l2"}, "evaluation": {"norm": "l2", "steps": 3}}
+    assert not any("epsilon" in key for key in add_dataset_defaults(content))
+
+
+@pytest.mark.parametrize("content", [{"data": 3}, {"data": {"dataset": 3}}, {"data": {}, "model": 3, "training": []}])
+def test_sections_of_the_wrong_type_are_left_to_the_schema(content: dict[str, Any]) -> None:
+    add_dataset_defaults(content)
+    with pytest.raises(ProblemError):
+        resolve(content)
+
+
+def test_an_unknown_data_set_is_one_line_with_its_key() -> None:
+    with pytest.raises(ProblemError) as caught:
+        add_dataset_defaults({"data": {"dataset": "digitz"}})
+    assert caught.value.path == "data.dataset"
+    assert caught.value.message.endswith("did you mean 'digits'?")
 
 
 def test_a_resolved_run_written_and_read_is_the_same_run(spec: RunSpec, tmp_path: Path) -> None:
