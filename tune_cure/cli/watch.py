@@ -90,7 +90,7 @@ def is_dead(directory: Path) -> bool:
 
     This is known on the machine that ran the search last; on any other machine the answer is False.
     """
-    return environment.last_host(directory) == platform.node() and locking.is_unlocked(directory)
+    return environment.read(directory).last_host == platform.node() and locking.is_unlocked(directory)
 
 
 def follow(

@@ -316,7 +316,7 @@ def comparison_warnings(searches: Searches) -> list[str]:
             consequence = "no verdict between these" if words in DECISIVE_SETTINGS else CONSEQUENCES.get(words)
             said.append(f"different {words}: {_by_value(found)}" + (f": {consequence}" if consequence else ""))
     said += _about_judging_again(searches)
-    devices = {name: environment.devices(result.directory) for name, result in searches.items()}
+    devices = {name: environment.read(result.directory).devices for name, result in searches.items()}
     if len(set(devices.values())) > 1:
         said.append(f"different devices: {_by_value(devices)}: hours cannot be compared")
     for name, result in searches.items():

@@ -1,9 +1,7 @@
 """The page of a confirmation: who was retrained, what each reached on the test set, who is better than whom."""
 
-import json
 from html import escape
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -15,7 +13,7 @@ from tune_cure.reports import html_page
 from tune_cure.reports.figures.style import BLUE, START_COLOR, accuracy_range, blank_figure
 from tune_cure.search import run_files
 from tune_cure.search.results import SearchResult
-from tune_cure.utils.environment import FILE as ENVIRONMENT
+from tune_cure.utils import environment
 from tune_cure.utils.formatting import format_count, format_percent, format_points, format_radius, join_words
 
 
@@ -34,20 +32,15 @@ def write(result: SearchResult, jobs: list[Job], folder: Path) -> Confirmation:
             html_page.section("seeds", "Every run", _seeds(found.table)),
         ]
     spec_text = (result.directory / run_files.SPEC).read_text(encoding="utf-8")
-    if own := _environment(folder):
+    own = environment.read(folder)
+    if own.content or own.damage:
         body.append(html_page.provenance_section(own))
-    searched = _environment(result.directory)
+    searched = environment.read(result.directory)
     space = "The search space as resolved (spec.yaml)"
     body.append(html_page.provenance_section(searched, spec_text, space, name="search", title="How the search was run"))
     body.append("</main>")
     html_page.write(folder / run_files.CONFIRM_REPORT, title, body)
     return found
-
-
-def _environment(folder: Path) -> dict[str, Any]:
-    """The content of a folder's environment.json; empty where there is none."""
-    file = folder / ENVIRONMENT
-    return dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else {}
 
 
 def _what(jobs: list[Job]) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
+from tune_cure.utils.environment import Environment
 from tune_cure.utils.files import replace_text
 
 PAGE = Template("""<!DOCTYPE html>
@@ -119,7 +120,7 @@ def _label(figure: go.Figure, caption: str) -> str:
 
 
 def provenance_section(
-    environment: dict[str, Any],
+    environment: Environment,
     yaml: str = "",
     yaml_title: str = "",
     *,
@@ -128,9 +129,11 @@ def provenance_section(
 ) -> str:
     """The section on where and how something ran: environment.json, and the YAML of what ran, where there is one."""
     parts = []
-    if "command" in environment:
-        parts.append(f"<h3>Command</h3><pre><code>{escape(str(environment['command']))}</code></pre>")
-    others = {key: content for key, content in environment.items() if key != "command"}
+    if environment.damage:
+        parts.append(f"<p>{escape(environment.damage)}</p>")
+    if "command" in environment.content:
+        parts.append(f"<h3>Command</h3><pre><code>{escape(str(environment.content['command']))}</code></pre>")
+    others = {key: content for key, content in environment.content.items() if key != "command"}
     if others:
         items = "".join(
             f"<dt>{escape(key.replace('_', ' '))}</dt><dd>{_described(content)}</dd>" for key, content in others.items()

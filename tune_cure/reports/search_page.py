@@ -4,7 +4,6 @@ Its words are made in `narrative`, its plots in `plots`, its frame in `page`, it
 from disk passes `html.escape`.
 """
 
-import json
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from html import escape
@@ -19,6 +18,7 @@ from tune_cure.reports.figures.catalog import Plot, describe_hyperparameter, sta
 from tune_cure.search import run_files
 from tune_cure.search.results import SearchResult
 from tune_cure.search.space.config import SearchSpec
+from tune_cure.utils import environment
 from tune_cure.utils.formatting import STATUS_WORDS, format_count, format_percent, format_value
 
 MAX_ROWS = 200  # of the table; trials.csv has them all
@@ -44,11 +44,9 @@ def write(result: SearchResult, drawn: list[Plot] | None = None) -> Path:
         The page's path.
     """
     directory, spec = result.directory, result.spec
-    environment: dict[str, Any] = {}
-    if (directory / run_files.ENVIRONMENT).is_file():
-        environment = json.loads((directory / run_files.ENVIRONMENT).read_text(encoding="utf-8"))
+    record = environment.read(directory)
     sections = {
-        "summary": ("Summary", narrative.summarize_search(result, environment)),
+        "summary": ("Summary", narrative.summarize_search(result, record.content)),
         "winner": ("Winning hyperparameters", _winner(result)),
         "as-good": ("What cannot be told from it", _as_good(result)),
         **_plots(result, catalog.build_plots(result) if drawn is None else drawn),
@@ -64,7 +62,7 @@ def write(result: SearchResult, drawn: list[Plot] | None = None) -> Path:
         "<main>",
         *(html_page.section(name, title, content) for name, (title, content) in written.items()),
         html_page.provenance_section(
-            environment,
+            record,
             (directory / run_files.SPEC).read_text(encoding="utf-8"),
             "The search space as resolved (spec.yaml)",
         ),

@@ -1,6 +1,5 @@
 """The page of one training run: its accuracies, loss and signs of overfitting by epoch."""
 
-import json
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,7 @@ def write(run: Run) -> Path:
         _test(run.directory),
         html_page.section("hyperparameters", "Hyperparameters", f"<p>{', '.join(values)}</p>"),
         html_page.provenance_section(
-            json.loads((run.directory / environment.FILE).read_text(encoding="utf-8")),
+            environment.read(run.directory),
             (run.directory / CONFIG).read_text(encoding="utf-8"),
             f"The run as resolved ({CONFIG})",
         ),

@@ -1,4 +1,4 @@
-"""Where a search ran: versions, devices, git commit and command line, for the record that every run leaves."""
+"""Record of where and how a run was computed: versions, devices, git commit, command. Every run leaves one."""
 
 import importlib.metadata
 import json
@@ -7,6 +7,7 @@ import platform
 import shlex
 import subprocess
 import sys
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,42 +18,77 @@ FILE = "environment.json"
 PACKAGES = ("tune-cure", "torch", "torchvision", "ray", "optuna", "pandas", "numpy", "scikit-learn")
 
 
+@dataclass(frozen=True)
+class Environment:
+    """The content of a run's environment.json.
+
+    A missing file and a damaged one are both a record of nothing, because a report or a comparison is of use without
+    it. The file may come from somebody else: a value of an unexpected type counts as not recorded.
+
+    Attributes:
+        content: The file's values by their keys; empty if there is no file or if it is damaged.
+        damage: Why the file cannot be read, in one line; empty if it can be read or if there is none.
+    """
+
+    content: dict[str, Any] = field(default_factory=dict)
+    damage: str = ""
+
+    @property
+    def sessions(self) -> list[dict[str, Any]]:
+        """The records of the sessions that computed the run: the first one, then each that resumed it.
+
+        Empty if that is not recorded.
+        """
+        resumed = self.content.get("resumed", [])
+        if not self.content or not isinstance(resumed, list) or not all(isinstance(item, dict) for item in resumed):
+            return []
+        return [self.content, *resumed]
+
+    @property
+    def last_host(self) -> str | None:
+        """The name of the machine that computed the run last; None if that is not recorded."""
+        host = self.sessions[-1].get("host") if self.sessions else None
+        return host if isinstance(host, str) else None
+
+    @property
+    def devices(self) -> str:
+        """The devices of the first session in words, such as `2 × H100` or `8 CPU cores`; empty if not recorded."""
+        gpus, cpus = self.content.get("gpus"), self.content.get("cpus")
+        if isinstance(gpus, list) and gpus:
+            return ", ".join(f"{gpus.count(name)} × {name}" for name in dict.fromkeys(map(str, gpus)))
+        return format_count(cpus, "CPU core") if isinstance(cpus, int) else ""
+
+
+def read(directory: Path) -> Environment:
+    """Read the record of the run in `directory`. A missing or damaged file raises no error; see `Environment`."""
+    try:
+        content = json.loads((directory / FILE).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return Environment()
+    except (OSError, ValueError, RecursionError) as error:
+        return Environment(damage=f"{FILE} is damaged: {str(error).splitlines()[0]}")
+    if not isinstance(content, dict):
+        return Environment(damage=f"{FILE} is damaged: it holds no record")
+    return Environment(content)
+
+
 def write(directory: Path, data_source: str) -> None:
-    """Writes environment.json, or where a search is continued adds this session to its list `resumed`."""
-    path = directory / FILE
-    here = describe(data_source)
-    if path.exists():
-        first = json.loads(path.read_text(encoding="utf-8"))
-        first.setdefault("resumed", []).append(here)
-        here = first
-    replace_text(path, json.dumps(here, indent=2) + "\n")
+    """Write the record of this session, or append it to the list `resumed` of the record that is there.
 
-
-def last_host(directory: Path) -> str | None:
-    """The machine that the search in `directory` was last begun or continued on; None if that is not recorded."""
-    try:
-        content = json.loads((directory / FILE).read_text(encoding="utf-8"))
-        host = [content, *content.get("resumed", [])][-1].get("host")
-    except (OSError, ValueError, AttributeError, TypeError):  # there is none, or whoever sent the run wrote it
-        return None
-    return host if isinstance(host, str) else None
-
-
-def devices(directory: Path) -> str:
-    """The devices of the machine that the search in `directory` was begun on, in words; empty if not recorded."""
-    try:
-        content = json.loads((directory / FILE).read_text(encoding="utf-8"))
-        gpus, cpus = content.get("gpus"), content.get("cpus")
-    except (OSError, ValueError, AttributeError):  # there is none, or whoever sent the run wrote it
-        return ""
-    if isinstance(gpus, list) and gpus:
-        return ", ".join(f"{gpus.count(name)} × {name}" for name in dict.fromkeys(map(str, gpus)))
-    return format_count(cpus, "CPU core") if isinstance(cpus, int) else ""
+    Args:
+        directory: The run's folder.
+        data_source: Where the images came from, in words.
+    """
+    first, session = read(directory).content, describe(data_source)
+    if first:
+        resumed = first.get("resumed")
+        first["resumed"] = [*(resumed if isinstance(resumed, list) else []), session]
+    replace_text(directory / FILE, json.dumps(first or session, indent=2) + "\n")
 
 
 def describe(data_source: str) -> dict[str, Any]:
-    """The content of environment.json; `data_source` says in words where the images came from."""
-    import torch  # takes seconds, and who only reads needs none of it
+    """Return the record of this session; `data_source` says in words where the images came from."""
+    import torch  # takes seconds, and commands that only read a record need none of it
 
     return {
         "command": shlex.join([Path(sys.executable).name, *sys.argv]),
@@ -68,7 +104,7 @@ def describe(data_source: str) -> dict[str, Any]:
 
 
 def version(package: str) -> str | None:
-    """The installed version; None where it is not installed."""
+    """Return the installed version of a package; None if it is not installed."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:  # run from a checkout that was not installed
@@ -76,10 +112,10 @@ def version(package: str) -> str | None:
 
 
 def _git_commit() -> str | None:
-    """The commit of the checkout that this package is in, marked where it has changes; None outside of a checkout."""
+    """Return the commit of the package's own checkout, marked if it has changes; None outside of a checkout."""
     git = ["git", "-C", str(Path(__file__).parent)]
     try:
-        # Installed into a virtual environment it may lie in the checkout of another project, whose commit says nothing.
+        # A package in a virtual environment may lie in the checkout of another project, whose commit says nothing.
         subprocess.run([*git, "ls-files", "--error-unmatch", Path(__file__).name], capture_output=True, check=True)
         commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
         changes = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True).stdout

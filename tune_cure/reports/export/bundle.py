@@ -30,7 +30,7 @@ from tune_cure.reports.export.measurements import (
 from tune_cure.search import run_files
 from tune_cure.search.results import SearchResult
 from tune_cure.training.config import TrainingConfig
-from tune_cure.utils.environment import FILE as ENVIRONMENT
+from tune_cure.utils import environment
 from tune_cure.utils.files import read_tensors, replace_bytes
 from tune_cure.utils.formatting import join_words
 from tune_cure.utils.registry import did_you_mean
@@ -275,15 +275,5 @@ def _search(result: SearchResult) -> dict[str, Any]:
         "searched": tuple(result.spec.space),
         "evaluation": result.spec.evaluation,
         "dataset": result.spec.data.dataset,
-        "environment": _environment(result.directory),
+        "environment": environment.read(result.directory).content,
     }
-
-
-def _environment(directory: Path) -> dict[str, Any]:
-    file = directory / ENVIRONMENT
-    if not file.is_file():
-        return {}
-    try:
-        return dict(json.loads(file.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
-        raise ExportError(f"{file}: is damaged: {error}") from error

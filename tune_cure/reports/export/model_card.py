@@ -252,7 +252,8 @@ def _facts(environment: Mapping[str, Any]) -> Iterator[str]:
         yield f"data: {_text(environment['data'])}"
     if "command" in environment:
         yield f"command: {_code(environment['command'])}"
-    if resumed := environment.get("resumed"):
+    resumed = environment.get("resumed")
+    if resumed and isinstance(resumed, list):
         yield f"continued {format_count(len(resumed), 'time')} after that"
     for key in ("versions", "platform", "cuda", "gpus", "git_commit"):
         if of := environment.get(key):

@@ -1,0 +1,62 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from tune_cure.reports import html_page
+from tune_cure.utils import environment
+from tune_cure.utils.environment import Environment
+
+
+def test_a_record_that_was_written_is_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["run_search.py", "--space", "a.yaml"])
+    environment.write(tmp_path, "digits")
+    record = environment.read(tmp_path)
+
+    assert record.content["data"] == "digits"
+    assert record.content["command"].endswith("run_search.py --space a.yaml")
+    assert record.content["versions"].keys() == {"python", *environment.PACKAGES}
+    assert len(record.sessions) == 1 and record.damage == ""
+
+
+def test_each_session_that_resumes_a_run_is_appended(tmp_path: Path) -> None:
+    (tmp_path / environment.FILE).write_text('{"host": "first", "gpus": ["H100", "H100", "A100"]}')
+    environment.write(tmp_path, "digits")
+    environment.write(tmp_path, "digits")
+    record = environment.read(tmp_path)
+
+    assert record.sessions[0]["host"] == "first"
+    assert len(record.sessions) == 3
+    assert record.last_host == record.sessions[-1]["host"] != "first"
+    assert record.devices == "2 × H100, 1 × A100"
+
+
+def test_a_missing_record_is_empty_and_no_damage(tmp_path: Path) -> None:
+    assert environment.read(tmp_path) == Environment({}, "")
+
+
+@pytest.mark.parametrize("content", [b"{", b"[]", b"\xff\xfe", b"3", b"[" * 100_000, b'{"a": "\n'])
+def test_a_damaged_record_says_so_and_is_empty(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / environment.FILE).write_bytes(content)
+    record = environment.read(tmp_path)
+
+    assert record.content == {} and record.sessions == []
+    assert record.last_host is None and record.devices == ""
+    assert record.damage.startswith("environment.json is damaged: ") and "\n" not in record.damage
+    assert "environment.json is damaged" in html_page.provenance_section(record)
+    environment.write(tmp_path, "digits")  # the session goes on, with a record of its own
+    assert environment.read(tmp_path).content["data"] == "digits"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [{"host": 3}, {"host": "a", "resumed": 3}, {"host": "a", "resumed": [3]}, {"gpus": 3, "cpus": "many"}, {}],
+)
+def test_values_of_unexpected_types_count_as_not_recorded(content: dict[str, object], tmp_path: Path) -> None:
+    (tmp_path / environment.FILE).write_text(json.dumps(content))
+    record = environment.read(tmp_path)
+
+    assert record.last_host is None
+    assert record.devices == ""
+    environment.write(tmp_path, "digits")
+    assert environment.read(tmp_path).content
