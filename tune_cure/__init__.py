@@ -1,1 +1,93 @@
-"""Hyperparameter search for FGSM adversarial training with CURE curvature regularisation."""
+"""Hyperparameter search for FGSM adversarial training with CURE curvature regularization.
+
+The public functions are `search`, `train`, `confirm`, `load_model` and `register`, the class of a search's results is
+`SearchResult`, and every error that a user can mend is a `TuneCureError`. Each is imported when it is first used, so
+`import tune_cure` is quick. docs/python_api.md shows them all.
+
+`tune_cure.search` is two things: the function that runs a search, and the package that `from tune_cure.search.results
+import SearchResult` names. Python sets the attribute `search` of this package to the sub-package once that has been
+imported, and so would hide a function of this name. Therefore the sub-package itself is made callable: it is imported
+here, which costs nothing as it holds a docstring alone, and its class becomes one that has `__call__`. So
+`tune_cure.search(…)` works whatever is imported, and in whatever order. Type checkers see the function.
+"""
+
+import importlib
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from tune_cure import search as _search_package
+
+if TYPE_CHECKING:
+    import inspect
+
+    from tune_cure.cli.api import TrainResult, confirm, search, train
+    from tune_cure.cli.parts import register
+    from tune_cure.models import load as load_model
+    from tune_cure.search.results import SearchResult
+    from tune_cure.utils.errors import TuneCureError
+
+    __version__: str
+
+__all__ = [
+    "SearchResult",
+    "TrainResult",
+    "TuneCureError",
+    "__version__",
+    "confirm",
+    "load_model",
+    "register",
+    "search",
+    "train",
+]
+
+_LAZY = {
+    "SearchResult": "tune_cure.search.results:SearchResult",
+    "TrainResult": "tune_cure.cli.api:TrainResult",
+    "TuneCureError": "tune_cure.utils.errors:TuneCureError",
+    "confirm": "tune_cure.cli.api:confirm",
+    "load_model": "tune_cure.models:load",
+    "register": "tune_cure.cli.parts:register",
+    "train": "tune_cure.cli.api:train",
+}
+"""Where each public name is defined; PEP 562 calls `__getattr__` when it is first used."""
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version  # takes longer to import than this package
+
+        return version("tune-cure")
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, _, attribute = _LAZY[name].partition(":")
+    globals()[name] = getattr(importlib.import_module(module), attribute)
+    return globals()[name]
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+class _CallablePackage(ModuleType):
+    """The sub-package `tune_cure.search`, which is also the function `tune_cure.search`."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> "SearchResult":
+        """Run a search; see `tune_cure.cli.api.search`."""
+        from tune_cure.cli import api
+
+        return api.search(*args, **kwargs)
+
+    @property
+    def __signature__(self) -> "inspect.Signature":
+        """The signature that `help` and editors show."""
+        import inspect
+
+        from tune_cure.cli import api
+
+        return inspect.signature(api.search)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return importlib.import_module, (self.__name__,)
+
+
+_search_package.__class__ = _CallablePackage

@@ -9,7 +9,6 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from rich.console import Console
 
 from tests.support.spaces import tiny
 from tune_cure.cli import main as cli, train
@@ -26,7 +25,7 @@ QUICK = [*DIGITS, *SMALL]
 
 def asked_for(*arguments: str) -> RunSpec:
     parsed = cli.build_parser(["train"]).parse_args(["train", *arguments])
-    return train.read_run(train.read_options(parsed), Console())
+    return train.read_run(train.read_options(parsed), print)
 
 
 def test_the_command_of_the_original_project_is_taken_as_it_is() -> None:

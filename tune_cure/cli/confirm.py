@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from tune_cure.cli import options as command_line
-from tune_cure.cli.views.confirmation import ConfirmationView, print_plan, print_results
+from tune_cure.cli.views.confirmation import JobLines, print_plan, print_results
 from tune_cure.confirmation import candidates as candidates_module, plan as plan_module
 from tune_cure.confirmation.candidates import BASELINES, Candidate
 from tune_cure.confirmation.plan import Job, Plan
@@ -21,6 +21,7 @@ from tune_cure.search.results import SearchResult
 from tune_cure.utils import environment, locking
 from tune_cure.utils.errors import TuneCureError
 from tune_cure.utils.schema import parse_number
+from tune_cure.utils.signals import treat_sigterm_as_ctrl_c
 
 DEFAULT_BASELINES = ("start_from", "fgsm")
 
@@ -195,22 +196,35 @@ def prepare(options: ConfirmOptions) -> Prepared:
     return Prepared(result, candidates, plan, jobs, splits, result.directory / run_files.CONFIRM)
 
 
+def run_jobs(prepared: Prepared, options: ConfirmOptions, lines: JobLines) -> dict[str, str]:
+    """Run the jobs that are not done, and return the reason of each that failed, by its folder."""
+    from tune_cure.ray_backend import confirmation  # Ray takes seconds to import
+
+    return confirmation.run(
+        prepared.jobs,
+        prepared.result,
+        address=options.address,
+        verbose=options.verbose,
+        on_ready=lines.on_ready,
+        on_status=lines.on_status,
+    )
+
+
+class _Lines(JobLines):
+    """Progress in the terminal, which a batch system's SIGTERM ends as Ctrl-C does."""
+
+    def on_ready(self, devices: object) -> None:
+        treat_sigterm_as_ctrl_c()  # only now: Ray sets a handler of its own when it starts
+        super().on_ready(devices)
+
+
 def _run(prepared: Prepared, options: ConfirmOptions, console: Console) -> int:
     """Run the jobs, write and print the results, and return the exit code."""
-    from tune_cure.ray_backend import confirmation
     from tune_cure.reports import confirmation_page
 
     result, jobs, folder = prepared.result, prepared.jobs, prepared.folder
-    view = ConfirmationView(len(jobs), console)
     try:
-        failures = confirmation.run(
-            jobs,
-            result,
-            address=options.address,
-            verbose=options.verbose,
-            on_ready=view.on_ready,
-            on_status=view.on_status,
-        )
+        failures = run_jobs(prepared, options, _Lines(len(jobs), console.print))
     except KeyboardInterrupt:
         if any(job.is_judged for job in jobs):
             confirmation_page.write(result, jobs, folder)

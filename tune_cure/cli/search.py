@@ -9,6 +9,7 @@ import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -123,8 +124,12 @@ def run(options: SearchOptions, console: Console) -> int:
     return search_run.run(spec, options, console)
 
 
-def load_spec(options: SearchOptions) -> SearchSpec:
+def load_spec(options: SearchOptions, content: dict[str, Any] | None = None) -> SearchSpec:
     """Read the search space with all overrides.
+
+    Args:
+        options: The command line.
+        content: The mapping of the search space; None reads that of `options.space`.
 
     Raises:
         SpecError: It cannot be read, or describes no search that can be run.
@@ -132,6 +137,8 @@ def load_spec(options: SearchOptions) -> SearchSpec:
     overrides = list(options.settings)
     if options.data_root:
         overrides.append(f"data.root={json.dumps(str(Path(options.data_root).expanduser()))}")
+    if content is not None:
+        return loading.load_mapping(content, overrides, options.space)
     return loading.load(bundled_spaces.find(options.space), overrides)
 
 

@@ -15,6 +15,7 @@ from tune_cure.cli.views import search_plan
 from tune_cure.cli.views.live_view import LiveView, PlainView, SearchState
 from tune_cure.cli.views.search_results import print_results
 from tune_cure.data import config, source, splits as splits_module
+from tune_cure.data.splits import Splits
 from tune_cure.ray_backend.monitoring import dashboard
 from tune_cure.ray_backend.remote_storage import RemoteStorage
 from tune_cure.reports import artifacts
@@ -77,7 +78,7 @@ def run(spec: SearchSpec, options: SearchOptions, console: Console) -> int:
 
         def on_ready(devices: object, url: str) -> None:
             treat_sigterm_as_ctrl_c()  # only now: Ray sets a handler of its own when it starts
-            print_start(devices, url, folder, console.print)
+            say_start(devices, url, folder, console.print)
 
         with view, refresher:
             result = run_trials(spec, folder, options, view, on_ready, on_lost)
@@ -125,8 +126,7 @@ def open_folder(spec: SearchSpec, options: SearchOptions, say: Callable[[str], N
         dashboard.check(options.dashboard_host)
     elif options.dashboard_host != dashboard.LOOPBACK:
         raise UsageError("--dashboard-host: goes with a Ray that is started here, not with --address")
-    splits = splits_module.load(spec.data, download=_may_download(spec, options))
-    spec = _with_validation(spec, splits)
+    spec, splits = load_data(spec, options)
     if options.address is None:
         search_plan.print_cost(spec, splits, search_plan.plan_on_this_machine(spec), say)
     else:
@@ -139,6 +139,16 @@ def open_folder(spec: SearchSpec, options: SearchOptions, say: Callable[[str], N
         environment.write(folder.directory, splits.source)
         del splits  # the trials map the same file; this process need not hold it
         yield folder
+
+
+def load_data(spec: SearchSpec, options: SearchOptions) -> tuple[SearchSpec, Splits]:
+    """Return the search with its number of validation images as counted, and its images.
+
+    Raises:
+        DataError: The data is not there and may not, or cannot, be downloaded.
+    """
+    splits = splits_module.load(spec.data, download=_may_download(spec, options))
+    return _with_validation(spec, splits), splits
 
 
 def read_state(spec: SearchSpec, folder: RunFolder, options: SearchOptions) -> SearchState:
@@ -156,7 +166,7 @@ def run_trials(
     options: SearchOptions,
     view: LiveView | PlainView,
     on_ready: Callable[[object, str], None],
-    on_lost: Callable[[], None],
+    on_lost: Callable[[], None] = lambda: None,
 ) -> SearchResult:
     """Run the trials of a search until it ends or is interrupted.
 
@@ -185,7 +195,7 @@ def run_trials(
     )
 
 
-def print_start(devices: object, url: str, folder: RunFolder, say: Callable[[str], None]) -> None:
+def say_start(devices: object, url: str, folder: RunFolder, say: Callable[[str], None]) -> None:
     """Say on what devices the search runs, where its results go, and where Ray's dashboard is."""
     copied = f", copied to {folder.remote.uri}" if folder.remote else ""
     say(f"{devices}; results in {folder.directory}{copied}")
@@ -251,7 +261,7 @@ def _join(options: SearchOptions) -> None:
     session.start_ray(options.address, verbose=options.verbose)
 
 
-def _with_validation(spec: SearchSpec, splits: splits_module.Splits) -> SearchSpec:
+def _with_validation(spec: SearchSpec, splits: Splits) -> SearchSpec:
     """Return the search with the number of validation images, which depends on the data where it is a share."""
     return spec.model_copy(update={"data": splits_module.with_validation(spec.data, splits)})
 

@@ -2,6 +2,7 @@
 
 import argparse
 import shlex
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -153,24 +154,50 @@ def read_options(parsed: argparse.Namespace) -> TrainOptions:
 
 def run(options: TrainOptions, console: Console) -> int:
     """Run the command and return its exit code."""
-    spec = read_begun(options) if options.resume else read_run(options, console)
+    spec = read_begun(options) if options.resume else read_run(options, console.print)
     from tune_cure.cli import train_run  # imports pandas and plotly: not before the configuration is known to be good
 
     return train_run.run(spec, options, console)
 
 
-def read_run(options: TrainOptions, console: Console) -> "RunSpec":
-    """Return the run that the command line describes.
+def read_run(options: TrainOptions, say: Callable[[str], None]) -> "RunSpec":
+    """Return the run that the command line describes; `say` prints a line.
 
     Raises:
         SpecError: It describes none that can be trained.
     """
+    return resolve_run(read_content(options), options, say, options.config or "command line")
+
+
+def read_content(options: TrainOptions) -> dict[str, Any]:
+    """Return the sections of the run in the file that `options` name; empty without a file.
+
+    Raises:
+        SpecError: The file cannot be read, or has no such row.
+    """
     from tune_cure.search.space import trial_config
-    from tune_cure.training.run import add_dataset_defaults, resolve
 
     if options.trial is not None and (options.config is None or options.config.suffix != ".csv"):
         raise SpecError("--trial: names a row of a table: a best_config.csv or trials.csv is needed as --config")
-    content = trial_config.read(options.config, options.trial) if options.config else {}
+    return trial_config.read(options.config, options.trial) if options.config else {}
+
+
+def resolve_run(
+    content: dict[str, Any], options: TrainOptions, say: Callable[[str], None], source: str | Path
+) -> "RunSpec":
+    """Return the run that a mapping of sections and the command line describe together.
+
+    Args:
+        content: The sections; changed in place.
+        options: The command line, which overrides them.
+        say: Prints a line.
+        source: Names the mapping in errors.
+
+    Raises:
+        SpecError: They describe no run that can be trained.
+    """
+    from tune_cure.training.run import add_dataset_defaults, resolve
+
     try:
         if options.early_stop:
             content["early_stop"] = True
@@ -183,18 +210,18 @@ def read_run(options: TrainOptions, console: Console) -> "RunSpec":
             override(content, assignment)
             expand_model_name(content)
         given = options.hyperparameters
-        for key, value in original_flags.translate(given, options.original, console.print).items():
+        for key, value in original_flags.translate(given, options.original, say).items():
             put(content, f"training.{key}", value)
         if defaults := add_dataset_defaults(content):
-            console.print(f"defaults of {content['data']['dataset']}: {format_hyperparameters(defaults)}")
-        original_flags.rescale(content, given, console.print)
+            say(f"defaults of {content['data']['dataset']}: {format_hyperparameters(defaults)}")
+        original_flags.rescale(content, given, say)
         spec = resolve(content)
         inactive = inactive_hyperparameters(spec.training)
         for key in given.keys() & inactive.keys():
-            console.print(f"--{key.replace('_', '-')} has no effect: {inactive[key]}")
+            say(f"--{key.replace('_', '-')} has no effect: {inactive[key]}")
         return spec
     except ProblemError as problem:
-        raise problem.within(options.config or "command line") from problem
+        raise problem.within(source) from problem
 
 
 def read_begun(options: TrainOptions) -> "RunSpec":

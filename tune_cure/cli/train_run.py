@@ -20,10 +20,10 @@ from tune_cure.utils.yaml_config import SpecError
 def run(spec: RunSpec, options: TrainOptions, console: Console) -> int:
     """Train, print how to continue if that is interrupted, and return the command's exit code."""
     with open_run(spec, options) as begun:
-        training.print_plan(begun, console)
+        training.say_plan(begun, console.print)
         treat_sigterm_as_ctrl_c()
         try:
-            training.train(begun, console)
+            training.train_epochs(begun, console.print, console)
         except KeyboardInterrupt:
             epochs = spec.training.epochs
             saved = f"{len(begun.log)} of {epochs} epochs are saved" if begun.log else "no epoch was finished"
@@ -31,7 +31,7 @@ def run(spec: RunSpec, options: TrainOptions, console: Console) -> int:
             console.print(f"interrupted; {saved}. Continue with:\n  {command}")
             return 130
         if options.test and begun.trainer.best_epoch:
-            training.print_test(begun.judge_on_test(), begun, console)
+            training.say_test(begun.judge_on_test(), begun, console.print)
         page = training_page.write(begun)
         files = [name for name in (page.name, LOG, CONFIG, BEST, LAST, TEST) if (begun.directory / name).exists()]
         console.print(f"wrote in {begun.directory}: {', '.join(files)}")

@@ -31,6 +31,7 @@ from tune_cure.search.checkpoint_retention import CheckpointRetention
 from tune_cure.search.journal import Event, Journal
 from tune_cure.search.proposals.proposer import StudyProposer
 from tune_cure.search.results import SearchResult
+from tune_cure.search.resume import refuse_other_search
 from tune_cure.search.schedulers.early_stopper import EarlyStopper
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.stopping import FULL_DISK_ERROR, SearchStopper
@@ -70,10 +71,13 @@ def run(
             return: Ray ends the process within a minute.
 
     Raises:
+        ResumeError: `output` holds another search, or this one before it has ended, and `resume` is false.
         DeviceError: Not even one trial fits into the devices.
         ClusterError: The cluster cannot be joined, or one of its machines does not see `output`.
     """
     output = output.resolve()  # the same for all processes, which work in folders of their own
+    if not resume:
+        refuse_other_search(output, spec)
     replace_text(output / run_files.SPEC, spec.to_yaml())
     board = TensorBoard(output)
     listeners = [board.on_event, *([on_event] if on_event else [])]

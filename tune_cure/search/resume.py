@@ -6,6 +6,7 @@ from typing import Any
 
 from tune_cure.search import results
 from tune_cure.search.journal import Journal, JournalError
+from tune_cure.search.patience import is_search_over
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.utils.errors import TuneCureError
 from tune_cure.utils.yaml_config import by_path, differences, parse
@@ -20,6 +21,25 @@ FIXED = ("search.metric", "search.mode")
 
 class ResumeError(TuneCureError):
     """A search that cannot be continued as asked."""
+
+
+def refuse_other_search(directory: Path, spec: SearchSpec) -> None:
+    """Refuse to begin `spec` in a folder with trials of another search, or of this one before it has ended.
+
+    Without this, the folder would keep the old trials and claim the new settings for them.
+
+    Raises:
+        ResumeError: The folder holds such a search.
+    """
+    if not any(event["event"] == "trial" for event in Journal(directory).read()):
+        return
+    result = results.SearchResult(directory)
+    changes = list(differences(_settings(result.spec), _settings(spec)))
+    if changes:
+        listed = "; ".join(f"{key} was {before} and is {now}" for key, before, now in changes)
+        raise ResumeError(f"{directory}: holds another search: {listed}; name another folder")
+    if not is_search_over(result):
+        raise ResumeError(f"{directory}: holds this search, which has not ended; to continue it, resume it")
 
 
 def prepare(directory: Path, spec: SearchSpec, *, force: bool, say: Callable[[str], None]) -> None:

@@ -1,5 +1,6 @@
 """What `confirm` prints: the plan, the progress of its jobs, and the results."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pandas as pd
@@ -21,7 +22,6 @@ from tune_cure.utils.formatting import (
     format_radius,
     join_words,
 )
-from tune_cure.utils.signals import treat_sigterm_as_ctrl_c
 
 
 def print_plan(
@@ -50,36 +50,35 @@ def print_plan(
         console.print(f"training takes about {format_duration(seconds)} here (measured); judging comes on top of it")
 
 
-class ConfirmationView:
+class JobLines:
     """Progress of the jobs: a line when one begins to train, is judged by an attack, fails or is done.
 
     Args:
         total: The number of jobs.
-        console: Where the lines are printed.
+        say: Prints a line.
     """
 
-    def __init__(self, total: int, console: Console) -> None:
-        self.console, self.total, self.done = console, total, 0
+    def __init__(self, total: int, say: Callable[[str], None]) -> None:
+        self.say, self.total, self.done = say, total, 0
 
     def on_ready(self, devices: object) -> None:
-        """Print the devices, once Ray is up."""
-        treat_sigterm_as_ctrl_c()  # only now: Ray sets a handler of its own when it starts
-        self.console.print(str(devices))
+        """Say the devices, once Ray is up."""
+        self.say(str(devices))
 
     def on_status(self, job: Job, status: dict[str, Any]) -> None:
-        """Print a job's new status."""
+        """Say a job's new status."""
         name = f"{job.candidate.name}, seed {job.seed}"
         match status["stage"]:
             case "training" if status["epoch"] == 0:
-                self.console.print(f"{name}: trains {status['epochs']} epochs")
+                self.say(f"{name}: trains {status['epochs']} epochs")
             case "judging" if "accuracy" in status:
                 at = format_radius(status["epsilon"], job.evaluation.norm)
-                self.console.print(f"{name}: {status['attack']} {format_percent(status['accuracy'])} at {at}")
+                self.say(f"{name}: {status['attack']} {format_percent(status['accuracy'])} at {at}")
             case "failed":
-                self.console.print(f"{name}: failed: {status['reason']}")
+                self.say(f"{name}: failed: {status['reason']}")
             case "done":
                 self.done += 1
-                self.console.print(f"[{self.done}/{self.total}] {name}: done")
+                self.say(f"[{self.done}/{self.total}] {name}: done")
 
 
 def print_results(confirmation: Confirmation, spec: SearchSpec, console: Console) -> None:

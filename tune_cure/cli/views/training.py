@@ -17,52 +17,58 @@ STATISTICS_LAG = 0.2
 """How far clean validation accuracy may lie below adversarial training accuracy, which is harder to reach."""
 
 
-def print_plan(run: Run, console: Console) -> None:
-    """Print what is trained on what, how it is judged, and which hyperparameters are not at their defaults."""
+def say_plan(run: Run, say: Callable[[str], None]) -> None:
+    """Say what is trained on what, how it is judged, and which hyperparameters are not at their defaults."""
     spec, splits = run.spec, run.trainer.splits
     device = run.trainer.device
     attack = spec.training.attack
     against = "" if attack == "none" else f" by {attack} at {format_radius(spec.training.epsilon, spec.training.norm)}"
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} CPU thread(s)"
-    console.print(
+    say(
         f"{spec.model.name} on {spec.data.dataset}: {len(splits.train):,} images to train on{against}, judged by "
         f"{spec.evaluation} on {len(run.trainer.judged_on):,} validation images; {where}; results in {run.directory}"
     )
     if spec.training.attack != "none" and spec.training.norm != spec.evaluation.norm:
-        console.print(f"trains in {spec.training.norm}, but is judged in {spec.evaluation.norm}: set evaluation.norm?")
+        say(f"trains in {spec.training.norm}, but is judged in {spec.evaluation.norm}: set evaluation.norm?")
     changed = {
         name: getattr(spec.training, field)
         for name, field in HYPERPARAMETERS.items()
         if getattr(spec.training, field) != TrainingConfig.model_fields[field].default
     }
-    console.print(f"hyperparameters that are not at their defaults: {format_hyperparameters(changed) or 'none'}")
+    say(f"hyperparameters that are not at their defaults: {format_hyperparameters(changed) or 'none'}")
 
 
-def train(run: Run, console: Console) -> None:
-    """Train the epochs that are left; print a line for each, and what it warns of."""
+def train_epochs(run: Run, say: Callable[[str], None], console: Console | None = None) -> None:
+    """Train the epochs that are left; say a line for each, and what it warns of.
+
+    Args:
+        run: The run.
+        say: Prints a line.
+        console: Where a bar shows the progress of an epoch; None shows none.
+    """
     total, is_advised = run.spec.training.epochs, False
     while not run.finished:
         with _progress_bar(run, console) as on_step:
             row = run.epoch(on_step)
-        console.print(_epoch_line(row, total, is_best=run.trainer.best_epoch == run.trainer.epoch))
+        say(_epoch_line(row, total, is_best=run.trainer.best_epoch == run.trainer.epoch))
         if row["diverged"]:
-            console.print("diverged: the loss became NaN or infinite; a lower lr_max or lambda may help")
+            say("diverged: the loss became NaN or infinite; a lower lr_max or lambda may help")
         elif row["catastrophic_overfitting"]:
-            console.print("catastrophic overfitting: the network withstands single steps, but not many small ones")
+            say("catastrophic overfitting: the network withstands single steps, but not many small ones")
         elif not is_advised and _lags(row, run.spec.training):
             is_advised = True
-            console.print(
+            say(
                 f"adversarial training images are classified better ({row['train_adversarial_accuracy']:.0%}) than "
                 f"clean validation images ({row['clean_accuracy']:.0%}): batch norm's running statistics may lag "
                 "behind; --penalty-statistics batch, or a lower lambda or lr_max, may help"
             )
 
 
-def print_test(frame: pd.DataFrame, run: Run, console: Console) -> None:
-    """Print the accuracies of `Run.judge_on_test`."""
-    console.print(f"on all {frame['examples'].iloc[0]:,} test images, by {run.spec.evaluation}:")
+def say_test(frame: pd.DataFrame, run: Run, say: Callable[[str], None]) -> None:
+    """Say the accuracies of `Run.judge_on_test`."""
+    say(f"on all {frame['examples'].iloc[0]:,} test images, by {run.spec.evaluation}:")
     for _, row in frame.iterrows():
-        console.print(
+        say(
             f"  {row['weights']} (epoch {row['epoch']}): "
             f"clean {format_percent(row['clean_accuracy'], row['clean_accuracy_se'])}, "
             f"PGD {format_percent(row['pgd_accuracy'], row['pgd_accuracy_se'])}"
@@ -79,9 +85,9 @@ def _lags(row: dict[str, Any], config: TrainingConfig) -> bool:
 
 
 @contextmanager
-def _progress_bar(run: Run, console: Console) -> Iterator[Callable[[int], None] | None]:
+def _progress_bar(run: Run, console: Console | None) -> Iterator[Callable[[int], None] | None]:
     """Show a bar that the steps of an epoch fill, and yield what to call after each step; None without a terminal."""
-    if not console.is_terminal:
+    if console is None or not console.is_terminal:
         yield None
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

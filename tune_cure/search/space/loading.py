@@ -43,7 +43,20 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> SearchSpec:
     Raises:
         SpecError: The file cannot be read, or what it asks for cannot be run.
     """
-    content = read_mapping(path)
+    return load_mapping(read_mapping(path), overrides, path)
+
+
+def load_mapping(content: dict[str, Any], overrides: Sequence[str] = (), source: str | Path = "space") -> SearchSpec:
+    """Return the search that a mapping describes, with the keys of a search space's YAML file.
+
+    Args:
+        content: The mapping; changed in place.
+        overrides: As for `load`.
+        source: Names the mapping in errors.
+
+    Raises:
+        SpecError: What it asks for cannot be run.
+    """
     try:
         expand_model_name(content)
         for assignment in overrides:
@@ -52,7 +65,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> SearchSpec:
         _read_starts(content)
         return _check(content)
     except ProblemError as problem:
-        raise problem.within(path) from problem
+        raise problem.within(source) from problem
 
 
 def _read_starts(content: dict[str, Any]) -> None:

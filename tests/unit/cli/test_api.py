@@ -1,0 +1,121 @@
+import importlib
+import inspect
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+import tune_cure
+from tests.support.journals import write_search
+from tune_cure.cli import api, parts
+from tune_cure.models.networks import MODELS
+from tune_cure.ray_backend import tuner
+from tune_cure.search.resume import ResumeError
+from tune_cure.search.space.loading import load
+from tune_cure.utils.errors import TuneCureError
+from tune_cure.utils.yaml_config import SpecError
+
+SMALL = {
+    "data": {"dataset": "digits", "train_examples": 128, "validation": 100},
+    "model": {"name": "small_cnn", "width": 4},
+    "training": {"epochs": 2, "batch_size": 64, "epsilon": 0.1},
+    "evaluation": {"epsilon": 0.1, "steps": 2, "examples": 50},
+}
+
+
+def test_every_public_name_is_there_and_listed() -> None:
+    for name in tune_cure.__all__:
+        assert getattr(tune_cure, name) is not None
+        assert name in dir(tune_cure)
+    assert tune_cure.train is api.train
+    with pytest.raises(AttributeError, match="no attribute 'serach'"):
+        tune_cure.serach  # type: ignore[attr-defined]  # noqa: B018
+
+
+def test_search_is_a_package_that_can_be_called() -> None:
+    package: Any = importlib.import_module("tune_cure.search")
+    assert package is tune_cure.search
+    assert importlib.import_module("tune_cure.search.results") is package.results
+    assert inspect.signature(package) == inspect.signature(api.search)
+    assert pickle.loads(pickle.dumps(package)) is package
+    with pytest.raises(SpecError, match="there is no such file"):
+        tune_cure.search("nothing_of_this_name")
+
+
+def test_a_search_is_not_begun_in_the_folder_of_another_one(tmp_path: Path) -> None:
+    write_search(tmp_path)
+    files = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    spec = load(tmp_path / "spec.yaml", ["evaluation.epsilon=0.2"])
+    with pytest.raises(ResumeError, match=r"holds another search: evaluation\.epsilon was 0\.15 and is 0\.2"):
+        tuner.run(spec, tmp_path)
+    with pytest.raises(ResumeError, match="holds another search"):
+        tune_cure.search(tmp_path / "spec.yaml", output=tmp_path, settings={"evaluation.epsilon": 0.2})
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == files
+
+
+def test_a_search_that_has_ended_is_read_where_it_is_asked_for_again(tmp_path: Path) -> None:
+    write_search(tmp_path)
+    space = load(tmp_path / "spec.yaml").to_yaml()
+    trials = len(tune_cure.SearchResult(tmp_path).trials)
+    result = tune_cure.search(tmp_path / "spec.yaml", output=tmp_path, settings=[f"search.trials={trials}"])
+    assert result.outcome == "finished"
+    assert result.directory == tmp_path
+    assert (tmp_path / "spec.yaml").read_text() == space
+
+
+def test_a_search_space_in_python_is_checked_as_a_file_is(tmp_path: Path) -> None:
+    data = {"dataset": "digits", "validation": 100}
+    space = {"name": "mine", "data": data, "model": "small_cnn", "space": {"lamda": {"uniform": [0, 1]}}}
+    with pytest.raises(TuneCureError, match=r"^space: space\.lamda: .*did you mean 'lambda'"):
+        tune_cure.search(space, output=tmp_path / "out")
+    assert space["model"] == "small_cnn"
+    assert not (tmp_path / "out").exists()
+
+
+def test_training_returns_the_log_the_network_and_the_accuracies_on_the_test_set(tmp_path: Path) -> None:
+    result = tune_cure.train(SMALL, output=tmp_path / "out", settings={"training.lr_max": 0.05}, test=True)
+    assert result.log["epoch"].tolist() == [1, 2]
+    assert pd.read_csv(tmp_path / "out" / "epochs.csv")["train_loss"].tolist() == result.log["train_loss"].tolist()
+    assert result.test is not None
+    assert result.test["weights"].tolist() == ["best", "last"]
+    assert (tmp_path / "out" / "curves.html").exists()
+    images = torch.rand(2, 1, 8, 8)
+    assert result.network is not None
+    saved = tune_cure.load_model(tmp_path / "out" / "best_model.pt")
+    assert torch.equal(result.network(images), saved(images))
+    again = tune_cure.train(output=tmp_path / "out", resume=True)
+    assert again.log.equals(result.log)
+    with pytest.raises(TuneCureError, match="is not empty"):
+        tune_cure.train(SMALL, output=tmp_path / "out")
+
+
+def test_an_error_in_a_run_is_one_line_that_names_its_key(tmp_path: Path) -> None:
+    with pytest.raises(TuneCureError, match=r"^config: training\.epochs: "):
+        tune_cure.train(SMALL, output=tmp_path / "out", settings={"training.epochs": 0})
+    with pytest.raises(TuneCureError, match="leave out config"):
+        tune_cure.train(SMALL, output=tmp_path / "out", resume=True)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("kind", parts.REGISTRIES)
+def test_each_kind_of_part_has_a_registry_of_this_name(kind: str) -> None:
+    module, _, attribute = parts.REGISTRIES[kind].partition(":")
+    assert getattr(importlib.import_module(module), attribute).kind == kind
+
+
+def test_a_registered_network_is_trained_by_its_name(tmp_path: Path) -> None:
+    def tiny(num_classes: int, in_channels: int) -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.Linear(64 * in_channels, num_classes))
+
+    tune_cure.register("network", "tiny", tiny)
+    try:
+        result = tune_cure.train(SMALL | {"model": {"name": "tiny"}}, output=tmp_path / "out")
+    finally:
+        del MODELS["tiny"]
+    assert isinstance(result.network, nn.Module)
+    with pytest.raises(TuneCureError, match=r"'netwrk' is not one of .*did you mean 'network'"):
+        tune_cure.register("netwrk", "tiny", tiny)

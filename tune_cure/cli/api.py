@@ -1,0 +1,255 @@
+"""The public functions of the package: the commands `search`, `train` and `confirm` for scripts and notebooks.
+
+They take the same steps as the commands and write the same files. They print nothing: their lines of progress go to
+the logger `tune_cure` at level INFO.
+"""
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from torch import nn
+
+from tune_cure.cli import confirm as confirm_command, search_run, train_run
+from tune_cure.cli.confirm import DEFAULT_BASELINES, ConfirmOptions
+from tune_cure.cli.search import SearchOptions, load_spec
+from tune_cure.cli.train import TrainOptions, read_begun, read_content, resolve_run
+from tune_cure.cli.views.confirmation import JobLines
+from tune_cure.cli.views.live_view import PlainView
+from tune_cure.cli.views.training import train_epochs
+from tune_cure.confirmation.verdicts import Confirmation
+from tune_cure.models import checkpoints
+from tune_cure.reports import confirmation_page, training_page
+from tune_cure.reports.refresh import ReportRefresher
+from tune_cure.search import resume as resuming, run_files
+from tune_cure.search.results import SearchResult
+from tune_cure.search.space.config import SearchSpec
+from tune_cure.utils.errors import TuneCureError
+from tune_cure.utils.files import FolderError
+from tune_cure.utils.yaml_config import parse_duration
+
+Settings = Mapping[str, Any] | Sequence[str]
+
+_logger = logging.getLogger(__name__)
+
+
+def search(
+    space: str | Path | Mapping[str, Any],
+    *,
+    output: str | Path | None = None,
+    settings: Settings = (),
+    data_root: str | Path | None = None,
+    resume: bool = False,
+    force: bool = False,
+    time_budget: float | str | None = None,
+    address: str | None = None,
+    verbose: bool = False,
+) -> SearchResult:
+    """Search a space, and write tables, report and the best model into a folder.
+
+    A folder that holds the same search, ended, is read and not searched again: a notebook's cell can be run twice.
+    Ctrl-C ends the search with all state saved; the result's `outcome` is then `interrupted`.
+
+    Args:
+        space: A YAML file, the name of a bundled search space, or a mapping with the keys of such a file.
+        output: The run's folder, or a URI; None takes a new folder below results/.
+        settings: Overrides of single keys: `{"training.epochs": 5}` or `["training.epochs=5"]`.
+        data_root: Folder of the data; None leaves `data.root` as it is.
+        resume: Continue the search in the run's folder.
+        force: With `resume`: continue although settings have changed.
+        time_budget: Seconds, or a text such as `2h`, after which no more epoch is trained; None is without limit.
+        address: Address of a Ray cluster to join; None starts a Ray on this machine, and ends it afterwards.
+        verbose: Show what Ray and Optuna say.
+
+    Returns:
+        The trials, and how the search ended in `outcome` and `reason`.
+
+    Raises:
+        TuneCureError: The space cannot be searched, the folder holds something else, or the results cannot be written.
+    """
+    options = SearchOptions(
+        space="space" if isinstance(space, Mapping) else str(space),
+        settings=_overrides(settings),
+        data_root=None if data_root is None else str(data_root),
+        output=None if output is None else str(output),
+        resume=resume,
+        force=force,
+        time_budget=parse_duration(time_budget) if isinstance(time_budget, str) else time_budget,
+        address=address,
+        verbose=verbose,
+    )
+    spec = load_spec(options, dict(deepcopy(space)) if isinstance(space, Mapping) else None)
+    if not resume and (ended := _find_ended(spec, options)):
+        return ended
+    with search_run.open_folder(spec, options, _logger.info) as folder:
+        spec = folder.spec
+        view = PlainView(search_run.read_state(spec, folder, options), _logger.info)
+        with view, ReportRefresher(folder.directory):
+            result = search_run.run_trials(
+                spec,
+                folder,
+                options,
+                view,
+                on_ready=lambda devices, url: search_run.say_start(devices, url, folder, _logger.info),
+            )
+        try:
+            search_run.write_results(result, folder)
+        except OSError as error:
+            raise FolderError(f"{folder.directory}: the tables could not be written: {error.strerror}") from error
+        if folder.remote:
+            folder.remote.put(folder.directory)
+        return result
+
+
+def _find_ended(spec: SearchSpec, options: SearchOptions) -> SearchResult | None:
+    """Return the search in the folder of `options` if it is `spec` and has ended; None if there is no search in it.
+
+    Raises:
+        ResumeError: The folder holds another search, or this one before it has ended.
+    """
+    if options.output is None or not (Path(options.output) / run_files.JOURNAL).is_file():
+        return None
+    result = SearchResult(options.output, "finished")
+    resuming.refuse_other_search(result.directory, search_run.load_data(spec, options)[0])
+    return result if len(result.trials) else None
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """A training run.
+
+    Attributes:
+        directory: The run's folder, with its tables, checkpoints and page of curves.
+        log: A row for each epoch: losses, accuracies, times.
+        network: The network of the best epoch, in evaluation mode, for images in [0, 1]; None if the first diverged.
+        best_epoch: The epoch of `network`, counted from 1; 0 if there is none.
+        test: Accuracies of the best and the last network on the test set; None if they were not asked for.
+    """
+
+    directory: Path
+    log: pd.DataFrame
+    network: nn.Module | None
+    best_epoch: int
+    test: pd.DataFrame | None
+
+
+def train(
+    config: str | Path | Mapping[str, Any] | None = None,
+    *,
+    trial: int | None = None,
+    output: str | Path | None = None,
+    settings: Settings = (),
+    data_root: str | Path | None = None,
+    device: str | None = None,
+    resume: bool = False,
+    test: bool = False,
+) -> TrainResult:
+    """Train one network, without Ray, and write its log, curves and checkpoints into a folder.
+
+    Args:
+        config: A run's YAML file, or a mapping with its keys; or a best_config.yaml, best_config.csv or trials.csv in
+            the folder of a search. None takes the defaults.
+        trial: The trial whose row of the table is taken.
+        output: The run's folder; None takes a new one below results/.
+        settings: Overrides of single keys: `{"training.epochs": 5}` or `["training.epochs=5"]`.
+        data_root: Folder of the data; None leaves `data.root` as it is.
+        device: Name of a torch device; None takes CUDA if there is any.
+        resume: Continue the run in the folder, which has its configuration.
+        test: Judge the best and the last network on the test set at the end.
+
+    Raises:
+        TuneCureError: The run cannot be trained, or the folder is not free or cannot be continued.
+    """
+    given = isinstance(config, Mapping)
+    options = TrainOptions(
+        config=None if config is None or isinstance(config, Mapping) else Path(config),
+        trial=trial,
+        data_root=None if data_root is None else str(data_root),
+        settings=_overrides(settings),
+        output=None if output is None else Path(output),
+        resume=resume,
+        test=test,
+        device=device,
+    )
+    if resume and given:
+        raise TuneCureError("resume takes its configuration from the run's folder: leave out config")
+    if resume:
+        spec = read_begun(options)
+    else:
+        content = dict(deepcopy(config)) if isinstance(config, Mapping) else read_content(options)
+        spec = resolve_run(content, options, _logger.info, source="config")
+    with train_run.open_run(spec, options) as run:
+        train_epochs(run, _logger.info)
+        frame = run.judge_on_test() if test and run.trainer.best_epoch else None
+        training_page.write(run)
+        epoch = run.trainer.best_epoch
+        network = checkpoints.rebuild(run.trainer.best_model(), trust_code=True) if epoch else None
+        return TrainResult(run.directory, pd.DataFrame(run.log), network, epoch, frame)
+
+
+def confirm(
+    search: SearchResult | str | Path,
+    *,
+    top: int = 3,
+    seeds: int = 3,
+    baselines: Sequence[str] = DEFAULT_BASELINES,
+    epsilons: Sequence[float] = (),
+    examples: int | None = None,
+    train_images: int | None = None,
+    autoattack: bool = True,
+    data_root: str | Path | None = None,
+    address: str | None = None,
+    verbose: bool = False,
+) -> Confirmation:
+    """Retrain a search's winners and baselines over seeds, judge them on the test set, and write the results.
+
+    Runs that are done already are not repeated. A run that fails is logged as a warning, and is not in the result.
+
+    Args:
+        search: The search, or its folder.
+        top: How many leading configurations are retrained.
+        seeds: How many training runs of each.
+        baselines: What they are measured against: start_from, fgsm, ablation.
+        epsilons: Radii to judge at besides that of the search, in pixel units.
+        examples: Test images to judge on; None is all.
+        train_images: Training images to use; None is all.
+        autoattack: Judge by AutoAttack, too, not by PGD-50-10 alone.
+        data_root: Folder of the data; None leaves that of the search.
+        address: Address of a Ray cluster to join; None starts a Ray on this machine, and ends it afterwards.
+        verbose: Show what Ray says.
+
+    Raises:
+        TuneCureError: The search cannot be confirmed as asked for.
+    """
+    options = ConfirmOptions(
+        directory=search.directory if isinstance(search, SearchResult) else Path(search),
+        top=top,
+        seeds=seeds,
+        baselines=tuple(baselines),
+        epsilons=tuple(epsilons),
+        examples=examples,
+        train_images=train_images,
+        no_autoattack=not autoattack,
+        data_root=None if data_root is None else str(data_root),
+        address=address,
+        verbose=verbose,
+    )
+    prepared = confirm_command.prepare(options)
+    with prepared.lock():
+        lines = JobLines(len(prepared.jobs), _logger.info)
+        failures = confirm_command.run_jobs(prepared, options, lines)
+        for job, reason in failures.items():
+            _logger.warning("failed: %s: %s", job, reason)
+        return confirmation_page.write(prepared.result, prepared.jobs, prepared.folder)
+
+
+def _overrides(settings: Settings) -> tuple[str, ...]:
+    """Return settings as the command line has them: a key's path, an equals sign, a YAML value."""
+    if isinstance(settings, Mapping):
+        return tuple(f"{key}={json.dumps(value, default=str)}" for key, value in settings.items())
+    return tuple(settings)

@@ -1,0 +1,39 @@
+"""The public function `tune_cure.register`, and where the registry of each kind of part is."""
+
+import importlib
+from typing import Any
+
+from tune_cure.utils.errors import TuneCureError
+from tune_cure.utils.registry import Registry, did_you_mean
+
+REGISTRIES = {
+    "data set": "tune_cure.data.datasets:DATASETS",
+    "loss": "tune_cure.gradients.input_gradients:LOSSES",
+    "network": "tune_cure.models.networks:MODELS",
+    "norm": "tune_cure.attacks.norms:NORMS",
+    "optimizer": "tune_cure.training.optimizers:OPTIMIZERS",
+    "sampler": "tune_cure.search.samplers:SAMPLERS",
+    "schedule": "tune_cure.training.schedules:SCHEDULES",
+}
+"""Each kind of part with the module and the name of its registry."""
+
+
+def register(kind: str, name: str, part: Any) -> None:
+    """Add a part of your own under a name, in this process.
+
+    `train` then takes the name. The trials of a search run in processes of their own, which know the names of this
+    project and of installed packages alone: there write `package.module:name` in place of a name.
+
+    Args:
+        kind: What it is, for example `network`; see `REGISTRIES`.
+        name: The name in YAML files, settings and flags.
+        part: The function or class; docs/own_parts.md says what each kind takes.
+
+    Raises:
+        TuneCureError: There is no such kind, the name is taken, or the part is of another kind.
+    """
+    if kind not in REGISTRIES:
+        raise TuneCureError(f"{kind!r} is not one of {', '.join(REGISTRIES)}{did_you_mean(kind, REGISTRIES)}")
+    module, _, attribute = REGISTRIES[kind].partition(":")
+    registry: Registry[Any] = getattr(importlib.import_module(module), attribute)
+    registry.register(name, part)
