@@ -252,7 +252,8 @@ def _first_line(registry: Mapping[str, Any] | tuple[str, ...], name: str) -> str
 
     of = {**DIRECTIONS, **OTHER_PENALTIES}.get(name) if isinstance(registry, tuple) else registry[name]
     meaning = (inspect.getdoc(of) or "").partition("\n")[0] if inspect.isfunction(of) else ""
-    return meaning.removeprefix("Return ").removeprefix("Build ")
+    meaning = meaning.removeprefix("Return ").removeprefix("Build ")
+    return meaning[:1].upper() + meaning[1:]
 
 
 def _idle() -> Iterator[str]:

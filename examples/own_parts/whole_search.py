@@ -20,7 +20,7 @@ from tune_cure.data import datasets
 from tune_cure.data.source import Augmentation, Dataset, Found
 from tune_cure.gradients.batch_norm_mode import STATISTICS
 from tune_cure.gradients.input_gradients import input_gradient
-from tune_cure.models import networks
+from tune_cure.models import registry
 from tune_cure.ray_backend import session, tuner
 from tune_cure.regularizers import cure, penalties
 from tune_cure.regularizers.cure import Point
@@ -90,7 +90,7 @@ def twice(seed: int, drawn: int) -> BaseSampler:
 def register() -> None:
     """Makes them known under their names. Each process needs this: this one, and those that trials run in."""
     datasets.DATASETS["stripes"] = Dataset(find_stripes, Augmentation(padding=0, flip=False))
-    networks.MODELS["two_layers"] = two_layers
+    registry.MODELS["two_layers"] = two_layers
     cure.DIRECTIONS["noise"] = noise
     penalties.OTHER_PENALTIES["slope"] = slope
     samplers.SAMPLERS["twice"] = twice

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from tune_cure.data import datasets, splits as data
-from tune_cure.models import networks
+from tune_cure.models import registry
 from tune_cure.ray_backend.monitoring.metrics import GAUGES, PREFIX
 from tune_cure.regularizers import cure, penalties
 from tune_cure.search import samplers
@@ -72,13 +72,13 @@ def own_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Modul
     module = importlib.util.module_from_spec(source)
     source.loader.exec_module(module)
     registries: list[dict[str, object]] = [
-        datasets.DATASETS, networks.MODELS, cure.DIRECTIONS, penalties.OTHER_PENALTIES, samplers.SAMPLERS,
+        datasets.DATASETS, registry.MODELS, cure.DIRECTIONS, penalties.OTHER_PENALTIES, samplers.SAMPLERS,
     ]  # fmt: skip
-    before = [dict(registry) for registry in registries]
+    before = [dict(parts) for parts in registries]
     yield module
-    for registry, content in zip(registries, before, strict=True):
-        registry.clear()
-        registry.update(content)
+    for parts, content in zip(registries, before, strict=True):
+        parts.clear()
+        parts.update(content)
 
 
 def test_parts_of_ones_own_can_be_named_and_trained_once_they_are_registered(

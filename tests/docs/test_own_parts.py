@@ -12,7 +12,7 @@ from torch import nn
 from tune_cure.data import datasets, source, splits as data
 from tune_cure.data.config import DataSpec
 from tune_cure.evaluation.config import EvaluationConfig
-from tune_cure.models import networks
+from tune_cure.models import registry
 from tune_cure.regularizers import cure, penalties
 from tune_cure.search import samplers
 from tune_cure.training.config import ModelConfig, TrainingConfig
@@ -45,7 +45,7 @@ def with_arrays(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("with_arrays")
 def test_the_data_set_is_split_and_its_network_learns_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(networks.MODELS, "mlp", part("network.py", "mlp"))
+    monkeypatch.setitem(registry.MODELS, "mlp", part("network.py", "mlp"))
     splits = data.load(arrays(tmp_path))
     assert (len(splits.train), len(splits.validation), len(splits.test)) == (80, 20, 20)
     assert splits.classes == ("dark", "bright")

@@ -9,7 +9,7 @@ from tune_cure.utils.registry import Registry, did_you_mean
 REGISTRIES = {
     "data set": "tune_cure.data.datasets:DATASETS",
     "loss": "tune_cure.gradients.input_gradients:LOSSES",
-    "network": "tune_cure.models.networks:MODELS",
+    "network": "tune_cure.models.registry:MODELS",
     "norm": "tune_cure.attacks.norms:NORMS",
     "optimizer": "tune_cure.training.optimizers:OPTIMIZERS",
     "sampler": "tune_cure.search.samplers:SAMPLERS",

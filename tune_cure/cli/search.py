@@ -85,7 +85,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _names() -> dict[str, Iterable[str]]:
     """Return the registered names that a search space may use, by what they name."""
     from tune_cure.data.datasets import DATASETS
-    from tune_cure.models.networks import MODELS
+    from tune_cure.models.registry import MODELS
     from tune_cure.regularizers.penalties import PENALTIES
     from tune_cure.search.samplers import SAMPLERS
     from tune_cure.training.optimizers import OPTIMIZERS

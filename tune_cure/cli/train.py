@@ -12,7 +12,7 @@ from rich.console import Console
 from tune_cure.cli import original_flags
 from tune_cure.cli.original_flags import OriginalFlags
 from tune_cure.data.datasets import DATASETS
-from tune_cure.models.networks import MODELS
+from tune_cure.models.registry import MODELS
 from tune_cure.training.config import (
     HYPERPARAMETERS,
     TrainingConfig,

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from tune_cure.models.networks import MODELS, build
+from tune_cure.models.registry import MODELS, build
 from tune_cure.utils.registry import PartError, is_reference
 
 

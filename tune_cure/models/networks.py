@@ -1,20 +1,21 @@
-"""Networks by name. Each takes images in [0, 1]: the normalisation is its first layer, so epsilon means pixels.
+"""Networks by name, with torch alone.
 
-To add one: write a function of (num_classes, in_channels, width), add a line to `MODELS`.
+Each takes images in [0, 1] and normalizes them in its first layer, so that epsilon is in pixel units. An exported
+network's folder has a copy of this file, which must therefore import nothing but torch and the standard library.
+
+To add a network, write a function of (num_classes, in_channels, width) and add a line to `ARCHITECTURES`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tune_cure.utils.registry import Registry
-
 
 class Normalize(nn.Module):
-    """(images − mean) / std per channel; the statistics are saved with the weights."""
+    """Layer that computes (images − mean) / std per channel; both are buffers, saved with the weights."""
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
@@ -28,10 +29,11 @@ class Normalize(nn.Module):
 
 
 class StridedPointwise(nn.Conv2d):
-    """A 1×1 convolution without bias that looks at every `stride`-th row and column.
+    """1×1 convolution without bias of every `stride`-th row and column.
 
-    On a CPU those pixels are picked first, which is the same: the weight gradient of oneDNN's own strided convolution
-    writes past its memory at channels last and fewer than 16 channels, and the process dies (oneDNN issue 6035).
+    On a CPU these pixels are picked before the convolution, with the same result. oneDNN's weight gradient of a strided
+    convolution writes past its memory with channels last and fewer than 16 channels, which kills the process (oneDNN
+    issue 6035).
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
@@ -66,13 +68,15 @@ class PreActBlock(nn.Module):
 
 
 class PreActResNet(nn.Module):
-    """A 3×3 stem, stages of pre-activation blocks (each but the first halves the resolution), BN, ReLU, mean, linear.
+    """Pre-activation ResNet: a 3×3 stem, stages of blocks, BN, ReLU, mean over the pixels, linear.
+
+    Each stage but the first halves the resolution.
 
     Args:
-        blocks: Blocks in each stage.
+        blocks: Number of blocks in each stage.
         planes: Channels of each stage.
         stem: Channels of the first convolution.
-        num_classes: Outputs.
+        num_classes: Number of logits per image.
         in_channels: Channels of the images.
     """
 
@@ -103,22 +107,22 @@ def _preact(blocks: int, num_classes: int, in_channels: int, width: int) -> nn.M
 
 
 def preact_resnet18(num_classes: int, in_channels: int, width: int = 64) -> nn.Module:
-    """PreActResNet18 as in Wong et al. 2020: four stages of two blocks; width 64 has 11.17 M parameters."""
+    """Build PreActResNet18 as in Wong et al. 2020: four stages of two blocks; width 64 has 11.17 M parameters."""
     return _preact(2, num_classes, in_channels, width)
 
 
 def preact_resnet10(num_classes: int, in_channels: int, width: int = 16) -> nn.Module:
-    """Four stages of one block, narrow by default: for CPUs."""
+    """Build four stages of one block, narrow by default: for CPUs."""
     return _preact(1, num_classes, in_channels, width)
 
 
 def wide_resnet28_10(num_classes: int, in_channels: int, width: int = 160) -> nn.Module:
-    """WRN-28-10 (Zagoruyko and Komodakis 2016, arXiv 1605.07146) without dropout; `width` is the first stage's."""
+    """Build WRN-28-10 (Zagoruyko and Komodakis 2016, arXiv 1605.07146) without dropout; `width`: first stage."""
     return PreActResNet([4] * 3, [width, 2 * width, 4 * width], 16, num_classes, in_channels)
 
 
 def small_cnn(num_classes: int, in_channels: int, width: int = 16) -> nn.Module:
-    """Three 3×3 convolutions with batch norm (the last two of stride 2), mean, linear: for images of about 8×8."""
+    """Build three 3×3 convolutions with batch norm (the last two of stride 2), mean, linear: for images near 8×8."""
     layers: list[nn.Module] = []
     channels = in_channels
     for planes, stride in ((width, 1), (2 * width, 2), (4 * width, 2)):
@@ -127,15 +131,12 @@ def small_cnn(num_classes: int, in_channels: int, width: int = 16) -> nn.Module:
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, num_classes))
 
 
-MODELS: Registry[Callable[..., nn.Module]] = Registry(
-    "network",
-    {
-        "preact_resnet18": preact_resnet18,
-        "preact_resnet10": preact_resnet10,
-        "wide_resnet28_10": wide_resnet28_10,
-        "small_cnn": small_cnn,
-    },
-)
+ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
+    "preact_resnet18": preact_resnet18,
+    "preact_resnet10": preact_resnet10,
+    "wide_resnet28_10": wide_resnet28_10,
+    "small_cnn": small_cnn,
+}
 
 
 def build(
@@ -146,19 +147,24 @@ def build(
     width: int | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
-) -> nn.Module:
-    """A freshly initialised network (from torch's global random state) that takes (N, C, H, W) images in [0, 1].
+    architectures: Mapping[str, Callable[..., nn.Module]] = ARCHITECTURES,
+) -> nn.Sequential:
+    """Build a network with fresh weights from torch's global random state.
 
     Args:
-        name: A key of `MODELS`.
-        num_classes: Logits per image.
+        name: A key of `architectures`.
+        num_classes: Number of logits per image.
         in_channels: Channels of the images.
-        width: Channels of the first stage; the network's own default if None.
-        mean: Mean of each channel, subtracted in the first layer; 0.5 each if None.
-        std: Standard deviation of each channel, divided by in the first layer; 0.25 each if None.
+        width: Channels of the first stage; None is the network's own default.
+        mean: Mean of each channel, subtracted in the first layer; None is 0.5 each.
+        std: Standard deviation of each channel, divided by in the first layer; None is 0.25 each.
+        architectures: Functions of (num_classes, in_channels, width) by name.
+
+    Returns:
+        A network from (N, C, H, W) images in [0, 1] to (N, num_classes) logits.
     """
     sizes: dict[str, Any] = {} if width is None else {"width": width}
     return nn.Sequential(
         Normalize([0.5] * in_channels if mean is None else mean, [0.25] * in_channels if std is None else std),
-        MODELS.resolve(name)(num_classes, in_channels, **sizes),
+        architectures[name](num_classes, in_channels, **sizes),
     )

@@ -7,7 +7,7 @@ from pydantic import Field, ValidationError
 from tune_cure.attacks.fgsm import INITS
 from tune_cure.attacks.norms import NORMS
 from tune_cure.gradients.batch_norm_mode import STATISTICS
-from tune_cure.models.networks import MODELS
+from tune_cure.models.registry import MODELS
 from tune_cure.regularizers.cure import DIRECTIONS
 from tune_cure.regularizers.penalties import PENALTIES
 from tune_cure.training.averaging import AVERAGINGS

@@ -15,7 +15,7 @@ from tune_cure.evaluation.config import EvaluationConfig
 from tune_cure.evaluation.metrics import METRICS, evaluate
 from tune_cure.gradients.mixed_precision import RunningStatistics, amp_dtype, low_precision
 from tune_cure.models import checkpoints
-from tune_cure.models.networks import build
+from tune_cure.models.registry import build
 from tune_cure.training.averaging import WeightAverage
 from tune_cure.training.config import ModelConfig, TrainingConfig, find_conflict
 from tune_cure.training.loss_terms import LossTerms

@@ -12,7 +12,7 @@ from torch import nn
 import tune_cure
 from tests.support.journals import write_search
 from tune_cure.cli import api, parts
-from tune_cure.models.networks import MODELS
+from tune_cure.models.registry import MODELS
 from tune_cure.ray_backend import tuner
 from tune_cure.search.resume import ResumeError
 from tune_cure.search.space.loading import load

@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from tune_cure.gradients.batch_norm_mode import STATISTICS
 from tune_cure.gradients.double_backward import cheap_second_derivatives, input_gradients_only
-from tune_cure.models import networks
+from tune_cure.models import networks, registry
 
 GEOMETRIES = [
     {},
@@ -154,7 +154,7 @@ def test_running_statistics_are_recorded_as_torch_does() -> None:
 
 
 @pytest.mark.parametrize("statistics", STATISTICS)
-@pytest.mark.parametrize("name", networks.MODELS)
+@pytest.mark.parametrize("name", registry.MODELS)
 def test_a_network_needs_no_change(name: str, statistics: str) -> None:
     width = {"wide_resnet28_10": 16}.get(name, 4)
     network = networks.build(name, num_classes=10, in_channels=3, mean=[0.5] * 3, std=[0.2] * 3, width=width).double()

@@ -1,17 +1,17 @@
-import subprocess
+import ast
 import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-from tune_cure.models import checkpoints, networks
+from tune_cure.models import checkpoints, networks, registry
 from tune_cure.utils.registry import PartError
 
 SIZES = {"small_cnn": 8, "preact_resnet10": 8, "preact_resnet18": 4, "wide_resnet28_10": 4}  # widths that test fast
 
 
-@pytest.mark.parametrize("name", networks.MODELS)
+@pytest.mark.parametrize("name", registry.MODELS)
 @pytest.mark.parametrize("side", [28, 32, 40])
 def test_a_network_takes_other_image_sizes(name: str, side: int) -> None:
     network = networks.build(name, num_classes=7, in_channels=2, width=SIZES[name])
@@ -69,23 +69,6 @@ def test_a_strided_pointwise_convolution_and_its_derivatives_are_those_of_the_co
         torch.testing.assert_close(found, wanted)
 
 
-def test_a_narrow_network_trains_at_odd_batches_with_several_threads() -> None:
-    """In a process of its own: where oneDNN writes past its memory (issue 6035), no exception says so."""
-    program = """
-import torch
-from tune_cure.models import networks
-torch.set_num_threads(2)
-network = networks.build("preact_resnet10", num_classes=10, in_channels=3, width=8)
-network = network.to(memory_format=torch.channels_last)
-for count in (29, 33, 85):
-    images = torch.rand(count, 3, 32, 32).contiguous(memory_format=torch.channels_last)
-    for _ in range(5):
-        network(images).logsumexp(1).sum().backward()
-"""
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-500:]
-
-
 def test_a_saved_network_of_ones_own_is_rebuilt_only_where_its_code_is_trusted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -97,7 +80,7 @@ def test_a_saved_network_of_ones_own_is_rebuilt_only_where_its_code_is_trusted(
         "    return nn.Sequential(nn.Flatten(), nn.Linear(16 * in_channels, num_classes))\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr(networks.MODELS, "_imported", {})
+    monkeypatch.setattr(registry.MODELS, "_imported", {})
     model = {"name": "own_networks:flat", "num_classes": 3, "in_channels": 1}
     weights = {
         "0.mean": torch.full((1, 1, 1), 0.5), "0.std": torch.full((1, 1, 1), 0.25),
@@ -112,3 +95,53 @@ def test_a_saved_network_of_ones_own_is_rebuilt_only_where_its_code_is_trusted(
     assert ran.exists()
     checkpoints.load(file)  # imported by now
     sys.modules.pop("own_networks")
+
+
+@pytest.fixture
+def own_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    (tmp_path / "own_shapes.py").write_text(
+        "from torch import nn\n\n\n"
+        "def flat(num_classes, in_channels, width=4):\n"
+        "    layers = nn.Linear(16 * in_channels, width), nn.Linear(width, num_classes)\n"
+        "    return nn.Sequential(nn.Flatten(), *layers)\n\n\n"
+        "def without_width(num_classes, in_channels):\n"
+        "    return nn.Flatten()\n\n\n"
+        "def no_network(num_classes, in_channels):\n"
+        "    return None\n\n\n"
+        "SIDE = 8\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(registry.MODELS, "_imported", {})
+    monkeypatch.delitem(sys.modules, "own_shapes", raising=False)
+    return "own_shapes"
+
+
+def test_a_network_of_ones_own_is_built_and_normalized_like_any_other(own_module: str) -> None:
+    network = registry.build(f"{own_module}:flat", num_classes=3, in_channels=2, width=5, mean=[0.1, 0.2])
+    assert network[0].mean.flatten().tolist() == pytest.approx([0.1, 0.2])
+    assert network(torch.rand(7, 2, 4, 4)).shape == (7, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes", "message"),
+    [
+        ("without_width", {"width": 4}, "network 'own_shapes:without_width': cannot be built: TypeError: without"),
+        ("no_network", {}, "network 'own_shapes:no_network': cannot be built: TypeError: the function returned None"),
+        ("SIDE", {}, "network 'own_shapes:SIDE': a function or a class is needed, but found 8"),
+        ("float", {}, "network 'own_shapes:float': module own_shapes has no float; did you mean 'flat'?"),
+    ],
+)
+def test_a_network_of_ones_own_that_cannot_be_built_is_one_line(
+    name: str, sizes: dict[str, int], message: str, own_module: str
+) -> None:
+    with pytest.raises(PartError) as caught:
+        registry.build(f"{own_module}:{name}", num_classes=3, in_channels=2, **sizes)
+    assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_file_that_an_export_copies_imports_torch_alone() -> None:
+    tree = ast.parse(Path(networks.__file__).read_text())
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+    modules = {alias.name if isinstance(node, ast.Import) else node.module for node in imports for alias in node.names}
+    assert modules == {"collections.abc", "typing", "torch", "torch.nn.functional"}

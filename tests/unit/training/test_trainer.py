@@ -18,7 +18,7 @@ from tune_cure.evaluation.metrics import evaluate
 from tune_cure.evaluation.names import ACCURACIES
 from tune_cure.gradients.batch_norm_mode import STATISTICS
 from tune_cure.gradients.mixed_precision import amp_dtype
-from tune_cure.models import checkpoints, networks
+from tune_cure.models import checkpoints, networks, registry
 from tune_cure.regularizers import penalties
 from tune_cure.regularizers.cure import cure_penalty
 from tune_cure.regularizers.penalties import PENALTIES, penalty
@@ -171,7 +171,7 @@ def test_a_network_with_dropout_follows_its_seed_and_goes_on_as_if_it_had_not_st
     def forgetful(num_classes: int, in_channels: int, width: int = 4) -> nn.Module:
         return nn.Sequential(networks.small_cnn(width, in_channels, width), nn.Dropout(), nn.Linear(width, num_classes))
 
-    monkeypatch.setitem(networks.MODELS, "small_cnn", forgetful)
+    monkeypatch.setitem(registry.MODELS, "small_cnn", forgetful)
     runs = [trainer(splits), trainer(splits)]
     for run in runs:
         torch.rand(7)  # the global random state must not matter

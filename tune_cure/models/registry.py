@@ -1,0 +1,46 @@
+"""Networks by name: those of `networks`, of installed packages, and the user's own as `module:name`."""
+
+from collections.abc import Callable, Sequence
+
+from torch import nn
+
+from tune_cure.models import networks
+from tune_cure.utils.formatting import shorten_repr
+from tune_cure.utils.registry import PartError, Registry
+
+MODELS: Registry[Callable[..., nn.Module]] = Registry("network", networks.ARCHITECTURES)
+
+
+def build(
+    name: str,
+    *,
+    num_classes: int,
+    in_channels: int,
+    width: int | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> nn.Module:
+    """Build a network with fresh weights, as `networks.build` does, from any name that `MODELS` resolves.
+
+    Raises:
+        PartError: There is no such network, its module cannot be imported, or its function fails.
+    """
+    architecture = MODELS.resolve(name)
+    try:
+        network = networks.build(
+            name,
+            num_classes=num_classes,
+            in_channels=in_channels,
+            width=width,
+            mean=mean,
+            std=std,
+            architectures={name: architecture},
+        )
+        if not isinstance(network[1], nn.Module):
+            raise TypeError(f"the function returned {shorten_repr(network[1])}, not a network")
+    except Exception as error:  # the user's own code runs, which can raise anything
+        if architecture is networks.ARCHITECTURES.get(name):
+            raise
+        reason = next(iter(str(error).splitlines()), "")
+        raise PartError(f"network {name!r}: cannot be built: {type(error).__name__}: {reason}") from error
+    return network
