@@ -30,6 +30,7 @@ from tune_cure.ray_backend.optuna_searcher import OptunaSearcher
 from tune_cure.ray_backend.resources import Machine
 from tune_cure.search import results, run_files
 from tune_cure.search.journal import OBJECTIVE, Event, Journal
+from tune_cure.search.progress import SearchState
 from tune_cure.search.schedulers.early_stopper import EarlyStopper
 from tune_cure.search.space import loading as specs
 from tune_cure.search.space.config import SearchSpec
@@ -246,13 +247,13 @@ class Windows:
         self.before = now
 
 
-def measure(trials: int, sampler: str, view: Callable[[live_view.SearchState], Any]) -> pd.DataFrame:
+def measure(trials: int, sampler: str, view: Callable[[SearchState], Any]) -> pd.DataFrame:
     """Runs a search in a temporary folder and returns its windows."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / run_files.SPEC).write_text(SPACE)
         spec = specs.load(folder / run_files.SPEC, [f"search.trials={trials}", f"search.sampler={sampler}"])
-        windows, shown = Windows(trials), view(live_view.SearchState(spec))
+        windows, shown = Windows(trials), view(SearchState(spec))
 
         def on_event(event: Event) -> None:
             shown.on_event(event)
@@ -271,7 +272,7 @@ def measure(trials: int, sampler: str, view: Callable[[live_view.SearchState], A
 class _Plain(live_view.PlainView, AbstractContextManager[Any]):
     """The view of logs and pipes, which prints to nowhere."""
 
-    def __init__(self, state: live_view.SearchState) -> None:
+    def __init__(self, state: SearchState) -> None:
         super().__init__(state, lambda line: None)
 
 

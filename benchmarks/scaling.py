@@ -24,7 +24,7 @@ from search_overhead import gaps, summary
 
 from tune_cure.data import splits as data
 from tune_cure.data.prepared import prepared_file
-from tune_cure.ray_backend.resources import expected_epochs
+from tune_cure.search.progress import expected_epochs
 from tune_cure.search.results import SearchResult
 from tune_cure.search.space import loading as specs
 from tune_cure.search.space.config import SearchSpec

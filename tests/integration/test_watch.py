@@ -12,8 +12,9 @@ from tests.support.journal_lines import begin, end, epoch
 from tests.support.spaces import TINY, tiny
 from tune_cure.cli import watch
 from tune_cure.cli.main import main
-from tune_cure.cli.views.live_view import PlainView, SearchState
+from tune_cure.cli.views.live_view import PlainView
 from tune_cure.search.journal import Journal, JournalError
+from tune_cure.search.progress import SearchState
 from tune_cure.search.space.loading import load
 from tune_cure.utils import environment, locking
 

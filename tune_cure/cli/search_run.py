@@ -12,7 +12,7 @@ from rich.console import Console
 from tune_cure.cli.options import UsageError
 from tune_cure.cli.search import SearchOptions, ended_early, resume_command
 from tune_cure.cli.views import search_plan
-from tune_cure.cli.views.live_view import LiveView, PlainView, SearchState
+from tune_cure.cli.views.live_view import LiveView, PlainView
 from tune_cure.cli.views.search_results import print_results
 from tune_cure.data import config, source, splits as splits_module
 from tune_cure.data.splits import Splits
@@ -22,6 +22,7 @@ from tune_cure.reports import artifacts
 from tune_cure.reports.refresh import ReportRefresher
 from tune_cure.search import results, resume, run_files
 from tune_cure.search.journal import Journal
+from tune_cure.search.progress import SearchState
 from tune_cure.search.results import SearchResult
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.utils import environment, locking

@@ -13,10 +13,11 @@ from rich.console import Console
 from tune_cure.cli import options as command_line
 from tune_cure.cli.options import UsageError
 from tune_cure.cli.search import ended_early, resume_command
-from tune_cure.cli.views.live_view import LiveView, PlainView, SearchState
+from tune_cure.cli.views.live_view import LiveView, PlainView
 from tune_cure.search import patience, results, run_files
 from tune_cure.search.journal import SEARCH_EVENTS, JournalFollower
 from tune_cure.search.patience import Patience
+from tune_cure.search.progress import SearchState
 from tune_cure.utils import environment, locking
 
 SECONDS = 0.5  # between two looks at the folder

@@ -139,21 +139,6 @@ def this_machine() -> Machine:
     return Machine(os.cpu_count() or 1, torch.cuda.device_count())
 
 
-def expected_epochs(spec: SearchSpec) -> float:
-    """The epochs of all trials together if at each rung exactly one in `reduction_factor` goes on.
-
-    All that are possible with a scheduler that has no rungs.
-    """
-    rungs = spec.rungs
-    epochs = 0.0
-    for bracket, share in enumerate(spec.bracket_shares):
-        going_on, reached = share * spec.search.trials, 0
-        for rung in [*rungs[bracket:], spec.max_epochs]:
-            epochs += going_on * (rung - reached)
-            going_on, reached = going_on / spec.asha.reduction_factor, rung
-    return epochs
-
-
 def measure_epoch_seconds(spec: SearchSpec, splits: Splits) -> float:
     """Seconds of one epoch and its evaluation on this machine's CPU, extrapolated from a small timed one."""
     config = spec.training_config({key: of.values[0] for key, of in spec.space.items()})

@@ -6,9 +6,10 @@ from rich.console import Console
 
 from tests.support.journal_lines import begin, epoch
 from tests.support.spaces import tiny
-from tune_cure.cli.views.live_view import LiveView, PlainView, SearchState
+from tune_cure.cli.views.live_view import LiveView, PlainView
 from tune_cure.search import ranking, results
 from tune_cure.search.journal import Event, Journal
+from tune_cure.search.progress import SearchState
 
 
 @pytest.fixture

@@ -9,10 +9,10 @@ from tune_cure.ray_backend.resources import (
     DeviceError,
     Machine,
     MeasuredMemory,
-    expected_epochs,
     measure_epoch_seconds,
     plan_resources,
 )
+from tune_cure.search.progress import expected_epochs
 from tune_cure.search.space.config import SearchSpec
 
 

@@ -22,10 +22,11 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from tests.support import journal_lines
 from tests.support.spaces import tiny
 from tune_cure.cli.main import main
-from tune_cure.cli.views.live_view import LiveView, SearchState
+from tune_cure.cli.views.live_view import LiveView
 from tune_cure.search import results, resume
 from tune_cure.search.event_schemas import EVENT_SCHEMAS
 from tune_cure.search.journal import SEARCH_EVENTS, Journal, JournalError, JournalFollower
+from tune_cure.search.progress import SearchState
 from tune_cure.search.proposals.proposer import StudyProposer
 from tune_cure.search.stopping import SearchStopper
 

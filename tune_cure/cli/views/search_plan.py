@@ -8,12 +8,12 @@ from rich.table import Table
 from tune_cure.data.splits import Splits
 from tune_cure.ray_backend.resources import (
     ResourcePlan,
-    expected_epochs,
     measure_epoch_seconds,
     plan_resources,
     this_machine,
 )
 from tune_cure.search import trial_table
+from tune_cure.search.progress import expected_epochs
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.utils.formatting import format_duration, format_hyperparameters
 

@@ -1,0 +1,146 @@
+"""State of a search from the events of its journal: its trials, the leader, and an estimate of the time left."""
+
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+from tune_cure.search.journal import OBJECTIVE, Event
+from tune_cure.search.rank_key import RankKey, rank_key
+from tune_cure.search.space.config import SearchSpec
+from tune_cure.search.space.objectives import reached
+
+
+@dataclass
+class TrialState:
+    """A trial as its events so far describe it.
+
+    Attributes:
+        number: The trial's number.
+        origin: start_from or sampler.
+        hyperparameters: By their YAML names.
+        epochs: How many epochs it has trained.
+        last: The event of its latest epoch with accuracies; None before the first.
+        best: The event of its epoch of highest PGD accuracy; None before the first.
+        status: How it ended; empty while it runs.
+        reason: Why it ended so; often empty.
+    """
+
+    number: int
+    origin: str
+    hyperparameters: dict[str, Any]
+    epochs: int = 0
+    last: Event | None = None
+    best: Event | None = None
+    status: str = ""
+    reason: str = ""
+
+
+@dataclass
+class SearchState:
+    """A search as the events that it was updated with describe it.
+
+    The cost of an update does not grow with the number of trials, unless the leader falls behind.
+
+    Attributes:
+        spec: The search.
+        started: When this session of the search began, in seconds since the epoch.
+        trials: The trials by number.
+        ends: How many trials ended with each status.
+        epochs: Epochs trained by all trials.
+        epochs_of_ended: Epochs trained by the trials that have ended.
+        epochs_now: Epochs trained since `started`; a resumed search trained the others before.
+        best: The trial that ranks first among those that have been judged and did not end unsoundly.
+    """
+
+    spec: SearchSpec
+    started: float = field(default_factory=time.time)
+    trials: dict[int, TrialState] = field(default_factory=dict)
+    ends: Counter[str] = field(default_factory=Counter)
+    epochs: int = 0
+    epochs_of_ended: int = 0
+    epochs_now: int = 0
+    best: TrialState | None = None
+    _best_rank: RankKey | None = None
+    _running: dict[int, TrialState] = field(default_factory=dict)
+
+    def update(self, event: Event) -> TrialState:
+        """Take in an event of a trial, and return that trial."""
+        number = event["trial"]
+        if event["event"] == "trial":
+            self.trials[number] = TrialState(number, event["origin"], event["hyperparameters"])
+            self._running[number] = self.trials[number]
+        trial = self.trials[number]
+        if event["event"] == "epoch":
+            self.epochs += event["epoch"] - trial.epochs
+            trial.epochs = event["epoch"]
+            self.epochs_now += event["time"] >= self.started
+            if event["pgd_accuracy"] is not None:
+                trial.last = event
+                if trial.best is None or event["pgd_accuracy"] > trial.best["pgd_accuracy"]:
+                    trial.best = event
+                self._update_best(trial)
+        elif event["event"] == "end":
+            trial.status, trial.reason = event["status"], event["reason"]
+            del self._running[number]
+            self.ends[trial.status] += 1
+            self.epochs_of_ended += trial.epochs
+            self._update_best(trial)
+        return trial
+
+    def _update_best(self, trial: TrialState) -> None:
+        """Find the leader after a change of `trial`; all trials are compared only if the leader fell behind."""
+        rank = self._rank(trial)
+        if trial is self.best and (rank is None or (self._best_rank and rank < self._best_rank)):
+            ranked = [(key, trial) for trial in self.trials.values() if (key := self._rank(trial))]
+            self._best_rank, self.best = max(ranked, key=lambda pair: pair[0], default=(None, None))
+        elif rank and (self._best_rank is None or rank > self._best_rank):
+            self._best_rank, self.best = rank, trial
+
+    def _rank(self, trial: TrialState) -> RankKey | None:
+        """Return the sort key of a trial, running or ended; None if it was never judged or ended unsoundly."""
+        if trial.last is None:
+            return None
+        values = reached(trial.last, trial.best or {})
+        feasible = all(constraint.violation(values) <= 0 for constraint in self.spec.search.parsed_constraints)
+        row = {"trial": trial.number, "status": trial.status, "feasible": feasible, "objective": trial.last[OBJECTIVE]}
+        key = rank_key(row | values, self.spec)
+        return key if key and key.sound else None
+
+    @property
+    def running(self) -> list[TrialState]:
+        """The trials that have begun and not ended."""
+        return list(self._running.values())
+
+    @property
+    def baseline(self) -> TrialState | None:
+        """The first trial of start_from."""
+        return next((trial for trial in self.trials.values() if trial.origin == "start_from"), None)
+
+    def seconds_left(self, now: float) -> float | None:
+        """Return an estimate of the time left, in seconds; None before the first epoch.
+
+        It takes the epochs per second of this session, and the epochs that trials needed so far.
+        """
+        if not self.epochs_now:
+            return None
+        planned = self.spec.search.trials
+        expected = expected_epochs(self.spec) / planned
+        length = (self.epochs_of_ended + expected) / (self.ends.total() + 1)
+        left = length * (planned - len(self.trials)) + sum(max(length - t.epochs, 1) for t in self.running)
+        return float(left) * (now - self.started) / self.epochs_now
+
+
+def expected_epochs(spec: SearchSpec) -> float:
+    """Return the epochs of all trials together if at each rung exactly one in `reduction_factor` goes on.
+
+    With a scheduler that has no rungs, these are all epochs that are possible.
+    """
+    rungs = spec.rungs
+    epochs = 0.0
+    for bracket, share in enumerate(spec.bracket_shares):
+        going_on, reached_epoch = share * spec.search.trials, 0
+        for rung in [*rungs[bracket:], spec.max_epochs]:
+            epochs += going_on * (rung - reached_epoch)
+            going_on, reached_epoch = going_on / spec.asha.reduction_factor, rung
+    return epochs
