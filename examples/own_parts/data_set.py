@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from tune_cure.data.source import DataError, Found
+from tune_cure.data.source import DataError, DataSource
 
 
-def find_arrays(root: Path, image_size: int | None, download: bool) -> Found:
+def find_arrays(root: Path, image_size: int | None, download: bool) -> DataSource:
     """images.npz in `root`: images (M, C, H, W) uint8, labels (M,) whole numbers from 0, classes (K,) names."""
     file = root / "images.npz"
     if not file.is_file():
@@ -30,4 +30,4 @@ def find_arrays(root: Path, image_size: int | None, download: bool) -> Found:
             }  # without test_images, a test set is held out of these
 
     state = file.stat()
-    return Found(f"arrays of {file}", fingerprint=f"{file} {state.st_size} {state.st_mtime_ns}", read=read)
+    return DataSource(f"arrays of {file}", fingerprint=f"{file} {state.st_size} {state.st_mtime_ns}", read=read)

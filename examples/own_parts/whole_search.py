@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from tune_cure.attacks.norms import lengths
 from tune_cure.data import datasets
-from tune_cure.data.source import Augmentation, Dataset, Found
+from tune_cure.data.source import Augmentation, Dataset, DataSource
 from tune_cure.gradients.batch_norm_mode import STATISTICS
 from tune_cure.gradients.input_gradients import input_gradient
 from tune_cure.models import registry
@@ -42,7 +42,7 @@ resources: {concurrent: 1}
 """
 
 
-def find_stripes(folder: Path, image_size: int | None, may_download: bool) -> Found:
+def find_stripes(folder: Path, image_size: int | None, may_download: bool) -> DataSource:
     """Pictures of 8×8 pixels with a bright row or a bright column, in noise; made up, so `folder` is not looked at."""
 
     def read() -> dict[str, Any]:
@@ -54,7 +54,7 @@ def find_stripes(folder: Path, image_size: int | None, may_download: bool) -> Fo
         return {"train_images": images, "train_labels": labels, "classes": ["row", "column"]}
 
     # The fingerprint says when the data has changed: what was prepared before is then prepared anew.
-    return Found(source="made-up stripes", fingerprint="stripes 1", read=read)
+    return DataSource(source="made-up stripes", fingerprint="stripes 1", read=read)
 
 
 def two_layers(num_classes: int, in_channels: int, width: int = 16) -> nn.Module:

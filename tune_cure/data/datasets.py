@@ -24,7 +24,7 @@ from tune_cure.data.source import (
     Augmentation,
     DataError,
     Dataset,
-    Found,
+    DataSource,
     NotHereError,
     first_line,
     stratified,
@@ -34,8 +34,8 @@ from tune_cure.utils.registry import Registry
 _logger = logging.getLogger(__name__)
 
 
-def _find_digits(root: Path, image_size: int | None, download: bool) -> Found:
-    return Found("8×8 handwritten digits of scikit-learn (a fixed fifth of them as test set)", "", _read_digits)
+def _find_digits(root: Path, image_size: int | None, download: bool) -> DataSource:
+    return DataSource("8×8 handwritten digits of scikit-learn (a fixed fifth of them as test set)", "", _read_digits)
 
 
 def _read_digits() -> dict[str, Any]:
@@ -63,7 +63,7 @@ def _find_torchvision(
     root: Path,
     image_size: int | None,
     download: bool,
-) -> Found:
+) -> DataSource:
     """A data set of torchvision: its own files in `root` (`marker` is one), class folders, or a download.
 
     Folders of another number of classes are not this data set and are passed over.
@@ -71,7 +71,9 @@ def _find_torchvision(
     if not (root / marker).exists() and _num_class_folders(root) == num_classes:
         found = find_image_folder(root, image_size, download)
         return replace(found, source=f"{title}, pictures in {root}")
-    return Found(f"{title}, canonical files in {root}", marker, partial(_read_or_explain, title, root, read, download))
+    return DataSource(
+        f"{title}, canonical files in {root}", marker, partial(_read_or_explain, title, root, read, download)
+    )
 
 
 def _num_class_folders(root: Path) -> int | None:

@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 
-from tune_cure.data.source import DataError, Found
+from tune_cure.data.source import DataError, DataSource
 
 _logger = logging.getLogger(__name__)
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 
 
-def find_image_folder(root: Path, image_size: int | None, download: bool) -> Found:
+def find_image_folder(root: Path, image_size: int | None, download: bool) -> DataSource:
     """Pictures in train/CLASS and test/CLASS, or in CLASS folders alone."""
     if not root.is_dir():
         raise DataError(f"{root}: there is no such folder; name one of class folders with --data-root")
@@ -36,7 +36,7 @@ def find_image_folder(root: Path, image_size: int | None, download: bool) -> Fou
             raise DataError(f"{file}: cannot be read as a picture")
     # Relative, so that the same folder by another path (a link) is not decoded anew.
     fingerprint = repr([(str(file.relative_to(root)), state.st_size, state.st_mtime_ns) for file, state in files])
-    return Found(f"pictures in {root}", fingerprint, partial(_read_image_folder, listings, image_size, root))
+    return DataSource(f"pictures in {root}", fingerprint, partial(_read_image_folder, listings, image_size, root))
 
 
 def _list(folder: Path) -> dict[str, list[Path]]:

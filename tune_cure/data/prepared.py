@@ -19,7 +19,7 @@ from filelock import FileLock
 from torch import Tensor
 
 from tune_cure.data.datasets import DATASETS
-from tune_cure.data.source import DataError, Found, first_line
+from tune_cure.data.source import DataError, DataSource, first_line
 
 _logger = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ def prepared(name: str, root: Path, image_size: int | None, *, download: bool = 
         download: Whether it may be downloaded into `root`.
 
     Returns:
-        What `Found.read` returns, with `mean` and `std` of each channel over the training images and `source`.
+        What `DataSource.read` returns, with `mean` and `std` of each channel over the training images and `source`.
 
     Raises:
         NotHereError: It is not there, but could be downloaded if `download` allowed it.
@@ -144,7 +144,7 @@ def _open(path: Path) -> dict[str, Any] | None:
     return content
 
 
-def _prepare(found: Found, image_size: int | None) -> dict[str, Any]:
+def _prepare(found: DataSource, image_size: int | None) -> dict[str, Any]:
     content = found.read()
     if image_size is not None:
         for name in ("train_images", "test_images"):

@@ -31,7 +31,7 @@ class Augmentation:
 
 
 @dataclass(frozen=True)
-class Found:
+class DataSource:
     """A data set that is there, or can be downloaded: its origin in words, its state, and how to read it.
 
     `read` returns train_images and test_images (M, C, H, W) uint8, train_labels and test_labels (M,) int64, and
@@ -61,7 +61,7 @@ class Dataset:
         examples: Number of validation images to evaluate on.
     """
 
-    find: Callable[[Path, int | None, bool], Found]
+    find: Callable[[Path, int | None, bool], DataSource]
     augmentation: Augmentation | None = None
     validation: int | None = None
     network: str = "preact_resnet18"
