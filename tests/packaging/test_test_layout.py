@@ -2,10 +2,6 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
-TEST_FILES = sorted(Path("tests").rglob("*.py"))
-
 
 def imported_modules(file: Path) -> Iterator[str]:
     """Yield the names of the modules that a file imports, also within functions."""
@@ -16,10 +12,10 @@ def imported_modules(file: Path) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-@pytest.mark.parametrize("file", TEST_FILES, ids=str)
-def test_tests_import_shared_code_from_tests_support_alone(file: Path) -> None:
-    own = [name for name in imported_modules(file) if name.split(".")[0] == "tests"]
-    assert [name for name in own if not name.startswith("tests.support.")] == []
+def test_tests_import_shared_code_from_tests_support_alone() -> None:
+    for file in Path("tests").rglob("*.py"):
+        own = [name for name in imported_modules(file) if name.split(".")[0] == "tests"]
+        assert [name for name in own if not name.startswith("tests.support.")] == [], file
 
 
 def test_unit_tests_lie_in_the_rooms_of_the_package() -> None:

@@ -4,7 +4,6 @@ import logging
 import os
 import pickle
 import shutil
-import subprocess
 import sys
 import tarfile
 import threading
@@ -21,6 +20,7 @@ from PIL import Image
 from scipy.io import savemat
 from torch import Tensor
 
+from tests.support.pictures import write_pictures
 from tune_cure.data import datasets, image_folder
 from tune_cure.data.datasets import DATASETS
 from tune_cure.data.prepared import prepared
@@ -32,18 +32,6 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "cache"
     monkeypatch.setenv("TUNE_CURE_CACHE", str(folder))
     return folder
-
-
-def pictures(folder: Path, classes: tuple[str, ...] = ("cat", "dog"), count: int = 3, size: tuple[int, int] = (8, 8)):
-    """Writes `count` pictures a class, each of one colour; returns that colour by file."""
-    colours = {}
-    for label, name in enumerate(classes):
-        (folder / name).mkdir(parents=True)
-        for index in range(count):
-            colour = (10 * label, 20 * index, 200)
-            Image.new("RGB", size, colour).save(folder / name / f"{index}.png")
-            colours[folder / name / f"{index}.png"] = colour
-    return colours
 
 
 def error(*arguments: object, **options: object) -> str:
@@ -80,7 +68,7 @@ def test_stratified_takes_each_class_in_its_share() -> None:
 
 
 def test_an_image_folder_is_read_in_the_order_of_its_names(tmp_path: Path) -> None:
-    colours = pictures(tmp_path / "d" / "train") | pictures(tmp_path / "d" / "test", count=1)
+    colours = write_pictures(tmp_path / "d" / "train") | write_pictures(tmp_path / "d" / "test", count=1)
     (tmp_path / "d" / "train" / ".hidden").mkdir()
     (tmp_path / "d" / "train" / "cat" / "notes.txt").write_text("no picture")
     content = prepared("image_folder", tmp_path / "d", None)
@@ -95,7 +83,7 @@ def test_a_folder_is_decoded_once_and_again_when_it_changes(
     tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "d"
-    pictures(folder)
+    write_pictures(folder)
     decoded: list[Path] = []
     decode = image_folder._decode
     monkeypatch.setattr(image_folder, "_decode", lambda file, side: decoded.append(file) or decode(file, side))
@@ -138,14 +126,14 @@ def test_what_is_wrong_with_a_folder_is_said_in_one_line(tmp_path: Path) -> None
     assert error("image_folder", tmp_path / "none", None).endswith("name one of class folders with --data-root")
     (tmp_path / "empty").mkdir()
     assert "has 0 class folders; a folder for each" in error("image_folder", tmp_path / "empty", None)
-    pictures(tmp_path / "a")
+    write_pictures(tmp_path / "a")
     (tmp_path / "a" / "bird").mkdir()
     assert "bird: has no pictures" in error("image_folder", tmp_path / "a", None)
-    pictures(tmp_path / "b" / "train")
+    write_pictures(tmp_path / "b" / "train")
     assert "has train/ but no test/" in error("image_folder", tmp_path / "b", None)
-    pictures(tmp_path / "b" / "test", classes=("cat", "cow"))
+    write_pictures(tmp_path / "b" / "test", classes=("cat", "cow"))
     assert "must have the same class folders" in error("image_folder", tmp_path / "b", None)
-    pictures(tmp_path / "c")
+    write_pictures(tmp_path / "c")
     (tmp_path / "c" / "cat" / "1.png").write_bytes(b"not a picture")
     assert error("image_folder", tmp_path / "c", None).endswith("1.png: cannot be read as a picture")
 
@@ -183,19 +171,6 @@ def test_the_lock_is_free_again_after_success_and_after_an_error(tmp_path: Path,
     for lock in locks:
         lock.acquire()  # a Timeout if it is held
         lock.release()
-
-
-def test_two_processes_prepare_once(tmp_path: Path, own_cache: Path) -> None:
-    pictures(tmp_path / "d", count=40)
-    code = (
-        "import logging, sys; logging.basicConfig(level=logging.INFO); from pathlib import Path;"
-        "from tune_cure.data.prepared import prepared; prepared('image_folder', Path(sys.argv[1]), None)"
-    )
-    command = [sys.executable, "-c", code, str(tmp_path / "d")]
-    both = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
-    logs = [process.communicate()[1] for process in both]
-    assert [process.returncode for process in both] == [0, 0]
-    assert sorted("reading 80 pictures" in log for log in logs) == [False, True]
 
 
 @pytest.fixture
@@ -305,7 +280,7 @@ def test_svhn_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_pictures_stand_in_for_the_canonical_files(tmp_path: Path) -> None:
     for part in ("train", "test"):
-        pictures(tmp_path / "jpeg" / part, classes=tuple("abcdefghij"), size=(32, 32))
+        write_pictures(tmp_path / "jpeg" / part, classes=tuple("abcdefghij"), size=(32, 32))
     content = prepared("cifar10", tmp_path / "jpeg", None)
     assert content["source"] == f"CIFAR-10, pictures in {tmp_path / 'jpeg'}"
     assert content["train_images"].shape == (30, 3, 32, 32)
@@ -350,7 +325,7 @@ def test_a_cache_without_room_is_one_line_and_leaves_nothing_behind(
 
 
 def test_a_folder_by_another_path_is_not_decoded_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pictures(tmp_path / "d")
+    write_pictures(tmp_path / "d")
     (tmp_path / "link").symlink_to(tmp_path / "d")
     prepared("image_folder", tmp_path / "d", None)
     monkeypatch.setattr(image_folder, "_decode", lambda file, side: pytest.fail(f"decodes {file}"))
@@ -359,7 +334,7 @@ def test_a_folder_by_another_path_is_not_decoded_anew(tmp_path: Path, monkeypatc
 
 def test_folders_of_another_number_of_classes_are_not_taken_for_cifar10(tmp_path: Path) -> None:
     for part in ("train", "test"):
-        pictures(tmp_path / "three" / part, classes=("a", "b", "c"))
+        write_pictures(tmp_path / "three" / part, classes=("a", "b", "c"))
     message = error("cifar10", tmp_path / "three", None, download=False)
     assert message.startswith(
         f"CIFAR-10 is not in {tmp_path / 'three'}, or damaged there; on first use it is downloaded "
@@ -393,7 +368,7 @@ def test_an_error_of_the_network_is_one_line_whatever_it_says(tmp_path: Path, tr
 
 @pytest.mark.parametrize("damaged", [b"P6 2\xe2 8 255\n", b"P6 99999 99999 255\n"])
 def test_a_picture_with_a_damaged_header_is_named(tmp_path: Path, damaged: bytes) -> None:
-    pictures(tmp_path / "d")
+    write_pictures(tmp_path / "d")
     (tmp_path / "d" / "cat" / "x.ppm").write_bytes(damaged)
     assert error("image_folder", tmp_path / "d", None).endswith("x.ppm: cannot be read as a picture")
 
@@ -409,13 +384,13 @@ def test_a_folder_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
     assert "x: cannot be read (" in error("cifar10", tmp_path / ("x" * 300), None)
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     assert "loop: " in error("image_folder", tmp_path / "loop", None)
-    pictures(tmp_path / "gone")
+    write_pictures(tmp_path / "gone")
     (tmp_path / "gone" / "cat" / "9.png").symlink_to(tmp_path / "nowhere")
     assert "gone: cannot be read (" in error("image_folder", tmp_path / "gone", None)
 
 
 def test_a_pipe_among_pictures_is_not_waited_for(tmp_path: Path) -> None:
-    pictures(tmp_path / "a")
+    write_pictures(tmp_path / "a")
     os.mkfifo(tmp_path / "a" / "cat" / "9.png")
     assert error("image_folder", tmp_path / "a", None).endswith("9.png: cannot be read as a picture")
 

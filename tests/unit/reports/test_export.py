@@ -1,6 +1,5 @@
 import ast
 import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -32,25 +31,6 @@ from tune_cure.search import run_files
 from tune_cure.search.results import SearchResult
 from tune_cure.utils.files import replace_tensors
 
-ONLY_TORCH = """
-import sys
-
-class Blocked:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {"tune_cure", "ray", "optuna", "pandas", "yaml", "pydantic", "safetensors", "PIL"}:
-            raise ImportError(f"{name} is not to be had here")
-
-sys.meta_path.insert(0, Blocked())
-sys.path[:] = [sys.argv[1], *(path for path in sys.path if "site-packages" in path or "python3" in path)]
-import torch
-
-torch.set_num_threads(1)
-from load import model
-
-images = torch.rand(5, *map(int, sys.argv[3:]), generator=torch.Generator().manual_seed(0))
-torch.save(model(images), sys.argv[2])
-"""
-
 
 @pytest.fixture
 def result(tmp_path: Path) -> SearchResult:
@@ -58,15 +38,6 @@ def result(tmp_path: Path) -> SearchResult:
     tables.write_tables(found)
     write_best_model(found)
     return found
-
-
-def logits_elsewhere(folder: Path, *shape: int) -> torch.Tensor:
-    """Of load.py in a process that can import torch, but nothing of this project."""
-    out = folder.parent / f"{folder.name}.pt"
-    command = [sys.executable, "-I", "-c", ONLY_TORCH, str(folder), str(out), *map(str, shape)]
-    subprocess.run(command, check=True, cwd="/")
-    logits: torch.Tensor = torch.load(out)
-    return logits
 
 
 def rows(card: str, attack: str) -> list[list[str]]:
@@ -82,30 +53,6 @@ def test_weights_are_the_same_bit_for_bit(result: SearchResult, tmp_path: Path) 
     for name, of in expected.items():
         assert found[name].dtype == of.dtype
         assert torch.equal(found[name], of), name
-
-
-@pytest.mark.parametrize(
-    ("sizes", "shape"),
-    [
-        ({}, (1, 8, 8)),
-        ({"name": "small_cnn", "width": None}, (1, 9, 7)),
-        ({"name": "preact_resnet10", "in_channels": 3, "mean": None, "std": None}, (3, 32, 32)),
-    ],
-)
-def test_load_py_gives_the_same_logits_to_the_last_bit_where_only_torch_is_to_be_had(
-    sizes: dict[str, Any], shape: tuple[int, ...], result: SearchResult, tmp_path: Path
-) -> None:
-    file = write_best_model(result, model=NETWORK | sizes, weights=random_network(**sizes).state_dict())
-    folder = write_bundle(bundle.collect_search_model(result), result, tmp_path / "out")
-    images = torch.rand(5, *shape, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(logits_elsewhere(folder, *shape), checkpoints.load(file)(images))
-
-
-def test_load_py_as_a_script_shows_logits_for_random_images(result: SearchResult, tmp_path: Path) -> None:
-    folder = write_bundle(bundle.collect_search_model(result), result, tmp_path / "out")
-    shown = subprocess.run([sys.executable, folder / "load.py"], check=True, capture_output=True, text=True).stdout
-    assert shown.startswith("tensor([[")
-    assert len(bundle.LOAD_CODE.split('"""')[2].strip().splitlines()) < 25
 
 
 def test_model_py_imports_torch_and_the_standard_library_alone(result: SearchResult, tmp_path: Path) -> None:

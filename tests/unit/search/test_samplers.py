@@ -1,18 +1,10 @@
 import importlib.util
-import math
-from collections.abc import Callable
-from typing import Any
 
 import optuna
 import pytest
-from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.trial import TrialState
 
+from tests.support.sampler_studies import NUMBERS, SPACE, Values, peak, propose_values
 from tune_cure.search import samplers
-
-NUMBERS = {"lr_max": FloatDistribution(0.01, 1.0, log=True), "batch_size": IntDistribution(32, 128, step=32)}
-SPACE = {**NUMBERS, "delta": CategoricalDistribution(["classic", "random"])}
-Values = dict[str, Any]
 
 
 @pytest.fixture(params=samplers.SAMPLERS)
@@ -23,42 +15,15 @@ def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def search(name: str, trials: int, objective: Callable[[Values], float], seed: int = 0) -> list[Values]:
-    """The proposals of a study, every third trial of which is stopped after its first epoch."""
-    study = optuna.create_study(sampler=samplers.make(name, seed, 0), direction="maximize")
-    proposals = []
-    for number in range(trials):
-        trial = study.ask(NUMBERS if name == "cmaes" else SPACE)
-        proposals.append(trial.params)
-        if number % 3 == 2:
-            trial.report(objective(trial.params) / 2, 1)
-            study.tell(trial, state=TrialState.PRUNED)
-        else:
-            study.tell(trial, objective(trial.params))
-    return proposals
-
-
-def peak(values: Values) -> float:
-    """Highest at a learning rate of 0.1 with `classic`."""
-    return 1.0 - abs(math.log10(values["lr_max"]) + 1) - 0.5 * (values.get("delta") == "random")
-
-
 def test_every_sampler_proposes_values_of_the_space_repeatably(name: str) -> None:
-    proposals = search(name, 14, peak)
+    proposals = propose_values(name, 14, peak)
     space = NUMBERS if name == "cmaes" else SPACE
     for values in proposals:
         assert values.keys() == space.keys()
         assert all(space[key]._contains(space[key].to_internal_repr(value)) for key, value in values.items())
     assert len({values["lr_max"] for values in proposals}) == len(proposals)
-    assert search(name, 14, peak) == proposals
-    assert search(name, 14, peak, seed=1) != proposals
-
-
-@pytest.mark.parametrize("name", ["tpe", "gp", "nsga2", "cmaes"], indirect=True)
-def test_those_that_learn_draw_nearer_to_the_peak(name: str) -> None:
-    proposals = search(name, 70, peak)
-    early, late = (sum(map(peak, part)) / len(part) for part in (proposals[:15], proposals[-15:]))
-    assert late > early + 0.1
+    assert propose_values(name, 14, peak) == proposals
+    assert propose_values(name, 14, peak, seed=1) != proposals
 
 
 @pytest.mark.parametrize("name", samplers.SAMPLERS, indirect=True)

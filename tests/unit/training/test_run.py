@@ -10,9 +10,6 @@ from tune_cure.data import splits as data
 from tune_cure.evaluation.metrics import evaluate
 from tune_cure.evaluation.names import ACCURACIES
 from tune_cure.models import checkpoints
-from tune_cure.reports import tables
-from tune_cure.search import results
-from tune_cure.search.results import SearchResult
 from tune_cure.search.space.trial_config import read
 from tune_cure.training.run import BEST, COLUMNS, LAST, LOG, TEST, Run, RunSpec, add_dataset_defaults, resolve
 from tune_cure.utils.files import FolderError
@@ -338,25 +335,3 @@ def test_the_best_model_names_its_hyperparameters_and_what_it_reached(spec: RunS
     saved = torch.load(tmp_path / BEST, weights_only=True)
     assert saved["hyperparameters"]["lambda"] == 0.02
     assert saved["metrics"]["pgd_accuracy"] == row["pgd_accuracy"]
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("ray_session")
-def test_training_a_trial_again_gives_its_numbers_to_the_last_digit(tmp_path: Path) -> None:
-    from tests.support.spaces import tiny
-    from tune_cure.ray_backend import tuner
-
-    folder = tmp_path / "search"
-    folder.mkdir()
-    searched = tiny(tmp_path, "search.trials=1")
-    assert tuner.run(searched, folder).finished
-    (folder / "spec.yaml").write_text(searched.to_yaml())
-    tables.write_tables(SearchResult(folder))
-    spec = resolve(read(folder / "best_config.csv"))
-    run = run_in(tmp_path, spec)
-    while not run.finished:
-        run.epoch()
-    trial = results.epochs(folder)
-    ours = pd.DataFrame(run.log)
-    for column in ("train_loss", *ACCURACIES):
-        assert ours[column].tolist() == trial[column].tolist()

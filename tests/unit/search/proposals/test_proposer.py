@@ -88,20 +88,6 @@ def test_a_study_of_several_metrics_ranks_stopped_trials_behind_those_that_ran_t
     assert [trial.number for trial in proposer.study.best_trials] == [0]
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "random", "gp", "nsga2", "qmc"])
-def test_samplers_of_several_metrics_go_on_proposing(tmp_path: Path, sampler: str) -> None:
-    metrics = "search.metric=[pgd_accuracy_best, clean_accuracy]"
-    constraint = "search.constraints=[clean_accuracy >= 0.3]"
-    spec = tiny(tmp_path, metrics, constraint, f"search.sampler={sampler}", "start_from=[]", "search.trials=30")
-    proposer = make_proposer(spec, tmp_path)
-    for number in range(25):
-        h = propose(proposer).hyperparameters["h"]
-        metrics = {"pgd_accuracy_best": 2 - h, "clean_accuracy": h / 2, "objective": 0.0}
-        status, epoch = ("stopped", 1) if number % 3 else ("completed", 4)
-        proposer.tell(number, status, epoch, metrics)
-    assert results.trials(tmp_path)["h"].nunique() > 15  # genes of parents come again
-
-
 def test_a_constraint_is_told_to_the_study_and_a_stopped_trial_stays_pruned(tmp_path: Path) -> None:
     proposer = make_proposer(tiny(tmp_path, "search.constraints=[clean_accuracy >= 0.5]", "start_from=[]"), tmp_path)
     for number, status, clean in ((0, "completed", 0.3), (1, "completed", 0.75), (2, "stopped", 0.25)):

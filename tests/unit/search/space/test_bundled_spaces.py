@@ -1,40 +1,13 @@
-import os
-import subprocess
-import sys
-import zipfile
 from pathlib import Path
-from random import Random
-from typing import Any
 
 import pytest
-import torch
 
 from tune_cure.cli import main as cli
 from tune_cure.cli.main import main
-from tune_cure.data import splits as data
 from tune_cure.search.space import bundled_spaces, loading as specs
-from tune_cure.search.space.config import SearchSpec
-from tune_cure.training.trainer import Trainer
 from tune_cure.utils.yaml_config import SpecError
 
 BUNDLED = sorted(path.stem for path in Path("search_spaces").glob("*.yaml"))
-
-
-def stand_in(spec: SearchSpec) -> dict[str, Any]:
-    """Noise in the shape of a space's data set, as many images as its split needs."""
-    generator = torch.Generator().manual_seed(0)
-    shape = (1, 8, 8) if spec.data.dataset == "digits" else (3, 32, 32)
-    classes = 100 if spec.data.dataset == "cifar100" else 10
-    content: dict[str, Any] = {"classes": [str(label) for label in range(classes)]}
-    for part, count in {"train": spec.data.validation + 500, "test": 100}.items():
-        content[f"{part}_images"] = torch.randint(0, 256, (count, *shape), dtype=torch.uint8, generator=generator)
-        content[f"{part}_labels"] = torch.arange(count) % classes
-    return content | {"mean": [0.5] * shape[0], "std": [0.25] * shape[0], "source": "noise"}
-
-
-def draw(spec: SearchSpec, random: Random) -> dict[str, Any]:
-    """A configuration of a space, an end or a choice of each hyperparameter."""
-    return spec.propose(lambda key: random.choice(spec.space[key].values))
 
 
 @pytest.mark.parametrize("name", BUNDLED)
@@ -55,18 +28,6 @@ def test_every_space_passes_its_check(name: str, tmp_path: Path, capsys: pytest.
 @pytest.mark.parametrize("name", ["quickstart", "cifar10_cpu", "cure", "cifar100", "svhn", "image_folder"])
 def test_a_space_of_cure_alone_searches_its_four_hyperparameters(name: str) -> None:
     assert set(specs.load(bundled_spaces.find(name)).space) == {"lambda", "h", "lr_max", "epsilon"}
-
-
-@pytest.mark.parametrize("name", BUNDLED)
-def test_trials_of_every_space_train(name: str) -> None:
-    spec = specs.load(bundled_spaces.find(name), ["data.train_examples=260", "model.width=4", "evaluation.examples=20"])
-    splits = data.split(spec.data, stand_in(spec))
-    random = Random(0)
-    for values in [*spec.start_from, draw(spec, random), draw(spec, random)]:
-        trainer = Trainer(spec.training_config(values), splits, model=spec.model, evaluation=spec.evaluation)
-        metrics = trainer.train_epoch() | trainer.evaluate()
-        assert metrics["epoch"] == 1
-        assert not metrics.get("diverged"), values
 
 
 def test_the_spaces_of_methods_that_are_to_be_compared_differ_in_the_method_alone() -> None:
@@ -119,43 +80,3 @@ def test_an_unknown_space_is_answered_with_the_bundled_ones_and_the_nearest(
 def test_a_name_like_no_other_has_no_nearest() -> None:
     with pytest.raises(SpecError, match=f"bundled are {', '.join(BUNDLED)}$"):
         bundled_spaces.find("xyz")
-
-
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, built from the sdist as pip builds it; no network."""
-    folder = tmp_path_factory.mktemp("dist")
-    build = [sys.executable, "-m", "hatchling", "build", "--directory", str(folder)]
-    subprocess.run([*build, "--target", "sdist"], check=True, capture_output=True)
-    (archive,) = folder.glob("*.tar.gz")
-    subprocess.run(["tar", "-xzf", archive, "-C", folder], check=True)
-    source = folder / archive.name.removesuffix(".tar.gz")
-    subprocess.run([*build, "--target", "wheel"], check=True, capture_output=True, cwd=source)
-    (built,) = folder.glob("*.whl")
-    return built
-
-
-def test_a_search_runs_from_the_wheel_by_a_spaces_name(wheel: Path, tmp_path: Path) -> None:
-    unpacked, elsewhere = tmp_path / "site-packages", tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    with zipfile.ZipFile(wheel) as archive:
-        names = archive.namelist()
-        archive.extractall(unpacked)
-    assert {"tune_cure/py.typed", *(f"tune_cure/search_spaces/{name}.yaml" for name in BUNDLED)} <= set(names)
-    assert not [name for name in names if name.startswith(("tests/", "search_spaces/"))]
-
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "tune_cure", *arguments],
-            cwd=elsewhere,
-            env=os.environ | {"PYTHONPATH": str(unpacked)},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-
-    found = run("search", "--space", "quickstart", "--check")
-    assert found.returncode == 0, found.stderr
-    assert "quickstart: 24 trials by tpe" in found.stdout
-    sent_on = run("train", "--config", str(unpacked / "tune_cure/search_spaces/cure.yaml"))
-    assert "to search it: tune-cure search --space" in sent_on.stderr

@@ -9,8 +9,6 @@ import datetime
 import io
 import os
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -284,14 +282,3 @@ def path_of(tree: Any, number: int) -> str:
         return str(key)
     above = next(index for index, (holder, name) in enumerate(places(tree)) if holder[name] is container)
     return path_of(tree, above) + (f"[{key}]" if isinstance(key, int) else f".{key}")
-
-
-@pytest.mark.slow
-def test_what_is_wrong_is_said_before_ray_is_imported(tmp_path: Path) -> None:
-    (tmp_path / "space.yaml").write_text(BASES[0].replace("lambda", "lamda"))
-    code = (
-        "import sys\nfrom tune_cure.cli.main import main\ncode = main(sys.argv[1:])\nprint('ray' in sys.modules, code)"
-    )
-    command = [sys.executable, "-c", code, "search", "--space", str(tmp_path / "space.yaml")]
-    process = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert process.stdout == "False 2\n"
