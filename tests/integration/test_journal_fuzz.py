@@ -154,7 +154,7 @@ def test_a_damaged_journal_is_read_or_is_one_line(
             console.print(view.render())
             resume.prepare(folder, spec, force=False, say=print)
             journal = Journal(folder)
-            history = journal.repair()
+            history = journal.load(repair=True).trial_events
             storage = optuna.storages.InMemoryStorage()
             stopper = SearchStopper(spec, folder, None, history)
             StudyProposer(spec, journal, history, stopper, storage=storage).propose()

@@ -62,7 +62,7 @@ def test_a_line_that_is_being_written_is_waited_for_and_one_that_is_cut_off_forg
     journal.path.write_bytes(whole[:-60])
 
     def resume() -> None:
-        journal.repair()
+        journal.load(repair=True)
         journal.append("end", 1, status="completed", reason="")
 
     state, lines = followed(tmp_path, [lambda: None, resume])

@@ -88,7 +88,7 @@ def search(
         return ended
     with search_run.open_folder(spec, options, _logger.info) as folder:
         spec = folder.spec
-        view = PlainView(search_run.read_state(spec, folder, options), _logger.info)
+        view = PlainView(search_run.read_state(spec, folder), _logger.info)
         with view, ReportRefresher(folder.directory):
             result = search_run.run_trials(
                 spec,

@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -21,7 +21,7 @@ from tune_cure.ray_backend.remote_storage import RemoteStorage
 from tune_cure.reports import artifacts
 from tune_cure.reports.refresh import ReportRefresher
 from tune_cure.search import results, resume, run_files
-from tune_cure.search.journal import Journal
+from tune_cure.search.journal import Event, Journal
 from tune_cure.search.progress import SearchState
 from tune_cure.search.results import SearchResult
 from tune_cure.search.space.config import SearchSpec
@@ -64,7 +64,7 @@ def run(spec: SearchSpec, options: SearchOptions, console: Console) -> int:
     """Run the search, print what it does and what came of it, and return the command's exit code."""
     with open_folder(spec, options, console.print) as folder:
         spec = folder.spec
-        state = read_state(spec, folder, options)
+        state = read_state(spec, folder)
         live = console.is_terminal and not options.verbose
         view = LiveView(state, console) if live else PlainView(state, console.print)
         refresher = ReportRefresher(folder.directory)
@@ -95,11 +95,13 @@ class RunFolder:
         spec: The search, with the number of validation images as counted.
         directory: The folder on this machine.
         remote: The object store that has a copy of the folder, and the checkpoints; None if all is in `directory`.
+        history: The events of trials so far; empty unless the search is resumed.
     """
 
     spec: SearchSpec
     directory: Path
     remote: RemoteStorage | None
+    history: list[Event] = field(default_factory=list)
 
     @property
     def output(self) -> str:
@@ -136,7 +138,8 @@ def open_folder(spec: SearchSpec, options: SearchOptions, say: Callable[[str], N
     running = f"its search is running already; to see it: tune-cure watch {folder.directory}"
     with locking.hold_run_lock(folder.directory, running):
         if options.resume:
-            resume.prepare(folder.directory, spec, force=options.force, say=say)
+            history = resume.prepare(folder.directory, spec, force=options.force, say=say)
+            folder = replace(folder, history=history)
         environment.write(folder.directory, splits.source)
         del splits  # the trials map the same file; this process need not hold it
         yield folder
@@ -152,12 +155,11 @@ def load_data(spec: SearchSpec, options: SearchOptions) -> tuple[SearchSpec, Spl
     return _with_validation(spec, splits), splits
 
 
-def read_state(spec: SearchSpec, folder: RunFolder, options: SearchOptions) -> SearchState:
-    """Return the state of the search: that of its journal if it is resumed, else a new one."""
+def read_state(spec: SearchSpec, folder: RunFolder) -> SearchState:
+    """Return the state of the search after the events of its folder's history."""
     state = SearchState(spec)
-    if options.resume:
-        for event in Journal(folder.directory).read():
-            state.update(event)
+    for event in folder.history:
+        state.update(event)
     return state
 
 
@@ -188,6 +190,7 @@ def run_trials(
         dashboard_host=options.dashboard_host,
         remote=folder.remote,
         resume=options.resume,
+        history=folder.history,
         verbose=options.verbose,
         seconds=options.time_budget,
         on_event=view.on_event,

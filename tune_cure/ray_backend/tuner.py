@@ -28,7 +28,7 @@ from tune_cure.ray_backend.schedulers import RuleScheduler
 from tune_cure.ray_backend.trainable import CureTrainable
 from tune_cure.search import run_files
 from tune_cure.search.checkpoint_retention import CheckpointRetention
-from tune_cure.search.journal import Event, Journal
+from tune_cure.search.journal import Event, Journal, TrialCounts
 from tune_cure.search.proposals.proposer import StudyProposer
 from tune_cure.search.results import SearchResult
 from tune_cure.search.resume import refuse_other_search
@@ -48,6 +48,7 @@ def run(
     dashboard_host: str = dashboard.LOOPBACK,
     remote: RemoteStorage | None = None,
     resume: bool = False,
+    history: list[Event] | None = None,
     verbose: bool = False,
     seconds: float | None = None,
     on_event: Callable[[Event], None] | None = None,
@@ -62,7 +63,9 @@ def run(
         address: Of a Ray cluster to join; a Ray of this machine alone is started if None.
         dashboard_host: Where the dashboard of a Ray that is started listens; all its other ports are on the loopback.
         remote: Where checkpoints are kept, and the run's files copied to at intervals; None: all is in `output`.
-        resume: Continue the search in `output`, whose journal is read, rather than start one.
+        resume: Continue the search in `output` instead of starting one.
+        history: The events of trials in the journal of the search to resume, as `resume.prepare` returns them; the
+            journal is read if None.
         verbose: Let Ray speak.
         seconds: How long the trials may take; without limit if None.
         on_event: Told of every line of the journal as it is written.
@@ -79,8 +82,12 @@ def run(
     if not resume:
         refuse_other_search(output, spec)
     replace_text(output / run_files.SPEC, spec.to_yaml())
-    board = TensorBoard(output)
-    listeners = [board.on_event, *([on_event] if on_event else [])]
+    if not resume:
+        history = []
+    elif history is None:
+        history = Journal(output).load(repair=True).trial_events
+    board, counts = TensorBoard(output), TrialCounts(history)
+    listeners = [counts.take, board.on_event, *([on_event] if on_event else [])]
 
     def tell(event: Event) -> None:
         for listener in listeners:
@@ -88,7 +95,6 @@ def run(
 
     journal = Journal(output, remote.copies(output, tell) if remote else tell)
     journal.path.touch()
-    history = journal.repair() if resume else []
     if resume:
         Journal(output).append("resume", None)  # those who follow the trials need not hear of it
     endings = SearchStopper(spec, output, seconds, history)
@@ -104,10 +110,10 @@ def run(
         listeners.append(TrialGauges(spec.name).on_event)
         storage_uri = remote.uri if remote else None
         proposer = StudyProposer(spec, journal, history, endings, storage_uri=storage_uri)
-        if _num(journal, "end") < spec.search.trials:
+        if counts.num_ended < spec.search.trials:
             with RayWatchdog(on_lost):
-                _fit(_tuner(spec, output, plan, proposer, history, verbose, shipment, remote), journal, endings)
-        if not endings.outcome and _is_over(spec, journal, endings):
+                _fit(_tuner(spec, output, plan, proposer, history, verbose, shipment, remote, counts), journal, endings)
+        if not endings.outcome and _is_over(spec, counts, endings):
             rescoring.run(spec, journal, plan, shipment, remote)
     except KeyboardInterrupt:  # Tune has its own way with one; this is of the leaders' judging
         endings.end("interrupted", "")
@@ -121,17 +127,16 @@ def run(
             ray.shutdown()
     if endings.outcome:
         return SearchResult(output, endings.outcome, endings.reason)
-    if not _is_over(spec, journal, endings):
+    if not _is_over(spec, counts, endings):
         return SearchResult(output, "interrupted")
-    if _num(journal, "end") >= spec.search.trials:
+    if counts.num_ended >= spec.search.trials:
         return SearchResult(output, "finished")
     return SearchResult(output, "patience", endings.patience.words)
 
 
-def _is_over(spec: SearchSpec, journal: Journal, endings: SearchStopper) -> bool:
+def _is_over(spec: SearchSpec, counts: TrialCounts, endings: SearchStopper) -> bool:
     """Whether no trial is left to run."""
-    ended = _num(journal, "end")
-    return ended >= spec.search.trials or (endings.exhausted and ended == _num(journal, "trial"))
+    return counts.num_ended >= spec.search.trials or (endings.exhausted and counts.num_ended == counts.num_begun)
 
 
 def _fit(tuner: tune.Tuner, journal: Journal, endings: SearchStopper) -> None:
@@ -161,11 +166,6 @@ def _plan(spec: SearchSpec, shipment: DataBroadcast | None) -> ResourcePlan:
     return plan_resources(spec, plan.machines, measured)
 
 
-def _num(journal: Journal, event: str) -> int:
-    """How many trials have such a line."""
-    return len({line["trial"] for line in journal.read() if line["event"] == event})
-
-
 def _is_of_full_disk(error: Exception) -> bool:
     return bool(FULL_DISK_ERROR.search(str(error))) or "disk is full" in str(error)  # the latter is SQLite's
 
@@ -179,6 +179,7 @@ def _tuner(
     verbose: bool,
     shipment: DataBroadcast | None,
     remote: RemoteStorage | None,
+    counts: TrialCounts,
 ) -> tune.Tuner:
     # A CUDA process that changes networks was not measured to give its memory back: there, a fresh one each.
     reused = plan.gpus_per_trial == 0
@@ -196,7 +197,7 @@ def _tuner(
         tune_config=tune.TuneConfig(
             search_alg=OptunaSearcher(proposer),
             scheduler=RuleScheduler(EarlyStopper(spec, history)),
-            num_samples=spec.search.trials - _num(proposer.journal, "end"),
+            num_samples=spec.search.trials - counts.num_ended,
             max_concurrent_trials=plan.concurrent,
             reuse_actors=reused,
             trial_name_creator=_trial_name,

@@ -1,18 +1,20 @@
-"""The journal of a search: an append-only file of JSON lines that says all that happened, in the order it happened.
+"""Journal of a search: an append-only file of JSON lines, one for each event, in the order of the events.
 
-It is the one record from which tables are built and an interrupted search continues: the Optuna study and ASHA's
-rungs are rebuilt from it, and Ray's snapshots are never read. The kinds of line (`event`), each with the `time` in
-seconds since 1970:
+It is the only record that tables are built from and that an interrupted search is resumed from. The Optuna study and
+the rungs of early stopping are rebuilt from it; Ray's snapshots are never read. Each event has a kind (`event`), a
+trial's number (`trial`) and a `time` in seconds since 1970. The kinds, whose keys `event_schemas` lists:
 
-- `trial`: number, origin (`start_from` or `sampler`), hyperparameters.
-- `epoch`: number and the metrics of one epoch.
-- `checkpoint`: number, epoch and path, relative to the run's folder where it lies inside.
-- `retry`: number, attempt (from 1) and the reason: the trial failed, and goes on from its last checkpoint.
-- `end`: number, status (`lines.Status`) and a reason where there is one to give.
-- `leader`: number, the epoch of its best weights, and what they reached once the search was over, under which attack
-  (see `rescoring`).
-- `change`: of no trial: the search was continued with other settings, in words, and whether trials under way restart.
-- `resume`: of no trial: the search was continued, after a pause that belongs to nobody.
+- `trial`: a trial begins. Its origin (`start_from` or `sampler`) and its hyperparameters.
+- `epoch`: the metrics of one epoch.
+- `checkpoint`: epoch and path of a checkpoint; the path is relative to the run's folder if it lies inside.
+- `retry`: the trial failed and continues from its last checkpoint. The attempt (from 1) and the reason.
+- `end`: the trial's status (`event_schemas.Status`), and a reason if the status does not say everything.
+- `leader`: a leading trial was judged again once the search was over: the epoch of its best weights, their accuracies
+  and the attack (`SearchSpec.rescoring`).
+- `change`: the search was resumed with other settings. The settings in words, and whether running trials restart.
+- `resume`: the search was resumed. The pause before it does not count as the search's time.
+
+`change` and `resume` belong to the search as a whole: their `trial` is null.
 """
 
 import json
@@ -20,7 +22,8 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,16 +33,18 @@ from tune_cure.utils.errors import TuneCureError
 from tune_cure.utils.formatting import shorten_repr
 from tune_cure.utils.yaml_config import ProblemError
 
-OBJECTIVE = "objective"  # of an epoch: what sampler and ASHA compare, the search's metric, finite whatever happens
-RUNG = "pgd_accuracy_rung"  # of an epoch at a rung, where asha.steps is given: what trials are compared by there
+OBJECTIVE = "objective"  # key of an epoch: the value of the search's metric, which sampler and scheduler compare
+RUNG = "pgd_accuracy_rung"  # key of an epoch at a rung, if asha.steps is given: the value that is compared there
 
 SEARCH_EVENTS = ("change", "resume")
 
 Event = dict[str, Any]
 
+_logger = logging.getLogger(__name__)
+
 
 def end_reason(status: str, epoch: int) -> str:
-    """Why a trial ended at `epoch`, where its status alone does not say it."""
+    """Return why a trial ended at `epoch`; empty if its status says it already."""
     return f"the loss became NaN or infinite in epoch {epoch}" if status == "diverged" else ""
 
 
@@ -47,50 +52,96 @@ class JournalError(TuneCureError):
     """A journal that is damaged, or that leads out of its run's folder."""
 
 
-_logger = logging.getLogger(__name__)
-
-
 class _GarbageError(JournalError):
-    """A line that is not even a JSON object."""
+    """A line that is not a JSON object. At the end of a journal a crash may have left it."""
+
+
+@dataclass(frozen=True)
+class JournalContent:
+    """Everything that one reading of a journal found.
+
+    Attributes:
+        trial_events: The events of trials. What running trials did before a change of settings that restarted them is
+            left out.
+        search_events: The events of the search as a whole: changes of settings and resumes.
+    """
+
+    trial_events: list[Event]
+    search_events: list[Event]
+
+
+class TrialCounts:
+    """Numbers of trials that have begun and ended, kept current event by event.
+
+    Args:
+        history: The events of trials so far.
+    """
+
+    def __init__(self, history: Iterable[Event] = ()) -> None:
+        self._begun: set[int] = set()
+        self._ended: set[int] = set()
+        for event in history:
+            self.take(event)
+
+    def take(self, event: Event) -> None:
+        """Count one more event of a trial."""
+        if event["event"] == "trial":
+            self._begun.add(event["trial"])
+        elif event["event"] == "end":
+            self._ended.add(event["trial"])
+
+    @property
+    def num_begun(self) -> int:
+        """How many trials have begun, ended ones included."""
+        return len(self._begun)
+
+    @property
+    def num_ended(self) -> int:
+        """How many trials have ended."""
+        return len(self._ended)
 
 
 class EventReader:
-    """Turns the lines of the journal at `path` into events, one after another, and sees to it that they fit together.
+    """Parser of a journal's lines, which also checks that each event can follow those before it.
+
+    Args:
+        path: The journal's path, for errors.
 
     Attributes:
-        lines: How many were read.
+        num_lines: How many lines were read.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.lines = 0
+        self.num_lines = 0
         self._running: set[int] = set()
         self._ended: set[int] = set()
 
     def read(self, line: bytes) -> Event:
-        """The event in the next line.
+        """Return the event in the next line.
 
         Raises:
-            JournalError: It is none, or none that can follow those before.
+            JournalError: The line is not an event, or not one that can follow those before.
         """
-        self.lines += 1
-        at = f"{self.path}: line {self.lines}"
+        self.num_lines += 1
+        place = f"{self.path}: line {self.num_lines}"
         try:
             event: Event = json.loads(line)
             if not line.endswith(b"\n") or not isinstance(event, dict):
                 raise ValueError
         except (ValueError, RecursionError) as error:
-            raise _GarbageError(f"{at} is no event: the file is damaged") from error
+            raise _GarbageError(f"{place} is no event: the file is damaged") from error
         try:
             validate_event(event)
         except ProblemError as problem:
-            raise JournalError(f"{at} is no event: {problem.path}: {problem.message}") from problem
-        if wrong := self._wrong(event):
-            raise JournalError(f"{at}: trial {event['trial']} {wrong}: the file is damaged")
-        return {sys.intern(key): of for key, of in event.items()}  # a large journal has each some 100,000 times
+            raise JournalError(f"{place} is no event: {problem.path}: {problem.message}") from problem
+        if contradiction := self._find_contradiction(event):
+            raise JournalError(f"{place}: trial {event['trial']} {contradiction}: the file is damaged")
+        # A large journal has each key some 100,000 times: interned, they share their memory.
+        return {sys.intern(key): value for key, value in event.items()}
 
-    def _wrong(self, event: Event) -> str:
-        """What its trial cannot do now; empty if it can."""
+    def _find_contradiction(self, event: Event) -> str:
+        """Return how the event contradicts those before it, in words; empty if it does not."""
         kind, number = event["event"], event["trial"]
         if kind in SEARCH_EVENTS:
             return ""
@@ -109,20 +160,30 @@ class EventReader:
 
 
 class Journal:
-    """The journal of the run in `directory`; `on_event` is told of every line that is appended."""
+    """The journal of one run.
+
+    Args:
+        directory: The run's folder.
+        on_event: Called with every event that is appended.
+    """
 
     def __init__(self, directory: Path, on_event: Callable[[Event], None] | None = None) -> None:
         self.path = directory / run_files.JOURNAL
         self.on_event = on_event
 
     def __reduce__(self) -> tuple[type["Journal"], tuple[Path]]:
-        return Journal, (self.path.parent,)  # Ray pickles all that it is given; a copy elsewhere has nobody to tell
+        return Journal, (self.path.parent,)  # Ray pickles what it is given; a copy in another process has no listener
 
     def append(self, event: str, number: int | None, **details: Any) -> Event:
-        """Writes one line, on the disk before this returns, and returns it.
+        """Append one event, and return it once it is on the disk.
+
+        Args:
+            event: The kind of event.
+            number: The trial's number; None for an event of the search as a whole.
+            details: The other keys of the event.
 
         Raises:
-            OSError: It could not be written. What was written of it is taken back where that is possible.
+            OSError: The event could not be written. A part that was written is removed if possible.
         """
         line = {"event": event, "trial": number, "time": time.time(), **details}
         content = (json.dumps(line, allow_nan=False) + "\n").encode()
@@ -141,52 +202,49 @@ class Journal:
         return line
 
     def read(self) -> list[Event]:
-        """All that happened to trials so far; nothing if there is no journal yet.
+        """Return the events of trials so far, as `load` finds them.
 
-        What a trial did before a change of settings made it restart is left out.
+        Raises:
+            JournalError: See `load`.
+        """
+        return self.load().trial_events
+
+    def load(self, *, repair: bool = False) -> JournalContent:
+        """Read the whole journal; a missing one is empty.
 
         An end that a crash cut short or filled with garbage is left out, with a warning.
 
-        Raises:
-            JournalError: A line before whole ones is no event: the file was damaged.
-        """
-        return self.read_all()[0]
-
-    def read_all(self) -> tuple[list[Event], list[Event]]:
-        """What `read` returns, and the lines of no trial, from one reading.
+        Args:
+            repair: Cut such an end off the file, too, so that events can be appended.
 
         Raises:
-            JournalError: As `read`.
+            JournalError: A line is not an event, or cannot follow those before: the file was damaged.
         """
-        events = self._read()[0]
-        return _of_trials(events), [event for event in events if event["event"] in SEARCH_EVENTS]
+        events, length = self._parse()
+        if repair and self.path.exists():
+            os.truncate(self.path, length)
+        return JournalContent(_drop_restarted(events), [event for event in events if event["event"] in SEARCH_EVENTS])
 
     def checkpoint_file(self, path: str) -> Path:
-        """The file of a checkpoint whose event has this path.
+        """Return the file of a checkpoint by the path in its event.
 
         Raises:
-            JournalError: It leads out of the run's folder: somebody who was sent a run must not read files of theirs.
+            JournalError: The path leads out of the run's folder. A run that was sent by somebody else must not make
+                this process read other files.
         """
         folder = self.path.parent.resolve()
         file = folder / path / run_files.CHECKPOINT
         try:
             file.exists()
             is_inside = file.resolve().is_relative_to(folder)
-        except (OSError, ValueError):  # no file could be called that
+        except (OSError, ValueError):  # no file can have this name
             is_inside = False
         if not is_inside:
             raise JournalError(f"{self.path}: the checkpoint {shorten_repr(path)} is not in the run's folder")
         return file
 
-    def repair(self) -> list[Event]:
-        """Reads the journal, and cuts off an end that a crash has damaged, so that it can be appended to."""
-        events, length = self._read()
-        if self.path.exists():
-            os.truncate(self.path, length)
-        return _of_trials(events)
-
-    def _read(self) -> tuple[list[Event], int]:
-        """The events, and the length in bytes of the whole lines that they are."""
+    def _parse(self) -> tuple[list[Event], int]:
+        """Return all events, and the length in bytes of the lines that hold them."""
         if not self.path.exists():
             return [], 0
         events: list[Event] = []
@@ -209,9 +267,9 @@ class Journal:
 
 
 class JournalFollower:
-    """Reads the lines that are added to a journal by another process, each once it is whole.
+    """Reader of a journal that another process appends to. Each event is returned once, when its line is whole.
 
-    A search that is resumed may find a last line that a crash cut short, and cut it off: nothing that was read before.
+    A search that is resumed may cut off a last line that a crash left incomplete. Such a line was not returned.
     """
 
     def __init__(self, path: Path) -> None:
@@ -220,10 +278,10 @@ class JournalFollower:
         self._reader = EventReader(path)
 
     def read(self) -> Iterator[Event]:
-        """The events since the last call; none if there is no journal yet.
+        """Yield the events since the last call; none if there is no journal yet.
 
         Raises:
-            JournalError: A whole line is no event.
+            JournalError: A whole line is not an event.
         """
         if not self.path.exists():
             return
@@ -236,12 +294,19 @@ class JournalFollower:
                 yield self._reader.read(line)
 
 
-def _of_trials(events: list[Event]) -> list[Event]:
+def drop_running(events: Iterable[Event]) -> list[Event]:
+    """Return the events without what trials that have not ended did: they restart with the same hyperparameters."""
+    events = list(events)
+    ended = {event["trial"] for event in events if event["event"] == "end"}
+    return [event for event in events if event["event"] == "trial" or event["trial"] in ended]
+
+
+def _drop_restarted(events: list[Event]) -> list[Event]:
+    """Return the events of trials, without what trials did before a change of settings restarted them."""
     kept: list[Event] = []
     for event in events:
         if event["event"] not in SEARCH_EVENTS:
             kept.append(event)
         elif event.get("restart"):
-            ended = {before["trial"] for before in kept if before["event"] == "end"}
-            kept = [before for before in kept if before["event"] == "trial" or before["trial"] in ended]
+            kept = drop_running(kept)
     return kept

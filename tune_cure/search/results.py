@@ -91,9 +91,10 @@ class SearchResult:
     @cached_property
     def _read(self) -> tuple[list[Event], list[Event], pd.DataFrame, pd.DataFrame]:
         """All of the journal. The lines of epochs are dropped once they are in frames: they take the most memory."""
-        events, of_no_trial = Journal(self.directory).read_all()
+        content = Journal(self.directory).load()
+        events = content.trial_events
         others = [event for event in events if event["event"] != "epoch"]
-        return others, of_no_trial, build_trial_table(self.spec, events), build_epoch_table(events)
+        return others, content.search_events, build_trial_table(self.spec, events), build_epoch_table(events)
 
     @cached_property
     def wall_seconds(self) -> float:

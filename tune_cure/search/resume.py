@@ -1,22 +1,23 @@
-"""Continuing a search: whether it is still the same one."""
+"""Check whether an interrupted search may be resumed with the settings that are asked for now."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from tune_cure.search import results
-from tune_cure.search.journal import Journal, JournalError
+from tune_cure.search.journal import Event, Journal, JournalError, drop_running
 from tune_cure.search.patience import is_search_over
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.utils.errors import TuneCureError
 from tune_cure.utils.yaml_config import by_path, differences, parse
 
 HARMLESS = ("search.trials", "search.patience", "search.retries", "resources.", "rescore.", "data.root")
-"""Keys, or the beginnings of keys, whose change leaves trials before and after it comparable."""
-OF_A_TRIAL = ("data.", "model.", "training.", "evaluation.", "search.seed")
-"""Those that change what a trial computes: one that was under way cannot go on from its checkpoint."""
+"""Keys, or beginnings of keys, that may change: trials before and after the change stay comparable."""
+RESTARTING = ("data.", "model.", "training.", "evaluation.", "search.seed")
+"""Keys that decide what a trial computes: after a change, running trials cannot continue from their checkpoints."""
 FIXED = ("search.metric", "search.mode")
-"""What the journal has of each epoch is this metric's value: the trials so far could not be ranked by another."""
+"""Keys that cannot change: the journal holds this metric's values alone, so that old trials could not be ranked."""
+BEGIN_ANEW = "begin a new search, which learns from this one by search.warm_start"
 
 
 class ResumeError(TuneCureError):
@@ -42,62 +43,65 @@ def refuse_other_search(directory: Path, spec: SearchSpec) -> None:
         raise ResumeError(f"{directory}: holds this search, which has not ended; to continue it, resume it")
 
 
-def prepare(directory: Path, spec: SearchSpec, *, force: bool, say: Callable[[str], None]) -> None:
-    """Makes the run in `directory` ready to be continued as `spec`; what has changed since it was begun is said.
+def prepare(directory: Path, spec: SearchSpec, *, force: bool, say: Callable[[str], None]) -> list[Event]:
+    """Check that the search in `directory` can be resumed as `spec`, and record changes of settings in its journal.
+
+    An end of the journal that a crash damaged is cut off.
 
     Args:
         directory: The run's folder.
         spec: The search as asked for now.
-        force: Continue although trials before and after will not be comparable; the journal then records the change.
-        say: Told of changes, in one line.
+        force: Resume although trials before and after the changes are not comparable.
+        say: Called with one line for each remark on the changes.
+
+    Returns:
+        The events of trials that the resumed search builds on.
 
     Raises:
-        ResumeError: There are such changes, without `force`; or what is optimised has changed; or a trial is outside of
-            the space as it is now.
+        ResumeError: There are such changes without `force`; or the metric has changed; or a trial is outside of the
+            space as it is now.
         JournalError: The journal is damaged.
         ResultsError: The folder holds no search.
     """
     journal = Journal(directory)
-    journal.repair()  # before anything is appended: behind half a line it would be lost with that
-    _check_trials(journal, spec)
+    history = journal.load(repair=True).trial_events  # an event that is appended behind half a line would be lost
+    _check_trials(journal.path, history, spec)
     changes = list(differences(_settings(results.read_spec(directory)), _settings(spec)))
     if not changes:
-        return
+        return history
     listed = "; ".join(f"{key} was {before} and is {now}" for key, before, now in changes)
     serious = [key for key, _, _ in changes if not key.startswith(HARMLESS)]
     if any(key.startswith(FIXED) for key in serious):
-        raise ResumeError(
-            f"{directory}: optimises something else: {listed}; begin a new search, which learns from this one by "
-            "search.warm_start"
-        )
+        raise ResumeError(f"{directory}: optimises something else: {listed}; {BEGIN_ANEW}")
     if serious and not force:
         raise ResumeError(
             f"{directory}: is of another search: {listed}; begin a new one, or continue all the same with --force"
         )
     say(f"changed since the search was begun: {listed}")
-    if serious:
-        restart = any(key.startswith(OF_A_TRIAL) for key in serious)
-        if restart:
-            say("trials that were under way begin anew")
-        journal.append("change", None, settings=listed, restart=restart)
+    if not serious:
+        return history
+    restart = any(key.startswith(RESTARTING) for key in serious)
+    if restart:
+        say("trials that were under way begin anew")
+    journal.append("change", None, settings=listed, restart=restart)
+    return drop_running(history) if restart else history
 
 
-def _check_trials(journal: Journal, spec: SearchSpec) -> None:
-    """Whether the study can be made anew from the journal: with all trials from 0 on, each within the space."""
-    proposed = {event["trial"]: event["hyperparameters"] for event in journal.read() if event["event"] == "trial"}
+def _check_trials(path: Path, history: Iterable[Event], spec: SearchSpec) -> None:
+    """Check that the study can be rebuilt: trials are numbered from 0 without a gap, and each is within the space."""
+    proposed = {event["trial"]: event["hyperparameters"] for event in history if event["event"] == "trial"}
     missing = set(range(len(proposed))) - proposed.keys()
     if missing:
-        raise JournalError(f"{journal.path}: trial {min(missing)} was never begun, but trial {max(proposed)} was")
+        raise JournalError(f"{path}: trial {min(missing)} was never begun, but trial {max(proposed)} was")
     for number, hyperparameters in proposed.items():
         for key, value in hyperparameters.items():
             if key not in spec.space or not spec.space[key].contains(value):
                 space = f"space.{key}, {spec.space[key]}" if key in spec.space else "space, which lacks it"
-                raise ResumeError(
-                    f"{journal.path}: {key} {value} of trial {number} is outside of {space}; begin a new search, which "
-                    "learns from this one by search.warm_start"
-                )
+                raise ResumeError(f"{path}: {key} {value} of trial {number} is outside of {space}; {BEGIN_ANEW}")
 
 
 def _settings(spec: SearchSpec) -> dict[str, Any]:
-    """Every setting of a search, defaults too, by the path of its key."""
-    return by_path(parse(spec.to_yaml())) | {f"space.{key}": str(of) for key, of in spec.space.items()}
+    """Return every setting of a search, defaults included, by the path of its key."""
+    return by_path(parse(spec.to_yaml())) | {
+        f"space.{key}": str(distribution) for key, distribution in spec.space.items()
+    }

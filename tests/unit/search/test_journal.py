@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.journal_lines import begin, end, epoch
 from tune_cure.search import run_files
-from tune_cure.search.journal import Event, Journal, JournalError, JournalFollower
+from tune_cure.search.journal import Event, Journal, JournalError, JournalFollower, TrialCounts
 from tune_cure.training.trainer import EPOCH_METRICS
 
 
@@ -40,7 +40,7 @@ def test_the_line_after_one_that_was_cut_short_is_whole(tmp_path: Path) -> None:
     whole = begin(journal, 0)
     with journal.path.open("a") as file:
         file.write('{"event": "epo')
-    assert Journal(tmp_path).repair() == [whole]
+    assert Journal(tmp_path).load(repair=True).trial_events == [whole]
     after = end(journal, 0)
     assert journal.read() == [whole, after]
 
@@ -51,7 +51,7 @@ def test_an_end_that_a_power_cut_left_as_garbage_is_cut_off(garbage: bytes, tmp_
     whole = begin(journal, 0)
     with journal.path.open("ab") as file:
         file.write(garbage)
-    assert Journal(tmp_path).repair() == [whole]
+    assert Journal(tmp_path).load(repair=True).trial_events == [whole]
     after = end(journal, 0)
     assert journal.read() == [whole, after]
 
@@ -81,10 +81,10 @@ def test_a_change_that_restarts_trials_hides_what_those_under_way_did_before(tmp
         ("trial", 0), ("epoch", 0), ("trial", 1), ("epoch", 1), ("end", 0)
     ]  # fmt: skip
     journal.append("change", None, settings="", restart=True)
-    assert [(event["event"], event["trial"]) for event in journal.repair()] == [
+    assert [(event["event"], event["trial"]) for event in journal.load(repair=True).trial_events] == [
         ("trial", 0), ("epoch", 0), ("trial", 1), ("end", 0)
     ]  # fmt: skip
-    assert len(journal.read_all()[1]) == 2
+    assert len(journal.load().search_events) == 2
 
 
 def test_a_damaged_line_in_the_middle_is_an_error_that_names_it(tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_a_line_that_is_not_what_one_of_its_kind_is_or_cannot_follow_is_an_error
     first = journal.path.read_text().splitlines()[0]
     damage(line)
     journal.path.write_text(f"{first}\n{json.dumps(line)}\n")
-    for read in (journal.read, journal.repair, lambda: list(JournalFollower(journal.path).read())):
+    for read in (journal.read, lambda: journal.load(repair=True), lambda: list(JournalFollower(journal.path).read())):
         with pytest.raises(JournalError, match=re.escape(said)) as raised:
             read()
         assert "\n" not in str(raised.value)
@@ -201,3 +201,17 @@ def test_a_checkpoint_outside_of_the_runs_folder_is_refused(path: str, tmp_path:
     (tmp_path / "run" / "out").symlink_to(tmp_path)
     with pytest.raises(JournalError, match="is not in the run's folder"):
         Journal(tmp_path / "run").checkpoint_file(path)
+
+
+def test_trials_are_counted_from_the_history_and_from_each_event_after_it(tmp_path: Path) -> None:
+    counts = TrialCounts()
+    journal = Journal(tmp_path, counts.take)
+    for number in range(3):
+        begin(journal, number)
+        epoch(journal, number)
+    end(journal, 1)
+    for counted in (counts, TrialCounts(journal.read())):
+        assert (counted.num_begun, counted.num_ended) == (3, 1)
+    journal.append("resume", None)
+    end(journal, 0)
+    assert (counts.num_begun, counts.num_ended) == (3, 2)

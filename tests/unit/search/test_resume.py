@@ -6,7 +6,7 @@ import pytest
 from tests.support import journal_lines
 from tests.support.spaces import tiny
 from tune_cure.search import run_files
-from tune_cure.search.journal import Journal, JournalError
+from tune_cure.search.journal import Journal, JournalContent, JournalError
 from tune_cure.search.resume import ResumeError, prepare
 
 
@@ -40,7 +40,7 @@ def test_the_same_search_is_continued_without_a_word(begun: Path) -> None:
 )
 def test_what_leaves_trials_comparable_may_change_and_is_said(override: str, line: str, begun: Path) -> None:
     assert line in said(begun, override)[0]
-    assert Journal(begun).read_all()[1] == []
+    assert Journal(begun).load().search_events == []
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_what_does_not_needs_force_and_is_recorded(override: str, change: str, r
     lines = said(begun, override, force=True)
     assert change in lines[0]
     assert (lines[1:] == ["trials that were under way begin anew"]) == restart
-    (recorded,) = Journal(begun).read_all()[1]
+    (recorded,) = Journal(begun).load().search_events
     assert change in recorded["settings"]
     assert recorded["restart"] == restart
 
@@ -82,7 +82,7 @@ def test_a_space_that_no_longer_has_a_trial_is_refused_even_with_force(
     with pytest.raises(ResumeError, match=re.escape(problem)) as raised:
         said(begun, "start_from=[]", override, force=True)
     assert "search.warm_start" in str(raised.value)
-    assert Journal(begun).read_all()[1] == []
+    assert Journal(begun).load().search_events == []
 
 
 def test_a_journal_that_lacks_a_trial_is_refused(begun: Path) -> None:
@@ -95,7 +95,7 @@ def test_what_is_optimised_cannot_be_changed_even_with_force(begun: Path) -> Non
     with pytest.raises(ResumeError, match=r"search\.metric was pgd_accuracy_best and is clean_accuracy") as raised:
         said(begun, "search.metric=clean_accuracy", force=True)
     assert "search.warm_start" in str(raised.value)
-    assert Journal(begun).read_all()[1] == []
+    assert Journal(begun).load().search_events == []
 
 
 def test_a_change_is_recorded_behind_whole_lines_where_a_crash_left_half_of_one(begun: Path) -> None:
@@ -104,6 +104,30 @@ def test_a_change_is_recorded_behind_whole_lines_where_a_crash_left_half_of_one(
     with journal.path.open("a") as file:
         file.write('{"event": "epoch", "trial": 0, "ti')
     said(begun, "training.batch_size=25", "start_from=[]", force=True)
-    (change,) = journal.read_all()[1]
+    (change,) = journal.load().search_events
     assert "training.batch_size was 50 and is 25" in change["settings"]
     assert change["restart"]
+
+
+@pytest.mark.parametrize("override", ["search.trials=12", "training.epochs=5", "asha.grace_period=2"])
+def test_the_history_that_is_resumed_is_what_the_journal_then_holds_from_one_reading(
+    override: str, begun: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = Journal(begun)
+    for number in (0, 1):
+        journal_lines.begin(journal, number)
+        journal_lines.epoch(journal, number)
+    journal_lines.end(journal, 0)
+    readings: list[bool] = []
+    load = Journal.load
+
+    def counted(self: Journal, *, repair: bool = False) -> JournalContent:
+        readings.append(repair)
+        return load(self, repair=repair)
+
+    monkeypatch.setattr(Journal, "load", counted)
+    (begun / "other").mkdir()
+    spec = tiny(begun / "other", override, "start_from=[]")
+    history = prepare(begun, spec, force=True, say=lambda line: None)
+    assert readings == [True]
+    assert history == journal.load().trial_events
