@@ -1,15 +1,88 @@
+"""What a command imports before it answers: `--help` must not wait for torch, nor an error in a YAML file for Ray."""
+
 import subprocess
 import sys
 from pathlib import Path
 
-BASE = sorted(Path("search_spaces").glob("*.yaml"))[0].read_text(encoding="utf-8")
+from tests.support.exported_models import write_best_model
+from tests.support.journals import write_search
+from tests.support.spaces import TINY
+from tune_cure.cli.main import COMMANDS
+from tune_cure.search.results import SearchResult
+
+SLOW_TO_IMPORT = ("matplotlib", "optuna", "pandas", "plotly", "ray", "scipy", "sklearn", "torchvision")
+SCRIPT = """
+import sys
+from tune_cure.cli.main import main
+for line in sys.argv[1].splitlines():
+    try:
+        code = main(line.split("|"))
+    except SystemExit as error:
+        code = error.code
+    print("code", code)
+print("imported", *sorted(name for name in sys.modules if "." not in name))
+"""
 
 
-def test_an_error_in_a_space_is_printed_before_ray_is_imported(tmp_path: Path) -> None:
-    (tmp_path / "space.yaml").write_text(BASE.replace("lambda", "lamda"))
-    code = (
-        "import sys\nfrom tune_cure.cli.main import main\ncode = main(sys.argv[1:])\nprint('ray' in sys.modules, code)"
+def run(*commands: list[str]) -> tuple[list[int], set[str]]:
+    """Run command lines in one new process; return their exit codes, and what the process has imported."""
+    lines = "\n".join("|".join(words) for words in commands)
+    process = subprocess.run([sys.executable, "-c", SCRIPT, lines], capture_output=True, text=True, check=True)
+    printed = process.stdout.splitlines()
+    codes = [int(line.split()[1]) for line in printed if line.startswith("code ")]
+    return codes, set(printed[-1].split()[1:])
+
+
+def test_the_help_and_the_version_import_no_library() -> None:
+    codes, imported = run(["--help"], ["--version"])
+    assert codes == [0, 0]
+    assert imported.isdisjoint([*SLOW_TO_IMPORT, "torch", "numpy", "pydantic", "rich", "yaml"])
+
+
+def test_the_help_names_every_command() -> None:
+    printed = subprocess.run([sys.executable, "-m", "tune_cure", "--help"], capture_output=True, text=True, check=True)
+    for name, summary in COMMANDS.items():
+        assert f"    {name} " in printed.stdout
+        assert " ".join(summary.split()) in " ".join(printed.stdout.split())
+
+
+def test_an_error_in_a_yaml_file_is_answered_before_anything_slow_is_imported(tmp_path: Path) -> None:
+    (tmp_path / "space.yaml").write_text(TINY.replace("lambda: {log", "lamda: {log"))
+    (tmp_path / "run.yaml").write_text("training: {epoch: 3}\n")
+    codes, imported = run(
+        ["search", "--space", str(tmp_path / "space.yaml")], ["train", "--config", str(tmp_path / "run.yaml")]
     )
-    command = [sys.executable, "-c", code, "search", "--space", str(tmp_path / "space.yaml")]
-    process = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert process.stdout == "False 2\n"
+    assert codes == [2, 2]
+    assert "torch" in imported
+    assert imported.isdisjoint(SLOW_TO_IMPORT)
+
+
+def test_commands_that_only_read_a_run_do_not_import_ray(tmp_path: Path) -> None:
+    folder, other = tmp_path / "run", tmp_path / "other"
+    for directory in (folder, other):
+        directory.mkdir()
+        write_search(directory)
+        write_best_model(SearchResult(directory))
+    codes, imported = run(
+        ["report", str(folder)],
+        ["replay", str(folder)],
+        ["compare", str(folder), str(other)],
+        ["export", str(folder), "--to", str(tmp_path / "export")],
+    )
+    assert codes == [0, 0, 0, 0]
+    assert "plotly" in imported
+    assert "ray" not in imported
+
+
+def test_the_package_is_quick_to_import_in_any_order() -> None:
+    orders = (
+        "import tune_cure; import tune_cure.search.results",
+        "import tune_cure.search.results; import tune_cure",
+        "from tune_cure.search.results import SearchResult; import tune_cure",
+        "from tune_cure import search; import tune_cure.search.results; import tune_cure",
+    )
+    check = "; assert callable(tune_cure.search) and tune_cure.search.results.SearchResult is tune_cure.SearchResult"
+    slow = "{'torch', 'pandas', 'pydantic'}"
+    quick = f"import sys, tune_cure; tune_cure.__version__; assert {slow}.isdisjoint(sys.modules)"
+    for script in (*(order + check for order in orders), quick):
+        subprocess.run([sys.executable, "-c", script], check=True)

@@ -2,9 +2,8 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import torch
 import yaml
 from pydantic import Field, ValidationError
@@ -26,6 +25,9 @@ from tune_cure.utils.yaml_config import (
     differences,
     first_problem,
 )
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 DEFAULT_DATASET = "cifar10"
 CONFIG, LOG, LAST, BEST, TEST = "config.yaml", "epochs.csv", "last.pt", "best_model.pt", "test.csv"
@@ -162,6 +164,8 @@ class Run:
 
         A diverged network is not judged. `on_step` is as of `Trainer.train_epoch`.
         """
+        import pandas as pd  # slow to import: not before a run's configuration is known to be good
+
         (self.directory / TEST).unlink(missing_ok=True)  # of what will no longer be the last epoch
         row = self.trainer.train_epoch(on_step)
         if not row["diverged"]:
@@ -180,11 +184,13 @@ class Run:
         metrics = {name: judged[name] for name in ("clean_accuracy", "pgd_accuracy")}
         replace_tensors(self.directory / BEST, {**best, "metrics": metrics})
 
-    def judge_on_test(self) -> pd.DataFrame:
+    def judge_on_test(self) -> "pd.DataFrame":
         """Judges the best epoch's network and the last on all test images, and writes test.csv: a row for each.
 
         The last is left out if it diverged.
         """
+        import pandas as pd
+
         trainer = self.trainer
         best = checkpoints.rebuild(trainer.best_model()).to(trainer.device)
         test = trainer.splits.test.to(trainer.device)

@@ -2,9 +2,8 @@
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import yaml
 
 from tune_cure.search import run_files
@@ -12,6 +11,9 @@ from tune_cure.search.space import loading as specs
 from tune_cure.search.space.bundled_spaces import search_command
 from tune_cure.training.config import HYPERPARAMETERS
 from tune_cure.utils.yaml_config import SpecError, parse, read_mapping
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def read(path: Path, trial: int | None = None) -> dict[str, Any]:
@@ -35,6 +37,8 @@ def read(path: Path, trial: int | None = None) -> dict[str, Any]:
 
 def _row(path: Path, trial: int | None) -> dict[str, Any]:
     """The hyperparameters in a row of a search's table."""
+    import pandas as pd  # slow to import: most runs are read from YAML
+
     try:
         frame = pd.read_csv(path, dtype=str, keep_default_na=False)
     except (OSError, ValueError) as error:
@@ -53,7 +57,7 @@ def _row(path: Path, trial: int | None) -> dict[str, Any]:
         raise SpecError(f"{path}: a value is not valid: {' '.join(str(error).split())}") from error
 
 
-def _range(frame: pd.DataFrame) -> str:
+def _range(frame: "pd.DataFrame") -> str:
     return f"{frame['trial'].iloc[0]} to {frame['trial'].iloc[-1]}" if len(frame) else "there is none"
 
 
