@@ -25,12 +25,12 @@ from ray.tune.execution import tune_controller
 
 from tune_cure.cli.views import live_view
 from tune_cure.ray_backend import cluster, session, tuner
-from tune_cure.ray_backend.journal_callback import JournalCallback
 from tune_cure.ray_backend.optuna_searcher import OptunaSearcher
 from tune_cure.ray_backend.resources import Machine
 from tune_cure.search import results, run_files
 from tune_cure.search.journal import OBJECTIVE, Event, Journal
 from tune_cure.search.progress import SearchState
+from tune_cure.search.recorder import TrialRecorder
 from tune_cure.search.schedulers.early_stopper import EarlyStopper
 from tune_cure.search.space import loading as specs
 from tune_cure.search.space.config import SearchSpec
@@ -54,7 +54,7 @@ PARTS: dict[str, list[tuple[type, str]]] = {
     "propose": [(OptunaSearcher, "suggest")],
     "tell": [(OptunaSearcher, "on_trial_result"), (OptunaSearcher, "on_trial_complete")],
     "asha": [(EarlyStopper, "add"), (EarlyStopper, "report"), (EarlyStopper, "complete")],
-    "journal": [(JournalCallback, "_write")],
+    "journal": [(TrialRecorder, "record")],
     "snapshot": [(tune_controller.TuneController, "checkpoint")],
 }
 

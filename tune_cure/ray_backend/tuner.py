@@ -15,8 +15,9 @@ from pyarrow import fs
 from ray import tune
 from ray.tune.experiment import Trial
 
-from tune_cure.ray_backend import cluster, gpu_memory, journal_callback, rescoring, session
+from tune_cure.ray_backend import cluster, gpu_memory, rescoring, session
 from tune_cure.ray_backend.data_broadcast import DataBroadcast
+from tune_cure.ray_backend.journal_callback import JournalCallback
 from tune_cure.ray_backend.monitoring import dashboard
 from tune_cure.ray_backend.monitoring.metrics import TrialGauges
 from tune_cure.ray_backend.monitoring.tensorboard import TensorBoard
@@ -27,9 +28,9 @@ from tune_cure.ray_backend.resources import MeasuredMemory, ResourcePlan, plan_r
 from tune_cure.ray_backend.schedulers import RuleScheduler
 from tune_cure.ray_backend.trainable import CureTrainable
 from tune_cure.search import run_files
-from tune_cure.search.checkpoint_retention import CheckpointRetention
 from tune_cure.search.journal import Event, Journal, TrialCounts
 from tune_cure.search.proposals.proposer import StudyProposer
+from tune_cure.search.recorder import TrialRecorder
 from tune_cure.search.results import SearchResult
 from tune_cure.search.resume import refuse_other_search
 from tune_cure.search.schedulers.early_stopper import EarlyStopper
@@ -190,8 +191,8 @@ def _tuner(
     trainable.__qualname__ = CureTrainable.__name__  # what the dashboard calls it
     files = remote.files if remote else fs.LocalFileSystem()
     store = fs.SubTreeFileSystem(remote.path if remote else str(output), files)
-    callback = journal_callback.JournalCallback(proposer.journal, proposer.stopper, store, CheckpointRetention(spec))
-    callback.discard_useless(history)
+    recorder = TrialRecorder(spec, proposer.journal, proposer.stopper, store.delete_file)
+    recorder.delete_useless(history)
     return tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
@@ -209,7 +210,7 @@ def _tuner(
             failure_config=tune.FailureConfig(max_failures=spec.search.retries),
             checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=1),
             stop=_Stopper(proposer.stopper),
-            callbacks=[callback],
+            callbacks=[JournalCallback(recorder, Path(store.base_path))],
             verbose=1 if verbose else 0,
         ),
     )

@@ -75,7 +75,11 @@ class Asha:
         return self._bracket(number).record(number, epoch, self._sign * objective)
 
     def complete(self, number: int, epoch: int, objective: float) -> None:
-        """Take in the last epoch of a trial that ended by itself."""
+        """Take in the last epoch of an ended trial."""
+        self.restore(number, epoch, objective)
+
+    def restore(self, number: int, epoch: int, objective: float) -> None:
+        """Take in an epoch of an earlier session."""
         self._bracket(number).record(number, epoch, self._sign * objective)
 
     def _bracket(self, number: int) -> Bracket:

@@ -31,7 +31,7 @@ class EarlyStopper:
             if event["event"] == "trial":
                 self.add(event["trial"])
             elif event["event"] == "epoch":
-                self.complete(event["trial"], event["epoch"], event)
+                self._restore(event)
 
     def add(self, number: int) -> None:
         """Take in a new trial, or one that goes on after an interruption."""
@@ -43,8 +43,15 @@ class EarlyStopper:
         return goes_on or number < self._num_starts
 
     def complete(self, number: int, epoch: int, metrics: Mapping[str, Any]) -> None:
-        """Take in the metrics of the last epoch of a trial that ended by itself."""
+        """Take in the metrics of the last epoch of an ended trial, which was reported before if it was stopped here."""
         self.rule.complete(number, epoch, self._compared(metrics))
+
+    def _restore(self, event: Event) -> None:
+        """Take in an epoch of an earlier session."""
+        number, epoch, compared = event["trial"], event["epoch"], self._compared(event)
+        self.rule.restore(number, epoch, compared)
+        if event["ended"] == "stopped":
+            self.rule.complete(number, epoch, compared)
 
     def _compared(self, metrics: Mapping[str, Any]) -> float:
         """Return what trials are compared by: at a rung, the accuracy under the stronger attack if there is one."""

@@ -23,7 +23,10 @@ class StoppingRule(Protocol):
         """Take in an epoch of a trial, and return whether the trial trains on."""
 
     def complete(self, number: int, epoch: int, objective: float) -> None:
-        """Take in the last epoch of a trial that ended by itself."""
+        """Take in the last epoch of an ended trial, which was reported before if the rule has ended the trial."""
+
+    def restore(self, number: int, epoch: int, objective: float) -> None:
+        """Take in an epoch of an earlier session; one that a crash made run twice comes twice."""
 
 
 class NoEarlyStopping:
@@ -40,6 +43,9 @@ class NoEarlyStopping:
         return True
 
     def complete(self, number: int, epoch: int, objective: float) -> None:
+        """Do nothing: no decision depends on the trial."""
+
+    def restore(self, number: int, epoch: int, objective: float) -> None:
         """Do nothing: no decision depends on the trial."""
 
 

@@ -132,6 +132,7 @@ def decisions(rule: StoppingRule, spec: SearchSpec, random: np.random.Generator)
         if goes_on:
             running[number] = (epoch, last)
         else:
+            rule.complete(number, epoch, objective)  # Tune reports the last epoch again when it stops a trial
             del running[number]
 
 

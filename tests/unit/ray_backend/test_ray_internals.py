@@ -1,0 +1,103 @@
+"""Each use of Ray beyond its documented interface: a test fails by its name when Ray changes what it relies on."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from ray import cloudpickle
+from ray.exceptions import RayActorError, RayTaskError
+from ray.train._internal.storage import StorageContext
+from ray.tune.experiment import Trial
+
+from tune_cure.ray_backend import ray_internals
+from tune_cure.ray_backend.journal_callback import failure_reason
+
+DEATH = (
+    "The actor died unexpectedly before finishing this task.\n\tclass_name: CureTrainable\n\tpid: 446\n"
+    "The actor is dead because its worker process has died. Worker exit type: SYSTEM_ERROR"
+)
+DIED = "the worker process died: it was killed, ran out of memory or crashed"
+
+
+def failed_trial(folder: Path, *errors: Exception | str) -> SimpleNamespace:
+    """A trial that failed with these errors one after another, as Tune's `Trial.handle_error` leaves it."""
+    trial = SimpleNamespace(error_file=str(folder / "error.txt"), pickled_error_file=None)
+    with (folder / "error.txt").open("w") as file:
+        for number, error in enumerate(errors, start=1):
+            file.write(f"Failure # {number} (occurred at 2026-01-01_00-00-00)\n{error}\n")
+            if isinstance(error, Exception):
+                trial.pickled_error_file = str(folder / "error.pkl")
+                (folder / "error.pkl").write_bytes(cloudpickle.dumps(error))
+    return trial
+
+
+def test_tune_is_told_to_keep_the_last_checkpoint_by_the_manager_of_a_trial() -> None:
+    trial = Trial("unknown", stub=True)
+    assert trial.run_metadata.checkpoint_manager.checkpoint_config.num_to_keep is None
+    assert ray_internals.keep_last_checkpoint_only(trial)
+    assert trial.run_metadata.checkpoint_manager.checkpoint_config.num_to_keep == 1
+
+
+def test_the_averages_of_a_trial_lie_in_two_dictionaries_of_its_metadata() -> None:
+    trial = Trial("unknown", stub=True)
+    trial.update_last_result({"training_iteration": 1, "objective": 0.5})
+    assert trial.run_metadata.metric_analysis["objective"]
+    assert trial.run_metadata.metric_n_steps["objective"]
+    ray_internals.forget_metric_averages(trial)
+    assert not trial.run_metadata.metric_analysis
+    assert not trial.run_metadata.metric_n_steps
+
+
+def test_without_tunes_metadata_all_checkpoints_and_averages_are_kept() -> None:
+    trial = SimpleNamespace()
+    assert not ray_internals.keep_last_checkpoint_only(trial)
+    ray_internals.forget_metric_averages(trial)
+
+
+def test_the_pickled_error_file_has_the_exception_that_tune_handled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = StorageContext(str(tmp_path), experiment_dir_name="trials", trial_dir_name="trial_00000")
+    trial = Trial("unknown", stub=True, storage=storage)
+    monkeypatch.setattr(Trial, "local_path", str(tmp_path))  # with Ray running: a folder of its session
+    trial.handle_error(RayActorError(error_msg=DEATH))
+    assert trial.get_pickled_error() is None  # so the documented way does not serve
+    error = ray_internals.last_error(trial)
+    assert isinstance(error, RayActorError)
+    assert not error.actor_init_failed
+    assert failure_reason(trial).startswith(DIED)
+
+
+def test_a_worker_that_died_is_known_by_its_exception_and_its_log_by_its_process(tmp_path: Path) -> None:
+    reason = failure_reason(failed_trial(tmp_path, RayActorError(error_msg=DEATH)))
+    assert reason == f"{DIED}; worker-*-446.err in Ray's logs may say which"
+    assert failure_reason(failed_trial(tmp_path, RayActorError(error_msg=DEATH.replace("\tpid: 446\n", "")))) == DIED
+
+
+def test_a_worker_that_died_is_known_by_the_text_alone_where_there_is_no_exception(tmp_path: Path) -> None:
+    assert failure_reason(failed_trial(tmp_path, DEATH)).startswith(DIED)
+
+
+def test_an_exception_of_a_trial_is_its_last_line(tmp_path: Path) -> None:
+    cause = ValueError("no such\nlearning rate")
+    task_error = RayTaskError("step", "Traceback\n  File x\nValueError: no such\nlearning rate\n", cause)
+    assert failure_reason(failed_trial(tmp_path, task_error)) == "learning rate"
+    message = f"raised in its creation task\n{DEATH}\nRuntimeError: memory"
+    in_setup = RayActorError(error_msg=message, actor_init_failed=True)
+    assert failure_reason(failed_trial(tmp_path, in_setup)) == "RuntimeError: memory"
+
+
+def test_the_exception_of_an_earlier_failure_is_not_taken_for_the_last_one(tmp_path: Path) -> None:
+    trial = failed_trial(tmp_path, RayActorError(error_msg=DEATH), "TuneError: the trial could not be created")
+    assert failure_reason(trial) == "TuneError: the trial could not be created"
+
+
+@pytest.mark.parametrize("content", [b"", b"torn", b"cno_such_package\nName\n."])
+def test_a_pickle_that_cannot_be_read_leaves_the_text(tmp_path: Path, content: bytes) -> None:
+    trial = failed_trial(tmp_path, RayActorError(error_msg="Traceback\nRuntimeError: a"))
+    Path(trial.pickled_error_file).write_bytes(content)
+    assert failure_reason(trial) == "RuntimeError: a"
+
+
+def test_a_trial_without_an_error_file_has_no_reason(tmp_path: Path) -> None:
+    assert failure_reason(SimpleNamespace(error_file=None)) == "Ray gives no reason"
