@@ -1,4 +1,4 @@
-"""Batches of one epoch: random order, augmentation and conversion to floats, on the device."""
+"""Batches of one epoch: random order, augmentation and conversion to float, on the device."""
 
 from collections.abc import Iterator
 
@@ -9,11 +9,12 @@ from torch import Tensor
 from tune_cure.data.source import Augmentation
 from tune_cure.data.splits import Examples
 
-# Batches
-
 
 def num_batches(examples: Examples, batch_size: int) -> int:
-    """Batches of an epoch. A last one of a single image is left out: batch norm cannot train on it."""
+    """Return the number of batches of an epoch, which leaves out a last batch of one image.
+
+    Batch norm cannot train on a single image.
+    """
     full, rest = divmod(len(examples), batch_size)
     return full + (rest > 1)
 
@@ -26,14 +27,17 @@ def batches(
     order: torch.Generator,
     generator: torch.Generator,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """One epoch in random order: (B, C, H, W) augmented float32 images in [0, 1] and (B,) labels, on their device.
+    """Yield the batches of one epoch in random order, on the examples' device.
 
     Args:
-        examples: What to go through.
+        examples: The images and labels.
         batch_size: Images in a batch; the last one may be smaller.
-        augmentation: Applied to each image by itself.
-        order: Source of the order, on the CPU.
-        generator: Source of the augmentation, on the examples' device.
+        augmentation: Applied to each image independently.
+        order: Random generator of the order, on the CPU.
+        generator: Random generator of the augmentation, on the examples' device.
+
+    Yields:
+        (B, C, H, W) augmented float32 images in [0, 1], and (B,) labels.
     """
     positions = torch.randperm(len(examples), generator=order).to(examples.images.device)
     for chosen in positions.split(batch_size)[: num_batches(examples, batch_size)]:
@@ -42,20 +46,20 @@ def batches(
 
 
 def to_float(images: Tensor) -> Tensor:
-    """uint8 images as float32 in [0, 1]."""
+    """Return uint8 images of any shape as float32 in [0, 1]."""
     return images.float() / 255.0
 
 
 def augment(images: Tensor, *, augmentation: Augmentation, generator: torch.Generator) -> Tensor:
-    """Crops and flips each image of a batch at random, all in one gather.
+    """Crop and flip each image of a batch at random, all in one gather.
 
     Args:
         images: (N, C, H, W) uint8.
-        augmentation: `padding` zeros on each side, from which an H×W window is cut; half the images mirrored if `flip`.
-        generator: On the images' device.
+        augmentation: Padding and flip. The crop is an H×W window of the padded image.
+        generator: Random generator on the images' device.
 
     Returns:
-        (N, C, H, W) uint8, in channels-last memory where anything was done.
+        (N, C, H, W) uint8, in channels-last memory unless `augmentation` does nothing.
     """
     if augmentation == Augmentation(padding=0, flip=False):
         return images
@@ -69,5 +73,5 @@ def augment(images: Tensor, *, augmentation: Augmentation, generator: torch.Gene
         columns = torch.where(mirrored, columns.flip(1), columns)
     columns = columns + offsets[1]
     padded = F.pad(images, (padding,) * 4)
-    which = torch.arange(count, device=device)[:, None, None]
-    return padded[which, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+    index = torch.arange(count, device=device)[:, None, None]
+    return padded[index, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)

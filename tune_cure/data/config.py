@@ -14,10 +14,10 @@ DEFAULT_ROOT = "~/.cache/tune_cure"
 MAX_PATH = 4000  # characters; systems take a little more
 
 
-def _anchored(root: str) -> str:
-    """`root`, absolute unless it begins with ~: the processes of trials work in folders of their own."""
-    half = any("\ud800" <= character <= "\udfff" for character in root)  # of a pair: in no file's name
-    if half or "\0" in root or len(root) > MAX_PATH:
+def _absolute(root: str) -> str:
+    """Return `root` as an absolute path unless it begins with ~: processes of trials work in folders of their own."""
+    is_invalid = any("\ud800" <= character <= "\udfff" for character in root)  # half a pair: in no file's name
+    if is_invalid or "\0" in root or len(root) > MAX_PATH:
         raise ValueError(f"a folder is needed, but found {shorten_repr(root)}")
     try:
         Path(root).expanduser()
@@ -30,7 +30,7 @@ class DataSpec(Schema):
     """Which data, from where, and how it is split."""
 
     dataset: Annotated[str, one_of(DATASETS)] = Field(description="The data set.")
-    root: Annotated[str, AfterValidator(_anchored)] = Field(
+    root: Annotated[str, AfterValidator(_absolute)] = Field(
         default=DEFAULT_ROOT, description="Folder of its files, or to download it into."
     )
     validation: int | None = Field(
@@ -39,8 +39,10 @@ class DataSpec(Schema):
         validate_default=True,
         description="Training images held out, stratified, to evaluate on; the data set's own number if absent.",
     )
-    split_seed: int = Field(default=0, ge=0, le=MAX_SEED, description="Which images these are.")
-    train_examples: int | None = Field(default=None, ge=2, description="Train on so many of the others; all if absent.")
+    split_seed: int = Field(default=0, ge=0, le=MAX_SEED, description="Seed that decides which images these are.")
+    train_examples: int | None = Field(
+        default=None, ge=2, description="Number of the others to train on; all if absent."
+    )
     image_size: int | None = Field(
         default=None, ge=4, le=1024, description="Resize images to this side, in pixels; as they are if absent."
     )
@@ -59,11 +61,11 @@ class DataSpec(Schema):
 
     @property
     def folder(self) -> Path:
-        """`root` on the machine at hand."""
+        """The path of `root` on this machine."""
         return Path(self.root).expanduser()
 
 
 def is_default(root: str) -> bool:
-    """Whether a folder is the one that data is downloaded into unless the user names another, or lies in it."""
-    inside = os.path.realpath(Path(root).expanduser())
-    return Path(inside).is_relative_to(os.path.realpath(Path(DEFAULT_ROOT).expanduser()))
+    """Return whether a folder is the default folder of data, into which data is downloaded, or lies in it."""
+    folder = os.path.realpath(Path(root).expanduser())
+    return Path(folder).is_relative_to(os.path.realpath(Path(DEFAULT_ROOT).expanduser()))

@@ -1,10 +1,7 @@
-"""Data sets by name: found or downloaded, decoded once, and kept as one file that all processes map into memory.
+"""Data sets by name: how each is found, or downloaded, and read.
 
-The file lies in `~/.cache/tune_cure/prepared`, or below `$TUNE_CURE_CACHE`. Mapped, its images are in memory once for
-all the trials of a machine (the page cache holds them).
-
-To add a data set: write a function of (folder, image size, whether a download is allowed) that finds it, add a line to
-`DATASETS`.
+To add a data set, write a function of (folder, image size, whether a download is allowed) that returns a `DataSource`,
+and add a line to `DATASETS`.
 """
 
 import http.client
@@ -15,7 +12,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from tune_cure.data.image_folder import class_folders, find_image_folder
@@ -39,6 +35,7 @@ def _find_digits(root: Path, image_size: int | None, download: bool) -> DataSour
 
 
 def _read_digits() -> dict[str, Any]:
+    import numpy as np
     from sklearn.datasets import load_digits
 
     digits = load_digits()
@@ -64,20 +61,27 @@ def _find_torchvision(
     image_size: int | None,
     download: bool,
 ) -> DataSource:
-    """A data set of torchvision: its own files in `root` (`marker` is one), class folders, or a download.
+    """Return a data set of torchvision: its own files in `root`, class folders of pictures there, or a download.
 
-    Folders of another number of classes are not this data set and are passed over.
+    Args:
+        title: Name of the data set, for people.
+        marker: One of the data set's own files.
+        num_classes: Number of classes. Folders of another number of classes are not this data set.
+        read: Function that reads the data set's own files from a folder, or downloads them into it.
+        root: The folder.
+        image_size: Side to resize pictures to, in pixels; None leaves them as they are.
+        download: Allow a download.
     """
     if not (root / marker).exists() and _num_class_folders(root) == num_classes:
-        found = find_image_folder(root, image_size, download)
-        return replace(found, source=f"{title}, pictures in {root}")
+        pictures = find_image_folder(root, image_size, download)
+        return replace(pictures, source=f"{title}, pictures in {root}")
     return DataSource(
         f"{title}, canonical files in {root}", marker, partial(_read_or_explain, title, root, read, download)
     )
 
 
 def _num_class_folders(root: Path) -> int | None:
-    """Of train/ and of test/ in `root`; None if either is missing or they differ."""
+    """Return the number of class folders in train/ and in test/ of `root`; None if either is missing or they differ."""
     if not all((root / part).is_dir() for part in ("train", "test")):
         return None
     train, test = (len(class_folders(root / part)) for part in ("train", "test"))
@@ -89,7 +93,8 @@ def _read_or_explain(
 ) -> dict[str, Any]:
     try:
         content = read(root, download)
-    # No network, no permission, a full disk; a wrong checksum, or nothing there; an answer that is not HTTP.
+    # OSError: no network, no permission, a full disk. RuntimeError: a wrong checksum, or nothing there.
+    # HTTPException: an answer that is not HTTP.
     except (OSError, RuntimeError, http.client.HTTPException) as error:
         if not download:
             raise NotHereError(
@@ -123,13 +128,21 @@ def _read_svhn(root: Path, download: bool) -> dict[str, Any]:
     for part in ("train", "test"):
         dataset = datasets.SVHN(root, split=part, download=download)
         content[f"{part}_images"] = torch.from_numpy(dataset.data).contiguous()
-        content[f"{part}_labels"] = torch.from_numpy(dataset.labels.astype(np.int64))
+        content[f"{part}_labels"] = torch.from_numpy(dataset.labels).long()
     return content
 
 
 _CIFAR = Augmentation(padding=4, flip=True)
 
-DATASETS: Registry[Dataset] = Registry(
+
+class _Datasets(Registry[Dataset]):
+    """Registry of data sets that also takes a function alone, which finds the data set."""
+
+    def _checked(self, name: str, part: object) -> Dataset:
+        return super()._checked(name, part if isinstance(part, Dataset) or not callable(part) else Dataset(part))
+
+
+DATASETS: Registry[Dataset] = _Datasets(
     "data set",
     {
         "digits": Dataset(
@@ -158,5 +171,5 @@ DATASETS: Registry[Dataset] = Registry(
         "image_folder": Dataset(find_image_folder),
     },
     accepts=lambda part: isinstance(part, Dataset),
-    expected="a Dataset",
+    expected="a Dataset, or a function that finds one,",
 )

@@ -1,24 +1,34 @@
-"""Data sets of picture files in class folders."""
+"""Data sets of picture files in one folder for each class."""
 
 import logging
 import stat
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
 
 from tune_cure.data.source import DataError, DataSource
+
+if TYPE_CHECKING:
+    import numpy as np
 
 _logger = logging.getLogger(__name__)
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 
 
 def find_image_folder(root: Path, image_size: int | None, download: bool) -> DataSource:
-    """Pictures in train/CLASS and test/CLASS, or in CLASS folders alone."""
+    """Return the data set of pictures in train/CLASS and test/CLASS, or in CLASS folders alone.
+
+    Args:
+        root: The folder.
+        image_size: Side to resize the pictures to, in pixels; None leaves them as they are.
+        download: Without effect: there is nothing to download.
+
+    Raises:
+        DataError: The folder is missing, or it does not hold at least two folders of pictures.
+    """
     if not root.is_dir():
         raise DataError(f"{root}: there is no such folder; name one of class folders with --data-root")
     parts = {part: root / part for part in ("train", "test")}
@@ -32,15 +42,15 @@ def find_image_folder(root: Path, image_size: int | None, download: bool) -> Dat
         raise DataError(f"{root}: train/ and test/ must have the same class folders")
     files = [(file, file.stat()) for listing in listings.values() for folder in listing.values() for file in folder]
     for file, state in files:
-        if not stat.S_ISREG(state.st_mode):  # to read a pipe would take for ever
+        if not stat.S_ISREG(state.st_mode):  # reading a pipe would never end
             raise DataError(f"{file}: cannot be read as a picture")
-    # Relative, so that the same folder by another path (a link) is not decoded anew.
+    # Paths are relative, so that the same folder is not decoded again under another path, such as a link.
     fingerprint = repr([(str(file.relative_to(root)), state.st_size, state.st_mtime_ns) for file, state in files])
     return DataSource(f"pictures in {root}", fingerprint, partial(_read_image_folder, listings, image_size, root))
 
 
 def _list(folder: Path) -> dict[str, list[Path]]:
-    """Class name -> its picture files, both sorted; hidden files and folders are passed over."""
+    """Return the picture files of each class by its name, both sorted, without hidden files and folders."""
     listing = {
         entry.name: sorted(file for file in entry.iterdir() if _is_picture(file)) for entry in class_folders(folder)
     }
@@ -64,6 +74,8 @@ def _is_picture(file: Path) -> bool:
 
 
 def _read_image_folder(listings: dict[str, dict[str, list[Path]]], side: int | None, root: Path) -> dict[str, Any]:
+    import numpy as np
+
     content: dict[str, Any] = {"classes": list(listings["train"])}
     total = sum(len(files) for listing in listings.values() for files in listing.values())
     _logger.info("reading %s pictures in %s: done once", f"{total:,}", root)
@@ -86,8 +98,11 @@ def _read_image_folder(listings: dict[str, dict[str, list[Path]]], side: int | N
     return content
 
 
-def _decode(file: Path, side: int | None) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """(H, W, 3) uint8; with `side`, the shorter side is resized to it and the centre cut out."""
+def _decode(file: Path, side: int | None) -> "np.ndarray[Any, np.dtype[np.uint8]]":
+    """Return a picture as (H, W, 3) uint8; with `side`, resize its shorter side to that and cut out the center."""
+    import numpy as np
+    from PIL import Image, UnidentifiedImageError
+
     try:
         with Image.open(file) as picture:
             image = picture.convert("RGB")

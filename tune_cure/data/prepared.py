@@ -1,14 +1,14 @@
 """Prepared data sets: decoded once, and kept as one file that all processes map into memory.
 
-The file lies in `~/.cache/tune_cure/prepared`, or below `$TUNE_CURE_CACHE`. Mapped, its images are in memory once for
-all the trials of a machine (the page cache holds them).
+The file lies in `~/.cache/tune_cure/prepared`, or below `$TUNE_CURE_CACHE`. Its images are in memory once for all
+trials of a machine, in the page cache.
 """
 
 import hashlib
 import logging
 import os
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,17 +20,20 @@ from torch import Tensor
 
 from tune_cure.data.datasets import DATASETS
 from tune_cure.data.source import DataError, DataSource, first_line
+from tune_cure.utils.errors import TuneCureError
+from tune_cure.utils.registry import is_reference
 
 _logger = logging.getLogger(__name__)
 
-FORMAT = "1"  # of the prepared files: a change of it prepares every data set anew
+FORMAT = "1"
+"""Version of the prepared files' layout. Every data set is prepared anew when it changes."""
 
 
 def cache_folder() -> Path:
-    """Where prepared data lies: `$TUNE_CURE_CACHE`, or `~/.cache/tune_cure`.
+    """Return the folder of prepared data: `$TUNE_CURE_CACHE`, or `~/.cache/tune_cure`.
 
     Raises:
-        DataError: `$TUNE_CURE_CACHE` is relative: every trial, working in a folder of its own, would fill one there.
+        DataError: `$TUNE_CURE_CACHE` is relative. Trials work in folders of their own, so each would fill another one.
     """
     folder = Path(os.environ.get("TUNE_CURE_CACHE", "~/.cache/tune_cure")).expanduser()
     if not folder.is_absolute():
@@ -39,33 +42,37 @@ def cache_folder() -> Path:
 
 
 def prepared(name: str, root: Path, image_size: int | None, *, download: bool = True) -> dict[str, Any]:
-    """The data set `name`, mapped into memory from its prepared file, which is made first if need be.
+    """Map a data set into memory from its prepared file, which is written first where it is missing.
 
     Args:
-        name: A key of `DATASETS`.
-        root: The folder of its files.
-        image_size: The side that images are resized to; None: as they are.
-        download: Whether it may be downloaded into `root`.
+        name: Name of the data set.
+        root: Folder of its files.
+        image_size: Side that images are resized to, in pixels; None leaves them as they are.
+        download: Allow a download into `root`.
 
     Returns:
-        What `DataSource.read` returns, with `mean` and `std` of each channel over the training images and `source`.
+        The content that `DataSource.read` returns, with `mean` and `std` of each channel over the training images, and
+        `source`.
 
     Raises:
-        NotHereError: It is not there, but could be downloaded if `download` allowed it.
-        DataError: It can neither be found nor downloaded, or what is prepared cannot be written.
+        NotHereError: The data set is missing, but could be downloaded if `download` allowed it.
+        DataError: The data set can neither be found nor downloaded, or the prepared file cannot be written.
+        PartError: There is no data set of this name.
     """
-    return _prepared(name, root, image_size, download)[1]
+    return _prepare_and_map(name, root, image_size, download)[1]
 
 
 def prepared_file(name: str, root: Path, image_size: int | None) -> Path:
-    """The file that `prepared` maps."""
-    return _prepared(name, root, image_size, True)[0]
+    """Return the file that `prepared` maps, which is written first where it is missing."""
+    return _prepare_and_map(name, root, image_size, True)[0]
 
 
 def received(name: str, fetch: Callable[[], memoryview]) -> dict[str, Any]:
-    """What `prepared` returned on another machine, whose file's `name` and bytes are given.
+    """Map a data set that another machine has prepared.
 
-    The bytes are fetched once a machine, and kept in the cache folder.
+    Args:
+        name: Name of the prepared file.
+        fetch: Function that returns the file's bytes. It is called once on each machine; the cache folder keeps them.
     """
     folder = cache_folder() / "received"
     path = folder / name
@@ -78,22 +85,27 @@ def received(name: str, fetch: Callable[[], memoryview]) -> dict[str, Any]:
     return content
 
 
-def _prepared(name: str, root: Path, image_size: int | None, download: bool) -> tuple[Path, dict[str, Any]]:
+def _prepare_and_map(name: str, root: Path, image_size: int | None, download: bool) -> tuple[Path, dict[str, Any]]:
+    """Return a data set's prepared file and its content."""
+    dataset = DATASETS.resolve(name)
     folder = cache_folder() / "prepared"
-    place = hashlib.sha256(repr((name, os.path.realpath(root), image_size)).encode()).hexdigest()[:12]
-    prefix = f"{name}-{place}"
-    # Two processes must neither download nor prepare at once; the second finds what the first has made.
+    origin = hashlib.sha256(repr((name, os.path.realpath(root), image_size)).encode()).hexdigest()[:12]
+    prefix = f"{name.replace(':', '.')}-{origin}"
+    # Two processes must neither download nor prepare at the same time: the second finds the first one's file.
     with _locked(folder, prefix):
         try:
-            found = DATASETS.resolve(name).find(root, image_size, download)
-        except OSError as error:  # no permission, a name too long
+            with _one_line_errors(name):
+                source = dataset.find(root, image_size, download)
+        except OSError as error:  # no permission, or a name that is too long
             raise DataError(f"{root}: cannot be read ({first_line(error)})") from error
-        state = hashlib.sha256(f"{FORMAT} {found.fingerprint}".encode()).hexdigest()[:12]
+        if not isinstance(source, DataSource):
+            raise DataError(f"data set {name!r}: a DataSource is needed, but its function returned {source!r:.100}")
+        state = hashlib.sha256(f"{FORMAT} {source.fingerprint}".encode()).hexdigest()[:12]
         path = folder / f"{prefix}-{state}.pt"
         content = _open(path)
         if content is None:
-            ready = _prepare(found, image_size)
-            _write(lambda file: torch.save(ready, file), path)
+            decoded = _decode(name, source, image_size)
+            _write(lambda file: torch.save(decoded, file), path)
             for stale in folder.glob(f"{prefix}-*.pt"):
                 if stale != path:
                     stale.unlink()
@@ -104,7 +116,7 @@ def _prepared(name: str, root: Path, image_size: int | None, download: bool) -> 
 
 @contextmanager
 def _locked(folder: Path, prefix: str) -> Iterator[None]:
-    """Holds the lock of a data set in `folder`, which is made if need be."""
+    """Hold the lock of a data set in `folder`, which is made where it is missing."""
     lock = FileLock(folder / f"{prefix}.lock")
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -120,7 +132,7 @@ def _locked(folder: Path, prefix: str) -> Iterator[None]:
 
 
 def _write(write: Callable[[Path], object], path: Path) -> None:
-    """Writes `path` whole or not at all: other processes may map what was there before."""
+    """Write `path` whole or not at all, since other processes may map the file that was there before."""
     partial_path = path.with_suffix(".partial")
     try:
         write(partial_path)
@@ -134,6 +146,7 @@ def _write(write: Callable[[Path], object], path: Path) -> None:
 
 
 def _open(path: Path) -> dict[str, Any] | None:
+    """Return the content of a prepared file; None if it is missing or damaged."""
     if not path.exists():
         return None
     try:
@@ -144,22 +157,61 @@ def _open(path: Path) -> dict[str, Any] | None:
     return content
 
 
-def _prepare(found: DataSource, image_size: int | None) -> dict[str, Any]:
-    content = found.read()
+def _decode(name: str, source: DataSource, image_size: int | None) -> dict[str, Any]:
+    """Read a data set, resize its images, and measure the mean and the standard deviation of each channel."""
+    with _one_line_errors(name):
+        content = source.read()
+    _check_content(name, content)
     if image_size is not None:
-        for name in ("train_images", "test_images"):
-            if name in content and content[name].shape[-2:] != (image_size, image_size):
-                content[name] = _resize(content[name], image_size)
+        for key in ("train_images", "test_images"):
+            if key in content and content[key].shape[-2:] != (image_size, image_size):
+                content[key] = _resize(content[key], image_size)
     sums = torch.zeros(2, content["train_images"].shape[1], dtype=torch.float64)
     for chunk in content["train_images"].split(1000):
         pixels = chunk.double() / 255.0
         sums += torch.stack([pixels.sum(dim=(0, 2, 3)), pixels.square().sum(dim=(0, 2, 3))])
     mean, square = sums / (content["train_images"].numel() / content["train_images"].shape[1])
     std = (square - mean.square()).clamp_min(1e-12).sqrt()
-    return {**content, "mean": mean.tolist(), "std": std.tolist(), "source": found.source}
+    return {**content, "mean": mean.tolist(), "std": std.tolist(), "source": source.source}
+
+
+@contextmanager
+def _one_line_errors(name: str) -> Iterator[None]:
+    """Turn any exception of the function behind a `module:name` into an error of one line."""
+    try:
+        yield
+    except TuneCureError:
+        raise
+    except Exception as error:  # the user's own code runs, which can raise anything
+        if not is_reference(name):
+            raise
+        raise DataError(f"data set {name!r}: cannot be read: {type(error).__name__}: {first_line(error)}") from error
+
+
+def _check_content(name: str, content: Mapping[str, Any]) -> None:
+    """Check that a data set's function returned what `DataSource.read` must return.
+
+    Raises:
+        DataError: An entry is missing, or of another type, shape or range.
+    """
+    expected = f"data set {name!r}: its function must read "
+    if not isinstance(content, Mapping) or not {"train_images", "train_labels", "classes"} <= content.keys():
+        raise DataError(f"{expected}train_images, train_labels and classes")
+    num_classes = len(content["classes"])
+    if num_classes < 2:
+        raise DataError(f"{expected}the names of two classes or more, but read {num_classes}")
+    for part in ("train", "test") if {"test_images", "test_labels"} & content.keys() else ("train",):
+        images, labels = content.get(f"{part}_images"), content.get(f"{part}_labels")
+        if not isinstance(images, Tensor) or images.dtype != torch.uint8 or images.dim() != 4:
+            raise DataError(f"{expected}{part}_images as a tensor (M, C, H, W) of uint8")
+        if not isinstance(labels, Tensor) or labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
+            raise DataError(f"{expected}{part}_labels as a tensor (M,) of int64, one for each image")
+        if not len(labels) or not 0 <= int(labels.min()) <= int(labels.max()) < num_classes:
+            raise DataError(f"{expected}{part}_labels from 0 to {num_classes - 1}, the index of a class")
 
 
 def _resize(images: Tensor, side: int) -> Tensor:
+    """Return images (M, C, H, W) uint8 as (M, C, side, side) uint8."""
     chunks = [
         F.interpolate(chunk.float(), size=(side, side), mode="bilinear", antialias=True).round().clamp(0, 255).byte()
         for chunk in images.split(1000)

@@ -1,4 +1,4 @@
-"""Types of a data set: where it comes from, how it is read and augmented, and what can be wrong with it."""
+"""Types of a data set: where it comes from, how it is read and augmented, and its errors."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,8 +10,10 @@ from torch import Tensor
 
 from tune_cure.utils.errors import TuneCureError
 
-TEST_SEED = 0  # of the test sets that data sets do not bring themselves
-MAX_VALIDATION = 5000  # images held out where a data set says no number
+TEST_SEED = 0
+"""Seed of the test set that is held out of a data set without one."""
+MAX_VALIDATION = 5000
+"""Most images that are held out by default where a data set names no number."""
 
 
 class DataError(TuneCureError):
@@ -24,7 +26,12 @@ class NotHereError(DataError):
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random crop after zero padding, and random horizontal flip."""
+    """Random crop after zero padding, and random horizontal flip.
+
+    Attributes:
+        padding: Zeros on each side, in pixels.
+        flip: Mirror half of the images.
+    """
 
     padding: int
     flip: bool
@@ -32,10 +39,14 @@ class Augmentation:
 
 @dataclass(frozen=True)
 class DataSource:
-    """A data set that is there, or can be downloaded: its origin in words, its state, and how to read it.
+    """A data set that is there or can be downloaded.
 
-    `read` returns train_images and test_images (M, C, H, W) uint8, train_labels and test_labels (M,) int64, and
-    classes; without the test_ entries, a test set is held out of the training images.
+    Attributes:
+        source: Origin in words, for reports.
+        fingerprint: State of the files. The data is prepared anew when it changes.
+        read: Function that reads the files. It returns `train_images` and `test_images`, (M, C, H, W) uint8,
+            `train_labels` and `test_labels`, (M,) int64, and the names of the `classes`. Without the entries of a test
+            set, one is held out of the training images.
     """
 
     source: str
@@ -83,12 +94,15 @@ class Dataset:
 
 
 def first_line(error: Exception) -> str:
-    """The first line of an error's text, or its kind where it has none (a TimeoutError, say)."""
+    """Return the first line of an error's text, or the name of its class where it has no text, as a TimeoutError."""
     return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def stratified(labels: Tensor, count: int, seed: int) -> Tensor:
-    """(count,) positions in `labels`, each class in its share (largest remainders), sorted; fixed by the seed."""
+    """Return (count,) sorted positions in `labels` (N,), each class in its share.
+
+    Shares are rounded by largest remainders. The seed alone decides which positions of a class are taken.
+    """
     generator = torch.Generator().manual_seed(seed)
     sizes = torch.bincount(labels)
     shares = sizes.double() * count / len(labels)

@@ -1,4 +1,4 @@
-"""Data sets as uint8 tensors on the device: split, and batched there."""
+"""Splits of a data set into training, validation and test images, as uint8 tensors."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,12 +14,12 @@ from tune_cure.data.source import TEST_SEED, Augmentation, DataError, stratified
 
 @dataclass(frozen=True)
 class Examples:
-    """Some rows of a tensor of images, which other Examples may share and which may lie in a mapped file.
+    """Some rows of a tensor of images. Other examples may share the tensor, and it may lie in a memory-mapped file.
 
     Attributes:
         images: (M, C, H, W) uint8.
         labels: (M,) int64.
-        indices: (N,) int64, the rows that these examples are.
+        indices: (N,) int64, the rows of these examples.
     """
 
     images: Tensor
@@ -30,39 +30,39 @@ class Examples:
         return len(self.indices)
 
     def gather(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, C, H, W) uint8 images and (B,) labels of the examples at `positions` (B,) between 0 and N − 1."""
+        """Return (B, C, H, W) uint8 images and (B,) labels at `positions` (B,), which lie between 0 and N − 1."""
         rows = self.indices[positions]
         return self.images[rows], self.labels[rows]
 
     def subset(self, count: int, seed: int) -> "Examples":
-        """`count` of these examples, stratified and always the same for a seed; all if there are not more."""
+        """Return `count` of these examples, stratified and fixed by the seed; all of them if there are not more."""
         if count >= len(self):
             return self
         chosen = stratified(self.labels[self.indices].cpu(), count, seed)
         return replace(self, indices=self.indices[chosen.to(self.indices.device)])
 
     def without(self, others: "Examples") -> "Examples":
-        """These examples but for `others`, which share their images."""
+        """Return these examples without `others`, which share their tensor of images."""
         return replace(self, indices=self.indices[~torch.isin(self.indices, others.indices)])
 
     def to(self, device: torch.device | str) -> "Examples":
-        """These examples with their tensors on `device`; nothing is copied that is there already."""
+        """Return these examples with their tensors on `device`; what is there already is not copied."""
         return Examples(self.images.to(device), self.labels.to(device), self.indices.to(device))
 
 
 @dataclass(frozen=True)
 class Splits:
-    """A data set, split. `train` and `validation` share one tensor of images.
+    """A data set in its three splits. `train` and `validation` share one tensor of images.
 
     Attributes:
-        train: What is trained on.
-        validation: Held out of the training images, stratified: what a search is judged on.
-        test: Never read by a search.
-        classes: Their names.
-        mean: Of each channel over the training images, in [0, 1].
-        std: Likewise, the standard deviation.
-        augmentation: What suits these images.
-        source: In words, which data this is and where it came from.
+        train: Examples to train on.
+        validation: Examples held out of the training images, stratified, on which a search is evaluated.
+        test: Examples that a search never reads.
+        classes: Names of the classes.
+        mean: Mean of each channel over the training images, in [0, 1].
+        std: Standard deviation of each channel over the training images.
+        augmentation: Augmentation of the training images.
+        source: Which data this is and where it came from, in words.
     """
 
     train: Examples
@@ -76,35 +76,36 @@ class Splits:
 
     @property
     def num_classes(self) -> int:
-        """Number of classes."""
+        """The number of classes."""
         return len(self.classes)
 
     @property
     def in_channels(self) -> int:
-        """Channels of an image."""
+        """The number of channels of an image."""
         return self.train.images.shape[1]
 
     @property
     def image_size(self) -> tuple[int, int]:
-        """Height and width of an image, equal wherever `DataSpec.image_size` is given."""
+        """Height and width of an image, in pixels; equal where `DataSpec.image_size` is given."""
         return self.train.images.shape[-2], self.train.images.shape[-1]
 
     def to(self, device: torch.device | str) -> "Splits":
-        """These splits with training and validation images on `device`, moved once; the test set stays where it is."""
+        """Return the splits with training and validation images on `device`; the test set stays where it is."""
         train = self.train.to(device)
         return replace(self, train=train, validation=replace(train, indices=self.validation.indices.to(device)))
 
 
 def load(spec: DataSpec, *, download: bool = True) -> Splits:
-    """The data set that `spec` names, split as it says.
+    """Load the data set that `spec` names, and split it.
 
     Args:
-        spec: Which data, from where, how split.
-        download: Whether a data set that is not there may be downloaded into its folder.
+        spec: The data set, its folder and its split.
+        download: Allow to download a missing data set into its folder.
 
     Raises:
-        NotHereError: It is not there, but could be downloaded if `download` allowed it.
-        DataError: It can neither be found nor downloaded, or it cannot be split so.
+        NotHereError: The data set is missing, but could be downloaded if `download` allowed it.
+        DataError: The data set can neither be found nor downloaded, or it cannot be split as `spec` says.
+        PartError: There is no data set of this name.
     """
     return split(spec, prepared(spec.dataset, spec.folder, spec.image_size, download=download))
 
@@ -118,14 +119,12 @@ def with_validation(spec: DataSpec, splits: Splits) -> DataSpec:
 
 
 def split(spec: DataSpec, content: dict[str, Any]) -> Splits:
-    """`content`, as `datasets.prepared` returns it, split as `spec` says.
+    """Split `content`, a data set as `prepared.prepared` returns it, as `spec` says.
 
     Raises:
-        DataError: It cannot be split so.
+        DataError: It has too few images for that split.
     """
-    train_labels = content["train_labels"]
-    rest = torch.arange(len(train_labels))
-    train = Examples(content["train_images"], train_labels, rest)
+    train = Examples(content["train_images"], content["train_labels"], torch.arange(len(content["train_labels"])))
     has_test = "test_images" in content
     dataset, num_classes = DATASETS.resolve(spec.dataset), len(content["classes"])
     num_validation = spec.validation or dataset.num_validation(len(train), num_classes)
@@ -153,7 +152,11 @@ def split(spec: DataSpec, content: dict[str, Any]) -> Splits:
 
 
 def _check_validation(count: int, available: int, num_classes: int, has_test: bool) -> None:
-    """A data set without a test set gives up `count` images twice; an image a class must remain to train on."""
+    """Check that one image per class remains to train on; without a test set, `count` images are held out twice.
+
+    Raises:
+        DataError: Too few or too many images are to be held out.
+    """
     most = (available - num_classes) // (1 if has_test else 2)
     if not num_classes <= count <= most:
         twice = "" if has_test else ", and as many for a test set, as there is none"
@@ -164,8 +167,8 @@ def _check_validation(count: int, available: int, num_classes: int, has_test: bo
 
 
 def _hold_out(examples: Examples, count: int, seed: int) -> tuple[Examples, Examples]:
-    """`count` stratified examples, and the others in their order."""
-    held = examples.subset(count, seed)
-    stays = torch.ones(len(examples.images), dtype=torch.bool)
-    stays[held.indices] = False
-    return held, replace(examples, indices=examples.indices[stays[examples.indices]])
+    """Return `count` stratified examples, and the others in their order."""
+    held_out = examples.subset(count, seed)
+    remains = torch.ones(len(examples.images), dtype=torch.bool)
+    remains[held_out.indices] = False
+    return held_out, replace(examples, indices=examples.indices[remains[examples.indices]])
