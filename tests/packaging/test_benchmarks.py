@@ -110,3 +110,17 @@ def test_times_measured_anew_replace_those_in_a_table_and_leave_its_accuracies(s
     assert found.to_dict("records")[1] == dict(zip(found, ["b", 3, 0.5, 0.4, 0.6, 0.4], strict=True))
     with pytest.raises(SystemExit, match="has other variants"):
         script("trade_offs").put_seconds(file, seconds.iloc[:1])
+
+
+def test_a_start_up_time_is_a_ratio_to_importing_torch_within_its_round(script: Any) -> None:
+    times = {"import torch": (1.0, 2.0, 4.0), "--help": (0.1, 0.4, 0.4)}
+    rows = [
+        {"round": number, "command": name, "seconds": seconds, "cpu_seconds": seconds / 2}
+        for name, all_rounds in times.items()
+        for number, seconds in enumerate(all_rounds)
+    ]
+    table = script("startup").summary(pd.DataFrame(rows)).set_index("command")
+    assert table.loc["import torch", "times_import_torch"] == 1
+    assert table.loc["--help", "times_import_torch"] == 0.1
+    assert table.loc["--help", "times_import_torch_75"] == pytest.approx(0.15)
+    assert (table.loc["--help", "limit"], table.loc["--help", "rounds"]) == (0.3, 3)
