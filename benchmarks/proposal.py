@@ -13,7 +13,7 @@ import optuna
 import pandas as pd
 from optuna.distributions import BaseDistribution, FloatDistribution
 
-from tune_cure.search.samplers import tpe
+from tune_cure.search.proposals.samplers import tpe
 
 TRIALS = (100, 1000, 3000, 10000)
 PROPOSALS = 10

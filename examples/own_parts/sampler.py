@@ -1,4 +1,4 @@
-"""A sampler of your own. To use it, copy the function into tune_cure/search/samplers.py and add
+"""A sampler of your own. To use it, copy the function into tune_cure/search/proposals/samplers.py and add
 
     "halton": halton,
 

@@ -24,7 +24,7 @@ from tune_cure.models import registry
 from tune_cure.ray_backend import session, tuner
 from tune_cure.regularizers import cure, penalties
 from tune_cure.regularizers.cure import Point
-from tune_cure.search import samplers
+from tune_cure.search.proposals import samplers
 from tune_cure.search.space import loading
 
 SPACE = """

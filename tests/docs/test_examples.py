@@ -14,7 +14,7 @@ from tune_cure.data import datasets, splits as data
 from tune_cure.models import registry
 from tune_cure.ray_backend.monitoring.metrics import GAUGES, PREFIX
 from tune_cure.regularizers import cure, penalties
-from tune_cure.search import samplers
+from tune_cure.search.proposals import samplers
 from tune_cure.search.results import SearchResult
 from tune_cure.search.space.loading import load
 from tune_cure.training.trainer import Trainer

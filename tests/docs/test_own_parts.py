@@ -14,7 +14,7 @@ from tune_cure.data.config import DataSpec
 from tune_cure.evaluation.config import EvaluationConfig
 from tune_cure.models import registry
 from tune_cure.regularizers import cure, penalties
-from tune_cure.search import samplers
+from tune_cure.search.proposals import samplers
 from tune_cure.training.config import ModelConfig, TrainingConfig
 from tune_cure.training.trainer import Trainer
 

@@ -1,7 +1,7 @@
 import re
 
 from tools import reference
-from tune_cure.search.samplers import SAMPLERS
+from tune_cure.search.proposals.samplers import SAMPLERS
 from tune_cure.training.config import HYPERPARAMETERS, TrainingConfig, inactive_hyperparameters
 
 

@@ -7,8 +7,9 @@ import pytest
 
 from tests.support.sampler_studies import peak, propose_values
 from tests.support.spaces import tiny
-from tune_cure.search import results, samplers
+from tune_cure.search import results
 from tune_cure.search.journal import Journal
+from tune_cure.search.proposals import samplers
 from tune_cure.search.proposals.proposer import Proposal, StudyProposer
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.stopping import SearchStopper

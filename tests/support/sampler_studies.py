@@ -8,7 +8,7 @@ import optuna
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
-from tune_cure.search import samplers
+from tune_cure.search.proposals import samplers
 
 NUMBERS = {"lr_max": FloatDistribution(0.01, 1.0, log=True), "batch_size": IntDistribution(32, 128, step=32)}
 SPACE = {**NUMBERS, "delta": CategoricalDistribution(["classic", "random"])}

@@ -12,7 +12,7 @@ REGISTRIES = {
     "network": "tune_cure.models.registry:MODELS",
     "norm": "tune_cure.attacks.norms:NORMS",
     "optimizer": "tune_cure.training.optimizers:OPTIMIZERS",
-    "sampler": "tune_cure.search.samplers:SAMPLERS",
+    "sampler": "tune_cure.search.proposals.samplers:SAMPLERS",
     "schedule": "tune_cure.training.schedules:SCHEDULES",
 }
 """Each kind of part with the module and the name of its registry."""

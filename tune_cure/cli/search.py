@@ -87,7 +87,7 @@ def _names() -> dict[str, Iterable[str]]:
     from tune_cure.data.datasets import DATASETS
     from tune_cure.models.registry import MODELS
     from tune_cure.regularizers.penalties import PENALTIES
-    from tune_cure.search.samplers import SAMPLERS
+    from tune_cure.search.proposals.samplers import SAMPLERS
     from tune_cure.training.optimizers import OPTIMIZERS
     from tune_cure.training.schedules import SCHEDULES
 

@@ -251,7 +251,7 @@ def _describe_prior_trials(spec: SearchSpec, options: SearchOptions) -> str:
     """Return how many trials of earlier searches the sampler knows; empty without `search.warm_start`."""
     if not spec.search.warm_start or options.resume:
         return ""
-    from tune_cure.search import warm_start  # imports Optuna
+    from tune_cure.search.proposals import warm_start  # imports Optuna
 
     used, left_out = warm_start.read_prior_trials(spec)
     line = f"{len(used)} trials of {spec.search.warm_start} are known to the sampler"

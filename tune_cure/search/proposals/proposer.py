@@ -7,8 +7,8 @@ import optuna
 from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 
-from tune_cure.search import warm_start
 from tune_cure.search.journal import OBJECTIVE, Event, Journal, end_reason
+from tune_cure.search.proposals import warm_start
 from tune_cure.search.proposals.optuna_space import suggest, to_optuna_distribution
 from tune_cure.search.proposals.outcome import study_outcome
 from tune_cure.search.proposals.recorded_trials import RecordedTrial, find_checkpoint, recorded_trials

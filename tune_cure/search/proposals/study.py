@@ -8,7 +8,8 @@ from optuna.storages import BaseStorage, RDBStorage
 from optuna.study import StudyDirection
 from sqlalchemy.event import listen
 
-from tune_cure.search import run_files, samplers, warm_start
+from tune_cure.search import run_files
+from tune_cure.search.proposals import samplers, warm_start
 from tune_cure.search.space.config import SearchSpec
 
 

@@ -15,7 +15,7 @@ from pydantic import AfterValidator, Field, PlainValidator
 
 from tune_cure.data.config import DataSpec
 from tune_cure.evaluation.config import EvaluationConfig
-from tune_cure.search.samplers import SAMPLERS
+from tune_cure.search.proposals.samplers import SAMPLERS
 from tune_cure.search.schedulers.registry import SCHEDULERS
 from tune_cure.search.space.distributions import Distribution
 from tune_cure.search.space.objectives import Constraint, metrics

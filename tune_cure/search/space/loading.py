@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from tune_cure.search.samplers import unfit
+from tune_cure.search.proposals.samplers import unfit
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.space.distributions import ON_GRID, Distribution
 from tune_cure.training.config import (

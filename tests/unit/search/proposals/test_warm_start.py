@@ -8,8 +8,8 @@ from tests.support.journals import VALUES, epoch
 from tests.support.spaces import tiny
 from tune_cure.cli import main as cli
 from tune_cure.reports import tables
-from tune_cure.search import warm_start
 from tune_cure.search.journal import Journal
+from tune_cure.search.proposals import warm_start
 from tune_cure.search.proposals.proposer import Proposal, StudyProposer
 from tune_cure.search.results import SearchResult
 from tune_cure.search.space.config import SearchSpec

@@ -4,7 +4,7 @@ import optuna
 import pytest
 
 from tests.support.sampler_studies import NUMBERS, SPACE, Values, peak, propose_values
-from tune_cure.search import samplers
+from tune_cure.search.proposals import samplers
 
 
 @pytest.fixture(params=samplers.SAMPLERS)
