@@ -85,7 +85,11 @@ def test_a_run_that_fails_is_said_with_its_reason_and_the_others_go_on(
 
 @pytest.mark.parametrize(
     ("seeds", "said"),
-    [(1, "With one seed, the intervals know nothing"), (2, "verdicts err in about one of ten"), (3, "")],
+    [
+        (1, "With one seed, the intervals do not include how much seeds differ"),
+        (2, "about one in ten comparisons of equal candidates ends in a false verdict"),
+        (3, ""),
+    ],
 )
 def test_few_seeds_are_warned_of(
     seeds: int, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

@@ -7,12 +7,12 @@ import numpy as np
 import torch
 
 from tests.support.journals import write_search
-from tune_cure.confirmation import plan as confirm
 from tune_cure.confirmation.plan import Job, Plan
 from tune_cure.evaluation.names import ATTACKS
 from tune_cure.search import run_files
 from tune_cure.search.results import SearchResult
 from tune_cure.search.space.loading import load
+from tune_cure.utils.files import replace_arrays
 
 NUM_IMAGES = 400
 
@@ -35,8 +35,6 @@ def write_outcomes(job: Job, share: float, *, autoattack: bool = True, num_image
     noise = np.random.default_rng(job.seed + zlib.crc32(job.candidate.name.encode())).random(num_images) < 0.02
     right = (order < share * num_images) ^ noise
     names = ATTACKS if autoattack else ATTACKS[:4]
-    confirm.write_arrays(
-        folder / run_files.OUTCOMES, {**dict.fromkeys(names, right), "zero_gradient": 0.0, "seconds": 1.0}
-    )
+    replace_arrays(folder / run_files.OUTCOMES, {**dict.fromkeys(names, right), "zero_gradient": 0.0, "seconds": 1.0})
     model = {"model": {}, "weights": {"w": torch.ones(1)}, "epoch": 2, "train_seconds": 3.0}
     torch.save(model, job.folder / run_files.JOB_MODEL)

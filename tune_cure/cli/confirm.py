@@ -184,7 +184,7 @@ def prepare(options: ConfirmOptions) -> Prepared:
     result.spec = spec.model_copy(update={"data": data})
     whole = data.model_copy(update={"train_examples": None})
     splits = splits_module.load(whole, download=bool(options.data_root) or config_module.is_default(data.root))
-    images = len(plan_module.all_training_images(splits))
+    images = len(splits.all_training_images())
     plan = Plan(
         seeds=tuple(spec.search.seed + 1 + number for number in range(options.seeds)),
         epsilons=_distinct([spec.evaluation.epsilon, *options.epsilons]),

@@ -1,4 +1,4 @@
-"""Which configurations a search's confirmation retrains: its leaders, and what they are measured against."""
+"""Configurations that a confirmation retrains: the search's leading trials, and the baselines to compare them with."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,10 +17,10 @@ class Candidate:
     """A configuration to retrain.
 
     Attributes:
-        name: What it is called, in tables and as a folder: `trial-11`, `start_from`, `fgsm`, `ablation`.
+        name: Its name in tables and the name of its folder: `trial-11`, `start_from`, `fgsm`, `ablation`.
         kind: leader or baseline.
-        config: How it trains.
-        description: In words.
+        config: How its networks are trained.
+        description: Where it comes from, in words.
     """
 
     name: str
@@ -30,20 +30,27 @@ class Candidate:
 
 
 class CandidateError(TuneCureError):
-    """A search without a trial that could be confirmed."""
+    """A search without a trial that can be confirmed."""
 
 
 def choose_candidates(result: SearchResult, top: int, baselines: Sequence[str]) -> list[Candidate]:
-    """The first `top` leaders, best first, then the baselines; a baseline that a leader is already is left out.
+    """Return the leading trials, best first, and then the baselines.
+
+    A baseline whose configuration is already among the candidates is left out.
+
+    Args:
+        result: The search.
+        top: The number of leading trials. Only trials that ended soundly count.
+        baselines: Names from `BASELINES`; empty for none.
 
     Raises:
-        CandidateError: No trial came to a sound end.
+        CandidateError: No trial has ended soundly.
     """
     sound = result.leaders[~result.leaders["status"].isin([*UNSOUND_STATUSES, "unfinished"])]
     if sound.empty:
         raise CandidateError(f"{result.directory}: no trial has come to a sound end yet: there is nothing to confirm")
     proposed = {event["trial"]: event["hyperparameters"] for event in result.events if event["event"] == "trial"}
-    chosen = [
+    candidates = [
         Candidate(f"trial-{number}", "leader", result.spec.training_config(proposed[number]), f"trial {number}")
         for number in sound["trial"].head(top)
     ]
@@ -51,9 +58,9 @@ def choose_candidates(result: SearchResult, top: int, baselines: Sequence[str]) 
     for name in dict.fromkeys(baselines):
         values, description = BASELINES[name](result, winner)
         config = result.spec.training_config(values)
-        if all(config != candidate.config for candidate in chosen):
-            chosen.append(Candidate(name, "baseline", config, description))
-    return chosen
+        if all(config != candidate.config for candidate in candidates):
+            candidates.append(Candidate(name, "baseline", config, description))
+    return candidates
 
 
 def _start_from(result: SearchResult, winner: dict[str, Any]) -> tuple[dict[str, Any], str]:
@@ -76,4 +83,7 @@ BASELINES: dict[str, Callable[[SearchResult, dict[str, Any]], tuple[dict[str, An
     "fgsm": _fgsm,
     "ablation": _ablation,
 }
-"""By name: of a search and its winner's hyperparameters, those of a baseline, and what it is in words."""
+"""Baselines by name: functions of the search and its winner's hyperparameters.
+
+Each returns the baseline's hyperparameters and its description.
+"""

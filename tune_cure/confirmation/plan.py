@@ -1,44 +1,47 @@
-"""Leading configurations retrained over several seeds and judged on the test set, beside baselines.
+"""Plan of a confirmation: which networks are trained and judged, and what of it is done already.
 
-What a search reports of its winner was measured on the images that chose it, with one seed. Here each configuration is
-trained anew on all training images, those that the search held out included, for its whole schedule, and its last
-weights are judged: nothing is chosen, so nothing is flattered. The test set is read here for the first time.
+A search reports its winner's accuracy on the images that chose the winner, for one seed. A confirmation trains each
+candidate anew: with several seeds, on all training images including those that the search held out, for the whole
+schedule. It judges the last weights on the test set. Nothing is chosen by these numbers, so they are not optimistic. No
+other part of the package reads the test set before.
 
-Each (configuration, seed) is a task of Ray that saves its state after every epoch and every attack in a folder of its
-own, so the same command goes on where an interrupted one stopped, and another one with more seeds or configurations
-adds to what is there.
+Each pair of candidate and seed is a job with a folder of its own. A job saves its state after every epoch and every
+attack, so the same command continues where it was interrupted. A later command with more seeds or candidates adds to
+what is there.
+
+The columns of confirm.csv and the keys of a job's config.yaml call a candidate "contender", as version 0.1.0 did.
 """
 
-import io
 import json
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
+import yaml
+from pydantic import Field, ValidationError
 
 from tune_cure.confirmation.candidates import Candidate
 from tune_cure.data.config import DataSpec
-from tune_cure.data.splits import Examples, Splits
 from tune_cure.evaluation.config import EvaluationConfig
 from tune_cure.search import run_files
 from tune_cure.search.results import SearchResult
 from tune_cure.training.config import ModelConfig, TrainingConfig
-from tune_cure.utils.files import FolderError, replace_bytes
-from tune_cure.utils.yaml_config import by_path, differences, parse
+from tune_cure.utils.files import FolderError
+from tune_cure.utils.schema import Schema
+from tune_cure.utils.yaml_config import by_path, differences, first_problem, parse
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How candidates are confirmed.
+    """Settings of a confirmation, the same for all candidates.
 
     Attributes:
-        seeds: Of the training runs, none of them that of the search; the same for every candidate.
-        epsilons: The radii to judge at, in pixel units; that of the search's evaluation first.
-        examples: How many test images to judge on, stratified.
-        train_images: How many training images to train on, stratified.
-        autoattack: Whether AutoAttack is run, too.
+        seeds: The seeds of the training runs. The seed of the search is not among them.
+        epsilons: The radii to judge at, in pixel units. The radius of the search's evaluation comes first.
+        examples: The number of test images to judge on, stratified by class.
+        train_images: The number of training images to train on, stratified by class.
+        autoattack: True if AutoAttack judges the networks, too.
     """
 
     seeds: tuple[int, ...]
@@ -48,9 +51,42 @@ class Plan:
     autoattack: bool
 
 
+class JobConfig(Schema):
+    """Content of a job's config.yaml: everything that its weights depend on.
+
+    Settings that an earlier version did not have take their defaults, which are what that version did.
+    """
+
+    contender: str = Field(description="The candidate's description.")
+    seed: int = Field(description="Seed of the training run.")
+    train_images: int = Field(description="Training images used.")
+    data: DataSpec = Field(description="The data set, wherever its files are.")
+    model: ModelConfig = Field(description="The network.")
+    training: TrainingConfig = Field(description="How it is trained.")
+
+    def to_yaml(self) -> str:
+        """Return the file's text."""
+        return yaml.safe_dump(self.dump(), sort_keys=False)
+
+    def dump(self) -> dict[str, Any]:
+        """Return the settings as plain values."""
+        return self.model_dump(mode="json", by_alias=True, exclude={"data": {"root"}})
+
+
 @dataclass(frozen=True)
 class Job:
-    """One candidate with one seed."""
+    """One candidate, trained with one seed and judged at every radius of the plan.
+
+    Attributes:
+        candidate: The configuration.
+        seed: The seed of the training run.
+        data: The data set, without a limit on its training images.
+        model: The network.
+        evaluation: The search's evaluation. Its norm counts; the radii are those of the plan.
+        plan: The settings of the confirmation.
+        folder: The job's folder: confirm/CANDIDATE/seed-SEED in the search's folder.
+        cpus: The number of CPU cores to use.
+    """
 
     candidate: Candidate
     seed: int
@@ -61,73 +97,91 @@ class Job:
     folder: Path
     cpus: int
 
-    def describe(self) -> dict[str, Any]:
-        """What its weights depend on, as written into its folder."""
-        return {
-            "contender": self.candidate.description,
-            "seed": self.seed,
-            "train_images": self.plan.train_images,
-            "data": self.data.model_dump(mode="json", exclude={"root"}),
-            "model": self.model.model_dump(mode="json"),
-            "training": self.candidate.config.model_dump(mode="json", by_alias=True),
-        }
+    @property
+    def config(self) -> JobConfig:
+        """The content of the job's config.yaml."""
+        return JobConfig(
+            contender=self.candidate.description,
+            seed=self.seed,
+            train_images=self.plan.train_images,
+            data=self.data,
+            model=self.model,
+            training=self.candidate.config,
+        )
 
     def outcome_folder(self, epsilon: float) -> Path:
-        """The folder of what was found at a radius."""
+        """Return the folder of the outcomes at a radius: NORM-EPSILON-EXAMPLES."""
         return self.folder / f"{self.evaluation.norm}-{epsilon:.6g}-{self.plan.examples}"
 
-    @property
-    def is_judged(self) -> bool:
-        """Whether there are outcomes of it, at one radius at least."""
-        return any((self.outcome_folder(epsilon) / run_files.OUTCOMES).exists() for epsilon in self.plan.epsilons)
-
     def status(self) -> dict[str, Any]:
-        """What it is doing: `stage` and details of it; empty before it has begun."""
+        """Return what the job is doing: `stage` and its details; empty before the job has begun."""
         file = self.folder / run_files.JOB_STATUS
         return dict(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else {}
 
+    @property
+    def is_done(self) -> bool:
+        """True if the job has trained its network and judged it as the last command asked."""
+        return self.status().get("stage") == "done"
 
-def plan_jobs(result: SearchResult, candidates: list[Candidate], plan: Plan) -> list[Job]:
-    """A job for each candidate and seed, seeds together: early ends leave whole seeds to compare.
+    @property
+    def is_judged(self) -> bool:
+        """True if there are outcomes of the network at one radius at least."""
+        return any((self.outcome_folder(epsilon) / run_files.OUTCOMES).exists() for epsilon in self.plan.epsilons)
+
+
+def plan_jobs(result: SearchResult, candidates: Sequence[Candidate], plan: Plan) -> list[Job]:
+    """Return a job for each candidate and seed.
+
+    All candidates of a seed come before those of the next seed: if the confirmation ends early, they have seeds in
+    common and can be compared.
 
     Raises:
-        FolderError: A job's folder holds another one.
+        FolderError: A job's folder holds a network that was trained otherwise.
     """
     spec = result.spec
-    data = spec.data.model_copy(update={"train_examples": None})
     directory = result.directory.resolve() / run_files.CONFIRM
-    found = [
-        Job(one, seed, data, spec.model, spec.evaluation, plan, directory / one.name / f"seed-{seed}",
-            spec.resources.cpus_per_trial)
+    jobs = [
+        Job(
+            candidate=candidate,
+            seed=seed,
+            data=spec.data.model_copy(update={"train_examples": None}),
+            model=spec.model,
+            evaluation=spec.evaluation,
+            plan=plan,
+            folder=directory / candidate.name / f"seed-{seed}",
+            cpus=spec.resources.cpus_per_trial,
+        )
         for seed in plan.seeds
-        for one in candidates
-    ]  # fmt: skip
-    for job in found:
-        _check(job)
-    return found
+        for candidate in candidates
+    ]
+    for job in jobs:
+        _check_folder(job)
+    return jobs
 
 
-def _check(job: Job) -> None:
-    file = job.folder / run_files.JOB_CONFIG
-    if not file.exists():
+def _check_folder(job: Job) -> None:
+    """Refuse a folder whose config.yaml describes other weights than the job's."""
+    if not (job.folder / run_files.JOB_CONFIG).exists():
         return
-    before, now = (by_path(of) for of in (parse(file.read_text(encoding="utf-8")), job.describe()))
-    # What an earlier version did not know, it did as is the default now.
-    before = by_path({"training": TrainingConfig().model_dump(mode="json", by_alias=True)}) | before
-    change = next(((key, a, b) for key, a, b in differences(before, now) if key != "contender"), None)
+    before, now = by_path(read_job_config(job.folder).dump()), by_path(job.config.dump())
+    change = next(((key, old, new) for key, old, new in differences(before, now) if key != "contender"), None)
     if change:
-        key, was, wanted = change
-        raise FolderError(f"{file}: {key} was {was} there, and is {wanted} now; move {job.folder.parent.parent} away")
+        key, old, new = change
+        file, move = job.folder / run_files.JOB_CONFIG, job.folder.parent.parent
+        raise FolderError(f"{file}: {key} was {old} there, and is {new} now; move {move} away")
 
 
-def all_training_images(splits: Splits) -> Examples:
-    """Those that the search trained on, and those that it held out."""
-    indices = torch.cat([splits.train.indices, splits.validation.indices]).sort().values
-    return replace(splits.train, indices=indices)
+def read_job_config(folder: Path) -> JobConfig:
+    """Return the config.yaml in a job's folder.
 
-
-def write_arrays(file: Path, content: dict[str, Any]) -> None:
-    """Writes arrays by name, in one step, for `np.load`."""
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **content)
-    replace_bytes(file, buffer.getvalue())
+    Raises:
+        FolderError: The file cannot be read or is damaged.
+    """
+    file = folder / run_files.JOB_CONFIG
+    try:
+        return JobConfig.model_validate(parse(file.read_text(encoding="utf-8")))
+    except ValidationError as error:
+        problem = first_problem(error, JobConfig)
+        raise FolderError(f"{file}: does not say how the run was trained: {problem}") from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise FolderError(f"{file}: does not say how the run was trained: {str(error).splitlines()[0]}") from error

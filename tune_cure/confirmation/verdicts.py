@@ -1,8 +1,11 @@
-"""What a confirmation found: accuracies per seed, their means, and who is better than whom. Made from its folder."""
+"""Results of a confirmation: accuracies of each run, their means, and which candidate is better than which.
+
+Everything is made from the folders of the jobs. The tables call a candidate "contender", as in confirm.csv.
+"""
 
 import json
 from collections import Counter
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,82 +14,95 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from tune_cure.confirmation.plan import Job, write_arrays
+from tune_cure.confirmation.plan import Job
 from tune_cure.evaluation import gradient_masking
-from tune_cure.evaluation.names import ATTACKS
+from tune_cure.evaluation.gradient_masking import MaskingSign
+from tune_cure.evaluation.names import ATTACKS, COMPARED_ATTACKS
 from tune_cure.evaluation.robustness import Outcomes
 from tune_cure.search import run_files
 from tune_cure.utils import significance
-from tune_cure.utils.files import read_tensors, replace_text
+from tune_cure.utils.files import read_tensors, replace_arrays, replace_text
 from tune_cure.utils.formatting import join_words
 
-Array = NDArray[Any]
+Arrays = dict[str, NDArray[Any]]
+RunKey = tuple[str, int, float]
+"""Candidate, seed and radius of one judged network."""
+
 KEYS = ("contender", "kind", "description", "seed", "norm", "epsilon", "examples", "train_images", "epochs", "diverged")
 COLUMNS = (*KEYS, *ATTACKS, "zero_gradient", "train_seconds", "judge_seconds", "warnings")
-COMPARED = ("clean", "pgd_50_10", "autoattack")
-FEW_SEEDS_WARNINGS = {  # how far verdicts of so many seeds can be trusted; docs/confirming.md has the measurement
-    1: "With one seed, the intervals know nothing of how much seeds differ.",
-    2: "With two seeds, verdicts err in about one of ten comparisons where there is no difference; take three or more.",
+FEW_SEEDS_WARNINGS = {
+    1: "With one seed, the intervals do not include how much seeds differ.",
+    2: "With two seeds, about one in ten comparisons of equal candidates ends in a false verdict; use three or more.",
 }
+"""What to know about verdicts from so many seeds; docs/confirming.md has the measurement."""
 
 
 def warn_of_few_seeds(comparisons: pd.DataFrame) -> list[str]:
-    """What to know of `Confirmation.comparisons` that go by few seeds, a sentence each."""
-    return [words for seeds, words in FEW_SEEDS_WARNINGS.items() if comparisons["seeds"].eq(seeds).any()]
+    """Return a sentence for each small number of seeds that a verdict of `Confirmation.comparisons` goes by."""
+    return [warning for seeds, warning in FEW_SEEDS_WARNINGS.items() if comparisons["seeds"].eq(seeds).any()]
 
 
 class Confirmation:
-    """What the jobs that are done have left.
+    """Outcomes of the finished jobs, read once from their folders.
 
     Attributes:
-        outcomes: Whether each test image was classified right, shape (examples,), by candidate, seed and epsilon, and
-            by what was done to it (`ATTACKS`).
-        table: A row of `COLUMNS` for each candidate, seed and epsilon; accuracies are fractions.
+        jobs: All jobs, finished or not.
+        outcomes: For each judged network the content of its outcomes.npz. Under each attack's name (`ATTACKS`) lies an
+            array of shape (examples,): True where the test image was still classified correctly.
+        table: A row of `COLUMNS` for each judged network; accuracies are fractions.
+
+    Args:
+        jobs: The jobs of a plan.
     """
 
-    compared = COMPARED
-
-    def __init__(self, jobs: list[Job]) -> None:
+    def __init__(self, jobs: Sequence[Job]) -> None:
         self.jobs = jobs
-        self.outcomes: dict[tuple[str, int, float], dict[str, Array]] = {}
+        self.outcomes: dict[RunKey, Arrays] = {}
         rows = []
         for job in jobs:
             for epsilon in job.plan.epsilons:
                 file = job.outcome_folder(epsilon) / run_files.OUTCOMES
                 if file.exists():
                     with np.load(file) as content:
-                        found = {name: content[name] for name in content.files}
-                    self.outcomes[job.candidate.name, job.seed, epsilon] = found
-                    rows.append(_row(job, epsilon, found))
+                        arrays = {name: content[name] for name in content.files}
+                    self.outcomes[job.candidate.name, job.seed, epsilon] = arrays
+                    rows.append(_row(job, epsilon, arrays))
         self.table = pd.DataFrame(rows, columns=list(COLUMNS))
 
     def means(self) -> pd.DataFrame:
-        """A row per candidate and epsilon: the number of seeds, and mean and sample standard deviation over them."""
+        """Return a row per candidate and radius with the means over the seeds.
+
+        Columns: contender, epsilon, seeds (their number), description, diverged (the number of runs that did), and for
+        each attack the mean accuracy and, in the column that ends in `_sd`, the sample standard deviation.
+        """
         rows = []
-        for (candidate, epsilon), group in self.table.groupby(["contender", "epsilon"], sort=False):
-            row: dict[str, Any] = {"contender": candidate, "epsilon": epsilon, "seeds": len(group)}
-            row |= {"description": group["description"].iloc[0], "diverged": int(group["diverged"].sum())}
-            for name in ATTACKS:
-                mean, deviation = significance.mean_and_deviation(group[name].to_numpy(dtype=float))
-                row |= {name: mean, f"{name}_sd": deviation}
+        for (candidate, epsilon), runs in self.table.groupby(["contender", "epsilon"], sort=False):
+            row: dict[str, Any] = {"contender": candidate, "epsilon": epsilon, "seeds": len(runs)}
+            row |= {"description": runs["description"].iloc[0], "diverged": int(runs["diverged"].sum())}
+            for attack in ATTACKS:
+                mean, deviation = significance.mean_and_deviation(runs[attack].to_numpy(dtype=float))
+                row |= {attack: mean, f"{attack}_sd": deviation}
             rows.append(row)
         return pd.DataFrame(rows)
 
     def comparisons(self) -> pd.DataFrame:
-        """A row per pair, epsilon and metric: the difference with its 95% interval, and the verdict.
+        """Return a row per pair of candidates, radius and attack: the difference and the verdict.
 
-        Pairs are each leader with each baseline, and the first leader with the others; on the same test images, and
-        with the seeds that both have. P-values are adjusted after Holm for all pairs of a metric at a radius.
+        Each leader is compared with each baseline, and the first leader with the other leaders. A comparison uses the
+        same test images for both, and the seeds that both have. P-values are adjusted after Holm (1979) over all pairs
+        at a radius under an attack.
+
+        Columns: first, second, epsilon, metric (the attack), seeds and examples (their numbers), difference (first
+        minus second, a fraction), low and high (its 95% interval), p_value, p_value_holm, verdict.
         """
         rows: list[dict[str, Any]] = []
         for epsilon in dict.fromkeys(self.table["epsilon"]):
-            for metric in reversed(COMPARED):
-                found = [row for pair in self._pairs() if (row := self._compare(*pair, epsilon, metric))]
-                adjusted = significance.holm([row["p_value"] for row in found])
-                for row, p_value in zip(found, adjusted, strict=True):
-                    rows.append(
-                        {**row, "p_value_holm": p_value, "verdict": significance.verdict(row["difference"], p_value)}
-                    )
+            for attack in reversed(COMPARED_ATTACKS):
+                family = [row for pair in self._pairs() if (row := self._compare(*pair, epsilon, attack))]
+                adjusted = significance.holm([row["p_value"] for row in family])
+                for row, p_value in zip(family, adjusted, strict=True):
+                    verdict = significance.verdict(row["difference"], p_value)
+                    rows.append({**row, "p_value_holm": p_value, "verdict": verdict})
         columns = ["first", "second", "epsilon", "metric", "seeds", "examples", "difference", "low", "high", "p_value",
                    "p_value_holm", "verdict"]  # fmt: skip
         return pd.DataFrame(rows, columns=columns)
@@ -98,59 +114,66 @@ class Confirmation:
             yield from ((leader, name) for name, kind in kinds.items() if kind == "baseline")
         yield from ((leaders[0], other) for other in leaders[1:])
 
-    def _compare(self, first: str, second: str, epsilon: float, metric: str) -> dict[str, Any] | None:
-        both = [
+    def _compare(self, first: str, second: str, epsilon: float, attack: str) -> dict[str, Any] | None:
+        """Return a row of `comparisons` without the verdict; None if the two have no seed in common."""
+        seeds = [
             seed
             for seed in dict.fromkeys(job.seed for job in self.jobs)
-            if all(metric in self.outcomes.get((name, seed, epsilon), {}) for name in (first, second))
+            if all(attack in self.outcomes.get((name, seed, epsilon), {}) for name in (first, second))
         ]
-        if not both:
+        if not seeds:
             return None
-        one, other = (
-            np.stack([self.outcomes[name, seed, epsilon][metric] for seed in both]) for name in (first, second)
+        first_outcomes, second_outcomes = (
+            np.stack([self.outcomes[name, seed, epsilon][attack] for seed in seeds]) for name in (first, second)
         )
-        found = significance.paired_difference(one, other)
+        difference = significance.paired_difference(first_outcomes, second_outcomes)
         return {
-            "first": first, "second": second, "epsilon": epsilon, "metric": metric, "seeds": len(both),
-            "examples": one.shape[1], "difference": found.estimate, "low": found.low, "high": found.high,
-            "p_value": found.p_value,
+            "first": first, "second": second, "epsilon": epsilon, "metric": attack, "seeds": len(seeds),
+            "examples": first_outcomes.shape[1], "difference": difference.estimate, "low": difference.low,
+            "high": difference.high, "p_value": difference.p_value,
         }  # fmt: skip
 
-    def doubts(self) -> list[tuple[float, str]]:
-        """The signs of masked gradients: radius, and a sentence for all runs that show the same."""
-        alike: dict[tuple[float, str], list[tuple[gradient_masking.MaskingSign, str]]] = {}
+    def masking_warnings(self) -> list[tuple[float, str]]:
+        """Return the signs of masked gradients as pairs of radius and sentence.
+
+        Runs that show the same sign at the same radius share a sentence, which gives the largest size and names them.
+        """
+        groups: dict[tuple[float, str], list[tuple[MaskingSign, str]]] = {}
         diverged = self.table.set_index(["contender", "seed", "epsilon"])["diverged"]
-        for run, found in self.outcomes.items():
-            candidate, _, epsilon = run
-            for sign in [] if diverged[run] else gradient_masking.find_masking_signs(Outcomes.of(found)):
-                alike.setdefault((epsilon, sign.claim), []).append((sign, candidate))
-        runs = Counter((candidate, epsilon) for candidate, _, epsilon in self.outcomes)
-        doubts = []
-        for (epsilon, _), seen in alike.items():
-            largest = max((sign for sign, _ in seen), key=lambda sign: sign.size)
-            shown = Counter(candidate for _, candidate in seen)
-            who = join_words(f"{name} ({count} of {runs[name, epsilon]} seeds)" for name, count in shown.items())
-            doubts.append((epsilon, f"{largest.found('up to ' if len(seen) > 1 else '')}, {who}: {largest.meaning}."))
-        return doubts
+        for key, arrays in self.outcomes.items():
+            candidate, _, epsilon = key
+            for sign in [] if diverged[key] else gradient_masking.find_masking_signs(Outcomes.of(arrays)):
+                groups.setdefault((epsilon, sign.claim), []).append((sign, candidate))
+        num_runs = Counter((candidate, epsilon) for candidate, _, epsilon in self.outcomes)
+        warnings = []
+        for (epsilon, _), group in groups.items():
+            largest = max((sign for sign, _ in group), key=lambda sign: sign.size)
+            affected = Counter(candidate for _, candidate in group)
+            names = [f"{name} ({count} of {num_runs[name, epsilon]} seeds)" for name, count in affected.items()]
+            claim = largest.found("up to " if len(group) > 1 else "")
+            warnings.append((epsilon, f"{claim}, {join_words(names)}: {largest.meaning}."))
+        return warnings
 
     def write(self, folder: Path) -> None:
-        """Writes confirm.csv, confirm.json and, for other statistics, outcomes.npz with every single outcome."""
+        """Write confirm.csv, confirm.json, and outcomes.npz with every single outcome, for other statistics."""
         replace_text(folder / run_files.CONFIRM_TABLE, self.table.to_csv(index=False))
         content = {"means": _records(self.means()), "comparisons": _records(self.comparisons())}
         replace_text(folder / run_files.CONFIRM_SUMMARY, json.dumps(content, indent=2, allow_nan=False) + "\n")
         packed = {
-            f"{candidate}/{seed}/{epsilon:.6g}/{name}": of
-            for (candidate, seed, epsilon), found in self.outcomes.items()
-            for name, of in found.items()
-            if name in ATTACKS
+            f"{candidate}/{seed}/{epsilon:.6g}/{attack}": array
+            for (candidate, seed, epsilon), arrays in self.outcomes.items()
+            for attack, array in arrays.items()
+            if attack in ATTACKS
         }
-        write_arrays(folder / run_files.OUTCOMES, packed)
+        replace_arrays(folder / run_files.OUTCOMES, packed)
 
 
-def _row(job: Job, epsilon: float, found: dict[str, Array]) -> dict[str, Any]:
+def _row(job: Job, epsilon: float, arrays: Arrays) -> dict[str, Any]:
+    """Return a row of `COLUMNS`."""
     trained = read_tensors(job.folder / run_files.JOB_MODEL, torch.device("cpu"))
-    accuracies = {name: float(found[name].mean()) for name in ATTACKS if name in found}
+    accuracies = {attack: float(arrays[attack].mean()) for attack in ATTACKS if attack in arrays}
     diverged = not trained["weights"]
+    signs = [] if diverged else gradient_masking.find_masking_signs(Outcomes.of(arrays))
     return {
         "contender": job.candidate.name,
         "kind": job.candidate.kind,
@@ -163,13 +186,13 @@ def _row(job: Job, epsilon: float, found: dict[str, Array]) -> dict[str, Any]:
         "epochs": trained["epoch"],
         "diverged": diverged,
         **accuracies,
-        "zero_gradient": float(found["zero_gradient"]),
+        "zero_gradient": float(arrays["zero_gradient"]),
         "train_seconds": trained["train_seconds"],
-        "judge_seconds": float(found["seconds"]),
-        "warnings": " ".join([] if diverged else map(str, gradient_masking.find_masking_signs(Outcomes.of(found)))),
+        "judge_seconds": float(arrays["seconds"]),
+        "warnings": " ".join(map(str, signs)),
     }
 
 
 def _records(frame: pd.DataFrame) -> list[dict[Hashable, Any]]:
-    """The rows as JSON has them: no NaN."""
+    """Return the rows as JSON takes them, with None in place of NaN."""
     return frame.astype(object).where(frame.notna(), None).to_dict("records")

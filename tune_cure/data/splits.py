@@ -94,6 +94,11 @@ class Splits:
         train = self.train.to(device)
         return replace(self, train=train, validation=replace(train, indices=self.validation.indices.to(device)))
 
+    def all_training_images(self) -> Examples:
+        """Return the images of `train` and `validation` together, in the order of their indices."""
+        indices = torch.cat([self.train.indices, self.validation.indices]).sort().values
+        return replace(self.train, indices=indices)
+
 
 def load(spec: DataSpec, *, download: bool = True) -> Splits:
     """Load the data set that `spec` names, and split it.

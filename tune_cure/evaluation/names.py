@@ -28,6 +28,9 @@ AUTOATTACK_PARTS = {"apgd_ce": "apgd-ce", "apgd_t": "apgd-t", "fab_t": "fab-t", 
 An image counts under a key if it withstood that part and all parts before it, so the last one is all of AutoAttack.
 """
 
+COMPARED_ATTACKS = ("clean", "pgd_50_10", "autoattack")
+"""The attacks by which candidates of a confirmation, and winners of searches, are compared on the test set."""
+
 WITHOUT_AUTOATTACK = tuple(name for name in ATTACKS if name not in AUTOATTACK_PARTS)
 
 NORM_LABELS = {"linf": "Linf", "l2": "L2"}

@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 import ray
 import torch
-import yaml
 from torch import nn
 
-from tune_cure.confirmation.plan import Job, all_training_images, write_arrays
+from tune_cure.confirmation.plan import Job
 from tune_cure.data.splits import Examples, Splits
 from tune_cure.evaluation import robustness
 from tune_cure.evaluation.names import ATTACKS, WITHOUT_AUTOATTACK
@@ -28,7 +27,7 @@ from tune_cure.search.results import SearchResult
 from tune_cure.training.config import TrainingConfig
 from tune_cure.training.trainer import Trainer
 from tune_cure.utils import cpu as cpus
-from tune_cure.utils.files import read_tensors, replace_tensors, replace_text
+from tune_cure.utils.files import read_tensors, replace_arrays, replace_tensors, replace_text
 
 POLL_SECONDS = 1.0
 
@@ -105,7 +104,7 @@ def work(job: Job, device_name: str = "cpu", shipment: DataBroadcast | None = No
     cpus.configure_cpu(job.cpus)
     splits = shared_data(job.data, device.type, shipment)
     job.folder.mkdir(parents=True, exist_ok=True)
-    replace_text(job.folder / run_files.JOB_CONFIG, yaml.safe_dump(job.describe(), sort_keys=False))
+    replace_text(job.folder / run_files.JOB_CONFIG, job.config.to_yaml())
     network = _trained(job, splits, device)
     test = splits.test.subset(job.plan.examples, seed=0).to(device)
     for epsilon in job.plan.epsilons:
@@ -121,7 +120,7 @@ def _trained(job: Job, splits: Splits, device: torch.device) -> nn.Module | None
     """The network after the whole schedule; None if it diverged."""
     file, config = job.folder / run_files.JOB_MODEL, job.candidate.config
     if not file.exists():
-        images = all_training_images(splits).subset(job.plan.train_images, seed=0)
+        images = splits.all_training_images().subset(job.plan.train_images, seed=0)
         _train(job, config, replace(splits, train=images), device)
     saved = read_tensors(file, device)
     return checkpoints.rebuild(saved, trust_code=True).to(device) if saved["weights"] else None
@@ -173,4 +172,4 @@ def _judge(job: Job, network: nn.Module | None, test: Examples, epsilon: float) 
         )
         found = outcomes.correct
         numbers = {"zero_gradient": outcomes.zero_gradient}
-    write_arrays(file, {**found, **numbers, "seconds": time.perf_counter() - started})
+    replace_arrays(file, {**found, **numbers, "seconds": time.perf_counter() - started})

@@ -1,4 +1,4 @@
-"""All that a search leaves beside its journal, written at its end and whenever somebody asks for it again."""
+"""Everything that a search's folder holds beside the journal; written at the search's end and on request."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from tune_cure.search.results import SearchResult
 
 
 def write_artifacts(result: SearchResult) -> Path:
-    """Writes tables, best configuration and model, report and figures into the run's folder.
+    """Write the tables, the best configuration and model, the report and the figures into the search's folder.
 
     Returns:
         The report's path.
@@ -16,7 +16,7 @@ def write_artifacts(result: SearchResult) -> Path:
     tables.write_tables(result)
     tables.write_top_configurations(result)
     tables.write_best_model(result)
-    drawn = catalog.build_plots(result)
-    page = search_page.write(result, drawn)
-    static.write_figures(result.directory, drawn)
+    plots = catalog.build_plots(result)
+    page = search_page.write(result, plots)
+    static.write_figures(result.directory, plots)
     return page

@@ -1,5 +1,6 @@
-"""The page of a comparison: whose winner is better, the searches side by side, how each went, what each searched."""
+"""Page of a comparison: whose winner is better, the searches side by side, how each went, and what each searched."""
 
+from collections.abc import Iterable, Mapping
 from html import escape
 from pathlib import Path
 
@@ -16,30 +17,45 @@ from tune_cure.reports.comparison_text import (
     side_by_side,
     verdict_basis,
 )
-from tune_cure.reports.figures.style import BEST_COLOR, BLUE, START_COLOR, accuracy_range, blank_figure
+from tune_cure.reports.figures.style import (
+    BEST_COLOR,
+    BLUE,
+    GRAY,
+    ORANGE,
+    PINK,
+    SKY_BLUE,
+    START_COLOR,
+    accuracy_range,
+    blank_figure,
+)
 from tune_cure.utils.formatting import join_words
 
-COLORS = (BLUE, BEST_COLOR, START_COLOR, "#CC79A7", "#E69F00", "#56B4E9", "#8A8A8A")
-DASHES = ("solid", "8,4", "2,3", "10,3,2,3", "16,5")  # of pixels, as SVG and plotly write them
-LONG = 3.0  # device hours from which a plot is in hours, not in minutes
+COLORS = (BLUE, BEST_COLOR, START_COLOR, PINK, ORANGE, SKY_BLUE, GRAY)
+DASHES = ("solid", "8,4", "2,3", "10,3,2,3", "16,5")  # lengths in pixels, as SVG takes them
+MAX_MINUTES_HOURS = 3.0  # up to so many device hours, a plot shows minutes
 
 
 def write(searches: Searches, path: Path) -> None:
-    """Writes the page, complete in itself."""
+    """Write the page.
+
+    Args:
+        searches: The searches by their names.
+        path: The file.
+    """
     names = join_words(f"<code>{escape(name)}</code>" for name in searches)
     sections = {
         "verdicts": ("Whose winner is better", _verdicts(searches)),
         "warnings": ("Before you compare", _warnings(searches)),
-        "table": ("Side by side", _table(searches)),
+        "table": ("Side by side", _side_by_side(searches)),
         "progress": ("Best so far", _progress(searches)),
         "spaces": ("What was searched", _spaces(searches)),
     }
-    written = {name: of for name, of in sections.items() if of[1]}
+    filled = {name: (title, content) for name, (title, content) in sections.items() if content}
     body = [
         f"<header><h1>{len(searches)} searches side by side</h1><p>{names}</p></header>",
-        html_page.section_links({name: title for name, (title, _) in written.items()}),
+        html_page.section_links({name: title for name, (title, _) in filled.items()}),
         "<main>",
-        *(html_page.section(name, title, content) for name, (title, content) in written.items()),
+        *(html_page.section(name, title, content) for name, (title, content) in filled.items()),
         "</main>",
     ]
     html_page.write(path, f"Comparison of {', '.join(searches)}", body)
@@ -47,19 +63,18 @@ def write(searches: Searches, path: Path) -> None:
 
 def _verdicts(searches: Searches) -> str:
     verdicts = comparison.compare_winners(searches)
-    titles = {"": "", "against": "", "verdict": "", "by": "", "difference": ""}
-    rows = "".join(
-        f'<tr><th scope="row">{escape(row["first"])}</th><td>{escape(row["second"])}</td>'
-        + (
-            f'<td>no verdict</td><td class="reason" colspan="2">{escape(row["reason"])}</td></tr>'
-            if row["reason"]
-            else f"<td><strong>{row['verdict']}</strong></td><td>{format_measure(row)}</td>"
-            f"<td>{format_difference(row)}</td></tr>"
-        )
-        for _, row in verdicts.iterrows()
-    )
-    said = f"<p>{verdict_basis(verdicts)}</p>" if verdict_basis(verdicts) else ""
-    return said + html_page.scrollable_table(html_page.header_cells(titles), rows)
+    titles = {"winner of": "", "against that of": "", "verdict": "", "by": "", "difference": ""}
+    rows = []
+    for _, row in verdicts.iterrows():
+        cells = f"<td>{escape(row['second'])}</td>"
+        if row["reason"]:
+            cells += f'<td>no verdict</td><td class="reason" colspan="2">{escape(row["reason"])}</td>'
+        else:
+            cells += f"<td><strong>{row['verdict']}</strong></td><td>{format_measure(row)}</td>"
+            cells += f"<td>{format_difference(row)}</td>"
+        rows.append(html_page.row(escape(row["first"]), cells))
+    basis = verdict_basis(verdicts)
+    return (f"<p>{basis}</p>" if basis else "") + html_page.table(titles, rows)
 
 
 def _warnings(searches: Searches) -> str:
@@ -67,83 +82,89 @@ def _warnings(searches: Searches) -> str:
     return f'<aside class="caveat"><ul>{items}</ul></aside>' if items else ""
 
 
-def _table(searches: Searches) -> str:
-    titles = {"": "", **{escape(name): "" for name in searches}}
-    rows = "".join(
-        f'<tr><th scope="row">{escape(words)}</th>'
-        + "".join(f'<td class="cell">{escape(cell)}</td>' for cell in cells)
-        + "</tr>"
-        for words, cells in side_by_side(searches).items()
-    )
-    return html_page.scrollable_table(html_page.header_cells(titles), rows) + f"<p>{ERRORS_NOTE}.</p>"
+def _side_by_side(searches: Searches) -> str:
+    rows = [
+        html_page.row(escape(title), "".join(f'<td class="cell">{escape(cell)}</td>' for cell in cells))
+        for title, cells in side_by_side(searches).items()
+    ]
+    return html_page.table(_titles(searches), rows) + f"<p>{ERRORS_NOTE}.</p>"
+
+
+def _titles(searches: Iterable[str]) -> dict[str, str]:
+    """Return the columns of a table with a search in each."""
+    return {"": "", **{escape(name): "" for name in searches}}
 
 
 def _progress(searches: Searches) -> str:
-    lines = {name: comparison.leader_progress(result) for name, result in searches.items()}
-    if all(line.empty for line in lines.values()):
+    """Return the plots of the leader's objective; empty if no search has judged a trial."""
+    frames = {name: comparison.leader_progress(result) for name, result in searches.items()}
+    if all(frame.empty for frame in frames.values()):
         return ""
     metrics = join_words(dict.fromkeys(result.spec.search.metrics[0] for result in searches.values()))
-    said = (
-        "The objective of the trial that led, had the search ended there. Trials that overfitted catastrophically, "
-        "diverged or failed count for nothing; judging the leaders again, at the end, is not in it. Device time is "
-        "that of all trials together."
+    text = (
+        "The lines show the objective of the trial that would have won if the search had ended there. Trials that "
+        "overfitted catastrophically, diverged or failed are left out. The lines do not include the second judgment "
+        "of the leaders at the end. Device time is the sum over all trials."
     )
     plots = html_page.plot_block(
-        "epochs", plot_by_epochs(lines, metrics), "By epochs trained in all trials.", small=True
+        "epochs", plot_by_epochs(frames, metrics), "By epochs trained in all trials.", small=True
     )
-    plots += html_page.plot_block("hours", plot_by_hours(lines, metrics), "By device time.", small=True)
-    return f'<p>{said}</p>{line_legend(list(searches))}<div class="grid">{plots}</div>'
+    plots += html_page.plot_block("hours", plot_by_hours(frames, metrics), "By device time.", small=True)
+    return f'<p>{text}</p>{line_legend(searches)}<div class="grid">{plots}</div>'
 
 
-def plot_by_epochs(lines: dict[str, pd.DataFrame], metrics: str) -> go.Figure:
-    """The leader's objective of each search after so many epochs: the frames of `comparison.progress` by name."""
-    return _steps(lines, "epochs", 1, "epochs trained", metrics)
+def plot_by_epochs(frames: Mapping[str, pd.DataFrame], metrics: str) -> go.Figure:
+    """Draw the leader's objective of each search against the number of epochs trained in all its trials.
+
+    Args:
+        frames: `comparison.leader_progress` of each search by its name: columns `epochs`, `device_hours`,
+            `objective`, `trial`. At least one has rows.
+        metrics: The title of the vertical axis.
+    """
+    return _plot_steps(frames, "epochs", 1, "epochs trained", metrics)
 
 
-def plot_by_hours(lines: dict[str, pd.DataFrame], metrics: str) -> go.Figure:
-    """As `by_epochs`, after so much device time."""
-    most = max(float(line["device_hours"].iloc[-1]) for line in lines.values() if len(line))
-    unit, parts = ("hours", 1) if most > LONG else ("minutes", 60)
-    return _steps(lines, "device_hours", parts, f"device {unit}", metrics)
+def plot_by_hours(frames: Mapping[str, pd.DataFrame], metrics: str) -> go.Figure:
+    """Draw the leader's objective of each search against device time; arguments as in `plot_by_epochs`."""
+    longest = max(float(frame["device_hours"].iloc[-1]) for frame in frames.values() if len(frame))
+    unit, parts = ("hours", 1) if longest > MAX_MINUTES_HOURS else ("minutes", 60)
+    return _plot_steps(frames, "device_hours", parts, f"device {unit}", metrics)
 
 
-def _steps(lines: dict[str, pd.DataFrame], column: str, parts: int, x: str, y: str) -> go.Figure:
+def _plot_steps(frames: Mapping[str, pd.DataFrame], column: str, factor: int, x: str, y: str) -> go.Figure:
+    """Draw a line of steps for each search, with `factor` times the column on the horizontal axis."""
     figure = blank_figure(x, escape(y))
-    for number, (name, line) in enumerate(lines.items()):
+    for number, (name, frame) in enumerate(frames.items()):
         color, dash = line_style(number)
         figure.add_trace(
             go.Scatter(
                 name=escape(name),
                 mode="lines",
-                x=(parts * line[column].astype(float)).round(4).tolist(),
-                y=line["objective"].astype(float).tolist(),
-                hovertext=[f"trial {trial}" for trial in line["trial"]],
+                x=(factor * frame[column].astype(float)).round(4).tolist(),
+                y=frame["objective"].astype(float).tolist(),
+                hovertext=[f"trial {trial}" for trial in frame["trial"]],
                 hovertemplate=f"{escape(name)}: %{{y:.1%}} after %{{x:.4g}}, %{{hovertext}}<extra></extra>",
-                line={
-                    "color": color,
-                    "dash": _pixels(dash),
-                    "width": 2.5,
-                    "shape": "hv",
-                },
+                line={"color": color, "dash": _plotly_dash(dash), "width": 2.5, "shape": "hv"},
             )
         )
-    furthest = parts * max(float(line[column].iloc[-1]) for line in lines.values() if len(line))
-    figure.update_xaxes(range=[0, 1.03 * furthest])
-    figure.update_yaxes(range=accuracy_range(pd.concat([line["objective"] for line in lines.values()]).astype(float)))
+    longest = factor * max(float(frame[column].iloc[-1]) for frame in frames.values() if len(frame))
+    objectives = pd.concat([frame["objective"] for frame in frames.values()]).astype(float)
+    figure.update_xaxes(range=[0, 1.03 * longest])
+    figure.update_yaxes(range=accuracy_range(objectives))
     return figure
 
 
 def line_style(number: int) -> tuple[str, str]:
-    """The color and dashes of a search's line: no two of the first 35 are alike in both."""
+    """Return the color and the dashes of the line of a search; the first 35 differ in one of the two."""
     return COLORS[number % len(COLORS)], DASHES[number % len(DASHES)]
 
 
-def _pixels(dash: str) -> str:
+def _plotly_dash(dash: str) -> str:
     return dash if dash == "solid" else ",".join(f"{pixels}px" for pixels in dash.split(","))
 
 
-def line_legend(names: list[str]) -> str:
-    """The HTML legend of both plots."""
+def line_legend(names: Iterable[str]) -> str:
+    """Return the legend of both plots as HTML."""
     items = []
     for number, name in enumerate(names):
         color, dash = line_style(number)
@@ -156,19 +177,15 @@ def line_legend(names: list[str]) -> str:
 def _spaces(searches: Searches) -> str:
     spaces = comparison.compare_spaces(searches)
     differing = [f"<code>{escape(key)}</code>" for key in spaces.loc[spaces["differs"], "hyperparameter"]]
-    said = (
-        f"The searches differ in {join_words(differing)}, set in bold." if differing else "All searched the same space."
-    )
-    rows = "".join(
-        f'<tr><th scope="row"><code>{escape(row["hyperparameter"])}</code></th>'
-        + "".join(f'<td class="cell">{_bold(row[name], row["differs"])}</td>' for name in searches)
-        + "</tr>"
-        for _, row in spaces.iterrows()
-    )
-    return f"<p>{said}</p>" + html_page.scrollable_table(
-        html_page.header_cells({"": "", **{escape(name): "" for name in searches}}), rows
-    )
+    text = "All searches have the same space."
+    if differing:
+        text = f"The searches differ in {join_words(differing)}, set in bold."
+    rows = []
+    for _, row in spaces.iterrows():
+        cells = "".join(f'<td class="cell">{_emphasize(row[name], row["differs"])}</td>' for name in searches)
+        rows.append(html_page.row(f"<code>{escape(row['hyperparameter'])}</code>", cells))
+    return f"<p>{text}</p>" + html_page.table(_titles(searches), rows)
 
 
-def _bold(text: str, is_bold: bool) -> str:
+def _emphasize(text: str, is_bold: bool) -> str:
     return f"<strong>{escape(text)}</strong>" if is_bold else escape(text)

@@ -1,5 +1,6 @@
-"""The page of a confirmation: who was retrained, what each reached on the test set, who is better than whom."""
+"""Page of a confirmation: what was retrained, which candidate is better, and what each reached on the test set."""
 
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
@@ -7,8 +8,8 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from tune_cure.confirmation.plan import Job
-from tune_cure.confirmation.verdicts import COMPARED, Confirmation, warn_of_few_seeds
-from tune_cure.evaluation.names import ATTACK_LABELS
+from tune_cure.confirmation.verdicts import Confirmation, warn_of_few_seeds
+from tune_cure.evaluation.names import ATTACK_LABELS, COMPARED_ATTACKS
 from tune_cure.reports import html_page
 from tune_cure.reports.figures.style import BLUE, START_COLOR, accuracy_range, blank_figure
 from tune_cure.search import run_files
@@ -17,104 +18,126 @@ from tune_cure.utils import environment
 from tune_cure.utils.formatting import format_count, format_percent, format_points, format_radius, join_words
 
 
-def write(result: SearchResult, jobs: list[Job], folder: Path) -> Confirmation:
-    """Writes confirm.html, .csv, .json and outcomes.npz into `folder`, and returns what they were made from."""
-    found = Confirmation(jobs)
-    found.write(folder)
+def write(result: SearchResult, jobs: Sequence[Job], folder: Path) -> Confirmation:
+    """Write confirm.html, confirm.csv, confirm.json and outcomes.npz into a folder.
+
+    Args:
+        result: The search.
+        jobs: All jobs of the confirmation, finished or not.
+        folder: The confirmation's folder.
+
+    Returns:
+        The outcomes that the files were made from.
+    """
+    confirmation = Confirmation(jobs)
+    confirmation.write(folder)
     title = f"{result.spec.name}: confirmation"
-    body = [f"<header><h1>{escape(title)}</h1><p>{_what(jobs)}</p></header>", "<main>"]
-    if not found.table.empty:
-        comparisons = found.comparisons()
+    body = [f"<header><h1>{escape(title)}</h1><p>{_introduction(jobs)}</p></header>", "<main>"]
+    if not confirmation.table.empty:
+        accuracies = _plots(confirmation) + _table_of_means(confirmation)
         body += [
-            html_page.section("verdicts", "Who is better", _verdicts(comparisons)),
-            html_page.section("warnings", "Warnings", _warnings(found)),
-            html_page.section("accuracies", "Accuracies on the test set", _plots(found) + _means(found)),
-            html_page.section("seeds", "Every run", _seeds(found.table)),
+            html_page.section("verdicts", "Which candidate is better", _verdicts(confirmation.comparisons())),
+            html_page.section("warnings", "Warnings", _warnings(confirmation)),
+            html_page.section("accuracies", "Accuracies on the test set", accuracies),
+            html_page.section("seeds", "Every run", _table_of_runs(confirmation.table)),
         ]
-    spec_text = (result.directory / run_files.SPEC).read_text(encoding="utf-8")
     own = environment.read(folder)
     if own.content or own.damage:
         body.append(html_page.provenance_section(own))
-    searched = environment.read(result.directory)
-    space = "The search space as resolved (spec.yaml)"
-    body.append(html_page.provenance_section(searched, spec_text, space, name="search", title="How the search was run"))
+    body.append(
+        html_page.provenance_section(
+            environment.read(result.directory),
+            (result.directory / run_files.SPEC).read_text(encoding="utf-8"),
+            "The search space as resolved (spec.yaml)",
+            name="search",
+            title="How the search was run",
+        )
+    )
     body.append("</main>")
     html_page.write(folder / run_files.CONFIRM_REPORT, title, body)
-    return found
+    return confirmation
 
 
-def _what(jobs: list[Job]) -> str:
-    plan, done = jobs[0].plan, sum(job.is_judged for job in jobs)
-    left = (
-        ""
-        if done == len(jobs)
-        else f" <strong>{done} of {format_count(len(jobs), 'run')} have been judged so far.</strong>"
-    )
+def _introduction(jobs: Sequence[Job]) -> str:
+    plan, num_judged = jobs[0].plan, sum(job.is_judged for job in jobs)
     names = join_words(f"<code>{escape(name)}</code>" for name in dict.fromkeys(job.candidate.name for job in jobs))
     attacks = "PGD-50-10 and AutoAttack" if plan.autoattack else "PGD-50-10 (AutoAttack was left out)"
-    return (
-        f"{names}, each trained on {plan.train_images:,} training images with "
-        f"{format_count(len(plan.seeds), 'seed')} for its "
-        f"whole schedule; the last weights judged on {plan.examples:,} test images, clean and under {attacks}." + left
+    text = (
+        f"Candidates: {names}. Each was trained on {plan.train_images:,} training images for its whole schedule, with "
+        f"{format_count(len(plan.seeds), 'seed')}. The last weights were judged on {plan.examples:,} test images, "
+        f"clean and under {attacks}."
     )
+    if num_judged < len(jobs):
+        text += f" <strong>{num_judged} of {format_count(len(jobs), 'run')} have been judged so far.</strong>"
+    return text
 
 
 def _verdicts(comparisons: pd.DataFrame) -> str:
-    said = (
-        "Differences on the same test images and with the same seeds, with 95% intervals that take in both the chance "
-        "of the seeds and that of the images. A verdict of better or worse holds at 5% for all pairs of a column "
-        "together (Holm 1979)."
+    text = (
+        "Each row compares two candidates on the same test images and with the same seeds. The 95% interval includes "
+        "the chance of the seeds and that of the images. The verdicts better and worse hold at 5% for all pairs of one "
+        "metric and radius together (Holm 1979)."
     )
-    said += "".join(f" <strong>{words}</strong>" for words in warn_of_few_seeds(comparisons))
-    titles = {"": "", "against": "", "metric": "", "radius": "number", "difference": "number", "95% interval": "number"}
-    titles |= {"verdict": "", "p (Holm)": "number"}
-    rows = "".join(
-        f'<tr><th scope="row">{escape(row["first"])}</th><td>{escape(row["second"])}</td>'
-        f"<td>{ATTACK_LABELS[row['metric']]}</td>"
-        + html_page.number_cells([
-            "–" if row["metric"] == "clean" else f"{row['epsilon']:.4g}", format_points(row["difference"]),
+    text += "".join(f" <strong>{warning}</strong>" for warning in warn_of_few_seeds(comparisons))
+    titles = {"candidate": "", "against": "", "metric": "", "radius": "number", "difference": "number"}
+    titles |= {"95% interval": "number", "verdict": "", "p (Holm)": "number"}
+    rows = []
+    for _, row in comparisons.iterrows():
+        numbers = [
+            "–" if row["metric"] == "clean" else f"{row['epsilon']:.4g}",
+            format_points(row["difference"]),
             f"{format_points(row['low'])} to {format_points(row['high'])}",
-        ])
-        + f"<td><strong>{row['verdict']}</strong></td>"
-        + html_page.number_cells([f"{row['p_value_holm']:.2g}"]) + "</tr>"
-        for _, row in comparisons.iterrows()
-    )  # fmt: skip
-    return f"<p>{said}</p>" + html_page.scrollable_table(html_page.header_cells(titles), rows)
+        ]
+        rows.append(
+            html_page.row(
+                escape(row["first"]),
+                f"<td>{escape(row['second'])}</td><td>{ATTACK_LABELS[row['metric']]}</td>"
+                + html_page.number_cells(numbers)
+                + f"<td><strong>{row['verdict']}</strong></td>"
+                + html_page.number_cells([f"{row['p_value_holm']:.2g}"]),
+            )
+        )
+    return f"<p>{text}</p>" + html_page.table(titles, rows)
 
 
-def _warnings(found: Confirmation) -> str:
-    items = [f"<li><strong>Radius {epsilon:.4g}:</strong> {escape(said)}</li>" for epsilon, said in found.doubts()]
-    diverged = found.table[found.table["diverged"]].drop_duplicates(["contender", "seed"])
+def _warnings(confirmation: Confirmation) -> str:
+    items = [
+        f"<li><strong>Radius {epsilon:.4g}:</strong> {escape(warning)}</li>"
+        for epsilon, warning in confirmation.masking_warnings()
+    ]
+    diverged = confirmation.table[confirmation.table["diverged"]].drop_duplicates(["contender", "seed"])
     items += [
-        f"<li><strong>{escape(row['contender'])}, seed {row['seed']},</strong> diverged; no image counts as classified "
-        "right.</li>"
+        f"<li><strong>{escape(row['contender'])}, seed {row['seed']},</strong> diverged. All its images count as "
+        "misclassified.</li>"
         for _, row in diverged.iterrows()
     ]
     return f"<ul>{''.join(items)}</ul>" if items else "<p>No sign of masked gradients in any run.</p>"
 
 
-def _plots(found: Confirmation) -> str:
-    """A plot for each metric at each radius: a dot for each seed, a stroke at the mean."""
-    plots, clean_drawn = "", False
-    for epsilon, group in found.table.groupby("epsilon", sort=False):
-        for metric in COMPARED:
-            words = ATTACK_LABELS[metric]
-            if group[metric].isna().all() or (metric == "clean" and clean_drawn):
+def _plots(confirmation: Confirmation) -> str:
+    """Return a plot for each compared attack at each radius. Clean accuracy depends on no radius and is drawn once."""
+    plots, is_clean_drawn = "", False
+    for epsilon, runs in confirmation.table.groupby("epsilon", sort=False):
+        for attack in COMPARED_ATTACKS:
+            if runs[attack].isna().all() or (attack == "clean" and is_clean_drawn):
                 continue
-            clean_drawn |= metric == "clean"
-            at = "" if metric == "clean" else f" at {format_radius(float(str(epsilon)), group['norm'].iloc[0])}"
-            caption = f"{words} accuracy{escape(at)}: a dot is a seed, the stroke their mean."
-            plots += html_page.plot_block(
-                f"{metric}-{epsilon}", plot_seed_accuracies(group, metric), caption, small=True
-            )
+            is_clean_drawn |= attack == "clean"
+            radius = "" if attack == "clean" else f" at {format_radius(float(str(epsilon)), runs['norm'].iloc[0])}"
+            caption = f"{ATTACK_LABELS[attack]} accuracy{escape(radius)}. A dot is a seed, the stroke is their mean."
+            plots += html_page.plot_block(f"{attack}-{epsilon}", plot_seeds(runs, attack), caption, small=True)
     return f'<div class="grid">{plots}</div>'
 
 
-def plot_seed_accuracies(group: pd.DataFrame, metric: str) -> go.Figure:
-    """The accuracy of each seed, a row per candidate, and the means."""
+def plot_seeds(runs: pd.DataFrame, attack: str) -> go.Figure:
+    """Draw the accuracy of each seed as a dot and their mean as a stroke, with a row for each candidate.
+
+    Args:
+        runs: Rows of `Confirmation.table` at one radius: columns `contender`, `seed` and that of the attack.
+        attack: The attack under which the accuracies were measured.
+    """
     figure = blank_figure("accuracy", "")
-    names = list(dict.fromkeys(group["contender"]))[::-1]
-    means = group.groupby("contender")[metric].mean()
+    names = list(dict.fromkeys(runs["contender"]))[::-1]
+    means = runs.groupby("contender")[attack].mean()
     figure.add_trace(
         go.Scatter(
             name="mean",
@@ -129,60 +152,47 @@ def plot_seed_accuracies(group: pd.DataFrame, metric: str) -> go.Figure:
         go.Scatter(
             name="seed",
             mode="markers",
-            x=group[metric].astype(float).tolist(),
-            y=[escape(name) for name in group["contender"]],
-            hovertext=[f"seed {seed}" for seed in group["seed"]],
+            x=runs[attack].astype(float).tolist(),
+            y=[escape(name) for name in runs["contender"]],
+            hovertext=[f"seed {seed}" for seed in runs["seed"]],
             hovertemplate="%{y}, %{hovertext}: %{x:.1%}<extra></extra>",
             marker={"symbol": "circle", "size": 9, "color": BLUE, "opacity": 0.8},
         )
     )
-    figure.update_xaxes(tickformat=".0%", range=accuracy_range(group[metric]))
+    figure.update_xaxes(tickformat=".0%", range=accuracy_range(runs[attack]))
     figure.update_yaxes(tickformat=None, ticklabelstandoff=6, range=[-0.6, len(names) - 0.4])
     return figure
 
 
-def _means(found: Confirmation) -> str:
-    means = found.means()
-    names = [name for name in ATTACK_LABELS if means[name].notna().any()]
-    titles = {
-        "": "",
-        "radius": "number",
-        "seeds": "number",
-        **{ATTACK_LABELS[name]: "number" for name in names},
-        "what": "long",
-    }
-    rows = "".join(
-        f'<tr><th scope="row">{escape(row["contender"])}</th>'
-        + html_page.number_cells(
-            [
-                f"{row['epsilon']:.4g}",
-                str(row["seeds"]),
-                *(format_percent(row[name], row[f"{name}_sd"], unit="") for name in names),
-            ]
+def _table_of_means(confirmation: Confirmation) -> str:
+    means = confirmation.means()
+    attacks = [attack for attack in ATTACK_LABELS if means[attack].notna().any()]
+    titles = {"candidate": "", "radius": "number", "seeds": "number"}
+    titles |= {ATTACK_LABELS[attack]: "number" for attack in attacks} | {"description": "long"}
+    rows = []
+    for _, row in means.iterrows():
+        numbers = [f"{row['epsilon']:.4g}", str(row["seeds"])]
+        numbers += [format_percent(row[attack], row[f"{attack}_sd"], unit="") for attack in attacks]
+        rows.append(
+            html_page.row(
+                escape(row["contender"]),
+                html_page.number_cells(numbers) + f'<td class="long">{escape(row["description"])}</td>',
+            )
         )
-        + f'<td class="long">{escape(row["description"])}</td></tr>'
-        for _, row in means.iterrows()
+    text = (
+        "Means over the seeds ± their standard deviation, in percent. Each of AutoAttack's four attacks includes those "
+        "before it: an image counts only if it withstood all of them."
     )
-    said = (
-        "Means over the seeds, ± their standard deviation, in percent. Each of AutoAttack's four attacks stands with "
-    )
-    said += "those before it."
-    return f"<p>{said}</p>" + html_page.scrollable_table(html_page.header_cells(titles), rows)
+    return f"<p>{text}</p>" + html_page.table(titles, rows)
 
 
-def _seeds(table: pd.DataFrame) -> str:
-    names = [name for name in ATTACK_LABELS if table[name].notna().any()]
-    titles = {"": "", "seed": "number", "radius": "number", **{ATTACK_LABELS[name]: "number" for name in names}}
-    rows = "".join(
-        f'<tr><th scope="row">{escape(row["contender"])}</th>'
-        + html_page.number_cells(
-            [
-                str(row["seed"]),
-                f"{row['epsilon']:.4g}",
-                *(format_percent(row[name], digits=2, unit="") for name in names),
-            ]
-        )
-        + "</tr>"
-        for _, row in table.iterrows()
-    )
-    return html_page.scrollable_table(html_page.header_cells(titles), rows)
+def _table_of_runs(table: pd.DataFrame) -> str:
+    attacks = [attack for attack in ATTACK_LABELS if table[attack].notna().any()]
+    titles = {"candidate": "", "seed": "number", "radius": "number"}
+    titles |= {ATTACK_LABELS[attack]: "number" for attack in attacks}
+    rows = []
+    for _, row in table.iterrows():
+        numbers = [str(row["seed"]), f"{row['epsilon']:.4g}"]
+        numbers += [format_percent(row[attack], digits=2, unit="") for attack in attacks]
+        rows.append(html_page.row(escape(row["contender"]), html_page.number_cells(numbers)))
+    return html_page.table(titles, rows)

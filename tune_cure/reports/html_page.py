@@ -1,6 +1,6 @@
-"""HTML pages that are complete in themselves: the frame, plots, tables, and where something ran.
+"""Frame and parts of the HTML pages: sections, plots, tables, and how something was run.
 
-Nothing on a page comes from a network; its Content-Security-Policy forbids it to ask. The looks are in report.css.
+A page is one file that needs no network; its Content-Security-Policy forbids requests. Its style is in report.css.
 """
 
 import re
@@ -35,9 +35,9 @@ $body
 </html>
 """)
 
-# The plots are drawn once the whole page is laid out, or the first ones would be given more room than they keep.
-# Paper is smaller than the screen that they were drawn for, and a plot must be told so before it is printed. What is
-# folded up could not be opened there.
+# Plots are drawn after the whole page is laid out; otherwise the first ones would take more room than they keep.
+# Paper is narrower than the screen, and plotly has to be told so before the page is printed. Folded details are opened
+# for printing, since nobody can open them on paper.
 SCRIPT = """
 const config = {responsive: true, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"]};
 const plots = document.querySelectorAll(".plot");
@@ -63,7 +63,13 @@ addEventListener("afterprint", () => {
 
 
 def write(path: Path, title: str, parts: Iterable[str]) -> None:
-    """Writes a page of HTML `parts`, in one step."""
+    """Write a page in one step.
+
+    Args:
+        path: The file.
+        title: The title of the window, plain text.
+        parts: The content as HTML; empty parts are left out.
+    """
     content = PAGE.substitute(
         title=escape(title),
         style=Path(__file__).with_name("report.css").read_text(encoding="utf-8"),
@@ -75,36 +81,56 @@ def write(path: Path, title: str, parts: Iterable[str]) -> None:
 
 
 def section(name: str, title: str, content: str) -> str:
-    """A titled part of a page."""
+    """Return a section with a heading; `name` is the target of links to it."""
     return f'<section aria-labelledby="{name}"><h2 id="{name}">{title}</h2>{content}</section>'
 
 
-def header_cells(titles: Mapping[str, str]) -> str:
-    """The cells of a table's head: each title with the class of its column."""
-    return "".join(f'<th scope="col" class="{column}">{title}</th>' for title, column in titles.items())
-
-
-def number_cells(of: Iterable[str]) -> str:
-    """Cells of a table that are numbers."""
-    return "".join(f'<td class="number">{number}</td>' for number in of)
-
-
-def scrollable_table(heads: str, rows: str) -> str:
-    """A table that scrolls sideways by itself where the page is narrower, by keyboard too."""
-    table = f"<table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>"
-    return f'<div class="scrollable" tabindex="0">{table}</div>'
-
-
 def section_links(titles: Mapping[str, str]) -> str:
-    """Links to a page's sections, by their names."""
+    """Return links to sections, given their titles by their names."""
     links = "".join(f'<li><a href="#{name}">{title}</a></li>' for name, title in titles.items())
     return f'<nav aria-label="contents"><ul>{links}</ul></nav>'
 
 
-def plot_block(name: str, figure: go.Figure, caption: str, legend: str = "", *, small: bool = False) -> str:
-    """A figure that the page's script draws, of full width or small; screen readers are given its axes and caption.
+def table(titles: Mapping[str, str], rows: Iterable[str]) -> str:
+    """Return a table that scrolls sideways, also by keyboard, if the page is narrower than the table.
 
-    Plotly's JSON has no `<`, so nothing in it can end the script element early.
+    Args:
+        titles: The CSS class of each column by its title: number, long, reason, cell or empty.
+        rows: The rows, made by `row`.
+    """
+    heads = "".join(f'<th scope="col" class="{column}">{title}</th>' for title, column in titles.items())
+    content = f"<table><thead><tr>{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    return f'<div class="scrollable" tabindex="0">{content}</div>'
+
+
+def row(title: str, cells: str, *, is_best: bool = False) -> str:
+    """Return a row of a table.
+
+    Args:
+        title: The content of the first cell, which names the row, as HTML.
+        cells: The other cells, as HTML.
+        is_best: True if the row is that of the best trial, which is highlighted.
+    """
+    opening = '<tr class="best">' if is_best else "<tr>"
+    return f'{opening}<th scope="row">{title}</th>{cells}</tr>'
+
+
+def number_cells(numbers: Iterable[str]) -> str:
+    """Return table cells with numbers, aligned to the right."""
+    return "".join(f'<td class="number">{number}</td>' for number in numbers)
+
+
+def plot_block(name: str, figure: go.Figure, caption: str, legend: str = "", *, small: bool = False) -> str:
+    """Return a figure with its legend and caption. The page's script draws it.
+
+    Screen readers are given its axes and caption.
+
+    Args:
+        name: Its name, unique on the page.
+        figure: The plot. Plotly's JSON has no `<`, so nothing in it can end the script element early.
+        caption: HTML.
+        legend: HTML; empty for none.
+        small: True if several stand side by side.
     """
     data = f'<script type="application/json">{figure.to_json()}</script>'
     plot = f'<div class="plot" id="plot-{name}" role="img" aria-label="{_label(figure, caption)}">{data}</div>'
@@ -113,7 +139,7 @@ def plot_block(name: str, figure: go.Figure, caption: str, legend: str = "", *, 
 
 
 def _label(figure: go.Figure, caption: str) -> str:
-    """What a figure shows, in words, for an attribute; `caption` and the axes' titles are HTML."""
+    """Return the axes and the caption of a figure without tags, for an attribute."""
     titles = [axis.title.text for axis in (figure.layout.yaxis, figure.layout.xaxis)]
     axes = f"{' against '.join(titles)}. " if all(titles) else ""
     return re.sub(r"<[^>]*>", "", axes + caption).replace('"', "&quot;")
@@ -127,7 +153,15 @@ def provenance_section(
     name: str = "provenance",
     title: str = "How it was run",
 ) -> str:
-    """The section on where and how something ran: environment.json, and the YAML of what ran, where there is one."""
+    """Return the section on where and how something was run.
+
+    Args:
+        environment: The content of its environment.json.
+        yaml: The configuration that was run; empty for none.
+        yaml_title: The title of the configuration.
+        name: The section's name.
+        title: The section's title.
+    """
     parts = []
     if environment.damage:
         parts.append(f"<p>{escape(environment.damage)}</p>")
@@ -136,7 +170,8 @@ def provenance_section(
     others = {key: content for key, content in environment.content.items() if key != "command"}
     if others:
         items = "".join(
-            f"<dt>{escape(key.replace('_', ' '))}</dt><dd>{_described(content)}</dd>" for key, content in others.items()
+            f"<dt>{escape(key.replace('_', ' '))}</dt><dd>{_format_content(content)}</dd>"
+            for key, content in others.items()
         )
         parts.append(f'<h3>Environment</h3><dl class="environment">{items}</dl>')
     if yaml:
@@ -144,9 +179,10 @@ def provenance_section(
     return section(name, title, "".join(parts))
 
 
-def _described(content: Any) -> str:
+def _format_content(content: Any) -> str:
+    """Return a JSON value as HTML in one line."""
     if isinstance(content, Mapping):
-        return ", ".join(f"{escape(str(key))} {_described(inner)}" for key, inner in content.items())
+        return ", ".join(f"{escape(str(key))} {_format_content(inner)}" for key, inner in content.items())
     if isinstance(content, list):
-        return ", ".join(map(_described, content)) or "none"
+        return ", ".join(map(_format_content, content)) or "none"
     return "none" if content is None else escape(str(content))

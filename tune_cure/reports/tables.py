@@ -1,11 +1,10 @@
-"""The files that a search leaves beside its journal: tables, the best configuration, the best model, a summary.
+"""Files that a search leaves beside its journal: tables, summary, the best configuration and the best model.
 
-Each is replaced in one step: a reader never sees half of it. What they hold is described in docs/columns.md.
+Each file is replaced in one step, so that a reader never sees half of it. docs/columns.md describes the columns.
 """
 
 import io
 import json
-from typing import Any
 
 import pandas as pd
 import torch
@@ -19,44 +18,50 @@ from tune_cure.search.trial_table import judged_examples
 from tune_cure.utils.files import read_tensors, replace_bytes, replace_tensors, replace_text
 from tune_cure.utils.formatting import format_percent, format_value
 
-TOP = 10  # configurations in the tables for papers
+NUM_TOP = 10  # configurations in the tables for papers
 LATEX = str.maketrans({"\\": r"\textbackslash{}", "±": r"$\pm$", "–": "--"} | {c: f"\\{c}" for c in "_%&#${}"})
 
 
 def write_tables(result: SearchResult) -> None:
-    """Writes trials, epochs (both as CSV and as Parquet), summary.json, and once there is a best trial best_config."""
+    """Write the tables of trials and epochs, as CSV and Parquet, and summary.json.
+
+    Once there is a best trial, its configuration is written, too: best_config.csv and best_config.yaml.
+    """
     for table, parquet, frame in (
         (run_files.TRIALS_TABLE, run_files.TRIALS_PARQUET, result.trials),
         (run_files.EPOCHS_TABLE, run_files.EPOCHS_PARQUET, result.epochs),
     ):
         replace_text(result.directory / table, frame.to_csv(index=False))
         content = io.BytesIO()
-        _of_one_type(frame).to_parquet(content, index=False)
+        _with_uniform_types(frame).to_parquet(content, index=False)
         replace_bytes(result.directory / parquet, content.getvalue())
     replace_text(result.directory / run_files.SUMMARY, json.dumps(result.summary, indent=2, allow_nan=False) + "\n")
     if result.best is None:
         return
-    spec, leader = result.spec, result.best
-    replace_text(result.directory / run_files.BEST_CONFIG_TABLE, _best_config(spec, leader).to_csv(index=False))
-    settings = {**spec.training, **leader.hyperparameters}
-    header = f"# Trial {leader.trial} of {spec.name}, its best. `start_from: [THIS FILE]` begins a search with it.\n"
+    spec, best = result.spec, result.best
+    replace_text(result.directory / run_files.BEST_CONFIG_TABLE, _best_config(spec, best).to_csv(index=False))
+    settings = {**spec.training, **best.hyperparameters}
+    header = f"# Trial {best.trial}, the best of {spec.name}. `start_from: [THIS FILE]` begins a search with it.\n"
     replace_text(result.directory / run_files.BEST_CONFIG_SPEC, header + yaml.safe_dump(settings, sort_keys=False))
 
 
-def _of_one_type(frame: pd.DataFrame) -> pd.DataFrame:
-    """The frame with columns of mixed values, such as a choice between 8 and auto, as text: Parquet has no others."""
+def _with_uniform_types(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the frame with columns of mixed types as text, since a Parquet column has one type.
+
+    Example: the values of a choice between 8 and auto.
+    """
     mixed = [name for name, column in frame.items() if len({type(value) for value in column.dropna()}) > 1]
     return frame.assign(**{str(name): frame[name].map(str, na_action="ignore") for name in mixed})
 
 
-def _best_config(spec: SearchSpec, leader: Best) -> pd.DataFrame:
-    row = leader.row
+def _best_config(spec: SearchSpec, best: Best) -> pd.DataFrame:
+    row = best.row
     return pd.DataFrame(
         [
             {
-                "trial": leader.trial,
+                "trial": best.trial,
                 "status": row["status"],
-                **leader.hyperparameters,
+                **best.hyperparameters,
                 "epoch": int(row["best_epoch"]),
                 "pgd_accuracy": row["pgd_accuracy_best"],
                 "pgd_accuracy_se": row["pgd_accuracy_best_se"],
@@ -78,11 +83,11 @@ def _best_config(spec: SearchSpec, leader: Best) -> pd.DataFrame:
 
 
 def write_top_configurations(result: SearchResult) -> None:
-    """Writes the first `TOP` configurations as tables for papers: top_configurations.md and .tex (for booktabs)."""
-    rows = result.leaders.head(TOP)
-    has_fresh = bool(rows["fresh_pgd_accuracy"].notna().any())
+    """Write the first `NUM_TOP` trials as tables for papers: top_configurations.md, and .tex for booktabs."""
+    leaders = result.leaders.head(NUM_TOP)
+    has_fresh = bool(leaders["fresh_pgd_accuracy"].notna().any())
     titles = ["trial", *result.spec.space, "epochs", "clean (%)", "PGD (%)", *["PGD, judged again (%)"] * has_fresh]
-    cells = [
+    rows = [
         [
             str(row["trial"]),
             *(format_value(row[key]) for key in result.spec.space),
@@ -91,35 +96,40 @@ def write_top_configurations(result: SearchResult) -> None:
             format_percent(row["pgd_accuracy_best"], row["pgd_accuracy_best_se"], unit=""),
             *[format_percent(row["fresh_pgd_accuracy"], row["fresh_pgd_accuracy_se"], unit="")] * has_fresh,
         ]
-        for _, row in rows.iterrows()
+        for _, row in leaders.iterrows()
     ]
-    lines = [titles, ["---"] + ["---:"] * (len(titles) - 1), *cells]
-    replace_text(result.directory / run_files.TOP_MARKDOWN, "".join(f"| {' | '.join(line)} |\n" for line in lines))
-    head, *body = ([cell.translate(LATEX) for cell in line] for line in [titles, *cells])
-    table = [rf"\begin{{tabular}}{{{'r' * len(titles)}}}", r"\toprule", " & ".join(head) + r" \\", r"\midrule"]
-    table += [" & ".join(line) + r" \\" for line in body] + [r"\bottomrule", r"\end{tabular}", ""]
-    replace_text(result.directory / run_files.TOP_LATEX, "\n".join(table))
+    replace_text(result.directory / run_files.TOP_MARKDOWN, _markdown_table(titles, rows))
+    replace_text(result.directory / run_files.TOP_LATEX, _latex_table(titles, rows))
+
+
+def _markdown_table(titles: list[str], rows: list[list[str]]) -> str:
+    lines = [titles, ["---"] + ["---:"] * (len(titles) - 1), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _latex_table(titles: list[str], rows: list[list[str]]) -> str:
+    head, *body = (" & ".join(cell.translate(LATEX) for cell in line) + r" \\" for line in [titles, *rows])
+    lines = [rf"\begin{{tabular}}{{{'r' * len(titles)}}}", r"\toprule", head, r"\midrule"]
+    return "\n".join([*lines, *body, r"\bottomrule", r"\end{tabular}", ""])
 
 
 def write_best_model(result: SearchResult) -> None:
-    """Writes best_model.pt, the best trial's weights, if there are some yet."""
-    leader = result.best
-    if leader is None:
-        return
-    path = Journal(result.directory).checkpoint_file(result.checkpoint) if result.checkpoint else None
-    if (
-        path is None or not path.exists()
-    ):  # the search is just replacing it, or leads by a trial that did not lead before
-        _forget_other(result, leader)
-        return
-    saved = read_tensors(path, torch.device("cpu"))["best_model"]
-    metrics = {name: float(leader.row[f"{name}_best"]) for name in ("clean_accuracy", "pgd_accuracy")}
-    found: dict[str, Any] = {"trial": leader.trial, "hyperparameters": leader.hyperparameters, "metrics": metrics}
-    replace_tensors(result.directory / run_files.BEST_MODEL, {**saved, **found})
+    """Write best_model.pt, the best trial's weights.
 
-
-def _forget_other(result: SearchResult, leader: Best) -> None:
-    """Removes the weights of a trial that leads no more."""
+    If these weights are not on the disk, the file stays as it is, unless it holds the weights of another trial: then it
+    is removed. The weights are missing while a running search replaces their checkpoint, and if the best trial became
+    the best only after another one had failed.
+    """
+    best = result.best
+    if best is None:
+        return
     file = result.directory / run_files.BEST_MODEL
-    if file.exists() and read_tensors(file, torch.device("cpu")).get("trial") != leader.trial:
-        file.unlink()
+    checkpoint = Journal(result.directory).checkpoint_file(result.checkpoint) if result.checkpoint else None
+    if checkpoint is None or not checkpoint.exists():
+        if file.exists() and read_tensors(file, torch.device("cpu")).get("trial") != best.trial:
+            file.unlink()
+        return
+    weights = read_tensors(checkpoint, torch.device("cpu"))["best_model"]
+    metrics = {name: float(best.row[f"{name}_best"]) for name in ("clean_accuracy", "pgd_accuracy")}
+    source = {"trial": best.trial, "hyperparameters": best.hyperparameters, "metrics": metrics}
+    replace_tensors(file, {**weights, **source})

@@ -1,33 +1,36 @@
-"""The page of one training run: its accuracies, loss and signs of overfitting by epoch."""
+"""Page of one training run: its accuracies, its loss and the signs of catastrophic overfitting, by epoch."""
 
 from html import escape
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
+from tune_cure.evaluation.names import ACCURACIES, ACCURACY_LABELS
 from tune_cure.reports import html_page
-from tune_cure.reports.figures import accuracies as figures
+from tune_cure.reports.figures.accuracies import log_legend, plot_log
 from tune_cure.training.config import HYPERPARAMETERS
 from tune_cure.training.run import CONFIG, TEST, Run
 from tune_cure.utils import environment
 from tune_cure.utils.formatting import format_percent, format_value
 
 FILE = "curves.html"
+ACCURACY_LINES = {label: column for column, label in ACCURACY_LABELS.items()}
+LEARNING_LINES = {"loss": "train_loss", "mean penalty before lambda": "curvature"}
+OVERFITTING_LINES = {"gradient alignment": "gradient_alignment", "loss increase by FGSM": "fgsm_loss_increase"}
 
 
 def write(run: Run) -> Path:
-    """Writes curves.html into the run's folder and returns its path."""
-    log = pd.DataFrame(run.log)
-    spec = run.spec
+    """Write curves.html into the run's folder and return its path."""
+    log, spec = pd.DataFrame(run.log), run.spec
     values = [
         f"{name}\u00a0{escape(format_value(getattr(spec.training, field)))}" for name, field in HYPERPARAMETERS.items()
     ]
+    title = f"{spec.model.name} on {spec.data.dataset}"
     body = [
-        f"<header><h1>{escape(spec.model.name)} on {escape(spec.data.dataset)}</h1><p>{_ended(run, log)}</p></header>",
+        f"<header><h1>{escape(title)}</h1><p>{_introduction(run, log)}</p></header>",
         "<main>",
         html_page.section("curves", "By epoch", _plots(log)),
-        _test(run.directory),
+        _table_of_test(run.directory),
         html_page.section("hyperparameters", "Hyperparameters", f"<p>{', '.join(values)}</p>"),
         html_page.provenance_section(
             environment.read(run.directory),
@@ -37,21 +40,21 @@ def write(run: Run) -> Path:
         "</main>",
     ]
     path = run.directory / FILE
-    html_page.write(path, f"{spec.model.name} on {spec.data.dataset}: training", body)
+    html_page.write(path, f"{title}: training", body)
     return path
 
 
-def _ended(run: Run, log: pd.DataFrame) -> str:
+def _introduction(run: Run, log: pd.DataFrame) -> str:
     trained = f"Trained {len(log)} of {run.spec.training.epochs} epochs."
     if not run.trainer.best_epoch:
         return f"{trained} It diverged before it could be judged."
     best = log.iloc[run.trainer.best_epoch - 1]
     text = (
-        f"{trained} The best was epoch {best['epoch']}: PGD accuracy "
-        f"{format_percent(best['pgd_accuracy'], best['pgd_accuracy_se'])}, clean accuracy "
-        f"{format_percent(best['clean_accuracy'], best['clean_accuracy_se'])}, by "
-        f"{escape(str(run.spec.evaluation))} on "
-        f"{len(run.trainer.judged_on):,} validation images; ± is one standard error."
+        f"{trained} The best epoch was {best['epoch']}, with a PGD accuracy of "
+        f"{format_percent(best['pgd_accuracy'], best['pgd_accuracy_se'])} and a clean accuracy of "
+        f"{format_percent(best['clean_accuracy'], best['clean_accuracy_se'])}. Judged by "
+        f"{escape(str(run.spec.evaluation))} on {len(run.trainer.judged_on):,} validation images; ± is one standard "
+        "error."
     )
     overfitted = [str(epoch) for epoch in log.loc[log["catastrophic_overfitting"].eq(True), "epoch"]]
     if overfitted:
@@ -62,47 +65,38 @@ def _ended(run: Run, log: pd.DataFrame) -> str:
 
 
 def _plots(log: pd.DataFrame) -> str:
-    accuracies = {"clean": "clean_accuracy", "FGSM": "fgsm_accuracy", "PGD": "pgd_accuracy"}
-    overfitting = {"gradient alignment": "gradient_alignment", "loss increase by FGSM": "fgsm_loss_increase"}
-    learning = {"loss": "train_loss", "mean penalty before lambda": "curvature"}
     return (
         html_page.plot_block(
             "accuracies",
-            figures.plot_log(log, accuracies, "validation accuracy", errors=True),
-            "Bars are one standard error. PGD far below FGSM: the network hides from single steps.",
-            legend=figures.log_legend(accuracies),
+            plot_log(log, ACCURACY_LINES, "validation accuracy", errors=True),
+            "Bars are one standard error. If PGD accuracy is far below FGSM accuracy, the network resists single steps "
+            "only.",
+            legend=log_legend(ACCURACY_LINES),
         )
         + html_page.plot_block(
             "learning",
-            figures.plot_log(log, learning, "in training"),
-            "The objective that is minimised, and the penalty in it.",
-            legend=figures.log_legend(learning),
+            plot_log(log, LEARNING_LINES, "in training"),
+            "The loss that training minimizes, and the penalty that is part of it.",
+            legend=log_legend(LEARNING_LINES),
         )
         + html_page.plot_block(
             "overfitting",
-            figures.plot_log(log, overfitting, "on the validation images"),
-            "Both fall to about zero where training overfits catastrophically to single steps.",
-            legend=figures.log_legend(overfitting),
+            plot_log(log, OVERFITTING_LINES, "on the validation images"),
+            "Both fall to about zero if training overfits catastrophically to single steps.",
+            legend=log_legend(OVERFITTING_LINES),
         )
     )
 
 
-def _test(directory: Path) -> str:
-    """The table of test accuracies, where the test set was asked for."""
+def _table_of_test(directory: Path) -> str:
+    """Return the section with the test accuracies; empty if the test set was not judged."""
     if not (directory / TEST).exists():
         return ""
     frame = pd.read_csv(directory / TEST)
-    titles = {"network": "", "epoch": "number", "clean": "number", "FGSM": "number", "PGD": "number"}
-    rows = "".join(
-        f'<tr><th scope="row">{row["weights"]}</th>{html_page.number_cells(_cells(row))}</tr>'
-        for _, row in frame.iterrows()
-    )
-    count = f"<p>Accuracies on all {frame['examples'].iloc[0]:,} test images.</p>"
-    return html_page.section(
-        "test", "Test set", count + html_page.scrollable_table(html_page.header_cells(titles), rows)
-    )
-
-
-def _cells(row: "pd.Series[Any]") -> list[str]:
-    names = ("clean_accuracy", "fgsm_accuracy", "pgd_accuracy")
-    return [str(row["epoch"]), *(format_percent(row[name], row[f"{name}_se"]) for name in names)]
+    titles = {"network": "", "epoch": "number", **dict.fromkeys(ACCURACY_LABELS.values(), "number")}
+    rows = []
+    for _, row in frame.iterrows():
+        cells = [str(row["epoch"]), *(format_percent(row[name], row[f"{name}_se"]) for name in ACCURACIES)]
+        rows.append(html_page.row(row["weights"], html_page.number_cells(cells)))
+    text = f"Accuracies on all {frame['examples'].iloc[0]:,} test images; ± is one standard error."
+    return html_page.section("test", "Test set", f"<p>{text}</p>{html_page.table(titles, rows)}")

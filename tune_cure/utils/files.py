@@ -2,7 +2,7 @@
 
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -27,6 +27,14 @@ def replace_tensors(path: Path, content: dict[str, Any]) -> None:
     """Writes, in one step, what `torch.load` reads with `weights_only=True`: tensors and plain values."""
     with _partial(path) as file:
         torch.save(content, file)
+
+
+def replace_arrays(path: Path, content: Mapping[str, Any]) -> None:
+    """Write arrays by their names, compressed and in one step, as `np.load` reads them."""
+    import numpy as np  # few commands write arrays
+
+    with _partial(path) as file:
+        np.savez_compressed(file, **content)
 
 
 @contextmanager

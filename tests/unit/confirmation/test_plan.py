@@ -45,7 +45,7 @@ def test_seeds_go_together_so_that_an_early_end_leaves_whole_seeds(result: Searc
 
 def test_training_takes_the_images_that_the_search_held_out_too(result: SearchResult) -> None:
     splits = data.load(result.spec.data)
-    everything = plan_module.all_training_images(splits)
+    everything = splits.all_training_images()
     assert len(everything) == len(splits.train) + len(splits.validation)
     assert everything.indices.unique().numel() == len(everything)
 
@@ -56,7 +56,7 @@ def test_the_last_weights_of_the_whole_schedule_are_judged_on_test_images(result
     splits = data.load(result.spec.data)
     trainer = Trainer(
         job.candidate.config,
-        dataclasses.replace(splits, train=plan_module.all_training_images(splits).subset(200, seed=0)),
+        dataclasses.replace(splits, train=splits.all_training_images().subset(200, seed=0)),
         model=job.model,
         evaluation=job.evaluation,
         seed=1,

@@ -20,7 +20,6 @@ from tests.support.exported_models import (
     write_best_model,
     write_bundle,
 )
-from tune_cure.confirmation import plan as plan_module
 from tune_cure.confirmation.verdicts import Confirmation
 from tune_cure.models import checkpoints
 from tune_cure.reports import tables
@@ -29,7 +28,7 @@ from tune_cure.reports.export.measurements import ExportError
 from tune_cure.reports.export.model_card import build_model_card
 from tune_cure.search import run_files
 from tune_cure.search.results import SearchResult
-from tune_cure.utils.files import replace_tensors
+from tune_cure.utils.files import replace_arrays, replace_tensors
 
 
 @pytest.fixture
@@ -174,7 +173,7 @@ def test_warnings_of_masked_gradients_are_in_the_card(result: SearchResult) -> N
     file = job.outcome_folder(0.15) / run_files.OUTCOMES
     right, wrong = np.ones(30, dtype=bool), np.zeros(30, dtype=bool)
     outcomes = {"clean": right, "fgsm": right, "pgd_10": wrong, "pgd_50_10": wrong, "zero_gradient": 0.0}
-    plan_module.write_arrays(file, {**outcomes, "seconds": 1.0})
+    replace_arrays(file, {**outcomes, "seconds": 1.0})
     found = bundle.collect_confirmed_model(result, job.candidate.name, 1)
     assert len(found.warnings) == 1
     assert "**Warning.** at epsilon 0.15: FGSM accuracy is 100.0 points above PGD-10's" in build_model_card(found)
@@ -269,7 +268,7 @@ def test_runs_that_diverged_or_were_not_judged_are_not_exported(result: SearchRe
     outcomes = job.outcome_folder(0.15) / run_files.OUTCOMES
     content = outcomes.read_bytes()
     for damage in ({"clean": np.ones(30)}, {"clean": np.ones(30), "zero_gradient": np.array(["x"])}):
-        plan_module.write_arrays(outcomes, damage)
+        replace_arrays(outcomes, damage)
         assert f"{outcomes}: is damaged" in refused(
             lambda: bundle.collect_confirmed_model(result, job.candidate.name, 1)
         )
@@ -282,7 +281,7 @@ def test_runs_that_diverged_or_were_not_judged_are_not_exported(result: SearchRe
     assert "does not say how the run was trained" in refused(
         lambda: bundle.collect_confirmed_model(result, job.candidate.name, 1)
     )
-    (job.folder / run_files.JOB_CONFIG).write_text(yaml.safe_dump(job.describe()))
+    (job.folder / run_files.JOB_CONFIG).write_text(job.config.to_yaml())
     replace_tensors(job.folder / run_files.JOB_MODEL, {"model": NETWORK, "weights": {}, "epoch": 1})
     assert "the training diverged" in refused(lambda: bundle.collect_confirmed_model(result, job.candidate.name, 1))
 

@@ -109,7 +109,7 @@ def test_a_choice_of_mixed_kinds_is_text_in_parquet(tmp_path: Path) -> None:
         journal.append("trial", number, origin="sampler", hyperparameters=values)
     frame = SearchResult(tmp_path).trials
     frame["mixed"] = pd.Series([1, "auto"], dtype=object)
-    written = tables._of_one_type(frame)
+    written = tables._with_uniform_types(frame)
     assert written["mixed"].tolist() == ["1", "auto"]
     assert written["penalty_fraction"].tolist() == [1, 0.5]
 

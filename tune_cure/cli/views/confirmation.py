@@ -11,7 +11,7 @@ from tune_cure.confirmation.candidates import Candidate
 from tune_cure.confirmation.plan import Job, Plan
 from tune_cure.confirmation.verdicts import Confirmation, warn_of_few_seeds
 from tune_cure.data.splits import Splits
-from tune_cure.evaluation.names import ATTACK_LABELS
+from tune_cure.evaluation.names import ATTACK_LABELS, COMPARED_ATTACKS
 from tune_cure.ray_backend.resources import measure_epoch_seconds, plan_resources, this_machine
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.utils.formatting import (
@@ -39,7 +39,7 @@ def print_plan(
         f"{plan.examples:,} test images at {radii}, "
         f"{'by PGD-50-10 and AutoAttack' if plan.autoattack else 'by PGD-50-10'}"
     )
-    left = [job for job in jobs if job.status().get("stage") != "done"]
+    left = [job for job in jobs if not job.is_done]
     if len(left) < len(jobs):
         console.print(f"{len(jobs) - len(left)} of {format_count(len(jobs), 'run')} are done already")
     devices = plan_resources(spec, [this_machine()])
@@ -87,7 +87,7 @@ def print_results(confirmation: Confirmation, spec: SearchSpec, console: Console
     if means.empty:
         console.print("no run came to an end", style="bold")
         return
-    shown = [name for name in confirmation.compared if means[name].notna().any()]
+    shown = [name for name in COMPARED_ATTACKS if means[name].notna().any()]
     for epsilon, group in means.groupby("epsilon", sort=False):
         console.print(
             f"\non the test set at {format_radius(float(str(epsilon)), spec.evaluation.norm)}\n", style="bold"
@@ -109,7 +109,7 @@ def print_results(confirmation: Confirmation, spec: SearchSpec, console: Console
     )
     for warning in warn_of_few_seeds(comparisons):
         console.print(warning, style="bold")
-    for epsilon, warning in confirmation.doubts():
+    for epsilon, warning in confirmation.masking_warnings():
         console.print(f"\nwarning, at {format_radius(epsilon, spec.evaluation.norm)}: {warning}", style="bold")
 
 
