@@ -142,7 +142,7 @@ class Confirmation:
         diverged = self.table.set_index(["contender", "seed", "epsilon"])["diverged"]
         for key, arrays in self.outcomes.items():
             candidate, _, epsilon = key
-            for sign in [] if diverged[key] else gradient_masking.find_masking_signs(Outcomes.of(arrays)):
+            for sign in [] if diverged[key] else gradient_masking.find_masking_signs(Outcomes.from_arrays(arrays)):
                 groups.setdefault((epsilon, sign.claim), []).append((sign, candidate))
         num_runs = Counter((candidate, epsilon) for candidate, _, epsilon in self.outcomes)
         warnings = []
@@ -150,7 +150,7 @@ class Confirmation:
             largest = max((sign for sign, _ in group), key=lambda sign: sign.size)
             affected = Counter(candidate for _, candidate in group)
             names = [f"{name} ({count} of {num_runs[name, epsilon]} seeds)" for name, count in affected.items()]
-            claim = largest.found("up to " if len(group) > 1 else "")
+            claim = largest.observation("up to " if len(group) > 1 else "")
             warnings.append((epsilon, f"{claim}, {join_words(names)}: {largest.meaning}."))
         return warnings
 
@@ -173,7 +173,7 @@ def _row(job: Job, epsilon: float, arrays: Arrays) -> dict[str, Any]:
     trained = read_tensors(job.folder / run_files.JOB_MODEL, torch.device("cpu"))
     accuracies = {attack: float(arrays[attack].mean()) for attack in ATTACKS if attack in arrays}
     diverged = not trained["weights"]
-    signs = [] if diverged else gradient_masking.find_masking_signs(Outcomes.of(arrays))
+    signs = [] if diverged else gradient_masking.find_masking_signs(Outcomes.from_arrays(arrays))
     return {
         "contender": job.candidate.name,
         "kind": job.candidate.kind,

@@ -1,7 +1,7 @@
-"""Signs that a network hides its gradients: then attacks by gradients fail, and its robustness is only apparent.
+"""Signs of gradient masking: attacks by gradients fail on such a network, and its robustness is only apparent.
 
-The thresholds come from what sound networks show and masked ones do not (Athalye et al. 2018, arXiv 1802.00420; Carlini
-et al. 2019, arXiv 1902.06705; Croce and Hein 2020, arXiv 2003.01690).
+The thresholds separate sound networks from masked ones (Athalye et al. 2018, arXiv 1802.00420; Carlini et al. 2019,
+arXiv 1902.06705; Croce and Hein 2020, arXiv 2003.01690). They are differences of accuracies, as fractions.
 """
 
 import math
@@ -13,24 +13,31 @@ from numpy.typing import NDArray
 
 from tune_cure.evaluation.robustness import Outcomes
 
-ERRORS = 2.0  # standard errors that a difference must exceed its threshold by: few images do not warn by chance
-SINGLE_STEP = 0.15  # FGSM accuracy above that under PGD-10
-RESTARTS = 0.02  # PGD-10 above PGD-50-10
-RESTARTS_SOUND = 0.15  # the same where AutoAttack finds little more than PGD-50-10: on digits, such show up to 0.11
-ADAPTIVE = 0.06  # PGD-50-10 above AutoAttack
-BLACK_BOX = 0.002  # what Square breaks beyond AutoAttack's attacks by gradients
-ZERO_GRADIENT = 0.01  # of the images
+ERRORS = 2.0
+"""Standard errors by which a difference must exceed its threshold, so that few images do not warn by chance."""
+SINGLE_STEP = 0.15
+"""FGSM accuracy minus PGD-10 accuracy."""
+RESTARTS = 0.02
+"""PGD-10 accuracy minus PGD-50-10 accuracy."""
+RESTARTS_SOUND = 0.15
+"""The same where AutoAttack breaks little more than PGD-50-10: sound networks on digits reach 0.11."""
+ADAPTIVE = 0.06
+"""PGD-50-10 accuracy minus AutoAttack accuracy."""
+BLACK_BOX = 0.002
+"""Share of the images that Square breaks after AutoAttack's attacks by gradients."""
+ZERO_GRADIENT = 0.01
+"""Share of the images at which the gradient is zero."""
 
 
 @dataclass(frozen=True)
 class MaskingSign:
-    """That a network may hide its gradients.
+    """One sign that a network may hide its gradients.
 
     Attributes:
-        claim: What was found, with {} in place of how much.
-        size: How much, of 1.
-        unit: Of the size in hundredths.
-        meaning: What it means and what to do.
+        claim: The observation, with {} in the place of its size.
+        size: Size of the observation, as a fraction.
+        unit: Unit of the size in hundredths: points or percent.
+        meaning: What it means, and what to do.
     """
 
     claim: str
@@ -38,12 +45,12 @@ class MaskingSign:
     unit: str
     meaning: str
 
-    def found(self, prefix: str = "") -> str:
-        """The claim with the size in its place, `prefix` before it."""
+    def observation(self, prefix: str = "") -> str:
+        """Return the claim with the size in its place, and `prefix` before the size."""
         return self.claim.format(f"{prefix}{100 * self.size:.1f}{self.unit}")
 
     def __str__(self) -> str:
-        return f"{self.found()}: {self.meaning}."
+        return f"{self.observation()}: {self.meaning}."
 
 
 POINTS = " points"
@@ -72,27 +79,30 @@ GAPS = (
         "gradients are masked; even AutoAttack may overrate this network, and an attack made for it is needed",
     ),
 )  # fmt: skip
-"""Which accuracy may not be above which by more than so much, and what is said then."""
+"""Pairs of attacks: the first one's accuracy must not exceed the second one's by more than a threshold.
+
+Each entry has the two attacks, the threshold, the claim and its meaning.
+"""
 
 
 def find_masking_signs(outcomes: Outcomes) -> list[MaskingSign]:
-    """What was found of a network; none for a sound one."""
+    """Return the signs of gradient masking that a network shows; an empty list for a sound one."""
     correct = outcomes.correct
     is_sound = "autoattack" in correct and not _gap(correct, "pgd_50_10", "autoattack", ADAPTIVE)
-    found = []
-    for higher, lower, threshold, claim, meaning in GAPS:
-        least = RESTARTS_SOUND if is_sound and (higher, lower) == ("pgd_10", "pgd_50_10") else threshold
-        if gap := _gap(correct, higher, lower, least):
-            found.append(MaskingSign(claim, gap, POINTS, meaning))
+    signs = []
+    for weaker, stronger, threshold, claim, meaning in GAPS:
+        limit = RESTARTS_SOUND if is_sound and (weaker, stronger) == ("pgd_10", "pgd_50_10") else threshold
+        if gap := _gap(correct, weaker, stronger, limit):
+            signs.append(MaskingSign(claim, gap, POINTS, meaning))
     if outcomes.zero_gradient > ZERO_GRADIENT:
         claim = "The gradient is exactly zero at {} of the images"
         meaning = "attacks by gradients do nothing there; look for saturated or rounded activations, or enormous logits"
-        found.append(MaskingSign(claim, outcomes.zero_gradient, "%", meaning))
-    return found
+        signs.append(MaskingSign(claim, outcomes.zero_gradient, "%", meaning))
+    return signs
 
 
 def _gap(correct: Mapping[str, NDArray[Any]], higher: str, lower: str, threshold: float) -> float:
-    """By how much one accuracy is above the other, if that exceeds the threshold by more than chance; else 0."""
+    """Return how far one accuracy is above the other, or 0 unless that exceeds the threshold by more than chance."""
     if higher not in correct or lower not in correct:
         return 0.0
     differences = correct[higher].astype(float) - correct[lower].astype(float)

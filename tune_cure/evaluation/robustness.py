@@ -1,11 +1,11 @@
-"""How robust a network is on test images, outcome by outcome: PGD with restarts, and AutoAttack.
+"""Robustness of a network on test images, image by image: PGD with restarts, and AutoAttack.
 
-AutoAttack is that of Croce and Hein 2020 (arXiv 2003.01690), standard version, from the package pyautoattack.
+AutoAttack is the standard version of Croce and Hein 2020 (arXiv 2003.01690), from the package pyautoattack.
 """
 
 import io
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,34 +22,34 @@ from tune_cure.data.batches import to_float
 from tune_cure.data.splits import Examples
 from tune_cure.evaluation.config import EvaluationConfig
 from tune_cure.evaluation.metrics import BATCH_SIZE, START_SEED, exact_evaluation
+from tune_cure.evaluation.names import ATTACKS, AUTOATTACK_PARTS, NORM_LABELS, WITHOUT_AUTOATTACK
 from tune_cure.gradients.input_gradients import input_gradient
 from tune_cure.utils.files import replace_bytes
 
-AUTOATTACK_PARTS = {"apgd_ce": "apgd-ce", "apgd_t": "apgd-t", "fab_t": "fab-t", "autoattack": "square"}
-"""AutoAttack's parts in their order, by what an image that withstood it and those before has withstood."""
-NORM_LABELS = {"linf": "Linf", "l2": "L2"}
-WITHOUT_AUTOATTACK = ("clean", "fgsm", "pgd_10", "pgd_50_10")
-ATTACKS = (*WITHOUT_AUTOATTACK, *AUTOATTACK_PARTS)
-MIN_CLASSES = 4  # of AutoAttack's targeted loss
+MIN_CLASSES = 4
+"""Fewest classes for which AutoAttack's targeted loss is defined."""
+PGD_ATTACKS = {"pgd_10": (10, 1), "pgd_50_10": (50, 10)}
+"""Steps and random starts of the PGD attacks."""
 
 
 @dataclass(frozen=True)
 class Outcomes:
-    """What came of every image.
+    """Outcome of each attack on each image.
 
     Attributes:
-        correct: (N,) booleans by `NAMES`: whether it was still classified right. `pgd_50_10`: in every step of 10
-            restarts of 50; from `apgd_ce` on, AutoAttack's parts, each with those before; `autoattack`: in all.
-        zero_gradient: The share of images at which the gradient of the loss is exactly zero.
+        correct: (N,) booleans by the name of the attack, one of `ATTACKS`: whether the image is still classified
+            correctly. Under `pgd_50_10`, in every step from each of its 10 starts. Under a part of AutoAttack, after
+            that part and all parts before it, so that `autoattack` is after all of them.
+        zero_gradient: Share of the images at which the gradient of the loss is exactly zero.
     """
 
     correct: dict[str, NDArray[Any]]
     zero_gradient: float
 
     @classmethod
-    def of(cls, kept: Mapping[str, NDArray[Any]]) -> "Outcomes":
-        """From the arrays by name that a confirmation keeps of a network."""
-        return cls({name: kept[name] for name in ATTACKS if name in kept}, float(kept["zero_gradient"]))
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> "Outcomes":
+        """Return the outcomes in the arrays that a confirmation saves for each network, by their names."""
+        return cls({name: arrays[name] for name in ATTACKS if name in arrays}, float(arrays["zero_gradient"]))
 
 
 def evaluate_robustness(
@@ -61,82 +61,94 @@ def evaluate_robustness(
     folder: Path | None = None,
     on_progress: Callable[[str, float], None] = lambda name, accuracy: None,
 ) -> Outcomes:
-    """Attacks a network in float32 and evaluation mode, with fixed seeds.
+    """Attack a network in float32 and evaluation mode, with fixed seeds.
 
     Args:
-        model: From images in [0, 1] to logits, on the examples' device.
-        examples: The images; all of them are used.
-        evaluation: Its norm and epsilon count.
-        autoattack: Whether to run it. With fewer than 10 classes it has fewer targets: all the other classes.
-        folder: Where the outcome of each attack is kept as it is found; a second call goes on after the last of them.
-        on_progress: Told of each attack, once it is over, and of the accuracy under it.
+        model: Network from images in [0, 1] to logits, on the examples' device.
+        examples: The images, all of which are used.
+        evaluation: The threat model: its norm and its epsilon. The rest has no effect.
+        autoattack: Run AutoAttack. With fewer than 10 classes, its targeted attacks aim at all other classes.
+        folder: Folder in which the outcome of each attack is saved once it is known. A second call continues after
+            the last saved attack. None saves nothing.
+        on_progress: Function called after each attack with its name and the accuracy under it.
 
     Raises:
-        ValueError: AutoAttack is asked for, but there are fewer than `MIN_CLASSES` classes.
+        ValueError: There are fewer than `MIN_CLASSES` classes, and `autoattack` is true.
     """
-    kept = _Kept(folder)
-    with exact_evaluation(model), _seeded():
-        images, labels = _whole(examples)
+    saved = _SavedOutcomes(folder)
+    with exact_evaluation(model), _isolated_autoattack():
+        images, labels = _all_images(examples)
         if autoattack:
             _check_classes(model, images)
         correct: dict[str, NDArray[Any]] = {}
         for name in ATTACKS if autoattack else WITHOUT_AUTOATTACK:
-            found = kept.get(name)
-            if found is None:
-                found = _attacked(name, model, images, labels, evaluation, correct)
-                kept.put(name, found)
-            correct[name] = found
-            on_progress(name, float(found.mean()))
-        zero = _mean(_in_batches(lambda x, y: _is_zero(input_gradient(model, x, y)), images, labels))
-    return Outcomes(correct, zero)
+            outcome = saved.read(name)
+            if outcome is None:
+                outcome = _run_attack(name, model, images, labels, evaluation, correct)
+                saved.write(name, outcome)
+            correct[name] = outcome
+            on_progress(name, float(outcome.mean()))
+        is_zero = _in_batches(lambda x, y: _is_zero(input_gradient(model, x, y)), images, labels)
+    return Outcomes(correct, float(is_zero.mean()))
 
 
-def _attacked(
+def _run_attack(
     name: str,
     model: nn.Module,
     images: Tensor,
     labels: Tensor,
     evaluation: EvaluationConfig,
-    before: dict[str, NDArray[Any]],
+    correct: dict[str, NDArray[Any]],
 ) -> NDArray[Any]:
-    """(N,) booleans: whether the image is still classified right."""
+    """Return (N,) booleans: whether each image is classified correctly under the attack.
+
+    Args:
+        name: One of `ATTACKS`.
+        model: The network.
+        images: (N, C, H, W) in [0, 1].
+        labels: (N,).
+        evaluation: The threat model.
+        correct: Outcomes of the attacks before this one.
+    """
     epsilon, norm = evaluation.epsilon, evaluation.norm
     if name in AUTOATTACK_PARTS:
-        return _after_autoattack(name, model, images, labels, evaluation, before)
+        return _run_autoattack_part(name, model, images, labels, evaluation, correct)
     generator = torch.Generator(images.device).manual_seed(START_SEED)
-    steps, restarts = {"pgd_10": (10, 1), "pgd_50_10": (50, 10)}.get(name, (0, 0))
 
-    def right(x: Tensor, y: Tensor) -> Tensor:
+    def is_correct(x: Tensor, y: Tensor) -> Tensor:
         if name == "fgsm":
-            step = epsilon * NORMS.resolve(norm).steepest(input_gradient(model, x, y))
+            step = epsilon * NORMS[norm].steepest(input_gradient(model, x, y))
             x = project(x + step, x, epsilon, norm)
-        elif steps:
+        elif name in PGD_ATTACKS:
+            steps, restarts = PGD_ATTACKS[name]
             x = pgd(model, x, y, epsilon, steps=steps, restarts=restarts, norm=norm, generator=generator)
         with torch.no_grad():
             logits: Tensor = model(x)
             return logits.argmax(dim=1) == y
 
-    return _in_batches(right, images, labels)
+    return _in_batches(is_correct, images, labels)
 
 
-def _after_autoattack(
+def _run_autoattack_part(
     name: str,
     model: nn.Module,
     images: Tensor,
     labels: Tensor,
     evaluation: EvaluationConfig,
-    before: dict[str, NDArray[Any]],
+    correct: dict[str, NDArray[Any]],
 ) -> NDArray[Any]:
-    """The images that withstood the parts of AutoAttack before, and this one."""
-    from pyautoattack import AutoAttack  # a search needs none of it
+    """Return (N,) booleans: whether each image withstood this part of AutoAttack and those before it.
 
-    standing = list(before.values())[-1] if name != next(iter(AUTOATTACK_PARTS)) else before["clean"]
-    found = standing.copy()
-    if not standing.any():
-        return found
-    chosen = torch.from_numpy(standing).to(images.device)
-    with torch.no_grad():
-        num_classes = model(images[:1]).shape[1]
+    Arguments are those of `_run_attack`.
+    """
+    from pyautoattack import AutoAttack  # here, because a search needs none of it
+
+    is_first = name == next(iter(AUTOATTACK_PARTS))
+    withstood = correct["clean"] if is_first else list(correct.values())[-1]
+    outcome = withstood.copy()
+    if not withstood.any():
+        return outcome
+    attacked = torch.from_numpy(withstood).to(images.device)
     attack = AutoAttack(
         model,
         norm=NORM_LABELS[evaluation.norm],
@@ -146,41 +158,49 @@ def _after_autoattack(
         seed=START_SEED,
     )
     attack.attacks_to_run = [AUTOATTACK_PARTS[name]]
-    targets = min(attack.apgd_targeted.n_target_classes, num_classes - 1)
-    attack.apgd_targeted.n_target_classes = attack.fab.n_target_classes = targets
+    num_targets = min(attack.apgd_targeted.n_target_classes, _num_classes(model, images) - 1)
+    attack.apgd_targeted.n_target_classes = attack.fab.n_target_classes = num_targets
     with torch.enable_grad():
-        _, predicted = attack.run_standard_evaluation(images[chosen], labels[chosen], batch_size=BATCH_SIZE)
-    found[standing] = (predicted == labels[chosen]).cpu().numpy()
-    return found
+        _, predicted = attack.run_standard_evaluation(images[attacked], labels[attacked], batch_size=BATCH_SIZE)
+    outcome[withstood] = (predicted == labels[attacked]).cpu().numpy()
+    return outcome
+
+
+def _num_classes(model: nn.Module, images: Tensor) -> int:
+    with torch.no_grad():
+        logits: Tensor = model(images[:1])
+    return logits.shape[1]
 
 
 def _check_classes(model: nn.Module, images: Tensor) -> None:
-    with torch.no_grad():
-        num_classes = model(images[:1]).shape[1]
+    num_classes = _num_classes(model, images)
     if num_classes < MIN_CLASSES:
         raise ValueError(f"AutoAttack needs {MIN_CLASSES} classes at least, but there are {num_classes}")
 
 
-class _Kept:
-    """Outcomes on the disk."""
+class _SavedOutcomes:
+    """Outcomes of attacks as files in a folder, one for each attack; without a folder, none are saved."""
 
     def __init__(self, folder: Path | None) -> None:
         self.folder = folder
 
-    def get(self, name: str) -> NDArray[Any] | None:
+    def read(self, name: str) -> NDArray[Any] | None:
         file = self.folder / f"{name}.npy" if self.folder else None
         return np.load(file, allow_pickle=False) if file and file.exists() else None
 
-    def put(self, name: str, found: NDArray[Any]) -> None:
+    def write(self, name: str, outcome: NDArray[Any]) -> None:
         if self.folder:
             content = io.BytesIO()
-            np.save(content, found, allow_pickle=False)
+            np.save(content, outcome, allow_pickle=False)
             replace_bytes(self.folder / f"{name}.npy", content.getvalue())
 
 
 @contextmanager
-def _seeded() -> Any:
-    """AutoAttack seeds torch's global generators, and logs what `masking` says in words."""
+def _isolated_autoattack() -> Iterator[None]:
+    """Restore torch's global random state, which AutoAttack seeds, and silence its log.
+
+    AutoAttack logs warnings about masked gradients; `gradient_masking` says the same in this project's words.
+    """
     logger = logging.getLogger("auto-attack")
     level = logger.level
     logger.setLevel(logging.CRITICAL)
@@ -191,19 +211,19 @@ def _seeded() -> Any:
         logger.setLevel(level)
 
 
-def _whole(examples: Examples) -> tuple[Tensor, Tensor]:
+def _all_images(examples: Examples) -> tuple[Tensor, Tensor]:
+    """Return (N, C, H, W) float32 images in [0, 1] and (N,) labels."""
     pixels, labels = examples.gather(torch.arange(len(examples), device=examples.images.device))
     return to_float(pixels), labels
 
 
-def _in_batches(of: Callable[[Tensor, Tensor], Tensor], images: Tensor, labels: Tensor) -> NDArray[Any]:
+def _in_batches(function: Callable[[Tensor, Tensor], Tensor], images: Tensor, labels: Tensor) -> NDArray[Any]:
+    """Return the values (N,) of a function of images and labels, computed batch by batch."""
     pairs = zip(images.split(BATCH_SIZE), labels.split(BATCH_SIZE), strict=True)
-    return torch.cat([of(x.contiguous(memory_format=torch.channels_last), y) for x, y in pairs]).cpu().numpy()
+    values = [function(x.contiguous(memory_format=torch.channels_last), y) for x, y in pairs]
+    return torch.cat(values).cpu().numpy()
 
 
 def _is_zero(gradients: Tensor) -> Tensor:
+    """Return (N,) booleans: whether the gradient (C, H, W) of each image is zero everywhere."""
     return (gradients == 0).flatten(1).all(dim=1)
-
-
-def _mean(of: NDArray[Any]) -> float:
-    return float(of.mean())

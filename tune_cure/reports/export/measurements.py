@@ -138,7 +138,7 @@ def _found(result: SearchResult, run: Path) -> dict[OutcomeKey, dict[str, NDArra
                 norm, epsilon, examples = match[1], float(match[2]), int(match[3])
                 with np.load(io.BytesIO(file.read_bytes())) as content:
                     outcomes = {name: content[name] for name in content.files}
-                gradient_masking.find_masking_signs(Outcomes.of(outcomes))
+                gradient_masking.find_masking_signs(Outcomes.from_arrays(outcomes))
             except (ValueError, TypeError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
                 raise ExportError(f"{file}: is damaged: {error}") from error
             own = norm == evaluation.norm and match[2] == f"{evaluation.epsilon:.6g}"  # rounded, as a folder's name
@@ -164,5 +164,5 @@ def measured_by_confirmation(result: SearchResult, candidate: str, seed: int | N
 def describe_masking(result: SearchResult, run: Path) -> Iterator[str]:
     """The signs of masked gradients in a run."""
     for (_, epsilon, _), found in _found(result, run).items():
-        for sign in gradient_masking.find_masking_signs(Outcomes.of(found)):
+        for sign in gradient_masking.find_masking_signs(Outcomes.from_arrays(found)):
             yield f"at epsilon {epsilon:.4g}: {sign}"
