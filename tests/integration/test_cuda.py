@@ -44,17 +44,17 @@ def test_mixed_precision_learns_about_as_well_as_float32(spec: RunSpec) -> None:
 
 
 def test_a_run_is_saved_resumed_and_judged_on_the_test_set(spec: RunSpec, tmp_path: Path) -> None:
-    run_in(tmp_path, spec).epoch()
+    run_in(tmp_path, spec).train_epoch()
     resumed = run_in(tmp_path, spec)
     resumed.restore()
     assert resumed.trainer.epoch == 1
     while not resumed.finished:
-        resumed.epoch()
-    assert resumed.judge_on_test()["examples"].tolist() == [359, 359]
+        resumed.train_epoch()
+    assert resumed.evaluate_on_test()["examples"].tolist() == [359, 359]
 
 
 def test_a_run_that_was_begun_on_the_gpu_does_not_go_on_without_it(spec: RunSpec, tmp_path: Path) -> None:
-    run_in(tmp_path, spec).epoch()
+    run_in(tmp_path, spec).train_epoch()
     assert (tmp_path / LAST).exists()
     with pytest.raises(ValueError, match="begun in float16 on cuda, and cannot go on in float32 on cpu"):
         Run(spec, data.load(spec.data), tmp_path, "cpu").restore()

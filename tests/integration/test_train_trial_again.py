@@ -25,7 +25,7 @@ def test_training_a_trial_again_gives_its_numbers_to_the_last_digit(tmp_path: Pa
     spec = resolve(read(folder / "best_config.csv"))
     run = Run(spec, data.load(spec.data), tmp_path, "cpu")
     while not run.finished:
-        run.epoch()
+        run.train_epoch()
     trial = results.epochs(folder)
     ours = pd.DataFrame(run.log)
     for column in ("train_loss", *ACCURACIES):

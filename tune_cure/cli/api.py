@@ -185,7 +185,7 @@ def train(
         spec = resolve_run(content, options, _logger.info, source="config")
     with train_run.open_run(spec, options) as run:
         train_epochs(run, _logger.info)
-        frame = run.judge_on_test() if test and run.trainer.best_epoch else None
+        frame = run.evaluate_on_test() if test and run.trainer.best_epoch else None
         training_page.write(run)
         epoch = run.trainer.best_epoch
         network = checkpoints.rebuild(run.trainer.best_model(), trust_code=True) if epoch else None

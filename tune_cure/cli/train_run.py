@@ -31,7 +31,7 @@ def run(spec: RunSpec, options: TrainOptions, console: Console) -> int:
             console.print(f"interrupted; {saved}. Continue with:\n  {command}")
             return 130
         if options.test and begun.trainer.best_epoch:
-            training.say_test(begun.judge_on_test(), begun, console.print)
+            training.say_test(begun.evaluate_on_test(), begun, console.print)
         page = training_page.write(begun)
         files = [name for name in (page.name, LOG, CONFIG, BEST, LAST, TEST) if (begun.directory / name).exists()]
         console.print(f"wrote in {begun.directory}: {', '.join(files)}")

@@ -1,4 +1,4 @@
-"""One training run without Ray: what it trains, one epoch after another, and what it leaves in its folder."""
+"""One training run without Ray: its configuration, its epochs, and the files in its folder."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,12 +19,7 @@ from tune_cure.training.trainer import EPOCH_METRICS, Trainer
 from tune_cure.utils.files import FolderError, read_tensors, replace_tensors, replace_text
 from tune_cure.utils.registry import PartError
 from tune_cure.utils.schema import MAX_SEED, Schema
-from tune_cure.utils.yaml_config import (
-    ProblemError,
-    by_path,
-    differences,
-    first_problem,
-)
+from tune_cure.utils.yaml_config import ProblemError, by_path, differences, first_problem
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,28 +27,29 @@ if TYPE_CHECKING:
 DEFAULT_DATASET = "cifar10"
 CONFIG, LOG, LAST, BEST, TEST = "config.yaml", "epochs.csv", "last.pt", "best_model.pt", "test.csv"
 COLUMNS = (*EPOCH_METRICS, "diverged")
+"""Columns of epochs.csv."""
 
 
 class RunSpec(Schema):
-    """One training run, as resolved."""
+    """Configuration of one training run."""
 
     data: DataSpec = Field(default=DataSpec(dataset=DEFAULT_DATASET), description="As in a search space.")
     model: ModelConfig = Field(default=ModelConfig(name="preact_resnet18"), description="As in a search space.")
     training: TrainingConfig = Field(default=TrainingConfig(), description="The hyperparameters.")
     evaluation: EvaluationConfig = Field(default=EvaluationConfig(), description="As in a search space.")
     seed: int = Field(
-        default=0, ge=0, le=MAX_SEED, description="Of the weights, the order of the data and all randomness."
+        default=0, ge=0, le=MAX_SEED, description="Seed of the weights, the order of the data and all randomness."
     )
     early_stop: bool = Field(default=False, description="End at catastrophic overfitting.")
     threads: int | None = Field(
         default=None,
         ge=1,
         le=1024,
-        description="CPU threads, on which the last digits depend; without it, as torch chooses.",
+        description="CPU threads, on which the last digits of results depend; torch's choice if absent.",
     )
 
     def to_yaml(self) -> str:
-        """Every value written out, loadable again as the same run."""
+        """Return YAML with every value written out, which `resolve` reads as the same run."""
         return yaml.safe_dump(self.model_dump(mode="json", by_alias=True), sort_keys=False)
 
 
@@ -95,10 +91,10 @@ def add_dataset_defaults(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def resolve(content: Mapping[str, Any]) -> RunSpec:
-    """The run that a mapping of sections describes.
+    """Return the run that a mapping of sections describes.
 
     Raises:
-        ProblemError: It describes none that can be trained.
+        ProblemError: A key or a value is wrong, or two values contradict each other.
     """
     try:
         spec = RunSpec.model_validate(content)
@@ -110,11 +106,16 @@ def resolve(content: Mapping[str, Any]) -> RunSpec:
 
 
 class Run:
-    """A training run under way in `directory`.
+    """A training run and its folder.
+
+    Args:
+        spec: The run's configuration.
+        splits: The data that `spec.data` names.
+        directory: The run's folder, which must exist.
+        device: Device to train on.
 
     Attributes:
-        spec: What it is.
-        trainer: Where it is.
+        trainer: State of the training.
         log: A row of `COLUMNS` for each epoch so far.
     """
 
@@ -126,47 +127,50 @@ class Run:
         self.log: list[dict[str, Any]] = []
 
     def restore(self) -> None:
-        """Goes on where the run in the folder stopped, bit for bit on the CPU; at the start if it saved no epoch.
+        """Continue from the last saved epoch, bit for bit on the CPU; start anew if none was saved.
 
         Raises:
-            FolderError: What was saved is damaged, or of a run that was configured otherwise.
+            FolderError: The saved state is damaged, or it is that of a run with another configuration.
         """
         file = self.directory / LAST
         if not file.exists():
             return
         saved = read_tensors(file, self.trainer.device)
         try:
-            # What an earlier version did not know, it did as is the default now.
-            changed = next(differences(_content(RunSpec()) | saved["run"], _content(self.spec)), None)
-            if not changed:
+            # A key that an earlier version did not have counts as its default of today, which does the same.
+            change = next(differences(_values_by_key(RunSpec()) | saved["run"], _values_by_key(self.spec)), None)
+            if not change:
                 self.trainer.load_state_dict(saved["trainer"])
                 self.log = saved["log"]
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise FolderError(f"{file}: the run cannot go on from it: {str(error).splitlines()[0]}") from error
-        if changed:
-            key, before, now = changed
-            said = f"{key} is {now} now, but was {before} when the run was begun"
-            raise FolderError(f"{self.directory / CONFIG}: {said}; undo that, or begin a new run")
+        if change:
+            key, before, now = change
+            message = f"{key} is {now} now, but was {before} when the run was begun"
+            raise FolderError(f"{self.directory / CONFIG}: {message}; undo that, or begin a new run")
         if self.trainer.best_epoch:
             self._save_best()
 
     @property
     def finished(self) -> bool:
-        """Whether there is nothing left to train."""
+        """Whether the training is over: all epochs are trained, it diverged, or `early_stop` ended it."""
         if not self.log:
             return False
         last = self.log[-1]
-        stopped = self.spec.early_stop and last["catastrophic_overfitting"]
-        return self.trainer.epoch >= self.spec.training.epochs or bool(last["diverged"] or stopped)
+        is_stopped = self.spec.early_stop and last["catastrophic_overfitting"]
+        return self.trainer.epoch >= self.spec.training.epochs or bool(last["diverged"] or is_stopped)
 
-    def epoch(self, on_step: Callable[[int], None] | None = None) -> dict[str, Any]:
-        """Trains and judges one epoch, saves all, and returns the log's new row.
+    def train_epoch(self, on_step: Callable[[int], None] | None = None) -> dict[str, Any]:
+        """Train and evaluate one epoch, save everything, and return the log's new row.
 
-        A diverged network is not judged. `on_step` is as of `Trainer.train_epoch`.
+        A diverged network is not evaluated.
+
+        Args:
+            on_step: See `Trainer.train_epoch`.
         """
-        import pandas as pd  # slow to import: not before a run's configuration is known to be good
+        import pandas as pd  # here, because reading a run's YAML needs none of it
 
-        (self.directory / TEST).unlink(missing_ok=True)  # of what will no longer be the last epoch
+        (self.directory / TEST).unlink(missing_ok=True)  # it describes the epoch that was the last until now
         row = self.trainer.train_epoch(on_step)
         if not row["diverged"]:
             row |= self.trainer.evaluate()
@@ -174,20 +178,22 @@ class Run:
         replace_text(self.directory / LOG, pd.DataFrame(self.log, columns=list(COLUMNS)).to_csv(index=False))
         if self.trainer.best_epoch == self.trainer.epoch:
             self._save_best()
-        state = {"run": _content(self.spec), "trainer": self.trainer.state_dict(), "log": self.log}
+        state = {"run": _values_by_key(self.spec), "trainer": self.trainer.state_dict(), "log": self.log}
         replace_tensors(self.directory / LAST, state)
         return self.log[-1]
 
     def _save_best(self) -> None:
+        """Write the network of the best epoch to best_model.pt, with its hyperparameters and accuracies."""
         best = {**self.trainer.best_model(), "hyperparameters": self.spec.training.model_dump(by_alias=True)}
-        judged = self.trainer.accuracies[self.trainer.best_epoch]
-        metrics = {name: judged[name] for name in ("clean_accuracy", "pgd_accuracy")}
+        accuracies = self.trainer.accuracies[self.trainer.best_epoch]
+        metrics = {name: accuracies[name] for name in ("clean_accuracy", "pgd_accuracy")}
         replace_tensors(self.directory / BEST, {**best, "metrics": metrics})
 
-    def judge_on_test(self) -> "pd.DataFrame":
-        """Judges the best epoch's network and the last on all test images, and writes test.csv: a row for each.
+    def evaluate_on_test(self) -> "pd.DataFrame":
+        """Evaluate the networks of the best and the last epoch on all test images, and write test.csv.
 
-        The last is left out if it diverged.
+        Returns:
+            The table, a row for each network. A network that diverged in the last epoch has none.
         """
         import pandas as pd
 
@@ -204,6 +210,6 @@ class Run:
         return frame
 
 
-def _content(spec: RunSpec) -> dict[str, Any]:
-    """Each value of a run by its key's path, but for the folder of the data, which may move."""
+def _values_by_key(spec: RunSpec) -> dict[str, Any]:
+    """Return each value of a run by the path of its key, without the folder of the data, which may move."""
     return by_path(spec.model_dump(mode="json", by_alias=True, exclude={"data": {"root"}}))

@@ -1,4 +1,4 @@
-"""How long the parts of a training step take, without making the host wait for the device, and how much memory."""
+"""Time of the parts of a training step, measured without making the host wait for the device, and peak memory."""
 
 import resource
 import sys
@@ -8,25 +8,28 @@ import torch
 
 
 class Stopwatch:
-    """Splits time into named parts: each `split` ends the part that began at the last one, or at `start`.
+    """Stopwatch that splits time into named parts.
 
-    On the CPU by the clock. On a CUDA device by events in its stream, which are read when `seconds` is asked for, so
-    that no step waits.
+    A part begins at `start` or at the last `split`, and ends at the next `split`. On the CPU it is measured by the
+    clock, on a CUDA device by events in its stream. The events are read by `seconds` alone, so that no step waits.
+
+    Args:
+        device: Device whose work is measured.
     """
 
     def __init__(self, device: torch.device) -> None:
-        # This thread's: a backward pass on CUDA runs in another one, whose current device and stream may be others.
+        # The stream of this thread: a backward pass on CUDA runs in another thread, whose current stream may differ.
         self._stream = torch.cuda.current_stream(device) if device.type == "cuda" else None
         self._parts: dict[str, list[tuple[torch.cuda.Event, torch.cuda.Event]]] = {}
         self._seconds: dict[str, float] = {}
         self._last: torch.cuda.Event | float = 0.0
 
     def start(self) -> None:
-        """Begins a part."""
+        """Begin the first part."""
         self._last = self._now()
 
     def split(self, part: str) -> None:
-        """What happened since the last call belongs to `part`; the next part begins."""
+        """Add the time since the last call to `part`, and begin the next part."""
         now = self._now()
         if isinstance(now, float):
             assert isinstance(self._last, float)
@@ -37,7 +40,7 @@ class Stopwatch:
         self._last = now
 
     def seconds(self, part: str) -> float:
-        """The time of all that belonged to `part`; waits for the device."""
+        """Return the seconds that `part` took in all; wait for the device."""
         events = self._parts.get(part, [])
         if events:
             events[-1][1].synchronize()
@@ -53,7 +56,11 @@ class Stopwatch:
 
 
 def peak_memory_mb(device: torch.device) -> float:
-    """CUDA: the most that tensors took in this epoch; CPU: the most that this process ever held in memory. In MiB."""
+    """Return the peak memory in MiB.
+
+    On CUDA it is the most that tensors have taken since the trainer last reset it, at the start of an epoch. On the CPU
+    it is the most that this process has ever held.
+    """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -190,7 +190,7 @@ def test_a_search_space_is_sent_to_the_search(searched: Path) -> None:
 def test_an_epoch_is_logged_and_saved(spec: RunSpec, tmp_path: Path) -> None:
     run = run_in(tmp_path, spec)
     steps: list[int] = []
-    row = run.epoch(steps.append)
+    row = run.train_epoch(steps.append)
     assert steps == [1, 2, 3, 4]
     log = pd.read_csv(tmp_path / LOG)
     assert list(log.columns) == list(COLUMNS)
@@ -206,11 +206,11 @@ def test_a_restored_run_ends_as_one_that_never_stopped(spec: RunSpec, tmp_path: 
         folder.mkdir()
     run = run_in(whole, spec)
     while not run.finished:
-        run.epoch()
+        run.train_epoch()
     for _ in range(spec.training.epochs):  # anew for every epoch
         run = run_in(stopped, spec)
         run.restore()
-        run.epoch()
+        run.train_epoch()
     assert run.finished
     ours, theirs = (torch.load(folder / LAST, weights_only=True)["trainer"] for folder in (whole, stopped))
     assert all(torch.equal(value, theirs["model"][name]) for name, value in ours["model"].items())
@@ -236,7 +236,7 @@ def test_a_run_without_a_finished_epoch_is_restored_at_its_start(spec: RunSpec, 
     ids=["junk", "truncated", "list", "other"],
 )
 def test_a_damaged_checkpoint_is_one_line(damage: Callable[[Path], None], said: str, spec: RunSpec, tmp_path) -> None:
-    run_in(tmp_path, spec).epoch()
+    run_in(tmp_path, spec).train_epoch()
     damage(tmp_path / LAST)
     with pytest.raises(FolderError, match=said) as raised:
         run_in(tmp_path, spec).restore()
@@ -244,7 +244,7 @@ def test_a_damaged_checkpoint_is_one_line(damage: Callable[[Path], None], said: 
 
 
 def test_a_run_whose_configuration_was_changed_is_not_restored(spec: RunSpec, tmp_path: Path) -> None:
-    run_in(tmp_path, spec).epoch()
+    run_in(tmp_path, spec).train_epoch()
     changed = resolve({**SECTIONS, "training": {**SECTIONS["training"], "lr_max": 0.2}})
     with pytest.raises(FolderError, match=r"training.lr_max is 0.2 now, but was 0.1 when the run was begun"):
         run_in(tmp_path, changed).restore()
@@ -255,7 +255,7 @@ def test_a_run_whose_configuration_was_changed_is_not_restored(spec: RunSpec, tm
 
 
 def test_a_run_of_a_version_that_knew_fewer_hyperparameters_goes_on(spec: RunSpec, tmp_path: Path) -> None:
-    run_in(tmp_path, spec).epoch()
+    run_in(tmp_path, spec).train_epoch()
     saved = torch.load(tmp_path / LAST, weights_only=True)
     del saved["run"]["training.attack_statistics"]
     torch.save(saved, tmp_path / LAST)
@@ -268,7 +268,7 @@ def test_a_run_of_a_version_that_knew_fewer_hyperparameters_goes_on(spec: RunSpe
 
 
 def test_a_lost_best_model_is_written_again_from_the_last_checkpoint(spec: RunSpec, tmp_path: Path) -> None:
-    run_in(tmp_path, spec).epoch()
+    run_in(tmp_path, spec).train_epoch()
     before = torch.load(tmp_path / BEST, weights_only=True)
     (tmp_path / BEST).unlink()
     run_in(tmp_path, spec).restore()
@@ -284,7 +284,7 @@ def test_a_run_ended_by_early_stop_stays_ended(tmp_path: Path, monkeypatch: pyte
         spec = resolve({**SECTIONS, "early_stop": early_stop})
         folder = tmp_path / str(early_stop)
         folder.mkdir()
-        run_in(folder, spec).epoch()
+        run_in(folder, spec).train_epoch()
         resumed = run_in(folder, spec)
         resumed.restore()
         assert resumed.finished == early_stop
@@ -292,16 +292,16 @@ def test_a_run_ended_by_early_stop_stays_ended(tmp_path: Path, monkeypatch: pyte
 
 def test_test_results_go_when_training_goes_on(spec: RunSpec, tmp_path: Path) -> None:
     run = run_in(tmp_path, spec)
-    run.epoch()
-    run.judge_on_test()
-    run.epoch()
+    run.train_epoch()
+    run.evaluate_on_test()
+    run.train_epoch()
     assert not (tmp_path / TEST).exists()
 
 
 def test_a_network_ruined_by_the_last_step_is_diverged_and_not_kept(tmp_path: Path) -> None:
     wild = {**SECTIONS["training"], "lr_max": 1e38, "lr_schedule": "fixed", "momentum": 0, "batch_size": 256}
     run = run_in(tmp_path, resolve({**SECTIONS, "training": wild | {"lambda": 0}}))
-    row = run.epoch()
+    row = run.train_epoch()
     assert row["diverged"]
     assert row["train_loss"] is not None  # that of the step before it was made
     assert not (tmp_path / BEST).exists()
@@ -310,7 +310,7 @@ def test_a_network_ruined_by_the_last_step_is_diverged_and_not_kept(tmp_path: Pa
 def test_a_diverged_run_is_over_and_was_not_judged(tmp_path: Path) -> None:
     wild = {**SECTIONS["training"], "lr_max": 1e30, "lr_schedule": "fixed", "momentum": 0.0}
     run = run_in(tmp_path, resolve({**SECTIONS, "training": wild}))
-    row = run.epoch()
+    row = run.train_epoch()
     assert row["diverged"]
     assert row["pgd_accuracy"] is None
     assert run.finished
@@ -319,8 +319,8 @@ def test_a_diverged_run_is_over_and_was_not_judged(tmp_path: Path) -> None:
 def test_the_test_set_judges_the_best_and_the_last_network_on_all_its_images(spec: RunSpec, tmp_path: Path) -> None:
     run = run_in(tmp_path, spec)
     while not run.finished:
-        run.epoch()
-    frame = run.judge_on_test()
+        run.train_epoch()
+    frame = run.evaluate_on_test()
     assert frame["weights"].tolist() == ["best", "last"]
     assert frame["epoch"].tolist() == [run.trainer.best_epoch, 3]
     assert frame["examples"].tolist() == [359, 359]
@@ -331,7 +331,7 @@ def test_the_test_set_judges_the_best_and_the_last_network_on_all_its_images(spe
 
 def test_the_best_model_names_its_hyperparameters_and_what_it_reached(spec: RunSpec, tmp_path: Path) -> None:
     run = run_in(tmp_path, spec)
-    row = run.epoch()
+    row = run.train_epoch()
     saved = torch.load(tmp_path / BEST, weights_only=True)
     assert saved["hyperparameters"]["lambda"] == 0.02
     assert saved["metrics"]["pgd_accuracy"] == row["pgd_accuracy"]

@@ -49,7 +49,7 @@ def train_epochs(run: Run, say: Callable[[str], None], console: Console | None =
     total, is_advised = run.spec.training.epochs, False
     while not run.finished:
         with _progress_bar(run, console) as on_step:
-            row = run.epoch(on_step)
+            row = run.train_epoch(on_step)
         say(_epoch_line(row, total, is_best=run.trainer.best_epoch == run.trainer.epoch))
         if row["diverged"]:
             say("diverged: the loss became NaN or infinite; a lower lr_max or lambda may help")
@@ -65,7 +65,7 @@ def train_epochs(run: Run, say: Callable[[str], None], console: Console | None =
 
 
 def say_test(frame: pd.DataFrame, run: Run, say: Callable[[str], None]) -> None:
-    """Say the accuracies of `Run.judge_on_test`."""
+    """Say the accuracies of `Run.evaluate_on_test`."""
     say(f"on all {frame['examples'].iloc[0]:,} test images, by {run.spec.evaluation}:")
     for _, row in frame.iterrows():
         say(
