@@ -1,4 +1,4 @@
-"""Runs a hyperparameter search: `python run_search.py --space search_spaces/cure.yaml`."""
+"""Script of a hyperparameter search: `python run_search.py --space search_spaces/cure.yaml`."""
 
 import sys
 

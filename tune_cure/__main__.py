@@ -1,4 +1,4 @@
-"""`python -m tune_cure` is the command `tune-cure`."""
+"""Script of `python -m tune_cure`, which is the command `tune-cure`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Public name of the results of a search: `from tune_cure.results import SearchResult`."""
+"""Public names of a search's results: `from tune_cure.results import SearchResult`."""
 
 from tune_cure.search.results import Best, ResultsError, SearchResult, best, epochs, read_spec, trials
 

@@ -15,8 +15,8 @@ from tune_cure.reports.comparison_text import ERRORS_NOTE, format_verdict, side_
 from tune_cure.search.results import SearchResult
 from tune_cure.utils.files import replace_text
 
-WORDS_WIDTH = 24  # columns of the terminal for the titles of the rows
-MIN_WIDTH = 22  # columns of the terminal for a search; searches that do not fit follow in a block below
+TITLES_WIDTH = 24  # columns of the terminal for the titles of the rows
+SEARCH_WIDTH = 22  # columns of the terminal for a search; searches that do not fit follow in a block below
 
 
 @dataclass(frozen=True)
@@ -92,16 +92,17 @@ def _check_file(flag: str, file: Path, searches: Searches) -> None:
 
 
 def _print(searches: Searches, console: Console) -> None:
-    lines, names = side_by_side(searches), list(searches)
-    at_a_time = max(1, (console.width - WORDS_WIDTH) // (MIN_WIDTH + 2))
+    """Print the searches side by side, as many as fit beside each other, then the verdicts and the warnings."""
+    rows, names = side_by_side(searches), list(searches)
+    at_a_time = max(1, (console.width - TITLES_WIDTH) // (SEARCH_WIDTH + 2))
     for start in range(0, len(names), at_a_time):
         block = slice(start, start + at_a_time)
         table = Table(box=None, pad_edge=False, padding=(0, 1), width=console.width)
-        table.add_column("", width=WORDS_WIDTH, overflow="fold", style="dim")
+        table.add_column("", width=TITLES_WIDTH, overflow="fold", style="dim")
         for name in names[block]:
             table.add_column(name, ratio=1, overflow="fold")
-        for words, cells in lines.items():
-            table.add_row(words, *cells[block])
+        for title, cells in rows.items():
+            table.add_row(title, *cells[block])
         console.print(table)
         console.print()
     console.print(ERRORS_NOTE, style="dim", soft_wrap=False)

@@ -1,4 +1,4 @@
-"""Closing words of a search in the terminal: its best trials, what it cost and what it wrote."""
+"""What a search prints when it ends: its best trials, what it cost, and which files it wrote."""
 
 import shlex
 from pathlib import Path
@@ -18,20 +18,28 @@ from tune_cure.utils.formatting import (
     format_value,
 )
 
-TOP = 5  # trials in the closing table
-UNBOUNDED = 10_000  # columns, to measure what a table would take
+TOP = 5  # leaders in the closing table
+UNBOUNDED = 10_000  # columns of a terminal in which every table fits
 
 
 def print_results(result: SearchResult, page: Path, console: Console) -> None:
-    """Prints what a search found, what it cost and what it wrote.
+    """Print the best trials of a search, how its trials ended, what it cost, and which files it wrote.
 
     Args:
         result: The search.
         page: Its report.
-        console: Where to. Hyperparameters that its width has no room for follow the table, a line for each trial.
+        console: Where to print. If it is too narrow for the hyperparameters, they follow the table, a line a trial.
     """
-    spec, directory, frame, summary = result.spec, result.directory, result.trials, result.summary
-    console.print(f"\n{spec.name}: the best of {len(frame)} trials\n", style="bold")
+    console.print(f"\n{result.spec.name}: the best of {len(result.trials)} trials\n", style="bold")
+    _print_leaders(result, console)
+    _print_effort(result, console)
+    _print_judgement(result, console)
+    _print_files(result.directory, page, console)
+
+
+def _print_leaders(result: SearchResult, console: Console) -> None:
+    """Print the leaders and the first trial of start_from, and how the order was decided."""
+    spec, frame, summary = result.spec, result.trials, result.summary
     has_fresh = bool(frame["fresh_pgd_accuracy"].notna().any())
     leaders = result.leaders.head(TOP)
     baseline = frame[(frame["origin"] == "start_from") & frame["objective"].notna()].head(1)
@@ -46,33 +54,46 @@ def print_results(result: SearchResult, page: Path, console: Console) -> None:
             console.print(f"trial {_label(row)}: {values}")
     if len(baseline):
         console.print("* a trial of start_from", style="dim")
-    if len(spec.search.metrics) > 1:
+    metrics, constraints = spec.search.metrics, spec.search.constraints
+    if len(metrics) > 1:
         front = ", ".join(map(str, summary["pareto_front"]))
-        console.print(
-            f"ranked by {spec.search.metrics[0]}; Pareto front of {' and '.join(spec.search.metrics)}: {front}"
-        )
-    if spec.search.constraints:
-        kept = f"{summary['trials_feasible']} of {len(frame)} trials keep {' and '.join(spec.search.constraints)}"
+        console.print(f"ranked by {metrics[0]}; Pareto front of {' and '.join(metrics)}: {front}")
+    if constraints:
+        kept = f"{summary['trials_feasible']} of {len(frame)} trials keep {' and '.join(constraints)}"
         console.print(kept, style=None if summary["trials_feasible"] else "bold")
+
+
+def _print_effort(result: SearchResult, console: Console) -> None:
+    """Print how many trials ended how, and how many epochs and how long they trained."""
+    summary = result.summary
     ended = ", ".join(f"{count} {STATUS_WORDS[status]}" for status, count in summary["trials_by_status"].items())
     trained = f"{summary['epochs']} epochs trained"
-    if spec.search.scheduler != "none":
+    if result.spec.search.scheduler != "none":
         trained += f" of {summary['epochs_without_early_stopping']} without early stopping"
     console.print(f"\n{ended}; {trained}, in {format_duration(summary['wall_seconds'])}")
     if left := summary["epochs_not_trained"]:
         console.print(f"not trained for other reasons than early stopping: {format_untrained_epochs(left)}")
+
+
+def _print_judgement(result: SearchResult, console: Console) -> None:
+    """Print by which attack and on which images the trials were judged."""
+    spec, fresh_examples = result.spec, result.trials["fresh_examples"]
     console.print(
         f"{spec.evaluation} on {trial_table.judged_examples(spec)} validation images; the best of many trials "
         "looks better than it is, and no test image was used"
     )
-    if has_fresh:
+    if fresh_examples.notna().any():
+        decides = "it decides" if ranking.rescoring_decides(spec) else f"{spec.search.metrics[0]} decides"
         console.print(
-            f"fresh: the leaders judged again by {spec.rescoring} on "
-            f"{frame['fresh_examples'].max():,.0f} validation images that the search had not looked at"
-            + ("; it decides" if ranking.rescoring_decides(spec) else f"; {spec.search.metrics[0]} decides")
+            f"fresh: the leaders judged again by {spec.rescoring} on {fresh_examples.max():,.0f} validation images "
+            f"that the search had not looked at; {decides}"
         )
+
+
+def _print_files(directory: Path, page: Path, console: Console) -> None:
+    """Print the files that the search wrote, and the command that comes next."""
     console.print(f"\nwrote in {directory}:")
-    for path in (
+    for name in (
         page.name,
         run_files.TRIALS_TABLE,
         run_files.EPOCHS_TABLE,
@@ -80,8 +101,8 @@ def print_results(result: SearchResult, page: Path, console: Console) -> None:
         run_files.BEST_CONFIG_SPEC,
         run_files.BEST_MODEL,
     ):
-        if (directory / path).exists():
-            console.print(f"  {directory / path}")
+        if (directory / name).exists():
+            console.print(f"  {directory / name}")
     console.print(f"  {directory / run_files.FIGURES}: its figures as SVG and PNG")
     confirm = f"tune-cure confirm {shlex.quote(str(directory))}"
     console.print(f"next: open {page} in a browser; what may be claimed of the winner: {confirm}")
@@ -101,7 +122,9 @@ def _label(row: "pd.Series[Any]") -> str:
 
 
 def _cells(row: "pd.Series[Any]", space: list[str], has_fresh: bool) -> list[str]:
-    accuracies = [f"{100 * row[c]:.1f}" for c in ("pgd_accuracy_best", "pgd_accuracy_best_se", "clean_accuracy_best")]
+    names = ("pgd_accuracy_best", "pgd_accuracy_best_se", "clean_accuracy_best")
+    accuracies = [f"{100 * row[name]:.1f}" for name in names]
     values = [f"{row[key]:.3g}" if isinstance(row[key], float) else format_value(row[key]) for key in space]
-    fresh = ["" if pd.isna(row[c]) else f"{100 * row[c]:.1f}" for c in ("fresh_pgd_accuracy", "fresh_pgd_accuracy_se")]
-    return [_label(row), *accuracies, f"{int(row['best_epoch'])}", *fresh * has_fresh, *values, row["status"]]
+    fresh_names = ("fresh_pgd_accuracy", "fresh_pgd_accuracy_se") if has_fresh else ()
+    fresh = ["" if pd.isna(row[name]) else f"{100 * row[name]:.1f}" for name in fresh_names]
+    return [_label(row), *accuracies, f"{int(row['best_epoch'])}", *fresh, *values, row["status"]]
