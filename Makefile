@@ -1,8 +1,10 @@
 # Each target sets up what it needs. PYTHON is the interpreter that makes the virtual environment.
 PYTHON ?= python3
 BIN := .venv/bin
+# Tests that use Ray share one of the processes (--dist loadgroup), so that no two start Rays at once.
+PYTEST = $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadgroup
 
-.PHONY: venv search test faults lint docs reference lock clean
+.PHONY: venv search test test-rest test-all coverage faults lint docs reference lock clean
 
 venv: .venv/installed
 
@@ -18,8 +20,24 @@ venv: .venv/installed
 search: venv
 	$(BIN)/python run_search.py --space search_spaces/quickstart.yaml
 
+# The unit tests, and one search with Ray for each thing that must never break.
 test: venv
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadgroup
+	$(PYTEST) -m "unit or smoke"
+
+# What test leaves out: the other integration tests, documentation, packaging.
+test-rest: venv
+	$(PYTEST) -m "not (unit or smoke)"
+
+test-all: venv
+	$(PYTEST)
+
+# Lines and branches that the whole test suite runs, by room; processes that tests and Ray start are counted, too.
+coverage: venv
+	rm -rf .coverage
+	$(BIN)/coverage run --data-file=$(CURDIR)/.coverage/data -m pytest --numprocesses auto --maxprocesses 4 --dist loadgroup
+	$(BIN)/coverage combine --quiet --data-file=$(CURDIR)/.coverage/all .coverage
+	$(BIN)/coverage json --quiet --ignore-errors --data-file=.coverage/all -o .coverage/all.json
+	$(BIN)/python tools/coverage_by_room.py .coverage/all.json
 
 # Breaks searches in every way, five times each, and says what was lost. Linux; as root for the full disk; half an hour.
 faults: venv
@@ -48,4 +66,4 @@ lock:
 	rm requirements.lock.old
 
 clean:
-	rm -rf .venv build dist site .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf .venv build dist site .coverage .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,21 +1,42 @@
-"""What the tests share: networks, a cache folder of their own, one Ray."""
+"""What all tests share: markers by folder, one process for all that start Ray, networks, a cache folder."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
 from tests.support.networks import smooth_network
+from tests.support.unit_limits import AIM_SECONDS, CPU_SECONDS
+
+UNIT = Path(__file__).parent / "unit"
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest chooses by markers
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Of parallel processes of tests (`make test`), one runs all that starts a Ray or uses that of `ray_session`."""
-    if not config.pluginmanager.hasplugin("xdist"):
-        return
+    """Mark unit tests and those that use Ray; with parallel processes, one of these runs all that use Ray."""
     for item in items:
-        if item.get_closest_marker("slow") or "ray_session" in getattr(item, "fixturenames", ()):
+        if item.path.is_relative_to(UNIT):
+            item.add_marker(pytest.mark.unit)
+        if "ray_session" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.ray)
+        if item.get_closest_marker("ray") and config.pluginmanager.hasplugin("xdist"):
             item.add_marker(pytest.mark.xdist_group("ray"))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """List the unit tests that took more CPU time than is aimed at."""
+    seconds = {
+        report.nodeid: value
+        for report in terminalreporter.getreports("passed")
+        for name, value in report.user_properties
+        if name == CPU_SECONDS and value > AIM_SECONDS
+    }
+    if seconds:
+        terminalreporter.section(f"unit tests of more than {AIM_SECONDS} s of CPU time")
+    for test, value in sorted(seconds.items(), key=lambda entry: -entry[1]):
+        terminalreporter.line(f"{value:.1f}s {test}")
 
 
 @pytest.fixture
@@ -43,15 +64,3 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TUNE_CURE_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
-
-
-@pytest.fixture(scope="session")
-def ray_session() -> Iterator[None]:
-    """A Ray that all searches of the tests share: starting one takes seconds."""
-    import ray
-
-    from tune_cure.ray_backend.session import start_ray
-
-    start_ray()
-    yield
-    ray.shutdown()

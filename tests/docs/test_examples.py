@@ -99,7 +99,7 @@ def test_parts_of_ones_own_can_be_named_and_trained_once_they_are_registered(
         assert trainer.evaluate()["clean_accuracy"] > 0.5
 
 
-@pytest.mark.slow
+@pytest.mark.ray
 def test_the_example_of_ones_own_parts_searches_with_them(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     subprocess.run([sys.executable, EXAMPLES / "own_parts/whole_search.py", folder], check=True, timeout=300)

@@ -248,7 +248,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.Comp
     return folder / "out", subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
 
 
-@pytest.mark.slow
+@pytest.mark.smoke
+@pytest.mark.ray
 def test_a_search_ends_with_a_table_paths_and_nothing_from_ray(
     run: tuple[Path, subprocess.CompletedProcess[str]],
 ) -> None:
@@ -262,7 +263,7 @@ def test_a_search_ends_with_a_table_paths_and_nothing_from_ray(
     assert not re.search(r"WARNING|Warning|╭|ray\.init|usage stat", process.stdout)
 
 
-@pytest.mark.slow
+@pytest.mark.ray
 def test_a_run_leaves_everything_that_it_promises(run: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     folder, _ = run
     promised = {"spec.yaml", "environment.json", "study.db", "trials.csv", "epochs.csv", "best_config.csv",
@@ -278,7 +279,7 @@ def test_a_run_leaves_everything_that_it_promises(run: tuple[Path, subprocess.Co
     assert summary["best"]["pgd_accuracy_best"] == best["pgd_accuracy"]
 
 
-@pytest.mark.slow
+@pytest.mark.ray
 def test_report_rebuilds_the_tables_from_the_journal(
     run: tuple[Path, subprocess.CompletedProcess[str]], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -315,13 +316,13 @@ def interrupted(folder: Path, stop: signal.Signals) -> tuple[Path, str]:
     return out, printed
 
 
-@pytest.mark.slow
+@pytest.mark.ray
 def test_a_batch_systems_stop_saves_everything_as_ctrl_c_does(tmp_path: Path) -> None:
     out, printed = interrupted(tmp_path, signal.SIGTERM)
     assert f"--output {out} --resume" in printed
 
 
-@pytest.mark.slow
+@pytest.mark.ray
 def test_an_interrupted_search_prints_a_command_that_continues_it_and_no_other_search(tmp_path: Path) -> None:
     out, printed = interrupted(tmp_path, signal.SIGINT)
     resume = printed.strip().splitlines()[-1].split()

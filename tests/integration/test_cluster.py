@@ -90,7 +90,7 @@ def wait_for(found: Callable[[], Any], search: subprocess.Popen[str]) -> Any:
     raise AssertionError(f"the search ended with {search.poll()}, or nothing came: {search.stdout}")
 
 
-@pytest.mark.slow
+@pytest.mark.ray
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds the node of a process in /proc")
 def test_the_trials_of_a_node_that_is_killed_go_on_elsewhere_from_their_last_checkpoint(
     cluster: TwoNodes, tmp_path: Path

@@ -50,7 +50,8 @@ def test_a_folder_without_a_search_is_one_line(tmp_path: Path, capsys: pytest.Ca
     assert "holds no search" in capsys.readouterr().err
 
 
-@pytest.mark.slow
+@pytest.mark.smoke
+@pytest.mark.ray
 def test_a_search_is_confirmed_and_more_seeds_add_to_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     result = write_quick_search(tmp_path)
     leader = f"trial-{result.leaders['trial'].iloc[0]}"
@@ -70,7 +71,7 @@ def test_a_search_is_confirmed_and_more_seeds_add_to_it(tmp_path: Path, capsys: 
     assert {path: path.stat().st_mtime_ns for path in times} == times
 
 
-@pytest.mark.slow
+@pytest.mark.ray
 def test_a_run_that_fails_is_said_with_its_reason_and_the_others_go_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -39,7 +39,7 @@ def test_an_address_that_is_none_of_this_machine_is_one_line(host: str) -> None:
     assert "\n" not in str(raised.value)
 
 
-@pytest.mark.slow
+@pytest.mark.smoke
 @pytest.mark.usefixtures("ray_session")
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_every_port_of_a_searchs_ray_is_on_the_loopback() -> None:
@@ -80,7 +80,6 @@ ray.shutdown()
 """
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("ray_session")
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_dashboard_that_is_opened_is_the_only_port_that_is_and_asks_for_the_token() -> None:

@@ -11,7 +11,7 @@ from tune_cure.data.prepared import prepared_file, received
 from tune_cure.data.source import DataError
 from tune_cure.ray_backend.data_broadcast import DataBroadcast, load
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_session")]
+pytestmark = pytest.mark.usefixtures("ray_session")
 
 
 @pytest.fixture

@@ -10,8 +10,6 @@ from torchvision.utils import save_image
 
 from tune_cure.cli import main as cli
 
-pytestmark = pytest.mark.slow
-
 
 def write_pictures(folder: Path, num_classes: int, per_class: int) -> None:
     generator = torch.Generator().manual_seed(0)

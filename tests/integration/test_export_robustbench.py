@@ -83,7 +83,6 @@ def tell_apart(images: torch.Tensor) -> torch.nn.Module:
     return model.eval()
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("robustbench")
 def test_robustbench_finds_the_accuracies_that_this_project_finds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

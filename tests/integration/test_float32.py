@@ -5,8 +5,6 @@ import sys
 
 import pytest
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.mark.parametrize("setting", ["", "old", "new"])
 def test_networks_are_judged_in_exact_float32_whatever_the_process_is_set_to(setting: str) -> None:

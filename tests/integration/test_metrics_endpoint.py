@@ -7,7 +7,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tune_cure.ray_backend.monitoring.metrics import GAUGES, PREFIX, TrialGauges
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_session")]
+pytestmark = pytest.mark.usefixtures("ray_session")
 PATIENCE = 120  # seconds; Ray hands on what is set every ten
 
 

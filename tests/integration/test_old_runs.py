@@ -8,7 +8,7 @@ from tests.support.old_runs import FOLDER, assert_same_results, copy_run
 from tune_cure.cli.main import main
 
 
-@pytest.mark.slow
+@pytest.mark.ray
 @pytest.mark.usefixtures("ray_session")
 def test_a_search_is_resumed_to_the_trials_of_the_version_that_began_it(tmp_path: Path) -> None:
     folder = copy_run("interrupted", tmp_path)

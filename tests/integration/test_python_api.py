@@ -11,7 +11,7 @@ import tune_cure
 from tests.support.documents import blocks
 from tune_cure.confirmation.verdicts import Confirmation
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.ray
 
 
 @pytest.fixture(scope="module")

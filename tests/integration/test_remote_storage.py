@@ -54,7 +54,6 @@ def test_to_continue_where_there_is_no_search_is_one_line(tmp_path: Path, capsys
     assert capsys.readouterr().err == f"tune-cure: --output {uri}: holds no search: there is no journal.jsonl in it\n"
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("ray_session")
 def test_a_search_goes_on_from_its_copy_alone(
     store: RemoteStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -62,7 +62,7 @@ def test_where_another_metric_is_optimised_it_decides(tmp_path: Path) -> None:
     assert list(ranking.rank_leaders(frame([0.4, 0.7], [0.9, 0.3]), spec)["trial"]) == [1, 0]
 
 
-@pytest.mark.slow
+@pytest.mark.smoke
 @pytest.mark.usefixtures("ray_session")
 def test_the_leaders_of_a_search_are_judged_once_by_their_best_weights(tmp_path: Path) -> None:
     spec = tiny(tmp_path, "search.trials=4", *RESCORE)
@@ -97,7 +97,6 @@ def test_a_trial_that_violates_the_constraints_wins_by_no_second_judgement(tmp_p
     assert list(ranking.rank_leaders(none_keeps_them, spec)["trial"]) == [1, 2, 0]
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("ray_session")
 def test_leaders_that_cannot_be_judged_again_leave_the_search_finished_and_are_tried_when_it_is_resumed(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -119,7 +118,6 @@ def test_leaders_that_cannot_be_judged_again_leave_the_search_finished_and_are_t
     assert not [event for event in journal.read() if event["event"] == "leader"]
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("ray_session")
 def test_another_second_attack_judges_the_leaders_anew(tmp_path: Path) -> None:
     spec = tiny(tmp_path, "search.trials=2", "training.epochs=1", *RESCORE)

@@ -18,7 +18,7 @@ from tune_cure.search.journal import Event, Journal
 from tune_cure.search.results import SearchResult
 from tune_cure.training.trainer import Trainer
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_session")]
+pytestmark = pytest.mark.usefixtures("ray_session")
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +30,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, ray_session: None) -> Pat
     return folder
 
 
+@pytest.mark.smoke
 def test_every_trial_comes_to_an_end_and_the_first_is_that_of_start_from(finished: Path) -> None:
     trials = results.trials(finished)
     assert list(trials["trial"]) == list(range(8))
@@ -101,6 +102,7 @@ def test_the_same_seed_proposes_and_reports_the_same(finished: Path, tmp_path: P
     assert ours.equals(theirs)
 
 
+@pytest.mark.smoke
 def test_an_interrupted_search_goes_on_where_it_was(finished: Path, tmp_path: Path) -> None:
     def interrupt(event: Event) -> None:
         if event["event"] == "checkpoint" and (event["trial"], event["epoch"]) == (0, 2):

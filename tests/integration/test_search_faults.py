@@ -17,7 +17,7 @@ from tune_cure.search.journal import Event, Journal
 from tune_cure.search.results import SearchResult
 from tune_cure.search.space.config import SearchSpec
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_session")]
+pytestmark = pytest.mark.usefixtures("ray_session")
 
 NUMBERS = ["trial", "epoch", "train_loss", "clean_accuracy", "pgd_accuracy", "pgd_accuracy_best"]
 
@@ -54,6 +54,7 @@ def test_what_else_ray_reports_is_printed(capsys: pytest.CaptureFixture[str]) ->
     assert "cannot be scheduled" in printed
 
 
+@pytest.mark.smoke
 def test_a_trial_whose_process_is_killed_goes_on_from_its_last_checkpoint(
     undisturbed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

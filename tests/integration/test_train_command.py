@@ -236,7 +236,6 @@ def test_a_network_that_is_worse_evaluated_than_trained_is_explained_once(
     assert capsys.readouterr().out.count("running statistics may lag behind") == advised
 
 
-@pytest.mark.slow
 def test_an_interrupted_run_goes_on_in_a_new_process_bit_for_bit(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tune_cure", "train"]
     run = [*command, *QUICK, "--epochs", "12", "--averaging", "ema", "--init", "previous"]

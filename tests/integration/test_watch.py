@@ -174,7 +174,7 @@ def test_what_is_not_there_yet_is_waited_for_and_ctrl_c_ends_the_watching_alone(
     assert (process.returncode, printed, errors) == (0, "", "")
 
 
-@pytest.mark.slow
+@pytest.mark.ray
 def test_a_running_search_is_watched_from_another_terminal(tmp_path: Path) -> None:
     (tmp_path / "tiny.yaml").write_text(TINY)
     out = tmp_path / "out"

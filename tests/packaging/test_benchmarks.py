@@ -73,7 +73,6 @@ def test_a_start_has_what_a_first_epoch_takes_longer_and_an_epoch_does_not(scrip
     assert found["epoch_seconds"] == 11
 
 
-@pytest.mark.slow
 def test_a_steps_forwards_and_time_hold_all_of_its_phases_and_the_peak_takes_turns_with_it(script: Any) -> None:
     digits = DataSpec(dataset="digits", validation=100, train_examples=64)
     how = {
