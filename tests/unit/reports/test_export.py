@@ -164,7 +164,7 @@ def test_the_card_of_a_search_has_the_means_of_its_confirmation_apart(result: Se
     assert rows(card, "PGD-50-10") == [
         ["epsilon 0.15 (38.2/255)", "30", "2", f"{100 * mean['pgd_50_10']:.2f} ± {100 * mean['pgd_50_10_sd']:.2f}"]
     ]
-    assert "These accuracies are not of the weights here" in card
+    assert "These accuracies are not those of the weights here" in card
     assert "has not been confirmed" not in card
 
 
@@ -254,11 +254,11 @@ def test_what_is_not_confirmed_is_said_with_what_is(result: SearchResult) -> Non
     assert "holds no confirmation" in refused(lambda: bundle.collect_confirmed_model(result, "fgsm", None))
     name = confirm_leader(result, 1)[0].candidate.name
     said = refused(lambda: bundle.collect_confirmed_model(result, "fgms", None))
-    assert said == f"--confirmed fgms: is none of those confirmed: fgsm and {name}; did you mean 'fgsm'?"
+    assert said == f"--confirmed fgms: was not confirmed; choose from fgsm and {name}; did you mean 'fgsm'?"
     assert "--seed 7: fgsm was trained with seeds 1" in refused(
         lambda: bundle.collect_confirmed_model(result, "fgsm", 7)
     )
-    assert "is none of those confirmed" in refused(
+    assert "was not confirmed; choose from" in refused(
         lambda: bundle.collect_confirmed_model(result, "../confirm/fgsm", None)
     )
 

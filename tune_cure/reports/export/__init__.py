@@ -1,1 +1,1 @@
-"""Export of one trained network: the folder, what was measured of it, and its model card."""
+"""Export of one trained network: its folder, its measurements and its model card."""

@@ -1,7 +1,7 @@
-"""A network in a folder of its own, for people without this package: weights, sizes, a loader, what was measured.
+"""Export of a network into a folder for people without this package: weights, sizes, loader, model card.
 
-What the folder says was measured belongs to exactly the weights in it: those of a search's best trial were measured on
-validation images, those of a confirmation's runs on the test set.
+The measurements in the folder are those of exactly its weights. The weights of a search's best trial were measured on
+validation images, those of a confirmation's run on the test set.
 """
 
 import json
@@ -50,9 +50,10 @@ config = json.loads((here / "config.json").read_text(encoding="utf-8"))
 content = bytearray((here / "model.safetensors").read_bytes())  # the header's size in 8 bytes, the header, the tensors
 start = 8 + int.from_bytes(content[:8], "little")
 weights, types = {}, {"F32": torch.float32, "I64": torch.int64}
-for name, of in json.loads(content[8:start]).items():
-    values = content[start + of["data_offsets"][0] : start + of["data_offsets"][1]]
-    weights[name] = torch.frombuffer(values, dtype=types[of["dtype"]]).view(of["shape"])
+for name, entry in json.loads(content[8:start]).items():
+    first, last = entry["data_offsets"]
+    values = torch.frombuffer(content[start + first : start + last], dtype=types[entry["dtype"]])
+    weights[name] = values.view(entry["shape"])
 model = build(**config["network"])
 model.load_state_dict(weights)
 model.eval()
@@ -60,34 +61,34 @@ model.eval()
 if __name__ == "__main__":
     print(model(torch.rand(2, config["network"]["in_channels"], *(config["image_size"] or (32, 32)))))
 '''
-TENSOR_TYPES = (torch.float32, torch.int64)  # that LOAD reads
+TENSOR_TYPES = (torch.float32, torch.int64)  # that LOAD_CODE can read
 
 
 @dataclass(frozen=True)
 class ExportedModel:
-    """A network and what is known of it.
+    """A trained network and what is known about it.
 
     Attributes:
-        title: What it is called, in a few words.
+        title: A short name.
         description: Where its weights come from.
-        candidate: By which name a confirmation knows its configuration.
-        is_confirmed: Whether its weights are those of a confirmation.
-        network: The arguments of `models.build`.
-        weights: By their names in the network.
-        classes: Their names; None if these are not known.
-        image_size: Height and width of the images that it was trained on; None if these are not known.
+        candidate: The name of its configuration in a confirmation.
+        is_confirmed: True if a confirmation trained its weights, False if a search did.
+        network: The arguments of `models.networks.build`.
+        weights: Its tensors by name.
+        classes: The names of the classes; None if they are not known.
+        image_size: Height and width of the training images, in pixels; None if they are not known.
         config: How it was trained.
-        searched: The names of the hyperparameters that were searched.
-        train_images: How many it was trained on; None if that is not recorded.
-        measured: Of exactly these weights.
-        elsewhere: Of other networks that were trained in the same way with other seeds, on the test set.
-        warnings: What makes these numbers doubtful.
+        searched: The names of the searched hyperparameters.
+        train_images: The number of training images; None if it is not recorded.
+        measured: Measurements of exactly these weights.
+        elsewhere: Measurements, on the test set, of other networks with the same hyperparameters and other seeds.
+        warnings: Reasons to doubt the measurements.
         evaluation: How the search judged.
-        dataset: Its name.
-        environment: Where the search ran.
-        name: The search's.
-        trials: How many of them it has had.
-        best_config: Whether best_config.csv and best_config.yaml are of its configuration.
+        dataset: The name of the data set.
+        environment: The content of the search's environment.json; empty if there is none.
+        name: The name of the search.
+        trials: The number of trials of the search.
+        best_config: True if best_config.csv and best_config.yaml describe its configuration.
     """
 
     title: str
@@ -112,12 +113,12 @@ class ExportedModel:
     best_config: bool
 
     @property
-    def parameters(self) -> int:
-        """How many there are."""
-        return sum(of.numel() for of in networks.build(**self.network).parameters())
+    def num_parameters(self) -> int:
+        """The number of trainable parameters."""
+        return sum(parameter.numel() for parameter in networks.build(**self.network).parameters())
 
     def describe(self) -> dict[str, Any]:
-        """The content of config.json."""
+        """Return the content of config.json."""
         return {
             "network": dict(self.network),
             "classes": self.classes,
@@ -130,34 +131,34 @@ class ExportedModel:
                 "train_images": self.train_images,
             },
             "evaluation": self.evaluation.model_dump(mode="json"),
-            "measured": [asdict(of) for of in self.measured],
-            "measured_with_other_seeds": [asdict(of) for of in self.elsewhere],
+            "measured": [asdict(measurement) for measurement in self.measured],
+            "measured_with_other_seeds": [asdict(measurement) for measurement in self.elsewhere],
             "warnings": self.warnings,
             "versions": self.environment.get("versions"),
         }
 
 
 def collect_search_model(result: SearchResult) -> ExportedModel:
-    """The best model of a search.
+    """Return the best model of a search.
 
     Raises:
-        ExportError: There is none yet, or it is not that of the trial that leads.
+        ExportError: There is no best model yet, or best_model.pt holds the weights of another trial or epoch.
     """
     file, best, spec = result.directory / run_files.BEST_MODEL, result.best, result.spec
     if best is None or not file.exists():
         raise ExportError(f"{result.directory}: there is no {run_files.BEST_MODEL} yet: there is nothing to export")
     saved = read_tensors(file, torch.device("cpu"))
-    found, leads = (saved.get("trial"), saved.get("epoch")), (best.trial, int(best.row["best_epoch"]))
-    if found != leads:
+    in_file, leading = (saved.get("trial"), saved.get("epoch")), (best.trial, int(best.row["best_epoch"]))
+    if in_file != leading:
         raise ExportError(
-            f"{file}: holds trial {found[0]} after epoch {found[1]}, but the best is {leads[0]} after {leads[1]}; "
-            f"`tune-cure report {result.directory}` brings it up to date"
+            f"{file}: holds trial {in_file[0]} after epoch {in_file[1]}, but the best is {leading[0]} after "
+            f"{leading[1]}; `tune-cure report {result.directory}` brings it up to date"
         )
     candidate = f"trial-{best.trial}"
     return ExportedModel(
         title=f"{spec.name}, trial {best.trial}",
         description=f"trial {best.trial} of the search {spec.name}, trained with seed {spec.search.seed}: the weights "
-        f"after epoch {leads[1]}, its best on the validation images",
+        f"after epoch {leading[1]}, its best on the validation images",
         candidate=candidate,
         is_confirmed=False,
         config=spec.training_config(best.hyperparameters),
@@ -166,109 +167,126 @@ def collect_search_model(result: SearchResult) -> ExportedModel:
         elsewhere=tuple(measured_by_confirmation(result, candidate, None)),
         warnings=tuple(find_doubts(result, candidate, str(best.row["status"]))),
         best_config=True,
-        **_network(file, saved, spec.data.image_size),
-        **_search(result),
+        **_network_fields(file, saved, spec.data.image_size),
+        **_search_fields(result),
     )
 
 
 def collect_confirmed_model(result: SearchResult, candidate: str, seed: int | None) -> ExportedModel:
-    """A network that a confirmation has trained.
+    """Return a network that a confirmation has trained.
 
     Args:
         result: The search.
-        candidate: Which of those confirmed.
-        seed: Of its training; the first of them if None. Not the best: that would be chosen on the test set.
+        candidate: The name of the candidate.
+        seed: The seed of the training run; None for the first one. The best one is not offered, since choosing it on
+            the test set would make its accuracy there optimistic.
 
     Raises:
-        ExportError: It was not confirmed, not with this seed, has not been judged yet, or diverged.
+        ExportError: The candidate or the seed was not confirmed, or the run has not been judged yet, or diverged.
     """
+    folder = _find_run(result, candidate, seed)
+    file, config, best = folder / run_files.JOB_MODEL, read_run_config(folder), result.best
+    saved = read_tensors(file, torch.device("cpu"))
+    if not saved.get("weights"):
+        raise ExportError(f"{file}: the training diverged: there are no weights")
+    measured = tuple(measured_by_confirmation(result, candidate, run_seed(folder)))
+    if not measured:
+        raise ExportError(f"{folder}: has not been judged yet; the same `tune-cure confirm` goes on with it")
+    return ExportedModel(
+        title=f"{result.spec.name}, {candidate}, seed {run_seed(folder)}",
+        description=f"{config.contender} (search {result.spec.name}), trained anew for the whole schedule with seed "
+        f"{run_seed(folder)} on {config.train_images:,} training images, including those held out for validation: the "
+        f"weights after the last epoch, {saved.get('epoch')}",
+        candidate=candidate,
+        is_confirmed=True,
+        config=config.training,
+        train_images=config.train_images,
+        measured=measured,
+        elsewhere=(),
+        warnings=tuple(describe_masking(result, folder)),
+        best_config=best is not None and candidate == f"trial-{best.trial}",
+        **_network_fields(file, saved, result.spec.data.image_size),
+        **_search_fields(result),
+    )
+
+
+def _find_run(result: SearchResult, candidate: str, seed: int | None) -> Path:
+    """Return the folder of a confirmation's run; with seed None that of the candidate's first seed."""
     names = sorted({folder.parent.name for folder in find_runs(result, "*")})
     if not names:
         raise ExportError(f"{result.directory}: holds no confirmation; `tune-cure confirm` makes one")
     if candidate not in names:
         raise ExportError(
-            f"--confirmed {candidate}: is none of those confirmed: {join_words(names)}{did_you_mean(candidate, names)}"
+            f"--confirmed {candidate}: was not confirmed; choose from {join_words(names)}"
+            f"{did_you_mean(candidate, names)}"
         )
     runs = {run_seed(folder): folder for folder in find_runs(result, candidate)}
-    if seed is not None and seed not in runs:
+    if seed is None:
+        return next(iter(runs.values()))
+    if seed not in runs:
         raise ExportError(f"--seed {seed}: {candidate} was trained with seeds {join_words(map(str, runs))}")
-    seed = next(iter(runs)) if seed is None else seed
-    folder, best = runs[seed], result.best
-    file, config = folder / run_files.JOB_MODEL, read_run_config(folder)
-    saved = read_tensors(file, torch.device("cpu"))
-    if not saved.get("weights"):
-        raise ExportError(f"{file}: the training diverged: there are no weights")
-    measured = tuple(measured_by_confirmation(result, candidate, seed))
-    if not measured:
-        raise ExportError(f"{folder}: has not been judged yet; the same `tune-cure confirm` goes on with it")
-    train_images = config["train_images"]
-    return ExportedModel(
-        title=f"{result.spec.name}, {candidate}, seed {seed}",
-        description=f"{config['contender']} (search {result.spec.name}), trained anew for the whole schedule with "
-        f"seed {seed} on {train_images:,} training images, those held out for validation included: the weights after "
-        f"the last epoch, {saved.get('epoch')}",
-        candidate=candidate,
-        is_confirmed=True,
-        config=config["training"],
-        train_images=train_images,
-        measured=measured,
-        elsewhere=(),
-        warnings=tuple(describe_masking(result, folder)),
-        best_config=best is not None and candidate == f"trial-{best.trial}",
-        **_network(file, saved, result.spec.data.image_size),
-        **_search(result),
-    )
+    return runs[seed]
 
 
 def write_bundle(exported: ExportedModel, card: str, source: Path, folder: Path) -> None:
-    """Writes the folder, which must be empty or not be there.
+    """Write the folder, which must be empty or not exist yet.
 
     Args:
         exported: The network.
         card: The model card in Markdown.
         source: The search's folder.
-        folder: Where to.
+        folder: The folder to write.
 
     Raises:
-        ExportError: The folder has something in it, or cannot be written.
+        ExportError: The folder is not empty, or cannot be written.
     """
-    content = {
-        WEIGHTS: save({name: of.contiguous() for name, of in exported.weights.items()}),
+    files = {
+        WEIGHTS: save({name: tensor.contiguous() for name, tensor in exported.weights.items()}),
         SIZES: (json.dumps(exported.describe(), indent=2, allow_nan=False) + "\n").encode(),
         NETWORK: Path(networks.__file__).read_bytes(),
         LOADER: LOAD_CODE.encode(),
         CARD: card.encode(),
     }
     if exported.best_config:
-        content |= {name: (source / name).read_bytes() for name in BEST_CONFIG if (source / name).is_file()}
+        files |= {name: (source / name).read_bytes() for name in BEST_CONFIG if (source / name).is_file()}
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ExportError(f"{folder}: is not an empty folder; name another one after --to")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name, of in content.items():
-            replace_bytes(folder / name, of)
+        for name, content in files.items():
+            replace_bytes(folder / name, content)
     except OSError as error:
         raise ExportError(f"{folder}: cannot be written: {error.strerror}") from error
 
 
-def _network(file: Path, saved: Mapping[str, Any], side: int | None) -> dict[str, Any]:
-    """What `Exported` has of the network itself, once it is seen to be one; `side`: what images were resized to."""
+def _network_fields(file: Path, saved: Mapping[str, Any], side: int | None) -> dict[str, Any]:
+    """Return the fields of `ExportedModel` about the network itself.
+
+    Args:
+        file: The file that it was read from.
+        saved: The content of the file.
+        side: The side that images were resized to, in pixels; None if they were not resized.
+
+    Raises:
+        ExportError: The file holds no network.
+    """
     try:
         network = checkpoints.rebuild(saved)
         classes, size = saved.get("classes"), saved.get("image_size", side and (side, side))
-        sizes: dict[str, Any] = {
+        fields: dict[str, Any] = {
+            "network": dict(saved["model"]),
             "classes": None if classes is None else tuple(map(str, classes)),
             "image_size": None if size is None else (int(size[0]), int(size[1])),
         }
     except (KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
         raise ExportError(f"{file}: holds no network of this project: {str(error).splitlines()[0]}") from error
     weights = network.state_dict()
-    assert all(of.dtype in TENSOR_TYPES for of in weights.values())
-    return {"network": dict(saved["model"]), "weights": weights, **sizes}
+    assert all(tensor.dtype in TENSOR_TYPES for tensor in weights.values())
+    return {"weights": weights, **fields}
 
 
-def _search(result: SearchResult) -> dict[str, Any]:
-    """What `Exported` has of the search."""
+def _search_fields(result: SearchResult) -> dict[str, Any]:
+    """Return the fields of `ExportedModel` about the search."""
     return {
         "name": result.spec.name,
         "trials": len(result.trials),

@@ -1,4 +1,4 @@
-"""What was measured of an exported network: by its search on validation images, by a confirmation on the test set."""
+"""Measurements of an exported network: by its search on validation images, by a confirmation on the test set."""
 
 import io
 import re
@@ -10,27 +10,27 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 from numpy.typing import NDArray
 
+from tune_cure.confirmation.plan import JobConfig, read_job_config
 from tune_cure.evaluation import gradient_masking
 from tune_cure.evaluation.config import EvaluationConfig
-from tune_cure.evaluation.names import ATTACK_LABELS, ATTACKS
+from tune_cure.evaluation.names import ACCURACY_LABELS, ATTACK_LABELS, ATTACKS
 from tune_cure.evaluation.robustness import Outcomes
 from tune_cure.search import run_files
 from tune_cure.search.ranking import UNSOUND_STATUSES
 from tune_cure.search.results import SearchResult
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.trial_table import judged_examples
-from tune_cure.training.config import TrainingConfig
 from tune_cure.utils import significance
 from tune_cure.utils.files import FolderError
 from tune_cure.utils.formatting import STATUS_WORDS
-from tune_cure.utils.yaml_config import parse
 
-OUTCOME_FOLDER = re.compile(
-    r"(linf|l2)-([0-9.]+(?:e[+-][0-9]+)?)-([0-9]+)"
-)  # a folder of what was found at a radius, see `Job.outcome_folder`
+OUTCOME_FOLDER = re.compile(r"(linf|l2)-([0-9.]+(?:e[+-][0-9]+)?)-([0-9]+)")
+"""The name of a folder with the outcomes at a radius: norm, radius, number of images. See `Job.outcome_folder`."""
+
+OutcomeKey = tuple[str, float, int]
+"""Norm, radius and number of test images."""
 
 
 class ExportError(FolderError):
@@ -42,15 +42,15 @@ class Measurement:
     """An accuracy.
 
     Attributes:
-        on: Which images: validation, fresh validation or test.
-        attack: In words.
-        norm: Of the ball.
-        epsilon: Its radius in pixel units; of clean accuracy that of the attacks beside it.
-        examples: How many images.
-        accuracy: Of the exported network, a fraction; None if `mean` is of others.
-        mean: Over the seeds of a confirmation.
-        deviation: The sample standard deviation over them; None of a single seed.
-        seeds: How many these are; 0 if there was no confirmation.
+        on: The images: validation, fresh validation or test.
+        attack: The attack, as people write it.
+        norm: The norm of the ball.
+        epsilon: The radius of the ball, in pixel units. For clean accuracy, that of the attacks beside it.
+        examples: The number of images.
+        accuracy: The accuracy of the exported network, a fraction; None if only other networks were measured.
+        mean: The mean over the seeds of a confirmation, a fraction; None if there was no confirmation.
+        deviation: The sample standard deviation over the seeds; None for a single seed.
+        seeds: The number of seeds; 0 if there was no confirmation.
     """
 
     on: str
@@ -65,104 +65,137 @@ class Measurement:
 
 
 def measured_by_search(spec: SearchSpec, row: "pd.Series[Any]") -> Iterator[Measurement]:
-    """What a search measured of its best weights."""
+    """Yield what a search measured of its best weights.
+
+    Args:
+        spec: The search.
+        row: The best trial's row of `SearchResult.trials`.
+    """
     evaluation = spec.evaluation
-    attacks = {"clean": "clean", "fgsm": "FGSM", "pgd": _pgd(evaluation)}
-    for name, words in attacks.items():
-        of = row[f"{name}_accuracy_best"]
-        if pd.notna(of):
+    for name, label in ACCURACY_LABELS.items():
+        if pd.notna(row[f"{name}_best"]):
+            attack = _describe_pgd(evaluation) if name == "pgd_accuracy" else label
             yield Measurement(
-                "validation", words, evaluation.norm, evaluation.epsilon, judged_examples(spec), float(of)
+                "validation",
+                attack,
+                evaluation.norm,
+                evaluation.epsilon,
+                judged_examples(spec),
+                float(row[f"{name}_best"]),
             )
     if pd.notna(row["fresh_pgd_accuracy"]):
-        again = spec.rescoring
-        for name, words in {"clean": "clean", "pgd": _pgd(again)}.items():
-            of = float(row[f"fresh_{name}_accuracy"])
-            yield Measurement("fresh validation", words, again.norm, again.epsilon, int(row["fresh_examples"]), of)
+        again, num_examples = spec.rescoring, int(row["fresh_examples"])
+        for attack, name in (("clean", "fresh_clean_accuracy"), (_describe_pgd(again), "fresh_pgd_accuracy")):
+            accuracy = float(row[name])
+            yield Measurement("fresh validation", attack, again.norm, again.epsilon, num_examples, accuracy)
 
 
-def _pgd(evaluation: EvaluationConfig) -> str:
+def _describe_pgd(evaluation: EvaluationConfig) -> str:
     restarts = f"-{evaluation.restarts}" if evaluation.restarts > 1 else ""
-    ascends = "" if evaluation.loss == "cross_entropy" else f" on the {evaluation.loss} loss"
-    return f"PGD-{evaluation.steps}{restarts}{ascends}"
+    loss = "" if evaluation.loss == "cross_entropy" else f" on the {evaluation.loss} loss"
+    return f"PGD-{evaluation.steps}{restarts}{loss}"
+
+
+def measured_by_confirmation(result: SearchResult, candidate: str, seed: int | None) -> Iterator[Measurement]:
+    """Yield what a confirmation measured of a candidate's networks.
+
+    Args:
+        result: The search.
+        candidate: The name of the candidate.
+        seed: The seed whose accuracies are given beside the means over all seeds; None for the means alone.
+    """
+    outcomes = {run_seed(run): _read_outcomes(result, run) for run in find_runs(result, candidate)}
+    keys = dict.fromkeys(key for of_run in outcomes.values() for key in of_run) if seed is None else outcomes[seed]
+    for key in keys:
+        for attack in ATTACKS:
+            accuracies = {
+                run: float(of_run[key][attack].mean())
+                for run, of_run in outcomes.items()
+                if attack in of_run.get(key, {})
+            }
+            if accuracies and (seed is None or seed in accuracies):
+                mean, deviation = significance.mean_and_deviation(np.array(list(accuracies.values()), dtype=float))
+                yield Measurement(
+                    "test",
+                    ATTACK_LABELS[attack],
+                    *key,
+                    accuracy=None if seed is None else accuracies[seed],
+                    mean=mean,
+                    deviation=deviation if len(accuracies) > 1 else None,
+                    seeds=len(accuracies),
+                )
 
 
 def find_doubts(result: SearchResult, candidate: str, status: str) -> Iterator[str]:
-    """What makes the numbers of a search's best model doubtful: how its training ended, what a confirmation saw."""
+    """Yield reasons to doubt the measurements of a search's best model.
+
+    Args:
+        result: The search.
+        candidate: The name of the model's configuration in a confirmation.
+        status: How the model's trial ended.
+    """
     if status in UNSOUND_STATUSES:
         yield f"Its trial {STATUS_WORDS[status]} later on: do not expect the same of another training."
     for run in find_runs(result, candidate):
         yield from (f"Trained again with seed {run_seed(run)}: {sign}" for sign in describe_masking(result, run))
 
 
+def describe_masking(result: SearchResult, run: Path) -> Iterator[str]:
+    """Yield the signs of masked gradients that a confirmation saw in a run."""
+    for (_, epsilon, _), arrays in _read_outcomes(result, run).items():
+        for sign in gradient_masking.find_masking_signs(Outcomes.from_arrays(arrays)):
+            yield f"at epsilon {epsilon:.4g}: {sign}"
+
+
 def find_runs(result: SearchResult, candidate: str) -> list[Path]:
-    """The folders of trained runs, by seed. `candidate` is * for all."""
+    """Return the folders of a candidate's trained runs, by seed.
+
+    Args:
+        result: The search.
+        candidate: The name of the candidate; * for all.
+    """
     here = result.directory.resolve()
-    folder = result.directory / run_files.CONFIRM
-    found = (file.parent for file in folder.glob(f"{candidate}/seed-*/{run_files.JOB_MODEL}"))
-    inside = [folder for folder in found if (folder / run_files.JOB_MODEL).resolve().is_relative_to(here)]
-    return sorted((folder for folder in inside if folder.name.removeprefix("seed-").isdigit()), key=run_seed)
+    confirmation = result.directory / run_files.CONFIRM
+    models = confirmation.glob(f"{candidate}/seed-*/{run_files.JOB_MODEL}")
+    runs = [file.parent for file in models if file.resolve().is_relative_to(here)]
+    return sorted((run for run in runs if run.name.removeprefix("seed-").isdigit()), key=run_seed)
 
 
 def run_seed(run: Path) -> int:
-    """The seed of a run, by its folder."""
+    """Return the seed of a run, from the name of its folder."""
     return int(run.name.removeprefix("seed-"))
 
 
-def read_run_config(run: Path) -> dict[str, Any]:
-    """What a confirmation wrote of a run, `training` as a `TrainingConfig`."""
-    file = run / run_files.JOB_CONFIG
+def read_run_config(run: Path) -> JobConfig:
+    """Return how a run was trained.
+
+    Raises:
+        ExportError: Its config.yaml is missing or damaged.
+    """
     try:
-        content = parse(file.read_text(encoding="utf-8"))
-        config = TrainingConfig.model_validate(content["training"])
-        return {
-            "contender": str(content["contender"]),
-            "train_images": int(content["train_images"]),
-            "training": config,
-        }
-    except (OSError, yaml.YAMLError, TypeError, KeyError, ValueError) as error:  # of pydantic's the last, too
-        raise ExportError(f"{file}: does not say how the run was trained: {str(error).splitlines()[0]}") from error
+        return read_job_config(run)
+    except FolderError as error:
+        raise ExportError(str(error)) from error
 
 
-OutcomeKey = tuple[str, float, int]
-"""Norm, radius and number of test images."""
+def _read_outcomes(result: SearchResult, run: Path) -> dict[OutcomeKey, dict[str, NDArray[Any]]]:
+    """Return the outcomes of a run at each radius, that of the search first.
 
-
-def _found(result: SearchResult, run: Path) -> dict[OutcomeKey, dict[str, NDArray[Any]]]:
-    """What a confirmation found of a run, the search's own radius first."""
+    Raises:
+        ExportError: A file of outcomes is damaged.
+    """
     evaluation = result.spec.evaluation
-    found: dict[OutcomeKey, dict[str, NDArray[Any]]] = {}
+    outcomes: dict[OutcomeKey, dict[str, NDArray[Any]]] = {}
     for file in run.glob(f"*/{run_files.OUTCOMES}"):
         if match := OUTCOME_FOLDER.fullmatch(file.parent.name):
             try:
                 norm, epsilon, examples = match[1], float(match[2]), int(match[3])
                 with np.load(io.BytesIO(file.read_bytes())) as content:
-                    outcomes = {name: content[name] for name in content.files}
-                gradient_masking.find_masking_signs(Outcomes.from_arrays(outcomes))
+                    arrays = {name: content[name] for name in content.files}
+                gradient_masking.find_masking_signs(Outcomes.from_arrays(arrays))  # raises for arrays of another kind
             except (ValueError, TypeError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
                 raise ExportError(f"{file}: is damaged: {error}") from error
-            own = norm == evaluation.norm and match[2] == f"{evaluation.epsilon:.6g}"  # rounded, as a folder's name
-            found[norm, evaluation.epsilon if own else epsilon, examples] = outcomes
-    return dict(sorted(found.items(), key=lambda of: (of[0][1] != evaluation.epsilon, *of[0])))
-
-
-def measured_by_confirmation(result: SearchResult, candidate: str, seed: int | None) -> Iterator[Measurement]:
-    """What a confirmation found with one seed, or without one the means alone."""
-    runs = {run_seed(run): _found(result, run) for run in find_runs(result, candidate)}
-    chosen = dict.fromkeys(judged for found in runs.values() for judged in found) if seed is None else runs[seed]
-    for judged in chosen:
-        for name in ATTACKS:
-            of = {run: found[judged][name].mean() for run, found in runs.items() if name in found.get(judged, {})}
-            if of and (seed is None or seed in of):
-                mean, deviation = significance.mean_and_deviation(np.array(list(of.values()), dtype=float))
-                yield Measurement(
-                    "test", ATTACK_LABELS[name], *judged, None if seed is None else float(of[seed]), mean,
-                    deviation if len(of) > 1 else None, len(of),
-                )  # fmt: skip
-
-
-def describe_masking(result: SearchResult, run: Path) -> Iterator[str]:
-    """The signs of masked gradients in a run."""
-    for (_, epsilon, _), found in _found(result, run).items():
-        for sign in gradient_masking.find_masking_signs(Outcomes.from_arrays(found)):
-            yield f"at epsilon {epsilon:.4g}: {sign}"
+            # The folder's name has the radius rounded to six digits.
+            is_own = norm == evaluation.norm and match[2] == f"{evaluation.epsilon:.6g}"
+            outcomes[norm, evaluation.epsilon if is_own else epsilon, examples] = arrays
+    return dict(sorted(outcomes.items(), key=lambda item: (item[0][1] != evaluation.epsilon, *item[0])))

@@ -1,4 +1,4 @@
-"""The README.md of an exported network: what it is, what was measured of it, what to believe, how to use it."""
+"""Model card of an exported network, its README.md: what it is, its measurements, their limits, how to use it."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -11,11 +11,11 @@ from tune_cure.reports.export.bundle import BEST_CONFIG, ExportedModel
 from tune_cure.reports.export.measurements import Measurement
 from tune_cure.utils.formatting import format_count, format_percent, format_radius, join_words, one_line
 
-ROBUSTBENCH = ("cifar10", "cifar100")  # data sets that it and this project both have
+ROBUSTBENCH = ("cifar10", "cifar100")  # the data sets of this project that RobustBench has, too
 CIFAR_SIZE = (32, 32)
 BALLS = {"linf": "L∞", "l2": "L2"}
-MOST_NAMED = 20  # classes
-TARGETS = 9  # of AutoAttack's targeted attacks, where there are so many other classes
+MAX_CLASS_NAMES = 20  # more are left to config.json
+NUM_TARGETS = 9  # classes that AutoAttack's targeted attacks aim at; with fewer other classes, all of them
 FRONT = {"license": "unknown", "pipeline_tag": "image-classification", "tags": ["adversarial-robustness", "pytorch"]}
 CITATIONS = """\
 - FGSM adversarial training: E. Wong, L. Rice, J. Z. Kolter, *Fast is better than free: Revisiting adversarial
@@ -23,150 +23,165 @@ CITATIONS = """\
 - The curvature penalty CURE: S.-M. Moosavi-Dezfooli, A. Fawzi, J. Uesato, P. Frossard, *Robustness via curvature
   regularization, and vice versa*, CVPR 2019, [arXiv 1811.09716](https://arxiv.org/abs/1811.09716)."""
 LICENCE = """\
-Not known: whoever trained the network, and the licence of the data, decide. `model.py` and `load.py` are of tune_cure
-(MIT)."""
+Not known. It depends on whoever trained the network, and on the licence of the data. `model.py` and `load.py` belong
+to tune_cure (MIT)."""
 
 
-def build_model_card(of: ExportedModel) -> str:
-    """The whole card."""
+def build_model_card(model: ExportedModel) -> str:
+    """Return the card as Markdown."""
     sections = {
-        "What it is": _what(of),
-        "What was measured": _measured(of),
-        "What it is for, and what not": _limits(of),
-        "Loading it": _loading(of),
-        "Evaluating it": _evaluating(of),
-        "How it was trained": _training(of),
-        "Where it comes from": _origin(of),
+        "What it is": _what(model),
+        "What was measured": _measured(model),
+        "What it is for, and what not": _limits(model),
+        "Loading it": _loading(model),
+        "Evaluating it": _evaluating(model),
+        "How it was trained": _training(model),
+        "Where it comes from": _origin(model),
         "Licence": LICENCE,
         "Citing": CITATIONS,
     }
     front = yaml.safe_dump(FRONT, sort_keys=False)
     body = "".join(f"\n## {title}\n\n{text}\n" for title, text in sections.items())
-    return f"---\n{front}---\n\n# {of.title}\n{body}"
+    return f"---\n{front}---\n\n# {model.title}\n{body}"
 
 
-def _what(of: ExportedModel) -> str:
-    network, size = of.network, of.image_size
+def _what(model: ExportedModel) -> str:
+    network, size = model.network, model.image_size
     images = f"{network['in_channels']}×{size[0]}×{size[1]}" if size else f"{network['in_channels']}-channel"
     return (
-        f"An image classifier that was trained to withstand small changes of its input: `{network['name']}`, "
-        f"{of.parameters:,} parameters, for {images} images of the data set {of.dataset}, {network['num_classes']} "
-        f"classes{_classes(of)}.\n\nIts weights: {of.description}."
+        f"An image classifier that was trained to withstand small changes of its input. The network is a "
+        f"`{network['name']}` with {model.num_parameters:,} parameters. It takes {images} images of the data set "
+        f"{model.dataset} and has {network['num_classes']} classes{_classes(model)}.\n\nIts weights: "
+        f"{model.description}."
     )
 
 
-def _classes(of: ExportedModel) -> str:
-    if of.classes is None:
+def _classes(model: ExportedModel) -> str:
+    if model.classes is None:
         return " (their names are not recorded)"
-    if len(of.classes) > MOST_NAMED:
+    if len(model.classes) > MAX_CLASS_NAMES:
         return " (their names are in `config.json`)"
-    return f": {join_words(_code(name) for name in of.classes)}"
+    return f": {join_words(_code(name) for name in model.classes)}"
 
 
-def _measured(of: ExportedModel) -> str:
-    parts = [_on_test_images(of) if of.is_confirmed else _on_validation_images(of), _own_table(of), _warned(of)]
-    if of.elsewhere:
-        seeds = format_count(max(one.seeds for one in of.elsewhere), "other seed")
+def _measured(model: ExportedModel) -> str:
+    introduction = _on_test_images(model) if model.is_confirmed else _on_validation_images(model)
+    parts = [introduction, _own_table(model), _warnings(model)]
+    if model.elsewhere:
+        seeds = format_count(max(measurement.seeds for measurement in model.elsewhere), "other seed")
         parts.append(
-            "The configuration was confirmed: other networks, trained anew with the same hyperparameters and "
-            f"{seeds}, were judged on test images. These accuracies are not of the weights here; they say what the "
-            "configuration is worth (mean ± sample standard deviation over the seeds). `tune-cure export --confirmed "
-            f"{of.candidate}` exports one of those networks."
+            f"The configuration was confirmed: other networks were trained with the same hyperparameters and {seeds}, "
+            "and judged on test images. These accuracies are not those of the weights here. They say how good the "
+            "configuration is (mean ± sample standard deviation over the seeds). `tune-cure export --confirmed "
+            f"{model.candidate}` exports one of those networks."
         )
-        heads = ["attack", "radius", "test images", "seeds", "accuracy (%)"]
-        parts.append(_table(heads, map(_elsewhere, of.elsewhere)))
-    elif not of.is_confirmed:
+        rows = [
+            [
+                measurement.attack,
+                _radius(measurement),
+                f"{measurement.examples:,}",
+                str(measurement.seeds),
+                _over_seeds(measurement),
+            ]
+            for measurement in model.elsewhere
+        ]
+        parts.append(_table(["attack", "radius", "test images", "seeds", "accuracy (%)"], rows))
+    elif not model.is_confirmed:
         parts.append(
-            "The configuration has not been confirmed (`tune-cure confirm`: trained with other seeds, judged on test "
-            "images by AutoAttack)."
+            "The configuration has not been confirmed: `tune-cure confirm` trains it with other seeds and judges it on "
+            "test images by AutoAttack."
         )
     return "\n\n".join(parts)
 
 
-def _on_test_images(of: ExportedModel) -> str:
-    seeds = of.measured[0].seeds
-    over = f", and mean ± sample standard deviation over the {seeds} seeds of its configuration" if seeds > 1 else ""
-    said = (
-        "On test images, which neither the training nor the search has read, in float32: the accuracy of this network "
-        f"± its standard error{over}."
+def _on_test_images(model: ExportedModel) -> str:
+    seeds = model.measured[0].seeds
+    text = (
+        "Accuracies of this network ± their standard errors, in float32, on test images that neither the training nor "
+        "the search has read."
     )
-    if any(one.attack == "AutoAttack" for one in of.measured):
-        said += (
-            " Each of AutoAttack's four attacks (APGD-CE, APGD-T, FAB-T and Square, whose row is called AutoAttack) "
-            "stands with those before it."
+    if seeds > 1:
+        text += f" Beside them: mean ± sample standard deviation over the {seeds} seeds of its configuration."
+    if any(measurement.attack == "AutoAttack" for measurement in model.measured):
+        text += (
+            " AutoAttack has four attacks: APGD-CE, APGD-T, FAB-T and Square, whose row is called AutoAttack. Each of "
+            "these rows includes the attacks before it: an image counts only if it withstood all of them."
         )
-    return said if seeds > 1 else f"{said} With one seed, nothing is known of how much seeds differ."
+    return text if seeds > 1 else f"{text} With one seed, nothing is known about how much seeds differ."
 
 
-def _on_validation_images(of: ExportedModel) -> str:
-    said = (
-        f"**These are validation accuracies of the winner of {format_count(of.trials, 'trial')}, and so are "
-        f"optimistic: the "
-        "configuration and the epoch were chosen by them. These weights were not judged on test images.**"
+def _on_validation_images(model: ExportedModel) -> str:
+    text = (
+        f"**These are validation accuracies of the winner of {format_count(model.trials, 'trial')}, and so are "
+        "optimistic: the configuration and the epoch were chosen by them. These weights were not judged on test "
+        "images.**"
     )
-    if any(one.on == "fresh validation" for one in of.measured):
-        said += (
-            " The rows *fresh validation* are of images that the search had not looked at before its end: they only "
-            "put its first leaders in order."
+    if any(measurement.on == "fresh validation" for measurement in model.measured):
+        text += (
+            " The rows *fresh validation* are of images that the search did not use until its end. There they only put "
+            "the leading trials in order."
         )
-    return f"{said} Accuracies of this network ± their standard errors:"
+    return f"{text} Accuracies of this network ± their standard errors:"
 
 
-def _own_table(of: ExportedModel) -> str:
-    heads = ["attack", "radius", "images", "accuracy (%)"]
-    if any(one.seeds > 1 for one in of.measured):
-        heads.append("over the seeds (%)")
-    rows = (
-        [one.attack, _radius(one), f"{one.examples:,} {one.on}", _accuracy(one), _over_seeds(one)][: len(heads)]
-        for one in of.measured
-    )
-    return _table(heads, rows)
+def _own_table(model: ExportedModel) -> str:
+    titles = ["attack", "radius", "images", "accuracy (%)"]
+    if any(measurement.seeds > 1 for measurement in model.measured):
+        titles.append("over the seeds (%)")
+    rows = [
+        [
+            measurement.attack,
+            _radius(measurement),
+            f"{measurement.examples:,} {measurement.on}",
+            _accuracy(measurement),
+            _over_seeds(measurement),
+        ][: len(titles)]
+        for measurement in model.measured
+    ]
+    return _table(titles, rows)
 
 
-def _elsewhere(one: Measurement) -> list[str]:
-    return [one.attack, _radius(one), f"{one.examples:,}", str(one.seeds), _over_seeds(one)]
+def _radius(measurement: Measurement) -> str:
+    return "–" if measurement.attack == "clean" else format_radius(measurement.epsilon, measurement.norm)
 
 
-def _radius(one: Measurement) -> str:
-    return "–" if one.attack == "clean" else format_radius(one.epsilon, one.norm)
+def _accuracy(measurement: Measurement) -> str:
+    assert measurement.accuracy is not None
+    error = standard_error(measurement.accuracy, measurement.examples)
+    return format_percent(measurement.accuracy, error, digits=2, unit="")
 
 
-def _accuracy(one: Measurement) -> str:
-    assert one.accuracy is not None
-    return format_percent(one.accuracy, standard_error(one.accuracy, one.examples), digits=2, unit="")
+def _over_seeds(measurement: Measurement) -> str:
+    return format_percent(measurement.mean, measurement.deviation, digits=2, unit="")
 
 
-def _over_seeds(one: Measurement) -> str:
-    return format_percent(one.mean, one.deviation, digits=2, unit="")
-
-
-def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [heads, ["---", *["---:"] * (len(heads) - 1)], *rows]
+def _table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [titles, ["---", *["---:"] * (len(titles) - 1)], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _warned(of: ExportedModel) -> str:
-    said = [f"- **Warning.** {warning}" for warning in of.warnings]
-    if not any(one.attack == "AutoAttack" for one in of.measured):
-        said.append(
-            "- AutoAttack has not been run on these weights: whether the network only hides its gradients from PGD has "
-            "not been found out."
+def _warnings(model: ExportedModel) -> str:
+    warnings = [f"- **Warning.** {warning}" for warning in model.warnings]
+    if not any(measurement.attack == "AutoAttack" for measurement in model.measured):
+        warnings.append(
+            "- AutoAttack has not been run on these weights. So it is not known whether the network only hides its "
+            "gradients from PGD."
         )
-    return "\n".join(said or ["No sign of masked gradients was found."])
+    return "\n".join(warnings or ["No sign of masked gradients was found."])
 
 
-def _limits(of: ExportedModel) -> str:
-    ball = f"{BALLS[of.evaluation.norm]} ball of {format_radius(of.evaluation.epsilon, of.evaluation.norm)}"
+def _limits(model: ExportedModel) -> str:
+    ball = f"{BALLS[model.evaluation.norm]} ball of {format_radius(model.evaluation.epsilon, model.evaluation.norm)}"
     return (
-        f"For research on adversarial robustness, on images like those of {of.dataset}. Robust here means: against "
-        f"changes within the {ball} in [0, 1], as far as the attacks above can tell. No more is claimed: nothing of "
-        "larger radii, of other norms, of rotations, patches, blur or other images, and nothing is proved, as it is by "
-        "certified defences. Not for anything that somebody's safety depends on."
+        f"It is for research on adversarial robustness, on images like those of {model.dataset}. Robust means here: "
+        f"against changes within the {ball} in [0, 1], as far as the attacks above can tell. Nothing is claimed about "
+        "larger radii, other norms, rotations, patches, blur or other images. Nothing is proved, unlike with certified "
+        "defences. Do not use it where somebody's safety depends on it."
     )
 
 
-def _loading(of: ExportedModel) -> str:
-    height, width = of.image_size or CIFAR_SIZE
+def _loading(model: ExportedModel) -> str:
+    height, width = model.image_size or CIFAR_SIZE
     return f"""\
 Python and torch are enough. In this folder:
 
@@ -174,21 +189,21 @@ Python and torch are enough. In this folder:
 import torch
 from load import model
 
-images = torch.rand(2, {of.network["in_channels"]}, {height}, {width})
+images = torch.rand(2, {model.network["in_channels"]}, {height}, {width})
 classes = model(images).argmax(dim=1)
 ```
 
 Images are floats in [0, 1], shape (N, C, H, W), without normalisation: the network subtracts the mean and divides by
-the standard deviation itself. `python load.py` runs it on random images. What the numbers of the classes mean is in
-`config.json`. The library safetensors reads `model.safetensors`, too."""
+the standard deviation itself. `python load.py` runs it on random images. `config.json` has the names of the classes.
+The library safetensors reads `model.safetensors`, too."""
 
 
-def _evaluating(of: ExportedModel) -> str:
-    norm, epsilon = NORM_LABELS[of.evaluation.norm], _spelled(of.evaluation.epsilon)
-    if of.dataset in ROBUSTBENCH and of.image_size in (CIFAR_SIZE, None):
-        threat = f'dataset="{of.dataset}", threat_model="{norm}", eps={epsilon}'
+def _evaluating(model: ExportedModel) -> str:
+    norm, epsilon = NORM_LABELS[model.evaluation.norm], _fraction(model.evaluation.epsilon)
+    if model.dataset in ROBUSTBENCH and model.image_size in (CIFAR_SIZE, None):
+        threat = f'dataset="{model.dataset}", threat_model="{norm}", eps={epsilon}'
         return f"""\
-With [RobustBench](https://robustbench.github.io), whose `benchmark` runs AutoAttack on the first test images:
+[RobustBench](https://robustbench.github.io) runs AutoAttack on the first test images:
 
 ```python
 from load import model
@@ -197,12 +212,12 @@ from robustbench import benchmark
 clean, robust = benchmark(model, n_examples=1000, {threat})
 ```
 
-RobustBench 1.1.1 imports `autoattack`, which its package does not bring: https://github.com/fra31/auto-attack."""
+RobustBench 1.1.1 needs the package `autoattack` but does not install it: https://github.com/fra31/auto-attack."""
     fewer = ""
-    if (targets := of.network["num_classes"] - 1) < TARGETS:
+    if (targets := model.network["num_classes"] - 1) < NUM_TARGETS:
         fewer = f"attack.apgd_targeted.n_target_classes = attack.fab.n_target_classes = {targets}\n"
     return f"""\
-RobustBench has no test images of {of.dataset} at hand, but AutoAttack takes the network as it is
+RobustBench has no test images of {model.dataset}, but AutoAttack takes the network as it is
 (`pip install pyautoattack`), with `images` in [0, 1] and their `labels`:
 
 ```python
@@ -214,13 +229,13 @@ attack = AutoAttack(model, norm="{norm}", eps={epsilon}, device="cpu")
 ```"""
 
 
-def _spelled(epsilon: float) -> str:
-    """A radius as people write it: 8 / 255."""
+def _fraction(epsilon: float) -> str:
+    """Return a radius as people write it in Python: 8 / 255."""
     return f"{round(255 * epsilon)} / 255" if round(255 * epsilon) / 255 == epsilon else f"{epsilon}"
 
 
-def _training(of: ExportedModel) -> str:
-    config = of.config
+def _training(model: ExportedModel) -> str:
+    config = model.config
     attack = (
         "Without attack"
         if config.attack == "none"
@@ -228,23 +243,21 @@ def _training(of: ExportedModel) -> str:
     )
     penalised = config.delta != "none" and config.lambda_ > 0
     penalty = f"with the penalty `{config.delta}`, lambda {config.lambda_:.4g}" if penalised else "without a penalty"
-    images = "the training images" if of.train_images is None else f"{of.train_images:,} training images"
-    images += (
-        ", those held out for validation included" if of.is_confirmed else " without those held out for validation"
-    )
+    images = "the training images" if model.train_images is None else f"{model.train_images:,} training images"
+    images += f", {'including' if model.is_confirmed else 'without'} those held out for validation"
     settings = yaml.safe_dump(config.model_dump(mode="json", by_alias=True), sort_keys=False)
     return (
-        f"{attack}, {penalty}, on {images}, with tune_cure. Searched were {join_words(map(_code, of.searched))}; all "
-        f"settings:\n\n```yaml\n{settings}```"
+        f"{attack}, {penalty}, on {images}, with tune_cure. The search chose {join_words(map(_code, model.searched))}. "
+        f"All settings:\n\n```yaml\n{settings}```"
     )
 
 
-def _origin(of: ExportedModel) -> str:
-    lines = list(_facts(of.environment))
-    if of.best_config:
-        lines.append(f"{join_words(map(_code, BEST_CONFIG))} are the search's, of this configuration")
+def _origin(model: ExportedModel) -> str:
+    lines = list(_facts(model.environment))
+    if model.best_config:
+        lines.append(f"{join_words(map(_code, BEST_CONFIG))}: the search's files of this configuration")
     facts = "\n".join(f"- {line}" for line in lines or ["not recorded"])
-    return f"The search {_code(of.name)} ({format_count(of.trials, 'trial')}):\n\n{facts}"
+    return f"The search {_code(model.name)} ({format_count(model.trials, 'trial')}):\n\n{facts}"
 
 
 def _facts(environment: Mapping[str, Any]) -> Iterator[str]:
@@ -256,20 +269,22 @@ def _facts(environment: Mapping[str, Any]) -> Iterator[str]:
     if resumed and isinstance(resumed, list):
         yield f"continued {format_count(len(resumed), 'time')} after that"
     for key in ("versions", "platform", "cuda", "gpus", "git_commit"):
-        if of := environment.get(key):
-            yield f"{key.replace('_', ' ')}: {_text(_plain(of))}"
+        if content := environment.get(key):
+            yield f"{key.replace('_', ' ')}: {_text(_plain(content))}"
 
 
-def _plain(of: Any) -> str:
-    if isinstance(of, Mapping):
-        return ", ".join(f"{name} {version}" for name, version in of.items() if version)
-    return ", ".join(map(str, of)) if isinstance(of, list) else str(of)
+def _plain(content: Any) -> str:
+    """Return a value of environment.json in one line; empty parts are left out."""
+    if isinstance(content, Mapping):
+        return ", ".join(f"{name} {value}" for name, value in content.items() if value)
+    return ", ".join(map(str, content)) if isinstance(content, list) else str(content)
 
 
 def _code(text: Any) -> str:
+    """Return a text as code that cannot end early: back quotes become quotes."""
     return f"`{one_line(str(text)).replace('`', chr(39))}`"
 
 
-def _text(of: Any) -> str:
-    """Text that is not to be taken for Markdown or HTML."""
-    return "".join(f"\\{c}" if c in "\\`*_[]<>|" else c for c in one_line(str(of)))
+def _text(content: Any) -> str:
+    """Return a text in which nothing is taken for Markdown or HTML."""
+    return "".join(f"\\{c}" if c in "\\`*_[]<>|" else c for c in one_line(str(content)))
