@@ -92,7 +92,7 @@ def test_a_trial_that_violates_the_constraints_wins_by_no_second_judgement(tmp_p
     spec = tiny(tmp_path, "rescore.top=3", "search.constraints=[clean_accuracy_best >= 0.8]")
     trials = frame([0.5, 0.6, 0.58], [0.48, 0.59, 0.57]).assign(feasible=[True, False, False])
     assert list(ranking.rank_leaders(trials, spec)["trial"]) == [0, 1, 2]
-    assert list(ranking.finalists(trials, spec)["trial"]) == [0]
+    assert list(ranking.select_finalists(trials, spec)["trial"]) == [0]
     none_keeps_them = trials.assign(feasible=False)
     assert list(ranking.rank_leaders(none_keeps_them, spec)["trial"]) == [1, 2, 0]
 

@@ -18,7 +18,7 @@ from tune_cure.evaluation.names import COMPARED_ATTACKS
 from tune_cure.search import run_files
 from tune_cure.search.event_schemas import STATUSES
 from tune_cure.search.patience import is_search_over
-from tune_cure.search.ranking import UNSOUND_STATUSES, rank_trials, rescoring_decides
+from tune_cure.search.ranking import UNSOUND_STATUSES, comparable_to_first, rank_trials, rescoring_decides
 from tune_cure.search.results import SearchResult
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.trial_table import judged_examples
@@ -234,10 +234,7 @@ def _trials_as_sound_as_the_winner(result: SearchResult) -> set[int]:
     order = rank_trials(result.trials, result.spec)
     if order.empty:
         return set()
-    classes = pd.DataFrame(
-        {"unsound": order["status"].isin(UNSOUND_STATUSES), "infeasible": order["feasible"].eq(False)}
-    )
-    return set(order.loc[classes.eq(classes.iloc[0]).all(axis=1), "trial"])
+    return set(comparable_to_first(order)["trial"])
 
 
 def find_lasting_lead(result: SearchResult) -> tuple[int, float] | None:

@@ -58,7 +58,7 @@ def run(
 def _files(spec: SearchSpec, journal: Journal, remote: RemoteStorage | None) -> Iterator[tuple[tuple[int, int], Path]]:
     """The number and best epoch of each leader to judge, and the checkpoint that holds its best weights."""
     events = journal.read()
-    leaders = ranking.finalists(trial_table.build_trial_table(spec, events), spec)
+    leaders = ranking.select_finalists(trial_table.build_trial_table(spec, events), spec)
     leaders = leaders[leaders["fresh_pgd_accuracy"].isna()]
     checkpoints = {event["trial"]: event for event in events if event["event"] == "checkpoint"}
     for number, epoch in zip(leaders["trial"], leaders["best_epoch"], strict=True):

@@ -1,43 +1,48 @@
-"""Which checkpoints of trials that have ended are still of use: without this a search keeps one of every trial."""
+"""Rule for which checkpoints of ended trials are kept. Without it a search keeps one of every trial."""
 
 from pathlib import PurePath
 
 from tune_cure.search.journal import Event
-from tune_cure.search.rank_key import RankKey, RankTracker
+from tune_cure.search.ranking import RankKey, RankTracker
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.space.objectives import pareto_front
 
 
 class CheckpointRetention:
-    """Follows a search's journal, and says which checkpoints nobody will ask for any more.
+    """Follower of a journal that names the checkpoints that are not needed any more.
 
-    Kept are those of the best `rescore.top` trials (of one at least) and of the Pareto front of several metrics. What a
-    trial has reached is settled when it ends, so one that is behind these then is behind them for ever.
+    The checkpoints of the best `rescore.top` trials (at least one) are kept, and with several metrics those of the
+    Pareto front. A trial's accuracies do not change after its end, so a trial that falls behind then stays behind.
+
+    Args:
+        spec: The search.
     """
 
     def __init__(self, spec: SearchSpec) -> None:
         self.spec = spec
-        self._standing = RankTracker(spec)
+        self._tracker = RankTracker(spec)
         self._kept: list[RankKey] = []
-        self._paths: dict[int, dict[str, str]] = {}  # of each trial by its folder: each session gives it another
+        # The last path in each folder of each trial: a session that resumes the search gives its trials new folders.
+        self._paths: dict[int, dict[str, str]] = {}
 
     def take(self, event: Event) -> list[str]:
-        """Takes in a line of the journal; returns the paths of the checkpoints that are of no more use after it."""
+        """Take in an event; return the paths of the checkpoints that are not needed any more after it."""
         number = event["trial"]
         if event["event"] == "checkpoint":
             self._paths.setdefault(number, {})[str(PurePath(event["path"]).parent)] = event["path"]
-        place = self._standing.take(event)
+        key = self._tracker.take(event)
         if event["event"] != "end":
             return []
-        places = sorted([*self._kept, *([place] if place else [])], reverse=True)
-        self._kept = places[: max(self.spec.rescore.top, 1)]
-        self._kept += [other for other in self._front(places) if other not in self._kept]
-        useless = {number, *(other.trial for other in places)} - {other.trial for other in self._kept}
-        return [path for other in sorted(useless) for path in self._paths.pop(other, {}).values()]
+        candidates = sorted([*self._kept, *([key] if key else [])], reverse=True)
+        self._kept = candidates[: max(self.spec.rescore.top, 1)]
+        self._kept += [candidate for candidate in self._front(candidates) if candidate not in self._kept]
+        dropped = {number, *(candidate.trial for candidate in candidates)} - {kept.trial for kept in self._kept}
+        return [path for trial in sorted(dropped) for path in self._paths.pop(trial, {}).values()]
 
-    def _front(self, places: list[RankKey]) -> list[RankKey]:
+    def _front(self, candidates: list[RankKey]) -> list[RankKey]:
+        """Return the Pareto front of the sound and feasible candidates; empty with a single metric."""
         if len(self.spec.search.metrics) == 1:
             return []
-        counted = [place for place in places if place.sound and place.feasible]
-        on_front = pareto_front([place.metrics for place in counted], self.spec.search.mode)
-        return [place for place, is_on in zip(counted, on_front, strict=True) if is_on]
+        eligible = [key for key in candidates if key.sound and key.feasible]
+        on_front = pareto_front([key.metrics for key in eligible], self.spec.search.mode)
+        return [key for key, is_on_front in zip(eligible, on_front, strict=True) if is_on_front]

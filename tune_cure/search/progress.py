@@ -5,10 +5,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from tune_cure.search.journal import OBJECTIVE, Event
-from tune_cure.search.rank_key import RankKey, rank_key
+from tune_cure.search.journal import Event
+from tune_cure.search.ranking import RankKey, rank_epochs
 from tune_cure.search.space.config import SearchSpec
-from tune_cure.search.space.objectives import reached
 
 
 @dataclass
@@ -99,12 +98,9 @@ class SearchState:
 
     def _rank(self, trial: TrialState) -> RankKey | None:
         """Return the sort key of a trial, running or ended; None if it was never judged or ended unsoundly."""
-        if trial.last is None:
+        if trial.last is None or trial.best is None:
             return None
-        values = reached(trial.last, trial.best or {})
-        feasible = all(constraint.violation(values) <= 0 for constraint in self.spec.search.parsed_constraints)
-        row = {"trial": trial.number, "status": trial.status, "feasible": feasible, "objective": trial.last[OBJECTIVE]}
-        key = rank_key(row | values, self.spec)
+        key = rank_epochs(trial.number, trial.status, trial.last, trial.best, self.spec)
         return key if key and key.sound else None
 
     @property

@@ -1,54 +1,149 @@
-"""A search's folder as pandas frames, its leaders and its summary.
+"""The order of trials: by how they ended, then by metrics. Tables, views, patience and checkpoints share it."""
 
-Everything here is made from the folder's journal, so it works on a search that runs, was interrupted, or is long over.
-The columns are described in docs/columns.md.
-"""
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import pandas as pd
 
+from tune_cure.search.journal import OBJECTIVE, Event
 from tune_cure.search.space.config import SearchSpec
+from tune_cure.search.space.objectives import reached
 
 UNSOUND_STATUSES = ("catastrophic_overfitting", "diverged", "failed")
-"""Ends after which a trial is ranked behind all others: what it scored before is not what its configuration gives."""
+"""Statuses that rank a trial behind all others: its accuracies before that end are not what its configuration gives."""
+
+
+class RankKey(NamedTuple):
+    """Sort key of a judged trial; larger keys rank first.
+
+    Attributes:
+        sound: Whether the trial did not end with one of `UNSOUND_STATUSES`.
+        feasible: Whether the trial keeps the constraints.
+        objectives: The metrics, the first one first, negated if less is better; −inf for one that was not measured.
+        earliness: Minus the trial's number: of equal trials the first ranks first.
+        metrics: The metrics as they are; NaN for one that was not measured.
+    """
+
+    sound: bool
+    feasible: bool
+    objectives: tuple[float, ...]
+    earliness: int
+    metrics: tuple[float, ...]
+
+    @property
+    def trial(self) -> int:
+        """The trial's number."""
+        return -self.earliness
+
+    def improves_on(self, other: "RankKey | None") -> bool:
+        """Return whether this sound trial reached more than `other`, by the first metric; None is less than any."""
+        if not self.sound:
+            return False
+        return other is None or (self.feasible, self.objectives[0]) > (other.feasible, other.objectives[0])
+
+
+def rank_key(row: Mapping[Any, Any], spec: SearchSpec) -> RankKey | None:
+    """Return the sort key of a trial; None if the trial was never judged.
+
+    Args:
+        row: The trial's row of `SearchResult.trials`, or at least its columns trial, status, feasible, objective and
+            those of the metrics.
+        spec: The search.
+    """
+    if pd.isna(row["objective"]):
+        return None
+    sign = 1 if spec.search.mode == "max" else -1
+    # The journal has the first metric as the objective.
+    objectives = [row["objective"], *(row[name] for name in spec.search.metrics[1:])]
+    return RankKey(
+        sound=row["status"] not in UNSOUND_STATUSES,
+        feasible=bool(row["feasible"]),
+        objectives=tuple(float("-inf") if pd.isna(value) else sign * float(value) for value in objectives),
+        earliness=-int(row["trial"]),
+        metrics=tuple(float("nan") if pd.isna(row[name]) else float(row[name]) for name in spec.search.metrics),
+    )
+
+
+class RankTracker:
+    """Follower of a journal that gives each trial its sort key when it ends. The cost of an event is constant.
+
+    Args:
+        spec: The search.
+    """
+
+    def __init__(self, spec: SearchSpec) -> None:
+        self.spec = spec
+        self._last: dict[int, Event] = {}
+        self._best: dict[int, Event] = {}
+
+    def take(self, event: Event) -> RankKey | None:
+        """Take in an event; return the sort key of the trial that it ends, None if it ends none or was never judged."""
+        number = event["trial"]
+        if event["event"] == "epoch" and event["pgd_accuracy"] is not None:
+            self._last[number] = event
+            if number not in self._best or event["pgd_accuracy"] > self._best[number]["pgd_accuracy"]:
+                self._best[number] = event
+        if event["event"] != "end" or number not in self._last:
+            return None
+        return rank_epochs(number, event["status"], self._last.pop(number), self._best.pop(number), self.spec)
+
+
+def rank_epochs(number: int, status: str, last: Event, best: Event, spec: SearchSpec) -> RankKey | None:
+    """Return the sort key of a trial from its epochs.
+
+    Args:
+        number: The trial's number.
+        status: How it ended; empty while it runs.
+        last: The event of its last judged epoch.
+        best: The event of its epoch of highest PGD accuracy.
+        spec: The search.
+    """
+    values = reached(last, best)
+    feasible = all(constraint.violation(values) <= 0 for constraint in spec.search.parsed_constraints)
+    row = {"trial": number, "status": status, "feasible": feasible, "objective": last[OBJECTIVE]}
+    return rank_key(row | values, spec)
 
 
 def rank_trials(frame: pd.DataFrame, spec: SearchSpec) -> pd.DataFrame:
-    """The rows of `trials`, best first.
+    """Return the judged rows of `SearchResult.trials`, best first, in the order of `RankKey`."""
+    columns = list(dict.fromkeys(["trial", "status", "feasible", "objective", *spec.search.metrics]))
+    keys = [rank_key(row, spec) for row in frame[columns].to_dict("records")]
+    judged = [(key, place) for place, key in enumerate(keys) if key is not None]
+    return frame.iloc[[place for _, place in sorted(judged, reverse=True)]]
 
-    Sound ends come before unsound ones, of these the trials that keep the constraints before the others, then the
-    objective counts (the first metric, if there are several, then the second, …), then who was first.
+
+def comparable_to_first(order: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of ranked trials that ended like the first one: equally sound and equally feasible.
+
+    All others rank behind these whatever they reached.
     """
-    frame = frame.dropna(subset=["objective"])
-    behind = frame.assign(_unsound=frame["status"].isin(UNSOUND_STATUSES), _infeasible=frame["feasible"].eq(False))
-    metrics, is_min = ["objective", *spec.search.metrics[1:]], spec.search.mode == "min"
-    order = behind.sort_values(
-        ["_unsound", "_infeasible", *metrics, "trial"], ascending=[True, True, *[is_min] * len(metrics), True]
-    )
-    return order.drop(columns=["_unsound", "_infeasible"])
+    unsound, infeasible = order["status"].isin(UNSOUND_STATUSES), order["feasible"].eq(False)
+    return order[unsound.eq(unsound.iloc[0]) & infeasible.eq(infeasible.iloc[0])]
 
 
 def rescoring_decides(spec: SearchSpec) -> bool:
-    """Whether the second judgement of the leaders decides among them: only where PGD accuracy is what is maximised."""
+    """Return whether the second judgement of the leaders decides among them: only if PGD accuracy is maximised."""
     return spec.search.metrics[0].startswith("pgd_accuracy") and spec.search.mode == "max"
 
 
-def finalists(frame: pd.DataFrame, spec: SearchSpec) -> pd.DataFrame:
-    """The rows of `trials` that are to be judged again: the first `rescore.top` of `ranked` that came to a sound end.
+def select_finalists(frame: pd.DataFrame, spec: SearchSpec) -> pd.DataFrame:
+    """Return the rows of `SearchResult.trials` that are to be judged again, best first.
 
-    Where the first of them keeps the constraints, those that violate them are left out: they could not win.
+    These are the first `rescore.top` that ended soundly. If one of them keeps the constraints, those that violate them
+    are left out, because they cannot win.
     """
     return _finalists(rank_trials(frame, spec), spec)
 
 
 def _finalists(order: pd.DataFrame, spec: SearchSpec) -> pd.DataFrame:
-    """Those of trials that are in the order of `ranked`."""
+    """Return the finalists of trials that are ranked already."""
     first = order[~order["status"].isin(UNSOUND_STATUSES)].head(spec.rescore.top)
     infeasible = first["feasible"].eq(False)
     return first if infeasible.all() else first[~infeasible]
 
 
 def rank_leaders(frame: pd.DataFrame, spec: SearchSpec) -> pd.DataFrame:
-    """As `ranked`, but the `finalists` that were judged again in the order that this gave, if it decides."""
+    """Return the rows of `rank_trials`; finalists that were judged again lead in that order, if it decides."""
     order = rank_trials(frame, spec)
     if not rescoring_decides(spec):
         return order

@@ -15,7 +15,7 @@ import pandas as pd
 
 from tune_cure.search import run_files
 from tune_cure.search.journal import Event, Journal
-from tune_cure.search.ranking import UNSOUND_STATUSES, rank_leaders, rank_trials, rescoring_decides
+from tune_cure.search.ranking import comparable_to_first, rank_leaders, rank_trials, rescoring_decides
 from tune_cure.search.space import loading as specs
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.trial_table import build_epoch_table, build_trial_table, count_untrained_epochs, judged_examples
@@ -141,9 +141,7 @@ class SearchResult:
         if self.best is None:
             return self.leaders
         row = self.best.row
-        unsound, infeasible = self.leaders["status"].isin(UNSOUND_STATUSES), self.leaders["feasible"].eq(False)
-        # Others rank behind a sound trial that keeps the constraints; where the best is neither, all are equals.
-        sound = self.leaders[(unsound == unsound.iloc[0]) & (infeasible == infeasible.iloc[0])]
+        sound = comparable_to_first(self.leaders)
         behind = self._errors_behind(sound["objective"], row["objective"], judged_examples(self.spec))
         if rescoring_decides(self.spec) and pd.notna(row["fresh_pgd_accuracy"]):
             again = sound["fresh_pgd_accuracy"]

@@ -6,7 +6,7 @@ from tests.support.journals import VALUES, epoch, write_run
 from tests.support.spaces import tiny
 from tune_cure.search import ranking, results, trial_table
 from tune_cure.search.journal import Journal
-from tune_cure.search.rank_key import RankTracker
+from tune_cure.search.ranking import RankTracker
 from tune_cure.search.results import SearchResult
 from tune_cure.search.space import loading as specs
 
