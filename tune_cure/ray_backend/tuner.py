@@ -114,7 +114,7 @@ def run(
         if counts.num_ended < spec.search.trials:
             with RayWatchdog(on_lost):
                 _fit(_tuner(spec, output, plan, proposer, history, verbose, shipment, remote, counts), journal, endings)
-        if not endings.outcome and _is_over(spec, counts, endings):
+        if not endings.outcome and endings.is_over(counts):
             rescoring.run(spec, journal, plan, shipment, remote)
     except KeyboardInterrupt:  # Tune has its own way with one; this is of the leaders' judging
         endings.end("interrupted", "")
@@ -126,18 +126,7 @@ def run(
         board.close()
         if started:
             ray.shutdown()
-    if endings.outcome:
-        return SearchResult(output, endings.outcome, endings.reason)
-    if not _is_over(spec, counts, endings):
-        return SearchResult(output, "interrupted")
-    if counts.num_ended >= spec.search.trials:
-        return SearchResult(output, "finished")
-    return SearchResult(output, "patience", endings.patience.words)
-
-
-def _is_over(spec: SearchSpec, counts: TrialCounts, endings: SearchStopper) -> bool:
-    """Whether no trial is left to run."""
-    return counts.num_ended >= spec.search.trials or (endings.exhausted and counts.num_ended == counts.num_begun)
+    return endings.conclude(counts)
 
 
 def _fit(tuner: tune.Tuner, journal: Journal, endings: SearchStopper) -> None:

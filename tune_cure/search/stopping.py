@@ -6,8 +6,9 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from tune_cure.search.journal import Event
+from tune_cure.search.journal import Event, TrialCounts
 from tune_cure.search.patience import Patience
+from tune_cure.search.results import SearchResult
 from tune_cure.search.space.config import SearchSpec
 
 MAX_EQUAL_FAILURES = 3  # first trials that fail alike: so would the others
@@ -72,3 +73,18 @@ class SearchStopper:
         if free < RESERVED_BYTES:
             self.end("disk", f"the disk of {self.folder} is full: {free / 2**20:.0f} MiB are free")
         return bool(self.outcome)
+
+    def is_over(self, counts: TrialCounts) -> bool:
+        """Return whether no trial is left to run: all have ended, or all that have begun and patience is used up."""
+        has_all = counts.num_ended >= self.spec.search.trials
+        return has_all or (self.exhausted and counts.num_ended == counts.num_begun)
+
+    def conclude(self, counts: TrialCounts) -> SearchResult:
+        """Return the result of the search as it stands, with how it ended and why."""
+        if self.outcome:
+            return SearchResult(self.folder, self.outcome, self.reason)
+        if not self.is_over(counts):
+            return SearchResult(self.folder, "interrupted")
+        if counts.num_ended >= self.spec.search.trials:
+            return SearchResult(self.folder, "finished")
+        return SearchResult(self.folder, "patience", self.patience.words)

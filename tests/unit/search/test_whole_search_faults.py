@@ -1,0 +1,213 @@
+"""Whole searches on the fake backend in which things go wrong; benchmarks/faults.py breaks real processes."""
+
+import errno
+import os
+from pathlib import Path
+from types import SimpleNamespace
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from tests.support.fake_backend import Script, run_scripted
+from tests.support.spaces import tiny
+from tune_cure.search import results, run_files
+from tune_cure.search.journal import Event, Journal
+from tune_cure.search.proposals.proposer import Proposal
+from tune_cure.search.proposals.study import create_storage
+from tune_cure.search.results import SearchResult
+from tune_cure.search.space.config import SearchSpec
+
+NUMBERS = ["trial", "epoch", "train_loss", "clean_accuracy", "pgd_accuracy", "pgd_accuracy_best"]
+NO_MEMORY = "RuntimeError: DefaultCPUAllocator: can't allocate memory: you tried to allocate {} bytes"
+NO_SPACE = f"OSError: [Errno {errno.ENOSPC}] {os.strerror(errno.ENOSPC)}"
+DEATH = "the worker process died: it was killed, ran out of memory or crashed"
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> None:
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+
+def rising(proposal: Proposal) -> Script:
+    """A trial whose accuracy rises with each epoch; trial 1 is better than trial 0."""
+    return Script([0.3 + 0.1 * (proposal.number % 2) + 0.02 * epoch for epoch in range(4)])
+
+
+def failing(reason: str) -> Script:
+    """A trial that fails at its first epoch, however often it is tried."""
+    return Script([0.3], failures={1: [reason] * 10})
+
+
+@pytest.fixture
+def undisturbed(tmp_path: Path) -> Path:
+    folder = tmp_path / "undisturbed"
+    folder.mkdir()
+    assert run_scripted(tiny(folder, "search.trials=2"), folder, rising)[0].finished
+    return folder
+
+
+def interrupt(spec: SearchSpec, folder: Path, *, trial: int, epoch: int) -> None:
+    """Run a search until this checkpoint."""
+
+    def is_checkpoint(event: Event) -> bool:
+        return event["event"] == "checkpoint" and (event["trial"], event["epoch"]) == (trial, epoch)
+
+    assert run_scripted(spec, folder, rising, interrupt_at=is_checkpoint)[0].outcome == "interrupted"
+
+
+def test_a_trial_whose_process_is_killed_goes_on_from_its_last_checkpoint(undisturbed: Path, tmp_path: Path) -> None:
+    def scripts(proposal: Proposal) -> Script:
+        failures = {3: [DEATH]} if proposal.number == 0 else {}
+        return Script(rising(proposal).accuracies, failures=failures)
+
+    assert run_scripted(tiny(tmp_path, "search.trials=2"), tmp_path, scripts)[0].finished
+    trials = results.trials(tmp_path)
+    assert trials["status"].tolist() == results.trials(undisturbed)["status"].tolist()
+    assert trials["retries"].tolist() == [1, 0]
+    assert trials["reason"].tolist() == [DEATH, ""]
+    assert results.epochs(tmp_path)[NUMBERS].equals(results.epochs(undisturbed)[NUMBERS])
+    epochs = [event["epoch"] for event in Journal(tmp_path).load().trial_events if event["event"] == "epoch"]
+    assert epochs[:4] == [1, 2, 3, 4]  # none ran twice
+
+
+def test_a_trial_that_fails_is_retried_as_often_as_asked_and_then_told_to_the_study(tmp_path: Path) -> None:
+    spec = tiny(tmp_path, "search.trials=2", "search.retries=1")
+    result, study = run_scripted(spec, tmp_path, lambda proposal: failing(NO_MEMORY.format(8)))
+    assert result.finished
+    trials = results.trials(tmp_path)
+    assert list(trials["status"]) == ["failed", "failed"]
+    assert list(trials["retries"]) == [1, 1]
+    assert trials["reason"].str.contains("allocate memory").all()
+    assert results.best(tmp_path) is None
+    assert [told.state for told in study.trials] == [TrialState.FAIL] * 2
+
+
+def test_first_trials_that_all_fail_alike_end_the_search(tmp_path: Path) -> None:
+    spec = tiny(tmp_path, "search.trials=8", "search.retries=0")
+    result, _ = run_scripted(spec, tmp_path, lambda proposal: failing(NO_MEMORY.format(proposal.number)))
+    assert result.outcome == "failing"
+    assert result.reason.startswith("the first 3 trials all failed: ")
+    assert "allocate memory" in result.reason
+    assert len(results.trials(tmp_path)) <= 4  # one may have been begun
+
+
+def test_a_trial_that_fails_after_others_worked_does_not_end_the_search(tmp_path: Path) -> None:
+    def scripts(proposal: Proposal) -> Script:
+        return rising(proposal) if proposal.number == 0 else failing(NO_MEMORY.format(8))
+
+    spec = tiny(tmp_path, "search.trials=5", "search.retries=0")
+    assert run_scripted(spec, tmp_path, scripts)[0].finished
+    assert results.trials(tmp_path)["status"].tolist() == ["completed", *["failed"] * 4]
+
+
+@pytest.mark.parametrize("retries", [0, 2])
+def test_a_full_disk_ends_the_search_and_the_trial_that_met_it_goes_on_once_there_is_room(
+    undisturbed: Path, tmp_path: Path, retries: int
+) -> None:
+    def scripts(proposal: Proposal) -> Script:
+        return Script(rising(proposal).accuracies, failures={3: [NO_SPACE]} if proposal.number == 0 else {})
+
+    spec = tiny(tmp_path, "search.trials=2", f"search.retries={retries}")
+    result, _ = run_scripted(spec, tmp_path, scripts)
+    assert (result.outcome, result.reason) == ("disk", "a trial found the disk full")
+    trials = results.trials(tmp_path)
+    assert trials["status"].tolist() == ["unfinished"]
+    assert trials["retries"].tolist() == [0]
+    assert run_scripted(spec, tmp_path, rising, resume=True)[0].finished
+    assert results.epochs(tmp_path)[NUMBERS].equals(results.epochs(undisturbed)[NUMBERS])
+
+
+def test_a_checkpoint_that_cannot_be_written_for_want_of_space_ends_the_search(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    spec = tiny(tmp_path, "search.trials=2")
+    with monkeypatch.context() as patch:
+        patch.setattr("tests.support.fake_backend.ScriptedWorker.save", full)
+        assert run_scripted(spec, tmp_path, rising)[0].outcome == "disk"
+    assert results.trials(tmp_path)["status"].tolist() == ["unfinished"]
+    assert run_scripted(spec, tmp_path, rising, resume=True)[0].finished
+
+
+def test_a_time_budget_leaves_what_was_under_way_to_be_continued(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("tune_cure.search.stopping.time", SimpleNamespace(time=lambda: clock[0]))
+
+    def pass_time(event: Event) -> None:
+        clock[0] += event["event"] == "checkpoint"
+
+    spec = tiny(tmp_path, "search.trials=4", "asha.grace_period=4")
+    result, _ = run_scripted(spec, tmp_path, rising, budget=5.5, on_event=pass_time)
+    assert result.outcome == "time"
+    before = results.epochs(tmp_path)
+    assert 6 <= len(before) < 4 * 4
+    assert "unfinished" in set(results.trials(tmp_path)["status"])
+    assert run_scripted(spec, tmp_path, rising, resume=True)[0].finished
+    assert results.trials(tmp_path)["status"].tolist() == ["completed"] * 4
+    again = results.epochs(tmp_path).merge(before[["trial", "epoch", "train_loss"]], on=["trial", "epoch"])
+    assert (again["train_loss_x"] == again["train_loss_y"]).all()
+
+
+def test_a_search_that_improves_no_more_proposes_no_more_and_is_finished(tmp_path: Path) -> None:
+    def scripts(proposal: Proposal) -> Script:
+        return Script([0.5 - 0.01 * abs(proposal.number - 2)])
+
+    result, _ = run_scripted(tiny(tmp_path, "search.trials=40", "search.patience=3"), tmp_path, scripts)
+    assert result.outcome == "patience"
+    assert result.finished
+    trials = results.trials(tmp_path)
+    assert len(trials) < 40
+    assert (trials["status"] != "unfinished").all()
+    best = results.best(tmp_path)
+    assert best is not None
+    assert (trials["ended"] > best.row["ended"]).sum() >= 3
+
+
+def test_a_finished_search_can_be_made_longer(undisturbed: Path, tmp_path: Path) -> None:
+    assert run_scripted(tiny(tmp_path, "search.trials=2"), tmp_path, rising)[0].finished
+    result, study = run_scripted(tiny(tmp_path, "search.trials=4"), tmp_path, rising, resume=True)
+    assert result.finished
+    trials = results.trials(tmp_path)
+    assert list(trials["trial"]) == [0, 1, 2, 3]
+    assert not trials[["lambda", "h"]].duplicated().any()
+    assert results.epochs(tmp_path).query("trial < 2")[NUMBERS].equals(results.epochs(undisturbed)[NUMBERS])
+    assert [told.number for told in study.trials] == [0, 1, 2, 3]
+
+
+def test_a_study_that_was_lost_is_as_before(tmp_path: Path) -> None:
+    spec = tiny(tmp_path, "search.trials=3")
+    result, study = run_scripted(spec, tmp_path, rising, storage=create_storage(tmp_path))
+    assert result.finished
+    before = [(t.number, t.state, t.params, t.value, t.intermediate_values) for t in study.trials]
+    (tmp_path / run_files.STUDY).write_bytes(b"torn")
+    result, _ = run_scripted(spec, tmp_path, rising, resume=True, storage=create_storage(tmp_path))
+    assert result.finished
+    again = optuna.load_study(study_name="tiny", storage=f"sqlite:///{tmp_path / 'study.db'}")
+    assert [(t.number, t.state, t.params, t.value, t.intermediate_values) for t in again.trials] == before
+
+
+def test_a_damaged_checkpoint_costs_epochs_but_no_trial(undisturbed: Path, tmp_path: Path) -> None:
+    spec = tiny(tmp_path, "search.trials=2")
+    interrupt(spec, tmp_path, trial=0, epoch=2)
+    checkpoints = [event for event in Journal(tmp_path).load().trial_events if event["event"] == "checkpoint"]
+    (tmp_path / checkpoints[-1]["path"] / run_files.CHECKPOINT).write_bytes(b"torn")
+    assert run_scripted(spec, tmp_path, rising, resume=True)[0].finished
+    assert list(results.trials(tmp_path)["trial"]) == [0, 1]
+    ours, theirs = (results.epochs(folder).query("trial == 0")[NUMBERS] for folder in (tmp_path, undisturbed))
+    assert ours.equals(theirs)
+
+
+def test_a_trial_under_way_begins_anew_where_its_settings_were_changed(tmp_path: Path) -> None:
+    interrupt(tiny(tmp_path, "search.trials=1"), tmp_path, trial=0, epoch=2)
+    Journal(tmp_path).append("change", None, settings="training.epochs was 4 and is 3", restart=True)
+    spec = tiny(tmp_path, "search.trials=1", "training.epochs=3")
+    assert run_scripted(spec, tmp_path, rising, resume=True)[0].finished
+    trials = results.trials(tmp_path)
+    assert trials["epochs_trained"].tolist() == [3]
+    assert results.epochs(tmp_path)["epoch"].tolist() == [1, 2, 3]
+    assert SearchResult(tmp_path).summary["changes"] == ["training.epochs was 4 and is 3"]
