@@ -69,14 +69,16 @@ def build_parser(detailed: Iterable[str] = tuple(COMMANDS)) -> argparse.Argument
     """Build the parser of the whole command line.
 
     Args:
-        detailed: The commands that get their arguments, for which their modules are imported. The others have their
-            name and their line in the help alone.
+        detailed: The commands that get their arguments; their modules are imported. Each other command has only its
+            name and its line in the help.
 
     Returns:
         A parser whose result has `command`, the name, and `parser`, the parser of that command.
     """
     parser = _Parser(prog="tune-cure", description="Hyperparameter search for FGSM+CURE adversarial training.")
-    parser.add_argument("--version", action=_Version, nargs=0, help="show program's version number and exit")
+    parser.add_argument(
+        "--version", action=_Version, nargs=0, dest=argparse.SUPPRESS, help="print the version and exit"
+    )
     subparsers = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     detailed = set(detailed)
     for name, summary in COMMANDS.items():
