@@ -129,54 +129,6 @@ def test_an_interrupted_search_goes_on_where_it_was(finished: Path, tmp_path: Pa
     assert len(results.trials(tmp_path)) == 4
 
 
-def test_a_trial_that_diverges_ends_at_once_and_the_search_goes_on(tmp_path: Path) -> None:
-    spec = tiny(tmp_path, "space.lr_max={choice: [1.0e+30, 0.1]}", "start_from=[]", "search.trials=3")
-    starts = [{"lambda": 0.1, "h": 1.0, "lr_max": rate, "epsilon": 0.1} for rate in (1e30, 0.1)]
-    spec = spec.model_copy(update={"start_from": starts})
-    assert tuner.run(spec, tmp_path).finished
-    trials = results.trials(tmp_path)
-    assert list(trials["status"])[:2] == ["diverged", "completed"]
-    assert trials.iloc[0]["epochs_trained"] == 1
-    assert trials.iloc[0]["reason"] == "the loss became NaN or infinite in epoch 1"
-    assert results.epochs(tmp_path).iloc[0].isna()["train_loss"]
-    best = results.best(tmp_path)
-    assert best is not None
-    assert best.trial != 0
-    study = optuna.load_study(study_name="tiny", storage=f"sqlite:///{tmp_path / 'study.db'}")
-    assert study.trials[0].state == TrialState.PRUNED
-
-
-@pytest.mark.parametrize("scheduler", ["hyperband", "median", "none"])
-def test_other_schedulers_several_metrics_and_a_conditional_space_under_ray(tmp_path: Path, scheduler: str) -> None:
-    space = [
-        "space.delta={choice: [classic, random]}",
-        "start_from=[{delta: random, lambda: 0.5, lr_max: 0.02, epsilon: 0.1}]",
-    ]
-    metrics = ["search.metric=[pgd_accuracy_best, clean_accuracy_best]", "search.constraints=[clean_accuracy >= 0.2]"]
-    spec = tiny(tmp_path, *space, *metrics, f"search.scheduler={scheduler}", "search.trials=5")
-    assert tuner.run(spec, tmp_path)
-    trials = results.trials(tmp_path)
-    assert trials.iloc[0]["status"] == "completed"
-    assert set(trials["status"]) <= ({"completed"} if scheduler == "none" else {"completed", "stopped"})
-    assert (trials["h"].isna() == (trials["delta"] == "random")).all()
-    front = SearchResult(tmp_path).pareto_front
-    assert len(front) >= 1
-    study = optuna.load_study(study_name="tiny", storage=f"sqlite:///{tmp_path / 'study.db'}")
-    for told, (_, row) in zip(study.trials, trials.iterrows(), strict=True):
-        assert told.values == [row["pgd_accuracy_best"], row["clean_accuracy_best"]]
-        assert told.constraints["clean_accuracy >= 0.2"] == pytest.approx(0.2 - row["clean_accuracy"])
-
-
-def test_at_rungs_the_best_weights_so_far_are_judged_by_a_stronger_attack(tmp_path: Path) -> None:
-    assert tuner.run(tiny(tmp_path, "search.trials=3", "asha.steps=20"), tmp_path).finished
-    epochs = results.epochs(tmp_path)
-    at_rungs = epochs[epochs["epoch"].isin([1, 2])]
-    assert at_rungs["pgd_accuracy_rung"].notna().all()
-    assert epochs.drop(at_rungs.index)["pgd_accuracy_rung"].isna().all()
-    assert (at_rungs["pgd_accuracy_rung"] <= at_rungs["pgd_accuracy_best"]).all()  # the same starts, more steps
-    assert (at_rungs["pgd_accuracy_rung"] < at_rungs["pgd_accuracy_best"]).any()
-
-
 def test_a_gpu_is_not_asked_for_where_there_is_none(tmp_path: Path) -> None:
     ready = []
     spec = tiny(tmp_path, "search.trials=1", "resources.gpus_per_trial=0.5")

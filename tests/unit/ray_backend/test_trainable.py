@@ -62,3 +62,27 @@ def test_a_checkpoint_that_finds_the_disk_full_says_so(tmp_path: Path) -> None:
     (tmp_path / run_files.CHECKPOINT).symlink_to("/dev/full")
     with pytest.raises(OSError, match="No space left on device"):
         trainable.save_checkpoint(str(tmp_path))
+
+
+def test_a_trial_that_diverges_ends_at_once_with_the_worst_objective(tmp_path: Path) -> None:
+    trainable = CureTrainable.__new__(CureTrainable)
+    trainable.setup({**HYPERPARAMETERS, "trial": 0, "lr_max": 1e30}, spec=tiny(tmp_path))
+    result = trainable.step()
+    assert (result["ended"], result["done"], result["training_iteration"]) == ("diverged", True, 1)
+    assert result["objective"] == 0.0
+    assert result["train_loss"] is None
+    assert result["pgd_accuracy"] is None
+
+
+def test_at_rungs_the_best_weights_so_far_are_judged_by_a_stronger_attack(tmp_path: Path) -> None:
+    spec = tiny(tmp_path, "asha.steps=20", "training.epochs=3")
+    assert spec.rungs == [1, 2]
+    rungs = []
+    for number, epsilon in enumerate((0.1, 0.2)):
+        trainable = CureTrainable.__new__(CureTrainable)
+        trainable.setup({**HYPERPARAMETERS, "trial": number, "epsilon": epsilon}, spec=spec)
+        results = [trainable.step() for _ in range(3)]
+        assert results[2].get("pgd_accuracy_rung") is None
+        rungs += [(result["pgd_accuracy_rung"], result["pgd_accuracy_best"]) for result in results[:2]]
+    assert all(rung <= best for rung, best in rungs)  # the same starts, more steps
+    assert any(rung < best for rung, best in rungs)
