@@ -1,8 +1,22 @@
 import ast
+import re
 from pathlib import Path
 
 MAX_MODULES = 16
 MAX_LINES = 400
+MAX_CODE_LINES = 50
+PRIVATE_NAMES = re.compile(r"ray\._private|_raylet|ray\.util\.client|\._ot_|_completed_trials|_trial_id\b")
+LONG_FUNCTIONS = {  # still to be split; a function that has become short enough leaves this list
+    "tune_cure/ray_backend/tuner.py run",
+    "tune_cure/training/trainer.py __init__",
+    "tune_cure/training/trainer.py train_epoch",
+}
+PRIVATE_USERS = {  # still to be moved into one file
+    "tune_cure/ray_backend/cluster.py",
+    "tune_cure/ray_backend/monitoring/watchdog.py",
+    "tune_cure/ray_backend/session.py",
+    "tune_cure/ray_backend/trainable.py",
+}
 TOP_LEVEL = {"__init__", "__main__", "results"}
 
 
@@ -27,3 +41,29 @@ def test_no_module_is_longer_than_one_sitting() -> None:
         str(path): len(path.read_text(encoding="utf-8").splitlines()) for path in Path("tune_cure").rglob("*.py")
     }
     assert {path: length for path, length in lengths.items() if length > MAX_LINES} == {}
+
+
+def count_code_lines(function: ast.AST, lines: list[str]) -> int:
+    """Return the number of a function's lines without docstrings, comments and empty lines."""
+    assert isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef) and function.end_lineno
+    docstrings = set()
+    for node in ast.walk(function):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) and ast.get_docstring(node):
+            docstrings |= set(range(node.body[0].lineno, (node.body[0].end_lineno or 0) + 1))
+    numbers = set(range(function.lineno, function.end_lineno + 1)) - docstrings
+    return sum(1 for number in numbers if lines[number - 1].strip() and not lines[number - 1].strip().startswith("#"))
+
+
+def test_no_function_is_longer_than_a_screen() -> None:
+    lengths = {}
+    for path in Path("tune_cure").rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                lengths[f"{path} {node.name}"] = count_code_lines(node, text.splitlines())
+    assert {name for name, length in lengths.items() if length > MAX_CODE_LINES} - LONG_FUNCTIONS == set()
+
+
+def test_private_names_of_ray_and_optuna_are_used_in_one_file_at_most() -> None:
+    users = {str(path) for path in Path("tune_cure").rglob("*.py") if PRIVATE_NAMES.search(path.read_text("utf-8"))}
+    assert len(users - PRIVATE_USERS) <= 1

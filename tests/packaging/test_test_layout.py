@@ -1,6 +1,12 @@
 import ast
+import multiprocessing
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
+
+from tests.support.unit_limits import refuse_both
 
 
 def imported_modules(file: Path) -> Iterator[str]:
@@ -23,3 +29,18 @@ def test_unit_tests_lie_in_the_rooms_of_the_package() -> None:
     folders = {folder.name for folder in Path("tests/unit").iterdir() if (folder / "__init__.py").exists()}
     assert folders <= rooms
     assert [file.name for file in Path("tests/unit").glob("test_*.py")] == []
+
+
+def test_a_unit_test_that_starts_a_process_fails_and_says_where_it_belongs(monkeypatch: pytest.MonkeyPatch) -> None:
+    refuse_both(monkeypatch)
+    with pytest.raises(pytest.fail.Exception, match="move this test to tests/integration"):
+        subprocess.run(["true"], check=True)
+    with pytest.raises(pytest.fail.Exception, match="move this test to tests/integration"):
+        multiprocessing.Process(target=print).start()
+
+
+def test_a_unit_test_that_starts_ray_fails_and_says_where_it_belongs(monkeypatch: pytest.MonkeyPatch) -> None:
+    ray = pytest.importorskip("ray")
+    refuse_both(monkeypatch)
+    with pytest.raises(pytest.fail.Exception, match="starts no Ray"):
+        ray.init()
