@@ -123,7 +123,8 @@ def _plots(confirmation: Confirmation) -> str:
                 continue
             is_clean_drawn |= attack == "clean"
             radius = "" if attack == "clean" else f" at {format_radius(float(str(epsilon)), runs['norm'].iloc[0])}"
-            caption = f"{ATTACK_LABELS[attack]} accuracy{escape(radius)}. A dot is a seed, the stroke is their mean."
+            label = "Clean" if attack == "clean" else ATTACK_LABELS[attack]
+            caption = f"{label} accuracy{escape(radius)}. A dot is a seed, the stroke is their mean."
             plots += html_page.plot_block(f"{attack}-{epsilon}", plot_seeds(runs, attack), caption, small=True)
     return f'<div class="grid">{plots}</div>'
 

@@ -41,7 +41,7 @@ def write_tables(result: SearchResult) -> None:
     spec, best = result.spec, result.best
     replace_text(result.directory / run_files.BEST_CONFIG_TABLE, _best_config(spec, best).to_csv(index=False))
     settings = {**spec.training, **best.hyperparameters}
-    header = f"# Trial {best.trial}, the best of {spec.name}. `start_from: [THIS FILE]` begins a search with it.\n"
+    header = f"# Trial {best.trial} of {spec.name}, its best. `start_from: [THIS FILE]` begins a search with it.\n"
     replace_text(result.directory / run_files.BEST_CONFIG_SPEC, header + yaml.safe_dump(settings, sort_keys=False))
 
 
