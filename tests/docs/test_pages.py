@@ -148,7 +148,7 @@ def check_ours(command: str, options: list[str]) -> None:
         "tune-cure search --space cur",
         "tune-cure search --space cure --set training.epoch=5",
         "tune-cure train --set training.epochs=many",
-        "tune-cure train --dataset digits --model small_cnn",
+        "tune-cure train --dataset digits --set data.validation=5000",
         "python run_search.py --space search_spaces/cur.yaml",
         "python benchmarks/nothing.py",
         "python benchmarks/attacks.py best_model.pt --nothing",
