@@ -1,6 +1,6 @@
-"""What each kind of line in a search's journal holds. A journal may be damaged, or sent by somebody else.
+"""Schemas of the events in a search's journal. A journal may be damaged, or come from somebody else.
 
-Keys that are not listed here are let through; in the line of an epoch they are metrics, and must be numbers.
+Keys that a schema does not list are accepted. In an epoch they are metrics, and must be numbers or null.
 """
 
 from typing import Annotated, Any, Literal, get_args
@@ -12,24 +12,24 @@ from tune_cure.utils.formatting import shorten_repr
 from tune_cure.utils.yaml_config import ProblemError, first_problem
 
 Count = Annotated[int, Field(ge=0, lt=2**31)]
-Real = Annotated[float, Field(ge=-1e100, le=1e100)]  # sums of which are finite
+Real = Annotated[float, Field(ge=-1e100, le=1e100)]  # so that sums are finite
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Status = Literal["completed", "stopped", "diverged", "catastrophic_overfitting", "failed"]
 STATUSES = get_args(Status)
 
 
-class _Line(BaseModel):
+class _Event(BaseModel):
     model_config = ConfigDict(strict=True, allow_inf_nan=False)
     trial: Count
-    time: Annotated[float, Field(ge=0, lt=2**33)]  # the year 2242: what dates can be made of
+    time: Annotated[float, Field(ge=0, lt=2**33)]  # until the year 2242, so that it can be shown as a date
 
 
-class _Trial(_Line):
+class _Trial(_Event):
     origin: Literal["start_from", "sampler"]
     hyperparameters: dict[str, Any]
 
 
-class _Epoch(_Line):
+class _Epoch(_Event):
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, Real | None]
     event: str
@@ -49,41 +49,41 @@ class _Epoch(_Line):
     pid: Count
 
 
-class _Checkpoint(_Line):
+class _Checkpoint(_Event):
     epoch: Count
     path: str
 
 
-class _Retry(_Line):
+class _Retry(_Event):
     attempt: Count
     reason: str
 
 
-class _End(_Line):
+class _End(_Event):
     status: Status
     reason: str
 
 
-class _Leader(_Line):
+class _Leader(_Event):
     epoch: Count
-    attack: dict[str, Any] | None = None  # runs of earlier versions do not say
+    attack: dict[str, Any] | None = None  # earlier versions did not record it
     examples: Count
     clean_accuracy: Fraction
     pgd_accuracy: Fraction
     pgd_accuracy_se: Fraction
 
 
-class _Change(_Line):
+class _Change(_Event):
     trial: None  # type: ignore[assignment]
     settings: str
     restart: bool
 
 
-class _Resume(_Line):
+class _Resume(_Event):
     trial: None  # type: ignore[assignment]
 
 
-EVENT_SCHEMAS: dict[str, type[_Line]] = {
+EVENT_SCHEMAS: dict[str, type[_Event]] = {
     "trial": _Trial,
     "epoch": _Epoch,
     "checkpoint": _Checkpoint,
@@ -96,19 +96,19 @@ EVENT_SCHEMAS: dict[str, type[_Line]] = {
 
 
 def validate_event(event: dict[str, Any]) -> None:
-    """Whether `event` has what a line of its kind has; the hyperparameters of a trial are brought to their types.
+    """Check an event against the schema of its kind, and convert a trial's hyperparameters to their types in place.
 
     Raises:
-        ProblemError: It lacks something, or has it in another shape.
+        ProblemError: The kind is unknown, or a key is missing or has a value of another kind.
     """
     kind = event.get("event")
-    line = EVENT_SCHEMAS.get(kind) if isinstance(kind, str) else None
-    if line is None:
+    schema = EVENT_SCHEMAS.get(kind) if isinstance(kind, str) else None
+    if schema is None:
         raise ProblemError("event", f"{shorten_repr(kind)} is not one of {', '.join(EVENT_SCHEMAS)}")
     try:
-        line.model_validate(event)
+        schema.model_validate(event)
     except ValidationError as error:
-        raise first_problem(error, line) from error
+        raise first_problem(error, schema) from error
     if kind == "trial":
         event["hyperparameters"] = {
             key: parse_hyperparameter(key, value, f"hyperparameters.{key}")

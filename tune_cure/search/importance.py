@@ -1,4 +1,4 @@
-"""How much each searched hyperparameter matters: functional ANOVA (Hutter et al. 2014, ICML, section 3)."""
+"""Importance of each searched hyperparameter by functional ANOVA (Hutter et al. 2014, ICML, section 3)."""
 
 from collections.abc import Hashable
 from typing import Any
@@ -12,25 +12,25 @@ from optuna.trial import create_trial
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.space.distributions import Distribution
 
-MIN_TRIALS = 8  # fewer say nothing
-MAX_TRIALS = 300  # it takes as long as their square
+MIN_TRIALS = 8  # a forest that is fitted to fewer says nothing
+MAX_TRIALS = 300  # the time grows with the square of their number
 
 
 def fanova(trials: pd.DataFrame, values: "pd.Series[float]", spec: SearchSpec) -> dict[str, float]:
-    """The share of the variance of `values` over the space that each hyperparameter explains by itself.
+    """Return the share of the variance of `values` over the space that each hyperparameter explains by itself.
 
-    A random forest is fitted to the trials, and its variance over the whole space taken apart. What the shares leave of
-    1 is due to combinations.
+    A random forest is fitted to the trials, and its variance over the whole space is decomposed. If the shares do not
+    sum to 1, combinations of hyperparameters explain the rest. Hyperparameters that are inactive in some of the trials
+    are not rated. Trials of start_from with values outside of the space are left out.
 
     Args:
-        trials: Rows of `results.SearchResult.trials`.
-        values: What each reached, by the same index; trials without are left out.
+        trials: Rows of `SearchResult.trials`.
+        values: An accuracy of each trial, with the same index; trials whose value is missing are left out.
         spec: The search.
 
     Returns:
-        By hyperparameter, the most important first. Empty where there are too few trials, or all reached the same.
-        Hyperparameters that make no difference in some of the trials are not rated, values of start_from outside of
-        the space not used.
+        The shares by hyperparameter, the most important first. Empty if there are fewer than `MIN_TRIALS` trials, or
+        if all values are equal.
     """
     values = values.dropna()
     keys = [key for key in spec.space if trials.loc[values.index, key].notna().all()]
@@ -41,11 +41,11 @@ def fanova(trials: pd.DataFrame, values: "pd.Series[float]", spec: SearchSpec) -
     if len(values) < MIN_TRIALS or values.nunique() < 2 or not keys:
         return {}
     distributions = {key: _distribution(spec.space[key]) for key in keys}
-    study = _study()
+    study = _create_study()
     rows = trials.loc[values.index, keys].astype(object).to_dict("records")
     study.add_trials(
         [
-            create_trial(params=_places(row, spec), distributions=distributions, value=float(value))
+            create_trial(params=_positions(row, spec), distributions=distributions, value=float(value))
             for row, value in zip(rows, values, strict=True)
         ]
     )
@@ -53,18 +53,27 @@ def fanova(trials: pd.DataFrame, values: "pd.Series[float]", spec: SearchSpec) -
     return dict(sorted(shares.items(), key=lambda item: -item[1]))
 
 
-def _distribution(of: Distribution) -> BaseDistribution:
-    """Optuna's evaluator takes numbers as they are, so they are given on the scale that they are searched on."""
-    return CategoricalDistribution(of.values) if of.kind == "choice" else FloatDistribution(0.0, 1.0)
+def _distribution(distribution: Distribution) -> BaseDistribution:
+    """Return the distribution in the evaluator's study: numbers by their position on the scale that is searched.
+
+    Optuna's evaluator does not transform numbers itself, so that a log-uniform one would be judged on a linear scale.
+    """
+    if distribution.kind == "choice":
+        return CategoricalDistribution(distribution.values)
+    return FloatDistribution(0.0, 1.0)
 
 
-def _places(row: dict[Hashable, Any], spec: SearchSpec) -> dict[str, Any]:
-    found = {str(key): value for key, value in row.items()}
-    return {key: of if spec.space[key].kind == "choice" else spec.space[key].place(of) for key, of in found.items()}
+def _positions(row: dict[Hashable, Any], spec: SearchSpec) -> dict[str, Any]:
+    """Return a trial's hyperparameters as the evaluator's study has them."""
+    distributions = {str(key): spec.space[str(key)] for key in row}
+    return {
+        key: value if distributions[key].kind == "choice" else distributions[key].position(value)
+        for key, value in ((str(key), value) for key, value in row.items())
+    }
 
 
-def _study() -> optuna.Study:
-    """A study in memory, which Optuna would announce."""
+def _create_study() -> optuna.Study:
+    """Create a study in memory, without the line that Optuna logs about it."""
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:

@@ -1,6 +1,6 @@
-"""A search's folder as pandas frames, its leaders and its summary.
+"""Results of a search: its tables, leaders and summary.
 
-Everything here is made from the folder's journal, so it works on a search that runs, was interrupted, or is long over.
+They are made from the journal in the search's folder, so they work for a search that runs, was interrupted or ended.
 The columns are described in docs/columns.md.
 """
 
@@ -22,8 +22,8 @@ from tune_cure.search.trial_table import build_epoch_table, build_trial_table, c
 from tune_cure.utils.errors import TuneCureError
 from tune_cure.utils.formatting import format_count, format_duration, format_hyperparameters, format_percent
 
-SHOWN = 5  # leaders in a notebook
-NAMED = 8  # searches in an error
+NUM_SHOWN = 5  # leaders in a notebook
+NUM_NAMED = 8  # searches in an error
 
 
 class ResultsError(TuneCureError):
@@ -32,28 +32,34 @@ class ResultsError(TuneCureError):
 
 @dataclass(frozen=True)
 class Best:
-    """The leading trial of a search: its row of `trials`, and its hyperparameters by their YAML names."""
+    """Leading trial of a search.
+
+    Attributes:
+        row: The trial's row of `SearchResult.trials`.
+        hyperparameters: Its hyperparameters by their YAML names.
+    """
 
     row: "pd.Series[Any]"
     hyperparameters: dict[str, Any]
 
     @property
     def trial(self) -> int:
-        """Its number."""
+        """The trial's number."""
         return int(self.row["trial"])
 
 
 class SearchResult:
-    """A search as its folder has it: read once, when first asked, so all that is taken from it fits together.
+    """Results of the search in a folder.
 
-    What happens later is not seen; make another for that. In a notebook it shows its leaders.
+    The journal is read once, at the first question, so that all answers belong together. Later events are not seen:
+    make a new object for those. A notebook shows the leaders.
 
     Args:
         directory: The run's folder.
-        outcome: Of a search that has just been run. finished: every trial came to an end. patience: nothing improved
-            any more. time: the time budget was used up. failing: the first trials all failed alike. disk: it was full.
-            interrupted: by Ctrl-C.
-        reason: The same in words; empty for finished and interrupted.
+        outcome: Why a search that has just been run ended; empty for any other. finished: every trial ended. patience:
+            nothing improved any more. time: the time budget was used up. failing: the first trials all failed alike.
+            disk: the disk was full. interrupted: by Ctrl-C. ray: Ray died.
+        reason: The outcome in words; empty for finished and interrupted.
 
     Raises:
         ResultsError: The folder holds no search.
@@ -65,32 +71,35 @@ class SearchResult:
 
     @property
     def finished(self) -> bool:
-        """Whether there was nothing left to do, or to continue, when it was run."""
+        """Whether the search that was run has nothing left to do or to resume."""
         return self.outcome in ("finished", "patience")
 
     @property
     def events(self) -> list[Event]:
-        """The lines of the journal that are of trials, but for those of epochs."""
+        """The events of trials, without those of epochs."""
         return self._read[0]
 
     @property
     def changes(self) -> list[Event]:
-        """The lines of the journal that say how settings were changed."""
+        """The events that say how settings were changed."""
         return [event for event in self._read[1] if event["event"] == "change"]
 
     @property
     def trials(self) -> pd.DataFrame:
-        """One row per trial: its hyperparameters, what it reached, how and why it ended."""
+        """A row per trial: its hyperparameters, what it reached, how and why it ended. Columns: docs/columns.md."""
         return self._read[2]
 
     @property
     def epochs(self) -> pd.DataFrame:
-        """One row per trial and epoch, in that order; an epoch run twice (after a crash) counts once, the last."""
+        """A row per trial and epoch, in that order. If an epoch ran twice, after a crash, the last counts."""
         return self._read[3]
 
     @cached_property
     def _read(self) -> tuple[list[Event], list[Event], pd.DataFrame, pd.DataFrame]:
-        """All of the journal. The lines of epochs are dropped once they are in frames: they take the most memory."""
+        """Events of trials without epochs, events of the search, and both tables.
+
+        The events of epochs take the most memory, so they are dropped once they are in tables.
+        """
         content = Journal(self.directory).load()
         events = content.trial_events
         others = [event for event in events if event["event"] != "epoch"]
@@ -98,18 +107,18 @@ class SearchResult:
 
     @cached_property
     def wall_seconds(self) -> float:
-        """By the clock, from the first record to the last; less the pauses before the search was continued."""
+        """The time from the first event to the last, in seconds, without the pauses before the search was resumed."""
         times = np.sort([*(event["time"] for event in self.events), *self.epochs["time"]])
         if not len(times):
             return 0.0
-        resumed = [event["time"] for event in self._read[1] if event["event"] == "resume"]
-        begins = np.array([times[0], *resumed])
-        ends = times[np.searchsorted(times, [*resumed, np.inf]) - 1]  # the last record before the next session
+        resumes = [event["time"] for event in self._read[1] if event["event"] == "resume"]
+        begins = np.array([times[0], *resumes])
+        ends = times[np.searchsorted(times, [*resumes, np.inf]) - 1]  # the last event before the next session
         return float((ends - begins).clip(min=0.0).sum())
 
     @cached_property
     def leaders(self) -> pd.DataFrame:
-        """The judged trials, best first: as `ranked`, but those that were judged again in the order that this gave."""
+        """The judged trials, best first; see `ranking.rank_leaders`."""
         return rank_leaders(self.trials, self.spec)
 
     @cached_property
@@ -118,75 +127,82 @@ class SearchResult:
         if self.leaders.empty:
             return None
         row = self.leaders.iloc[0]
-        return Best(row, self._proposed(row))
+        return Best(row, self._hyperparameters(row))
 
-    def _proposed(self, row: "pd.Series[Any]") -> dict[str, Any]:
-        """The hyperparameters of a trial by its row, as the journal has them: of their own types, and none empty."""
-        begun = (event for event in self.events if event["event"] == "trial" and event["trial"] == row["trial"])
-        return dict(next(begun)["hyperparameters"])
+    def _hyperparameters(self, row: "pd.Series[Any]") -> dict[str, Any]:
+        """Return a trial's hyperparameters as the journal has them: with their own types, without inactive ones."""
+        begins = (event for event in self.events if event["event"] == "trial" and event["trial"] == row["trial"])
+        return dict(next(begins)["hyperparameters"])
 
     @cached_property
     def pareto_front(self) -> pd.DataFrame:
-        """The trials that no other beats in all of several metrics, best first by the first; of one: the best."""
+        """The trials that no other trial beats in all metrics, best first by the first metric.
+
+        With a single metric this is the best trial alone.
+        """
         order = rank_trials(self.trials, self.spec)
         return order[order["pareto_front"]] if "pareto_front" in order else order.head(1)
 
     @cached_property
     def as_good(self) -> pd.DataFrame:
-        """The leaders that cannot be told from the best: at most two standard errors behind it, itself among them.
+        """The leaders that cannot be told from the best: at most two standard errors behind it.
 
-        Of two that were judged again, by what that found if it decides; of others, by the objective. The error is that
-        of a difference of accuracies on images of their own; on the same ones, as here, it is usually smaller.
+        The best is one of them. Two trials that were both judged again are compared by those accuracies, if they
+        decide; others by the objective. The standard error is that of a difference between accuracies on separate
+        images. On the same images, as here, it is usually smaller.
         """
         if self.best is None:
             return self.leaders
         row = self.best.row
-        sound = comparable_to_first(self.leaders)
-        behind = self._errors_behind(sound["objective"], row["objective"], judged_examples(self.spec))
+        rivals = comparable_to_first(self.leaders)
+        behind = self._errors_behind(rivals["objective"], row["objective"], judged_examples(self.spec))
         if rescoring_decides(self.spec) and pd.notna(row["fresh_pgd_accuracy"]):
-            again = sound["fresh_pgd_accuracy"]
-            fresh = self._errors_behind(again.dropna(), row["fresh_pgd_accuracy"], row["fresh_examples"])
-            behind = fresh.reindex(sound.index).fillna(behind)
-        return sound[behind <= 2]
+            fresh = rivals["fresh_pgd_accuracy"].dropna()
+            fresh_behind = self._errors_behind(fresh, row["fresh_pgd_accuracy"], row["fresh_examples"])
+            behind = fresh_behind.reindex(rivals.index).fillna(behind)
+        return rivals[behind <= 2]
 
     def _errors_behind(self, values: "pd.Series[Any]", best: float, examples: float) -> "pd.Series[Any]":
-        """By how many standard errors of the difference accuracies are worse than `best`."""
+        """Return by how many standard errors of the difference each accuracy is worse than `best`."""
         values, sign = values.astype(float), 1 if self.spec.search.mode == "max" else -1
         variance = (values * (1 - values) + best * (1 - best)) / examples
         return sign * (best - values) / variance.clip(lower=1e-12) ** 0.5
 
     @cached_property
     def checkpoint(self) -> str | None:
-        """The path, relative to the folder, of a checkpoint that holds the leading trial's best weights."""
+        """The path, relative to the folder, of a checkpoint that holds the leading trial's best weights.
+
+        None if there is no such checkpoint yet.
+        """
         if self.best is None:
             return None
-        saved = [event for event in self.events if event["event"] == "checkpoint"]
-        saved = [event for event in saved if event["trial"] == self.best.trial]
-        saved = [event for event in saved if event["epoch"] >= self.best.row["best_epoch"]]
-        return str(saved[-1]["path"]) if saved else None
+        trial, epoch = self.best.trial, self.best.row["best_epoch"]
+        checkpoints = [event for event in self.events if event["event"] == "checkpoint" and event["trial"] == trial]
+        paths = [str(event["path"]) for event in checkpoints if event["epoch"] >= epoch]
+        return paths[-1] if paths else None
 
     @cached_property
     def summary(self) -> dict[str, Any]:
-        """The search in a few numbers: how many trials ended how, what was trained, what won, by how much, the cost."""
+        """The search in a few numbers: how its trials ended, what was trained, which one won, and the cost."""
         return _summary(self)
 
     def __repr__(self) -> str:
         return f"SearchResult({str(self.directory)!r}): {self._headline()}"
 
     def _headline(self) -> str:
-        said = f"{self.spec.name}: {format_count(len(self.trials), 'trial')}"
+        headline = f"{self.spec.name}: {format_count(len(self.trials), 'trial')}"
         if self.best is None:
-            return f"{said}, none judged yet"
+            return f"{headline}, none judged yet"
         row = self.best.row
         reached = format_percent(row["pgd_accuracy_best"], row["pgd_accuracy_best_se"])
         values = format_hyperparameters(self.best.hyperparameters)
-        return f"{said}, the best is trial {self.best.trial} with a PGD accuracy of {reached} ({values})"
+        return f"{headline}, the best is trial {self.best.trial} with a PGD accuracy of {reached} ({values})"
 
     def _repr_html_(self) -> str:
-        """What a notebook shows."""
+        """Return the HTML that a notebook shows."""
         columns = ["trial", "status", "pgd_accuracy_best", "pgd_accuracy_best_se", "clean_accuracy_best"]
         columns += ["fresh_pgd_accuracy"] * bool(self.leaders["fresh_pgd_accuracy"].notna().any())
-        table = self.leaders[[*columns, "epochs_trained", *self.spec.space]].head(SHOWN)
+        table = self.leaders[[*columns, "epochs_trained", *self.spec.space]].head(NUM_SHOWN)
         spent = f"{self.summary['epochs']:,} epochs in {format_duration(self.summary['wall_seconds'])}"
         html: str = table.to_html(index=False, float_format="{:.4g}".format, na_rep="–", border=0)
         where = f"{spent}; all is in {escape(str(self.directory))}"
@@ -194,7 +210,7 @@ class SearchResult:
 
 
 def read_spec(directory: Path) -> SearchSpec:
-    """The search that the run in `directory` was made from, as resolved then.
+    """Read the settings of the search in `directory`, with every default that was used.
 
     Raises:
         ResultsError: The folder holds no search.
@@ -205,39 +221,40 @@ def read_spec(directory: Path) -> SearchSpec:
     for file in (run_files.SPEC, run_files.JOURNAL):
         if not (directory / file).is_file():
             raise ResultsError(f"{directory}: holds no search: there is no {file} in it")
-    for path in directory.iterdir():  # a run that somebody sent must not have files elsewhere read or written over
+    for path in directory.iterdir():  # a run from somebody else must not make this process use files elsewhere
         if path.is_symlink() and not path.resolve().is_relative_to(directory.resolve()):
             raise ResultsError(f"{path}: is a link that leads out of the run's folder")
     return specs.load(directory / run_files.SPEC)
 
 
 def _beside(directory: Path) -> str:
-    """The searches in the folder that `directory` would be in, in words."""
+    """Return the names of searches beside the missing `directory`, in words; empty if there are none."""
     searches = sorted(file.parent.name for file in directory.parent.glob(f"*/{run_files.JOURNAL}"))
-    more = f" and {len(searches) - NAMED} more" if len(searches) > NAMED else ""
-    return f"; {directory.parent} has {', '.join(searches[:NAMED])}{more}" if searches else ""
+    more = f" and {len(searches) - NUM_NAMED} more" if len(searches) > NUM_NAMED else ""
+    return f"; {directory.parent} has {', '.join(searches[:NUM_NAMED])}{more}" if searches else ""
 
 
 def trials(directory: str | Path) -> pd.DataFrame:
-    """`SearchResult.trials` of a run's folder as it is now."""
+    """Return `SearchResult.trials` of a run's folder as it is now."""
     return SearchResult(directory).trials
 
 
 def epochs(directory: str | Path) -> pd.DataFrame:
-    """`SearchResult.epochs` of a run's folder as it is now."""
+    """Return `SearchResult.epochs` of a run's folder as it is now."""
     return SearchResult(directory).epochs
 
 
 def best(directory: str | Path) -> Best | None:
-    """`SearchResult.best` of a run's folder as it is now."""
+    """Return `SearchResult.best` of a run's folder as it is now."""
     return SearchResult(directory).best
 
 
 def _summary(result: SearchResult) -> dict[str, Any]:
-    spec, frame, curve, leader = result.spec, result.trials, result.epochs, result.best
+    """Return the content of summary.json; docs/columns.md describes its keys."""
+    spec, frame, epoch_table, leader = result.spec, result.trials, result.epochs, result.best
     baseline = frame[frame["origin"] == "start_from"].head(1)
-    left = count_untrained_epochs(frame, spec)
-    saved = left.pop("stopped", 0)
+    not_trained = count_untrained_epochs(frame, spec)
+    saved = not_trained.pop("stopped", 0)
     return {
         "name": spec.name,
         "metric": spec.search.metric,
@@ -246,20 +263,23 @@ def _summary(result: SearchResult) -> dict[str, Any]:
         "trials": len(frame),
         "trials_planned": spec.search.trials,
         "trials_by_status": {str(status): int(count) for status, count in frame["status"].value_counts().items()},
-        "epochs": len(curve),
-        "epochs_without_early_stopping": len(curve) + saved,
-        "epochs_not_trained": left,
+        "epochs": len(epoch_table),
+        "epochs_without_early_stopping": len(epoch_table) + saved,
+        "epochs_not_trained": not_trained,
         "wall_seconds": result.wall_seconds,
-        "trial_seconds": float(curve["train_seconds"].sum() + curve["eval_seconds"].sum()),
+        "trial_seconds": float(epoch_table["train_seconds"].sum() + epoch_table["eval_seconds"].sum()),
         "changes": [event["settings"] for event in result.changes],
-        "best": None if leader is None else _reached(leader.row, leader.hyperparameters),
+        "best": None if leader is None else _describe_trial(leader.row, leader.hyperparameters),
         "as_good": [int(number) for number in result.as_good["trial"]],
         "pareto_front": [int(number) for number in result.pareto_front["trial"]],
-        "baseline": None if baseline.empty else _reached(baseline.iloc[0], result._proposed(baseline.iloc[0])),
+        "baseline": None
+        if baseline.empty
+        else _describe_trial(baseline.iloc[0], result._hyperparameters(baseline.iloc[0])),
     }
 
 
-def _reached(row: "pd.Series[Any]", hyperparameters: dict[str, Any]) -> dict[str, Any]:
+def _describe_trial(row: "pd.Series[Any]", hyperparameters: dict[str, Any]) -> dict[str, Any]:
+    """Return what the summary says of one trial."""
     metrics = ("objective", "pgd_accuracy_best", "pgd_accuracy_best_se", "clean_accuracy_best", "best_epoch",
                "fresh_pgd_accuracy", "fresh_pgd_accuracy_se", "fresh_clean_accuracy", "fresh_examples")  # fmt: skip
     values = {name: None if pd.isna(row[name]) else float(row[name]) for name in metrics}

@@ -1,4 +1,4 @@
-"""Data frames of trials and epochs, made from the events of a journal. Columns: docs/columns.md."""
+"""Tables of trials and epochs, built from the events of a journal. Columns: docs/columns.md."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ NOT_FLOATS = ("trial", "epoch", "skipped_steps", "catastrophic_overfitting", "ho
 
 
 def build_epoch_table(events: list[Event]) -> pd.DataFrame:
-    """As `SearchResult.epochs`, from the journal's events."""
+    """Build the table `SearchResult.epochs` from the journal's events."""
     columns = ["trial", *EPOCH_METRICS, OBJECTIVE, RUNG, "time", "host", "pid"]
     frame = pd.DataFrame([event for event in events if event["event"] == "epoch"], columns=columns)
     frame = frame.astype({name: float for name in columns if name not in NOT_FLOATS})
@@ -24,14 +24,14 @@ def build_epoch_table(events: list[Event]) -> pd.DataFrame:
 
 
 def build_trial_table(spec: SearchSpec, events: list[Event]) -> pd.DataFrame:
-    """As `SearchResult.trials`, from the journal's events."""
+    """Build the table `SearchResult.trials` from the journal's events."""
     by_trial: dict[int, list[Event]] = {}
     for event in events:
         by_trial.setdefault(event["trial"], []).append(event)
     rows = [_row(spec, by_trial[number]) for number in sorted(by_trial)]
     frame = pd.DataFrame(rows, columns=_columns(spec))
     for key in spec.space:
-        if frame[key].isna().any():  # it makes no difference in some trials; keep whole numbers whole in the others
+        if frame[key].isna().any():  # inactive in some trials: whole numbers of the others must not become floats
             frame[key] = pd.Series([row.get(key) for row in rows], dtype=object)
     if len(spec.search.metrics) > 1:
         frame["pareto_front"] = _on_pareto_front(frame, spec)
@@ -39,12 +39,14 @@ def build_trial_table(spec: SearchSpec, events: list[Event]) -> pd.DataFrame:
 
 
 def _on_pareto_front(frame: pd.DataFrame, spec: SearchSpec) -> pd.Series:
-    """Of each trial whether no other is better in one metric and as good in all; unsound ends do not count."""
-    counted = frame[~frame["status"].isin(UNSOUND_STATUSES) & frame["feasible"].ne(False)].dropna(
-        subset=spec.search.metrics
-    )
-    on_front = objectives.pareto_front(counted[spec.search.metrics].to_numpy(dtype=float).tolist(), spec.search.mode)
-    return pd.Series(on_front, index=counted.index, dtype=bool).reindex(frame.index, fill_value=False)
+    """Return, for each trial, whether no other is better in one metric and as good in all.
+
+    Only trials that ended soundly and keep the constraints are compared; the others are not on the front.
+    """
+    eligible = frame[~frame["status"].isin(UNSOUND_STATUSES) & frame["feasible"].ne(False)]
+    eligible = eligible.dropna(subset=spec.search.metrics)
+    on_front = objectives.pareto_front(eligible[spec.search.metrics].to_numpy(dtype=float).tolist(), spec.search.mode)
+    return pd.Series(on_front, index=eligible.index, dtype=bool).reindex(frame.index, fill_value=False)
 
 
 def _columns(spec: SearchSpec) -> list[str]:
@@ -56,6 +58,7 @@ def _columns(spec: SearchSpec) -> list[str]:
 
 
 def _row(spec: SearchSpec, events: list[Event]) -> dict[str, Any]:
+    """Return a trial's row from its events."""
     start = next(event for event in events if event["event"] == "trial")
     by_epoch = {event["epoch"]: event for event in events if event["event"] == "epoch"}
     end = next((event for event in reversed(events) if event["event"] == "end"), None)
@@ -78,7 +81,8 @@ def _row(spec: SearchSpec, events: list[Event]) -> dict[str, Any]:
     judged = [event for _, event in sorted(by_epoch.items()) if event["pgd_accuracy"] is not None]
     if not judged:
         return row
-    last, best = judged[-1], max(judged, key=lambda event: event["pgd_accuracy"])  # the first of equals, as the Trainer
+    # Of equal epochs max takes the first, like the Trainer that keeps the best weights.
+    last, best = judged[-1], max(judged, key=lambda event: event["pgd_accuracy"])
     row |= objectives.reached(last, best)
     row |= {
         "curvature": last["curvature"],
@@ -87,32 +91,40 @@ def _row(spec: SearchSpec, events: list[Event]) -> dict[str, Any]:
         "pgd_accuracy_best_se": standard_error(best["pgd_accuracy"], judged_examples(spec)),
         "feasible": all(constraint.violation(row) <= 0 for constraint in spec.search.parsed_constraints),
     }
-    again = next((event for event in reversed(events) if event["event"] == "leader"), None)
-    # Another attack since then, or other best weights: it counts no more.
-    if again and again["epoch"] == best["epoch"] and again.get("attack") in (None, rescoring_attack(spec)):
-        row |= {
-            f"fresh_{name}": again[name] for name in ("pgd_accuracy", "pgd_accuracy_se", "clean_accuracy", "examples")
-        }
-    return row
+    return row | _fresh_accuracies(spec, events, best["epoch"])
+
+
+def _fresh_accuracies(spec: SearchSpec, events: list[Event], best_epoch: int) -> dict[str, Any]:
+    """Return a leader's accuracies under the second judgement.
+
+    Empty if the leader was not judged again, or by another attack than now, or with other best weights.
+    """
+    judgement = next((event for event in reversed(events) if event["event"] == "leader"), None)
+    if judgement is None or judgement["epoch"] != best_epoch:
+        return {}
+    if judgement.get("attack") not in (None, rescoring_attack(spec)):
+        return {}
+    names = ("pgd_accuracy", "pgd_accuracy_se", "clean_accuracy", "examples")
+    return {f"fresh_{name}": judgement[name] for name in names}
 
 
 def rescoring_attack(spec: SearchSpec) -> dict[str, Any]:
-    """The second judgement of the leaders, as the journal records it."""
+    """Return the attack of the second judgement as the journal records it."""
     return spec.rescoring.model_dump(mode="json")
 
 
 def judged_examples(spec: SearchSpec) -> int:
-    """The number of validation images that each accuracy of the search was measured on."""
+    """Return the number of validation images that each accuracy of the search was measured on."""
     return min(spec.evaluation.examples, spec.data.num_validation)
 
 
 def planned_epochs(frame: pd.DataFrame, spec: SearchSpec) -> "pd.Series[int]":
-    """How many epochs each of `trials` trains if nothing ends it before: its own number, where that is searched."""
+    """Return how many epochs each trial trains if nothing ends it early; its own number if `epochs` is searched."""
     return frame["epochs"].astype(int) if "epochs" in spec.space else pd.Series(spec.max_epochs, index=frame.index)
 
 
 def count_untrained_epochs(frame: pd.DataFrame, spec: SearchSpec) -> dict[str, int]:
-    """How many epochs `trials` have not trained, by the status of those that did not train all."""
+    """Return how many epochs were not trained, by the status of the trials that ended early."""
     left = (planned_epochs(frame, spec) - frame["epochs_trained"]).clip(lower=0)
     by_status = left[frame["status"] != "completed"].groupby(frame["status"]).sum()
     return {str(status): int(epochs) for status, epochs in by_status.items() if epochs}

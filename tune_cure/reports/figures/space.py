@@ -156,7 +156,7 @@ def _range_labels(distribution: Distribution) -> list[str]:
 
 def _normalize(values: "pd.Series[Any]", distribution: Distribution) -> "pd.Series[Any]":
     """Return where values lie in their range, from 0 to 1; NaN where there is no value."""
-    return values.map(distribution.place, na_action="ignore").astype(float)
+    return values.map(distribution.position, na_action="ignore").astype(float)
 
 
 def plot_contour(
@@ -205,7 +205,7 @@ def _outline(trace: go.Scatter) -> None:
 
 
 def _denormalize(places: NDArray[Any], distribution: Distribution) -> list[float]:
-    """Return the inverse of `Distribution.place` for a numeric hyperparameter."""
+    """Return the inverse of `Distribution.position` for a numeric hyperparameter."""
     low, high = map(float, distribution.values)
     if distribution.kind == "loguniform":
         return [float(low * (high / low) ** place) for place in places]

@@ -1,4 +1,4 @@
-"""The search spaces that come with the project, found by name: `cure` or `cure.yaml` in place of a path."""
+"""Search spaces that come with the project. They are found by name: `cure` or `cure.yaml` in place of a path."""
 
 from pathlib import Path
 
@@ -10,20 +10,20 @@ FOLDERS = (_PACKAGE / "search_spaces", _PACKAGE.parent / "search_spaces")  # in 
 
 
 def bundled() -> dict[str, Path]:
-    """The files by their names without `.yaml`."""
+    """Return the bundled files by their names without `.yaml`."""
     folder = next((folder for folder in FOLDERS if folder.is_dir()), None)
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))} if folder else {}
 
 
 def find(space: str) -> Path:
-    """The file that is meant by `space`: one at that path, or if there is none a bundled one of that name.
+    """Return the file at the path `space`, or the bundled space of that name if there is no such file.
 
     Raises:
         SpecError: There is neither.
     """
     path, spaces = Path(space), bundled()
     if path.exists() or not spaces:
-        return path  # whoever reads it says what is wrong with it
+        return path  # reading it gives the error, if there is one
     named = path.name.removesuffix(".yaml")
     if path.name == space and named in spaces:
         return spaces[named]
@@ -34,5 +34,5 @@ def find(space: str) -> Path:
 
 
 def search_command() -> str:
-    """What a search is started with here: in a checkout its script, elsewhere what the package has installed."""
+    """Return the command that starts a search here: the script of a checkout, or the installed command."""
     return "python run_search.py" if Path("run_search.py").is_file() else "tune-cure search"

@@ -1,4 +1,4 @@
-"""Where one hyperparameter is searched: the four kinds of distribution of the YAML."""
+"""Distribution of one searched hyperparameter: the four kinds that the YAML has."""
 
 import math
 from typing import Annotated, Any
@@ -8,11 +8,11 @@ from pydantic import Field, StrictInt, model_validator
 from tune_cure.utils.formatting import shorten_repr
 from tune_cure.utils.schema import Number, Schema
 
-ON_GRID = 1e-8  # steps that a value may be beside the grid, as Optuna has it
+ON_GRID = 1e-8  # how far a value may lie off the grid, in steps; Optuna allows the same
 
 
 class Distribution(Schema):
-    """Where one hyperparameter is drawn from: exactly one of uniform, loguniform, int and choice."""
+    """Distribution that a hyperparameter is drawn from: exactly one of uniform, loguniform, int and choice."""
 
     uniform: Annotated[list[Number], Field(min_length=2, max_length=2)] | None = Field(
         default=None, description="[low, high], both included; with `step`, low + a multiple of it."
@@ -55,18 +55,18 @@ class Distribution(Schema):
 
     @property
     def kind(self) -> str:
-        """uniform, loguniform, int or choice."""
+        """The kind that is given: uniform, loguniform, int or choice."""
         return next(kind for kind in ("uniform", "loguniform", "int", "choice") if self._values(kind) is not None)
 
     @property
     def values(self) -> list[Any]:
-        """[low, high], or the choices."""
+        """The bounds [low, high], or the choices."""
         values = self._values(self.kind)
         assert values is not None
         return values
 
     def contains(self, value: Any) -> bool:
-        """Whether the sampler could propose `value`."""
+        """Return whether the sampler can propose `value`."""
         if self.kind == "choice":
             return value in self.values
         low, high = self.values
@@ -75,10 +75,11 @@ class Distribution(Schema):
         steps = 0.0 if self.step is None else (value - low) / self.step
         return bool(abs(steps - round(steps)) < ON_GRID)
 
-    def place(self, value: Any) -> float:
-        """Where `value` lies in the range, from 0 to 1, on the scale that it is searched on; of a choice by its number.
+    def position(self, value: Any) -> float:
+        """Return where `value` lies between low (0) and high (1), on the scale that is searched.
 
-        A value of start_from may lie outside; if it is none of the choices it lies nowhere (NaN).
+        A choice lies at its index, scaled to the same range; a value that is not one of the choices gives NaN. A number
+        of start_from may lie outside of 0 to 1.
         """
         if self.kind == "choice":
             return self.values.index(value) / max(1, len(self.values) - 1) if value in self.values else math.nan

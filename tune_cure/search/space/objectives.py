@@ -1,4 +1,4 @@
-"""What trials are judged by: metrics to optimise, constraints to keep, and the Pareto front of several metrics."""
+"""Criteria of a search: metrics that are optimised, constraints on metrics, the Pareto front of several metrics."""
 
 import functools
 import re
@@ -12,22 +12,27 @@ from tune_cure.evaluation.names import ACCURACIES
 from tune_cure.utils.schema import OneOf, parse_number
 
 METRICS = ("pgd_accuracy_best", *ACCURACIES[::-1], "clean_accuracy_best", "fgsm_accuracy_best")
-"""Accuracies at the last judged epoch, and `_best` at that of the best PGD accuracy, whose weights are kept."""
+"""Accuracies at the last judged epoch, and with `_best` at the epoch of best PGD accuracy, whose weights are kept."""
 
 _CONSTRAINT = re.compile(r"(\w+)\s*(>=|<=)\s*(\S+)")
 _is_metric = OneOf(METRICS)
 
 
 def reached(last: Mapping[str, Any], best: Mapping[str, Any]) -> dict[str, Any]:
-    """Every metric of a trial from two of its epochs: the last, and that of the best PGD accuracy."""
+    """Return every metric of a trial.
+
+    Args:
+        last: The metrics of its last judged epoch.
+        best: The metrics of its epoch of best PGD accuracy.
+    """
     return {name: last.get(name) for name in ACCURACIES} | {f"{name}_best": best.get(name) for name in ACCURACIES}
 
 
 def metrics(value: Any) -> str | list[str]:
-    """`value` as one metric or a list of several.
+    """Return `value` as the name of one metric or a list of several names.
 
     Raises:
-        ValueError: It is neither.
+        ValueError: It is neither, or a metric is unknown or listed twice.
     """
     names = value if isinstance(value, list) else [value]
     if not names or not all(isinstance(name, str) for name in names):
@@ -43,7 +48,13 @@ def metrics(value: Any) -> str | list[str]:
 
 @dataclass(frozen=True)
 class Constraint:
-    """A bound that a trial must keep: `clean_accuracy >= 0.8`."""
+    """Bound on a metric, such as `clean_accuracy >= 0.8`. Trials that violate it rank behind those that keep it.
+
+    Attributes:
+        metric: One of `METRICS`.
+        sign: `>=` or `<=`.
+        bound: The bound itself, a fraction.
+    """
 
     metric: str
     sign: str
@@ -52,10 +63,10 @@ class Constraint:
     @classmethod
     @functools.lru_cache
     def parse(cls, text: str) -> "Constraint":
-        """The constraint that `text` says.
+        """Parse a constraint from the YAML.
 
         Raises:
-            ValueError: It says none.
+            ValueError: The text is not of the form METRIC >= NUMBER or METRIC <= NUMBER.
         """
         match = _CONSTRAINT.fullmatch(text.strip())
         if match is None:
@@ -66,7 +77,7 @@ class Constraint:
         return f"{self.metric} {self.sign} {self.bound:g}"
 
     def violation(self, values: Mapping[str, Any]) -> float:
-        """By how much metrics violate it; at most 0 if they keep it, and 1 where there is no such metric."""
+        """Return by how much metrics violate the bound: at most 0 if they keep it, 1 if the metric was not measured."""
         value = values.get(self.metric)
         if value is None:
             return 1.0
@@ -74,6 +85,11 @@ class Constraint:
 
 
 def pareto_front(points: Sequence[Sequence[float]], mode: str) -> list[bool]:
-    """Of each point whether no other is at least as good in all coordinates and better in one."""
+    """Return, for each point, whether no other is at least as good in all coordinates and better in one.
+
+    Args:
+        points: The metrics of each trial.
+        mode: max or min: what is better in every coordinate.
+    """
     values = np.array(points, dtype=float) * (1 if mode == "max" else -1)
     return [not bool(((values >= point).all(axis=1) & (values > point).any(axis=1)).any()) for point in values]

@@ -15,7 +15,7 @@ from tune_cure.search.space.distributions import Distribution
 def test_a_value_has_its_place_on_the_scale_that_it_is_searched_on(
     distribution: Distribution, values: list[object], places: list[float]
 ) -> None:
-    assert [distribution.place(value) for value in values] == pytest.approx(places)
+    assert [distribution.position(value) for value in values] == pytest.approx(places)
 
 
 @pytest.mark.parametrize("value", [1, 7, 9, 2])
