@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 
@@ -13,18 +13,17 @@ from tune_cure.cli import original_flags
 from tune_cure.cli.original_flags import OriginalFlags
 from tune_cure.data.datasets import DATASETS
 from tune_cure.models.registry import MODELS
+from tune_cure.search.space import trial_config
 from tune_cure.training.config import (
     HYPERPARAMETERS,
     TrainingConfig,
     expand_model_name,
     inactive_hyperparameters,
 )
+from tune_cure.training.run import CONFIG, RunSpec, add_dataset_defaults, resolve
 from tune_cure.utils.formatting import format_hyperparameters, format_value
 from tune_cure.utils.schema import choices
 from tune_cure.utils.yaml_config import ProblemError, SpecError, override, parse_value, put, read_mapping
-
-if TYPE_CHECKING:
-    from tune_cure.training.run import RunSpec
 
 DEFAULT_FOLDER = Path("results/train")
 KEYS = {  # of a run's YAML, by the flags that set them
@@ -160,7 +159,7 @@ def run(options: TrainOptions, console: Console) -> int:
     return train_run.run(spec, options, console)
 
 
-def read_run(options: TrainOptions, say: Callable[[str], None]) -> "RunSpec":
+def read_run(options: TrainOptions, say: Callable[[str], None]) -> RunSpec:
     """Return the run that the command line describes; `say` prints a line.
 
     Raises:
@@ -175,8 +174,6 @@ def read_content(options: TrainOptions) -> dict[str, Any]:
     Raises:
         SpecError: The file cannot be read, or has no such row.
     """
-    from tune_cure.search.space import trial_config
-
     if options.trial is not None and (options.config is None or options.config.suffix != ".csv"):
         raise SpecError("--trial: names a row of a table: a best_config.csv or trials.csv is needed as --config")
     return trial_config.read(options.config, options.trial) if options.config else {}
@@ -184,7 +181,7 @@ def read_content(options: TrainOptions) -> dict[str, Any]:
 
 def resolve_run(
     content: dict[str, Any], options: TrainOptions, say: Callable[[str], None], source: str | Path
-) -> "RunSpec":
+) -> RunSpec:
     """Return the run that a mapping of sections and the command line describe together.
 
     Args:
@@ -196,8 +193,6 @@ def resolve_run(
     Raises:
         SpecError: They describe no run that can be trained.
     """
-    from tune_cure.training.run import add_dataset_defaults, resolve
-
     try:
         if options.early_stop:
             content["early_stop"] = True
@@ -224,14 +219,12 @@ def resolve_run(
         raise problem.within(source) from problem
 
 
-def read_begun(options: TrainOptions) -> "RunSpec":
+def read_begun(options: TrainOptions) -> RunSpec:
     """Return the run that was begun in the folder of `options`.
 
     Raises:
         SpecError: The folder holds no run, or the command line has flags that do not go with --resume.
     """
-    from tune_cure.training.run import CONFIG, resolve
-
     directory = options.output or DEFAULT_FOLDER
     file = directory / CONFIG
     simple = [item.name for item in fields(options) if item.name not in (*WITH_RESUME, "hyperparameters", "original")]
