@@ -90,7 +90,7 @@ def test_parts_of_ones_own_can_be_named_and_trained_once_they_are_registered(
         load(space)
     own_parts.register()
     spec = load(space)
-    assert type(samplers.make(spec.search.sampler, 3, 0)).__name__ == "RandomSampler"
+    assert type(samplers.make_sampler(spec.search.sampler, 3, 0)).__name__ == "RandomSampler"
     splits = data.load(spec.data)
     for delta in spec.space["delta"].values:
         config = spec.training_config({"delta": delta, "lambda": 0.01})

@@ -94,7 +94,7 @@ def test_the_penalties_are_what_they_say_on_a_quadratic_loss(monkeypatch: pytest
 
 def test_the_sampler_spreads_its_draws_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(samplers.SAMPLERS, "halton", part("sampler.py", "halton"))
-    study = optuna.create_study(sampler=samplers.make("halton", 0, 0))
+    study = optuna.create_study(sampler=samplers.make_sampler("halton", 0, 0))
     study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=17)
     drawn = sorted(trial.params["x"] for trial in study.trials[1:])  # Optuna draws the first at random
     assert [int(8 * x) for x in drawn] == [eighth for eighth in range(8) for _ in range(2)]

@@ -17,7 +17,7 @@ Values = dict[str, Any]
 
 def propose_values(name: str, trials: int, objective: Callable[[Values], float], seed: int = 0) -> list[Values]:
     """Return the proposals of a study in which every third trial is stopped after its first epoch."""
-    study = optuna.create_study(sampler=samplers.make(name, seed, 0), direction="maximize")
+    study = optuna.create_study(sampler=samplers.make_sampler(name, seed, 0), direction="maximize")
     proposals = []
     for number in range(trials):
         trial = study.ask(NUMBERS if name == "cmaes" else SPACE)

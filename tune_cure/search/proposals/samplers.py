@@ -1,8 +1,9 @@
 """Optuna samplers by name.
 
-Each is made from a seed and the number of trials that an interrupted search has drawn already, which it must not draw
-again. To add one: write such a function, add a line to `SAMPLERS`, and say in `unfit` what it cannot search. Optuna is
-imported when a sampler is made, so that reading a YAML does not wait for it.
+A sampler is made from a seed and the number of trials that were drawn with this seed before an interruption, so that
+it does not draw them again. To add a sampler: write such a function, add a line to `SAMPLERS`, and name in `unfit` the
+spaces that it cannot search. Optuna is imported when a sampler is made, so that reading a YAML file does not wait for
+it.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ def tpe(seed: int, drawn: int) -> BaseSampler:
     """Tree-structured Parzen estimator over all parameters jointly; running trials count as bad ones."""
     from optuna.samplers import TPESampler
 
-    # group: parameters that only some trials have
+    # group: models the hyperparameters that only some trials have apart from the others
     return TPESampler(seed=seed + drawn, multivariate=True, group=True, constant_liar=True)
 
 
@@ -76,8 +77,14 @@ SAMPLERS: Registry[Callable[[int, int], BaseSampler]] = Registry(
 )
 
 
-def make(name: str, seed: int, drawn: int) -> BaseSampler:
-    """The sampler `name`, silent about what Optuna calls experimental: that is for us to test."""
+def make_sampler(name: str, seed: int, drawn: int) -> BaseSampler:
+    """Return a sampler by its name or `package.module:name`; Optuna's warnings of experimental samplers are not shown.
+
+    Args:
+        name: A key of `SAMPLERS`, or `package.module:name`.
+        seed: The search's seed.
+        drawn: How many trials were drawn with this seed before.
+    """
     from optuna.exceptions import ExperimentalWarning
 
     with warnings.catch_warnings():
@@ -94,12 +101,12 @@ def unfit(
     objectives: int = 1,
     warm: bool = False,
 ) -> str:
-    """Why the sampler `name` cannot search a space; empty if it can.
+    """Return why a sampler cannot search a space; an empty string if it can.
 
     Args:
         name: A key of `SAMPLERS`.
-        choice: A hyperparameter that is drawn from a list of values, if there is one.
-        at_times: A hyperparameter that only some trials have, if there is one.
+        choice: A hyperparameter that is drawn from a list of values; None if there is none.
+        at_times: A hyperparameter that only some trials have; None if there is none.
         constrained: Whether there are constraints.
         objectives: The number of metrics.
         warm: Whether there are trials of an earlier search to learn from.

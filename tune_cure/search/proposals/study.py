@@ -24,7 +24,7 @@ def create_study(spec: SearchSpec, storage: BaseStorage, num_drawn: int) -> optu
     direction = StudyDirection.MINIMIZE if spec.search.mode == "min" else StudyDirection.MAXIMIZE
     return optuna.create_study(
         storage=storage,
-        sampler=samplers.make(spec.search.sampler, spec.search.seed, num_drawn),
+        sampler=samplers.make_sampler(spec.search.sampler, spec.search.seed, num_drawn),
         pruner=optuna.pruners.NopPruner(),
         study_name=spec.name,
         directions=[direction] * len(spec.search.metrics),

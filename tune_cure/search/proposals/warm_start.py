@@ -1,4 +1,4 @@
-"""What a search knows before it begins: the trials of an earlier run, of its tables, or of an Optuna study."""
+"""Warm start: ended trials of an earlier search, read from its folder, a table or an Optuna study."""
 
 import math
 from dataclasses import dataclass
@@ -21,13 +21,20 @@ ENDED_STATUSES = ("completed", "stopped", "catastrophic_overfitting", "diverged"
 
 
 def sqlite_url(path: Path) -> str:
-    """The URL of a database file, whatever there is in its name that means something in URLs (`?`, `%`)."""
+    """Return the URL of an SQLite database file; characters such as `?` and `%` in its name are kept."""
     return URL.create("sqlite", database=str(path)).render_as_string(hide_password=False)
 
 
 @dataclass(frozen=True)
 class PriorTrial:
-    """A trial that ended in an earlier search: its hyperparameters, metrics and end as a row of trials.csv has them."""
+    """Trial that ended in an earlier search.
+
+    Attributes:
+        hyperparameters: Its values of the searched hyperparameters.
+        metrics: What it reached, by metric, as fractions.
+        status: How it ended (`ENDED_STATUSES`).
+        epochs: How many epochs it trained.
+    """
 
     hyperparameters: dict[str, Any]
     metrics: dict[str, float]
@@ -36,7 +43,7 @@ class PriorTrial:
 
 
 def read_prior_trials(spec: SearchSpec) -> tuple[list[PriorTrial], int]:
-    """The ended trials of `search.warm_start` that are within the space, and how many others there are.
+    """Return the ended trials of `search.warm_start` that lie within the space, and how many others there are.
 
     Raises:
         SpecError: The file cannot be read, or no trial of it can be used.
@@ -51,21 +58,26 @@ def read_prior_trials(spec: SearchSpec) -> tuple[list[PriorTrial], int]:
     if missing:
         raise SpecError(f"search.warm_start: {path}: has no column {missing[0]}, which is what is optimised")
     rows = frame.to_dict("records")
-    known: list[PriorTrial] = []
+    prior_trials: list[PriorTrial] = []
     for number, row in enumerate(rows):
         try:
-            found = _known(spec, {str(key): of for key, of in row.items()})
+            prior_trial = _prior_trial(spec, {str(key): value for key, value in row.items()})
         except ProblemError as problem:
             raise SpecError(f"search.warm_start: {path}: row {number}: {problem.path}: {problem.message}") from problem
-        known += [found] if found else []
-    if not known:
+        prior_trials += [prior_trial] if prior_trial else []
+    if not prior_trials:
         raise SpecError(
             f"search.warm_start: {path}: none of its {len(rows)} trials ended within the space of this search"
         )
-    return known, len(rows) - len(known)
+    return prior_trials, len(rows) - len(prior_trials)
 
 
 def _table(path: Path, metrics: list[str]) -> pd.DataFrame:
+    """Return the trials at `path` as a table with the columns of trials.csv.
+
+    Raises:
+        ValueError: The file is neither a table nor a study, or its study has other objectives.
+    """
     folder = path if path.is_dir() else path.parent
     if (folder / run_files.JOURNAL).is_file() and path.suffix != ".csv":
         return results.trials(folder)
@@ -77,7 +89,11 @@ def _table(path: Path, metrics: list[str]) -> pd.DataFrame:
 
 
 def _study(path: Path, metrics: list[str]) -> pd.DataFrame:
-    """An Optuna study that is not one of ours, as a table; its values are taken for the metrics."""
+    """Return an Optuna study as a table; the values of its objectives count as the metrics.
+
+    Raises:
+        ValueError: The file holds no study or several, or the study has another number of objectives.
+    """
     storage = sqlite_url(path)
     names = optuna.get_all_study_names(storage)
     if len(names) != 1:
@@ -99,11 +115,11 @@ def _study(path: Path, metrics: list[str]) -> pd.DataFrame:
     )
 
 
-def _known(spec: SearchSpec, row: dict[str, Any]) -> PriorTrial | None:
-    """A row as a trial of this search; None if it did not end, or lies outside of the space.
+def _prior_trial(spec: SearchSpec, row: dict[str, Any]) -> PriorTrial | None:
+    """Return the trial of a table's row; None if it did not end, or lies outside of the space.
 
     Raises:
-        ProblemError: What it says of its trial cannot be.
+        ProblemError: A value in the row is impossible.
     """
     status = str(row.get("status", "completed"))
     metrics = {name: _accuracy(name, row[name]) for name in METRICS if name in row and pd.notna(row[name])}
@@ -123,23 +139,35 @@ def _known(spec: SearchSpec, row: dict[str, Any]) -> PriorTrial | None:
 
 
 def _is_real(value: Any) -> bool:
+    """Return whether a value is a finite number."""
     return isinstance(value, (int, float)) and math.isfinite(value)
 
 
 def _accuracy(name: str, value: Any) -> float:
+    """Return a value of the metric `name`.
+
+    Raises:
+        ProblemError: It is not a fraction.
+    """
     if not _is_real(value) or not 0 <= value <= 1:
         raise ProblemError(name, f"a fraction between 0 and 1 is needed, but found {describe(value)}")
     return float(value)
 
 
 def _value(key: str, row: dict[str, Any]) -> Any:
+    """Return a hyperparameter's value in a row.
+
+    Raises:
+        KeyError: The row has no such value.
+        ProblemError: The hyperparameter cannot have this value.
+    """
     if pd.isna(row[key]):
         raise KeyError(key)
     value = row[key]
-    whole = isinstance(value, float) and value.is_integer()  # a column with empty cells has no whole numbers
+    is_whole = isinstance(value, float) and value.is_integer()  # beside empty cells, pandas makes them floats
     try:
         return parse_hyperparameter(key, value, key)
     except ProblemError:
-        if whole:
+        if is_whole:
             return parse_hyperparameter(key, int(value), key)
         raise

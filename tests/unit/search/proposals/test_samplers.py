@@ -30,7 +30,7 @@ def test_every_sampler_proposes_values_of_the_space_repeatably(name: str) -> Non
 def test_a_search_that_goes_on_does_not_repeat_its_draws(name: str) -> None:
     again: list[Values] = []
     for drawn in (0, 3):  # the study is made anew, and knows the trials of before
-        study = optuna.create_study(sampler=samplers.make(name, 0, drawn))
+        study = optuna.create_study(sampler=samplers.make_sampler(name, 0, drawn))
         for values in again:
             space = {key: SPACE[key] for key in values}
             study.add_trial(optuna.trial.create_trial(params=values, distributions=space, value=-peak(values)))
