@@ -96,7 +96,7 @@ def check(words: list[str]) -> None:
     elif program == "tune-cure":
         check_ours(options[0], options[1:])
     elif program == "make":
-        targets = re.findall(r"^(\w+):", Path("Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+        targets = re.findall(r"^([\w-]+):", Path("Makefile").read_text(encoding="utf-8"), re.MULTILINE)
         assert options[0] in targets, f"make has no target {options[0]}"
     elif program in ("python", ".venv/bin/python"):
         check_script(options)
