@@ -1,20 +1,23 @@
-"""What a process that trains sets for itself on the CPU."""
+"""CPU settings of a process that trains."""
 
 import ctypes
 import sys
 
 import torch
 
-# Of glibc's <malloc.h>; other C libraries have no `mallopt`.
+# Parameters of mallopt in glibc's <malloc.h>; other C libraries have no `mallopt`.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
-_MOST = 32 * 2**20  # bytes of a block; larger ones are given back. What glibc comes to by itself, were it left alone.
+_LARGEST_KEPT = 32 * 2**20  # bytes; larger blocks go back to the system. glibc's own upper bound of the threshold.
 
 
 def configure_cpu(count: int | None) -> None:
-    """From now on torch computes on `count` threads (None: as it chooses), and freed memory stays with the process.
+    """Set the number of torch's threads, and keep freed memory in the process.
 
-    glibc gives it back to the system. So a step would have its activations on new pages, each of which the system has
-    to fill with zeros first: benchmarks/cpu.py.
+    glibc would return freed memory to the system. Each step's activations would then lie on new pages, which the
+    system fills with zeros first: benchmarks/cpu.py measures the cost.
+
+    Args:
+        count: How many threads; None leaves the number to torch.
     """
     if count is not None:
         torch.set_num_threads(count)
@@ -22,4 +25,4 @@ def configure_cpu(count: int | None) -> None:
         libc = ctypes.CDLL(None)
         if hasattr(libc, "mallopt"):
             libc.mallopt(_TRIM_THRESHOLD, -1)
-            libc.mallopt(_MMAP_THRESHOLD, _MOST)
+            libc.mallopt(_MMAP_THRESHOLD, _LARGEST_KEPT)

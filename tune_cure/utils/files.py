@@ -1,4 +1,4 @@
-"""Files that readers never see half of, and that a power cut leaves whole: as they were or as they are to be."""
+"""Files that are replaced in one step: a reader, or a power cut, finds the old content or the new one, never a part."""
 
 import os
 import secrets
@@ -13,18 +13,18 @@ from tune_cure.utils.errors import TuneCureError
 
 
 def replace_text(path: Path, text: str) -> None:
-    """Writes a text file in one step."""
+    """Replace the content of a text file in one step."""
     replace_bytes(path, text.encode("utf-8"))
 
 
 def replace_bytes(path: Path, content: bytes) -> None:
-    """Writes a file in one step."""
+    """Replace the content of a file in one step."""
     with _partial(path) as file:
         file.write(content)
 
 
 def replace_tensors(path: Path, content: dict[str, Any]) -> None:
-    """Writes, in one step, what `torch.load` reads with `weights_only=True`: tensors and plain values."""
+    """Replace a file in one step by tensors and plain values that `torch.load(weights_only=True)` reads."""
     with _partial(path) as file:
         torch.save(content, file)
 
@@ -39,9 +39,9 @@ def replace_arrays(path: Path, content: Mapping[str, Any]) -> None:
 
 @contextmanager
 def _partial(path: Path) -> Iterator[BinaryIO]:
-    """A new file that takes the place of `path` once it is written to the disk; nothing is left where that fails.
+    """Open a new file that replaces `path` once it is on the disk. If writing it fails, the new file is deleted.
 
-    Its name is its writer's own: another may write the same file at the same time, and the last of them counts.
+    The new file has a random name, because two processes may write the same file at once; the last one counts.
     """
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     try:
@@ -56,7 +56,7 @@ def _partial(path: Path) -> Iterator[BinaryIO]:
 
 
 def sync_to_disk(path: Path) -> None:
-    """Waits until what was written to a file, by whichever process, would survive a power cut."""
+    """Wait until the content of a file, whichever process wrote it, would survive a power cut."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -69,14 +69,14 @@ class FolderError(TuneCureError):
 
 
 def read_tensors(path: Path, device: torch.device) -> dict[str, Any]:
-    """What `replace_tensors` wrote, with its tensors on `device`.
+    """Read a file that `replace_tensors` wrote, with its tensors on `device`.
 
     Raises:
-        FolderError: The file is damaged, or of something else.
+        FolderError: The file is damaged, or holds something else.
     """
     try:
         content = torch.load(path, map_location=device, weights_only=True)
-    except Exception as error:  # whatever its parser stumbles over: of struct, of pickle, of zip files
+    except Exception as error:  # a damaged file makes struct, pickle or zipfile raise errors of any kind
         raise FolderError(f"{path}: cannot be read as a checkpoint: {str(error).splitlines()[0]}") from error
     if not isinstance(content, dict):
         raise FolderError(f"{path}: is no checkpoint of a run")
@@ -84,23 +84,27 @@ def read_tensors(path: Path, device: torch.device) -> dict[str, Any]:
 
 
 def make_run_folder(default: Path, named: Path | None) -> Path:
-    """Makes a run's folder: a default name that is taken gets a number, one that the user named must be free.
+    """Make the folder of a run, and return it.
+
+    Args:
+        default: The folder if the user named none; if it exists, a number is appended to its name.
+        named: The folder that the user named; it must be empty or not exist yet. None if the user named none.
 
     Raises:
-        FolderError: The named folder has something in it, or cannot be made.
+        FolderError: The named folder is not empty, or the folder cannot be made.
     """
     if named is not None:
         if named.exists() and (not named.is_dir() or any(named.iterdir())):
             raise FolderError(f"{named}: is not empty; name another --output, or continue what is there with --resume")
-        return _made(named)
+        return _make(named)
     number, folder = 1, default
     while os.path.lexists(folder):
         number += 1
         folder = default.with_name(f"{default.name}-{number}")
-    return _made(folder)
+    return _make(folder)
 
 
-def _made(folder: Path) -> Path:
+def _make(folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -1,10 +1,10 @@
-"""How things are said to people, in the terminal and in the report alike."""
+"""Texts for people, in the terminal and in reports alike."""
 
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-STATUS_WORDS = {  # that follow "trial 7" and a number of trials alike
+STATUS_WORDS = {  # fit after "trial 7" and after "7 trials"
     "completed": "ran to the end",
     "stopped": "stopped early",
     "unfinished": "unfinished",
@@ -15,18 +15,18 @@ STATUS_WORDS = {  # that follow "trial 7" and a number of trials alike
 
 
 def one_line(text: str) -> str:
-    """`text` for a terminal: line breaks and control characters are spelled out, a flood is cut."""
+    """Return `text` with line breaks and control characters spelled out, cut after 2,000 characters."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:2000])[:2000]
 
 
-def shorten_repr(of: Any) -> str:
-    """A value that somebody gave, as a message repeats it."""
-    text = repr(of)
+def shorten_repr(value: Any) -> str:
+    """Return a user's value as an error repeats it: its repr, cut after 100 characters."""
+    text = repr(value)
     return text if len(text) <= 100 else f"{text[:97]}..."
 
 
 def format_duration(seconds: float) -> str:
-    """Seconds as people say them: 45 s, 3 min 20 s, 2 h 5 min."""
+    """Return a duration in words: 45 s, 3 min 20 s, 2 h 5 min."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:
@@ -34,25 +34,25 @@ def format_duration(seconds: float) -> str:
     return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
 
 
-def format_value(of: Any) -> str:
-    """A hyperparameter's value, numbers to four digits; a dash where it makes no difference and so has none."""
-    if of is None:
+def format_value(value: Any) -> str:
+    """Return a hyperparameter's value, floats to four digits; a dash for None, the value of an inactive one."""
+    if value is None:
         return "–"
-    return f"{of:.4g}" if isinstance(of, float) else str(of)
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def format_hyperparameters(values: dict[str, Any]) -> str:
-    """Hyperparameters in one line."""
-    return "  ".join(f"{key} {format_value(of)}" for key, of in values.items())
+    """Return hyperparameters in one line: lambda 0.1  h 1."""
+    return "  ".join(f"{key} {format_value(value)}" for key, value in values.items())
 
 
-def format_count(of: int, noun: str) -> str:
-    """A number and what it is of: 1 trial, 2,000 trials."""
-    return f"{of:,} {noun}" + "s" * (of != 1)
+def format_count(number: int, noun: str) -> str:
+    """Return a number with its noun: 1 trial, 2,000 trials."""
+    return f"{number:,} {noun}" + "s" * (number != 1)
 
 
 def format_untrained_epochs(epochs: Mapping[str, int]) -> str:
-    """How many epochs trials did not train, by their status: 9 epochs (diverged) and 12 epochs (unfinished)."""
+    """Return how many epochs trials did not train, by status: 9 epochs (diverged) and 12 epochs (unfinished)."""
     return join_words(
         f"{format_count(epochs[status], 'epoch')} ({words})"
         for status, words in STATUS_WORDS.items()
@@ -61,18 +61,18 @@ def format_untrained_epochs(epochs: Mapping[str, int]) -> str:
 
 
 def join_words(items: Iterable[str]) -> str:
-    """Things in a sentence: a, b and c."""
+    """Join words as in a sentence: a, b and c."""
     *before, last = list(items) or [""]
     return f"{', '.join(before)} and {last}" if before else last
 
 
 def format_radius(epsilon: float, norm: str) -> str:
-    """A ball's: epsilon 0.03137 (8/255)."""
+    """Return the radius of a threat model in words: epsilon 0.03137 (8/255), or epsilon 0.5 in L2."""
     return f"epsilon {epsilon:.4g}" + (f" ({255 * epsilon:.3g}/255)" if norm == "linf" else " in L2")
 
 
 def format_points(difference: float) -> str:
-    """A difference of two fractions in percentage points, with its sign."""
+    """Return a difference of two fractions in percentage points, with its sign: +1.5, −0.3."""
     return f"{100 * difference:+.1f}".replace("-", "−")
 
 

@@ -1,4 +1,4 @@
-"""One process at a time writes a run: it holds a lock in the folder, which the system takes back however it ends."""
+"""Lock of a run's folder, so that one process at a time writes to it. It is released however the process ends."""
 
 import errno
 import fcntl
@@ -12,24 +12,26 @@ from filelock import FileLock, Timeout
 from tune_cure.utils.files import FolderError
 
 LOCK_FILE = ".lock"
-LOCK_TIMEOUT_SECONDS = 2.0  # to wait for it: who only looks whether it is held holds it for a moment
-_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)  # of a file system that has none
+LOCK_TIMEOUT_SECONDS = 2.0  # a process that only checks the lock holds it for a moment
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)  # what a file system without locks answers
 
 
 @contextmanager
-def hold_run_lock(directory: Path, said: str = "another process is writing in it") -> Iterator[None]:
-    """While in this context no other process that asks for it can go on with the run in `directory`.
+def hold_run_lock(directory: Path, message: str = "another process is writing in it") -> Iterator[None]:
+    """Hold the lock of the run in `directory` within the context. A file system without locks refuses nobody.
 
-    On a file system without locks nothing is known of others, and nobody is refused.
+    Args:
+        directory: The run's folder.
+        message: What the error says if another process holds the lock.
 
     Raises:
-        FolderError: Another process has the lock, which `said` says; or the folder cannot be written to.
+        FolderError: Another process holds the lock, or the folder cannot be written to.
     """
     lock = FileLock(directory / LOCK_FILE)
     try:
         lock.acquire(timeout=LOCK_TIMEOUT_SECONDS)
     except Timeout as error:
-        raise FolderError(f"{directory}: {said}") from error
+        raise FolderError(f"{directory}: {message}") from error
     except OSError as error:
         if error.errno not in _NO_LOCKS:
             raise FolderError(f"{directory / LOCK_FILE}: cannot be written: {error.strerror}") from error
@@ -40,7 +42,7 @@ def hold_run_lock(directory: Path, said: str = "another process is writing in it
 
 
 def is_unlocked(directory: Path) -> bool:
-    """Whether no process of this machine holds the lock; False if that is not known. Nothing is written."""
+    """Return whether no process of this machine holds the lock; False if that is not known. Nothing is written."""
     try:
         descriptor = os.open(directory / LOCK_FILE, os.O_RDONLY | os.O_NOFOLLOW)
     except OSError:

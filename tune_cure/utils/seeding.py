@@ -1,4 +1,4 @@
-"""torch's global random state: networks draw their first weights from it, and dropout its masks."""
+"""Seeds of torch's global random state, from which networks draw their first weights and dropout its masks."""
 
 import random
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ import torch
 
 @contextmanager
 def seeded_global_state(seed: int, device: torch.device) -> Iterator[None]:
-    """Within, the global states of the CPU and of `device` follow from `seed`; afterwards they are as they were."""
+    """Seed the global states of the CPU and of `device` within the context, and restore them afterwards."""
     on_cuda = device.type == "cuda"
     with torch.random.fork_rng(devices=[device] if on_cuda else []):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed every device's as well
@@ -20,5 +20,5 @@ def seeded_global_state(seed: int, device: torch.device) -> Iterator[None]:
 
 
 def epoch_seed(seed: int, epoch: int) -> int:
-    """A seed of 32 bits, which is what the CPU's generator takes, for an epoch of the run of `seed`."""
+    """Return the seed of one epoch of the run with `seed`: 32 bits, which is what the CPU's generator takes."""
     return random.Random(f"{seed} {epoch}").getrandbits(32)
