@@ -132,7 +132,7 @@ class Reference:
 
     def _penalty(self, x: Tensor, y: Tensor, delta: Tensor) -> Tensor:
         z = delta
-        if self.config.delta == "classic":
+        if self.config.direction == "classic":
             point = x.detach().clone().requires_grad_()
             if not self.lean:
                 self.model(point)

@@ -21,9 +21,11 @@ from pydantic.fields import FieldInfo
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.space.distributions import Distribution
 from tune_cure.search.space.objectives import METRICS
-from tune_cure.training.config import DECIDING_KEYS, HYPERPARAMETERS, TrainingConfig, inactive_hyperparameters
+from tune_cure.training.config import HYPERPARAMETERS, TrainingConfig, deciding_keys, inactive_hyperparameters
+from tune_cure.training.delta import DELTA
 from tune_cure.utils.schema import OneOf, choices
 
+DECIDING_KEYS = [key for key in deciding_keys() if key != DELTA]
 PAGE = Path(__file__).parent.parent / "docs" / "search_space.md"
 BEGIN, END = "<!-- written by tools/reference.py -->", "<!-- end of what tools/reference.py writes -->"
 
@@ -52,7 +54,7 @@ UNITS = {  # of every number
     "brackets": "asha.brackets",
     "CPU cores": "resources.cpus_per_trial",
     "a seed": "data.split_seed search.seed",
-    "pixel units": "training.epsilon training.h evaluation.epsilon",
+    "pixel units": "training.epsilon training.step_size training.h evaluation.epsilon",
     "of epsilon": "training.alpha training.noise",
     "a share": "training.momentum training.zero_fraction training.label_smoothing training.penalty_fraction "
     "training.ema_decay training.swa_start",
@@ -71,12 +73,6 @@ MEANINGS = {  # of names that stand for no function with a description of its ow
         "svhn": "house numbers of 3×32×32 in 10 classes, 73,257 to train on",
         "image_folder": "your pictures: `train/CLASS/*.jpg` and, if there is one, `test/CLASS/*.jpg`",
     },
-    "training.attack": {
-        "fgsm": "one step of alpha × epsilon from `init`",
-        "zerograd": "the same without the smallest gradient entries (`zero_fraction`)",
-        "pgd": "`attack_steps` steps of epsilon / 4 from a random start",
-        "none": "clean images",
-    },
     "training.init": {
         "uniform": "a random point of the ball, clipped to [0, 1]",
         "zero": "the image",
@@ -84,7 +80,6 @@ MEANINGS = {  # of names that stand for no function with a description of its ow
         "noise": "the image plus uniform noise of `noise` × epsilon, neither clipped nor projected but to [0, 1]",
     },
     "training.norm": {"linf": "no pixel moves by more than epsilon", "l2": "the L2 length of all changes is bounded"},
-    "training.delta": {"none": "no penalty"},
     "training.penalty_statistics": {
         "running": "the running statistics: examples stay independent",
         "batch": "the batch's own, as the training step does",
@@ -247,11 +242,9 @@ def _rows(key: str, registry: Mapping[str, Any] | tuple[str, ...], meanings: Map
 
 def _first_line(registry: Mapping[str, Any] | tuple[str, ...], name: str) -> str:
     """What the docstring of the function behind a name begins with."""
-    from tune_cure.regularizers.cure import DIRECTIONS
-    from tune_cure.regularizers.penalties import OTHER_PENALTIES
-
-    of = {**DIRECTIONS, **OTHER_PENALTIES}.get(name) if isinstance(registry, tuple) else registry[name]
-    meaning = (inspect.getdoc(of) or "").partition("\n")[0] if inspect.isfunction(of) else ""
+    part = None if isinstance(registry, tuple) else registry[name]
+    described = inspect.isfunction(part) or inspect.isclass(part)
+    meaning = (inspect.getdoc(part) or "").partition("\n")[0] if described else ""
     meaning = meaning.removeprefix("Return ").removeprefix("Build ")
     return meaning[:1].upper() + meaning[1:]
 
@@ -273,7 +266,7 @@ def _idle() -> Iterator[str]:
 
 
 def _conditions(idle: set[int], having: Mapping[tuple[str, Any], set[int]]) -> str:
-    """The values, or pairs of them, that the cases `idle` have in common and no other has."""
+    """The values, or pairs or triples of them, that the cases `idle` have in common and no other has."""
     alone = [pair for pair, cases in having.items() if cases <= idle]
     covered: set[int] = set().union(*(having[pair] for pair in alone))
     said = [f"`{key}` is {_any_of(pairs)}" for key, pairs in _by_key(alone)]
@@ -288,7 +281,16 @@ def _conditions(idle: set[int], having: Mapping[tuple[str, Any], set[int]]) -> s
             if not cases <= covered:
                 covered |= cases
                 said.append(f"`{one[0]}` is {one[1]} and `{key}` is {_any_of(pairs)}")
-    assert covered == idle, "more than two values decide together"
+    three: dict[tuple[tuple[str, Any], ...], list[tuple[str, Any]]] = defaultdict(list)
+    for *first, last in itertools.combinations(sorted(having, key=lambda pair: DECIDING_KEYS.index(pair[0])), 3):
+        cases = having[first[0]] & having[first[1]] & having[last]
+        if cases and cases <= idle and not cases <= covered:
+            covered |= cases
+            three[tuple(first)].append(last)
+    for first, others in three.items():
+        both_words = " and ".join(f"`{key}` is {name}" for key, name in first)
+        said += [f"{both_words} and `{key}` is {_any_of(pairs)}" for key, pairs in _by_key(others)]
+    assert covered == idle, "more than three values decide together"
     return "; or ".join(said)
 
 

@@ -26,7 +26,7 @@ def test_a_stale_row_would_be_seen() -> None:
 
 
 def test_what_has_no_effect_is_said_as_the_code_has_it() -> None:
-    (row,) = re.findall(r"^\| `h` \| (`delta`.*) \|$", reference.tables(), re.MULTILINE)
-    assert row == "`delta` is random, fgsm, linf, gradalign, llr or none; or `lambda` is 0"
-    assert "h" in inactive_hyperparameters(TrainingConfig(delta="random"))
-    assert "h" not in inactive_hyperparameters(TrainingConfig(delta="gradient"))
+    (row,) = re.findall(r"^\| `h` \| (`regularizer`.*) \|$", reference.tables(), re.MULTILINE)
+    assert row == ("`regularizer` is gradalign, llr or none; or `direction` is random, fgsm or linf; or `lambda` is 0")
+    assert "h" in inactive_hyperparameters(TrainingConfig(direction="random"))
+    assert "h" not in inactive_hyperparameters(TrainingConfig(direction="gradient"))

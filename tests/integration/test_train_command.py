@@ -31,11 +31,17 @@ def asked_for(*arguments: str) -> RunSpec:
 def test_the_command_of_the_original_project_is_taken_as_it_is() -> None:
     long = "--delta classic --lr-schedule piecewise --lr-max 0.1 --lr-min 0.0 --opt SGD --lambda 10 --h 3 --epochs 200"
     training = asked_for(*long.split()).training
-    assert (training.delta, training.lr_schedule, training.lr_max, training.lr_min) == ("classic", "piecewise", 0.1, 0)
+    assert training.regularizer == "cure"
+    assert (training.direction, training.lr_schedule, training.lr_max, training.lr_min) == (
+        "classic",
+        "piecewise",
+        0.1,
+        0,
+    )
     assert (training.optimizer, training.lambda_, training.h, training.epochs) == ("sgd", 10, 3, 200)
     short = "--delta linf --lr-schedule cyclic --lr-max 0.2 --lr-min 0.0 --opt SGD --lambda 4 --h 3 --epochs 30"
     training = asked_for(*short.split(), "--batch-size", "128").training
-    assert (training.delta, training.lr_schedule, training.batch_size) == ("linf", "cyclic", 128)
+    assert (training.direction, training.lr_schedule, training.batch_size) == ("linf", "cyclic", 128)
 
 
 def test_flags_and_values_of_the_original_are_translated(capsys: pytest.CaptureFixture[str]) -> None:
@@ -43,7 +49,7 @@ def test_flags_and_values_of_the_original_are_translated(capsys: pytest.CaptureF
     others = "--epsilon 8 --alpha 10 --opt-level O0 --interpol True --lr-schedule fix"
     training = asked_for(*flags.split(), *others.split()).training
     assert (training.lambda_, training.hat_weight, training.trades_weight, training.clean_weight) == (4, 0.5, 5, 1)
-    assert (training.delta, training.init, training.optimizer) == ("fgsm", "uniform", "adam")
+    assert (training.direction, training.init, training.optimizer) == ("fgsm", "uniform", "adam")
     assert (training.epsilon, training.amp, training.lr_schedule) == (8 / 255, "off", "fixed")
     assert training.alpha == pytest.approx(1.25)
     said = capsys.readouterr().out
@@ -55,7 +61,7 @@ def test_flags_and_values_of_the_original_are_translated(capsys: pytest.CaptureF
     assert asked_for("--gamma", "0.3", "--hat", "True").training.hat_weight == 0.3
     assert asked_for("--hat", "1").training.hat_weight == 0.5
     assert "--hat is taken as --hat-weight 0.5" in capsys.readouterr().out
-    assert asked_for("--delta", "None").training.delta == "none"
+    assert asked_for("--delta", "None").training.regularizer == "none"
 
 
 def test_flags_override_a_file_and_every_hyperparameter_has_one(tmp_path: Path) -> None:

@@ -1,18 +1,23 @@
-"""Attacks within a ball: pure functions from (model, images, labels, epsilon) to adversarial images.
+"""The fast gradient sign method: a pure function from (model, images, labels, epsilon) to adversarial images.
 
-Images are floats in [0, 1]; `epsilon`, the ball's radius in `norm` (a key of `norms.NORMS`), and every step are in the
+Images are floats in [0, 1]. `epsilon`, the ball's radius in `norm` (a name of `norms.NORMS`), and every step are in the
 same pixel units. The ball is intersected with [0, 1].
-The model runs in evaluation mode whatever mode it comes in, so that batch-norm statistics are left alone and the
-examples of a batch are attacked independently; training attacks can be asked to take the batch's statistics instead.
-The mode, the parameters' gradients and the images are left as found.
+By default the model runs in evaluation mode, whatever mode it comes in. Batch norm's running statistics then stay as
+they are, and the examples of a batch are attacked independently. Training attacks can take the batch's statistics
+instead. The model's mode, the parameters' gradients and the images are left as they were.
 """
+
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from tune_cure.attacks.attack import Attack, Step
 from tune_cure.attacks.norms import NORMS, broadcast, project, random_start
 from tune_cure.gradients.batch_norm_mode import STATISTICS
 from tune_cure.gradients.input_gradients import input_gradient
+from tune_cure.utils.hyperparameters import hyperparameter
 
 INITS = ("uniform", "zero", "previous", "noise")
 
@@ -24,6 +29,7 @@ def fgsm(
     epsilon: float,
     *,
     alpha: float = 1.25,
+    step_size: float | None = None,
     init: str = "uniform",
     norm: str = "linf",
     generator: torch.Generator | None = None,
@@ -32,11 +38,12 @@ def fgsm(
     zero_fraction: float = 0.0,
     statistics: str = "running",
     loss_scale: float = 1.0,
-    at_start: Tensor | None = None,
+    start_grad: Tensor | None = None,
 ) -> Tensor:
-    """The fast gradient sign method, by default with a random start (Wong et al. 2020, arXiv 2001.03994, algorithm 3).
+    """Return the images after one gradient step within a ball.
 
-    Two deviations: a start in the ball is clipped to [0, 1] before its gradient is taken, and batch norm is by default
+    This is the fast gradient sign method, by default with a random start (Wong et al. 2020, arXiv 2001.03994, algorithm
+    3). Deviations: a start in the ball is clipped to [0, 1] before its gradient is taken, and batch norm is by default
     in evaluation mode. In L2 the step is along the gradient itself, not its sign.
 
     Args:
@@ -45,22 +52,23 @@ def fgsm(
         labels: (N,) class indices.
         epsilon: Radius of the ball.
         alpha: Step size as a multiple of `epsilon`.
+        step_size: Step size in pixel units, in the place of `alpha`.
         init: `uniform` starts at a random point of the ball, `zero` at the image, `previous` at the image plus
             `previous`; `noise` at the image plus uniform noise of `noise` × epsilon, and neither clips nor projects but
             to [0, 1] (N-FGSM: de Jorge et al. 2022, arXiv 2202.01181, with alpha 1).
+        norm: Norm of the ball.
         generator: Source of the random start, on the images' device.
-        norm: Of the ball.
-        noise: Radius of that noise, as a multiple of `epsilon`.
+        noise: Radius of the noise of init `noise`, as a multiple of `epsilon`.
         previous: (N, C, H, W) perturbations to start from.
-        zero_fraction: Of the entries of each example's gradient, the smallest so many stand still (ZeroGrad: Golgooni
-            et al. 2021, arXiv 2103.15476).
-        statistics: What batch norm normalises by, a key of `gradients.STATISTICS`. With `batch` the examples of a batch
-            are attacked together, as in the code of Wong et al. (which also records the statistics).
-        loss_scale: See `gradients.logits_and_input_gradient`.
-        at_start: (N, C, H, W) gradients at the images, if they are known already; with init `zero` only.
+        zero_fraction: Share of the entries of each example's gradient, the smallest ones, along which nothing moves
+            (ZeroGrad: Golgooni et al. 2021, arXiv 2103.15476).
+        statistics: What batch norm normalizes by, a key of `batch_norm_mode.STATISTICS`. With `batch` the examples of a
+            batch are attacked together, as in the code of Wong et al. (which also records the statistics).
+        loss_scale: See `gradients.input_gradients.logits_and_input_gradient`.
+        start_grad: (N, C, H, W) gradients at the images where they are known already; goes with init `zero` only.
 
     Returns:
-        (N, C, H, W) adversarial images in [0, 1], and in the ball but for `noise`; detached.
+        (N, C, H, W) adversarial images, detached: in [0, 1], and in the ball unless init is `noise`.
     """
     ball = NORMS.resolve(norm)
     if init == "zero":
@@ -72,13 +80,81 @@ def fgsm(
     else:
         assert previous is not None, "init previous needs the perturbations to start from"
         start = project(images + previous, images, epsilon, norm)
-    if at_start is None:
+    if start_grad is None:
         with STATISTICS[statistics](model):
-            at_start = input_gradient(model, start, labels, loss_scale=loss_scale)
-    gradient = at_start
+            start_grad = input_gradient(model, start, labels, loss_scale=loss_scale)
+    gradient = start_grad
     if zero_fraction > 0:
         sizes = gradient.abs().flatten(1)
         threshold = sizes.kthvalue(max(1, int(zero_fraction * sizes.shape[1])), dim=1).values
         gradient = gradient.where(gradient.abs() > broadcast(threshold), 0.0)
-    moved = start + alpha * epsilon * ball.steepest(gradient)
+    moved = start + (alpha * epsilon if step_size is None else step_size) * ball.steepest(gradient)
     return (moved.clamp(0.0, 1.0) if init == "noise" else project(moved, images, epsilon, norm)).detach()
+
+
+@dataclass(kw_only=True)
+class Fgsm(Attack):
+    """One step of alpha × epsilon (or step_size) from `init`."""
+
+    alpha: float = hyperparameter(1.25, "Step of fgsm and zerograd as a multiple of epsilon.", gt=0)
+    step_size: float | None = hyperparameter(
+        None, "Step of fgsm and zerograd in pixel units, in the place of alpha.", gt=0
+    )
+    init: str = hyperparameter(
+        "uniform", "Start of fgsm and zerograd; noise: uniform, neither clipped nor projected.", choices=INITS
+    )
+    noise: float = hyperparameter(2.0, "Radius of init noise as a multiple of epsilon.", gt=0)
+    previous: Tensor | None = field(default=None, init=False)
+
+    def __call__(self, step: Step) -> Tensor:
+        return self._attack(step, zero_fraction=0.0)
+
+    def _attack(self, step: Step, zero_fraction: float) -> Tensor:
+        images = step.images
+        if self.init == "previous" and self.previous is None:
+            self.previous = torch.zeros_like(images)
+        adversarial = fgsm(
+            step.network,
+            images,
+            step.labels,
+            self.epsilon,
+            alpha=self.alpha,
+            step_size=self.step_size,
+            init=self.init,
+            norm=self.norm,
+            generator=step.generator,
+            noise=self.noise,
+            previous=None if self.previous is None else self.previous[: len(images)],
+            zero_fraction=zero_fraction,
+            statistics=self.attack_statistics,
+            loss_scale=step.loss_scale,
+            start_grad=None if step.clean_grad is None else step.clean_grad.detach(),
+        )
+        if self.previous is not None:
+            self.previous[: len(images)] = adversarial - images
+        return adversarial
+
+    @property
+    def starts_at_images(self) -> bool:
+        return self.init == "zero"
+
+    def inactive(self) -> dict[str, str]:
+        reasons = {} if self.init == "noise" else {"noise": f"init is {self.init}"}
+        return reasons if self.step_size is None else reasons | {"alpha": "step_size is given"}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the perturbations of the last batch, from which init `previous` starts: (N, C, H, W), or None."""
+        return {"previous": self.previous}
+
+    def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
+        self.previous = None if state["previous"] is None else state["previous"].to(device)
+
+
+@dataclass(kw_only=True)
+class ZeroGrad(Fgsm):
+    """FGSM without the smallest gradient entries (`zero_fraction`)."""
+
+    zero_fraction: float = hyperparameter(0.35, "Share of the gradient entries that zerograd leaves out.", ge=0, lt=1)
+
+    def __call__(self, step: Step) -> Tensor:
+        return self._attack(step, zero_fraction=self.zero_fraction)

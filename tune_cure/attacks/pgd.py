@@ -1,11 +1,15 @@
 """Projected gradient descent within a ball, for training and for evaluation; conventions as in `fgsm`."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
+from tune_cure.attacks.attack import Attack, Step
 from tune_cure.attacks.norms import NORMS, project, random_start
 from tune_cure.gradients.batch_norm_mode import STATISTICS, evaluation_mode
 from tune_cure.gradients.input_gradients import LOSSES, input_gradient, logits_and_input_gradient
+from tune_cure.utils.hyperparameters import hyperparameter
 
 
 def pgd_training(
@@ -20,10 +24,10 @@ def pgd_training(
     statistics: str = "running",
     loss_scale: float = 1.0,
 ) -> Tensor:
-    """Adversarial images to train on: `steps` steps of `epsilon / 4` from a random start, every one of them.
+    """Return adversarial images to train on, after `steps` steps of `epsilon / 4` from a random start.
 
     Unlike `pgd` it goes on with examples that are misclassified already: training wants a large loss, not the first
-    error. Arguments and result as of `fgsm`.
+    error. `fgsm` describes the other arguments and the result.
     """
     ball = NORMS.resolve(norm)
     point = random_start(images, epsilon, generator, norm)
@@ -32,6 +36,26 @@ def pgd_training(
             gradient = input_gradient(model, point, labels, loss_scale=loss_scale)
             point = project(point + epsilon / 4 * ball.steepest(gradient), images, epsilon, norm)
     return point.detach()
+
+
+@dataclass(kw_only=True)
+class Pgd(Attack):
+    """`attack_steps` steps of epsilon / 4 from a random start."""
+
+    attack_steps: int = hyperparameter(7, "Steps of attack pgd, each a quarter of epsilon.", ge=1)
+
+    def __call__(self, step: Step) -> Tensor:
+        return pgd_training(
+            step.network,
+            step.images,
+            step.labels,
+            self.epsilon,
+            steps=self.attack_steps,
+            norm=self.norm,
+            generator=step.generator,
+            statistics=self.attack_statistics,
+            loss_scale=step.loss_scale,
+        )
 
 
 def pgd(

@@ -9,7 +9,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tune_cure.training.config import HYPERPARAMETERS, TrainingConfig, parse_hyperparameter
+from tune_cure.training.config import HYPERPARAMETERS, TrainingConfig, config_class, parse_hyperparameter
+from tune_cure.training.delta import DELTA
+from tune_cure.utils.registry import is_reference
 from tune_cure.utils.yaml_config import parse_value
 
 FLAGS = {  # of the original project, beside this project's; `--lambda_` is its way around Python's keyword
@@ -83,8 +85,8 @@ def translate(given: Mapping[str, str], original: OriginalFlags, say: Callable[[
     """
     values: dict[str, Any] = {}
     for key, text in given.items():
-        if TrainingConfig.model_fields[HYPERPARAMETERS[key]].annotation is str:
-            text = VALUES.get(key, {}).get(text.lower(), text.lower())
+        if key == DELTA or config_class().model_fields[HYPERPARAMETERS[key]].annotation is str:
+            text = text if is_reference(text) else VALUES.get(key, {}).get(text.lower(), text.lower())
         flag = f"--{key.replace('_', '-')}"
         values[key] = parse_hyperparameter(key, parse_value(text, flag), flag)
     for flag in original.without_effect:
@@ -110,7 +112,7 @@ def rescale(content: dict[str, Any], given: Mapping[str, str], say: Callable[[st
     training = content.get("training")
     if not isinstance(training, dict):
         return  # `resolve` says what is wrong
-    if "epsilon" in given and training["epsilon"] >= 1 and training.get("norm", "linf") == "linf":
+    if "epsilon" in given and training["epsilon"] >= 1 and str(training.get("norm", "linf")).lower() == "linf":
         say(f"--epsilon {training['epsilon']:g} is taken as {training['epsilon']:g}/255")
         training["epsilon"] /= 255
     if "alpha" in given and training["alpha"] >= ALPHA_LIMIT:

@@ -84,9 +84,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _names() -> dict[str, Iterable[str]]:
     """Return the registered names that a search space may use, by what they name."""
+    from tune_cure.attacks.registry import ATTACKS
     from tune_cure.data.datasets import DATASETS
     from tune_cure.models.registry import MODELS
-    from tune_cure.regularizers.penalties import PENALTIES
+    from tune_cure.regularizers.cure import DIRECTIONS
+    from tune_cure.regularizers.registry import REGULARIZERS
     from tune_cure.search.proposals.samplers import SAMPLERS
     from tune_cure.training.optimizers import OPTIMIZERS
     from tune_cure.training.schedules import SCHEDULES
@@ -94,7 +96,9 @@ def _names() -> dict[str, Iterable[str]]:
     return {
         "data sets": DATASETS,
         "networks": MODELS,
-        "penalties (delta)": PENALTIES,
+        "attacks": ATTACKS,
+        "regularizers": REGULARIZERS,
+        "directions of cure": DIRECTIONS,
         "schedules": SCHEDULES,
         "optimizers": OPTIMIZERS,
         "samplers": SAMPLERS,
@@ -138,8 +142,8 @@ def load_spec(options: SearchOptions, content: dict[str, Any] | None = None) -> 
     if options.data_root:
         overrides.append(f"data.root={json.dumps(str(Path(options.data_root).expanduser()))}")
     if content is not None:
-        return loading.load_mapping(content, overrides, options.space)
-    return loading.load(bundled_spaces.find(options.space), overrides)
+        return loading.load_mapping(content, overrides, options.space, import_parts=True)
+    return loading.load(bundled_spaces.find(options.space), overrides, import_parts=True)
 
 
 def resume_command(space: Path, output: str, address: str | None = None) -> str:

@@ -20,6 +20,7 @@ from tune_cure.training.config import (
     expand_model_name,
     inactive_hyperparameters,
 )
+from tune_cure.training.delta import DELTA, delta_names, delta_notice, expand_delta
 from tune_cure.training.run import CONFIG, RunSpec, add_dataset_defaults, resolve
 from tune_cure.utils.formatting import format_hyperparameters, format_value
 from tune_cure.utils.schema import choices
@@ -137,11 +138,13 @@ def _add_hyperparameters(parser: argparse.ArgumentParser) -> None:
         help_text = f"{info.description}{names} [{format_value(info.default)}]"
         alone: dict[str, Any] = {"nargs": "?", "const": "true"} if info.annotation is bool else {}
         group.add_argument(*flags, dest=f"training.{name}", metavar="X", help=help_text, **alone)
+    delta_help = f"the original's word for regularizer and direction. One of {', '.join(delta_names())}."
+    group.add_argument(f"--{DELTA}", dest=f"training.{DELTA}", metavar="X", help=delta_help)
 
 
 def read_options(parsed: argparse.Namespace) -> TrainOptions:
     """Return a parsed command line as options."""
-    texts = {name: getattr(parsed, f"training.{name}") for name in HYPERPARAMETERS}
+    texts = {name: getattr(parsed, f"training.{name}") for name in (*HYPERPARAMETERS, DELTA)}
     simple = [item.name for item in fields(TrainOptions) if item.name not in ("hyperparameters", "original")]
     values = {name: getattr(parsed, name) for name in simple}
     return TrainOptions(
@@ -205,7 +208,11 @@ def resolve_run(
             override(content, assignment)
             expand_model_name(content)
         given = options.hyperparameters
-        for key, value in original_flags.translate(given, options.original, say).items():
+        _expand_delta(content, say)
+        values = original_flags.translate(given, options.original, say)
+        if DELTA in values:
+            say(f"--{delta_notice(values[DELTA])}")
+        for key, value in expand_delta(values).items():
             put(content, f"training.{key}", value)
         if defaults := add_dataset_defaults(content):
             say(f"defaults of {content['data']['dataset']}: {format_hyperparameters(defaults)}")
@@ -217,6 +224,14 @@ def resolve_run(
         return spec
     except ProblemError as problem:
         raise problem.within(source) from problem
+
+
+def _expand_delta(content: dict[str, Any], say: Callable[[str], None]) -> None:
+    """Put regularizer and direction in the place of `training.delta`, so that flags can change either of them."""
+    training = content.get("training")
+    if isinstance(training, dict) and DELTA in training:
+        content["training"] = expand_delta(training, "training")
+        say(f"training.{delta_notice(training[DELTA])}")
 
 
 def read_begun(options: TrainOptions) -> RunSpec:

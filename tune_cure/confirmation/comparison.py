@@ -20,9 +20,10 @@ from tune_cure.search.event_schemas import STATUSES
 from tune_cure.search.patience import is_search_over
 from tune_cure.search.ranking import UNSOUND_STATUSES, comparable_to_first, rank_trials, rescoring_decides
 from tune_cure.search.results import SearchResult
-from tune_cure.search.space.config import SearchSpec
+from tune_cure.search.space.config import SAME_AS, SearchSpec
 from tune_cure.search.trial_table import judged_examples
-from tune_cure.training.config import HYPERPARAMETERS
+from tune_cure.training.config import HYPERPARAMETERS, hyperparameter_value
+from tune_cure.training.delta import DELTA
 from tune_cure.utils import environment, significance
 from tune_cure.utils.errors import TuneCureError
 from tune_cure.utils.formatting import format_count, format_value, join_words
@@ -196,7 +197,7 @@ def _confirmed_accuracies(result: SearchResult, trial: Any) -> dict[str, Any]:
 
 def _value(spec: SearchSpec, values: dict[str, Any], key: str) -> Any:
     """Return a hyperparameter's value in a trial, searched or fixed; None if it had no effect there."""
-    return values.get(key) if key in spec.space else getattr(spec.training_config(values), HYPERPARAMETERS[key])
+    return values.get(key) if key in spec.space else hyperparameter_value(spec.training_config(values), key)
 
 
 def leader_progress(result: SearchResult) -> pd.DataFrame:
@@ -369,7 +370,8 @@ def compare_spaces(searches: Searches) -> pd.DataFrame:
     Columns: hyperparameter, a column per search with its range or value in words, differs.
     """
     rows = []
-    for key in HYPERPARAMETERS:
+    with_delta = any(DELTA in result.spec.space for result in searches.values())
+    for key in [*HYPERPARAMETERS, *[DELTA] * with_delta]:
         ranges = {name: _range(result.spec, key) for name, result in searches.items()}
         differs = len(set(ranges.values())) > 1
         if differs or any(key in result.spec.space for result in searches.values()):
@@ -380,4 +382,7 @@ def compare_spaces(searches: Searches) -> pd.DataFrame:
 def _range(spec: SearchSpec, key: str) -> str:
     if key in spec.space:
         return str(spec.space[key])
-    return f"fixed: {format_value(getattr(spec.training_config({}), HYPERPARAMETERS[key]))}"
+    searched = [name for name in SAME_AS.get(key, ()) if name in spec.space]
+    if searched:
+        return f"searched as {' and '.join(searched)}"
+    return f"fixed: {format_value(hyperparameter_value(spec.training_config({}), key))}"

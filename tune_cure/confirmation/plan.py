@@ -26,7 +26,7 @@ from tune_cure.data.config import DataSpec
 from tune_cure.evaluation.config import EvaluationConfig
 from tune_cure.search import run_files
 from tune_cure.search.results import SearchResult
-from tune_cure.training.config import ModelConfig, TrainingConfig
+from tune_cure.training.config import AnyTrainingConfig, ModelConfig
 from tune_cure.utils.files import FolderError
 from tune_cure.utils.schema import Schema
 from tune_cure.utils.yaml_config import by_path, differences, first_problem, parse
@@ -62,7 +62,7 @@ class JobConfig(Schema):
     train_images: int = Field(description="Training images used.")
     data: DataSpec = Field(description="The data set, wherever its files are.")
     model: ModelConfig = Field(description="The network.")
-    training: TrainingConfig = Field(description="How it is trained.")
+    training: AnyTrainingConfig = Field(description="How it is trained.")
 
     def to_yaml(self) -> str:
         """Return the file's text."""

@@ -10,8 +10,15 @@ from tune_cure.attacks.fmn import fmn
 from tune_cure.attacks.norms import NORMS, broadcast, lengths, nonzero, project, unit
 from tune_cure.gradients.batch_norm_mode import STATISTICS
 from tune_cure.gradients.input_gradients import Forward, input_gradient
+from tune_cure.regularizers.regularizer import PenaltyStep, Regularizer
+from tune_cure.utils.hyperparameters import hyperparameter
+from tune_cure.utils.registry import Registry
 
 MINIMUM_NORM_STEPS = 5
+LENGTH_H = ("classic", "gradient")
+"""The directions whose length is h."""
+WITHIN_BALL = ("random", "fgsm", "linf")
+"""The directions that stay in the training attack's ball, whatever h is."""
 
 
 @dataclass(frozen=True)
@@ -22,11 +29,11 @@ class Point:
         model: The network, in the mode that the penalty is taken in.
         images: (N, C, H, W) in [0, 1].
         labels: (N,) class indices.
-        gradient: (N, C, H, W), of each example's loss at `images`, detached.
-        h: The length asked for, in pixel units.
+        gradient: (N, C, H, W) gradient of each example's loss at `images`, detached.
+        h: The L2 length that is asked for, in pixel units.
         epsilon: Radius of the ball around `images`.
-        norm: Of the ball, a key of `norms.NORMS`.
-        adversarial: (N, C, H, W) adversarial examples of the training step; None if it has none.
+        norm: Norm of the ball, a name of `norms.NORMS`.
+        adversarial: (N, C, H, W) adversarial images of the training step; None if it has none.
         generator: Source of randomness, on the images' device.
     """
 
@@ -45,44 +52,40 @@ Direction = Callable[[Point], Tensor]
 
 
 def classic(point: Point) -> Tensor:
-    """h · sign(g) / ‖sign(g)‖₂, the paper's equation 6. An example whose gradient is exactly zero gets z = 0."""
+    """Return h · sign(g) / ‖sign(g)‖₂, the paper's equation 6; z = 0 where a gradient is exactly zero."""
     return point.h * unit(point.gradient.sign())
 
 
 def gradient(point: Point) -> Tensor:
-    """h · g / ‖g‖₂, the steepest ascent in L2. An example whose gradient is exactly zero gets z = 0."""
+    """Return h · g / ‖g‖₂, the steepest ascent in L2; z = 0 where a gradient is exactly zero."""
     return point.h * unit(point.gradient)
 
 
 def random(point: Point) -> Tensor:
-    """Uniform in the ball of radius epsilon, whatever h is."""
+    """Draw a displacement uniformly from the ball of radius epsilon, whatever h is."""
     return NORMS.resolve(point.norm).noise(point.images, point.epsilon, point.generator)
 
 
 def fgsm(point: Point) -> Tensor:
-    """From the image to the adversarial example that the training step has found anyway, whatever h is.
+    """Return the displacement to the adversarial image of the training step, whatever h is.
 
     Raises:
-        ValueError: The training step has none.
+        ValueError: The training step has no adversarial images.
     """
     if point.adversarial is None:
-        raise ValueError("delta fgsm needs the adversarial examples of an attack, but attack is none")
+        raise ValueError("direction fgsm needs the adversarial examples of an attack, but attack is none")
     return (point.adversarial - point.images).detach()
 
 
 def linf(point: Point) -> Tensor:
-    """From the image to an adversarial example nearby in L-infinity (FMN, five steps), clipped to the ball."""
+    """Return the displacement to an adversarial image nearby in L-infinity (FMN, five steps), clipped to the ball."""
     nearest = fmn(point.model, point.images, point.labels, steps=MINIMUM_NORM_STEPS)
     return project(nearest, point.images, point.epsilon, point.norm) - point.images
 
 
-DIRECTIONS: dict[str, Direction] = {
-    "classic": classic,
-    "gradient": gradient,
-    "random": random,
-    "fgsm": fgsm,
-    "linf": linf,
-}
+DIRECTIONS: Registry[Direction] = Registry(
+    "direction", {"classic": classic, "gradient": gradient, "random": random, "fgsm": fgsm, "linf": linf}
+)
 
 
 def cure_penalty(
@@ -104,7 +107,7 @@ def cure_penalty(
     clean_grad: Tensor | None = None,
     adversarial_forward: Forward | None = None,
 ) -> Tensor:
-    """‖∇ₓℓ(x + z) − ∇ₓℓ(x)‖₂ of each example, differentiable with respect to the parameters.
+    """Return ‖∇ₓℓ(x + z) − ∇ₓℓ(x)‖₂ of each example, differentiable with respect to the parameters.
 
     One gradient at x serves both for the direction z and for the difference. z is held constant when the penalty is
     differentiated. Deviations from the paper's equation 5: by default the norm is not squared and the factor 1/h² is
@@ -116,18 +119,18 @@ def cure_penalty(
         images: (N, C, H, W) in [0, 1].
         labels: (N,) class indices.
         h: L2 length of z in pixel units; on 3×32×32 images, 1.739 moves every pixel by 8/255.
-        direction: A key of `DIRECTIONS`.
+        direction: A name of `DIRECTIONS`.
         generator: Source of randomness of the directions that need one.
-        epsilon: Radius of the ball, for the directions that stay in one.
-        norm: Of the ball.
-        adversarial: (N, C, H, W) adversarial examples, for the direction that uses them.
-        squared: The norm's square.
+        epsilon: Radius of the ball, for the directions that stay in it.
+        norm: Norm of the ball.
+        adversarial: (N, C, H, W) adversarial images, for the direction that uses them.
+        squared: Return the square of the norm.
         divide_by_h: Divide the gradients' difference by the length of z, so that the penalty estimates the Hessian
             along a unit direction instead of growing with h. z = 0 gives 0.
-        two_sided: Differentiate ∇ₓℓ(x) too. Without, it is a constant: cheaper, and a different parameter gradient.
-        statistics: What batch norm normalises by, a key of `gradients.STATISTICS`. With `batch` the examples are not
-            independent: each gets the gradient, at its own pixels, of the loss of the whole batch.
-        loss_scale: See `gradients.logits_and_input_gradient`.
+        two_sided: Differentiate ∇ₓℓ(x) too. If false, it is a constant: cheaper, and a different parameter gradient.
+        statistics: What batch norm normalizes by, a key of `batch_norm_mode.STATISTICS`. With `batch` the examples are
+            not independent: each gets the gradient, at its own pixels, of the loss of the whole batch.
+        loss_scale: See `gradients.input_gradients.logits_and_input_gradient`.
         clean_grad: (N, C, H, W) gradients at the images, if they are known already: with these statistics, and with
             their graph if `two_sided`.
         adversarial_forward: The forward pass at `adversarial` with these statistics; None if there was none. Direction
@@ -140,7 +143,7 @@ def cure_penalty(
         if clean_grad is None:
             clean_grad = input_gradient(model, images, labels, create_graph=two_sided, loss_scale=loss_scale)
         point = Point(model, images, labels, clean_grad.detach(), h, epsilon, norm, adversarial, generator)
-        z = DIRECTIONS[direction](point)
+        z = DIRECTIONS.resolve(direction)(point)
         displaced = (
             adversarial_forward
             if adversarial_forward and direction == "fgsm"
@@ -151,3 +154,54 @@ def cure_penalty(
     if divide_by_h:
         difference = difference / broadcast(nonzero(lengths(z)))
     return difference.square().sum(dim=(1, 2, 3)) if squared else lengths(difference)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cure(Regularizer):
+    """CURE: how much the input gradient changes along `direction`."""
+
+    direction: str = hyperparameter(
+        "classic", "CURE: the direction along which gradients are compared.", choices=DIRECTIONS
+    )
+    h: float = hyperparameter(1.5, "CURE: L2 length of the displacement, in pixel units.", gt=0)
+    penalty_squared: bool = hyperparameter(False, "CURE: the norm is squared.")
+    penalty_divide_by_h: bool = hyperparameter(False, "CURE: divide the difference by the length of z.")
+
+    def __call__(self, step: PenaltyStep) -> Tensor:
+        return cure_penalty(
+            step.network,
+            step.images,
+            step.labels,
+            self.h,
+            direction=self.direction,
+            generator=step.generator,
+            epsilon=self.epsilon,
+            norm=self.norm,
+            adversarial=step.adversarial,
+            squared=self.penalty_squared,
+            divide_by_h=self.penalty_divide_by_h,
+            two_sided=self.penalty_two_sided,
+            statistics=self.penalty_statistics,
+            loss_scale=step.loss_scale,
+            clean_grad=step.clean_grad,
+            adversarial_forward=step.adversarial_forward,
+        )
+
+    @property
+    def takes_clean_grad(self) -> bool:
+        return True
+
+    @property
+    def takes_adversarial_forward(self) -> bool:
+        return self.direction == "fgsm"
+
+    @property
+    def needs_attack(self) -> bool:
+        return self.direction == "fgsm"
+
+    @property
+    def uses_ball(self) -> bool:
+        return self.direction not in LENGTH_H
+
+    def inactive(self) -> dict[str, str]:
+        return {"h": f"direction is {self.direction}"} if self.direction in WITHIN_BALL else {}

@@ -1,5 +1,7 @@
 """Local linearity regularisation (Qin et al. 2019, arXiv 1907.02610)."""
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -7,8 +9,9 @@ from torch import Tensor, nn
 from tune_cure.attacks.norms import NORMS, broadcast
 from tune_cure.gradients.batch_norm_mode import STATISTICS
 from tune_cure.gradients.input_gradients import logits_and_input_gradient
+from tune_cure.regularizers.regularizer import PenaltyStep, Regularizer
 
-LINEARITY_STEPS = 2  # of the search for the least linear point, as Qin et al. took on CIFAR-10
+LINEARITY_STEPS = 2  # gradient steps towards the least linear point, as Qin et al. took on CIFAR-10
 
 
 def local_linearity(
@@ -23,11 +26,11 @@ def local_linearity(
     statistics: str = "running",
     loss_scale: float = 1.0,
 ) -> Tensor:
-    """|ℓ(x + δ) − ℓ(x) − δᵀ∇ₓℓ(x)| of each example at the δ of the ball that a short search finds largest.
+    """Return |ℓ(x + δ) − ℓ(x) − δᵀ∇ₓℓ(x)| of each example, at a δ of the ball that makes it large.
 
-    Qin et al. 2019 (arXiv 1907.02610), equation 5, the maximum approached by two gradient steps of epsilon / 2
-    from a random start. Deviation: their second term, |δᵀ∇ₓℓ(x)|, is left out.
-    Arguments and result as of `cure_penalty`.
+    Qin et al. 2019 (arXiv 1907.02610), equation 5. Two gradient steps of epsilon / 2 from a random start approach the
+    maximum over δ. Deviation: their second term, |δᵀ∇ₓℓ(x)|, is left out. `cure_penalty` describes the arguments and
+    the result.
     """
     with STATISTICS[statistics](model):
         logits, clean_grad = logits_and_input_gradient(model, images, labels, create_graph=True, loss_scale=loss_scale)
@@ -45,3 +48,21 @@ def local_linearity(
             ascent = broadcast(error(delta, nearby).detach()).sign() * (slope - clean_grad.detach())
             delta = ball.shrink(delta + epsilon / LINEARITY_STEPS * ball.steepest(ascent), epsilon)
         return error(delta, model(images + delta)).abs()
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalLinearity(Regularizer):
+    """Local linearity: the error of the loss's linearization at the worst point of the ball."""
+
+    def __call__(self, step: PenaltyStep) -> Tensor:
+        return local_linearity(
+            step.network,
+            step.images,
+            step.labels,
+            epsilon=self.epsilon,
+            norm=self.norm,
+            generator=step.generator,
+            two_sided=self.penalty_two_sided,
+            statistics=self.penalty_statistics,
+            loss_scale=step.loss_scale,
+        )

@@ -14,10 +14,11 @@ import pandas as pd
 
 from tune_cure.reports import html_page, narrative
 from tune_cure.reports.figures import catalog
-from tune_cure.reports.figures.catalog import Plot, describe_hyperparameter, status_glyph
+from tune_cure.reports.figures.catalog import Plot, status_glyph
 from tune_cure.search import run_files
 from tune_cure.search.results import SearchResult
 from tune_cure.search.space.config import SearchSpec
+from tune_cure.training.config import describe_hyperparameter
 from tune_cure.utils import environment
 from tune_cure.utils.formatting import STATUS_WORDS, format_count, format_percent, format_value
 
@@ -111,7 +112,7 @@ def _table_of_winner(result: SearchResult) -> str:
     titles = {"hyperparameter": "", **dict.fromkeys(columns, "number"), "searched in": "", "meaning": "long"}
     rows = []
     for key, distribution in spec.space.items():
-        meaning = f'<td class="long">{escape(describe_hyperparameter(spec, key))}</td>'
+        meaning = f'<td class="long">{escape(describe_hyperparameter(key))}</td>'
         cells = html_page.number_cells(escape(format_value(values.get(key))) for values in columns.values())
         rows.append(
             html_page.row(f"<code>{escape(key)}</code>", f"{cells}<td>{escape(str(distribution))}</td>{meaning}")

@@ -8,7 +8,6 @@ import pandas as pd
 from tune_cure.evaluation.names import ACCURACIES, ACCURACY_LABELS
 from tune_cure.reports import html_page
 from tune_cure.reports.figures.accuracies import log_legend, plot_log
-from tune_cure.training.config import HYPERPARAMETERS
 from tune_cure.training.run import CONFIG, TEST, Run
 from tune_cure.utils import environment
 from tune_cure.utils.formatting import format_percent, format_value
@@ -23,7 +22,7 @@ def write(run: Run) -> Path:
     """Write curves.html into the run's folder and return its path."""
     log, spec = pd.DataFrame(run.log), run.spec
     values = [
-        f"{name}\u00a0{escape(format_value(getattr(spec.training, field)))}" for name, field in HYPERPARAMETERS.items()
+        f"{name}\u00a0{escape(format_value(value))}" for name, value in spec.training.model_dump(by_alias=True).items()
     ]
     title = f"{spec.model.name} on {spec.data.dataset}"
     body = [

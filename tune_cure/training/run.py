@@ -14,7 +14,8 @@ from tune_cure.data.splits import Splits
 from tune_cure.evaluation.config import EvaluationConfig
 from tune_cure.evaluation.metrics import METRICS, evaluate
 from tune_cure.models import checkpoints
-from tune_cure.training.config import ModelConfig, TrainingConfig, find_conflict
+from tune_cure.training.config import AnyTrainingConfig, ModelConfig, TrainingConfig, find_conflict, import_parts
+from tune_cure.training.delta import expand_delta
 from tune_cure.training.trainer import EPOCH_METRICS, Trainer
 from tune_cure.utils.files import FolderError, read_tensors, replace_tensors, replace_text
 from tune_cure.utils.registry import PartError
@@ -35,7 +36,7 @@ class RunSpec(Schema):
 
     data: DataSpec = Field(default=DataSpec(dataset=DEFAULT_DATASET), description="As in a search space.")
     model: ModelConfig = Field(default=ModelConfig(name="preact_resnet18"), description="As in a search space.")
-    training: TrainingConfig = Field(default=TrainingConfig(), description="The hyperparameters.")
+    training: AnyTrainingConfig = Field(default=TrainingConfig(), description="The hyperparameters.")
     evaluation: EvaluationConfig = Field(default=EvaluationConfig(), description="As in a search space.")
     seed: int = Field(
         default=0, ge=0, le=MAX_SEED, description="Seed of the weights, the order of the data and all randomness."
@@ -91,11 +92,15 @@ def add_dataset_defaults(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def resolve(content: Mapping[str, Any]) -> RunSpec:
-    """Return the run that a mapping of sections describes.
+    """Return the run that a mapping of sections describes, which is to be trained.
+
+    The user's own attack and penalty are imported.
 
     Raises:
         ProblemError: A key or a value is wrong, or two values contradict each other.
     """
+    if isinstance(content.get("training"), dict):
+        import_parts(content["training"], "training")
     try:
         spec = RunSpec.model_validate(content)
     except ValidationError as error:
@@ -138,7 +143,8 @@ class Run:
         saved = read_tensors(file, self.trainer.device)
         try:
             # A key that an earlier version did not have counts as its default of today, which does the same.
-            change = next(differences(_values_by_key(RunSpec()) | saved["run"], _values_by_key(self.spec)), None)
+            before = expand_delta(saved["run"], section="training.")
+            change = next(differences(_values_by_key(RunSpec()) | before, _values_by_key(self.spec)), None)
             if not change:
                 self.trainer.load_state_dict(saved["trainer"])
                 self.log = saved["log"]

@@ -199,37 +199,46 @@ class Trainer:
         }
 
     def _step(self, images: Tensor, labels: Tensor, step: int, watch: Stopwatch) -> Tensor:
-        """One optimiser step, the run's `step`-th from 0 on, whose attack and penalty `watch` times.
+        """Make one optimizer step, and time its attack and penalty with `watch`.
+
+        Args:
+            images: (N, C, H, W) in [0, 1].
+            labels: (N,) class indices.
+            step: The step's number in the run, from 0 on.
+            watch: Stopwatch of the epoch.
 
         Returns:
-            On the device: finite images, their summed loss, correct ones, penalised images, their summed penalty, and
-            whether the step was skipped.
+            (6,) on the device: number of images with a finite loss, their summed loss, number of correct ones, number
+            of penalized images, their summed penalty, and whether the step was skipped.
         """
         statistics = self.statistics.copy() if self.scaler.is_enabled() else None
         watch.start()
-        penalised = self.terms.num_penalised(len(images), step)
-        clean_grad = self.terms.shared_gradient(images, labels, penalised)
-        adversarial = self.terms.attack(images, labels, clean_grad)
+        num_penalized = self.terms.num_penalized(len(images), step)
+        clean_grad = self.terms.shared_gradient(images, labels, num_penalized)
+        adversarial = self.terms.adversarial_images(images, labels, clean_grad)
         watch.split("attack")
         self.optimizer.zero_grad(set_to_none=True)
-        adversarial_forward = self.terms.shared_forward(adversarial, penalised)
+        adversarial_forward = self.terms.shared_forward(adversarial, num_penalized)
         logits = adversarial_forward.logits if adversarial_forward else self.terms.network(adversarial)
-        loss = self.terms.without_penalty(images, labels, adversarial, logits)
+        loss = self.terms.unpenalized_loss(images, labels, adversarial, logits)
         zero = torch.zeros((), device=self.device)
         mean_penalty = zero
-        if penalised:
+        if num_penalized:
             if adversarial_forward is None:
-                self._backward(loss)  # before there is a penalty: what it needed is free for the penalty's graph
+                self._backward(loss)  # here and not below, because it frees memory for the penalty's graph
                 loss = loss.detach()
             watch.start()
-            some = images[:penalised], labels[:penalised], adversarial[:penalised]
-            mean_penalty = self.terms.penalty(*some, clean_grad, adversarial_forward).mean()
-            # So often as a step has one, so much it weighs: on average the gradient is that of one in every step.
+            part = slice(num_penalized)
+            penalties = self.terms.penalty(
+                images[part], labels[part], adversarial[part], clean_grad, adversarial_forward
+            )
+            mean_penalty = penalties.mean()
+            # Computed every k steps and scaled by k, so that its expectation is unchanged.
             loss = loss + self.config.lambda_ * self.config.penalty_every * mean_penalty
             if adversarial_forward is not None:
-                watch.split("penalty")  # the way back through what it shares with the loss is not its own
+                watch.split("penalty")  # the backward pass below belongs to the loss, too
         self._backward(loss)
-        if penalised and adversarial_forward is None:
+        if num_penalized and adversarial_forward is None:
             watch.split("penalty")
         finite = loss.isfinite()
         skipped = self._update(finite)
@@ -239,7 +248,7 @@ class Trainer:
             correct = (logits.argmax(dim=1) == labels).sum()
             count = len(images)
             row = torch.stack(
-                [zero + count, loss * count, correct, zero + penalised, mean_penalty * penalised]
+                [zero + count, loss * count, correct, zero + num_penalized, mean_penalty * num_penalized]
             ).double()
             row = torch.where(finite, row, 0.0)
             return torch.cat([row, skipped.double().view(1)])
@@ -326,7 +335,7 @@ class Trainer:
             "average": self.average.state_dict() if self.average else None,
             "order": self.order.get_state(),
             "generator": self.generator.get_state(),
-            "previous": self.terms.previous,
+            "attack": self.terms.attack.state_dict(),
             "accuracies": self.accuracies,
             "best_model": self.best_model(),
         }
@@ -347,7 +356,8 @@ class Trainer:
             self.average.load_state_dict(state["average"])
         self.order.set_state(state["order"].cpu())
         self.generator.set_state(state["generator"].cpu())
-        self.terms.previous = None if state["previous"] is None else state["previous"].to(self.device)
+        # Version 0.1.0 saved the one thing that its attacks carried under the key "previous".
+        self.terms.attack.load_state_dict(state.get("attack", state), self.device)
         self.accuracies = dict(state["accuracies"])
         self.best_epoch = state["best_model"]["epoch"]
         self.best_weights = state["best_model"]["weights"]

@@ -67,6 +67,11 @@ class Registry(MutableMapping[str, Part]):
         self._imported: dict[str, Part] = {}
 
     @property
+    def own(self) -> list[Part]:
+        """The parts that this process knows already: registered, imported, or of a package that was asked for."""
+        return list(dict.fromkeys([*self._parts.values(), *self._imported.values()]))
+
+    @property
     def group(self) -> str:
         """The entry-point group of this kind."""
         return f"tune_cure.{self.kind.replace(' ', '_')}{'es' if self.kind.endswith('s') else 's'}"
@@ -136,6 +141,11 @@ class Registry(MutableMapping[str, Part]):
 
     def __len__(self) -> int:
         return len(list(iter(self)))
+
+    def __eq__(self, other: object) -> bool:
+        return self is other  # comparing items would import every installed part
+
+    __hash__ = object.__hash__
 
 
 @cache

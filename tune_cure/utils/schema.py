@@ -1,15 +1,16 @@
 """What every configuration of the project shares: immutability, strict keys and types, fractions, registered names."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, get_type_hints
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, create_model
 from pydantic.fields import FieldInfo
 
 from tune_cure.utils.formatting import shorten_repr
-from tune_cure.utils.registry import Registry, did_you_mean, is_reference
+from tune_cure.utils.hyperparameters import Hyperparameter, declared_hyperparameters
+from tune_cure.utils.registry import PartError, Registry, did_you_mean, is_reference
 
 MAX_SEED = 2**31 - 1  # numpy's take twice as much, but a search adds to its own
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
@@ -79,3 +80,50 @@ def choices(field: FieldInfo) -> list[str]:
     """Return the names that a field with `one_of` may have; an empty list if it takes something else."""
     checks = (getattr(metadata, "func", None) for metadata in field.metadata)
     return [name for check in checks if isinstance(check, OneOf) for name in check.choices]
+
+
+def with_hyperparameters(
+    name: str, base: type[Schema], parts: Iterable[Any], *, beside: Iterable[Any] = ()
+) -> type[Schema]:
+    """Return a subclass of `base` with a field for each hyperparameter that one of `parts` declares.
+
+    Parts that derive from each other share their hyperparameters.
+
+    Args:
+        name: Of the subclass.
+        base: The class with the fields that all parts share.
+        parts: The parts whose hyperparameters are added.
+        beside: Parts whose hyperparameters `base` has already.
+
+    Raises:
+        PartError: Two parts declare one name differently, or a part declares a name that `base` has.
+    """
+    fields: dict[str, Any] = {}
+    declared: dict[str, Hyperparameter] = {}
+    for part in beside:
+        declared |= declared_hyperparameters(part)
+    present = base.model_fields.keys()
+    for part in parts:
+        hints = get_type_hints(part) if isinstance(part, type) else {}
+        for key, hyperparameter in declared_hyperparameters(part).items():
+            if (key in present and key not in declared) or declared.get(key, hyperparameter) != hyperparameter:
+                raise PartError(
+                    f"{part.__module__}.{part.__qualname__}: there is a hyperparameter {key} already; rename it, or "
+                    "leave out its hyperparameter() to take the value that is given there"
+                )
+            declared[key] = hyperparameter
+            if key not in present:
+                fields[key] = _field(hints[key], hyperparameter)
+    return create_model(name, __base__=base, __module__=base.__module__, __doc__=base.__doc__, **fields)
+
+
+def _field(kind: Any, declared: Hyperparameter) -> Any:
+    """Return a declared hyperparameter as pydantic takes it: its type with checks, and its description and bounds."""
+    if declared.choices is not None:
+        kind = Annotated[str, one_of(declared.choices)]
+    elif kind is float:
+        kind = Number
+    elif kind == float | None:
+        kind = Number | None
+    bounds: dict[str, Any] = dict(declared.bounds)
+    return kind, Field(default=declared.default, description=declared.description, **bounds)

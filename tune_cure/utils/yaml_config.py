@@ -12,7 +12,7 @@ from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic_core import ErrorDetails, InitErrorDetails
 from yaml.constructor import ConstructorError
 
 from tune_cure.utils.errors import TuneCureError
@@ -213,6 +213,12 @@ def unknown(key: str, choices: Iterable[str]) -> str:
 def describe(value: Any) -> str:
     """A value and its type, as an error says what was found."""
     return "nothing" if value is None else f"{shorten_repr(value)} ({type(value).__name__})"
+
+
+def problem_at(key: str, message: str) -> ValidationError:
+    """Return an error at a key, to be raised by a validator of the mapping that has this key."""
+    details = InitErrorDetails(type="value_error", loc=(key,), input=None, ctx={"error": ValueError(message)})
+    return ValidationError.from_exception_data(key, [details])
 
 
 def first_problem(error: ValidationError, model: type[BaseModel]) -> ProblemError:

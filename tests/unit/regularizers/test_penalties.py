@@ -5,16 +5,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tests.support.penalties import DELTAS, penalty
 from tune_cure.attacks.fgsm import fgsm as fgsm_attack
 from tune_cure.attacks.fmn import fmn
 from tune_cure.attacks.norms import NORMS
 from tune_cure.gradients.batch_norm_mode import STATISTICS
 from tune_cure.gradients.input_gradients import input_gradient
 from tune_cure.regularizers.cure import DIRECTIONS, Point, classic, cure_penalty, gradient
-from tune_cure.regularizers.penalties import PENALTIES, penalty
 
 EPSILON = 0.1
-NAMES = [name for name in PENALTIES if name != "none"]
+NAMES = [name for name in DELTAS if name != "none"]
 
 
 def compute(name: str, network: nn.Module, batch: tuple[Tensor, Tensor], **options: object) -> Tensor:
@@ -306,7 +306,7 @@ def test_directions_of_the_ball_stay_in_it(name: str, norm: str, network, batch)
 
 
 def test_the_fgsm_direction_without_an_attack_says_what_is_missing(network, batch) -> None:
-    with pytest.raises(ValueError, match="delta fgsm needs the adversarial examples of an attack"):
+    with pytest.raises(ValueError, match="direction fgsm needs the adversarial examples of an attack"):
         cure_penalty(network, *batch, 1.5, direction="fgsm")
 
 

@@ -29,6 +29,7 @@ OTHERS = {  # another value of each hyperparameter
     "norm": "l2",
     "epsilon": 0.2,
     "alpha": 0.5,
+    "step_size": 0.03,
     "init": "zero",
     "noise": 1.0,
     "zero_fraction": 0.6,
@@ -39,7 +40,8 @@ OTHERS = {  # another value of each hyperparameter
     "trades_weight": 1.0,
     "hat_weight": 1.0,
     "label_smoothing": 0.2,
-    "delta": "random",
+    "regularizer": "none",
+    "direction": "random",
     "lambda": 0.3,
     "h": 0.7,
     "penalty_squared": True,
@@ -78,11 +80,11 @@ def judged_weights(splits: Splits, values: dict[str, object]) -> dict[str, torch
     [
         {},
         {"lambda": 0},
-        {"delta": "none"},
-        {"delta": "gradalign"},
-        {"delta": "random", "attack": "pgd", "attack_steps": 1},
+        {"regularizer": "none"},
+        {"regularizer": "gradalign"},
+        {"direction": "random", "attack": "pgd", "attack_steps": 1},
         {"attack": "none"},
-        {"attack": "none", "delta": "random"},
+        {"attack": "none", "direction": "random"},
         {"attack": "zerograd", "init": "noise"},
         {"optimizer": "adam", "lr_schedule": "fixed"},
         {"averaging": "ema"},
@@ -99,6 +101,8 @@ def test_exactly_the_hyperparameters_said_to_have_no_effect_have_none(
     idle, weights = inactive_hyperparameters(config), judged_weights(splits, values)
     for name, other in OTHERS.items():
         changed = values | {name: other}
+        if name == "regularizer" and settings.get("regularizer") == "none":
+            changed["regularizer"] = "cure"
         if changed == values or find_conflict(TrainingConfig.model_validate(changed)):
             continue
         if name == "attack" and settings.get("attack") == "none":

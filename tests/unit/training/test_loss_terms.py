@@ -8,12 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from tests.support.penalties import DELTAS
+from tune_cure.attacks.registry import ATTACKS
 from tune_cure.data import splits as data
 from tune_cure.data.batches import to_float
 from tune_cure.data.config import DataSpec
 from tune_cure.data.splits import Splits
-from tune_cure.regularizers.penalties import PENALTIES
-from tune_cure.training.config import ATTACKS, ModelConfig, TrainingConfig
+from tune_cure.training.config import ModelConfig, TrainingConfig
 from tune_cure.training.timing import Stopwatch
 from tune_cure.training.trainer import Trainer
 
@@ -119,7 +120,7 @@ class Counting(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("delta", [*PENALTIES])
+@pytest.mark.parametrize("delta", DELTAS)
 @pytest.mark.parametrize("attack", [name for name in ATTACKS if name != "none"])
 def test_a_step_never_waits_for_the_device(attack: str, delta: str, splits: Splits) -> None:
     weights = {"clean_weight": 0.5, "trades_weight": 0.5, "hat_weight": 0.5, "gradient_clip": 1.0}

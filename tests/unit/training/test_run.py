@@ -145,7 +145,7 @@ def searched(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("file", ["best_config.csv", "best_config.yaml"])
 def test_the_winner_of_a_search_is_trained_as_its_trial_was(searched: Path, file: str) -> None:
     spec = resolve(read(searched / file))
-    assert (spec.training.lambda_, spec.training.delta, spec.training.batch_size) == (0.25, "none", 64)
+    assert (spec.training.lambda_, spec.training.regularizer, spec.training.batch_size) == (0.25, "none", 64)
     assert (spec.data.validation, spec.model.width, spec.evaluation.steps, spec.seed) == (100, 4, 3, 7)
 
 
@@ -160,13 +160,13 @@ def test_a_trial_has_its_threads_again_as_far_as_there_are_cpus(
 
 def test_any_trial_can_be_named(searched: Path) -> None:
     spec = resolve(read(searched / "trials.csv", trial=3))
-    assert (spec.training.lambda_, spec.training.delta) == (1e-5, "classic")
+    assert (spec.training.lambda_, spec.training.regularizer, spec.training.direction) == (1e-5, "cure", "classic")
 
 
 def test_an_empty_cell_of_a_table_is_not_read_as_a_value(searched: Path) -> None:
     (searched / "trials.csv").write_text("trial,status,lambda,delta\n0,completed,,none\n")
     spec = resolve(read(searched / "trials.csv"))
-    assert (spec.training.delta, spec.training.lambda_) == ("none", 0.1)
+    assert (spec.training.regularizer, spec.training.lambda_) == ("none", 0.1)
 
 
 def test_a_table_with_several_rows_needs_a_trial(searched: Path) -> None:

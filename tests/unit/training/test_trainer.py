@@ -9,7 +9,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from tests.support.penalties import DELTAS
 from tune_cure.attacks.fgsm import INITS, fgsm
+from tune_cure.attacks.registry import ATTACKS
 from tune_cure.data import batches as batches_module, splits as splits_module
 from tune_cure.data.config import DataSpec
 from tune_cure.data.splits import Splits
@@ -19,11 +21,10 @@ from tune_cure.evaluation.names import ACCURACIES
 from tune_cure.gradients.batch_norm_mode import STATISTICS
 from tune_cure.gradients.mixed_precision import amp_dtype
 from tune_cure.models import checkpoints, networks, registry
-from tune_cure.regularizers import penalties
-from tune_cure.regularizers.cure import cure_penalty
-from tune_cure.regularizers.penalties import PENALTIES, penalty
+from tune_cure.regularizers.cure import Cure, cure_penalty
+from tune_cure.regularizers.regularizer import PenaltyStep, Regularizer
 from tune_cure.training import timing
-from tune_cure.training.config import ATTACKS, ModelConfig, TrainingConfig
+from tune_cure.training.config import ModelConfig, TrainingConfig
 from tune_cure.training.optimizers import OPTIMIZERS
 from tune_cure.training.timing import Stopwatch
 from tune_cure.training.trainer import EPOCH_METRICS, Trainer
@@ -189,7 +190,19 @@ def test_a_checkpoint_keeps_perturbations_only_where_the_next_attack_starts_from
     for init in INITS:
         run = trainer(splits, init=init)
         run.train_epoch()
-        assert (run.state_dict()["previous"] is not None) == (init == "previous")
+        assert (run.state_dict()["attack"]["previous"] is not None) == (init == "previous")
+
+
+@pytest.mark.parametrize("options", [{"init": "previous"}, {"init": "zero"}, {"attack": "pgd"}, {"attack": "none"}])
+def test_a_checkpoint_of_version_0_1_0_is_read(splits: Splits, options: dict[str, str]) -> None:
+    run, resumed = trainer(splits, **options), trainer(splits, seed=9, **options)
+    run.train_epoch()
+    state = copy.deepcopy(run.state_dict())
+    state["previous"] = state.pop("attack").get("previous")  # where that version kept the perturbations
+    resumed.load_state_dict(state)
+    run.train_epoch()
+    resumed.train_epoch()
+    assert same(run, resumed)
 
 
 def test_a_saved_trainer_continues_bit_for_bit(splits: Splits, tmp_path: Path) -> None:
@@ -296,11 +309,11 @@ def test_a_loss_that_is_not_finite_leaves_the_scale_alone_and_gradients_that_ove
     run = trainer(splits, amp="fp16", **{"lambda": 0})
     run.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**8)
     factors = iter([1.0, float("nan"), 1.0, float("inf")])  # of the losses of an epoch of four steps
-    loss = run.terms.without_penalty
-    run.terms.without_penalty = lambda *inputs: next(factors) * loss(*inputs)  # type: ignore[method-assign]
+    loss = run.terms.unpenalized_loss
+    run.terms.unpenalized_loss = lambda *inputs: next(factors) * loss(*inputs)  # type: ignore[method-assign]
     assert run.train_epoch()["skipped_steps"] == 2
     assert run.scaler.get_scale() == 2.0**8
-    run.terms.without_penalty = loss  # type: ignore[method-assign]
+    run.terms.unpenalized_loss = loss  # type: ignore[method-assign]
     run.scaler.update(2.0**30)
     skipped = run.train_epoch()["skipped_steps"]
     assert skipped > 0
@@ -310,11 +323,11 @@ def test_a_loss_that_is_not_finite_leaves_the_scale_alone_and_gradients_that_ove
 def test_gradients_that_overflow_at_any_scale_end_the_run_though_the_loss_is_finite(
     splits: Splits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def bottomless(name, model, images, *arguments, **options):  # type: ignore[no-untyped-def]
-        logits = model(images)
+    def bottomless(penalty: Regularizer, step: PenaltyStep) -> torch.Tensor:
+        logits = step.network(step.images)
         return (logits - logits.detach()).square().sum(dim=1).sqrt()  # 0, with a gradient that is not finite
 
-    monkeypatch.setattr("tune_cure.regularizers.penalties.penalty", bottomless)
+    monkeypatch.setattr(Cure, "__call__", bottomless)
     run = trainer(splits, amp="fp16")
     epochs = [run.train_epoch()["diverged"] for _ in range(5)]
     assert epochs == [False, False, False, False, True]  # four steps each: at the seventeenth the scale is below 1
@@ -360,7 +373,7 @@ def test_the_search_metrics_never_look_at_the_test_set(splits: Splits) -> None:
     run.evaluate()
 
 
-@pytest.mark.parametrize("delta", PENALTIES)
+@pytest.mark.parametrize("delta", DELTAS)
 def test_a_network_trains_with_each_penalty(splits: Splits, delta: str) -> None:
     run, without = trainer(splits, delta=delta, **{"lambda": 0.05}), trainer(splits, **{"lambda": 0})
     metrics = run.train_epoch()
@@ -397,7 +410,7 @@ def test_the_previous_start_is_the_perturbation_of_the_batch_before(
         seen.append((previous.clone(), (adversarial - images).clone()))
         return adversarial
 
-    monkeypatch.setattr("tune_cure.training.loss_terms.fgsm", recording)
+    monkeypatch.setattr("tune_cure.attacks.fgsm.fgsm", recording)
     trainer(splits, init="previous", **{"lambda": 0}).train_epoch()
     assert not seen[0][0].any()
     for (_, made), (given, _) in itertools.pairwise(seen):
@@ -425,11 +438,13 @@ def test_a_penalty_on_a_fraction_is_the_mean_over_that_part_of_the_batch(
 ) -> None:
     sizes = []
 
-    def recording(name, model, images, *arguments, **options):  # type: ignore[no-untyped-def]
-        sizes.append(len(images))
-        return penalty(name, model, images, *arguments, **options)
+    penalty = Cure.__call__
 
-    monkeypatch.setattr("tune_cure.regularizers.penalties.penalty", recording)
+    def recording(cure: Cure, step: PenaltyStep) -> torch.Tensor:
+        sizes.append(len(step.images))
+        return penalty(cure, step)
+
+    monkeypatch.setattr(Cure, "__call__", recording)
     metrics = trainer(splits, penalty_fraction=0.3).train_epoch()
     assert sizes == [20, 20, 20, 20]  # of batches of 64, rounded up
     assert metrics["curvature"] > 0
@@ -442,11 +457,13 @@ def test_a_penalty_on_every_third_step_counts_the_steps_of_the_run_not_of_the_ep
 ) -> None:
     seen = []
 
-    def counted(*arguments: Any, **options: Any) -> torch.Tensor:
-        seen.append(1)
-        return penalty(*arguments, **options)
+    penalty = Cure.__call__
 
-    monkeypatch.setattr(penalties, "penalty", counted)
+    def counted(cure: Cure, step: PenaltyStep) -> torch.Tensor:
+        seen.append(1)
+        return penalty(cure, step)
+
+    monkeypatch.setattr(Cure, "__call__", counted)
     run = trainer(splits, penalty_every=3)
     penalised = []
     for _ in range(3):  # of four steps each
@@ -481,10 +498,11 @@ def test_the_seconds_of_attack_and_penalty_are_those_that_they_took_the_way_back
     def costly(part: str, function: Any) -> Any:
         return lambda *arguments, **options: _Costly.apply(function(*arguments, **options), clock, costs[part])
 
-    monkeypatch.setattr(run.terms, "attack", costly("attack", run.terms.attack))  # nothing goes back through the attack
-    monkeypatch.setattr(penalties, "penalty", costly("penalty", penalties.penalty))
     terms = run.terms
-    monkeypatch.setattr(terms, "without_penalty", costly("network", terms.without_penalty))
+    # Nothing goes back through the attack.
+    monkeypatch.setattr(terms, "adversarial_images", costly("attack", terms.adversarial_images))
+    monkeypatch.setattr(terms, "penalty", costly("penalty", terms.penalty))
+    monkeypatch.setattr(terms, "unpenalized_loss", costly("network", terms.unpenalized_loss))
     row = run.train_epoch()
     steps = run.steps_per_epoch
     assert row["attack_seconds"] == steps * 1.0
@@ -503,7 +521,7 @@ def test_clipping_bounds_the_step_by_the_gradients_norm(splits: Splits) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"delta": "fgsm", "attack": "none"}, "delta: fgsm needs the adversarial examples"),
+        ({"delta": "fgsm", "attack": "none"}, "direction: fgsm needs the adversarial examples"),
         ({"nesterov": True, "momentum": 0.0}, "nesterov: needs a momentum above 0"),
     ],
 )

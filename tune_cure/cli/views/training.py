@@ -9,7 +9,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from tune_cure.training.config import HYPERPARAMETERS, TrainingConfig
+from tune_cure.training.config import HYPERPARAMETERS, TrainingConfig, config_class
 from tune_cure.training.run import Run
 from tune_cure.utils.formatting import format_duration, format_hyperparameters, format_percent, format_radius
 
@@ -30,10 +30,11 @@ def say_plan(run: Run, say: Callable[[str], None]) -> None:
     )
     if spec.training.attack != "none" and spec.training.norm != spec.evaluation.norm:
         say(f"trains in {spec.training.norm}, but is judged in {spec.evaluation.norm}: set evaluation.norm?")
+    fields = config_class().model_fields
     changed = {
         name: getattr(spec.training, field)
         for name, field in HYPERPARAMETERS.items()
-        if getattr(spec.training, field) != TrainingConfig.model_fields[field].default
+        if getattr(spec.training, field) != fields[field].default
     }
     say(f"hyperparameters that are not at their defaults: {format_hyperparameters(changed) or 'none'}")
 
@@ -80,7 +81,7 @@ def _lags(row: dict[str, Any], config: TrainingConfig) -> bool:
 
     docs/correctness.md explains how the penalty makes batch norm's running statistics lag.
     """
-    uses_running = config.lambda_ > 0 and config.delta != "none" and config.penalty_statistics == "running"
+    uses_running = config.lambda_ > 0 and config.regularizer != "none" and config.penalty_statistics == "running"
     return uses_running and bool(row["clean_accuracy"] < row["train_adversarial_accuracy"] - STATISTICS_LAG)
 
 

@@ -241,8 +241,9 @@ def _training(model: ExportedModel) -> str:
         if config.attack == "none"
         else f"Against `{config.attack}` at {format_radius(config.epsilon, config.norm)}"
     )
-    penalised = config.delta != "none" and config.lambda_ > 0
-    penalty = f"with the penalty `{config.delta}`, lambda {config.lambda_:.4g}" if penalised else "without a penalty"
+    name = f"cure` along `{config.direction}" if config.regularizer == "cure" else config.regularizer
+    penalized = config.regularizer != "none" and config.lambda_ > 0
+    penalty = f"with the penalty `{name}`, lambda {config.lambda_:.4g}" if penalized else "without a penalty"
     images = "the training images" if model.train_images is None else f"{model.train_images:,} training images"
     images += f", {'including' if model.is_confirmed else 'without'} those held out for validation"
     settings = yaml.safe_dump(config.model_dump(mode="json", by_alias=True), sort_keys=False)

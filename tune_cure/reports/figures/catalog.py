@@ -20,7 +20,7 @@ from tune_cure.reports.figures.style import (
 from tune_cure.search.importance import MAX_TRIALS, fanova
 from tune_cure.search.results import SearchResult
 from tune_cure.search.space.config import SearchSpec
-from tune_cure.training.config import HYPERPARAMETERS
+from tune_cure.training.config import describe_hyperparameter
 from tune_cure.utils.formatting import STATUS_WORDS, format_count, format_untrained_epochs, join_words
 
 MAX_POINTS = 1500  # trials in a plot of points
@@ -89,11 +89,6 @@ def sampling_note(result: SearchResult) -> str:
         "others spread evenly over the search. So the trials drawn are better than all trials on average. The surface "
         "over two hyperparameters and the plots of cost show all trials, and trials.csv has them all."
     )
-
-
-def describe_hyperparameter(spec: SearchSpec, key: str) -> str:
-    """Return what a hyperparameter means, from the description of its field."""
-    return type(spec.training_config({})).model_fields[HYPERPARAMETERS[key]].description or ""
 
 
 def status_glyph(status: str) -> str:
@@ -193,7 +188,7 @@ def _plots_of_slices(result: SearchResult, best: int) -> Iterator[Plot]:
     spec = result.spec
     many = sample_trials(result.leaders, result.trials, MAX_POINTS)
     for key in spec.space:
-        caption = f"<code>{escape(key)}</code>: {escape(describe_hyperparameter(spec, key))}"
+        caption = f"<code>{escape(key)}</code>: {escape(describe_hyperparameter(key))}"
         figure = space.plot_hyperparameter(many, spec, key, best)
         yield Plot(f"slice_{key}", "slices", figure, caption, small=True)
 

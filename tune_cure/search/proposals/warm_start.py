@@ -15,6 +15,7 @@ from tune_cure.search import results, run_files
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.space.objectives import METRICS
 from tune_cure.training.config import parse_hyperparameter
+from tune_cure.training.delta import say_delta_in
 from tune_cure.utils.yaml_config import ProblemError, SpecError, describe
 
 ENDED_STATUSES = ("completed", "stopped", "catastrophic_overfitting", "diverged")
@@ -130,6 +131,7 @@ def _prior_trial(spec: SearchSpec, row: dict[str, Any]) -> PriorTrial | None:
     if not _is_real(epochs) or epochs < 1 or epochs != int(epochs):
         raise ProblemError("epochs_trained", f"a whole number of at least 1 is needed, but found {describe(epochs)}")
     try:
+        row = say_delta_in(row, spec.space)
         values = spec.propose(lambda key: _value(key, row))
     except (KeyError, ProblemError):
         return None

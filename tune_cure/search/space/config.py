@@ -20,10 +20,12 @@ from tune_cure.search.schedulers.registry import SCHEDULERS
 from tune_cure.search.space.distributions import Distribution
 from tune_cure.search.space.objectives import Constraint, metrics
 from tune_cure.training.config import (
-    DECIDING_KEYS,
     ModelConfig,
     TrainingConfig,
+    deciding_keys,
+    has_unread_parts,
     inactive_hyperparameters,
+    parse_training,
 )
 from tune_cure.utils.schema import MAX_SEED, Number, Schema, one_of, parse_number
 from tune_cure.utils.yaml_config import (
@@ -32,6 +34,13 @@ from tune_cure.utils.yaml_config import (
 
 _logger = logging.getLogger(__name__)
 
+SAME_AS = {  # keys that say the same in other words: one of them only can be given
+    "delta": ("regularizer", "direction"),
+    "regularizer": ("delta",),
+    "direction": ("delta",),
+    "alpha": ("step_size",),
+    "step_size": ("alpha",),
+}
 LEAST_REDUCTION = 1.5  # below it two rungs would fall on one epoch
 
 
@@ -157,18 +166,24 @@ class SearchSpec(Schema):
 
     def training_config(self, hyperparameters: dict[str, Any]) -> TrainingConfig:
         """The configuration of a trial with these values of the searched hyperparameters."""
-        return TrainingConfig.model_validate({**self.training, **hyperparameters})
+        return parse_training({**self.training, **hyperparameters}, partly=self.has_unread_parts)
+
+    @property
+    def has_unread_parts(self) -> bool:
+        """Whether the search names an attack or a penalty as a `module:name` that this process has not imported."""
+        choices = ((key, where.values) for key, where in self.space.items() if where.kind == "choice")
+        searched = ({key: name} for key, names in choices for name in names)
+        return has_unread_parts(self.training) or any(map(has_unread_parts, searched))
 
     def propose(self, draw: Callable[[str], Any]) -> dict[str, Any]:
-        """A value for each searched hyperparameter that makes a difference beside the others (`h` for some `delta`).
+        """Return a value for each searched hyperparameter that makes a difference (`h` does for some `direction` only).
 
         Args:
             draw: Called with each of these keys, those that decide about others first; returns the value.
         """
         values: dict[str, Any] = {}
-        for key in sorted(
-            self.space, key=lambda key: DECIDING_KEYS.index(key) if key in DECIDING_KEYS else len(DECIDING_KEYS)
-        ):
+        first = deciding_keys()
+        for key in sorted(self.space, key=lambda key: first.index(key) if key in first else len(first)):
             if key not in inactive_hyperparameters(self.training_config(values)):
                 values[key] = draw(key)
         return {key: values[key] for key in self.space if key in values}
@@ -176,7 +191,7 @@ class SearchSpec(Schema):
     def idle(self) -> dict[str, bool]:
         """The searched hyperparameters that make no difference: True for never one, False for one at times."""
         # Of a range, its high end stands for all of it: the one value that decides is a lambda of exactly 0.
-        deciding = {key: self.space[key].values for key in DECIDING_KEYS if key in self.space}
+        deciding = {key: self.space[key].values for key in deciding_keys() if key in self.space}
         deciding |= {key: of[1:] for key, of in deciding.items() if self.space[key].kind != "choice"}
         cases = [
             inactive_hyperparameters(self.training_config(dict(zip(deciding, values, strict=True)))).keys()
@@ -224,8 +239,9 @@ class SearchSpec(Schema):
     def to_yaml(self) -> str:
         """The resolved search: every default written out, loadable again as the same search."""
         content = self.model_dump(mode="json", by_alias=True, exclude={"space", "training"})
-        fixed = self.training_config({}).model_dump(mode="json", by_alias=True)
-        content["training"] = {key: value for key, value in fixed.items() if key not in self.space}
+        fixed = {**self.training_config({}).model_dump(mode="json", by_alias=True), **self.training}
+        searched = {*self.space, *(key for name in self.space for key in SAME_AS.get(name, ()))}
+        content["training"] = {key: value for key, value in fixed.items() if key not in searched}
         content["space"] = {
             key: distribution.model_dump(mode="json", by_alias=True, exclude_none=True)
             for key, distribution in self.space.items()

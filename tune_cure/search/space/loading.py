@@ -9,18 +9,21 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from tune_cure.search import run_files
 from tune_cure.search.proposals.samplers import unfit
-from tune_cure.search.space.config import SearchSpec
+from tune_cure.search.space.config import SAME_AS, SearchSpec
 from tune_cure.search.space.distributions import ON_GRID, Distribution
+from tune_cure.search.space.own_parts import import_own_parts
 from tune_cure.training.config import (
     CONFLICTING_KEYS,
     HYPERPARAMETERS,
-    TrainingConfig,
+    config_class,
     expand_model_name,
     find_conflict,
     inactive_hyperparameters,
     parse_hyperparameter,
 )
+from tune_cure.training.delta import DELTA, delta_notice, expand_delta, say_delta_in
 from tune_cure.utils.yaml_config import (
     ProblemError,
     SpecError,
@@ -33,26 +36,35 @@ from tune_cure.utils.yaml_config import (
 _logger = logging.getLogger(__name__)
 
 
-def load(path: str | Path, overrides: Sequence[str] = ()) -> SearchSpec:
-    """Reads a search space from a YAML file.
+def load(path: str | Path, overrides: Sequence[str] = (), *, import_parts: bool = False) -> SearchSpec:
+    """Read a search space from a YAML file.
 
     Args:
         path: The file.
         overrides: `training.epochs=5` and the like: a key's path, an equals sign, a YAML value.
+        import_parts: Import the user's own parts, to check their names and hyperparameters. A file that somebody else
+            wrote could name any module, and importing a module runs its code; so only commands that train set this.
 
     Raises:
         SpecError: The file cannot be read, or what it asks for cannot be run.
     """
-    return load_mapping(read_mapping(path), overrides, path)
+    return load_mapping(read_mapping(path), overrides, path, import_parts=import_parts)
 
 
-def load_mapping(content: dict[str, Any], overrides: Sequence[str] = (), source: str | Path = "space") -> SearchSpec:
+def load_mapping(
+    content: dict[str, Any],
+    overrides: Sequence[str] = (),
+    source: str | Path = "space",
+    *,
+    import_parts: bool = False,
+) -> SearchSpec:
     """Return the search that a mapping describes, with the keys of a search space's YAML file.
 
     Args:
         content: The mapping; changed in place.
         overrides: As for `load`.
         source: Names the mapping in errors.
+        import_parts: As for `load`.
 
     Raises:
         SpecError: What it asks for cannot be run.
@@ -63,9 +75,20 @@ def load_mapping(content: dict[str, Any], overrides: Sequence[str] = (), source:
             override(content, assignment)
             expand_model_name(content)
         _read_starts(content)
-        return _check(content)
+        spec = _check(content, import_parts=import_parts)
     except ProblemError as problem:
         raise problem.within(source) from problem
+    if Path(source).name != run_files.SPEC:
+        _say_what_delta_is(content)
+    return spec
+
+
+def _say_what_delta_is(content: dict[str, Any]) -> None:
+    """Say once what the older key `delta` is called now."""
+    if DELTA in content.get("training", {}):
+        _logger.warning("training.%s", delta_notice(content["training"][DELTA]))
+    elif DELTA in content["space"]:
+        _logger.warning("space.%s is now space.regularizer and space.direction", DELTA)
 
 
 def _read_starts(content: dict[str, Any]) -> None:
@@ -81,23 +104,25 @@ def _read_starts(content: dict[str, Any]) -> None:
                 best = read_mapping(start)
             except SpecError as error:
                 raise ProblemError(f"start_from[{index}]", str(error)) from error
-            starts[index] = {key: value for key, value in best.items() if key in space}
+            starts[index] = {key: value for key, value in say_delta_in(best, space).items() if key in space}
 
 
-def _check(content: dict[str, Any]) -> SearchSpec:
+def _check(content: dict[str, Any], *, import_parts: bool) -> SearchSpec:
     try:
         spec = SearchSpec.model_validate(content)
     except ValidationError as error:
         raise first_problem(error, SearchSpec) from error
-    training = {key: parse_hyperparameter(key, value, f"training.{key}") for key, value in spec.training.items()}
-    space = {key: _resolve(key, distribution) for key, distribution in spec.space.items()}
+    _check_same_keys(spec)
+    spec = spec.model_copy(update={"training": expand_delta(spec.training, "training")})
+    if import_parts:
+        import_own_parts(spec)
+    training = {key: _parsed(spec, key, value, f"training.{key}") for key, value in spec.training.items()}
+    space = {key: _resolve(spec, key, distribution) for key, distribution in spec.space.items()}
     for key in space:
         if key in training:
             raise ProblemError(f"space.{key}", "is also fixed under training; keep one of the two")
     spec = spec.model_copy(update={"training": training, "space": space})
-    for values in itertools.product(*(_values(spec, key) for key in CONFLICTING_KEYS)):
-        if problem := find_conflict(spec.training_config(dict(zip(CONFLICTING_KEYS, values, strict=True)))):
-            raise ProblemError(f"{'space' if problem[0] in space else 'training'}.{problem[0]}", problem[1])
+    _check_conflicts(spec, says_delta=DELTA in content.get("training", {}) or DELTA in space)
     idle = spec.idle()
     if all(idle.get(key) for key in space):
         key = next(iter(space))
@@ -136,13 +161,51 @@ def _check(content: dict[str, Any]) -> SearchSpec:
     return spec.model_copy(update={"start_from": starts})
 
 
-def _resolve(key: str, distribution: Distribution) -> Distribution:
-    """`distribution` with both ends, or all choices, accepted and typed by TrainingConfig."""
+def _check_same_keys(spec: SearchSpec) -> None:
+    """Raise an error where keys that say the same in other words are given together."""
+    given = {key: "training" for key, value in spec.training.items() if value is not None} | dict.fromkeys(
+        spec.space, "space"
+    )
+    for key, section in given.items():
+        for other in SAME_AS.get(key, ()):
+            if other in given:
+                raise ProblemError(
+                    f"{section}.{key}", f"says the same as {given[other]}.{other} in other words; keep one of the two"
+                )
+
+
+def _check_conflicts(spec: SearchSpec, *, says_delta: bool) -> None:
+    """Raise an error where values of several hyperparameters, which trials can have together, conflict.
+
+    Args:
+        spec: The search.
+        says_delta: Whether the file says `delta`; errors then name it, too.
+    """
+    keys = [key for key in CONFLICTING_KEYS if key in spec.space]
+    for values in itertools.product(*(_extremes(spec.space[key]) for key in keys)):
+        if problem := find_conflict(spec.training_config(dict(zip(keys, values, strict=True)))):
+            key, message = problem
+            if says_delta and key in SAME_AS[DELTA]:
+                key = DELTA
+            raise ProblemError(f"{'space' if key in spec.space else 'training'}.{key}", message)
+
+
+def _parsed(spec: SearchSpec, key: str, value: Any, path: str) -> Any:
+    """Return a value as TrainingConfig types it; as it is if it may belong to a part that is not imported."""
+    if key not in HYPERPARAMETERS and key != DELTA and spec.has_unread_parts:
+        return value
+    return parse_hyperparameter(key, value, path)
+
+
+def _resolve(spec: SearchSpec, key: str, distribution: Distribution) -> Distribution:
+    """Return `distribution` with both ends, or all choices, accepted and typed by TrainingConfig."""
     path = f"space.{key}"
     kind = "int_" if distribution.kind == "int" else distribution.kind
-    if key not in HYPERPARAMETERS:
+    if key not in HYPERPARAMETERS and key != DELTA:
+        if spec.has_unread_parts:
+            return distribution
         raise ProblemError(path, unknown(key, HYPERPARAMETERS))
-    takes = TrainingConfig.model_fields[HYPERPARAMETERS[key]].annotation
+    takes = str if key == DELTA else config_class().model_fields[HYPERPARAMETERS[key]].annotation
     if takes is str and kind != "choice":
         raise ProblemError(path, f"takes names: use choice, not {distribution.kind}")
     if takes is int and kind in ("uniform", "loguniform"):
@@ -160,21 +223,23 @@ def _resolve(key: str, distribution: Distribution) -> Distribution:
     return distribution.model_copy(update={kind: [int(value) for value in values] if kind == "int_" else values})
 
 
-def _values(spec: SearchSpec, key: str) -> list[Any]:
-    """What a hyperparameter may be: a name that it can have, or the least and the most that it can be."""
-    if key in spec.space:
-        values = spec.space[key].values
-        return values if isinstance(values[0], str) else sorted({min(values), max(values)})
-    return [getattr(spec.training_config({}), HYPERPARAMETERS[key])]
+def _extremes(distribution: Distribution) -> list[Any]:
+    """Return the names that a hyperparameter can have, or the least and the most that it can be."""
+    values = distribution.values
+    return values if isinstance(values[0], str) else sorted({min(values), max(values)})
 
 
 def _start(spec: SearchSpec, start: dict[str, Any], path: str) -> dict[str, Any]:
     """The values of a start for just those hyperparameters that make a difference in it."""
     space = spec.space
+    if DELTA in start and DELTA not in space:
+        fixed = spec.training_config({}).model_dump(by_alias=True)
+        expanded = expand_delta(start, path)
+        start = {key: value for key, value in expanded.items() if key in space or key in start or fixed[key] != value}
     for key in start:
         if key not in space:
             raise ProblemError(f"{path}.{key}", unknown(key, space))
-    values = {key: parse_hyperparameter(key, value, f"{path}.{key}") for key, value in start.items()}
+    values = {key: _parsed(spec, key, value, f"{path}.{key}") for key, value in start.items()}
     for key, value in values.items():
         if not space[key].contains(value):
             raise ProblemError(f"{path}.{key}", f"{value!r} is outside of space.{key}, {space[key]}")

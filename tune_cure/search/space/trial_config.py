@@ -9,7 +9,8 @@ import yaml
 from tune_cure.search import run_files
 from tune_cure.search.space import loading as specs
 from tune_cure.search.space.bundled_spaces import search_command
-from tune_cure.training.config import HYPERPARAMETERS
+from tune_cure.training.config import HYPERPARAMETERS, has_unread_parts
+from tune_cure.training.delta import DELTA
 from tune_cure.utils.yaml_config import SpecError, parse, read_mapping
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def read(path: Path, trial: int | None = None) -> dict[str, Any]:
     content = read_mapping(path)
     if "space" in content:
         raise SpecError(f"{path}: space: is of a search; to search it: {search_command()} --space {path}")
-    return _of_search(path, content) if content.keys() <= HYPERPARAMETERS.keys() else content
+    return _of_search(path, content) if content.keys() <= {*HYPERPARAMETERS, DELTA} else content
 
 
 def _row(path: Path, trial: int | None) -> dict[str, Any]:
@@ -50,7 +51,7 @@ def _row(path: Path, trial: int | None) -> dict[str, Any]:
         raise SpecError(f"{path}: has no trial {trial}; there are {_range(frame)}")
     if len(rows) != 1:
         raise SpecError(f"{path}: has {len(rows)} rows to choose from; name one with --trial ({_range(frame)})")
-    cells = {str(name): value for name, value in rows.iloc[0].items() if name in HYPERPARAMETERS}
+    cells = {str(name): value for name, value in rows.iloc[0].items() if name in HYPERPARAMETERS or name == DELTA}
     try:
         return {name: parse(value) for name, value in cells.items() if value}  # an empty one made no difference
     except yaml.YAMLError as error:
@@ -72,5 +73,7 @@ def _of_search(path: Path, hyperparameters: dict[str, Any]) -> dict[str, Any]:
     search = specs.load(file)
     sections = search.model_dump(mode="json", by_alias=True, include={"data", "model", "evaluation"})
     training = {**search.training, **hyperparameters}
+    if not has_unread_parts(training):  # else unknown keys may be that part's
+        training = {key: value for key, value in training.items() if key in HYPERPARAMETERS or key == DELTA}
     threads = min(search.resources.cpus_per_trial, os.cpu_count() or 1)
     return {**sections, "training": training, "seed": search.search.seed, "threads": threads}

@@ -238,9 +238,12 @@ def test_a_fixed_value_can_leave_searched_keys_out_for_good(base: Path, caplog: 
     assert spec.idle() == {"h": True}
     assert "h" not in spec.propose(lambda key: spec.space[key].values[0])
     assert spec.start_from == [{"lambda": 10.0, "lr_max": 0.1, "epsilon": 8 / 255}]
-    assert caplog.messages == ["start_from[0].h: left out, for it makes no difference: delta is random"]
+    assert caplog.messages == [
+        "start_from[0].h: left out, for it makes no difference: direction is random",
+        "training.delta: random is now regularizer: cure, direction: random",
+    ]
     said = error(base, "training.delta=none", "space={h: {uniform: [1, 2]}}", "start_from=[]")
-    assert said == "space.h: makes no difference, and nothing else is searched: delta is none"
+    assert said == "space.h: makes no difference, and nothing else is searched: regularizer is none"
 
 
 def test_a_start_gives_what_makes_a_difference_in_it(base: Path) -> None:

@@ -1,0 +1,76 @@
+"""The training attack: what it is given at a step, and what each attack must do."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Step:
+    """A training step, as an attack sees it.
+
+    Attributes:
+        network: From images to logits, in low precision where that is asked for.
+        images: (N, C, H, W) in [0, 1].
+        labels: (N,) class indices.
+        generator: Source of all randomness, on the images' device.
+        loss_scale: See `gradients.input_gradients.logits_and_input_gradient`.
+        clean_grad: (N, C, H, W) gradients of the examples' losses at `images` where they are known already, else None.
+    """
+
+    network: nn.Module
+    images: Tensor
+    labels: Tensor
+    generator: torch.Generator | None = None
+    loss_scale: float = 1.0
+    clean_grad: Tensor | None = None
+
+
+@dataclass(kw_only=True)
+class Attack(ABC):
+    """The attack of a training run, built once from its configuration.
+
+    An attack declares its own hyperparameters as dataclass fields (`utils.hyperparameters.hyperparameter`). The fields
+    below are shared by all attacks.
+
+    Attributes:
+        epsilon: Radius of the ball, in pixel units.
+        norm: Norm of the ball, a name of `norms.NORMS`.
+        attack_statistics: What batch norm normalizes by in the attack, a key of `batch_norm_mode.STATISTICS`.
+    """
+
+    epsilon: float
+    norm: str
+    attack_statistics: str
+
+    @abstractmethod
+    def __call__(self, step: Step) -> Tensor:
+        """Return (N, C, H, W) images to train on, in [0, 1] and detached."""
+
+    @property
+    def starts_at_images(self) -> bool:
+        """Whether the first gradient is taken at the images themselves, and is read from `step.clean_grad` if given."""
+        return False
+
+    def inactive(self) -> dict[str, str]:
+        """Return the attack's own hyperparameters that make no difference beside its others, and why."""
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what the attack carries from step to step: tensors and plain values, saved in checkpoints."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
+        """Continue from what `state_dict` returned."""
+        return
+
+
+@dataclass(kw_only=True)
+class NoAttack(Attack):
+    """Training on clean images."""
+
+    def __call__(self, step: Step) -> Tensor:
+        return step.images

@@ -1,0 +1,87 @@
+"""The penalty of a training run: what it is given at a step, and what each penalty must do."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from tune_cure.attacks.attack import Step
+from tune_cure.gradients.input_gradients import Forward
+
+
+@dataclass(frozen=True)
+class PenaltyStep(Step):
+    """A training step, as a penalty sees it: the images that are penalized, and what is known about them already.
+
+    Attributes:
+        adversarial: (N, C, H, W) adversarial images of this step; None with attack none.
+        adversarial_forward: The forward pass at `adversarial` with the penalty's batch-norm statistics; None if there
+            was none.
+    """
+
+    adversarial: Tensor | None = None
+    adversarial_forward: Forward | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Regularizer(ABC):
+    """The penalty of a training run, built once from its configuration.
+
+    A penalty declares its own hyperparameters as dataclass fields (`utils.hyperparameters.hyperparameter`). The fields
+    below are shared by all penalties.
+
+    Attributes:
+        epsilon: Radius of the training attack's ball, in pixel units.
+        norm: Norm of that ball, a name of `norms.NORMS`.
+        penalty_two_sided: Whether the gradient at the image is differentiated with respect to the parameters, too.
+        penalty_statistics: What batch norm normalizes by in the penalty, a key of `batch_norm_mode.STATISTICS`.
+    """
+
+    epsilon: float
+    norm: str
+    penalty_two_sided: bool
+    penalty_statistics: str
+
+    @abstractmethod
+    def __call__(self, step: PenaltyStep) -> Tensor:
+        """Return (N,) penalties of the examples, before lambda.
+
+        They must be differentiable with respect to the parameters (`create_graph=True`). Nothing may be accumulated
+        into the parameters' gradients.
+        """
+
+    @property
+    def takes_clean_grad(self) -> bool:
+        """Whether `step.clean_grad` is used where it is known, with its graph if `penalty_two_sided`."""
+        return False
+
+    @property
+    def takes_adversarial_forward(self) -> bool:
+        """Whether `step.adversarial_forward` is used where it is known."""
+        return False
+
+    @property
+    def needs_attack(self) -> bool:
+        """Whether there is no penalty without adversarial images."""
+        return False
+
+    @property
+    def uses_ball(self) -> bool:
+        """Whether epsilon and norm make a difference to the penalty by themselves."""
+        return True
+
+    def inactive(self) -> dict[str, str]:
+        """Return the penalty's own hyperparameters that make no difference beside its others, and why."""
+        return {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoRegularizer(Regularizer):
+    """No penalty."""
+
+    def __call__(self, step: PenaltyStep) -> Tensor:
+        return step.images.new_zeros(len(step.images))
+
+    @property
+    def uses_ball(self) -> bool:
+        return False
