@@ -1,4 +1,4 @@
-"""When a search ends before its last trial has: its time is up, nothing improves, or all of it goes wrong."""
+"""Rules that stop a whole search early: time budget, patience, repeated failures, full disk."""
 
 import re
 import shutil
@@ -11,39 +11,40 @@ from tune_cure.search.patience import Patience
 from tune_cure.search.results import SearchResult
 from tune_cure.search.space.config import SearchSpec
 
-MAX_EQUAL_FAILURES = 3  # first trials that fail alike: so would the others
-RESERVED_BYTES = 32 * 2**20  # bytes of the disk that are left for journal, study and tables
-FULL_DISK_ERROR = re.compile("No space left on device|Disk quota exceeded")  # as errors of the operating system have it
+MAX_EQUAL_FAILURES = 3  # if the first trials of a search all fail for one reason, the others would, too
+RESERVED_BYTES = 32 * 2**20  # free disk space that journal, study and tables need at the end
+FULL_DISK_ERROR = re.compile("No space left on device|Disk quota exceeded")  # messages of the operating system
 
 
 class SearchStopper:
-    """Tells Ray Tune when to stop everything; the trials under way then stay unfinished, for `--resume`.
+    """Decision when a whole search stops. Running trials then stay unfinished, and `--resume` continues them.
 
     Args:
         spec: The search.
-        folder: Of the run, on the disk that is watched.
-        seconds: How long it may take from now; without limit if None.
-        history: The journal so far.
+        folder: The run's folder; its disk is watched.
+        seconds: The time budget from now on; None means no limit.
+        history: The events of trials so far.
 
     Attributes:
-        outcome: Why everything stops: time, failing, disk or interrupted; empty as long as it does not.
-        reason: The same in words.
-        patience: How many trials have ended since one that improved something.
+        outcome: Why the search stops: time, failing, disk, interrupted or ray; empty while it goes on.
+        reason: The outcome in words.
+        deadline: When the time budget is used up, in seconds since 1970; None if there is no limit.
+        patience: The count of trials since one that improved something.
     """
 
     def __init__(self, spec: SearchSpec, folder: Path, seconds: float | None, history: Iterable[Event]) -> None:
         self.spec, self.folder = spec, folder
-        self.deadline = None if seconds is None else time.time() + seconds  # which other machines know, too
+        self.deadline = None if seconds is None else time.time() + seconds
         self.outcome = self.reason = ""
         self.patience = Patience(spec)
-        self._failures: list[str] | None = []  # why the first trials failed; None once another has ended otherwise
+        self._failures: list[str] | None = []  # reasons of the first trials; None once a trial ended otherwise
         for event in history:
             self.patience.take(event)
             if event["event"] == "end" and event["status"] != "failed":
                 self._failures = None
 
     def take(self, event: Event) -> None:
-        """Takes in a new line of the journal."""
+        """Take in a new event of a trial."""
         self.patience.take(event)
         if event["event"] != "end" or self._failures is None:
             return
@@ -51,22 +52,28 @@ class SearchStopper:
             self._failures = None
             return
         self._failures.append(event["reason"])
-        alike = {re.sub(r"\d+", "", reason) for reason in self._failures}  # but for addresses and sizes
-        if len(self._failures) == MAX_EQUAL_FAILURES and len(alike) == 1:
+        # Equal failures may differ in addresses and sizes, so numbers are ignored.
+        reasons = {re.sub(r"\d+", "", reason) for reason in self._failures}
+        if len(self._failures) == MAX_EQUAL_FAILURES and len(reasons) == 1:
             self.end("failing", f"the first {MAX_EQUAL_FAILURES} trials all failed: {event['reason']}")
 
     @property
     def exhausted(self) -> bool:
-        """Whether so many trials have improved nothing that no more are to be proposed."""
+        """Whether patience is used up, so that no more trials are to be proposed."""
         return self.patience.is_used_up
 
     def end(self, outcome: str, reason: str) -> None:
-        """Stops everything; the first reason stands."""
+        """Stop the search; of several calls the first one counts.
+
+        Args:
+            outcome: See the attribute.
+            reason: The outcome in words.
+        """
         if not self.outcome:
             self.outcome, self.reason = outcome, reason
 
     def stop_all(self) -> bool:
-        """Whether everything stops now. Asked at each turn of Tune's loop."""
+        """Return whether the search stops now; Tune's loop asks at each turn."""
         if self.deadline is not None and time.time() > self.deadline:
             self.end("time", "the time budget is used up")
         free = shutil.disk_usage(self.folder).free
