@@ -2,7 +2,8 @@
 
 finished: a search that ended, with its confirmation. interrupted: a search after Ctrl-C, and in interrupted_resumed
 the trials that 0.1.0 had after it resumed it. trained: a training run after Ctrl-C, and in trained_resumed what 0.1.0
-had after it resumed it. They were computed on a CPU with AVX-512, by torch 2.15.0.
+had after it resumed it. quickstart.jsonl: the trials of the quick start, one at a time. They were computed on a CPU
+with AVX-512, by torch 2.15.0.
 """
 
 import shutil
