@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.support.exported_models import write_best_model
 from tests.support.journals import write_search
 from tests.support.spaces import TINY
@@ -86,3 +88,10 @@ def test_the_package_is_quick_to_import_in_any_order() -> None:
     quick = f"import sys, tune_cure; tune_cure.__version__; assert {slow}.isdisjoint(sys.modules)"
     for script in (*(order + check for order in orders), quick):
         subprocess.run([sys.executable, "-c", script], check=True)
+
+
+@pytest.mark.parametrize("room", ["data", "models", "gradients", "evaluation.metrics", "training.run"])
+def test_a_room_reads_no_library_of_pictures_or_tables_when_it_is_imported(room: str) -> None:
+    script = f"import sys, tune_cure.{room}; print(*sys.modules)"
+    process = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert set(process.stdout.split()).isdisjoint([*SLOW_TO_IMPORT, "PIL", "pyautoattack"])
