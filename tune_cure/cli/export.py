@@ -20,12 +20,14 @@ class ExportOptions:
         to: The folder to write; empty, or not there yet.
         confirmed: Name of a network that `confirm` has trained; None exports the best model of the search.
         seed: Which seed of `confirmed`; None is its first.
+        trust_code: Import the network's module where its name is a `module:name`.
     """
 
     directory: Path
     to: Path
     confirmed: str | None
     seed: int | None
+    trust_code: bool = False
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,6 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--to", type=Path, required=True, metavar="FOLDER", help="where to: empty, or not there yet")
     parser.add_argument("--confirmed", metavar="NAME", help="a network that `confirm` has trained: trial-11, fgsm")
     parser.add_argument("--seed", type=int, metavar="N", help="which of its seeds (default: the first)")
+    trust_help = "import the module of a network of your own (model: my_nets:mlp): only for a folder that you trust"
+    parser.add_argument("--trust-code", action="store_true", help=trust_help)
 
 
 def read_options(parsed: argparse.Namespace) -> ExportOptions:
@@ -52,9 +56,11 @@ def run(options: ExportOptions, console: Console) -> int:
         raise measurements.ExportError("--seed: makes no difference without --confirmed")
     result = SearchResult(options.directory)
     if options.confirmed is None:
-        bundle = exporting.collect_search_model(result)
+        bundle = exporting.collect_search_model(result, trust_code=options.trust_code)
     else:
-        bundle = exporting.collect_confirmed_model(result, options.confirmed, options.seed)
+        bundle = exporting.collect_confirmed_model(
+            result, options.confirmed, options.seed, trust_code=options.trust_code
+        )
     exporting.write_bundle(bundle, model_card.build_model_card(bundle), options.directory, options.to)
     console.print(f"wrote {options.to}: {bundle.description}")
     for warning in bundle.warnings:

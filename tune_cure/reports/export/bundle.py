@@ -16,6 +16,7 @@ from torch import Tensor
 
 from tune_cure.evaluation.config import EvaluationConfig
 from tune_cure.models import checkpoints, networks
+from tune_cure.models.registry import MODELS, build
 from tune_cure.reports.export.measurements import (
     ExportError,
     Measurement,
@@ -27,13 +28,14 @@ from tune_cure.reports.export.measurements import (
     read_run_config,
     run_seed,
 )
+from tune_cure.reports.export.network_source import NetworkSource, find_network_source
 from tune_cure.search import run_files
 from tune_cure.search.results import SearchResult
 from tune_cure.training.config import TrainingConfig
 from tune_cure.utils import environment
 from tune_cure.utils.files import read_tensors, replace_bytes
 from tune_cure.utils.formatting import join_words
-from tune_cure.utils.registry import did_you_mean
+from tune_cure.utils.registry import PartError, did_you_mean, is_reference
 
 WEIGHTS, SIZES, NETWORK, LOADER, CARD = "model.safetensors", "config.json", "model.py", "load.py", "README.md"
 BEST_CONFIG = (run_files.BEST_CONFIG_TABLE, run_files.BEST_CONFIG_SPEC)
@@ -115,7 +117,7 @@ class ExportedModel:
     @property
     def num_parameters(self) -> int:
         """The number of trainable parameters."""
-        return sum(parameter.numel() for parameter in networks.build(**self.network).parameters())
+        return sum(parameter.numel() for parameter in build(**self.network).parameters())
 
     def describe(self) -> dict[str, Any]:
         """Return the content of config.json."""
@@ -138,8 +140,12 @@ class ExportedModel:
         }
 
 
-def collect_search_model(result: SearchResult) -> ExportedModel:
+def collect_search_model(result: SearchResult, *, trust_code: bool = False) -> ExportedModel:
     """Return the best model of a search.
+
+    Args:
+        result: The search.
+        trust_code: Import the network's module where its name is a `module:name`.
 
     Raises:
         ExportError: There is no best model yet, or best_model.pt holds the weights of another trial or epoch.
@@ -167,12 +173,14 @@ def collect_search_model(result: SearchResult) -> ExportedModel:
         elsewhere=tuple(measured_by_confirmation(result, candidate, None)),
         warnings=tuple(find_doubts(result, candidate, str(best.row["status"]))),
         best_config=True,
-        **_network_fields(file, saved, spec.data.image_size),
+        **_network_fields(file, saved, spec.data.image_size, trust_code),
         **_search_fields(result),
     )
 
 
-def collect_confirmed_model(result: SearchResult, candidate: str, seed: int | None) -> ExportedModel:
+def collect_confirmed_model(
+    result: SearchResult, candidate: str, seed: int | None, *, trust_code: bool = False
+) -> ExportedModel:
     """Return a network that a confirmation has trained.
 
     Args:
@@ -180,6 +188,7 @@ def collect_confirmed_model(result: SearchResult, candidate: str, seed: int | No
         candidate: The name of the candidate.
         seed: The seed of the training run; None for the first one. The best one is not offered, since choosing it on
             the test set would make its accuracy there optimistic.
+        trust_code: Import the network's module where its name is a `module:name`.
 
     Raises:
         ExportError: The candidate or the seed was not confirmed, or the run has not been judged yet, or diverged.
@@ -205,7 +214,7 @@ def collect_confirmed_model(result: SearchResult, candidate: str, seed: int | No
         elsewhere=(),
         warnings=tuple(describe_masking(result, folder)),
         best_config=best is not None and candidate == f"trial-{best.trial}",
-        **_network_fields(file, saved, result.spec.data.image_size),
+        **_network_fields(file, saved, result.spec.data.image_size, trust_code),
         **_search_fields(result),
     )
 
@@ -247,6 +256,9 @@ def write_bundle(exported: ExportedModel, card: str, source: Path, folder: Path)
         LOADER: LOAD_CODE.encode(),
         CARD: card.encode(),
     }
+    if source_code := find_network_source(exported.network["name"]):
+        files[source_code.file.name] = source_code.file.read_bytes()
+        files[LOADER] = _load_code(source_code).encode()
     if exported.best_config:
         files |= {name: (source / name).read_bytes() for name in BEST_CONFIG if (source / name).is_file()}
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -259,19 +271,35 @@ def write_bundle(exported: ExportedModel, card: str, source: Path, folder: Path)
         raise ExportError(f"{folder}: cannot be written: {error.strerror}") from error
 
 
-def _network_fields(file: Path, saved: Mapping[str, Any], side: int | None) -> dict[str, Any]:
+def _load_code(source: NetworkSource) -> str:
+    """Return `LOAD_CODE` for a network whose function is in a file of its own."""
+    own = f'{{config["network"]["name"]: {source.function}}}'
+    code = LOAD_CODE.replace(
+        "from model import build\n", f"from model import build\nfrom {source.module} import {source.function}\n"
+    )
+    return code.replace('build(**config["network"])', f'build(**config["network"], architectures={own})')
+
+
+def _network_fields(file: Path, saved: Mapping[str, Any], side: int | None, trust_code: bool) -> dict[str, Any]:
     """Return the fields of `ExportedModel` about the network itself.
 
     Args:
         file: The file that it was read from.
         saved: The content of the file.
         side: The side that images were resized to, in pixels; None if they were not resized.
+        trust_code: Import the network's module where its name is a `module:name`.
 
     Raises:
         ExportError: The file holds no network.
     """
     try:
-        network = checkpoints.rebuild(saved)
+        name = saved["model"]["name"]
+        if is_reference(name) and name not in MODELS and not trust_code:
+            raise ExportError(
+                f"{file}: its network {name!r} is code that is not part of this project, and a file that somebody sent "
+                "can name any module here; if you trust the file, add --trust-code"
+            )
+        network = checkpoints.rebuild(saved, trust_code=trust_code)
         classes, size = saved.get("classes"), saved.get("image_size", side and (side, side))
         fields: dict[str, Any] = {
             "network": dict(saved["model"]),
@@ -279,6 +307,8 @@ def _network_fields(file: Path, saved: Mapping[str, Any], side: int | None) -> d
             "image_size": None if size is None else (int(size[0]), int(size[1])),
         }
     except (KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
+        if isinstance(error, ExportError) or (isinstance(error, PartError) and is_reference(name)):
+            raise
         raise ExportError(f"{file}: holds no network of this project: {str(error).splitlines()[0]}") from error
     weights = network.state_dict()
     assert all(tensor.dtype in TENSOR_TYPES for tensor in weights.values())
