@@ -180,7 +180,8 @@ def test_a_running_search_is_watched_from_another_terminal(tmp_path: Path) -> No
     out = tmp_path / "out"
     watching = subprocess.Popen([*WATCH, str(out)], stdout=subprocess.PIPE, text=True)
     command = [sys.executable, "run_search.py", "--space", str(tmp_path / "tiny.yaml"), "--output", str(out)]
-    search = subprocess.run([*command, "--set", "search.trials=3"], capture_output=True, text=True, check=True)
+    short = ["--set", "search.trials=3", "--set", "training.epochs=2"]
+    search = subprocess.run([*command, *short], capture_output=True, text=True, check=True)
     printed, _ = watching.communicate(timeout=60)
     ends = re.compile(r"^\[\d/3\] trial .*$", re.MULTILINE)
     assert watching.returncode == 0
