@@ -7,11 +7,14 @@ from tune_cure.utils.errors import TuneCureError
 from tune_cure.utils.registry import Registry, did_you_mean
 
 REGISTRIES = {
+    "attack": "tune_cure.attacks.registry:ATTACKS",
     "data set": "tune_cure.data.datasets:DATASETS",
+    "direction": "tune_cure.regularizers.cure:DIRECTIONS",
     "loss": "tune_cure.gradients.input_gradients:LOSSES",
     "network": "tune_cure.models.registry:MODELS",
     "norm": "tune_cure.attacks.norms:NORMS",
     "optimizer": "tune_cure.training.optimizers:OPTIMIZERS",
+    "regularizer": "tune_cure.regularizers.registry:REGULARIZERS",
     "sampler": "tune_cure.search.proposals.samplers:SAMPLERS",
     "schedule": "tune_cure.training.schedules:SCHEDULES",
 }

@@ -1,6 +1,7 @@
 import importlib
 import inspect
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,11 @@ def test_an_error_in_a_run_is_one_line_that_names_its_key(tmp_path: Path) -> Non
 def test_each_kind_of_part_has_a_registry_of_this_name(kind: str) -> None:
     module, _, attribute = parts.REGISTRIES[kind].partition(":")
     assert getattr(importlib.import_module(module), attribute).kind == kind
+
+
+def test_every_registry_of_the_package_can_be_registered_with() -> None:
+    for file in Path("tune_cure").rglob("*.py"):
+        assert set(re.findall(r'Registry\(\s*"([^"]+)"', file.read_text(encoding="utf-8"))) <= parts.REGISTRIES.keys()
 
 
 def test_a_registered_network_is_trained_by_its_name(tmp_path: Path) -> None:
