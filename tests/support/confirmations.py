@@ -1,5 +1,6 @@
 """Searches whose candidates train in a second, and confirmations of them that were never run."""
 
+import dataclasses
 import zlib
 from pathlib import Path
 
@@ -7,7 +8,9 @@ import numpy as np
 import torch
 
 from tests.support.journals import write_search
-from tune_cure.confirmation.plan import Job, Plan
+from tune_cure.confirmation.candidates import choose_candidates
+from tune_cure.confirmation.plan import Job, Plan, plan_jobs
+from tune_cure.confirmation.verdicts import Confirmation
 from tune_cure.evaluation.names import ATTACKS
 from tune_cure.search import run_files
 from tune_cure.search.results import SearchResult
@@ -38,3 +41,22 @@ def write_outcomes(job: Job, share: float, *, autoattack: bool = True, num_image
     replace_arrays(folder / run_files.OUTCOMES, {**dict.fromkeys(names, right), "zero_gradient": 0.0, "seconds": 1.0})
     model = {"model": {}, "weights": {"w": torch.ones(1)}, "epoch": 2, "train_seconds": 3.0}
     torch.save(model, job.folder / run_files.JOB_MODEL)
+
+
+def plan_quick_jobs(directory: Path) -> list[Job]:
+    """Write a quick search and return the jobs of its confirmation: two leaders and two baselines with three seeds."""
+    result = write_quick_search(directory)
+    plan = dataclasses.replace(PLAN, seeds=(1, 2, 3), examples=NUM_IMAGES, autoattack=True)
+    return plan_jobs(result, choose_candidates(result, 2, ["start_from", "fgsm"]), plan)
+
+
+def finish(jobs: list[Job], **shares: float) -> Confirmation:
+    """Write what the jobs leave when they finish, and return their confirmation.
+
+    Args:
+        jobs: The jobs.
+        shares: The share of images that withstood every attack, by the kind of candidate; 0.5 if not given.
+    """
+    for job in jobs:
+        write_outcomes(job, shares.get(job.candidate.kind, 0.5))
+    return Confirmation(jobs)

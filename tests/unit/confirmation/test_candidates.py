@@ -28,20 +28,20 @@ def test_the_leaders_come_first_and_then_the_baselines(result: SearchResult) -> 
     assert ablation == leader.model_copy(update={"lambda_": 0.0})
 
 
-def test_whoever_came_to_no_sound_end_is_no_leader(result: SearchResult) -> None:
+def test_trials_that_did_not_end_soundly_are_no_leaders(result: SearchResult) -> None:
     names = [one.name for one in choose_candidates(result, 100, [])]
     assert not {"trial-5", "trial-9", "trial-13"} & set(names)
     assert len(names) == 21
 
 
-def test_a_baseline_that_a_leader_is_already_is_left_out(result: SearchResult) -> None:
+def test_a_baseline_equal_to_a_leader_is_left_out(result: SearchResult) -> None:
     names = [one.name for one in choose_candidates(result, 100, list(BASELINES))]
     assert "trial-0" in names  # the configuration of start_from
     assert "start_from" not in names
     assert {"fgsm", "ablation"} <= set(names)
 
 
-def test_without_a_start_from_the_winner_stands_in(tmp_path: Path) -> None:
+def test_without_start_from_the_winner_takes_its_place(tmp_path: Path) -> None:
     write_search(tmp_path)
     (tmp_path / run_files.SPEC).write_text(load(tmp_path / "space.yaml", ["start_from=[]"]).to_yaml())
     chosen = choose_candidates(SearchResult(tmp_path), 1, ["start_from", "fgsm", "ablation"])
@@ -49,7 +49,7 @@ def test_without_a_start_from_the_winner_stands_in(tmp_path: Path) -> None:
     assert chosen[1].config == chosen[0].config.model_copy(update={"lambda_": 0.0})
 
 
-def test_a_search_without_a_sound_trial_has_nobody_to_confirm(tmp_path: Path) -> None:
+def test_a_search_without_a_sound_trial_has_no_candidates(tmp_path: Path) -> None:
     write_search(tmp_path, 2, judged=False)
     with pytest.raises(CandidateError, match="nothing to confirm"):
         choose_candidates(SearchResult(tmp_path), 3, ["fgsm"])

@@ -25,43 +25,43 @@ def verdict(first: SearchResult, second: SearchResult) -> dict[str, Any]:
 
 
 def test_two_identical_searches_cannot_be_told_apart(tmp_path: Path) -> None:
-    found = verdict(one_trial(tmp_path / "a", 0.5), one_trial(tmp_path / "b", 0.5))
-    assert found["verdict"] == "cannot tell"
-    assert found["difference"] == 0
+    row = verdict(one_trial(tmp_path / "a", 0.5), one_trial(tmp_path / "b", 0.5))
+    assert row["verdict"] == "cannot tell"
+    assert row["difference"] == 0
 
 
-def test_a_difference_far_beyond_the_errors_is_told(tmp_path: Path) -> None:
+def test_a_difference_far_beyond_the_errors_gets_a_verdict(tmp_path: Path) -> None:
     good, bad = one_trial(tmp_path / "good", 0.8), one_trial(tmp_path / "bad", 0.3)
     assert verdict(good, bad)["verdict"] == "better"
     assert verdict(bad, good)["verdict"] == "worse"
 
 
-def test_where_less_is_better_the_lower_one_is(tmp_path: Path) -> None:
+def test_the_lower_objective_is_better_in_mode_min(tmp_path: Path) -> None:
     low, high = (one_trial(tmp_path / str(pgd), pgd, "search.mode=min") for pgd in (0.3, 0.8))
     assert verdict(low, high)["verdict"] == "better"
     assert verdict(low, high)["difference"] == pytest.approx(-0.5)
 
 
-def test_the_interval_is_that_of_accuracies_on_images_of_their_own(tmp_path: Path) -> None:
-    found = verdict(one_trial(tmp_path / "a", 0.6), one_trial(tmp_path / "b", 0.5))
+def test_the_interval_is_that_of_accuracies_on_different_images(tmp_path: Path) -> None:
+    row = verdict(one_trial(tmp_path / "a", 0.6), one_trial(tmp_path / "b", 0.5))
     error = math.sqrt(0.6 * 0.4 / 100 + 0.5 * 0.5 / 100)
-    assert (found["low"], found["high"]) == (
+    assert (row["low"], row["high"]) == (
         pytest.approx(0.1 - 1.959964 * error),
         pytest.approx(0.1 + 1.959964 * error),
     )
-    assert found["p_value"] == pytest.approx(2 * stats.norm.sf(0.1 / error))
-    assert found["verdict"] == "cannot tell"
+    assert row["p_value"] == pytest.approx(2 * stats.norm.sf(0.1 / error))
+    assert row["verdict"] == "cannot tell"
 
 
-def test_of_three_searches_the_p_values_are_adjusted_for_all_pairs(tmp_path: Path) -> None:
+def test_p_values_of_three_searches_are_adjusted_for_all_pairs(tmp_path: Path) -> None:
     searches = comparison.name_searches([one_trial(tmp_path / str(pgd), pgd) for pgd in (0.5, 0.64, 0.64001)])
-    found = comparison.compare_winners(searches)
-    assert found["p_value"].iloc[0] < 0.05 < found["p_value_holm"].iloc[0]
-    assert set(found["verdict"]) == {"cannot tell"}
+    frame = comparison.compare_winners(searches)
+    assert frame["p_value"].iloc[0] < 0.05 < frame["p_value_holm"].iloc[0]
+    assert set(frame["verdict"]) == {"cannot tell"}
 
 
 @pytest.mark.parametrize(
-    ("override", "said"),
+    ("override", "message"),
     [
         ("evaluation.epsilon=0.1", "different evaluation: PGD-3 with 1 start at epsilon 0.05"),
         ("evaluation.steps=4", "different evaluation: PGD-3 with 1 start"),
@@ -72,19 +72,21 @@ def test_of_three_searches_the_p_values_are_adjusted_for_all_pairs(tmp_path: Pat
         ("data.image_size=16", "different data set: digits (a); digits at 16 pixels"),
     ],
 )
-def test_accuracies_of_different_things_get_no_verdict_and_the_reason(override: str, said: str, tmp_path: Path) -> None:
+def test_accuracies_of_different_things_get_a_reason_instead_of_a_verdict(
+    override: str, message: str, tmp_path: Path
+) -> None:
     first, second = one_trial(tmp_path / "a", 0.8), one_trial(tmp_path / "b", 0.2, override)
-    found = verdict(first, second)
-    assert found["verdict"] == ""
-    assert found["reason"] == said.split(":")[0]
-    assert math.isnan(found["difference"])
+    row = verdict(first, second)
+    assert row["verdict"] == ""
+    assert row["reason"] == message.split(":")[0]
+    assert math.isnan(row["difference"])
     (warning,) = comparison.comparison_warnings(pair(first, second))
-    assert warning.startswith(said)
+    assert warning.startswith(message)
     assert warning.endswith("(b): no verdict between these")
 
 
 @pytest.mark.parametrize(
-    ("override", "said"),
+    ("override", "message"),
     [
         ("data.split_seed=1", "different validation images: 100 by split_seed 0 (a); 100 by split_seed 1 (b)"),
         ("data.train_examples=null", "different training images: 600 (a); all (b)"),
@@ -93,12 +95,12 @@ def test_accuracies_of_different_things_get_no_verdict_and_the_reason(override: 
         ("search.constraints=[clean_accuracy >= 0.1]", "different constraints: none (a); clean_accuracy >= 0.1 (b)"),
     ],
 )
-def test_other_differences_are_warned_of_and_the_verdict_stands(override: str, said: str, tmp_path: Path) -> None:
+def test_other_differences_give_a_warning_beside_the_verdict(override: str, message: str, tmp_path: Path) -> None:
     first, second = one_trial(tmp_path / "a", 0.8), one_trial(tmp_path / "b", 0.2, override)
     assert verdict(first, second)["verdict"] == "better"
     warnings = comparison.comparison_warnings(pair(first, second))
     assert len(warnings) == 1
-    assert warnings[0].startswith(said)
+    assert warnings[0].startswith(message)
 
 
 def test_spaces_may_differ_without_a_warning(tmp_path: Path) -> None:
@@ -109,7 +111,7 @@ def test_spaces_may_differ_without_a_warning(tmp_path: Path) -> None:
     assert frame.loc["lambda", "differs"] == False  # noqa: E712
 
 
-def test_what_one_searches_and_another_has_fixed_is_shown_with_its_value(tmp_path: Path) -> None:
+def test_a_hyperparameter_fixed_in_one_search_is_shown_with_its_value(tmp_path: Path) -> None:
     start = "start_from=[{lambda: 0.5, h: 1.0, lr_max: 0.02, epsilon: 0.1, momentum: 0.5}]"
     first = one_trial(tmp_path / "a", 0.8, "space.momentum={uniform: [0, 0.9]}", start, momentum=0.5)
     searches = pair(first, one_trial(tmp_path / "b", 0.2, "training.momentum=0.7"))
@@ -118,25 +120,25 @@ def test_what_one_searches_and_another_has_fixed_is_shown_with_its_value(tmp_pat
     assert comparison.build_comparison_table(searches)["best_momentum"].tolist() == [0.5, 0.7]
 
 
-def test_winners_judged_again_alike_are_compared_by_that(tmp_path: Path) -> None:
+def test_winners_judged_again_in_the_same_way_are_compared_by_that(tmp_path: Path) -> None:
     first = write_epochs(tmp_path / "a", [(0, 1, 0.8), (1, 1, 0.7)], again={0: 0.3, 1: 0.6})
     second = write_epochs(tmp_path / "b", [(0, 1, 0.5), (1, 1, 0.7)], again={0: 0.4, 1: 0.2})
-    found = verdict(first, second)
-    assert found["measure"] == "fresh_pgd_accuracy"
-    assert found["difference"] == pytest.approx(0.6 - 0.4)
+    row = verdict(first, second)
+    assert row["measure"] == "fresh_pgd_accuracy"
+    assert row["difference"] == pytest.approx(0.6 - 0.4)
     assert comparison.comparison_warnings(pair(first, second)) == []
 
 
 @pytest.mark.parametrize(("override", "again"), [("rescore.top=3", {}), ("rescore.steps=20", {0: 0.1})])
-def test_a_number_judged_again_is_not_compared_with_one_that_was_not_or_was_otherwise(
+def test_winners_judged_again_in_different_ways_are_compared_by_their_objectives(
     override: str, again: dict[int, float], tmp_path: Path
 ) -> None:
     first, second = (
         one_trial(tmp_path / "a", 0.8, again={0: 0.7}),
         one_trial(tmp_path / "b", 0.8, override, again=again),
     )
-    found = verdict(first, second)
-    assert (found["measure"], found["difference"]) == ("pgd_accuracy_best", 0)
+    row = verdict(first, second)
+    assert (row["measure"], row["difference"]) == ("pgd_accuracy_best", 0)
     (warning,) = comparison.comparison_warnings(pair(first, second))
     assert warning.startswith("winners judged again differently: PGD-50 with 10 starts at epsilon 0.05")
     assert "these numbers cannot be compared" in warning
@@ -153,36 +155,36 @@ def test_a_search_without_a_sound_winner_gets_no_verdict(tmp_path: Path) -> None
     assert comparison.build_comparison_table(pair(good, nothing))["trials_ended"].tolist() == [1, 0]
 
 
-def test_best_so_far_is_that_of_the_sound_trials_in_the_order_of_time(tmp_path: Path) -> None:
+def test_best_so_far_counts_sound_trials_in_order_of_time(tmp_path: Path) -> None:
     lines = [(0, 1, 0.2), (2, 1, 0.9), (1, 1, 0.3), (0, 2, 0.3), (1, 2, 0.25), (0, 3, 0.5), (1, 3, 0.4)]
-    found = comparison.leader_progress(write_epochs(tmp_path, lines, statuses={2: "diverged"}))
+    frame = comparison.leader_progress(write_epochs(tmp_path, lines, statuses={2: "diverged"}))
     # Of equals the trial with the lower number leads, as in results.ranked.
-    assert found[["epochs", "objective", "trial"]].to_numpy().tolist() == [
+    assert frame[["epochs", "objective", "trial"]].to_numpy().tolist() == [
         [1, 0.2, 0], [3, 0.3, 1], [4, 0.3, 0], [6, 0.5, 0], [7, 0.5, 0],
     ]  # fmt: skip
-    assert found["device_hours"].tolist() == pytest.approx([EPOCH_HOURS * n for n in (1, 3, 4, 6, 7)])
+    assert frame["device_hours"].tolist() == pytest.approx([EPOCH_HOURS * n for n in (1, 3, 4, 6, 7)])
 
 
-def test_a_leader_that_falls_back_leads_no_more(tmp_path: Path) -> None:
+def test_a_leader_that_falls_back_loses_the_lead(tmp_path: Path) -> None:
     result = write_epochs(tmp_path, [(0, 1, 0.4), (1, 1, 0.3), (0, 2, 0.1)], "search.metric=pgd_accuracy")
-    found = comparison.leader_progress(result)
-    assert found[["epochs", "objective", "trial"]].to_numpy().tolist() == [[1, 0.4, 0], [3, 0.3, 1]]
+    frame = comparison.leader_progress(result)
+    assert frame[["epochs", "objective", "trial"]].to_numpy().tolist() == [[1, 0.4, 0], [3, 0.3, 1]]
     assert result.best is not None
     assert result.best.trial == 1
 
 
-def test_where_less_is_better_the_lowest_leads(tmp_path: Path) -> None:
+def test_the_lowest_objective_leads_in_mode_min(tmp_path: Path) -> None:
     lines = [(0, 1, 0.4), (1, 1, 0.5), (2, 1, 0.1)]
     result = write_epochs(tmp_path, lines, "search.metric=pgd_accuracy", "search.mode=min")
     assert comparison.leader_progress(result)[["objective", "trial"]].to_numpy().tolist() == [[0.4, 0], [0.1, 2]]
 
 
-def test_a_trial_led_for_good_when_no_other_led_after_it(tmp_path: Path) -> None:
+def test_a_lasting_lead_begins_after_the_last_other_leader(tmp_path: Path) -> None:
     lines = [(0, 1, 0.075), (1, 1, 0.3), (0, 2, 0.4), (1, 2, 0.35), (0, 3, 0.5)]
     assert comparison.find_lasting_lead(write_epochs(tmp_path, lines)) == (3, pytest.approx(3 * EPOCH_HOURS))
 
 
-def test_a_trial_that_judging_again_put_first_did_not_lead_before(tmp_path: Path) -> None:
+def test_a_winner_by_the_second_judgment_has_no_lasting_lead(tmp_path: Path) -> None:
     lines = [(0, 1, 0.8), (1, 1, 0.7)]
     assert comparison.find_lasting_lead(write_epochs(tmp_path / "a", lines)) == (1, pytest.approx(EPOCH_HOURS))
     assert comparison.find_lasting_lead(write_epochs(tmp_path / "b", lines, again={0: 0.3, 1: 0.6})) is None
@@ -202,13 +204,13 @@ def test_the_row_of_a_search_has_its_counts_winner_gain_and_cost(tmp_path: Path)
     assert row["best_lambda"] == 0.5
 
 
-def test_where_less_is_better_a_gain_is_a_fall(tmp_path: Path) -> None:
+def test_a_gain_is_a_decrease_in_mode_min(tmp_path: Path) -> None:
     lines = [(0, 1, 0.5), (1, 1, 0.3)]
     searches = pair(*(write_epochs(tmp_path / name, lines, "search.mode=min") for name in "ab"))
     assert comparison.build_comparison_table(searches)["gain"].tolist() == pytest.approx([0.2, 0.2])
 
 
-def test_an_unfinished_search_is_said_to_be_one(tmp_path: Path) -> None:
+def test_an_unfinished_search_gives_a_warning(tmp_path: Path) -> None:
     over, running = (
         one_trial(tmp_path / "over", 0.4),
         write_epochs(tmp_path / "running", [(0, 1, 0.4), (1, 1, 0.4)], "search.trials=1", unfinished=[1]),
@@ -227,14 +229,14 @@ def test_the_confirmed_accuracies_are_the_winners_at_the_radius_of_the_search(tm
     assert row["confirmed_clean_sd"] == pytest.approx(math.sqrt(0.005))
 
 
-def test_a_confirmation_without_the_winner_says_nothing_of_it(tmp_path: Path) -> None:
+def test_a_confirmation_without_the_winner_gives_no_accuracies(tmp_path: Path) -> None:
     table = comparison.build_comparison_table(pair_with_confirmation(tmp_path, CONFIRMED.replace("trial-0", "trial-7")))
     assert table["confirmed_seeds"].tolist() == [0, 0]
     assert table["confirmed_clean"].isna().all()
 
 
 @pytest.mark.parametrize("content", ["", "a,b\n1,2\n", CONFIRMED.replace("0.9", "ninety")])
-def test_a_damaged_confirmation_is_one_line(content: str, tmp_path: Path) -> None:
+def test_a_damaged_confirmation_is_refused_in_one_line(content: str, tmp_path: Path) -> None:
     with pytest.raises(ComparisonError, match=r"confirm\.csv: is no table of a confirmation"):
         comparison.build_comparison_table(pair_with_confirmation(tmp_path, content))
 
@@ -253,7 +255,7 @@ def test_the_confirmation_is_where_confirm_writes_it() -> None:
     assert set(COMPARED_ATTACKS) <= set(verdicts.COLUMNS)
 
 
-def test_folders_of_one_name_are_told_apart_by_the_ones_above(tmp_path: Path) -> None:
+def test_folders_with_the_same_name_are_named_with_their_parents(tmp_path: Path) -> None:
     results = [one_trial(tmp_path / folder / "run", 0.4) for folder in ("x/one", "y/two", "z/two")]
     assert list(comparison.name_searches(results)) == ["x/one/run", "y/two/run", "z/two/run"]
     assert list(comparison.name_searches(results[:2])) == ["one/run", "two/run"]
@@ -267,7 +269,7 @@ def test_one_search_or_one_given_twice_cannot_be_compared(tmp_path: Path) -> Non
         comparison.name_searches([result, SearchResult(tmp_path / "." / "a")])
 
 
-def test_different_devices_are_warned_of(tmp_path: Path) -> None:
+def test_different_devices_give_a_warning(tmp_path: Path) -> None:
     first, second = one_trial(tmp_path / "a", 0.4), one_trial(tmp_path / "b", 0.4)
     (tmp_path / "a" / "environment.json").write_text('{"gpus": ["H100", "H100"], "cpus": 8}')
     (tmp_path / "b" / "environment.json").write_text('{"gpus": [], "cpus": 2}')

@@ -35,15 +35,15 @@ def outcomes(job: Job) -> dict[str, Any]:
         return {name: content[name] for name in content.files}
 
 
-def test_seeds_go_together_so_that_an_early_end_leaves_whole_seeds(result: SearchResult) -> None:
+def test_all_candidates_of_a_seed_come_before_the_next_seed(result: SearchResult) -> None:
     chosen = choose_candidates(result, 2, ["fgsm"])
-    found = plan_module.plan_jobs(result, chosen, dataclasses.replace(PLAN, seeds=(1, 2)))
-    assert [job.seed for job in found] == [1] * 3 + [2] * 3
-    assert [job.candidate for job in found] == chosen * 2
-    assert len({job.folder for job in found}) == 6
+    jobs = plan_module.plan_jobs(result, chosen, dataclasses.replace(PLAN, seeds=(1, 2)))
+    assert [job.seed for job in jobs] == [1] * 3 + [2] * 3
+    assert [job.candidate for job in jobs] == chosen * 2
+    assert len({job.folder for job in jobs}) == 6
 
 
-def test_training_takes_the_images_that_the_search_held_out_too(result: SearchResult) -> None:
+def test_training_uses_the_images_that_the_search_held_out(result: SearchResult) -> None:
     splits = data.load(result.spec.data)
     everything = splits.all_training_images()
     assert len(everything) == len(splits.train) + len(splits.validation)
@@ -63,17 +63,17 @@ def test_the_last_weights_of_the_whole_schedule_are_judged_on_test_images(result
     )
     for _ in range(2):
         trainer.train_epoch()
-    known = robustness.evaluate_robustness(
+    expected = robustness.evaluate_robustness(
         trainer.model, splits.test.subset(30, seed=0), job.evaluation, autoattack=False
     )
-    found = outcomes(job)
+    actual = outcomes(job)
     for name in WITHOUT_AUTOATTACK:
-        np.testing.assert_array_equal(found[name], known.correct[name])
+        np.testing.assert_array_equal(actual[name], expected.correct[name])
     assert job.status() == {"stage": "done"}
     assert not (job.folder / run_files.JOB_STATE).exists()
 
 
-def test_an_interrupted_job_goes_on_from_its_last_epoch_to_the_same_weights(
+def test_an_interrupted_job_continues_from_its_last_epoch_to_the_same_weights(
     result: SearchResult, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = one_job(write_quick_search(tmp_path_factory.mktemp("whole")))
@@ -96,7 +96,7 @@ def test_an_interrupted_job_goes_on_from_its_last_epoch_to_the_same_weights(
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_what_is_done_is_not_done_again(result: SearchResult, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_finished_work_is_not_repeated(result: SearchResult, monkeypatch: pytest.MonkeyPatch) -> None:
     job = one_job(result)
     confirmation.work(job)
     monkeypatch.setattr(Trainer, "train_epoch", None)
@@ -113,7 +113,7 @@ def test_more_radii_are_judged_without_training_again(result: SearchResult, monk
         assert content["pgd_50_10"].sum() >= outcomes(job)["pgd_50_10"].sum()
 
 
-def test_a_folder_of_a_version_that_knew_fewer_hyperparameters_goes_on(result: SearchResult) -> None:
+def test_a_folder_of_a_version_with_fewer_hyperparameters_is_accepted(result: SearchResult) -> None:
     job = one_job(result)
     confirmation.work(job)
     file = job.folder / run_files.JOB_CONFIG
@@ -123,22 +123,43 @@ def test_a_folder_of_a_version_that_knew_fewer_hyperparameters_goes_on(result: S
     one_job(result)
 
 
+def test_the_config_of_a_job_is_read_back(result: SearchResult) -> None:
+    job = one_job(result)
+    job.folder.mkdir(parents=True)
+    (job.folder / run_files.JOB_CONFIG).write_text(job.config.to_yaml())
+    config = plan_module.read_job_config(job.folder)
+    assert config.dump() == job.config.dump()
+    assert config.training == job.candidate.config
+
+
 @pytest.mark.parametrize(
-    ("changed", "said"), [({"train_images": 100}, "train_images was 200"), ({"seeds": (1, 2)}, "")]
+    "content", ["", "[1, 2", "train_images: 200", "\0", "contender: x\nseed: 1\ntrain_images: 2\ndata: 3"]
 )
-def test_a_folder_of_another_run_is_refused(result: SearchResult, changed: dict[str, Any], said: str) -> None:
+def test_a_damaged_config_of_a_job_is_refused_in_one_line(content: str, result: SearchResult) -> None:
+    job = one_job(result)
+    job.folder.mkdir(parents=True)
+    (job.folder / run_files.JOB_CONFIG).write_text(content)
+    with pytest.raises(FolderError, match=r"config\.yaml: does not say how the run was trained: ") as raised:
+        one_job(result)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"), [({"train_images": 100}, "train_images was 200"), ({"seeds": (1, 2)}, "")]
+)
+def test_a_folder_of_another_run_is_refused(result: SearchResult, changed: dict[str, Any], message: str) -> None:
     confirmation.work(one_job(result))
     plan = dataclasses.replace(PLAN, **changed)
-    if not said:
+    if not message:
         assert (
             len(plan_module.plan_jobs(result, choose_candidates(result, 1, []), plan)) == 2
         )  # more seeds add to what is there
         return
-    with pytest.raises(FolderError, match=said):
+    with pytest.raises(FolderError, match=message):
         one_job(result, plan)
 
 
-def test_a_network_that_diverged_has_no_image_right(tmp_path: Path) -> None:
+def test_all_images_of_a_diverged_network_are_misclassified(tmp_path: Path) -> None:
     job = one_job(write_quick_search(tmp_path))
     config = job.candidate.config.model_copy(update={"lr_max": 1e30, "lr_min": 1e30, "lr_schedule": "fixed"})
     job = dataclasses.replace(job, candidate=dataclasses.replace(job.candidate, config=config))

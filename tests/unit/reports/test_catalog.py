@@ -25,19 +25,19 @@ def test_a_search_of_some_trials_has_every_plot(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("num_trials", [1, 3])
-def test_few_trials_have_the_plots_that_they_are_enough_for(tmp_path: Path, num_trials: int) -> None:
+def test_few_trials_have_only_the_plots_that_need_few(tmp_path: Path, num_trials: int) -> None:
     write_search(tmp_path, num_trials)
-    found = named(tmp_path)
-    assert {"curves", "tradeoff", "parallel", "budget", "timeline"} <= set(found)
-    assert not {"importance", "contour", "catastrophic_overfitting"} & set(found)
+    plots_by_name = named(tmp_path)
+    assert {"curves", "tradeoff", "parallel", "budget", "timeline"} <= set(plots_by_name)
+    assert not {"importance", "contour", "catastrophic_overfitting"} & set(plots_by_name)
 
 
-def test_before_a_trial_is_judged_there_are_none(tmp_path: Path) -> None:
+def test_there_are_no_plots_before_a_trial_is_judged(tmp_path: Path) -> None:
     write_search(tmp_path, 2, judged=False)
     assert catalog.build_plots(SearchResult(tmp_path)) == []
 
 
-def test_the_map_of_overfitting_is_over_epsilon_and_lambda_where_these_are_searched(tmp_path: Path) -> None:
+def test_the_map_of_overfitting_is_over_epsilon_and_lambda_if_both_are_searched(tmp_path: Path) -> None:
     space = "space={lambda: {loguniform: [0.003, 10]}, epsilon: {uniform: [0.01, 0.1]}}"
     spec = load_space(tmp_path, space, "start_from=[]")
     journal = Journal(tmp_path)
@@ -59,7 +59,7 @@ def load_space(directory: Path, *overrides: str) -> SearchSpec:
     return spec
 
 
-def test_what_is_not_drawn_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_note_says_which_trials_are_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_search(tmp_path)
     assert catalog.sampling_note(SearchResult(tmp_path)) == ""
     monkeypatch.setattr(catalog, "MAX_LINES", 12)
@@ -85,7 +85,7 @@ def test_the_surface_is_the_mean_of_all_trials_however_few_are_drawn(
     assert sum(len(trace.x) for trace in fewer) < sum(len(trace.x) for trace in points)
 
 
-def test_the_budget_is_what_was_trained_of_what_could_have_been(tmp_path: Path) -> None:
+def test_the_budget_compares_the_epochs_trained_with_those_without_early_stopping(tmp_path: Path) -> None:
     write_search(tmp_path)
     frame = SearchResult(tmp_path).trials
     trained, stopped = frame["epochs_trained"].sum(), frame[frame["status"] == "stopped"]
@@ -99,7 +99,7 @@ def test_the_budget_is_what_was_trained_of_what_could_have_been(tmp_path: Path) 
     assert f"Not trained for other reasons than early stopping: {left}." in caption
 
 
-def test_without_a_scheduler_nothing_is_said_to_have_been_saved(tmp_path: Path) -> None:
+def test_without_a_scheduler_no_saving_is_reported(tmp_path: Path) -> None:
     load_space(tmp_path, "search.scheduler=none")
     journal, spec = Journal(tmp_path), load(tmp_path / run_files.SPEC)
     for number in (0, 5, 9):  # 5 overfits, 9 diverges
@@ -114,7 +114,9 @@ def test_without_a_scheduler_nothing_is_said_to_have_been_saved(tmp_path: Path) 
     assert [trace.name for trace in plot.figure.data] == ["trained"]
 
 
-def test_where_a_bar_is_the_mean_of_several_trials_it_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_caption_says_if_a_bar_is_the_mean_of_several_trials(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_search(tmp_path)
     assert "mean" not in named(tmp_path)["seconds"].caption
     monkeypatch.setattr(cost, "MAX_BARS", 10)

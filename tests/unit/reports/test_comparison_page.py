@@ -30,15 +30,18 @@ def searches(tmp_path: Path) -> Searches:
 
 
 def test_the_page_says_what_the_terminal_says(searches: Searches, tmp_path: Path) -> None:
-    said = words(page(searches, tmp_path))
-    assert "good bad no verdict different evaluation" in said
-    assert "different evaluation: PGD-3 with 1 start at epsilon 0.05 (12.8/255) on 100 images (good); PGD-5" in said
-    assert "its objective 80.0 ± 4.0% 30.0 ± 4.6%" in said
-    assert "gain over start_from +60.0 ± 5.7 points none: it won" in said
-    assert "lambda loguniform [0.001, 1] loguniform [0.001, 1]" in said
+    text_of_page = words(page(searches, tmp_path))
+    assert "good bad no verdict different evaluation" in text_of_page
+    assert (
+        "different evaluation: PGD-3 with 1 start at epsilon 0.05 (12.8/255) on 100 images (good); PGD-5"
+        in text_of_page
+    )
+    assert "its objective 80.0 ± 4.0% 30.0 ± 4.6%" in text_of_page
+    assert "gain over start_from +60.0 ± 5.7 points none: it won" in text_of_page
+    assert "lambda loguniform [0.001, 1] loguniform [0.001, 1]" in text_of_page
 
 
-def test_the_winner_of_comparable_searches_is_said(tmp_path: Path) -> None:
+def test_comparable_searches_get_a_verdict_on_the_page(tmp_path: Path) -> None:
     searches = comparison.name_searches([one_trial(tmp_path / "good", 0.8), one_trial(tmp_path / "bad", 0.3)])
     text = page(searches, tmp_path)
     assert "good bad better pgd_accuracy_best +50.0 points, 95% interval +38.1 to +61.9" in words(text)
@@ -46,12 +49,12 @@ def test_the_winner_of_comparable_searches_is_said(tmp_path: Path) -> None:
 
 
 def test_confirmed_accuracies_are_shown(tmp_path: Path) -> None:
-    said = words(page(pair_with_confirmation(tmp_path, CONFIRMED), tmp_path))
-    assert "test set: PGD-50-10 55.0 ± 7.1% –" in said
-    assert "test set: seeds 2 on 359 images –" in said
+    text_of_page = words(page(pair_with_confirmation(tmp_path, CONFIRMED), tmp_path))
+    assert "test set: PGD-50-10 55.0 ± 7.1% –" in text_of_page
+    assert "test set: seeds 2 on 359 images –" in text_of_page
 
 
-def test_each_search_has_a_line_of_steps_in_both_plots_and_an_entry_in_the_one_legend(
+def test_each_search_has_a_line_of_steps_in_both_plots_and_an_entry_in_the_legend(
     searches: Searches, tmp_path: Path
 ) -> None:
     text = page(searches, tmp_path)
@@ -84,14 +87,14 @@ def test_a_space_that_differs_is_named(tmp_path: Path) -> None:
     assert "<strong>uniform [0.5, 9]</strong>" in text
 
 
-def test_searches_that_have_judged_nothing_yet_make_a_page_without_plots(tmp_path: Path) -> None:
+def test_searches_without_judged_trials_make_a_page_without_plots(tmp_path: Path) -> None:
     searches = comparison.name_searches([write_epochs(tmp_path / name, []) for name in "ab"])
     text = page(searches, tmp_path)
     assert 'id="progress"' not in text
     assert "a is unfinished: 0 of 1 trials have ended" in words(text)
 
 
-def test_names_from_disk_cannot_write_into_the_page_and_nothing_is_asked_of_a_network(tmp_path: Path) -> None:
+def test_names_from_disk_are_escaped_and_requests_are_forbidden(tmp_path: Path) -> None:
     evil = "<script>alert('no')<"
     searches = comparison.name_searches([one_trial(tmp_path / evil, 0.8), one_trial(tmp_path / "b", 0.3)])
     text = page(searches, tmp_path)

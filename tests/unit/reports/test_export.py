@@ -33,10 +33,10 @@ from tune_cure.utils.files import replace_arrays, replace_tensors
 
 @pytest.fixture
 def result(tmp_path: Path) -> SearchResult:
-    found = write_quick_search(tmp_path)
-    tables.write_tables(found)
-    write_best_model(found)
-    return found
+    search = write_quick_search(tmp_path)
+    tables.write_tables(search)
+    write_best_model(search)
+    return search
 
 
 def rows(card: str, attack: str) -> list[list[str]]:
@@ -47,11 +47,11 @@ def rows(card: str, attack: str) -> list[list[str]]:
 
 def test_weights_are_the_same_bit_for_bit(result: SearchResult, tmp_path: Path) -> None:
     folder = write_bundle(bundle.collect_search_model(result), result, tmp_path / "out")
-    expected, found = random_network().state_dict(), load_file(folder / "model.safetensors")
-    assert list(found) and set(found) == set(expected)
-    for name, of in expected.items():
-        assert found[name].dtype == of.dtype
-        assert torch.equal(found[name], of), name
+    expected, exported = random_network().state_dict(), load_file(folder / "model.safetensors")
+    assert list(exported) and set(exported) == set(expected)
+    for name, tensor in expected.items():
+        assert exported[name].dtype == tensor.dtype
+        assert torch.equal(exported[name], tensor), name
 
 
 def test_model_py_imports_torch_and_the_standard_library_alone(result: SearchResult, tmp_path: Path) -> None:
@@ -104,23 +104,23 @@ def test_the_card_of_a_search_has_the_numbers_of_its_tables_and_says_that_they_a
     assert "AutoAttack has not been run on these weights" in card
 
 
-def test_what_was_measured_on_fresh_images_stands_beside_it(result: SearchResult) -> None:
+def test_measurements_on_fresh_images_have_their_own_rows(result: SearchResult) -> None:
     from tune_cure.search.journal import Journal
 
     assert result.best
-    found = {"pgd_accuracy": 0.25, "pgd_accuracy_se": 0.03, "clean_accuracy": 0.5, "examples": 200}
+    judgment = {"pgd_accuracy": 0.25, "pgd_accuracy_se": 0.03, "clean_accuracy": 0.5, "examples": 200}
     epoch = int(result.best.row["best_epoch"])
-    Journal(result.directory).append("leader", result.best.trial, epoch=epoch, **found)
+    Journal(result.directory).append("leader", result.best.trial, epoch=epoch, **judgment)
     card = build_model_card(bundle.collect_search_model(SearchResult(result.directory)))
     assert rows(card, "PGD-50-10")[0][1:] == ["200 fresh validation", "25.00 ± 3.06"]
     assert rows(card, "clean")[1][1:] == ["200 fresh validation", "50.00 ± 3.54"]
 
 
-def test_a_confirmed_network_is_that_of_its_seed_with_the_numbers_of_confirm_csv(
+def test_a_confirmed_network_has_the_weights_of_its_seed_and_the_numbers_of_confirm_csv(
     result: SearchResult, tmp_path: Path
 ) -> None:
     jobs = confirm_leader(result, 1, 2, epsilons=(0.15, 0.05))
-    found = Confirmation(jobs)
+    confirmation = Confirmation(jobs)
     for job in jobs:
         exported = bundle.collect_confirmed_model(result, job.candidate.name, job.seed)
         folder = write_bundle(exported, result, tmp_path / f"{job.candidate.name}-{job.seed}")
@@ -128,8 +128,10 @@ def test_a_confirmed_network_is_that_of_its_seed_with_the_numbers_of_confirm_csv
         weights = load_file(folder / "model.safetensors")
         assert all(torch.equal(weights[name], of) for name, of in trained["weights"].items())
 
-        table = found.table[(found.table["contender"] == job.candidate.name) & (found.table["seed"] == job.seed)]
-        means = found.means()[found.means()["contender"] == job.candidate.name]
+        table = confirmation.table[
+            (confirmation.table["contender"] == job.candidate.name) & (confirmation.table["seed"] == job.seed)
+        ]
+        means = confirmation.means()[confirmation.means()["contender"] == job.candidate.name]
         card = (folder / "README.md").read_text()
         for attack, name in {"clean": "clean", "FGSM": "fgsm", "PGD-10": "pgd_10", "PGD-50-10": "pgd_50_10"}.items():
             shown = rows(card, attack)
@@ -156,7 +158,7 @@ def test_only_the_winner_is_accompanied_by_the_best_configuration(result: Search
     assert not bundle.collect_confirmed_model(result, "fgsm", None).best_config
 
 
-def test_the_card_of_a_search_has_the_means_of_its_confirmation_apart(result: SearchResult) -> None:
+def test_the_card_of_a_search_gives_the_means_of_its_confirmation_separately(result: SearchResult) -> None:
     jobs = confirm_leader(result, 1, 2)
     means = Confirmation(jobs).means()
     mean = means[means["contender"] == jobs[0].candidate.name].iloc[0]
@@ -174,9 +176,9 @@ def test_warnings_of_masked_gradients_are_in_the_card(result: SearchResult) -> N
     right, wrong = np.ones(30, dtype=bool), np.zeros(30, dtype=bool)
     outcomes = {"clean": right, "fgsm": right, "pgd_10": wrong, "pgd_50_10": wrong, "zero_gradient": 0.0}
     replace_arrays(file, {**outcomes, "seconds": 1.0})
-    found = bundle.collect_confirmed_model(result, job.candidate.name, 1)
-    assert len(found.warnings) == 1
-    assert "**Warning.** at epsilon 0.15: FGSM accuracy is 100.0 points above PGD-10's" in build_model_card(found)
+    exported = bundle.collect_confirmed_model(result, job.candidate.name, 1)
+    assert len(exported.warnings) == 1
+    assert "**Warning.** at epsilon 0.15: FGSM accuracy is 100.0 points above PGD-10's" in build_model_card(exported)
     assert "**Warning.** Trained again with seed 1: at epsilon 0.15: FGSM accuracy" in build_model_card(
         bundle.collect_search_model(result)
     )
@@ -187,9 +189,9 @@ def test_warnings_of_masked_gradients_are_in_the_card(result: SearchResult) -> N
     [("cifar10", "from robustbench import benchmark"), ("digits", "from pyautoattack import AutoAttack")],
 )
 def test_the_card_says_how_to_evaluate(dataset: str, shown: str, tmp_path: Path) -> None:
-    found = write_quick_search(tmp_path, f"data.dataset={dataset}", "evaluation.epsilon=8/255")
-    write_best_model(found, image_size=[32, 32])
-    card = build_model_card(bundle.collect_search_model(found))
+    search = write_quick_search(tmp_path, f"data.dataset={dataset}", "evaluation.epsilon=8/255")
+    write_best_model(search, image_size=[32, 32])
+    card = build_model_card(bundle.collect_search_model(search))
     assert shown in card
     assert "eps=8 / 255" in card
 
@@ -212,7 +214,7 @@ def test_the_lines_of_the_card_run(
     assert names["attack"].apgd_targeted.n_target_classes == min(9, num_classes - 1)
 
 
-def test_text_that_somebody_else_wrote_is_no_markdown(result: SearchResult) -> None:
+def test_text_from_the_run_is_escaped_in_markdown(result: SearchResult) -> None:
     command = "python `x`\n# not a title"
     (result.directory / "environment.json").write_text(json.dumps({"command": command, "data": "<b>[a](b)</b>"}))
     write_best_model(result, classes=["a`b", *"123456789"])
@@ -235,7 +237,7 @@ def test_a_search_without_a_best_model_has_nothing_to_export(result: SearchResul
 
 
 @pytest.mark.parametrize("changes", [{"trial": 0}, {"epoch": 1000}, {"trial": None}])
-def test_weights_that_the_numbers_are_not_of_are_not_exported(changes: dict[str, Any], result: SearchResult) -> None:
+def test_weights_of_another_trial_or_epoch_are_not_exported(changes: dict[str, Any], result: SearchResult) -> None:
     write_best_model(result, **changes)
     assert "brings it up to date" in refused(lambda: bundle.collect_search_model(result))
 
@@ -245,16 +247,16 @@ def test_weights_that_the_numbers_are_not_of_are_not_exported(changes: dict[str,
     [{"model": {}}, {"model": 3}, {"model": NETWORK | {"name": "x"}}, {"model": NETWORK | {"width": 5}},
      {"weights": []}, {"classes": 7}, {"image_size": [1]}, {"image_size": "ab"}],
 )  # fmt: skip
-def test_a_file_that_holds_no_network_is_one_line(changes: dict[str, Any], result: SearchResult) -> None:
+def test_a_file_without_a_network_is_refused_in_one_line(changes: dict[str, Any], result: SearchResult) -> None:
     file = write_best_model(result, **changes)
     assert f"{file}: holds no network of this project" in refused(lambda: bundle.collect_search_model(result))
 
 
-def test_what_is_not_confirmed_is_said_with_what_is(result: SearchResult) -> None:
+def test_an_unknown_candidate_or_seed_is_refused_with_the_known_ones(result: SearchResult) -> None:
     assert "holds no confirmation" in refused(lambda: bundle.collect_confirmed_model(result, "fgsm", None))
     name = confirm_leader(result, 1)[0].candidate.name
-    said = refused(lambda: bundle.collect_confirmed_model(result, "fgms", None))
-    assert said == f"--confirmed fgms: was not confirmed; choose from fgsm and {name}; did you mean 'fgsm'?"
+    message = refused(lambda: bundle.collect_confirmed_model(result, "fgms", None))
+    assert message == f"--confirmed fgms: was not confirmed; choose from fgsm and {name}; did you mean 'fgsm'?"
     assert "--seed 7: fgsm was trained with seeds 1" in refused(
         lambda: bundle.collect_confirmed_model(result, "fgsm", 7)
     )
@@ -297,13 +299,13 @@ def test_a_link_out_of_the_run_is_no_confirmed_run(
     assert "holds no confirmation" in refused(lambda: bundle.collect_confirmed_model(result, "fgsm", None))
 
 
-def test_nothing_is_written_into_a_folder_with_something_in_it(result: SearchResult, tmp_path: Path) -> None:
+def test_a_folder_that_is_not_empty_is_not_written_to(result: SearchResult, tmp_path: Path) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine").touch()
     (tmp_path / "file").touch()
     for name in ("full", "file"):
-        said = refused(lambda name=name: write_bundle(bundle.collect_search_model(result), result, tmp_path / name))
-        assert said == f"{tmp_path / name}: is not an empty folder; name another one after --to"
+        message = refused(lambda name=name: write_bundle(bundle.collect_search_model(result), result, tmp_path / name))
+        assert message == f"{tmp_path / name}: is not an empty folder; name another one after --to"
     assert [path.name for path in (tmp_path / "full").iterdir()] == ["mine"]
     assert "cannot be written" in refused(
         lambda: write_bundle(bundle.collect_search_model(result), result, tmp_path / "file" / "x")

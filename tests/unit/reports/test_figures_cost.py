@@ -30,7 +30,7 @@ def epoch(trial: int, number: int, end: float, host: str = "a", pid: int = 1) ->
     return {**row, "host": host, "pid": pid}
 
 
-def test_a_stretch_is_of_one_trial_in_one_process_and_begins_before_its_first_epoch() -> None:
+def test_a_stretch_covers_one_trial_in_one_process_and_begins_before_its_first_epoch() -> None:
     epochs = pd.DataFrame([epoch(0, 1, 10.0), epoch(0, 2, 20.0), epoch(0, 3, 50.0, pid=2), epoch(1, 1, 30.0)])
     spans = cost.find_stretches(epochs).set_index(["trial", "pid"])
     assert spans.loc[(0, 1), ["begin", "end"]].tolist() == [0.0, 20.0]
@@ -38,7 +38,7 @@ def test_a_stretch_is_of_one_trial_in_one_process_and_begins_before_its_first_ep
     assert spans["row"].nunique() == 1  # one after the other
 
 
-def test_stretches_that_overlap_or_are_elsewhere_lie_in_rows_of_their_own() -> None:
+def test_stretches_that_overlap_or_ran_on_another_machine_have_different_rows() -> None:
     epochs = pd.DataFrame([epoch(0, 1, 10.0), epoch(1, 1, 12.0, pid=2), epoch(2, 1, 10.0, host="b"), epoch(3, 1, 20.0)])
     rows = cost.find_stretches(epochs).set_index("trial")["row"]
     assert rows[0] != rows[1]
@@ -63,9 +63,7 @@ def test_the_parts_of_a_bar_sum_to_the_trials_seconds(result: SearchResult) -> N
         assert total == pytest.approx(frame.loc[trial, "train_seconds"] + frame.loc[trial, "eval_seconds"], abs=0.003)
 
 
-def test_of_many_trials_the_means_of_neighbours_are_drawn(
-    result: SearchResult, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_many_trials_are_drawn_as_means_of_neighbors(result: SearchResult, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cost, "MAX_BARS", 10)
     trace = cost.plot_seconds(result.trials).data[-1]
     assert len(trace.x) == 8

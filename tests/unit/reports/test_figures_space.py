@@ -22,7 +22,7 @@ def test_a_smoothed_surface_of_equal_values_is_flat_and_blank_where_no_value_is_
     assert np.nanmax(np.abs(surface - 0.4)) < 1e-12
 
 
-def test_a_smoothed_surface_is_the_mean_weighted_by_nearness_with_the_mean_of_all_as_one_more() -> None:
+def test_a_smoothed_surface_is_a_kernel_mean_with_the_overall_mean_as_one_more_value() -> None:
     places, values = np.array([[0.5, 0.5], [0.6, 0.5], [0.5, 0.7]]), np.array([0.2, 0.8, 0.5])
     surface = figures_space.smooth_values(places, values, np.array([0.45]), np.array([0.55]))
     distances = ((places - [0.45, 0.55]) ** 2).sum(axis=1)
@@ -37,7 +37,9 @@ def test_rows_of_a_surface_are_the_second_axis() -> None:
     assert surface[1, 0] > 0.7 > 0.3 > surface[0, 1]
 
 
-def test_a_line_runs_through_every_axis_and_has_a_gap_where_a_value_makes_no_difference(result: SearchResult) -> None:
+def test_a_line_runs_through_every_axis_and_has_a_gap_where_a_hyperparameter_has_no_effect(
+    result: SearchResult,
+) -> None:
     trials = result.trials
     trials["h"] = trials["h"].where(trials["trial"] != BEST)
     figure = figures_space.plot_parallel_coordinates(trials, [BEST, 0], result.spec, BEST)
@@ -66,7 +68,7 @@ def test_a_contour_covers_the_searched_ranges_on_their_scales(result: SearchResu
     assert reached.min() <= min(values) <= max(values) <= reached.max()
 
 
-def test_importance_draws_each_hyperparameter_once_for_each_of_what_was_explained() -> None:
+def test_importance_has_a_bar_per_hyperparameter_and_explained_quantity() -> None:
     shares = {"the best": {"lambda": 0.6, "h": 0.1}, "the first rung": {"h": 0.3}}
     best, rung = figures_space.plot_importance(shares).data
     assert list(best.y) == ["h", "lambda"]  # the most important on top

@@ -30,7 +30,7 @@ def test_the_tables_of_a_running_search_follow_it(tmp_path: Path, monkeypatch: p
     assert (tmp_path / "report.html").exists()
 
 
-def test_a_table_that_cannot_be_written_is_said_and_tried_again(
+def test_a_table_that_cannot_be_written_is_logged_and_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(refresh, "PAUSE", 0.01)

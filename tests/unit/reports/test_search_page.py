@@ -43,7 +43,7 @@ def test_the_summary_gives_the_winner_its_accuracy_and_the_difference_to_start_f
     assert "The test set is still untouched" in text
 
 
-def test_several_metrics_and_constraints_are_said(tmp_path: Path) -> None:
+def test_several_metrics_and_constraints_are_explained(tmp_path: Path) -> None:
     write_search(tmp_path)
     search = (
         "search={trials: 24, metric: [pgd_accuracy_best, clean_accuracy_best], constraints: [clean_accuracy >= 0.4]}"
@@ -58,7 +58,7 @@ def test_several_metrics_and_constraints_are_said(tmp_path: Path) -> None:
     assert table.count("<small>violates a constraint</small>") == frame["feasible"].eq(False).sum()
 
 
-def test_every_kind_of_end_is_said_in_words(tmp_path: Path) -> None:
+def test_every_way_to_end_is_given_in_words(tmp_path: Path) -> None:
     write_search(tmp_path)
     text = words(tmp_path)
     assert "1 overfitted catastrophically, 1 diverged and 1 failed" in text
@@ -88,7 +88,7 @@ def test_the_page_is_complete_in_itself(tmp_path: Path) -> None:
     assert "default-src 'none'" in text
 
 
-def test_every_plot_says_to_screen_readers_what_it_shows(tmp_path: Path) -> None:
+def test_every_plot_has_a_label_for_screen_readers(tmp_path: Path) -> None:
     write_search(tmp_path)
     text = page(tmp_path)
     labels = re.findall(r'<div class="plot" id="plot-[^"]*" role="img" aria-label="([^"<>]*)">', text)
@@ -108,7 +108,7 @@ def test_the_same_run_gives_the_same_page(tmp_path: Path) -> None:
     assert page(tmp_path) == page(tmp_path)
 
 
-def test_command_and_environment_are_given_where_they_are_known(tmp_path: Path) -> None:
+def test_command_and_environment_are_given_if_they_are_recorded(tmp_path: Path) -> None:
     write_search(tmp_path, 3)
     assert "Environment" not in words(tmp_path)
     content = {"command": "python run_search.py", "versions": {"torch": "2.11", "ray": None}, "gpus": [], "cpus": 2}
@@ -158,7 +158,7 @@ def test_a_search_whose_patience_is_used_up_is_over(tmp_path: Path) -> None:
         assert f"Trial {BEST} {'won' if is_over else 'leads'}" in text
 
 
-def test_large_numbers_have_their_thousands_set_off(tmp_path: Path) -> None:
+def test_large_numbers_have_thousands_separators(tmp_path: Path) -> None:
     write_search(tmp_path, 3)
     (tmp_path / run_files.SPEC).write_text(load(tmp_path / "space.yaml", ["search.trials=10000"]).to_yaml())
     text = words(tmp_path)
@@ -195,7 +195,7 @@ def run(tmp_path: Path) -> tuple[SearchSpec, pd.DataFrame, pd.DataFrame]:
 Run = tuple[SearchSpec, pd.DataFrame, pd.DataFrame]
 
 
-def test_curves_emphasise_the_best_and_start_from_and_draw_the_rungs(run: Run) -> None:
+def test_curves_emphasize_the_best_and_start_from_and_draw_the_rungs(run: Run) -> None:
     spec, trials, epochs = run
     figure = figures.plot_curves(trials, epochs, spec, BEST)
     names = [trace.name for trace in figure.data]

@@ -68,7 +68,7 @@ def test_stacked_bars_lie_on_each_other(result: SearchResult) -> None:
     assert tops == pytest.approx(np.cumsum([trace.y[0] for trace in source.data]))
 
 
-def test_markup_of_a_page_is_text_on_paper() -> None:
+def test_html_of_the_page_becomes_plain_text_on_paper() -> None:
     figure = blank_figure("a < b", "")
     figure.add_trace(
         go.Scatter(name="x &amp; y", mode="lines", x=[0, 1], y=[0, None], line={"color": "#000000", "width": 1})

@@ -15,7 +15,7 @@ def result(tmp_path: Path) -> SearchResult:
     return SearchResult(tmp_path)
 
 
-def test_every_status_has_a_symbol_of_its_own() -> None:
+def test_every_status_has_its_own_symbol() -> None:
     assert list(plotting.STATUS_STYLES) == list(STATUS_WORDS)
     assert len({style.symbol for style in plotting.STATUS_STYLES.values()}) == len(plotting.STATUS_STYLES)
     assert len({style.glyph for style in plotting.STATUS_STYLES.values()}) == len(plotting.STATUS_STYLES)
@@ -25,7 +25,7 @@ def test_few_trials_are_all_drawn(result: SearchResult) -> None:
     assert plotting.sample_trials(result.leaders, result.trials, 24) is result.trials
 
 
-def test_of_many_trials_the_best_start_from_unusual_ends_and_an_even_spread_are_drawn(result: SearchResult) -> None:
+def test_a_sample_has_the_best_trials_start_from_unusual_ends_and_an_even_spread(result: SearchResult) -> None:
     drawn = plotting.sample_trials(result.leaders, result.trials, 16)["trial"].tolist()
     assert len(drawn) == 16
     assert drawn == sorted(drawn)
@@ -35,12 +35,12 @@ def test_of_many_trials_the_best_start_from_unusual_ends_and_an_even_spread_are_
     assert max(b - a for a, b in itertools.pairwise(drawn)) <= 4
 
 
-def test_one_value_has_a_logarithmic_axis_around_it() -> None:
+def test_a_single_value_has_a_logarithmic_axis_around_it() -> None:
     low, high = plotting.log_axis(0.1, 0.1)["range"]
     assert low < -1 < high
 
 
-def test_a_trial_that_was_never_judged_is_said_to_be_so(result: SearchResult) -> None:
+def test_the_hover_text_of_a_trial_without_accuracy_says_never_judged(result: SearchResult) -> None:
     row = result.trials.set_index("trial", drop=False).loc[1].copy()
     row["best_epoch"] = None
     assert "never judged" in plotting.hover_text(row, result.spec)

@@ -41,7 +41,7 @@ def test_the_files_name_the_winner_its_accuracies_and_its_weights(run: Path) -> 
     assert start == [{**VALUES, "lambda": 0.6}]
 
 
-def test_tables_of_a_running_search_do_without_a_checkpoint_that_is_being_replaced(run: Path) -> None:
+def test_tables_can_be_written_while_a_checkpoint_is_being_replaced(run: Path) -> None:
     Journal(run).append("checkpoint", 1, epoch=2, path="trials/trial_00001/gone")
     tables.write_best_model(SearchResult(run))
     assert not (run / "best_model.pt").exists()
@@ -56,7 +56,7 @@ def test_a_search_that_has_only_begun_has_tables_and_no_winner(tmp_path: Path) -
     assert len(pd.read_csv(tmp_path / "trials.csv")) == 0
 
 
-def test_a_run_that_somebody_sent_has_no_files_elsewhere_read(run: Path) -> None:
+def test_no_file_outside_a_received_run_is_read(run: Path) -> None:
     Journal(run).append("checkpoint", 1, epoch=2, path="/")
     with pytest.raises(JournalError, match="is not in the run's folder"):
         tables.write_best_model(SearchResult(run))
@@ -64,7 +64,7 @@ def test_a_run_that_somebody_sent_has_no_files_elsewhere_read(run: Path) -> None
 
 
 @pytest.mark.parametrize("name", ["trials.csv.partial", "best_model.pt", "journal.jsonl", "trials"])
-def test_a_run_that_somebody_sent_has_no_files_elsewhere_written(
+def test_no_file_outside_a_received_run_is_written(
     name: str, run: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     precious = tmp_path_factory.mktemp("home") / "precious"
@@ -126,7 +126,7 @@ def test_the_top_configurations_are_tables_for_papers(run: Path) -> None:
     assert latex.startswith(r"\begin{tabular}{rrrrrrrr}")
 
 
-def test_weights_of_a_trial_that_leads_no_more_do_not_stay(run: Path) -> None:
+def test_weights_of_a_former_leader_are_removed(run: Path) -> None:
     torch.save({"trial": 0, "weights": {}}, run / "best_model.pt")
     Journal(run).append("checkpoint", 1, epoch=2, path="trials/trial_00001/gone")
     tables.write_best_model(SearchResult(run))

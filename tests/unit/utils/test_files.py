@@ -1,10 +1,18 @@
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from tune_cure.utils.files import FolderError, make_run_folder, read_tensors, replace_tensors, replace_text
+from tune_cure.utils.files import (
+    FolderError,
+    make_run_folder,
+    read_tensors,
+    replace_arrays,
+    replace_tensors,
+    replace_text,
+)
 
 
 def test_what_is_replaced_is_read_back(tmp_path: Path) -> None:
@@ -49,3 +57,12 @@ def test_two_writers_of_one_file_leave_one_of_their_texts_and_nothing_else(tmp_p
         list(pool.map(write, texts))  # raises what a thread raised
     assert seen <= set(texts)
     assert [path.name for path in tmp_path.iterdir()] == ["x"]
+
+
+def test_arrays_are_read_back_by_their_names_even_with_slashes(tmp_path: Path) -> None:
+    file = tmp_path / "outcomes.npz"
+    replace_arrays(file, {"trial-1/2/0.1/clean": np.array([True, False]), "seconds": 1.5})
+    with np.load(file) as content:
+        assert content["trial-1/2/0.1/clean"].tolist() == [True, False]
+        assert float(content["seconds"]) == 1.5
+    assert [path.name for path in tmp_path.iterdir()] == ["outcomes.npz"]

@@ -1,0 +1,42 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.support.confirmations import finish, plan_quick_jobs
+from tune_cure.confirmation.plan import Job
+from tune_cure.reports import confirmation_page
+from tune_cure.search import run_files
+from tune_cure.search.results import SearchResult
+from tune_cure.utils import environment
+
+
+@pytest.fixture
+def jobs(tmp_path: Path) -> list[Job]:
+    return plan_quick_jobs(tmp_path)
+
+
+def test_the_page_gives_verdicts_and_warnings(jobs: list[Job]) -> None:
+    result = SearchResult(jobs[0].folder.parents[2])
+    finish(jobs, leader=0.6, baseline=0.4)
+    folder = result.directory / run_files.CONFIRM
+    confirmation_page.write(result, jobs, folder)
+    text = (folder / run_files.CONFIRM_REPORT).read_text()
+    assert "<strong>better</strong>" in text
+    assert "No sign of masked gradients in any run." in text
+    assert "https://" not in text.split("<script>")[0].split("</style>")[1]
+    assert text.count("Plotly.newPlot") == 1
+
+
+def test_the_page_says_how_confirmation_and_search_were_run(jobs: list[Job]) -> None:
+    result = SearchResult(jobs[0].folder.parents[2])
+    folder = result.directory / run_files.CONFIRM
+    folder.mkdir(exist_ok=True)
+    for directory, command in ((result.directory, "tune-cure search"), (folder, "tune-cure confirm")):
+        (directory / environment.FILE).write_text(json.dumps({"command": command, "cpus": 2}))
+    finish(jobs)
+    confirmation_page.write(result, jobs, folder)
+    text = (folder / run_files.CONFIRM_REPORT).read_text()
+    own, searched = text.split("How it was run")[1].split("How the search was run")
+    assert "tune-cure confirm" in own and "tune-cure search" not in own
+    assert "tune-cure search" in searched and "spec.yaml" in searched
