@@ -183,7 +183,9 @@ def test_what_a_run_with_a_part_of_ones_own_writes_is_read_again() -> None:
 @pytest.mark.ray
 def test_the_example_of_ones_own_parts_searches_with_them(tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    command = [Path(sys.executable).with_name("tune-cure"), "search", "--space", "own_parts.yaml", "--output", folder]
+    # -P: the folder is not put on the path, as it is not by the installed command.
+    start = [sys.executable, "-P", "-m", "tune_cure", "search"]
+    command = [*start, "--space", "own_parts.yaml", "--output", folder]
     environment = os.environ | {"TUNE_CURE_CACHE": str(tmp_path / "cache")}
     subprocess.run(command, check=True, timeout=300, cwd=FOLDER, env=environment)
     result = SearchResult(folder)  # read from elsewhere: nothing is imported

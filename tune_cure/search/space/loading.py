@@ -78,7 +78,7 @@ def load_mapping(
         spec = _check(content, import_parts=import_parts)
     except ProblemError as problem:
         raise problem.within(source) from problem
-    if Path(source).name != run_files.SPEC:
+    if not Path(source).with_name(run_files.JOURNAL).is_file():  # a run's own file is not the user's to change
         _say_what_delta_is(content)
     return spec
 
