@@ -11,7 +11,7 @@ from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.space.loading import load
 
 
-def named(directory: Path) -> dict[str, catalog.Plot]:
+def build_by_name(directory: Path) -> dict[str, catalog.Plot]:
     return {plot.name: plot for plot in catalog.build_plots(SearchResult(directory))}
 
 
@@ -20,14 +20,14 @@ def test_a_search_of_some_trials_has_every_plot(tmp_path: Path) -> None:
     slices = ["slice_lambda", "slice_h", "slice_lr_max", "slice_momentum"]
     of_space = ["importance", "parallel", "contour", *slices]
     of_ends = ["curvature", "catastrophic_overfitting", "budget", "seconds", "timeline"]
-    assert list(named(tmp_path)) == ["curves", "tradeoff", *of_space, *of_ends]
+    assert list(build_by_name(tmp_path)) == ["curves", "tradeoff", *of_space, *of_ends]
     assert {plot.section for plot in catalog.build_plots(SearchResult(tmp_path))} == set(catalog.TITLES)
 
 
 @pytest.mark.parametrize("num_trials", [1, 3])
 def test_few_trials_have_only_the_plots_that_need_few(tmp_path: Path, num_trials: int) -> None:
     write_search(tmp_path, num_trials)
-    plots_by_name = named(tmp_path)
+    plots_by_name = build_by_name(tmp_path)
     assert {"curves", "tradeoff", "parallel", "budget", "timeline"} <= set(plots_by_name)
     assert not {"importance", "contour", "catastrophic_overfitting"} & set(plots_by_name)
 
@@ -46,7 +46,7 @@ def test_the_map_of_overfitting_is_over_epsilon_and_lambda_if_both_are_searched(
         write_trial(journal, spec, number, finished=True, judged=True)
     text = journal.path.read_text().replace('"h": ', '"epsilon": ')
     journal.path.write_text(text)
-    figure = named(tmp_path)["catastrophic_overfitting"].figure
+    figure = build_by_name(tmp_path)["catastrophic_overfitting"].figure
     assert (figure.layout.xaxis.title.text, figure.layout.yaxis.title.text) == ("epsilon", "lambda")
     did_not, did = figure.data
     assert (len(did_not.x), len(did.x)) == (5, 1)
@@ -67,7 +67,7 @@ def test_a_note_says_which_trials_are_drawn(tmp_path: Path, monkeypatch: pytest.
     note = catalog.sampling_note(SearchResult(tmp_path))
     assert "Of 24 trials, 16 in plots of points and 12 in plots of lines are drawn" in note
     assert "The tables" not in note  # the page's tables have the first trials alone
-    drawn = named(tmp_path)
+    drawn = build_by_name(tmp_path)
     points = [trace for trace in drawn["tradeoff"].figure.data if trace.mode == "markers"][:-2]
     assert sum(len(trace.x) for trace in points) <= 16
     ends = [trace for trace in drawn["curves"].figure.data if trace.mode == "markers"]
@@ -78,9 +78,9 @@ def test_the_surface_is_the_mean_of_all_trials_however_few_are_drawn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_search(tmp_path)
-    surface, *points = named(tmp_path)["contour"].figure.data
+    surface, *points = build_by_name(tmp_path)["contour"].figure.data
     monkeypatch.setattr(catalog, "MAX_POINTS", 12)
-    of_a_sample, *fewer = named(tmp_path)["contour"].figure.data
+    of_a_sample, *fewer = build_by_name(tmp_path)["contour"].figure.data
     assert of_a_sample.z == surface.z
     assert sum(len(trace.x) for trace in fewer) < sum(len(trace.x) for trace in points)
 
@@ -90,7 +90,7 @@ def test_the_budget_compares_the_epochs_trained_with_those_without_early_stoppin
     frame = SearchResult(tmp_path).trials
     trained, stopped = frame["epochs_trained"].sum(), frame[frame["status"] == "stopped"]
     most = trained + 12 * len(stopped) - stopped["epochs_trained"].sum()
-    caption = named(tmp_path)["budget"].caption
+    caption = build_by_name(tmp_path)["budget"].caption
     assert (
         f"The 24 trials trained {trained} epochs; without early stopping they would have trained {most}, so" in caption
     )
@@ -104,7 +104,7 @@ def test_without_a_scheduler_no_saving_is_reported(tmp_path: Path) -> None:
     journal, spec = Journal(tmp_path), load(tmp_path / run_files.SPEC)
     for number in (0, 5, 9):  # 5 overfits, 9 diverges
         write_trial(journal, spec, number, finished=True, judged=True)
-    plot = named(tmp_path)["budget"]
+    plot = build_by_name(tmp_path)["budget"]
     assert (
         "The 3 trials trained 21 epochs. Not trained for other reasons than early stopping: 6 epochs (over"
         in plot.caption
@@ -118,16 +118,16 @@ def test_the_caption_says_if_a_bar_is_the_mean_of_several_trials(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_search(tmp_path)
-    assert "mean" not in named(tmp_path)["seconds"].caption
+    assert "mean" not in build_by_name(tmp_path)["seconds"].caption
     monkeypatch.setattr(cost, "MAX_BARS", 10)
-    plot = named(tmp_path)["seconds"]
+    plot = build_by_name(tmp_path)["seconds"]
     assert "Each bar is the mean of 3 trials, in their order." in plot.caption
     assert len(plot.figure.data[0].x) == 8
 
 
 def test_the_legend_names_the_best_and_start_from(tmp_path: Path) -> None:
     write_search(tmp_path)
-    legend = named(tmp_path)["tradeoff"].legend
+    legend = build_by_name(tmp_path)["tradeoff"].legend
     assert f"best: trial {BEST}" in legend
     assert "start_from: trial 0" in legend
     assert "overfitted catastrophically" in legend

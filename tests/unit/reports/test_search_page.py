@@ -1,28 +1,24 @@
 import json
-import math
 import re
 from pathlib import Path
 
-import pandas as pd
 import pytest
 
 from tests.support.journals import BEST, write_search, write_trial
 from tune_cure.reports import search_page
-from tune_cure.reports.figures import accuracies as figures, space as figures_space
 from tune_cure.search import results, run_files
 from tune_cure.search.journal import Journal
 from tune_cure.search.results import SearchResult
-from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.space.loading import load
 
 
-def page(directory: Path) -> str:
+def page_html(directory: Path) -> str:
     return search_page.write(SearchResult(directory)).read_text(encoding="utf-8")
 
 
-def words(directory: Path) -> str:
+def page_text(directory: Path) -> str:
     """The page's own text: without plotly.js, plots, styles and tags."""
-    text = re.sub(r"<(script|style)>.*?</\1>", " ", page(directory), flags=re.DOTALL)
+    text = re.sub(r"<(script|style)>.*?</\1>", " ", page_html(directory), flags=re.DOTALL)
     return re.sub(r"\s+", " ", re.sub(r"<[^>]*>", "", text))
 
 
@@ -30,7 +26,7 @@ def test_the_summary_gives_the_winner_its_accuracy_and_the_difference_to_start_f
     write_search(tmp_path)
     frame = results.trials(tmp_path).set_index("trial")
     best, baseline = frame.loc[BEST], frame.loc[0]
-    text = words(tmp_path)
+    text = page_text(tmp_path)
     assert f"Trial {BEST} won with lambda {best['lambda']:.4g}" in text
     assert f"{100 * best['pgd_accuracy_best']:.1f} ± {100 * best['pgd_accuracy_best_se']:.1f}%" in text
     assert f"{100 * best['clean_accuracy_best']:.1f}%" in text
@@ -49,18 +45,18 @@ def test_several_metrics_and_constraints_are_explained(tmp_path: Path) -> None:
         "search={trials: 24, metric: [pgd_accuracy_best, clean_accuracy_best], constraints: [clean_accuracy >= 0.4]}"
     )
     (tmp_path / run_files.SPEC).write_text(load(tmp_path / "space.yaml", [search]).to_yaml())
-    frame, content, text = results.trials(tmp_path), SearchResult(tmp_path).summary, words(tmp_path)
+    frame, content, text = results.trials(tmp_path), SearchResult(tmp_path).summary, page_text(tmp_path)
     assert 1 < frame["feasible"].sum() < len(frame)
     assert f"{frame['feasible'].sum()} trials keep clean_accuracy &gt;= 0.4; the others rank behind" in text
     assert f"falling behind in another: {content['pareto_front'][0]}" in text
-    table = page(tmp_path)
+    table = page_html(tmp_path)
     assert table.count("<small>Pareto front</small>") == len(content["pareto_front"])
     assert table.count("<small>violates a constraint</small>") == frame["feasible"].eq(False).sum()
 
 
 def test_every_way_to_end_is_given_in_words(tmp_path: Path) -> None:
     write_search(tmp_path)
-    text = words(tmp_path)
+    text = page_text(tmp_path)
     assert "1 overfitted catastrophically, 1 diverged and 1 failed" in text
     assert "overfitted catastrophically in epoch 6" in text
 
@@ -69,7 +65,7 @@ def test_what_comes_from_disk_is_escaped(tmp_path: Path) -> None:
     write_search(tmp_path)
     environment = {"command": "run <b>&", "data": "<i>digits</i>", "gpus": ["<u>"], "versions": {"torch": None}}
     (tmp_path / run_files.ENVIRONMENT).write_text(json.dumps(environment))
-    text = page(tmp_path)
+    text = page_html(tmp_path)
     assert "alert(&#x27;no&#x27;)" in text
     for raw in ("<script>alert", "<b>&", "<i>digits", "<u>"):
         assert raw not in text
@@ -78,7 +74,7 @@ def test_what_comes_from_disk_is_escaped(tmp_path: Path) -> None:
 
 def test_the_page_is_complete_in_itself(tmp_path: Path) -> None:
     write_search(tmp_path)
-    text = page(tmp_path)
+    text = page_html(tmp_path)
     assert not re.search(
         r"<(link|script[^>]*\ssrc|img|iframe)\b", re.sub(r"<script>.*?</script>", "", text, flags=re.S)
     )
@@ -90,7 +86,7 @@ def test_the_page_is_complete_in_itself(tmp_path: Path) -> None:
 
 def test_every_plot_has_a_label_for_screen_readers(tmp_path: Path) -> None:
     write_search(tmp_path)
-    text = page(tmp_path)
+    text = page_html(tmp_path)
     labels = re.findall(r'<div class="plot" id="plot-[^"]*" role="img" aria-label="([^"<>]*)">', text)
     assert len(labels) == text.count('<div class="plot"') == len(set(labels)) > 10
     assert "PGD accuracy against lambda. lambda: Weight of the mean penalty; 0: none." in labels
@@ -98,36 +94,36 @@ def test_every_plot_has_a_label_for_screen_readers(tmp_path: Path) -> None:
 
 def test_nothing_is_cut_off_or_folded_up_on_paper(tmp_path: Path) -> None:
     write_search(tmp_path, 3)
-    text = page(tmp_path)
+    text = page_html(tmp_path)
     assert re.search(r"@media print .*pre \{[^}]*white-space: pre-wrap", text, flags=re.DOTALL)
     assert re.search(r'"beforeprint".*details.open = true.*"afterprint".*details.open = false', text, flags=re.DOTALL)
 
 
 def test_the_same_run_gives_the_same_page(tmp_path: Path) -> None:
     write_search(tmp_path, 3)
-    assert page(tmp_path) == page(tmp_path)
+    assert page_html(tmp_path) == page_html(tmp_path)
 
 
 def test_command_and_environment_are_given_if_they_are_recorded(tmp_path: Path) -> None:
     write_search(tmp_path, 3)
-    assert "Environment" not in words(tmp_path)
+    assert "Environment" not in page_text(tmp_path)
     content = {"command": "python run_search.py", "versions": {"torch": "2.11", "ray": None}, "gpus": [], "cpus": 2}
     (tmp_path / run_files.ENVIRONMENT).write_text(json.dumps(content))
-    text = words(tmp_path)
+    text = page_text(tmp_path)
     assert "python run_search.py" in text
     assert "torch 2.11, ray none" in text
 
 
 def test_a_search_without_trials_says_so(tmp_path: Path) -> None:
     write_search(tmp_path, 0)
-    text = words(tmp_path)
+    text = page_text(tmp_path)
     assert "No trial has begun yet; 24 are planned." in text
     assert "No trial has been judged yet" in text
 
 
 def test_trials_that_were_never_judged_leave_a_table_but_no_winner(tmp_path: Path) -> None:
     write_search(tmp_path, 2, judged=False)
-    text = words(tmp_path)
+    text = page_text(tmp_path)
     assert "No trial has been judged yet" in text
     assert "All trials" in text
 
@@ -135,7 +131,7 @@ def test_trials_that_were_never_judged_leave_a_table_but_no_winner(tmp_path: Pat
 @pytest.mark.parametrize("num_trials", [1, 3])
 def test_few_trials_are_enough(tmp_path: Path, num_trials: int) -> None:
     write_search(tmp_path, num_trials)
-    text = words(tmp_path)
+    text = page_text(tmp_path)
     assert f"{num_trials} of 24" in text
     assert f"{24 - num_trials} of 24 not begun" in text
     assert "Trial 0 leads" in text or "Trial 2 leads" in text
@@ -143,14 +139,14 @@ def test_few_trials_are_enough(tmp_path: Path, num_trials: int) -> None:
 
 def test_an_unfinished_search_says_what_is_missing(tmp_path: Path) -> None:
     write_search(tmp_path, 20, num_unfinished=2)
-    assert "The search is not over: 2 trials unfinished and 4 of 24 not begun." in words(tmp_path)
+    assert "The search is not over: 2 trials unfinished and 4 of 24 not begun." in page_text(tmp_path)
 
 
 def test_a_search_whose_patience_is_used_up_is_over(tmp_path: Path) -> None:
     write_search(tmp_path, 22)  # the best is trial 17
     for patience, is_over in ((4, True), (5, False)):
         (tmp_path / run_files.SPEC).write_text(load(tmp_path / "space.yaml", [f"search.patience={patience}"]).to_yaml())
-        text = words(tmp_path)
+        text = page_text(tmp_path)
         assert ("The search is not over: 2 of 24 not begun." in text) != is_over
         assert (
             "The search ended early, with 2 of 24 not begun: the last 4 trials improved nothing." in text
@@ -161,83 +157,26 @@ def test_a_search_whose_patience_is_used_up_is_over(tmp_path: Path) -> None:
 def test_large_numbers_have_thousands_separators(tmp_path: Path) -> None:
     write_search(tmp_path, 3)
     (tmp_path / run_files.SPEC).write_text(load(tmp_path / "space.yaml", ["search.trials=10000"]).to_yaml())
-    text = words(tmp_path)
+    text = page_text(tmp_path)
     assert "3 of 10,000" in text
     assert "9,997 of 10,000 not begun" in text
 
 
 def test_a_winner_that_came_from_start_from_is_not_compared_with_itself(tmp_path: Path) -> None:
     write_search(tmp_path, 1)
-    assert "is the start_from configuration: nothing has beaten it" in words(tmp_path)
+    assert "is the start_from configuration: nothing has beaten it" in page_text(tmp_path)
 
 
 def test_a_leader_that_overfitted_catastrophically_is_marked(tmp_path: Path) -> None:
     spec = write_search(tmp_path, 0)
     write_trial(Journal(tmp_path), spec, 5, finished=True, judged=True)
-    assert "Do not expect this score from another training with these hyperparameters." in words(tmp_path)
+    assert "Do not expect this score from another training with these hyperparameters." in page_text(tmp_path)
 
 
 def test_a_long_table_is_cut_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_search(tmp_path)
     monkeypatch.setattr(search_page, "MAX_ROWS", 10)
-    text = page(tmp_path)
+    text = page_html(tmp_path)
     assert "The first 10 of 24" in text
     table = text[text.index('<h2 id="trials">') :]
     assert len(re.findall(r'<th scope="row">\d', table)) == 10
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> tuple[SearchSpec, pd.DataFrame, pd.DataFrame]:
-    spec = write_search(tmp_path)
-    return spec, results.trials(tmp_path), results.epochs(tmp_path)
-
-
-Run = tuple[SearchSpec, pd.DataFrame, pd.DataFrame]
-
-
-def test_curves_emphasize_the_best_and_start_from_and_draw_the_rungs(run: Run) -> None:
-    spec, trials, epochs = run
-    figure = figures.plot_curves(trials, epochs, spec, BEST)
-    names = [trace.name for trace in figure.data]
-    assert names[0] == "other trials"
-    assert names[-2:] == ["start_from: trial 0", f"best: trial {BEST}"]
-    assert len(names) == 3 + trials["status"].nunique()
-    assert [shape.x0 for shape in figure.layout.shapes] == spec.rungs == [1, 3, 9]
-
-
-def test_a_curve_ends_where_its_trial_ended(run: Run) -> None:
-    spec, trials, epochs = run
-    others = figures.plot_curves(trials, epochs, spec, BEST).data[0]
-    assert len(others.x) == len(others.y) == len(others.hovertext)
-    ends = [before for before, at in zip(others.x, others.x[1:], strict=False) if at is None]
-    judged = epochs.dropna(subset=["pgd_accuracy"]).groupby("trial")["epoch"].max()
-    assert ends == [judged[number] for number in judged.index if number not in (0, BEST)]
-
-
-def test_the_axis_follows_the_distribution(run: Run) -> None:
-    spec, trials, _ = run
-    axes = {key: figures_space.plot_hyperparameter(trials, spec, key, BEST).layout.xaxis for key in spec.space}
-    assert {key: axis.type for key, axis in axes.items()} == {
-        "lambda": "log", "h": "linear", "lr_max": "log", "momentum": "category"
-    }  # fmt: skip
-    assert axes["lambda"].range[0] < math.log10(0.003) < 1 < axes["lambda"].range[1]
-    assert list(axes["lr_max"].ticktext) == ["0.02", "0.05", "0.1", "0.2", "0.5"]
-    assert list(axes["lambda"].ticktext) == ["0.01", "0.1", "1", "10"]
-    assert list(axes["momentum"].categoryarray) == ["0", "0.9"]
-
-
-def test_points_are_told_apart_by_symbol_and_color_and_the_best_is_ringed(run: Run) -> None:
-    spec, trials, _ = run
-    figure = figures.plot_tradeoff(trials, spec, BEST)
-    front, *points, start, best = figure.data
-    assert front.name == "Pareto front"
-    assert len(points) == trials.dropna(subset=["pgd_accuracy_best"])["status"].nunique()
-    assert len({trace.marker.symbol for trace in points}) == len(points)
-    assert sum(len(trace.x) for trace in points) == trials["pgd_accuracy_best"].notna().sum()
-    assert (start.name, best.name) == ("start_from", "best")
-    assert best.y[0] == trials.set_index("trial").loc[BEST, "pgd_accuracy_best"]
-
-
-def test_rungs_too_close_to_each_other_share_a_label() -> None:
-    assert figures.choose_labeled_rungs([1, 3, 9, 27, 81], 200) == [1, 27, 81]
-    assert figures.choose_labeled_rungs([1, 3, 9], 12) == [1, 3, 9]

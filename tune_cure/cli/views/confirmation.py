@@ -115,7 +115,7 @@ def print_results(confirmation: Confirmation, spec: SearchSpec, console: Console
 
 def _cells(row: "pd.Series[Any]", name: str) -> tuple[str, str]:
     deviation = row[f"{name}_sd"]
-    return f"{100 * row[name]:.1f}", "" if pd.isna(deviation) else f"{100 * deviation:.1f}"
+    return format_percent(row[name], unit=""), "" if pd.isna(deviation) else format_percent(deviation, unit="")
 
 
 def describe_verdict(row: "pd.Series[Any]", spec: SearchSpec) -> str:

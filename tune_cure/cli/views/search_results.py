@@ -14,6 +14,7 @@ from tune_cure.utils.formatting import (
     STATUS_WORDS,
     format_duration,
     format_hyperparameters,
+    format_percent,
     format_untrained_epochs,
     format_value,
 )
@@ -123,8 +124,8 @@ def _label(row: "pd.Series[Any]") -> str:
 
 def _cells(row: "pd.Series[Any]", space: list[str], has_fresh: bool) -> list[str]:
     names = ("pgd_accuracy_best", "pgd_accuracy_best_se", "clean_accuracy_best")
-    accuracies = [f"{100 * row[name]:.1f}" for name in names]
+    accuracies = [format_percent(row[name], unit="") for name in names]
     values = [f"{row[key]:.3g}" if isinstance(row[key], float) else format_value(row[key]) for key in space]
     fresh_names = ("fresh_pgd_accuracy", "fresh_pgd_accuracy_se") if has_fresh else ()
-    fresh = ["" if pd.isna(row[name]) else f"{100 * row[name]:.1f}" for name in fresh_names]
+    fresh = ["" if pd.isna(row[name]) else format_percent(row[name], unit="") for name in fresh_names]
     return [_label(row), *accuracies, f"{int(row['best_epoch'])}", *fresh, *values, row["status"]]

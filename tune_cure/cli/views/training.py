@@ -9,6 +9,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from tune_cure.evaluation.names import ACCURACY_LABELS
 from tune_cure.training.config import HYPERPARAMETERS, TrainingConfig, config_class
 from tune_cure.training.run import Run
 from tune_cure.utils.formatting import format_duration, format_hyperparameters, format_percent, format_radius
@@ -110,8 +111,7 @@ def _epoch_line(row: dict[str, Any], epochs: int, *, is_best: bool) -> str:
     if row["diverged"]:
         return f"{start}  loss not finite"
     accuracies = "  ".join(
-        f"{word} {format_percent(row[f'{name}_accuracy'], row[f'{name}_accuracy_se'])}"
-        for word, name in (("clean", "clean"), ("FGSM", "fgsm"), ("PGD", "pgd"))
+        f"{label} {format_percent(row[name], row[f'{name}_se'])}" for name, label in ACCURACY_LABELS.items()
     )
     seconds = row["train_seconds"] + row["eval_seconds"]
     line = f"{start}  loss {row['train_loss']:.4f}  {accuracies}  {format_duration(seconds)}"

@@ -1,0 +1,67 @@
+import math
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tests.support.journals import BEST, write_search
+from tune_cure.reports.figures import accuracies as figures, space as figures_space
+from tune_cure.search import results
+from tune_cure.search.space.config import SearchSpec
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> tuple[SearchSpec, pd.DataFrame, pd.DataFrame]:
+    spec = write_search(tmp_path)
+    return spec, results.trials(tmp_path), results.epochs(tmp_path)
+
+
+Run = tuple[SearchSpec, pd.DataFrame, pd.DataFrame]
+
+
+def test_curves_emphasize_the_best_and_start_from_and_draw_the_rungs(run: Run) -> None:
+    spec, trials, epochs = run
+    figure = figures.plot_curves(trials, epochs, spec, BEST)
+    names = [trace.name for trace in figure.data]
+    assert names[0] == "other trials"
+    assert names[-2:] == ["start_from: trial 0", f"best: trial {BEST}"]
+    assert len(names) == 3 + trials["status"].nunique()
+    assert [shape.x0 for shape in figure.layout.shapes] == spec.rungs == [1, 3, 9]
+
+
+def test_a_curve_ends_where_its_trial_ended(run: Run) -> None:
+    spec, trials, epochs = run
+    others = figures.plot_curves(trials, epochs, spec, BEST).data[0]
+    assert len(others.x) == len(others.y) == len(others.hovertext)
+    ends = [before for before, at in zip(others.x, others.x[1:], strict=False) if at is None]
+    judged = epochs.dropna(subset=["pgd_accuracy"]).groupby("trial")["epoch"].max()
+    assert ends == [judged[number] for number in judged.index if number not in (0, BEST)]
+
+
+def test_the_axis_follows_the_distribution(run: Run) -> None:
+    spec, trials, _ = run
+    axes = {key: figures_space.plot_hyperparameter(trials, spec, key, BEST).layout.xaxis for key in spec.space}
+    assert {key: axis.type for key, axis in axes.items()} == {
+        "lambda": "log", "h": "linear", "lr_max": "log", "momentum": "category"
+    }  # fmt: skip
+    assert axes["lambda"].range[0] < math.log10(0.003) < 1 < axes["lambda"].range[1]
+    assert list(axes["lr_max"].ticktext) == ["0.02", "0.05", "0.1", "0.2", "0.5"]
+    assert list(axes["lambda"].ticktext) == ["0.01", "0.1", "1", "10"]
+    assert list(axes["momentum"].categoryarray) == ["0", "0.9"]
+
+
+def test_points_are_told_apart_by_symbol_and_color_and_the_best_is_ringed(run: Run) -> None:
+    spec, trials, _ = run
+    figure = figures.plot_tradeoff(trials, spec, BEST)
+    front, *points, start, best = figure.data
+    assert front.name == "Pareto front"
+    assert len(points) == trials.dropna(subset=["pgd_accuracy_best"])["status"].nunique()
+    assert len({trace.marker.symbol for trace in points}) == len(points)
+    assert sum(len(trace.x) for trace in points) == trials["pgd_accuracy_best"].notna().sum()
+    assert (start.name, best.name) == ("start_from", "best")
+    assert best.y[0] == trials.set_index("trial").loc[BEST, "pgd_accuracy_best"]
+
+
+def test_rungs_too_close_to_each_other_share_a_label() -> None:
+    assert figures.choose_labeled_rungs([1, 3, 9, 27, 81], 200) == [1, 27, 81]
+    assert figures.choose_labeled_rungs([1, 3, 9], 12) == [1, 3, 9]
