@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 
+from tune_cure.cli.main import main
 from tune_cure.data import splits as data
 from tune_cure.search.space import bundled_spaces, loading as specs
 from tune_cure.search.space.config import SearchSpec
@@ -28,6 +29,21 @@ def stand_in(spec: SearchSpec) -> dict[str, Any]:
 def draw(spec: SearchSpec, random: Random) -> dict[str, Any]:
     """A configuration of a space, an end or a choice of each hyperparameter."""
     return spec.propose(lambda key: random.choice(spec.space[key].values))
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_every_space_passes_its_check(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data_root = []
+    if name == "image_folder":  # the one that can neither be there nor be downloaded
+        data_root = ["--data-root", str(tmp_path), "--set", "model=small_cnn"]  # quick to measure
+        for number in range(1010):
+            picture = tmp_path / ("train" if number < 1006 else "test") / str(number % 2) / f"{number}.ppm"
+            picture.parent.mkdir(parents=True, exist_ok=True)
+            picture.write_bytes(b"P6 8 8 255 " + bytes(3 * 8 * 8))
+    assert main(["search", "--space", name, "--check", *data_root]) == 0
+    out, err = capsys.readouterr()
+    assert "trials by" in out
+    assert "makes no difference" not in err  # no value of a start is idle
 
 
 @pytest.mark.parametrize("name", BUNDLED)

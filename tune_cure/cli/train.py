@@ -214,10 +214,11 @@ def resolve_run(
             say(f"--{delta_notice(values[DELTA])}")
         for key, value in expand_delta(values).items():
             put(content, f"training.{key}", value)
-        if defaults := add_dataset_defaults(content):
-            say(f"defaults of {content['data']['dataset']}: {format_hyperparameters(defaults)}")
+        defaults = add_dataset_defaults(content)
         original_flags.rescale(content, given, say)
         spec = resolve(content)
+        if defaults:
+            say(f"defaults of {spec.data.dataset}: {format_hyperparameters(defaults)}")
         inactive = inactive_hyperparameters(spec.training)
         for key in given.keys() & inactive.keys():
             say(f"--{key.replace('_', '-')} has no effect: {inactive[key]}")
