@@ -5,19 +5,21 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from tests.support.confirmations import PLAN
-from tune_cure.confirmation import plan as plan_module
 from tune_cure.confirmation.candidates import choose_candidates
+from tune_cure.confirmation.plan import Job, plan_jobs
+from tune_cure.evaluation.names import WITHOUT_AUTOATTACK
 from tune_cure.models import networks
-from tune_cure.ray_backend import confirmation
 from tune_cure.reports.export import bundle
 from tune_cure.reports.export.bundle import ExportedModel
 from tune_cure.reports.export.model_card import build_model_card
+from tune_cure.search import run_files
 from tune_cure.search.results import SearchResult
-from tune_cure.utils.files import replace_tensors
+from tune_cure.utils.files import replace_arrays, replace_tensors
 
 NETWORK = {"name": "small_cnn", "width": 4, "num_classes": 10, "in_channels": 1, "mean": [0.3], "std": [0.4]}
 IMAGE_FIELDS = {"classes": list("0123456789"), "image_size": [8, 8]}
@@ -41,12 +43,26 @@ def write_best_model(result: SearchResult, **changes: Any) -> Path:
     return file
 
 
-def confirm_leader(result: SearchResult, *seeds: int, epsilons: tuple[float, ...] = (0.15,)) -> list[plan_module.Job]:
-    """Train and judge the leader and plain FGSM with each seed, and return the jobs."""
+def plan_leader(result: SearchResult, *seeds: int, epsilons: tuple[float, ...] = (0.15,)) -> list[Job]:
+    """Return the jobs that confirm the leader and plain FGSM with each seed."""
     plan = dataclasses.replace(PLAN, seeds=seeds, epsilons=epsilons)
-    jobs = plan_module.plan_jobs(result, choose_candidates(result, 1, ["fgsm"]), plan)
+    return plan_jobs(result, choose_candidates(result, 1, ["fgsm"]), plan)
+
+
+def write_confirmed_runs(result: SearchResult, *seeds: int) -> list[Job]:
+    """Write what the jobs of `plan_leader` leave when they finish, with random weights and outcomes."""
+    jobs = plan_leader(result, *seeds)
     for job in jobs:
-        confirmation.work(job)
+        job.folder.mkdir(parents=True)
+        (job.folder / run_files.JOB_CONFIG).write_text(job.config.to_yaml())
+        saved = {"model": NETWORK, "weights": random_network(job.seed).state_dict(), "epoch": 2, "train_seconds": 1.0}
+        replace_tensors(job.folder / run_files.JOB_MODEL, {**IMAGE_FIELDS, **saved})
+        for epsilon in job.plan.epsilons:
+            random = np.random.default_rng(job.seed).random(job.plan.examples)
+            withstood = dict.fromkeys(WITHOUT_AUTOATTACK, random < 0.5) | {"clean": random < 0.9}
+            folder = job.outcome_folder(epsilon)
+            folder.mkdir()
+            replace_arrays(folder / run_files.OUTCOMES, {**withstood, "zero_gradient": 0.0, "seconds": 1.0})
     return jobs
 
 
@@ -54,6 +70,12 @@ def write_bundle(exported: ExportedModel, result: SearchResult, folder: Path) ->
     """Write an export bundle with its model card, and return its folder."""
     bundle.write_bundle(exported, build_model_card(exported), result.directory, folder)
     return folder
+
+
+def card_rows(card: str, attack: str) -> list[list[str]]:
+    """Return the cells of a model card's table rows of an attack, without the first cell."""
+    lines = [line for line in card.splitlines() if line.startswith(f"| {attack} |")]
+    return [[cell.strip() for cell in line.strip("|").split("|")][1:] for line in lines]
 
 
 def run_card_code(folder: Path, number: int, monkeypatch: pytest.MonkeyPatch, **names: Any) -> dict[str, Any]:

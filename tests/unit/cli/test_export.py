@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.confirmations import write_quick_search
-from tests.support.exported_models import confirm_leader, write_best_model
+from tests.support.exported_models import write_best_model, write_confirmed_runs
 from tune_cure.cli import main as cli
 from tune_cure.reports import tables
 from tune_cure.search.results import SearchResult
@@ -46,7 +46,7 @@ def test_a_search_is_exported(result: SearchResult, tmp_path: Path, capsys: pyte
 def test_a_confirmed_network_is_exported(
     result: SearchResult, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    confirm_leader(result, 1, 2)
+    write_confirmed_runs(result, 1, 2)
     to = tmp_path / "out"
     assert cli.main(["export", str(result.directory), "--to", str(to), "--confirmed", "fgsm", "--seed", "2"]) == 0
     said = capsys.readouterr().out

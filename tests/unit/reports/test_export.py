@@ -7,18 +7,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import yaml
 from safetensors.torch import load_file
 
 from tests.support.confirmations import write_quick_search
 from tests.support.exported_models import (
     IMAGE_FIELDS,
     NETWORK,
-    confirm_leader,
+    card_rows,
     random_network,
     run_card_code,
     write_best_model,
     write_bundle,
+    write_confirmed_runs,
 )
 from tune_cure.confirmation.verdicts import Confirmation
 from tune_cure.models import checkpoints
@@ -37,12 +37,6 @@ def result(tmp_path: Path) -> SearchResult:
     tables.write_tables(search)
     write_best_model(search)
     return search
-
-
-def rows(card: str, attack: str) -> list[list[str]]:
-    """The cells of a card's table rows of an attack."""
-    lines = [line for line in card.splitlines() if line.startswith(f"| {attack} |")]
-    return [[cell.strip() for cell in line.strip("|").split("|")][1:] for line in lines]
 
 
 def test_weights_are_the_same_bit_for_bit(result: SearchResult, tmp_path: Path) -> None:
@@ -95,10 +89,10 @@ def test_the_card_of_a_search_has_the_numbers_of_its_tables_and_says_that_they_a
     row = result.best.row
     names = {"clean": "clean_accuracy_best", "FGSM": "fgsm_accuracy_best", "PGD-10": "pgd_accuracy_best"}
     for attack, name in names.items():
-        ((_, images, accuracy),) = rows(card, attack)
+        ((_, images, accuracy),) = card_rows(card, attack)
         assert images == "360 validation"
         assert accuracy.split(" ± ")[0] == f"{100 * row[name]:.2f}"
-    assert rows(card, "PGD-10")[0][2].split(" ± ")[1] == f"{100 * row['pgd_accuracy_best_se']:.2f}"
+    assert card_rows(card, "PGD-10")[0][2].split(" ± ")[1] == f"{100 * row['pgd_accuracy_best_se']:.2f}"
     assert "validation accuracies of the winner of 8 trials, and so are optimistic" in card
     assert "has not been confirmed" in card
     assert "AutoAttack has not been run on these weights" in card
@@ -112,58 +106,27 @@ def test_measurements_on_fresh_images_have_their_own_rows(result: SearchResult) 
     epoch = int(result.best.row["best_epoch"])
     Journal(result.directory).append("leader", result.best.trial, epoch=epoch, **judgment)
     card = build_model_card(bundle.collect_search_model(SearchResult(result.directory)))
-    assert rows(card, "PGD-50-10")[0][1:] == ["200 fresh validation", "25.00 ± 3.06"]
-    assert rows(card, "clean")[1][1:] == ["200 fresh validation", "50.00 ± 3.54"]
-
-
-def test_a_confirmed_network_has_the_weights_of_its_seed_and_the_numbers_of_confirm_csv(
-    result: SearchResult, tmp_path: Path
-) -> None:
-    jobs = confirm_leader(result, 1, 2, epsilons=(0.15, 0.05))
-    confirmation = Confirmation(jobs)
-    for job in jobs:
-        exported = bundle.collect_confirmed_model(result, job.candidate.name, job.seed)
-        folder = write_bundle(exported, result, tmp_path / f"{job.candidate.name}-{job.seed}")
-        trained = torch.load(job.folder / run_files.JOB_MODEL, weights_only=True)
-        weights = load_file(folder / "model.safetensors")
-        assert all(torch.equal(weights[name], of) for name, of in trained["weights"].items())
-
-        table = confirmation.table[
-            (confirmation.table["contender"] == job.candidate.name) & (confirmation.table["seed"] == job.seed)
-        ]
-        means = confirmation.means()[confirmation.means()["contender"] == job.candidate.name]
-        card = (folder / "README.md").read_text()
-        for attack, name in {"clean": "clean", "FGSM": "fgsm", "PGD-10": "pgd_10", "PGD-50-10": "pgd_50_10"}.items():
-            shown = rows(card, attack)
-            assert [of[1] for of in shown] == ["30 test", "30 test"]
-            assert [of[2].split(" ± ")[0] for of in shown] == [f"{100 * of:.2f}" for of in table[name]]
-            assert [of[3] for of in shown] == [
-                f"{100 * mean:.2f} ± {100 * sd:.2f}" for mean, sd in zip(means[name], means[f"{name}_sd"], strict=True)
-            ]
-        settings = yaml.safe_load(card.split("```yaml\n")[1].split("```")[0])
-        assert settings == job.candidate.config.model_dump(mode="json", by_alias=True)
-        content = json.loads((folder / "config.json").read_text())
-        assert content["classes"] == IMAGE_FIELDS["classes"]
-        assert content["image_size"] == IMAGE_FIELDS["image_size"]
+    assert card_rows(card, "PGD-50-10")[0][1:] == ["200 fresh validation", "25.00 ± 3.06"]
+    assert card_rows(card, "clean")[1][1:] == ["200 fresh validation", "50.00 ± 3.54"]
 
 
 def test_the_first_seed_is_exported_unless_another_is_asked_for(result: SearchResult) -> None:
-    name = confirm_leader(result, 1, 2)[0].candidate.name
+    name = write_confirmed_runs(result, 1, 2)[0].candidate.name
     assert bundle.collect_confirmed_model(result, name, None).title.endswith("seed 1")
 
 
 def test_only_the_winner_is_accompanied_by_the_best_configuration(result: SearchResult) -> None:
-    name = confirm_leader(result, 1)[0].candidate.name
+    name = write_confirmed_runs(result, 1)[0].candidate.name
     assert bundle.collect_confirmed_model(result, name, None).best_config
     assert not bundle.collect_confirmed_model(result, "fgsm", None).best_config
 
 
 def test_the_card_of_a_search_gives_the_means_of_its_confirmation_separately(result: SearchResult) -> None:
-    jobs = confirm_leader(result, 1, 2)
+    jobs = write_confirmed_runs(result, 1, 2)
     means = Confirmation(jobs).means()
     mean = means[means["contender"] == jobs[0].candidate.name].iloc[0]
     card = build_model_card(bundle.collect_search_model(result))
-    assert rows(card, "PGD-50-10") == [
+    assert card_rows(card, "PGD-50-10") == [
         ["epsilon 0.15 (38.2/255)", "30", "2", f"{100 * mean['pgd_50_10']:.2f} ± {100 * mean['pgd_50_10_sd']:.2f}"]
     ]
     assert "These accuracies are not those of the weights here" in card
@@ -171,7 +134,7 @@ def test_the_card_of_a_search_gives_the_means_of_its_confirmation_separately(res
 
 
 def test_warnings_of_masked_gradients_are_in_the_card(result: SearchResult) -> None:
-    job = confirm_leader(result, 1)[0]
+    job = write_confirmed_runs(result, 1)[0]
     file = job.outcome_folder(0.15) / run_files.OUTCOMES
     right, wrong = np.ones(30, dtype=bool), np.zeros(30, dtype=bool)
     outcomes = {"clean": right, "fgsm": right, "pgd_10": wrong, "pgd_50_10": wrong, "zero_gradient": 0.0}
@@ -254,7 +217,7 @@ def test_a_file_without_a_network_is_refused_in_one_line(changes: dict[str, Any]
 
 def test_an_unknown_candidate_or_seed_is_refused_with_the_known_ones(result: SearchResult) -> None:
     assert "holds no confirmation" in refused(lambda: bundle.collect_confirmed_model(result, "fgsm", None))
-    name = confirm_leader(result, 1)[0].candidate.name
+    name = write_confirmed_runs(result, 1)[0].candidate.name
     message = refused(lambda: bundle.collect_confirmed_model(result, "fgms", None))
     assert message == f"--confirmed fgms: was not confirmed; choose from fgsm and {name}; did you mean 'fgsm'?"
     assert "--seed 7: fgsm was trained with seeds 1" in refused(
@@ -266,7 +229,7 @@ def test_an_unknown_candidate_or_seed_is_refused_with_the_known_ones(result: Sea
 
 
 def test_runs_that_diverged_or_were_not_judged_are_not_exported(result: SearchResult) -> None:
-    job = confirm_leader(result, 1)[0]
+    job = write_confirmed_runs(result, 1)[0]
     outcomes = job.outcome_folder(0.15) / run_files.OUTCOMES
     content = outcomes.read_bytes()
     for damage in ({"clean": np.ones(30)}, {"clean": np.ones(30), "zero_gradient": np.array(["x"])}):
