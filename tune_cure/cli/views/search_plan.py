@@ -91,7 +91,7 @@ def _describe_values(spec: SearchSpec, key: str) -> str:
 
 def _describe_use(spec: SearchSpec, key: str) -> str:
     """Return a remark on a hyperparameter that makes no difference, or in some configurations alone; else empty."""
-    never = spec.idle().get(key)
+    never = spec.inactive_keys().get(key)
     return "" if never is None else " (left out: makes no difference)" if never else " (where it makes a difference)"
 
 

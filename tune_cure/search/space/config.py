@@ -1,7 +1,7 @@
-"""The YAML of a search: read, checked, resolved, written back. Every error is one line that says where and what.
+"""Configuration of a search: the sections of its YAML file, and what follows from them.
 
-The sections' models stand beside the code that uses them (`DataSpec`, `ModelConfig`, `TrainingConfig`,
-`EvaluationConfig`); this file adds the search's own and checks what spans sections.
+The models of other sections lie beside the code that uses them (`DataSpec`, `ModelConfig`, `TrainingConfig`,
+`EvaluationConfig`); this file adds the search's own. `loading` reads the YAML and checks what spans sections.
 """
 
 import itertools
@@ -34,14 +34,14 @@ from tune_cure.utils.yaml_config import (
 
 _logger = logging.getLogger(__name__)
 
-SAME_AS = {  # keys that say the same in other words: one of them only can be given
+SAME_AS = {  # keys that say the same in other words: only one of them can be given
     "delta": ("regularizer", "direction"),
     "regularizer": ("delta",),
     "direction": ("delta",),
     "alpha": ("step_size",),
     "step_size": ("alpha",),
 }
-LEAST_REDUCTION = 1.5  # below it two rungs would fall on one epoch
+LEAST_REDUCTION = 1.5  # with less, two rungs would fall on one epoch
 
 
 def _constraint(text: str) -> str:
@@ -49,7 +49,7 @@ def _constraint(text: str) -> str:
 
 
 class SearchConfig(Schema):
-    """What is proposed, how often, and what counts."""
+    """How many trials there are, who proposes and stops them, and what is optimised."""
 
     trials: int = Field(default=64, ge=1, description="Trials in all, those of start_from included.")
     sampler: Annotated[str, one_of(SAMPLERS)] = Field(default="tpe", description="Who proposes hyperparameters.")
@@ -77,19 +77,19 @@ class SearchConfig(Schema):
 
     @property
     def metrics(self) -> list[str]:
-        """The metrics that are optimised, the first first."""
+        """The metrics that are optimised, the most important first."""
         return [self.metric] if isinstance(self.metric, str) else self.metric
 
     @property
     def parsed_constraints(self) -> list[Constraint]:
-        """The constraints, ready to be asked."""
+        """The constraints as objects."""
         return [Constraint.parse(text) for text in self.constraints]
 
 
 class AshaConfig(Schema):
-    """Asynchronous successive halving (Li et al. 2020, arXiv 1810.05934): which trials are stopped early, and when.
+    """Numbers of asynchronous successive halving (Li et al. 2020, arXiv 1810.05934).
 
-    Hyperband takes grace period and reduction factor from here, the median rule the grace period.
+    Hyperband takes grace period and reduction factor from here; the median rule takes the grace period.
     """
 
     grace_period: int = Field(default=1, ge=1, description="Epochs that every trial gets: the first rung.")
@@ -103,7 +103,7 @@ class AshaConfig(Schema):
 
 
 class RescoreConfig(Schema):
-    """How the leaders are judged again once the search is over, on validation images that it has not looked at."""
+    """How the leaders are judged again after the search, on fresh validation images."""
 
     top: int = Field(default=3, ge=0, description="How many of them; the best of these by that accuracy has won.")
     steps: int = Field(default=50, ge=1, description="PGD steps, as of evaluation.")
@@ -145,7 +145,7 @@ class ResourcesConfig(Schema):
 
 
 class SearchSpec(Schema):
-    """A whole search, as loaded from its YAML."""
+    """A whole search, as loaded from its YAML file."""
 
     name: str = Field(
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100, description="Names the folder results/NAME."
@@ -165,7 +165,7 @@ class SearchSpec(Schema):
     resources: ResourcesConfig = ResourcesConfig()
 
     def training_config(self, hyperparameters: dict[str, Any]) -> TrainingConfig:
-        """The configuration of a trial with these values of the searched hyperparameters."""
+        """Return the configuration of a trial with these values of the searched hyperparameters."""
         return parse_training({**self.training, **hyperparameters}, partly=self.has_unread_parts)
 
     @property
@@ -176,10 +176,13 @@ class SearchSpec(Schema):
         return has_unread_parts(self.training) or any(map(has_unread_parts, searched))
 
     def propose(self, draw: Callable[[str], Any]) -> dict[str, Any]:
-        """Return a value for each searched hyperparameter that makes a difference (`h` does for some `direction` only).
+        """Return a value for each searched hyperparameter that is active.
+
+        A hyperparameter can be inactive because of the value of another one: `h` makes a difference for some
+        `direction` only. So those that decide about others are drawn first, and inactive ones are not drawn at all.
 
         Args:
-            draw: Called with each of these keys, those that decide about others first; returns the value.
+            draw: Returns a value for the hyperparameter whose YAML name it is called with.
         """
         values: dict[str, Any] = {}
         first = deciding_keys()
@@ -188,11 +191,15 @@ class SearchSpec(Schema):
                 values[key] = draw(key)
         return {key: values[key] for key in self.space if key in values}
 
-    def idle(self) -> dict[str, bool]:
-        """The searched hyperparameters that make no difference: True for never one, False for one at times."""
-        # Of a range, its high end stands for all of it: the one value that decides is a lambda of exactly 0.
+    def inactive_keys(self) -> dict[str, bool]:
+        """Return the searched hyperparameters that are inactive in some trials.
+
+        Returns:
+            By YAML name: True if the hyperparameter is inactive in every trial, False if only in some.
+        """
+        # The high end of a range stands for all of it, because the only number that decides is a lambda of exactly 0.
         deciding = {key: self.space[key].values for key in deciding_keys() if key in self.space}
-        deciding |= {key: of[1:] for key, of in deciding.items() if self.space[key].kind != "choice"}
+        deciding |= {key: values[1:] for key, values in deciding.items() if self.space[key].kind != "choice"}
         cases = [
             inactive_hyperparameters(self.training_config(dict(zip(deciding, values, strict=True)))).keys()
             & self.space.keys()
@@ -202,19 +209,19 @@ class SearchSpec(Schema):
 
     @property
     def max_epochs(self) -> int:
-        """The most epochs that a trial can train."""
+        """The largest number of epochs that a trial can train."""
         searched = self.space.get("epochs")
         return int(max(searched.values)) if searched else self.training_config({}).epochs
 
     @property
     def rescoring(self) -> EvaluationConfig:
-        """How the leaders are judged again: in the search's threat model, by the attack of `rescore`."""
+        """The second judgement of the leaders: the threat model of `evaluation`, the stronger attack of `rescore`."""
         stronger = {"steps": self.rescore.steps, "restarts": self.rescore.restarts, "examples": self.rescore.examples}
         return self.evaluation.model_copy(update=stronger)
 
     @property
     def rungs(self) -> list[int]:
-        """The epochs after which ASHA or Hyperband may stop a trial (of the first bracket); none with the others."""
+        """The epochs after which ASHA or Hyperband may stop a trial of the first bracket; empty without these two."""
         if self.search.scheduler not in ("asha", "hyperband"):
             return []
         rungs, rung = [], float(self.asha.grace_period)
@@ -225,10 +232,11 @@ class SearchSpec(Schema):
 
     @property
     def bracket_shares(self) -> list[float]:
-        """The part of the trials that starts at the first rung, the second, ….
+        """The share of trials in each bracket; bracket k starts at rung k, so that its trials skip the rungs before.
 
-        Hyperband has a bracket for each rung and one without any; one with s rungs ahead gets η^s / (s + 1) times as
-        many trials as that (Li et al. 2018). ASHA has as many as `brackets` says, each with e times those of the next.
+        Hyperband has a bracket for each rung and one without rungs. A bracket with s rungs ahead gets η^s / (s + 1)
+        times as many trials as the one without (Li et al. 2018). ASHA has `asha.brackets` of them, each with e times
+        as many trials as the next.
         """
         if self.search.scheduler == "hyperband":
             weights = [self.asha.reduction_factor**ahead / (ahead + 1) for ahead in range(len(self.rungs), -1, -1)]
@@ -237,7 +245,7 @@ class SearchSpec(Schema):
         return [weight / sum(weights) for weight in weights]
 
     def to_yaml(self) -> str:
-        """The resolved search: every default written out, loadable again as the same search."""
+        """Return the search as YAML with every default written out. Loading it gives the same search."""
         content = self.model_dump(mode="json", by_alias=True, exclude={"space", "training"})
         fixed = {**self.training_config({}).model_dump(mode="json", by_alias=True), **self.training}
         searched = {*self.space, *(key for name in self.space for key in SAME_AS.get(name, ()))}

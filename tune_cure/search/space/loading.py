@@ -1,6 +1,5 @@
-"""Reads a search space from YAML and checks what spans its sections. Every error is one line."""
+"""Reading of a search space from YAML. Every error is one line."""
 
-import itertools
 import logging
 import math
 from collections.abc import Sequence
@@ -10,16 +9,14 @@ from typing import Any
 from pydantic import ValidationError
 
 from tune_cure.search import run_files
-from tune_cure.search.proposals.samplers import unfit
-from tune_cure.search.space.config import SAME_AS, SearchSpec
+from tune_cure.search.space import checks
+from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.space.distributions import ON_GRID, Distribution
 from tune_cure.search.space.own_parts import import_own_parts
 from tune_cure.training.config import (
-    CONFLICTING_KEYS,
     HYPERPARAMETERS,
     config_class,
     expand_model_name,
-    find_conflict,
     inactive_hyperparameters,
     parse_hyperparameter,
 )
@@ -92,10 +89,10 @@ def _say_what_delta_is(content: dict[str, Any]) -> None:
 
 
 def _read_starts(content: dict[str, Any]) -> None:
-    """Puts the searched hyperparameters of a best_config.yaml in the place of its file name under start_from."""
+    """Replace each file name under start_from by the searched hyperparameters in that best_config.yaml."""
     starts, space = content.get("start_from"), content.get("space")
     if not isinstance(starts, list) or not isinstance(space, dict):
-        return  # the models say what is wrong with these
+        return  # validating the sections gives the error
     for index, start in enumerate(starts):
         if isinstance(start, str):
             try:
@@ -108,89 +105,34 @@ def _read_starts(content: dict[str, Any]) -> None:
 
 
 def _check(content: dict[str, Any], *, import_parts: bool) -> SearchSpec:
+    """Return the search that a mapping describes, after all checks.
+
+    Raises:
+        ProblemError: It cannot be run.
+    """
     try:
         spec = SearchSpec.model_validate(content)
     except ValidationError as error:
         raise first_problem(error, SearchSpec) from error
-    _check_same_keys(spec)
+    checks.check_same_keys(spec)
     spec = spec.model_copy(update={"training": expand_delta(spec.training, "training")})
     if import_parts:
         import_own_parts(spec)
-    training = {key: _parsed(spec, key, value, f"training.{key}") for key, value in spec.training.items()}
+    training = {key: _parse(spec, key, value, f"training.{key}") for key, value in spec.training.items()}
     space = {key: _resolve(spec, key, distribution) for key, distribution in spec.space.items()}
-    for key in space:
-        if key in training:
-            raise ProblemError(f"space.{key}", "is also fixed under training; keep one of the two")
     spec = spec.model_copy(update={"training": training, "space": space})
-    _check_conflicts(spec, says_delta=DELTA in content.get("training", {}) or DELTA in space)
-    idle = spec.idle()
-    if all(idle.get(key) for key in space):
-        key = next(iter(space))
-        why = inactive_hyperparameters(spec.training_config({}))[key]
-        raise ProblemError(f"space.{key}", f"makes no difference, and nothing else is searched: {why}")
-    if spec.asha.steps is not None and not (
-        spec.search.metrics[0].startswith("pgd_accuracy") and spec.search.scheduler in ("asha", "hyperband")
-    ):
-        raise ProblemError(
-            "asha.steps", "goes with a PGD accuracy as first metric, and with scheduler asha or hyperband"
-        )
-    if spec.asha.grace_period > spec.max_epochs:
-        limit = f"must be at most training.epochs ({spec.max_epochs})"
-        raise ProblemError("asha.grace_period", f"{limit}, but got {spec.asha.grace_period}")
-    if spec.search.scheduler == "hyperband" and spec.asha.brackets > 1:
-        raise ProblemError("asha.brackets", "goes with search.scheduler asha; hyperband has as many as there are rungs")
-    if spec.search.scheduler == "asha" and spec.asha.brackets > len(spec.rungs) + 1:
-        limit = f"must be at most {len(spec.rungs) + 1}, one more than the rungs (after epoch {spec.rungs})"
-        raise ProblemError("asha.brackets", f"{limit}, but got {spec.asha.brackets}")
-    if len(spec.start_from) > spec.search.trials:
-        limit = f"must be at least the number of start_from ({len(spec.start_from)})"
-        raise ProblemError("search.trials", f"{limit}, but got {spec.search.trials}")
-    starts = [_start(spec, start, f"start_from[{index}]") for index, start in enumerate(spec.start_from)]
-    choice = next((key for key, distribution in space.items() if distribution.kind == "choice"), None)
-    missing = [key for start in starts for key in space if key not in start and not idle.get(key)]
-    at_times = next((key for key in [*idle, *missing] if not idle.get(key)), None)
-    if problem_of_sampler := unfit(
-        spec.search.sampler,
-        choice=choice,
-        at_times=at_times,
-        constrained=bool(spec.search.constraints),
-        objectives=len(spec.search.metrics),
-        warm=spec.search.warm_start is not None,
-    ):
-        raise ProblemError("search.sampler", problem_of_sampler)
-    return spec.model_copy(update={"start_from": starts})
+    checks.check_given_once(spec)
+    checks.check_conflicts(spec, says_delta=DELTA in content.get("training", {}) or DELTA in space)
+    checks.check_something_matters(spec)
+    checks.check_early_stopping(spec)
+    checks.check_trials(spec)
+    starts = [_resolve_start(spec, start, f"start_from[{index}]") for index, start in enumerate(spec.start_from)]
+    spec = spec.model_copy(update={"start_from": starts})
+    checks.check_sampler(spec)
+    return spec
 
 
-def _check_same_keys(spec: SearchSpec) -> None:
-    """Raise an error where keys that say the same in other words are given together."""
-    given = {key: "training" for key, value in spec.training.items() if value is not None} | dict.fromkeys(
-        spec.space, "space"
-    )
-    for key, section in given.items():
-        for other in SAME_AS.get(key, ()):
-            if other in given:
-                raise ProblemError(
-                    f"{section}.{key}", f"says the same as {given[other]}.{other} in other words; keep one of the two"
-                )
-
-
-def _check_conflicts(spec: SearchSpec, *, says_delta: bool) -> None:
-    """Raise an error where values of several hyperparameters, which trials can have together, conflict.
-
-    Args:
-        spec: The search.
-        says_delta: Whether the file says `delta`; errors then name it, too.
-    """
-    keys = [key for key in CONFLICTING_KEYS if key in spec.space]
-    for values in itertools.product(*(_extremes(spec.space[key]) for key in keys)):
-        if problem := find_conflict(spec.training_config(dict(zip(keys, values, strict=True)))):
-            key, message = problem
-            if says_delta and key in SAME_AS[DELTA]:
-                key = DELTA
-            raise ProblemError(f"{'space' if key in spec.space else 'training'}.{key}", message)
-
-
-def _parsed(spec: SearchSpec, key: str, value: Any, path: str) -> Any:
+def _parse(spec: SearchSpec, key: str, value: Any, path: str) -> Any:
     """Return a value as TrainingConfig types it; as it is if it may belong to a part that is not imported."""
     if key not in HYPERPARAMETERS and key != DELTA and spec.has_unread_parts:
         return value
@@ -223,14 +165,12 @@ def _resolve(spec: SearchSpec, key: str, distribution: Distribution) -> Distribu
     return distribution.model_copy(update={kind: [int(value) for value in values] if kind == "int_" else values})
 
 
-def _extremes(distribution: Distribution) -> list[Any]:
-    """Return the names that a hyperparameter can have, or the least and the most that it can be."""
-    values = distribution.values
-    return values if isinstance(values[0], str) else sorted({min(values), max(values)})
+def _resolve_start(spec: SearchSpec, start: dict[str, Any], path: str) -> dict[str, Any]:
+    """Return the values of a start, typed, for the hyperparameters that are active in it.
 
-
-def _start(spec: SearchSpec, start: dict[str, Any], path: str) -> dict[str, Any]:
-    """The values of a start for just those hyperparameters that make a difference in it."""
+    Raises:
+        ProblemError: A key is not searched, or its value is outside of the space, or an active key has no value.
+    """
     space = spec.space
     if DELTA in start and DELTA not in space:
         fixed = spec.training_config({}).model_dump(by_alias=True)
@@ -239,18 +179,18 @@ def _start(spec: SearchSpec, start: dict[str, Any], path: str) -> dict[str, Any]
     for key in start:
         if key not in space:
             raise ProblemError(f"{path}.{key}", unknown(key, space))
-    values = {key: _parsed(spec, key, value, f"{path}.{key}") for key, value in start.items()}
+    values = {key: _parse(spec, key, value, f"{path}.{key}") for key, value in start.items()}
     for key, value in values.items():
         if not space[key].contains(value):
             raise ProblemError(f"{path}.{key}", f"{value!r} is outside of space.{key}, {space[key]}")
     missing: list[str] = []
 
-    def given(key: str) -> Any:
+    def given_value(key: str) -> Any:
         if key not in values:
             missing.append(key)
         return values.get(key, space[key].values[0])
 
-    active = spec.propose(given)
+    active = spec.propose(given_value)
     if missing:
         missing = [key for key in space if key in missing]
         raise ProblemError(path, f"gives no value for {', '.join(missing)}; every key of space that counts needs one")

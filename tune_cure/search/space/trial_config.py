@@ -1,4 +1,4 @@
-"""The configuration of a single training run from the files that a search leaves."""
+"""Configuration of a single training run, read from the files that a search leaves."""
 
 import os
 from pathlib import Path
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 
 def read(path: Path, trial: int | None = None) -> dict[str, Any]:
-    """The sections of a run (as `resolve` takes them) from a file.
+    """Read the sections of a training run, as `training.run.resolve` takes them, from a file.
 
     Args:
         path: A YAML file with the keys of `RunSpec`, each optional; or a best_config.yaml, best_config.csv or
             trials.csv, in the folder of the search that wrote it.
-        trial: Which row of a table; may be left out if there is one only.
+        trial: The trial whose row of a table is read; None if the table has a single row.
 
     Raises:
         SpecError: The file cannot be read, or is none of these.
@@ -37,7 +37,7 @@ def read(path: Path, trial: int | None = None) -> dict[str, Any]:
 
 
 def _row(path: Path, trial: int | None) -> dict[str, Any]:
-    """The hyperparameters in a row of a search's table."""
+    """Return the hyperparameters in a row of a search's table."""
     import pandas as pd  # slow to import: most runs are read from YAML
 
     try:
@@ -53,7 +53,7 @@ def _row(path: Path, trial: int | None) -> dict[str, Any]:
         raise SpecError(f"{path}: has {len(rows)} rows to choose from; name one with --trial ({_range(frame)})")
     cells = {str(name): value for name, value in rows.iloc[0].items() if name in HYPERPARAMETERS or name == DELTA}
     try:
-        return {name: parse(value) for name, value in cells.items() if value}  # an empty one made no difference
+        return {name: parse(value) for name, value in cells.items() if value}  # an empty cell: inactive in this trial
     except yaml.YAMLError as error:
         raise SpecError(f"{path}: a value is not valid: {' '.join(str(error).split())}") from error
 
@@ -63,9 +63,9 @@ def _range(frame: "pd.DataFrame") -> str:
 
 
 def _of_search(path: Path, hyperparameters: dict[str, Any]) -> dict[str, Any]:
-    """A run with these hyperparameters, and all else as in the search whose folder `path` is in.
+    """Return a run with these hyperparameters, and all other settings of the search whose folder holds `path`.
 
-    On as many threads as a trial had, or as there are CPUs: more would wait for each other.
+    It has as many threads as a trial had, but not more than there are CPUs: more threads would wait for each other.
     """
     file = path.parent / run_files.SPEC
     if not file.is_file():

@@ -230,12 +230,12 @@ def test_only_what_makes_a_difference_beside_the_rest_is_proposed(base: Path, de
     spec = load(base, [DIRECTIONS, "start_from=[]"])
     values = spec.propose(lambda key: delta if key == "delta" else spec.space[key].values[0])
     assert list(values) == proposed
-    assert spec.idle() == {"lambda": False, "h": False}
+    assert spec.inactive_keys() == {"lambda": False, "h": False}
 
 
 def test_a_fixed_value_can_leave_searched_keys_out_for_good(base: Path, caplog: pytest.LogCaptureFixture) -> None:
     spec = load(base, ["training.delta=random"])
-    assert spec.idle() == {"h": True}
+    assert spec.inactive_keys() == {"h": True}
     assert "h" not in spec.propose(lambda key: spec.space[key].values[0])
     assert spec.start_from == [{"lambda": 10.0, "lr_max": 0.1, "epsilon": 8 / 255}]
     assert caplog.messages == [

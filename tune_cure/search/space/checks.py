@@ -1,0 +1,105 @@
+"""Checks of a search space that span its sections: keys that conflict, and settings that cannot go together."""
+
+import itertools
+from typing import Any
+
+from tune_cure.search.proposals.samplers import unfit
+from tune_cure.search.space.config import SAME_AS, SearchSpec
+from tune_cure.search.space.distributions import Distribution
+from tune_cure.training.config import CONFLICTING_KEYS, find_conflict, inactive_hyperparameters
+from tune_cure.training.delta import DELTA
+from tune_cure.utils.yaml_config import ProblemError
+
+
+def check_given_once(spec: SearchSpec) -> None:
+    """Raise an error if a hyperparameter is both searched and fixed."""
+    for key in spec.space:
+        if key in spec.training:
+            raise ProblemError(f"space.{key}", "is also fixed under training; keep one of the two")
+
+
+def check_same_keys(spec: SearchSpec) -> None:
+    """Raise an error where keys that say the same in other words are given together."""
+    given = {key: "training" for key, value in spec.training.items() if value is not None} | dict.fromkeys(
+        spec.space, "space"
+    )
+    for key, section in given.items():
+        for other in SAME_AS.get(key, ()):
+            if other in given:
+                raise ProblemError(
+                    f"{section}.{key}", f"says the same as {given[other]}.{other} in other words; keep one of the two"
+                )
+
+
+def check_conflicts(spec: SearchSpec, *, says_delta: bool) -> None:
+    """Raise an error where values of several hyperparameters, which trials can have together, conflict.
+
+    Args:
+        spec: The search.
+        says_delta: Whether the file says `delta`; errors then name it, too.
+    """
+    keys = [key for key in CONFLICTING_KEYS if key in spec.space]
+    for values in itertools.product(*(_extremes(spec.space[key]) for key in keys)):
+        if problem := find_conflict(spec.training_config(dict(zip(keys, values, strict=True)))):
+            key, message = problem
+            if says_delta and key in SAME_AS[DELTA]:
+                key = DELTA
+            raise ProblemError(f"{'space' if key in spec.space else 'training'}.{key}", message)
+
+
+def _extremes(distribution: Distribution) -> list[Any]:
+    """Return the names that a hyperparameter can have, or the least and the most that it can be."""
+    values = distribution.values
+    return values if isinstance(values[0], str) else sorted({min(values), max(values)})
+
+
+def check_something_matters(spec: SearchSpec) -> None:
+    """Raise an error if no searched hyperparameter is active in any trial."""
+    inactive = spec.inactive_keys()
+    if all(inactive.get(key) for key in spec.space):
+        key = next(iter(spec.space))
+        why = inactive_hyperparameters(spec.training_config({}))[key]
+        raise ProblemError(f"space.{key}", f"makes no difference, and nothing else is searched: {why}")
+
+
+def check_early_stopping(spec: SearchSpec) -> None:
+    """Raise an error if the numbers of `asha` do not fit the epochs, the metric or the scheduler."""
+    asha, scheduler = spec.asha, spec.search.scheduler
+    if asha.steps is not None and not (
+        spec.search.metrics[0].startswith("pgd_accuracy") and scheduler in ("asha", "hyperband")
+    ):
+        raise ProblemError(
+            "asha.steps", "goes with a PGD accuracy as first metric, and with scheduler asha or hyperband"
+        )
+    if asha.grace_period > spec.max_epochs:
+        limit = f"must be at most training.epochs ({spec.max_epochs})"
+        raise ProblemError("asha.grace_period", f"{limit}, but got {asha.grace_period}")
+    if scheduler == "hyperband" and asha.brackets > 1:
+        raise ProblemError("asha.brackets", "goes with search.scheduler asha; hyperband has as many as there are rungs")
+    if scheduler == "asha" and asha.brackets > len(spec.rungs) + 1:
+        limit = f"must be at most {len(spec.rungs) + 1}, one more than the rungs (after epoch {spec.rungs})"
+        raise ProblemError("asha.brackets", f"{limit}, but got {asha.brackets}")
+
+
+def check_trials(spec: SearchSpec) -> None:
+    """Raise an error if there are fewer trials than configurations of start_from."""
+    if len(spec.start_from) > spec.search.trials:
+        limit = f"must be at least the number of start_from ({len(spec.start_from)})"
+        raise ProblemError("search.trials", f"{limit}, but got {spec.search.trials}")
+
+
+def check_sampler(spec: SearchSpec) -> None:
+    """Raise an error if the sampler cannot search this space; `start_from` must be resolved."""
+    choice = next((key for key, distribution in spec.space.items() if distribution.kind == "choice"), None)
+    inactive = spec.inactive_keys()
+    missing = [key for start in spec.start_from for key in spec.space if key not in start]
+    at_times = next((key for key in [*inactive, *missing] if not inactive.get(key)), None)
+    if reason := unfit(
+        spec.search.sampler,
+        choice=choice,
+        at_times=at_times,
+        constrained=bool(spec.search.constraints),
+        objectives=len(spec.search.metrics),
+        warm=spec.search.warm_start is not None,
+    ):
+        raise ProblemError("search.sampler", reason)
