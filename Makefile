@@ -35,8 +35,8 @@ test-all: venv
 coverage: venv
 	rm -rf .coverage
 	$(BIN)/coverage run --data-file=$(CURDIR)/.coverage/data -m pytest --numprocesses auto --maxprocesses 4 --dist loadgroup
-	$(BIN)/coverage combine --quiet --data-file=$(CURDIR)/.coverage/all .coverage
-	$(BIN)/coverage json --quiet --ignore-errors --data-file=.coverage/all -o .coverage/all.json
+	$(BIN)/coverage combine --quiet --data-file=.coverage/data
+	$(BIN)/coverage json --quiet --ignore-errors --data-file=.coverage/data -o .coverage/all.json
 	$(BIN)/python tools/coverage_by_room.py .coverage/all.json
 
 # Breaks searches in every way, five times each, and says what was lost. Linux; as root for the full disk; half an hour.
