@@ -18,14 +18,22 @@ import annotated_types as at
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from tune_cure.attacks.registry import ATTACKS
+from tune_cure.regularizers.registry import REGULARIZERS
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.space.distributions import Distribution
 from tune_cure.search.space.objectives import METRICS
 from tune_cure.training.config import HYPERPARAMETERS, TrainingConfig, deciding_keys, inactive_hyperparameters
 from tune_cure.training.delta import DELTA
+from tune_cure.utils.hyperparameters import declared_hyperparameters
 from tune_cure.utils.schema import OneOf, choices
 
 DECIDING_KEYS = [key for key in deciding_keys() if key != DELTA]
+DECLARED = {
+    key: declared
+    for part in (*ATTACKS.own, *REGULARIZERS.own)
+    for key, declared in declared_hyperparameters(part).items()
+}
 PAGE = Path(__file__).parent.parent / "docs" / "search_space.md"
 BEGIN, END = "<!-- written by tools/reference.py -->", "<!-- end of what tools/reference.py writes -->"
 
@@ -47,16 +55,15 @@ UNITS = {  # of every number
     "pixels": "data.image_size",
     "channels": "model.width",
     "epochs": "training.epochs asha.grace_period",
-    "steps": "training.attack_steps training.penalty_every evaluation.steps asha.steps rescore.steps",
+    "steps": "training.penalty_every evaluation.steps asha.steps rescore.steps",
     "starts": "evaluation.restarts rescore.restarts",
     "trials": "search.trials search.patience rescore.top",
     "times": "search.retries",
     "brackets": "asha.brackets",
     "CPU cores": "resources.cpus_per_trial",
     "a seed": "data.split_seed search.seed",
-    "pixel units": "training.epsilon training.step_size training.h evaluation.epsilon",
-    "of epsilon": "training.alpha training.noise",
-    "a share": "training.momentum training.zero_fraction training.label_smoothing training.penalty_fraction "
+    "pixel units": "training.epsilon evaluation.epsilon",
+    "a share": "training.momentum training.label_smoothing training.penalty_fraction "
     "training.ema_decay training.swa_start",
     "a weight": "training.weight_decay training.adversarial_weight training.clean_weight training.trades_weight "
     "training.hat_weight training.lambda",
@@ -196,13 +203,17 @@ def _takes(key: str, field: FieldInfo) -> str:
     words = {bool: "true or false", int: "whole number", float: "number", str: "text"}
     while get_args(kind):
         kind = get_args(kind)[0]
-    return f"{words[kind]}{_bounds(field)}" + (f" ({_unit(key)})" if kind in (int, float) else "")
+    return f"{words[kind]}{_bounds(field)}" + (_unit(key) if kind in (int, float) else "")
 
 
 def _unit(key: str) -> str:
+    """Return the unit of a number in parentheses; empty for one whose part says it in the description."""
+    declared = DECLARED.get(key.removeprefix("training."))
+    if key.startswith("training.") and declared is not None:
+        return f" ({declared.unit})" if declared.unit else ""
     units = [unit for unit, keys in UNITS.items() if key in keys.split()]
     assert len(units) == 1, f"{key}: what is its unit?"
-    return units[0]
+    return f" ({units[0]})"
 
 
 def _bounds(field: FieldInfo) -> str:

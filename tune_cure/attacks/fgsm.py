@@ -96,14 +96,14 @@ def fgsm(
 class Fgsm(Attack):
     """One step of alpha × epsilon (or step_size) from `init`."""
 
-    alpha: float = hyperparameter(1.25, "Step of fgsm and zerograd as a multiple of epsilon.", gt=0)
+    alpha: float = hyperparameter(1.25, "Step of fgsm and zerograd as a multiple of epsilon.", gt=0, unit="of epsilon")
     step_size: float | None = hyperparameter(
-        None, "Step of fgsm and zerograd in pixel units, in the place of alpha.", gt=0
+        None, "Step of fgsm and zerograd in pixel units, in the place of alpha.", gt=0, unit="pixel units"
     )
     init: str = hyperparameter(
         "uniform", "Start of fgsm and zerograd; noise: uniform, neither clipped nor projected.", choices=INITS
     )
-    noise: float = hyperparameter(2.0, "Radius of init noise as a multiple of epsilon.", gt=0)
+    noise: float = hyperparameter(2.0, "Radius of init noise as a multiple of epsilon.", gt=0, unit="of epsilon")
     previous: Tensor | None = field(default=None, init=False)
 
     def __call__(self, step: Step) -> Tensor:
@@ -154,7 +154,9 @@ class Fgsm(Attack):
 class ZeroGrad(Fgsm):
     """FGSM without the smallest gradient entries (`zero_fraction`)."""
 
-    zero_fraction: float = hyperparameter(0.35, "Share of the gradient entries that zerograd leaves out.", ge=0, lt=1)
+    zero_fraction: float = hyperparameter(
+        0.35, "Share of the gradient entries that zerograd leaves out.", ge=0, lt=1, unit="a share"
+    )
 
     def __call__(self, step: Step) -> Tensor:
         return self._attack(step, zero_fraction=self.zero_fraction)

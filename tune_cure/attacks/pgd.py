@@ -42,7 +42,7 @@ def pgd_training(
 class Pgd(Attack):
     """`attack_steps` steps of epsilon / 4 from a random start."""
 
-    attack_steps: int = hyperparameter(7, "Steps of attack pgd, each a quarter of epsilon.", ge=1)
+    attack_steps: int = hyperparameter(7, "Steps of attack pgd, each a quarter of epsilon.", ge=1, unit="steps")
 
     def __call__(self, step: Step) -> Tensor:
         return pgd_training(

@@ -163,7 +163,7 @@ class Cure(Regularizer):
     direction: str = hyperparameter(
         "classic", "CURE: the direction along which gradients are compared.", choices=DIRECTIONS
     )
-    h: float = hyperparameter(1.5, "CURE: L2 length of the displacement, in pixel units.", gt=0)
+    h: float = hyperparameter(1.5, "CURE: L2 length of the displacement, in pixel units.", gt=0, unit="pixel units")
     penalty_squared: bool = hyperparameter(False, "CURE: the norm is squared.")
     penalty_divide_by_h: bool = hyperparameter(False, "CURE: divide the difference by the length of z.")
 

@@ -23,12 +23,14 @@ class Hyperparameter:
         description: What it is, with its unit, in one line.
         bounds: Of a number: `ge`, `gt`, `le`, `lt` and their limits.
         choices: Of a name: the names that it may have; None for numbers and booleans.
+        unit: Of a number: its unit, for the reference; empty if the description says it.
     """
 
     default: Any
     description: str
     bounds: Mapping[str, float]
     choices: Mapping[str, Any] | tuple[str, ...] | None
+    unit: str
 
 
 def hyperparameter(
@@ -36,11 +38,12 @@ def hyperparameter(
     description: str,
     *,
     choices: Mapping[str, Any] | tuple[str, ...] | None = None,
+    unit: str = "",
     **bounds: float,
 ) -> Any:
     """Declare a dataclass field as a hyperparameter; see `Hyperparameter` for the arguments."""
     assert bounds.keys() <= {"ge", "gt", "le", "lt"}, bounds
-    declared = Hyperparameter(default, description, bounds, choices)
+    declared = Hyperparameter(default, description, bounds, choices, unit)
     return dataclasses.field(default=default, metadata={_KEY: declared})
 
 

@@ -13,6 +13,7 @@ from tune_cure.training.config import (
     inactive_hyperparameters,
 )
 from tune_cure.training.trainer import Trainer
+from tune_cure.utils.schema import choices
 
 OTHERS = {  # another value of each hyperparameter
     "epochs": 3,
@@ -55,6 +56,17 @@ OTHERS = {  # another value of each hyperparameter
     "swa_start": 0.6,
     "amp": "bf16",
 }
+
+
+def another(key: str) -> object:
+    """Another value than the default of a hyperparameter that a part declares, and that is not in OTHERS."""
+    field = TrainingConfig.model_fields[HYPERPARAMETERS[key]]
+    if isinstance(field.default, bool):
+        return not field.default
+    return next(name for name in choices(field) if name != field.default) if choices(field) else field.default / 2
+
+
+OTHERS |= {key: another(key) for key in HYPERPARAMETERS if key not in OTHERS}
 
 
 @pytest.fixture(scope="module")
