@@ -3,11 +3,13 @@
 Keys that a schema does not list are accepted. In an epoch they are metrics, and must be numbers or null.
 """
 
+from collections.abc import Callable, Collection
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from tune_cure.training.config import parse_hyperparameter
+from tune_cure.training.config import HYPERPARAMETERS, parse_hyperparameter
+from tune_cure.training.delta import DELTA
 from tune_cure.utils.formatting import shorten_repr
 from tune_cure.utils.yaml_config import ProblemError, first_problem
 
@@ -95,8 +97,12 @@ EVENT_SCHEMAS: dict[str, type[_Event]] = {
 }
 
 
-def validate_event(event: dict[str, Any]) -> None:
+def validate_event(event: dict[str, Any], searched: Callable[[], Collection[str]] = frozenset) -> None:
     """Check an event against the schema of its kind, and convert a trial's hyperparameters to their types in place.
+
+    Args:
+        event: The event; hyperparameters are typed in place.
+        searched: Returns the keys of the search's space; called only for a hyperparameter that is unknown here.
 
     Raises:
         ProblemError: The kind is unknown, or a key is missing or has a value of another kind.
@@ -111,6 +117,21 @@ def validate_event(event: dict[str, Any]) -> None:
         raise first_problem(error, schema) from error
     if kind == "trial":
         event["hyperparameters"] = {
-            key: parse_hyperparameter(key, value, f"hyperparameters.{key}")
-            for key, value in event["hyperparameters"].items()
+            key: _parse_value(key, value, searched) for key, value in event["hyperparameters"].items()
         }
+
+
+def _parse_value(key: str, value: Any, searched: Callable[[], Collection[str]]) -> Any:
+    """Return a hyperparameter's value as TrainingConfig types it.
+
+    A key that the search has in its space, but that this process does not know, belongs to a part that is not imported.
+    Its value is taken as it is.
+    """
+    if (
+        key not in HYPERPARAMETERS
+        and key != DELTA
+        and isinstance(value, bool | int | float | str)
+        and key in searched()
+    ):
+        return value
+    return parse_hyperparameter(key, value, f"hyperparameters.{key}")

@@ -22,7 +22,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from tune_cure.search import run_files
 from tune_cure.search.event_schemas import validate_event
 from tune_cure.utils.errors import TuneCureError
 from tune_cure.utils.formatting import shorten_repr
-from tune_cure.utils.yaml_config import ProblemError
+from tune_cure.utils.yaml_config import ProblemError, SpecError, read_mapping
 
 OBJECTIVE = "objective"  # key of an epoch: the value of the search's metric, which sampler and scheduler compare
 RUNG = "pgd_accuracy_rung"  # key of an epoch at a rung, if asha.steps is given: the value that is compared there
@@ -132,13 +132,21 @@ class EventReader:
         except (ValueError, RecursionError) as error:
             raise _GarbageError(f"{place} is no event: the file is damaged") from error
         try:
-            validate_event(event)
+            validate_event(event, self._searched)
         except ProblemError as problem:
             raise JournalError(f"{place} is no event: {problem.path}: {problem.message}") from problem
         if contradiction := self._find_contradiction(event):
             raise JournalError(f"{place}: trial {event['trial']} {contradiction}: the file is damaged")
         # A large journal has each key some 100,000 times: interned, they share their memory.
         return {sys.intern(key): value for key, value in event.items()}
+
+    def _searched(self) -> Collection[str]:
+        """Return the keys of the search's space, as its spec.yaml has them; none if that cannot be read."""
+        try:
+            space = read_mapping(self.path.with_name(run_files.SPEC)).get("space")
+        except SpecError:
+            return ()
+        return space if isinstance(space, dict) else ()
 
     def _find_contradiction(self, event: Event) -> str:
         """Return how the event contradicts those before it, in words; empty if it does not."""

@@ -215,3 +215,14 @@ def test_trials_are_counted_from_the_history_and_from_each_event_after_it(tmp_pa
     journal.append("resume", None)
     end(journal, 0)
     assert (counts.num_begun, counts.num_ended) == (3, 2)
+
+
+def test_a_hyperparameter_of_a_part_that_is_not_imported_is_read_as_the_space_has_it(tmp_path: Path) -> None:
+    hyperparameters = {"power": 1.5, "lambda": 0.1}
+    event = {"event": "trial", "trial": 0, "time": 1.0, "origin": "sampler", "hyperparameters": hyperparameters}
+    (tmp_path / "journal.jsonl").write_text(json.dumps(event) + "\n")
+    with pytest.raises(JournalError, match=r"hyperparameters\.power: unknown key"):
+        Journal(tmp_path).load()
+    (tmp_path / "spec.yaml").write_text("space: {power: {uniform: [1, 2]}, lambda: {uniform: [0, 1]}}\n")
+    (read,) = Journal(tmp_path).load().trial_events
+    assert read["hyperparameters"] == hyperparameters
