@@ -22,8 +22,8 @@ PATIENCE = 600.0  # seconds: two Rays, torch in four processes, on two cores tha
 @pytest.mark.parametrize(
     ("address", "said"),
     [
-        ("ray://127.0.0.1:9", "no Ray cluster answers there"),
-        ("ray://10.0.0.1", "ray://HOST:PORT is needed"),
+        ("ray://127.0.0.1:9", "Ray Client is not supported; use --address HOST:PORT .* or `ray job submit`"),
+        ("ray://10.0.0.1", "Ray Client is not supported"),
         ("10.0.0.1", "HOST:PORT is needed"),
         ("somewhere:port", "HOST:PORT is needed"),
         ("127.0.0.1:9", "no Ray cluster answers there"),

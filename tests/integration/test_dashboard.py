@@ -55,7 +55,7 @@ import ray
 from tests.support.listening import listening_addresses
 from tune_cure.ray_backend import session
 session.start_ray(dashboard_host="0.0.0.0")
-url = session.dashboard_url("0.0.0.0")
+url = session.dashboard_url()
 class Actor:
     def __repr__(self):
         return "trial 17"

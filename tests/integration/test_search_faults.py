@@ -6,11 +6,10 @@ from pathlib import Path
 
 import optuna
 import pytest
-import ray
 from optuna.trial import TrialState
 
 from tests.support.spaces import tiny
-from tune_cure.ray_backend import session, tuner
+from tune_cure.ray_backend import tuner
 from tune_cure.search import results
 from tune_cure.search.journal import Event
 
@@ -31,14 +30,6 @@ def study_of(folder: Path) -> optuna.Study:
 
 
 WIDER_THAN_MEMORY = "model.width=10_000_000"  # a network that no worker can build
-
-
-def test_what_else_ray_reports_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
-    for line in (f"{session.DEATH} by an unexpected system error.", "The actor cannot be scheduled right now."):
-        ray._private.worker.print_to_stdstream({"lines": [line], "pid": "raylet", "is_err": False}, ignore_prefix=False)
-    printed = capsys.readouterr().out
-    assert session.DEATH not in printed
-    assert "cannot be scheduled" in printed
 
 
 @pytest.mark.smoke

@@ -76,7 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     budget_help = "stop after this time; --resume continues (default: no limit)"
     parser.add_argument("--time-budget", type=_duration, metavar="2h", help=budget_help)
     parser.add_argument("--check", action="store_true", help="print the resolved plan and start nothing")
-    address_help = "a Ray cluster to join: auto, HOST:PORT or ray://HOST:PORT (docs/cluster.md); default: none"
+    address_help = "a Ray cluster to join: auto or HOST:PORT (docs/cluster.md); default: none"
     parser.add_argument("--address", help=address_help)
     host_help = "where Ray's dashboard listens; 0.0.0.0 opens it to other machines; it asks for a token"
     parser.add_argument("--dashboard-host", default=LOOPBACK, metavar="HOST", help=host_help)

@@ -1,7 +1,5 @@
 """A search from the check of its data to its report. The command `search` and `tune_cure.search` share these steps."""
 
-import os
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -69,20 +67,12 @@ def run(spec: SearchSpec, options: SearchOptions, console: Console) -> int:
         view = LiveView(state, console) if live else PlainView(state, console.print)
         refresher = ReportRefresher(folder.directory)
 
-        def on_lost() -> None:
-            view.__exit__(None, None, None)
-            refresher.__exit__(None, None, None)  # or two would write the tables
-            result = SearchResult(folder.directory, "ray", "Ray has died, or was killed")
-            code = _conclude(result, folder, options, console)
-            sys.stdout.flush()
-            os._exit(code)  # the main thread waits for Ray, and cannot be told
-
         def on_ready(devices: object, url: str) -> None:
             treat_sigterm_as_ctrl_c()  # only now: Ray sets a handler of its own when it starts
             say_start(devices, url, folder, console.print)
 
         with view, refresher:
-            result = run_trials(spec, folder, options, view, on_ready, on_lost)
+            result = run_trials(spec, folder, options, view, on_ready)
         treat_sigterm_as_ctrl_c()  # Ray's shutdown has given SIGTERM back to the system
         return _conclude(result, folder, options, console)
 
@@ -169,7 +159,6 @@ def run_trials(
     options: SearchOptions,
     view: LiveView | PlainView,
     on_ready: Callable[[object, str], None],
-    on_lost: Callable[[], None] = lambda: None,
 ) -> SearchResult:
     """Run the trials of a search until it ends or is interrupted.
 
@@ -179,7 +168,6 @@ def run_trials(
         options: The command line.
         view: Is told of every event.
         on_ready: Is called once Ray is up, with the devices and the dashboard's address.
-        on_lost: Is called in another thread if Ray has died.
     """
     from tune_cure.ray_backend import tuner  # Ray takes seconds to import: not before the input is known to be good
 
@@ -195,7 +183,6 @@ def run_trials(
         seconds=options.time_budget,
         on_event=view.on_event,
         on_ready=on_ready,
-        on_lost=on_lost,
     )
 
 
@@ -284,8 +271,6 @@ def _make_folder(spec: SearchSpec, options: SearchOptions) -> RunFolder:
 
 def _make_remote_folder(spec: SearchSpec, default: Path, remote: RemoteStorage, options: SearchOptions) -> RunFolder:
     """Make the local folder of a search that is kept in an object store, with the store's files if it is resumed."""
-    if str(options.address).startswith("ray://"):
-        raise UsageError(f"--output {remote.uri}: cannot be used with --address ray://…; use `ray job submit`")
     if not options.resume:
         if remote.exists(run_files.JOURNAL):
             raise UsageError(f"--output {remote.uri}: holds a search; name another, or continue it with --resume")

@@ -1,20 +1,16 @@
 """A Ray cluster that a search joins: whether it can, and what its machines have."""
 
 import socket
-import threading
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from tune_cure.ray_backend.resources import DeviceError, Machine
-from tune_cure.search.journal import Event, Journal, JournalFollower
 
-CLIENT = "ray://"
+CLIENT = "ray://"  # Ray Client, which would run the search's own process on the cluster
 CONNECT_SECONDS = 10.0
-FOLLOW_SECONDS = 2.0
 CHECK_SECONDS = 120.0  # a machine that is busy takes its time to start a process
 
 
@@ -23,57 +19,25 @@ class ClusterError(DeviceError):
 
 
 def check_address(address: str) -> None:
-    """Whether `address` is one that a search can join, and somebody answers there.
+    """Check that `address` is one that a search can join, and that something answers there.
 
     Raises:
-        ClusterError: It is not, or nobody does.
+        ClusterError: It is not, or nothing does.
     """
     if address == "auto":
         return  # Ray looks for a node on this machine, at once
-    host, _, port = address.removeprefix(CLIENT).rpartition(":")
-    if not host or not port.isdigit():
+    if address.startswith(CLIENT):
         raise ClusterError(
-            f"--address {address}: auto, HOST:PORT or {CLIENT}HOST:PORT is needed, for example {CLIENT}10.0.0.1:10001"
+            f"--address {address}: Ray Client is not supported; use --address HOST:PORT on a machine of the cluster, "
+            "or `ray job submit` from elsewhere (docs/cluster.md)"
         )
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        raise ClusterError(f"--address {address}: auto or HOST:PORT is needed, for example 10.0.0.1:6379")
     try:
         socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
     except (OSError, OverflowError) as error:
         raise ClusterError(f"--address {address}: no Ray cluster answers there ({error})") from error
-
-
-def by_client() -> bool:
-    """Whether this process talks to the cluster through Ray Client: then the search's controller runs there."""
-    return bool(ray.util.client.ray.is_connected())
-
-
-class Follower:
-    """Tells `journal.on_event` and `also` of the lines that another process writes there, from now to the exit."""
-
-    def __init__(self, journal: Journal, also: Callable[[Event], None]) -> None:
-        self.journal, self.also, self.tail = journal, also, JournalFollower(journal.path)
-        for _ in self.tail.read():
-            pass  # what was there before is known
-        self.over = threading.Event()
-        self.thread = threading.Thread(target=self._follow, daemon=True)
-
-    def __enter__(self) -> Self:
-        self.thread.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.over.set()
-        self.thread.join()
-        self._tell()
-
-    def _follow(self) -> None:
-        while not self.over.wait(FOLLOW_SECONDS):
-            self._tell()
-
-    def _tell(self) -> None:
-        for event in self.tail.read():
-            self.also(event)
-            if self.journal.on_event:
-                self.journal.on_event(event)
 
 
 def machines() -> list[Machine]:

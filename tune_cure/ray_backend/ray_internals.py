@@ -1,17 +1,139 @@
-"""Everything that this package uses of Ray beyond its documented interface, with what happens where Ray lacks it.
+"""Everything that this package uses of Ray beyond its documented interface, with what is done where Ray lacks it.
 
-tests/unit/ray_backend/test_ray_internals.py names each use, and fails when Ray changes it.
+No other module uses a private name of Ray. The tests named test_ray_internals.py, with and without a Ray that runs,
+name each use and fail when Ray changes it; one of them is a search that finishes without these names.
 """
 
+import functools
+import importlib
+import ipaddress
+import logging
+import os
 import pickle
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import ray
 from ray.tune.experiment import Trial
+
+LOOPBACK_VARIABLE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+RECONNECT_VARIABLE = "RAY_ENABLE_AUTO_CONNECT"
+VITAL_PROCESSES = ("gcs_server", "raylet")  # without one of these no trial goes on
+DEATH_REPORT = "A worker died or was killed while executing a task"
 
 # The message of ray.exceptions.ActorDiedError is the only place that says how an actor died, and in which process.
 WORKER_DEATH = "worker process has died"
 WORKER_PID = re.compile(r"^\s*pid: (\d+)$", re.MULTILINE)
+
+_logger = logging.getLogger(__name__)
+
+
+def _find(module: str, name: str) -> Any:
+    """Return a private name of one of Ray's modules, None if Ray has it no more."""
+    try:
+        return getattr(importlib.import_module(module), name, None)
+    except ImportError:
+        return None
+
+
+def listen_on_loopback() -> None:
+    """Make the Ray that is started next use the loopback address for all its ports.
+
+    Ray does so only on systems where it cannot form clusters. It decides that when it is imported, from an environment
+    variable, and keeps the answer in the constant that is changed here.
+
+    Without the name: the variable alone, which works where it is set before Ray is imported. A warning says so if the
+    ports will be open to other machines; they ask for a token in any case.
+    """
+    os.environ[LOOPBACK_VARIABLE] = "0"  # for the processes that Ray starts
+    if _find("ray._private.ray_constants", "ENABLE_RAY_CLUSTER") is not None:
+        importlib.import_module("ray._private.ray_constants").ENABLE_RAY_CLUSTER = False  # type: ignore[attr-defined]
+    if not ipaddress.ip_address(ray.util.get_node_ip_address()).is_loopback:
+        _logger.warning(
+            "Ray's ports are open to other machines that have the token in ~/.ray/auth_token; "
+            "to close them, set %s=0 before the command",
+            LOOPBACK_VARIABLE,
+        )
+
+
+@contextmanager
+def any_port_for_the_log_agent() -> Iterator[None]:
+    """Let a Ray that is started inside the context take any free port for its agent, which serves the logs.
+
+    Ray's default is one fixed port: a second Ray on the machine would have no logs in its dashboard. `ray.init` has no
+    argument for the port.
+
+    Without the name: the fixed port.
+    """
+    parameters = _find("ray._private.parameter", "RayParams")
+    if parameters is None:
+        yield
+        return
+
+    module = importlib.import_module("ray._private.parameter")
+    module.RayParams = functools.partial(parameters, dashboard_agent_listen_port=0)  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        module.RayParams = parameters  # type: ignore[attr-defined]
+
+
+def hide_worker_deaths() -> None:
+    """Keep Ray from printing a paragraph on each process that died; the view says in a line what becomes of the trial.
+
+    `log_to_driver=False` does not silence these.
+
+    Without the name: Ray prints the paragraph.
+    """
+    print_lines = _find("ray._private.worker", "print_to_stdstream")
+    if print_lines is None or hasattr(print_lines, "hides_worker_deaths"):
+        return
+
+    def print_other_lines(data: dict[str, Any], *arguments: Any, **options: Any) -> None:
+        if not all(DEATH_REPORT in line for line in data["lines"]):
+            print_lines(data, *arguments, **options)
+
+    print_other_lines.hides_worker_deaths = True  # type: ignore[attr-defined]
+    importlib.import_module("ray._private.worker").print_to_stdstream = print_other_lines  # type: ignore[attr-defined]
+
+
+def vital_processes() -> list[Any]:
+    """Return the processes of Ray that this process has started, as Popen objects, and without which no trial goes on.
+
+    Those of a cluster that was joined are not among them.
+
+    Without the name: none. A search whose Ray dies then is ended by Ray itself, after a minute, and its tables are
+    written by --resume or `tune-cure report`.
+    """
+    node = _find("ray._private.worker", "_global_node")
+    started = getattr(node, "all_processes", {})
+    return [info.process for name in VITAL_PROCESSES for info in started.get(name, [])]
+
+
+def forbid_automatic_start() -> None:
+    """Keep Ray's functions from starting another Ray in this process where the one before has ended.
+
+    Tune's loop, which may be left behind when Ray has died, calls such functions.
+
+    Without the name: the environment variable alone, which works where it is set before Ray is imported.
+    """
+    os.environ[RECONNECT_VARIABLE] = "0"
+    if _find("ray._private.auto_init_hook", "enable_auto_connect") is not None:
+        module = importlib.import_module("ray._private.auto_init_hook")
+        module.enable_auto_connect = False  # type: ignore[attr-defined]
+
+
+def rename_process(title: str) -> None:
+    """Give this process a title in `top` and in the dashboard's list of processes.
+
+    Without the name: the package setproctitle does it where it is installed; else the process keeps its title.
+    """
+    rename = _find("ray._raylet", "setproctitle") or _find("setproctitle", "setproctitle")
+    if rename is not None:
+        rename(title)
 
 
 def keep_last_checkpoint_only(trial: Trial) -> bool:

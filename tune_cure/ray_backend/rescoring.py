@@ -4,7 +4,7 @@ The best of many trials looks better than it is on the images that it was chosen
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from tune_cure.utils.files import read_tensors
 
 _logger = logging.getLogger(__name__)
 
+POLL_SECONDS = 0.5
 RECORDED = ("clean_accuracy", "clean_accuracy_se", "pgd_accuracy", "pgd_accuracy_se")
 
 
@@ -36,14 +37,22 @@ def fresh_examples(spec: SearchSpec, splits: Splits) -> Examples:
 
 
 def run(
-    spec: SearchSpec, journal: Journal, plan: ResourcePlan, shipment: DataBroadcast | None, remote: RemoteStorage | None
+    spec: SearchSpec,
+    journal: Journal,
+    plan: ResourcePlan,
+    shipment: DataBroadcast | None,
+    remote: RemoteStorage | None,
+    is_stopped: Callable[[], bool] = lambda: False,
 ) -> None:
     """Judges the finalists that were not judged yet, one task of Ray each, and records each in the journal."""
     files = dict(_files(spec, journal, remote))
     judge = ray.remote(num_cpus=plan.cpus_per_trial, num_gpus=plan.gpus_per_trial)(_judge)
     tasks = {judge.remote(spec, str(file), plan.device, shipment): leader for leader, file in files.items()}
-    while tasks:
-        (done,), _ = ray.wait(list(tasks), num_returns=1)
+    while tasks and not is_stopped():
+        finished, _ = ray.wait(list(tasks), timeout=POLL_SECONDS)
+        if not finished:
+            continue
+        done = finished[0]
         number, epoch = tasks.pop(done)
         try:
             found = ray.get(done)

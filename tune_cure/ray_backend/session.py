@@ -1,4 +1,4 @@
-"""Ray, started on this machine or joined: quiet, sending nothing to anybody, and closed to other machines."""
+"""Start of a Ray on this machine, or connection to a cluster: quiet, without telemetry, closed to other machines."""
 
 import logging
 import os
@@ -9,14 +9,11 @@ from typing import Any
 
 import optuna
 import ray
-from ray._private import ray_constants
 
-from tune_cure.ray_backend import cluster
+from tune_cure.ray_backend import cluster, ray_internals
 from tune_cure.ray_backend.monitoring import dashboard
 
-_print = ray._private.worker.print_to_stdstream
-DEATH = "A worker died or was killed while executing a task"
-SNAPSHOTS = "TUNE_GLOBAL_CHECKPOINT_S"  # how often Tune writes down all trials, which nobody ever reads
+SNAPSHOTS = "TUNE_GLOBAL_CHECKPOINT_S"  # seconds between two of Tune's snapshots of all trials, which are never read
 QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_SCHEDULER_EVENTS": "0",
@@ -26,27 +23,7 @@ QUIET = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
-
-
-def _print_all_but_deaths(data: dict[str, Any], *arguments: Any, **options: Any) -> None:
-    """Ray's own way to print what its machines report, without the paragraph on a process that died.
-
-    That such a trial goes on, or has failed, is said from the journal. `log_to_driver` does not silence this.
-    """
-    if not all(DEATH in line for line in data["lines"]):
-        _print(data, *arguments, **options)
-
-
-def _quieten(verbose: bool) -> None:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent to Ray's makers unless that is asked for
-    for name, value in {}.items() if verbose else QUIET.items():
-        os.environ.setdefault(name, value)
-    optuna.logging.set_verbosity(optuna.logging.INFO if verbose else optuna.logging.ERROR)
-    if not verbose:
-        logging.getLogger("ray").setLevel(logging.CRITICAL)
-        ray._private.worker.print_to_stdstream = _print_all_but_deaths
-        warnings.filterwarnings("ignore", module="ray")
-        warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+_dashboards = {"url": ""}  # of the Ray that this process uses
 
 
 def start_ray(
@@ -56,59 +33,71 @@ def start_ray(
     verbose: bool = False,
     setup: Callable[[], None] | None = None,
 ) -> None:
-    """Joins the Ray cluster at `address`, or starts one of this machine alone, for the searches that follow.
+    """Start a Ray on this machine, or join the cluster at `address`, for the searches that follow.
 
-    No port of that is open to other machines but, at a `dashboard_host` that is not the loopback, the dashboard's.
+    A Ray that is started listens on the loopback address alone. Only the dashboard does so at `dashboard_host`.
 
     Args:
-        address: As of `run`, which calls this if nobody has before.
-        dashboard_host: Likewise.
-        verbose: Likewise.
-        setup: Called when a process of trials starts: registers parts that are not of this package.
+        address: Address of the Ray cluster to join; None starts a Ray on this machine.
+        dashboard_host: Address at which the dashboard of a Ray that is started listens.
+        verbose: Show what Ray and Optuna say.
+        setup: Called in each process that runs trials when it starts; registers parts that are not of this package.
 
     Raises:
-        DashboardError: The dashboard cannot, or must not, be opened there.
+        ClusterError: The cluster cannot be joined.
+        DashboardError: The dashboard cannot, or must not, be opened at `dashboard_host`.
     """
     _quieten(verbose)
     os.environ[SNAPSHOTS] = "inf"
     options: dict[str, Any] = {"log_to_driver": verbose, "configure_logging": verbose}
-    if address is not None:
-        cluster.check_address(address)
-        # All machines run this code, and where Tune runs there and not here (Ray Client), it is as quiet as here.
-        asked = {name: value for name, value in os.environ.items() if name in (*QUIET, SNAPSHOTS)}
-        options["runtime_env"] = {"py_modules": [str(Path(__file__).parent.parent)], "env_vars": asked}
     if setup is not None:
-        options["runtime_env"] = {**options.get("runtime_env", {}), "worker_process_setup_hook": setup}
-    if address is None:
-        # Ray takes the loopback address for its node, and so for all its ports, only where it cannot form a cluster.
-        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # for the processes that it starts
-        ray_constants.ENABLE_RAY_CLUSTER = False
-        dashboard.check(dashboard_host)  # a Ray that is started here asks for a token unless it is told not to
-        ray._private.parameter.RayParams = _Params
-        options |= {"include_dashboard": True, "dashboard_host": dashboard_host}
-    try:
-        ray.init(address=address or "local", **options)
-    except ConnectionError as error:
-        if address is None:
-            raise
-        raise cluster.ClusterError(f"--address {address}: {str(error).splitlines()[0]}") from error
-    if dashboard.TOKEN.exists():  # Ray writes it for all to read
+        options["runtime_env"] = {"worker_process_setup_hook": setup}
+    if address is not None:
+        context = _join(address, options)
+        _dashboards["url"] = _url(context.dashboard_url, None)
+        return
+    ray_internals.listen_on_loopback()
+    dashboard.check(dashboard_host)
+    with ray_internals.any_port_for_the_log_agent():
+        context = ray.init(address="local", include_dashboard=True, dashboard_host=dashboard_host, **options)
+    if dashboard.TOKEN.exists():  # Ray makes the file readable for all users of the machine
         dashboard.TOKEN.chmod(0o600)
+    _dashboards["url"] = _url(context.dashboard_url, dashboard_host)
 
 
-class _Params(ray._private.parameter.RayParams):  # type: ignore[misc]
-    """Ray's parameters, but any free port for the agent that gives the dashboard the logs.
-
-    Its own is always the same: with two Rays on a machine the second had no logs.
-    """
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **{"dashboard_agent_listen_port": 0, **options})
+def dashboard_url() -> str:
+    """Return the URL of the dashboard of the Ray that `start_ray` has started or joined; empty if there is none."""
+    return _dashboards["url"]
 
 
-def dashboard_url(host: str | None = None) -> str:
-    """Where the dashboard is, empty if there is none; Ray itself does not know of the `host` that it listens at."""
-    url: str = "" if cluster.by_client() else ray._private.worker.get_dashboard_url() or ""
-    if url and host and host not in dashboard.EVERYWHERE:
-        url = f"{f'[{host}]' if ':' in host else host}:{url.rpartition(':')[2]}"
-    return f"http://{url}" if url else ""
+def _join(address: str, options: dict[str, Any]) -> Any:
+    """Join the cluster at `address`, send its machines this package, and return Ray's context."""
+    cluster.check_address(address)
+    package = str(Path(__file__).parent.parent)
+    options["runtime_env"] = {**options.get("runtime_env", {}), "py_modules": [package]}
+    try:
+        return ray.init(address=address, **options)
+    except ConnectionError as error:
+        raise cluster.ClusterError(f"--address {address}: {str(error).splitlines()[0]}") from error
+
+
+def _quieten(verbose: bool) -> None:
+    """Turn telemetry off unless the user has turned it on, and what Ray and Optuna print unless `verbose`."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    optuna.logging.set_verbosity(optuna.logging.INFO if verbose else optuna.logging.ERROR)
+    if verbose:
+        return
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    logging.getLogger("ray").setLevel(logging.CRITICAL)
+    ray_internals.hide_worker_deaths()
+    warnings.filterwarnings("ignore", module="ray")
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+
+
+def _url(address: str | None, host: str | None) -> str:
+    """Return the URL of a dashboard. Ray's `address` of it names the loopback although it listens at `host`."""
+    if address and host and host not in dashboard.EVERYWHERE:
+        port = address.rpartition(":")[2]
+        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return f"http://{address}" if address else ""

@@ -4,12 +4,12 @@ import functools
 from pathlib import Path
 from typing import Any
 
-import ray
 import torch
 from ray import tune
 
 from tune_cure.data.config import DataSpec
 from tune_cure.data.splits import Splits
+from tune_cure.ray_backend import ray_internals
 from tune_cure.ray_backend.data_broadcast import DataBroadcast, load
 from tune_cure.search import run_files
 from tune_cure.search.journal import OBJECTIVE, RUNG
@@ -74,8 +74,7 @@ class CureTrainable(tune.Trainable):  # type: ignore[misc]
 
     def step(self) -> dict[str, Any]:
         """One epoch. A diverged network is not evaluated; its objective is the best before, or the worst there is."""
-        # In `top` and the dashboard's list of processes; Ray gives them its own title again when the step is over.
-        ray._raylet.setproctitle(f"ray::trial {self.trial}")
+        ray_internals.rename_process(f"ray::trial {self.trial}")  # Ray gives the process its own title after each step
         metrics = self.trainer.train_epoch()
         if not metrics["diverged"]:
             metrics |= self.trainer.evaluate()

@@ -6,6 +6,7 @@ unfinished trials go on from their last checkpoint, and Ray starts afresh: its o
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,11 @@ from ray.tune.experiment import Trial
 
 from tune_cure.ray_backend import cluster, gpu_memory, rescoring, session
 from tune_cure.ray_backend.data_broadcast import DataBroadcast
+from tune_cure.ray_backend.guard import GuardedCall
 from tune_cure.ray_backend.journal_callback import JournalCallback
 from tune_cure.ray_backend.monitoring import dashboard
 from tune_cure.ray_backend.monitoring.metrics import TrialGauges
 from tune_cure.ray_backend.monitoring.tensorboard import TensorBoard
-from tune_cure.ray_backend.monitoring.watchdog import RayWatchdog
 from tune_cure.ray_backend.optuna_searcher import OptunaSearcher
 from tune_cure.ray_backend.remote_storage import RemoteStorage
 from tune_cure.ray_backend.resources import MeasuredMemory, ResourcePlan, plan_resources
@@ -54,7 +55,6 @@ def run(
     seconds: float | None = None,
     on_event: Callable[[Event], None] | None = None,
     on_ready: Callable[[ResourcePlan, str], None] = lambda devices, url: None,
-    on_lost: Callable[[], None] = lambda: None,
 ) -> SearchResult:
     """Runs a search to its end, until Ctrl-C, or as long as `Endings` lets it.
 
@@ -71,8 +71,6 @@ def run(
         seconds: How long the trials may take; without limit if None.
         on_event: Told of every line of the journal as it is written.
         on_ready: Told, once Ray is up, of the devices and of the dashboard's address (empty if there is none).
-        on_lost: Told, in another thread, that this machine's Ray has died. All state is saved, but this call will not
-            return: Ray ends the process within a minute.
 
     Raises:
         ResumeError: `output` holds another search, or this one before it has ended, and `resume` is false.
@@ -107,16 +105,19 @@ def run(
             cluster.check_folder(output)
         shipment = None if address is None else DataBroadcast(spec.data)
         plan = _plan(spec, shipment)
-        on_ready(plan, session.dashboard_url(None if address else dashboard_host))
+        on_ready(plan, session.dashboard_url())
         listeners.append(TrialGauges(spec.name).on_event)
         storage_uri = remote.uri if remote else None
         proposer = StudyProposer(spec, journal, history, endings, storage_uri=storage_uri)
         if counts.num_ended < spec.search.trials:
-            with RayWatchdog(on_lost):
-                _fit(_tuner(spec, output, plan, proposer, history, verbose, shipment, remote, counts), journal, endings)
+            tuner = _tuner(spec, output, plan, proposer, history, verbose, shipment, remote, counts)
+            GuardedCall(tuner.fit, endings).run()
         if not endings.outcome and endings.is_over(counts):
-            rescoring.run(spec, journal, plan, shipment, remote)
-    except KeyboardInterrupt:  # Tune has its own way with one; this is of the leaders' judging
+            rescore = partial(
+                rescoring.run, spec, journal, plan, shipment, remote, is_stopped=lambda: bool(endings.outcome)
+            )
+            GuardedCall(rescore, endings).run()
+    except KeyboardInterrupt:  # while Ray starts, or a trial's memory is measured
         endings.end("interrupted", "")
     except (OSError, optuna.exceptions.StorageInternalError) as error:
         if not _is_of_full_disk(error):
@@ -127,19 +128,6 @@ def run(
         if started:
             ray.shutdown()
     return endings.conclude(counts)
-
-
-def _fit(tuner: tune.Tuner, journal: Journal, endings: SearchStopper) -> None:
-    """Runs the search, here or, through Ray Client, on the cluster."""
-    if not cluster.by_client():
-        tuner.fit()
-        return
-    with cluster.Follower(journal, endings.take):
-        try:
-            tuner.fit()
-        except KeyboardInterrupt:
-            ray.shutdown()  # ends what runs on the cluster
-    endings.stop_all()  # the copy of it on the cluster may have said so there
 
 
 def _plan(spec: SearchSpec, shipment: DataBroadcast | None) -> ResourcePlan:

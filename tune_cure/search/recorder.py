@@ -92,8 +92,8 @@ class TrialRecorder:
 
     def record(self, event: str, number: int, **details: Any) -> None:
         """Write an event, tell the stopper of it, and delete the checkpoints that it makes useless."""
-        if self.stopper.outcome == "disk":
-            return  # the journal ends where it first could not be written
+        if self.stopper.outcome in ("disk", "ray"):
+            return  # the journal ends where it first could not be written, or where Ray reports what is not true
         try:
             line = self.journal.append(event, number, **details)
         except OSError as error:  # Ray would only log some of them

@@ -1,0 +1,105 @@
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from tests.support.spaces import tiny
+from tune_cure.ray_backend import guard
+from tune_cure.ray_backend.guard import GuardedCall
+from tune_cure.search.stopping import SearchStopper
+
+
+class FakeRay:
+    """Ray with one process, which a test can let die."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.exit_code: int | None = None
+        self.calls: list[str] = []
+        process = SimpleNamespace(poll=lambda: self.exit_code)
+        monkeypatch.setattr(guard.ray_internals, "vital_processes", lambda: [process])
+        monkeypatch.setattr(guard.ray_internals, "forbid_automatic_start", lambda: self.calls.append("forbid"))
+        monkeypatch.setattr(guard.ray, "shutdown", lambda: self.calls.append("shutdown"))
+        monkeypatch.setattr(guard, "LOOK_SECONDS", 0.1)
+        monkeypatch.setattr(guard, "GRACE_SECONDS", 0.1)
+
+
+@pytest.fixture
+def fake_ray(monkeypatch: pytest.MonkeyPatch) -> FakeRay:
+    return FakeRay(monkeypatch)
+
+
+@pytest.fixture
+def stopper(tmp_path: Path) -> SearchStopper:
+    return SearchStopper(tiny(tmp_path), tmp_path, None, [])
+
+
+@pytest.fixture
+def released() -> Iterator[threading.Event]:
+    """What work that waits for ever waits for; set when the test is over."""
+    event = threading.Event()
+    yield event
+    event.set()
+
+
+def test_work_that_ends_ends_the_call(fake_ray: FakeRay, stopper: SearchStopper) -> None:
+    done: list[int] = []
+    GuardedCall(lambda: done.append(1), stopper).run()
+    assert done == [1]
+    assert (stopper.outcome, fake_ray.calls) == ("", [])
+
+
+def test_an_error_of_the_work_is_raised_by_the_call(fake_ray: FakeRay, stopper: SearchStopper) -> None:
+    with pytest.raises(ZeroDivisionError):
+        GuardedCall(lambda: 1 // 0, stopper).run()
+    assert fake_ray.calls == []
+
+
+def test_work_that_waits_for_a_dead_ray_is_left_behind(
+    fake_ray: FakeRay, stopper: SearchStopper, released: threading.Event
+) -> None:
+    fake_ray.exit_code = -signal.SIGKILL
+    call = GuardedCall(released.wait, stopper)
+    call.run()
+    assert call.thread.is_alive()
+    assert (stopper.outcome, stopper.reason) == ("ray", "Ray has died, or was killed")
+    assert fake_ray.calls == ["forbid", "shutdown"]  # in this order: or Tune's loop would start another Ray
+
+
+def test_an_error_that_a_dead_ray_has_caused_is_not_raised(fake_ray: FakeRay, stopper: SearchStopper) -> None:
+    fake_ray.exit_code = 1
+    GuardedCall(lambda: 1 // 0, stopper).run()
+    assert stopper.outcome == "ray"
+
+
+def test_ctrl_c_stops_the_search_and_waits_for_the_work(fake_ray: FakeRay, stopper: SearchStopper) -> None:
+    done: list[str] = []
+
+    def work() -> None:
+        signal.raise_signal(signal.SIGINT)
+        while not stopper.outcome:
+            time.sleep(0.01)
+        done.append(stopper.outcome)
+
+    before = signal.getsignal(signal.SIGINT)
+    GuardedCall(work, stopper).run()
+    assert done == ["interrupted"]
+    assert signal.getsignal(signal.SIGINT) is before
+    assert fake_ray.calls == []
+
+
+def test_a_second_ctrl_c_does_not_wait(fake_ray: FakeRay, stopper: SearchStopper, released: threading.Event) -> None:
+    def work() -> None:
+        signal.raise_signal(signal.SIGINT)
+        while not stopper.outcome:
+            time.sleep(0.01)
+        signal.raise_signal(signal.SIGINT)
+        released.wait()
+
+    call = GuardedCall(work, stopper)
+    call.run()
+    assert call.thread.is_alive()
+    assert stopper.outcome == "interrupted"

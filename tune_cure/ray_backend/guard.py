@@ -1,0 +1,98 @@
+"""Calls of Ray that end even if Ray has died: they run in a thread that can be left behind."""
+
+import logging
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import ray
+
+from tune_cure.ray_backend import ray_internals
+from tune_cure.search.stopping import SearchStopper
+
+POLL_SECONDS = 0.05  # until the main thread handles a signal that another thread has received
+LOOK_SECONDS = 1.0  # from one look at Ray's processes to the next
+GRACE_SECONDS = 5.0  # for a call to end by itself once Ray has died
+
+_logger = logging.getLogger(__name__)
+
+
+class GuardedCall:
+    """A call that uses Ray, in a daemon thread, while the caller watches over Ray's processes.
+
+    Where Ray dies, its functions wait for it, and after a minute Ray ends the whole process. Here the caller notices
+    within seconds, disconnects from Ray, which then ends nothing, and leaves behind a call that goes on waiting.
+
+    Only processes that this one has started are watched, not those of a cluster that was joined.
+
+    Args:
+        work: What to call. It must end soon once `stopper` has an outcome.
+        stopper: Is told of Ctrl-C and of Ray's death.
+    """
+
+    def __init__(self, work: Callable[[], object], stopper: SearchStopper) -> None:
+        self.work, self.stopper = work, stopper
+        self.error: BaseException | None = None
+        self.is_interrupted = self.is_given_up = False
+        self.processes = ray_internals.vital_processes()
+        self.thread = threading.Thread(target=self._work, name="uses-ray", daemon=True)
+
+    def run(self) -> None:
+        """Run the call until it ends, Ray has died, or Ctrl-C was pressed twice.
+
+        Raises:
+            Exception: The call has raised it, and Ray lives.
+        """
+        with self._watch_ctrl_c():
+            self.thread.start()
+            while self.thread.is_alive() and not self._is_ray_dead() and not self.is_given_up:
+                self._wait()
+        if self._is_ray_dead():
+            self.stopper.end("ray", "Ray has died, or was killed")
+            self._disconnect()
+        elif self.error is not None:
+            raise self.error
+
+    @contextmanager
+    def _watch_ctrl_c(self) -> Iterator[None]:
+        """Tell the stopper of a first Ctrl-C inside the context, and give the call up at a second one.
+
+        No KeyboardInterrupt is raised, which could come between any two steps. Only the main thread can do this.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def handle(number: int, frame: object) -> None:
+            self.is_given_up, self.is_interrupted = self.is_interrupted, True
+            self.stopper.end("interrupted", "")
+
+        before = signal.signal(signal.SIGINT, handle)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    def _work(self) -> None:
+        try:
+            self.work()
+        except BaseException as error:  # raised again in the thread that has called `run`
+            self.error = error
+
+    def _wait(self) -> None:
+        """Wait until the call has ended or is given up, or it is time to look at Ray's processes."""
+        deadline = time.monotonic() + LOOK_SECONDS
+        while self.thread.is_alive() and not self.is_given_up and time.monotonic() < deadline:
+            self.thread.join(POLL_SECONDS)
+
+    def _is_ray_dead(self) -> bool:
+        return any(process.poll() is not None for process in self.processes)
+
+    def _disconnect(self) -> None:
+        """End the connection to a dead Ray, and give the call time to end with an error of Ray's."""
+        ray_internals.forbid_automatic_start()
+        ray.shutdown()
+        self.thread.join(GRACE_SECONDS)
+        _logger.info("the work on Ray %s: %s", "is left behind" if self.thread.is_alive() else "has ended", self.error)
