@@ -84,7 +84,7 @@ class Clock:
 class InstantTrial(tune.Trainable):  # type: ignore[misc]
     """A trial that trains nothing: its accuracies are a function of its hyperparameters and its epoch."""
 
-    def setup(self, config: dict[str, Any], spec: SearchSpec, reused: bool, shipment: None) -> None:
+    def setup(self, config: dict[str, Any], spec: SearchSpec, reused: bool, broadcast: None) -> None:
         """Takes a configuration."""
         self.epochs = spec.max_epochs
         self.reset_config(config)

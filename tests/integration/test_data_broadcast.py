@@ -28,13 +28,13 @@ def spec(tmp_path: Path) -> DataSpec:
 def test_a_machine_without_the_data_gets_it_once_and_splits_it_as_the_driver_does(
     spec: DataSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shipment = DataBroadcast(spec)
+    broadcast = DataBroadcast(spec)
     here = splits.load(spec)
     monkeypatch.setenv("TUNE_CURE_CACHE", str(tmp_path / "elsewhere"))  # as on another machine,
     (tmp_path / "pictures").rename(tmp_path / "moved")  # where there are no pictures
     with pytest.raises(DataError):
         load(spec, None)
-    there = load(spec, shipment)
+    there = load(spec, broadcast)
     for ours, theirs in ((here.train, there.train), (here.validation, there.validation), (here.test, there.test)):
         assert torch.equal(ours.indices, theirs.indices)
         assert torch.equal(ours.images, theirs.images)
@@ -44,12 +44,12 @@ def test_a_machine_without_the_data_gets_it_once_and_splits_it_as_the_driver_doe
     def again() -> memoryview:
         raise AssertionError("fetched twice")
 
-    assert received(shipment.name, again)["classes"] == list(here.classes)
+    assert received(broadcast.name, again)["classes"] == list(here.classes)
 
 
 def test_a_machine_with_the_data_reads_its_own(spec: DataSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shipment = DataBroadcast(spec)
+    broadcast = DataBroadcast(spec)
     monkeypatch.setenv("TUNE_CURE_CACHE", str(tmp_path / "elsewhere"))
-    load(spec, shipment)
+    load(spec, broadcast)
     assert not (tmp_path / "elsewhere" / "received").exists()
     assert prepared_file(spec.dataset, spec.folder, None).is_relative_to(tmp_path / "elsewhere" / "prepared")

@@ -9,6 +9,7 @@ from tune_cure.data import splits as data
 from tune_cure.evaluation.metrics import evaluate
 from tune_cure.models import checkpoints as models
 from tune_cure.ray_backend import rescoring, tuner
+from tune_cure.ray_backend.tuner import RunOptions
 from tune_cure.reports import tables
 from tune_cure.search import ranking, results
 from tune_cure.search.journal import Event, Journal
@@ -84,7 +85,7 @@ def test_the_leaders_of_a_search_are_judged_once_by_their_best_weights(tmp_path:
     assert best.row["fresh_pgd_accuracy"] == judged["fresh_pgd_accuracy"].max()
     assert pd.read_csv(tmp_path / "best_config.csv")["fresh_pgd_accuracy"].item() == best.row["fresh_pgd_accuracy"]
     lines = len(journal.read())
-    assert tuner.run(spec, tmp_path, resume=True).finished
+    assert tuner.run(spec, tmp_path, RunOptions(resume=True)).finished
     assert len(journal.read()) == lines
 
 
@@ -125,7 +126,7 @@ def test_another_second_attack_judges_the_leaders_anew(tmp_path: Path) -> None:
     before = results.trials(tmp_path)["fresh_pgd_accuracy"]
     stronger = tiny(tmp_path, "search.trials=2", "training.epochs=1", *RESCORE, "rescore.steps=20")
     assert results.trials(tmp_path)["fresh_pgd_accuracy"].isna().all()  # no number under an attack that was not run
-    assert tuner.run(stronger, tmp_path, resume=True).finished
+    assert tuner.run(stronger, tmp_path, RunOptions(resume=True)).finished
     leaders = [event for event in Journal(tmp_path).read() if event["event"] == "leader"]
     assert [event["attack"]["steps"] for event in leaders] == [6, 6, 20, 20]
     assert (results.trials(tmp_path)["fresh_pgd_accuracy"] <= before).all()

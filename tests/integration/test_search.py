@@ -12,6 +12,7 @@ from tune_cure.evaluation.metrics import evaluate
 from tune_cure.evaluation.names import ACCURACIES
 from tune_cure.models import checkpoints
 from tune_cure.ray_backend import tuner
+from tune_cure.ray_backend.tuner import RunOptions
 from tune_cure.search import ranking, results
 from tune_cure.search.journal import Event, Journal
 from tune_cure.training.trainer import Trainer
@@ -105,7 +106,7 @@ def test_an_interrupted_search_goes_on_where_it_was(finished_search: Path, tmp_p
     assert "unfinished" in set(before["status"])
     events = len(Journal(tmp_path).read())
 
-    assert tuner.run(spec, tmp_path, resume=True).finished
+    assert tuner.run(spec, tmp_path, RunOptions(resume=True)).finished
     later = Journal(tmp_path).read()[events:]
     assert [e["epoch"] for e in later if e["event"] == "epoch" and e["trial"] == 0] == [3, 4]  # no epoch twice
     columns = ["epoch", "train_loss", "clean_accuracy", "pgd_accuracy", "pgd_accuracy_best"]
@@ -116,7 +117,7 @@ def test_an_interrupted_search_goes_on_where_it_was(finished_search: Path, tmp_p
     assert not trials[["lambda", "h"]].duplicated().any()
     study = optuna.load_study(study_name="tiny", storage=f"sqlite:///{tmp_path / 'study.db'}")
     assert all(told.state.is_finished() for told in study.trials)
-    assert tuner.run(spec, tmp_path, resume=True).finished  # nothing is left to do
+    assert tuner.run(spec, tmp_path, RunOptions(resume=True)).finished  # nothing is left to do
     assert len(results.trials(tmp_path)) == 4
 
 

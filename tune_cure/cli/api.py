@@ -101,8 +101,7 @@ def search(
             search_run.write_results(result, folder)
         except OSError as error:
             raise FolderError(f"{folder.directory}: the tables could not be written: {error.strerror}") from error
-        if folder.remote:
-            folder.remote.put(folder.directory)
+        folder.storage.copy_all()
         return result
 
 

@@ -15,13 +15,13 @@ from tune_cure.cli.views.search_results import print_results
 from tune_cure.data import config, source, splits as splits_module
 from tune_cure.data.splits import Splits
 from tune_cure.ray_backend.monitoring import dashboard
-from tune_cure.ray_backend.remote_storage import RemoteStorage
 from tune_cure.reports import artifacts
 from tune_cure.reports.refresh import ReportRefresher
 from tune_cure.search import results, resume, run_files
-from tune_cure.search.journal import Event, Journal
+from tune_cure.search.journal import Event
 from tune_cure.search.progress import SearchState
 from tune_cure.search.results import SearchResult
+from tune_cure.search.run_storage import LocalStorage, ObjectStore, RunStorage, UriStorage
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.utils import environment, locking
 from tune_cure.utils.files import FolderError, make_run_folder
@@ -84,19 +84,14 @@ class RunFolder:
     Attributes:
         spec: The search, with the number of validation images as counted.
         directory: The folder on this machine.
-        remote: The object store that has a copy of the folder, and the checkpoints; None if all is in `directory`.
+        storage: How its files and checkpoints are kept: in this folder alone, or in an object store, too.
         history: The events of trials so far; empty unless the search is resumed.
     """
 
     spec: SearchSpec
     directory: Path
-    remote: RemoteStorage | None
+    storage: RunStorage
     history: list[Event] = field(default_factory=list)
-
-    @property
-    def output(self) -> str:
-        """The --output that names this folder."""
-        return self.remote.uri if self.remote else str(self.directory)
 
 
 @contextmanager
@@ -171,24 +166,21 @@ def run_trials(
     """
     from tune_cure.ray_backend import tuner  # Ray takes seconds to import: not before the input is known to be good
 
-    return tuner.run(
-        spec,
-        folder.directory,
+    run_options = tuner.RunOptions(
         address=options.address,
         dashboard_host=options.dashboard_host,
-        remote=folder.remote,
         resume=options.resume,
         history=folder.history,
         verbose=options.verbose,
         seconds=options.time_budget,
-        on_event=view.on_event,
-        on_ready=on_ready,
     )
+    return tuner.run(spec, folder.storage, run_options, on_event=view.on_event, on_ready=on_ready)
 
 
 def say_start(devices: object, url: str, folder: RunFolder, say: Callable[[str], None]) -> None:
     """Say on what devices the search runs, where its results go, and where Ray's dashboard is."""
-    copied = f", copied to {folder.remote.uri}" if folder.remote else ""
+    uri = folder.storage.checkpoint_uri
+    copied = f", copied to {uri}" if uri else ""
     say(f"{devices}; results in {folder.directory}{copied}")
     if url:
         say(f"Ray dashboard: {url} (asks for the token in ~/.ray/auth_token)")
@@ -200,9 +192,8 @@ def write_results(result: SearchResult, folder: RunFolder) -> Path:
     Raises:
         OSError: They cannot be written.
     """
-    if folder.remote and result.checkpoint:
-        Journal(result.directory).checkpoint_file(result.checkpoint)  # refuses a path that leads out of the folder
-        folder.remote.get_checkpoint(result.directory, result.checkpoint)  # best_model.pt is made from it
+    if result.checkpoint:
+        folder.storage.fetch_checkpoint(result.checkpoint)  # best_model.pt is made from it
     return artifacts.write_artifacts(result)
 
 
@@ -216,9 +207,9 @@ def _conclude(result: SearchResult, folder: RunFolder, options: SearchOptions, c
         message = error.strerror or str(error)
         console.print(f"the tables could not be written ({message}); later: tune-cure report {directory}")
         outcome, reason = "disk", reason or f"{directory}: {message}"
-    if folder.remote and outcome != "disk":
+    if outcome != "disk":
         try:
-            folder.remote.put(directory)
+            folder.storage.copy_all()
         except FolderError as error:  # the search is over all the same
             console.print(str(error), style="bold")
             is_copied = False
@@ -227,7 +218,7 @@ def _conclude(result: SearchResult, folder: RunFolder, options: SearchOptions, c
     if outcome == "patience":
         console.print(ended_early(reason))
     elif outcome != "finished":
-        command = resume_command(directory / run_files.SPEC, folder.output, options.address)
+        command = resume_command(directory / run_files.SPEC, folder.storage.output, options.address)
         console.print(f"{reason or 'interrupted'}; all state is in {directory}. Continue with:\n  {command}")
     if outcome == "interrupted":
         return 130
@@ -261,25 +252,26 @@ def _make_folder(spec: SearchSpec, options: SearchOptions) -> RunFolder:
     """Make the run's folder on this machine, or find that of the search to continue."""
     default = Path("results") / spec.name
     if options.output and "://" in options.output:
-        return _make_remote_folder(spec, default, RemoteStorage(options.output), options)
-    named = Path(options.output) if options.output else None
-    if not options.resume:
-        return RunFolder(spec, make_run_folder(default, named), None)
-    results.read_spec(named or default)  # nothing is written where there is no search
-    return RunFolder(spec, named or default, None)
+        return _make_folder_with_store(spec, default, ObjectStore(options.output), options)
+    directory = Path(options.output) if options.output else None
+    if options.resume:
+        directory = directory or default
+        results.read_spec(directory)  # nothing is written where there is no search
+    else:
+        directory = make_run_folder(default, directory)
+    return RunFolder(spec, directory, LocalStorage(directory))
 
 
-def _make_remote_folder(spec: SearchSpec, default: Path, remote: RemoteStorage, options: SearchOptions) -> RunFolder:
+def _make_folder_with_store(spec: SearchSpec, default: Path, store: ObjectStore, options: SearchOptions) -> RunFolder:
     """Make the local folder of a search that is kept in an object store, with the store's files if it is resumed."""
-    if not options.resume:
-        if remote.exists(run_files.JOURNAL):
-            raise UsageError(f"--output {remote.uri}: holds a search; name another, or continue it with --resume")
-        return RunFolder(spec, make_run_folder(default, None), remote)
-    if not remote.exists(run_files.JOURNAL):
-        raise UsageError(f"--output {remote.uri}: holds no search: there is no {run_files.JOURNAL} in it")
+    if not options.resume and store.exists(run_files.JOURNAL):
+        raise UsageError(f"--output {store.uri}: holds a search; name another, or continue it with --resume")
+    if options.resume and not store.exists(run_files.JOURNAL):
+        raise UsageError(f"--output {store.uri}: holds no search: there is no {run_files.JOURNAL} in it")
     directory = make_run_folder(default, None)
-    remote.get(directory)
-    return RunFolder(spec, directory, remote)
+    if options.resume:
+        store.get_run(directory)
+    return RunFolder(spec, directory, UriStorage(store, directory))
 
 
 def _may_download(spec: SearchSpec, options: SearchOptions) -> bool:

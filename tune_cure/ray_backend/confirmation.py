@@ -61,13 +61,13 @@ def run(
         directory = result.directory.resolve()
         if address is not None:
             cluster.check_folder(directory)
-        shipment = None if address is None else DataBroadcast(pending[0].data)
+        broadcast = None if address is None else DataBroadcast(pending[0].data)
         devices = plan_resources(result.spec, cluster.machines())
         on_ready(devices)
         task = ray.remote(
             num_cpus=devices.cpus_per_trial, num_gpus=devices.gpus_per_trial, max_retries=result.spec.search.retries
         )(work)
-        running = {task.remote(job, devices.device, shipment): job for job in pending}
+        running = {task.remote(job, devices.device, broadcast): job for job in pending}
         failures: dict[str, str] = {}
         seen: dict[Path, dict[str, Any]] = {}
         while running:
@@ -98,11 +98,11 @@ def _ray(address: str | None, verbose: bool) -> Iterator[None]:
             ray.shutdown()
 
 
-def work(job: Job, device_name: str = "cpu", shipment: DataBroadcast | None = None) -> None:
+def work(job: Job, device_name: str = "cpu", broadcast: DataBroadcast | None = None) -> None:
     """Trains and judges one job, from where it was left; in a worker process."""
     device = torch.device(device_name)
     cpus.configure_cpu(job.cpus)
-    splits = shared_data(job.data, device.type, shipment)
+    splits = shared_data(job.data, device.type, broadcast)
     job.folder.mkdir(parents=True, exist_ok=True)
     replace_text(job.folder / run_files.JOB_CONFIG, job.config.to_yaml())
     network = _trained(job, splits, device)

@@ -31,6 +31,6 @@ class DataBroadcast:
             return splits.split(spec, received(self.name, lambda: memoryview(ray.get(self.content))))
 
 
-def load(spec: DataSpec, shipment: DataBroadcast | None) -> Splits:
-    """The data of a search on the machine at hand; `shipment` is there on a cluster."""
-    return shipment.load(spec) if shipment else splits.load(spec)
+def load(spec: DataSpec, broadcast: DataBroadcast | None) -> Splits:
+    """The data of a search on the machine at hand; `broadcast` is there on a cluster."""
+    return broadcast.load(spec) if broadcast else splits.load(spec)

@@ -17,13 +17,13 @@ STEPS = 3  # of training: the second one's optimiser state and averages are ther
 LESS_IS_MORE = ("penalty_every",)  # hyperparameters whose smallest value takes the most memory
 
 
-def measure(spec: SearchSpec, shipment: DataBroadcast | None = None) -> MeasuredMemory:
+def measure(spec: SearchSpec, broadcast: DataBroadcast | None = None) -> MeasuredMemory:
     """What the largest trial takes of the GPU at hand; called in a process of its own, which must end afterwards.
 
     Raises:
         DeviceError: The largest trial does not fit into the GPU.
     """
-    splits = load(spec.data, shipment).to("cuda")
+    splits = load(spec.data, broadcast).to("cuda")
     hyperparameters, peak = largest(spec, lambda values: peak_memory(spec, splits, values))
     free, total = torch.cuda.mem_get_info()
     # All that is on the GPU and not torch's is taken for the context of this process, of which each trial has one.

@@ -1,6 +1,6 @@
-"""The leaders of a search judged again: by a stronger attack, on validation images that the search has not looked at.
+"""Rescoring: the leaders of a search judged by a stronger attack on validation images that no trial was judged on.
 
-The best of many trials looks better than it is on the images that it was chosen by; on others it does not.
+The best of many trials looks better than it is on the images that it was chosen by. On other images it does not.
 """
 
 import logging
@@ -15,11 +15,11 @@ from tune_cure.data.splits import Examples, Splits
 from tune_cure.evaluation.metrics import evaluate
 from tune_cure.models import checkpoints as models
 from tune_cure.ray_backend.data_broadcast import DataBroadcast
-from tune_cure.ray_backend.remote_storage import RemoteStorage
 from tune_cure.ray_backend.resources import ResourcePlan
 from tune_cure.ray_backend.trainable import shared_data
 from tune_cure.search import ranking, trial_table
 from tune_cure.search.journal import Journal
+from tune_cure.search.run_storage import RunStorage
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.utils import cpu
 from tune_cure.utils.files import read_tensors
@@ -31,7 +31,7 @@ RECORDED = ("clean_accuracy", "clean_accuracy_se", "pgd_accuracy", "pgd_accuracy
 
 
 def fresh_examples(spec: SearchSpec, splits: Splits) -> Examples:
-    """The validation images that no trial is judged on: `rescore.examples` of them, stratified, or all there are."""
+    """Return validation images that no trial is judged on: `rescore.examples` of them, stratified, or all there are."""
     judged_on = splits.validation.subset(spec.evaluation.examples, seed=0)
     return splits.validation.without(judged_on).subset(spec.rescore.examples, seed=0)
 
@@ -39,52 +39,54 @@ def fresh_examples(spec: SearchSpec, splits: Splits) -> Examples:
 def run(
     spec: SearchSpec,
     journal: Journal,
+    storage: RunStorage,
     plan: ResourcePlan,
-    shipment: DataBroadcast | None,
-    remote: RemoteStorage | None,
-    is_stopped: Callable[[], bool] = lambda: False,
+    broadcast: DataBroadcast | None,
+    is_stopped: Callable[[], bool],
 ) -> None:
-    """Judges the finalists that were not judged yet, one task of Ray each, and records each in the journal."""
-    files = dict(_files(spec, journal, remote))
-    judge = ray.remote(num_cpus=plan.cpus_per_trial, num_gpus=plan.gpus_per_trial)(_judge)
-    tasks = {judge.remote(spec, str(file), plan.device, shipment): leader for leader, file in files.items()}
+    """Judge the leaders that were not judged yet, each in a Ray task, and record the metrics in the journal.
+
+    Args:
+        spec: The search.
+        journal: Its journal.
+        storage: Where its checkpoints are kept.
+        plan: The CPUs and GPUs that a task takes.
+        broadcast: The data for machines that lack it; None if all is on one machine.
+        is_stopped: Returns whether to stop before all are judged. Asked twice a second.
+    """
+    files = dict(_find_files(spec, journal, storage))
+    task = ray.remote(num_cpus=plan.cpus_per_trial, num_gpus=plan.gpus_per_trial)(_judge)
+    tasks = {task.remote(spec, str(file), plan.device, broadcast): leader for leader, file in files.items()}
     while tasks and not is_stopped():
         finished, _ = ray.wait(list(tasks), timeout=POLL_SECONDS)
-        if not finished:
-            continue
-        done = finished[0]
-        number, epoch = tasks.pop(done)
-        try:
-            found = ray.get(done)
-        except ray.exceptions.RayError as error:  # the search is over, and what it found stands without this
-            reason = str(error).strip().splitlines()[-1]
-            _logger.warning("trial %d could not be judged again (--resume tries it once more): %s", number, reason)
-            continue
-        if found["examples"]:
-            journal.append("leader", number, epoch=epoch, attack=trial_table.rescoring_attack(spec), **found)
+        for reference in finished:
+            number, epoch = tasks.pop(reference)
+            try:
+                metrics = ray.get(reference)
+            except ray.exceptions.RayError as error:  # the search is over, and its results stand without this
+                reason = str(error).strip().splitlines()[-1]
+                _logger.warning("trial %d could not be judged again (--resume tries it once more): %s", number, reason)
+                continue
+            if metrics["examples"]:
+                journal.append("leader", number, epoch=epoch, attack=trial_table.rescoring_attack(spec), **metrics)
 
 
-def _files(spec: SearchSpec, journal: Journal, remote: RemoteStorage | None) -> Iterator[tuple[tuple[int, int], Path]]:
-    """The number and best epoch of each leader to judge, and the checkpoint that holds its best weights."""
+def _find_files(spec: SearchSpec, journal: Journal, storage: RunStorage) -> Iterator[tuple[tuple[int, int], Path]]:
+    """Yield the number and best epoch of each leader to judge, and the checkpoint that holds its best weights."""
     events = journal.read()
     leaders = ranking.select_finalists(trial_table.build_trial_table(spec, events), spec)
     leaders = leaders[leaders["fresh_pgd_accuracy"].isna()]
-    checkpoints = {event["trial"]: event for event in events if event["event"] == "checkpoint"}
+    checkpoints = {event["trial"]: event["path"] for event in events if event["event"] == "checkpoint"}
     for number, epoch in zip(leaders["trial"], leaders["best_epoch"], strict=True):
-        if number in checkpoints:
-            path = checkpoints[number]["path"]
-            file = journal.checkpoint_file(path)
-            if remote:
-                remote.get_checkpoint(journal.path.parent, path)
-            if file.exists():
-                yield (int(number), int(epoch)), file
+        if number in checkpoints and (file := storage.fetch_checkpoint(checkpoints[number])).exists():
+            yield (int(number), int(epoch)), file
 
 
-def _judge(spec: SearchSpec, file: str, device_name: str, shipment: DataBroadcast | None) -> dict[str, Any]:
-    """The metrics of one leader, and on how many images they were measured; in a worker process."""
+def _judge(spec: SearchSpec, file: str, device_name: str, broadcast: DataBroadcast | None) -> dict[str, Any]:
+    """Return the metrics of a leader, and on how many images they were measured. Runs in a worker process."""
     device = torch.device(device_name)
     cpu.configure_cpu(spec.resources.cpus_per_trial)
-    examples = fresh_examples(spec, shared_data(spec.data, device.type, shipment))
+    examples = fresh_examples(spec, shared_data(spec.data, device.type, broadcast))
     if not len(examples):
         return {"examples": 0}
     network = models.rebuild(read_tensors(Path(file), device)["best_model"], trust_code=True).to(device)

@@ -36,13 +36,13 @@ class CureTrainable(tune.Trainable):  # type: ignore[misc]
         spec: SearchSpec,
         device: str = "cpu",
         reused: bool = False,
-        shipment: DataBroadcast | None = None,
+        broadcast: DataBroadcast | None = None,
     ) -> None:
         """Builds the trial's Trainer; called in the worker process.
 
-        Other trials will use the process too if `reused`; `shipment` is there on a cluster.
+        Other trials will use the process too if `reused`; `broadcast` is there on a cluster.
         """
-        self.spec, self.device, self.reused, self.shipment = spec, device, reused, shipment
+        self.spec, self.device, self.reused, self.broadcast = spec, device, reused, broadcast
         cpu.configure_cpu(spec.resources.cpus_per_trial)
         self._start(config)
 
@@ -62,7 +62,7 @@ class CureTrainable(tune.Trainable):  # type: ignore[misc]
         print(f"trial {self.trial}: {formatting.format_hyperparameters(hyperparameters)}", flush=True)
         self.trainer = Trainer(
             self.spec.training_config(hyperparameters),
-            shared_data(self.spec.data, self.device, self.shipment),
+            shared_data(self.spec.data, self.device, self.broadcast),
             model=self.spec.model,
             evaluation=self.spec.evaluation,
             device=self.device,
@@ -119,6 +119,6 @@ class CureTrainable(tune.Trainable):  # type: ignore[misc]
 
 
 @functools.lru_cache(maxsize=1)
-def shared_data(spec: DataSpec, device: str, shipment: DataBroadcast | None) -> Splits:
+def shared_data(spec: DataSpec, device: str, broadcast: DataBroadcast | None) -> Splits:
     """The data of this process: read, and moved to the device, once for all the trials that it runs."""
-    return load(spec, shipment).to(device)
+    return load(spec, broadcast).to(device)

@@ -1,18 +1,17 @@
-"""A SearchSpec under way: Ray Tune runs the trials, an Optuna study proposes them, a scheduler stops the weak.
+"""A search on Ray Tune: Tune runs the trials, an Optuna study proposes them, a rule stops the weak ones early.
 
-The journal (see `journal`) is the truth. After an interruption the study and the scheduler are rebuilt from it,
-unfinished trials go on from their last checkpoint, and Ray starts afresh: its own snapshots are never read.
+The journal is the truth. After an interruption the study and the rule are rebuilt from it, and unfinished trials go on
+from their last checkpoint. Ray starts afresh; its own snapshots are never read.
 """
 
-import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import optuna
 import ray
-from pyarrow import fs
 from ray import tune
 from ray.tune.experiment import Trial
 
@@ -24,7 +23,6 @@ from tune_cure.ray_backend.monitoring import dashboard
 from tune_cure.ray_backend.monitoring.metrics import TrialGauges
 from tune_cure.ray_backend.monitoring.tensorboard import TensorBoard
 from tune_cure.ray_backend.optuna_searcher import OptunaSearcher
-from tune_cure.ray_backend.remote_storage import RemoteStorage
 from tune_cure.ray_backend.resources import MeasuredMemory, ResourcePlan, plan_resources
 from tune_cure.ray_backend.schedulers import RuleScheduler
 from tune_cure.ray_backend.trainable import CureTrainable
@@ -34,170 +32,207 @@ from tune_cure.search.proposals.proposer import StudyProposer
 from tune_cure.search.recorder import TrialRecorder
 from tune_cure.search.results import SearchResult
 from tune_cure.search.resume import refuse_other_search
+from tune_cure.search.run_storage import LocalStorage, RunStorage
 from tune_cure.search.schedulers.early_stopper import EarlyStopper
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.stopping import FULL_DISK_ERROR, SearchStopper
 from tune_cure.utils.files import replace_text
 
-_logger = logging.getLogger(__name__)
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How a search runs, apart from what it searches.
+
+    Attributes:
+        address: Address of a Ray cluster to join; None starts a Ray on this machine.
+        dashboard_host: Address at which the dashboard of a Ray that is started listens; its other ports are on the
+            loopback.
+        resume: Continue the search in the run's folder instead of starting one.
+        history: The events of trials in the journal of the search to resume, as `resume.prepare` returns them; None
+            reads the journal.
+        verbose: Show what Ray and Optuna say.
+        seconds: How long the trials may take; None is without limit.
+    """
+
+    address: str | None = None
+    dashboard_host: str = dashboard.LOOPBACK
+    resume: bool = False
+    history: list[Event] | None = None
+    verbose: bool = False
+    seconds: float | None = None
 
 
 def run(
     spec: SearchSpec,
-    output: Path,
+    output: RunStorage | Path,
+    options: RunOptions = RunOptions(),
     *,
-    address: str | None = None,
-    dashboard_host: str = dashboard.LOOPBACK,
-    remote: RemoteStorage | None = None,
-    resume: bool = False,
-    history: list[Event] | None = None,
-    verbose: bool = False,
-    seconds: float | None = None,
     on_event: Callable[[Event], None] | None = None,
     on_ready: Callable[[ResourcePlan, str], None] = lambda devices, url: None,
 ) -> SearchResult:
-    """Runs a search to its end, until Ctrl-C, or as long as `Endings` lets it.
+    """Run a search until it ends, Ctrl-C interrupts it, or its stopper ends it.
 
     Args:
         spec: What to search.
-        output: The run's folder; it must exist.
-        address: Of a Ray cluster to join; a Ray of this machine alone is started if None.
-        dashboard_host: Where the dashboard of a Ray that is started listens; all its other ports are on the loopback.
-        remote: Where checkpoints are kept, and the run's files copied to at intervals; None: all is in `output`.
-        resume: Continue the search in `output` instead of starting one.
-        history: The events of trials in the journal of the search to resume, as `resume.prepare` returns them; the
-            journal is read if None.
-        verbose: Let Ray speak.
-        seconds: How long the trials may take; without limit if None.
-        on_event: Told of every line of the journal as it is written.
-        on_ready: Told, once Ray is up, of the devices and of the dashboard's address (empty if there is none).
+        output: Where the run's files are kept; a path is that of a local folder, which must exist.
+        options: How to run it.
+        on_event: Is told of every event of the journal as it is written.
+        on_ready: Is told, once Ray is up, of the devices and the dashboard's address, which is empty if there is none.
 
     Raises:
-        ResumeError: `output` holds another search, or this one before it has ended, and `resume` is false.
+        ResumeError: The folder holds another search, or this one before it has ended, and is not to be resumed.
         DeviceError: Not even one trial fits into the devices.
-        ClusterError: The cluster cannot be joined, or one of its machines does not see `output`.
+        ClusterError: The cluster cannot be joined, or one of its machines does not see the run's folder.
     """
-    output = output.resolve()  # the same for all processes, which work in folders of their own
-    if not resume:
-        refuse_other_search(output, spec)
-    replace_text(output / run_files.SPEC, spec.to_yaml())
-    if not resume:
+    search = _begin(spec, output if isinstance(output, RunStorage) else LocalStorage(output), options, on_event)
+    is_started = not ray.is_initialized()
+    try:
+        if is_started:
+            session.start_ray(options.address, dashboard_host=options.dashboard_host, verbose=options.verbose)
+        _run_on_ray(search, options, on_ready)
+    except KeyboardInterrupt:  # while Ray starts, or a trial's memory is measured
+        search.stopper.end("interrupted", "")
+    except (OSError, optuna.exceptions.StorageInternalError) as error:
+        if not _is_full_disk(error):
+            raise
+        search.stopper.end("disk", f"the disk of {search.storage.folder} is full")
+    finally:
+        search.tensorboard.close()
+        if is_started:
+            ray.shutdown()
+    return search.stopper.conclude(search.counts)
+
+
+@dataclass(frozen=True)
+class _Search:
+    """The parts of a search that run in this process.
+
+    Attributes:
+        spec: What is searched.
+        storage: Where the run's files are kept.
+        history: The events of trials before this session.
+        journal: The journal, which tells `listeners` of each event.
+        listeners: What is told of events.
+        counts: How many trials have begun and ended.
+        tensorboard: Writes the events as TensorBoard files.
+        stopper: Ends the search early.
+    """
+
+    spec: SearchSpec
+    storage: RunStorage
+    history: list[Event]
+    journal: Journal
+    listeners: list[Callable[[Event], None]]
+    counts: TrialCounts
+    tensorboard: TensorBoard
+    stopper: SearchStopper
+
+
+def _begin(
+    spec: SearchSpec, storage: RunStorage, options: RunOptions, on_event: Callable[[Event], None] | None
+) -> _Search:
+    """Write the spec and the journal's first line into the run's folder, and return the parts of the search."""
+    folder, history = storage.folder, options.history
+    if not options.resume:
+        refuse_other_search(folder, spec)
         history = []
-    elif history is None:
-        history = Journal(output).load(repair=True).trial_events
-    board, counts = TensorBoard(output), TrialCounts(history)
-    listeners = [counts.take, board.on_event, *([on_event] if on_event else [])]
+    replace_text(folder / run_files.SPEC, spec.to_yaml())
+    if history is None:
+        history = Journal(folder).load(repair=True).trial_events
+    tensorboard, counts = TensorBoard(folder), TrialCounts(history)
+    listeners = [counts.take, tensorboard.on_event, *([on_event] if on_event else [])]
 
     def tell(event: Event) -> None:
         for listener in listeners:
             listener(event)
 
-    journal = Journal(output, remote.copies(output, tell) if remote else tell)
+    journal = Journal(folder, storage.copy_while_running(tell))
     journal.path.touch()
-    if resume:
-        Journal(output).append("resume", None)  # those who follow the trials need not hear of it
-    endings = SearchStopper(spec, output, seconds, history)
-    started = not ray.is_initialized()
-    if started:
-        session.start_ray(address, dashboard_host=dashboard_host, verbose=verbose)
-    try:
-        if address is not None and not remote:
-            cluster.check_folder(output)
-        shipment = None if address is None else DataBroadcast(spec.data)
-        plan = _plan(spec, shipment)
-        on_ready(plan, session.dashboard_url())
-        listeners.append(TrialGauges(spec.name).on_event)
-        storage_uri = remote.uri if remote else None
-        proposer = StudyProposer(spec, journal, history, endings, storage_uri=storage_uri)
-        if counts.num_ended < spec.search.trials:
-            tuner = _tuner(spec, output, plan, proposer, history, verbose, shipment, remote, counts)
-            GuardedCall(tuner.fit, endings).run()
-        if not endings.outcome and endings.is_over(counts):
-            rescore = partial(
-                rescoring.run, spec, journal, plan, shipment, remote, is_stopped=lambda: bool(endings.outcome)
-            )
-            GuardedCall(rescore, endings).run()
-    except KeyboardInterrupt:  # while Ray starts, or a trial's memory is measured
-        endings.end("interrupted", "")
-    except (OSError, optuna.exceptions.StorageInternalError) as error:
-        if not _is_of_full_disk(error):
-            raise
-        endings.end("disk", f"the disk of {output} is full")
-    finally:
-        board.close()
-        if started:
-            ray.shutdown()
-    return endings.conclude(counts)
+    if options.resume:
+        Journal(folder).append("resume", None)  # listeners follow trials and are not told of this
+    stopper = SearchStopper(spec, folder, options.seconds, history)
+    return _Search(spec, storage, history, journal, listeners, counts, tensorboard, stopper)
 
 
-def _plan(spec: SearchSpec, shipment: DataBroadcast | None) -> ResourcePlan:
-    """The devices that Ray has; where that decides how many trials share a GPU, a trial's memory is measured first."""
+def _run_on_ray(search: _Search, options: RunOptions, on_ready: Callable[[ResourcePlan, str], None]) -> None:
+    """Run the trials that are left, then judge the leaders again."""
+    spec, stopper, storage = search.spec, search.stopper, search.storage
+    if options.address is not None and storage.checkpoint_uri is None:
+        cluster.check_folder(storage.folder)
+    broadcast = None if options.address is None else DataBroadcast(spec.data)
+    plan = _plan(spec, broadcast)
+    on_ready(plan, session.dashboard_url())
+    search.listeners.append(TrialGauges(spec.name).on_event)
+    proposer = StudyProposer(spec, search.journal, search.history, stopper, storage_uri=storage.checkpoint_uri)
+    if search.counts.num_ended < spec.search.trials:
+        tuner = _make_tuner(search, proposer, plan, broadcast, verbose=options.verbose)
+        GuardedCall(tuner.fit, stopper).run()
+    if not stopper.outcome and stopper.is_over(search.counts):
+        rescore = partial(rescoring.run, spec, search.journal, storage, plan, broadcast, lambda: bool(stopper.outcome))
+        GuardedCall(rescore, stopper).run()
+
+
+def _plan(spec: SearchSpec, broadcast: DataBroadcast | None) -> ResourcePlan:
+    """Return how the search uses Ray's devices, once a trial's memory is measured if that decides how many share a GPU."""
     plan = plan_resources(spec, cluster.machines())
     if spec.resources.gpus_per_trial != "auto" or not plan.gpus_per_trial:
         return plan
-    # Its process ends with the task: nothing of it stays on the GPU.
+    # With max_calls its process ends with the task, so that nothing of it stays on the GPU.
     task = ray.remote(num_gpus=1, num_cpus=spec.resources.cpus_per_trial, max_calls=1)(gpu_memory.measure)
     try:
-        measured: MeasuredMemory = ray.get(task.remote(spec, shipment))
+        measured: MeasuredMemory = ray.get(task.remote(spec, broadcast))
     except ray.exceptions.RayTaskError as error:
         raise error.as_instanceof_cause() from error
     return plan_resources(spec, plan.machines, measured)
 
 
-def _is_of_full_disk(error: Exception) -> bool:
-    return bool(FULL_DISK_ERROR.search(str(error))) or "disk is full" in str(error)  # the latter is SQLite's
+def _is_full_disk(error: Exception) -> bool:
+    """Return whether the operating system, or SQLite, has raised an error because the disk is full."""
+    return bool(FULL_DISK_ERROR.search(str(error))) or "disk is full" in str(error)
 
 
-def _tuner(
-    spec: SearchSpec,
-    output: Path,
-    plan: ResourcePlan,
-    proposer: StudyProposer,
-    history: list[Event],
-    verbose: bool,
-    shipment: DataBroadcast | None,
-    remote: RemoteStorage | None,
-    counts: TrialCounts,
+def _make_tuner(
+    search: _Search, proposer: StudyProposer, plan: ResourcePlan, broadcast: DataBroadcast | None, *, verbose: bool
 ) -> tune.Tuner:
-    # A CUDA process that changes networks was not measured to give its memory back: there, a fresh one each.
-    reused = plan.gpus_per_trial == 0
+    """Return Tune's controller of the trials that are left."""
+    spec, storage = search.spec, search.storage
+    # On CUDA each trial gets a fresh process: whether one that changes networks gives its memory back is not measured.
+    is_reused = plan.gpus_per_trial == 0
     trainable = tune.with_resources(
-        tune.with_parameters(CureTrainable, spec=spec, device=plan.device, reused=reused, shipment=shipment),
+        tune.with_parameters(CureTrainable, spec=spec, device=plan.device, reused=is_reused, broadcast=broadcast),
         {"cpu": plan.cpus_per_trial, "gpu": plan.gpus_per_trial},
     )
-    trainable.__qualname__ = CureTrainable.__name__  # what the dashboard calls it
-    files = remote.files if remote else fs.LocalFileSystem()
-    store = fs.SubTreeFileSystem(remote.path if remote else str(output), files)
-    recorder = TrialRecorder(spec, proposer.journal, proposer.stopper, store.delete_file)
-    recorder.delete_useless(history)
+    trainable.__qualname__ = CureTrainable.__name__  # the name that the dashboard shows
+    recorder = TrialRecorder(spec, search.journal, search.stopper, storage.delete_file)
+    recorder.delete_useless(search.history)
     return tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
             search_alg=OptunaSearcher(proposer),
-            scheduler=RuleScheduler(EarlyStopper(spec, history)),
-            num_samples=spec.search.trials - counts.num_ended,
+            scheduler=RuleScheduler(EarlyStopper(spec, search.history)),
+            num_samples=spec.search.trials - search.counts.num_ended,
             max_concurrent_trials=plan.concurrent,
-            reuse_actors=reused,
+            reuse_actors=is_reused,
             trial_name_creator=_trial_name,
             trial_dirname_creator=_trial_name,
         ),
         run_config=tune.RunConfig(
-            name=_unused_name(remote.exists if remote else lambda name: (output / name).exists(), run_files.TRIALS),
-            storage_path=remote.uri if remote else str(output),
+            name=storage.unused_name(run_files.TRIALS),
+            storage_path=storage.checkpoint_uri or str(storage.folder),
             failure_config=tune.FailureConfig(max_failures=spec.search.retries),
             checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=1),
-            stop=_Stopper(proposer.stopper),
-            callbacks=[JournalCallback(recorder, Path(store.base_path))],
+            stop=_Stopper(search.stopper),
+            callbacks=[JournalCallback(recorder, Path(storage.checkpoint_root))],
             verbose=1 if verbose else 0,
         ),
     )
 
 
 class _Stopper(tune.Stopper):  # type: ignore[misc]
-    """Tune's view of `Endings`: stops the whole search, never a single trial."""
+    """Tune stopper around a `SearchStopper`: stops the whole search, never a single trial."""
 
-    def __init__(self, endings: SearchStopper) -> None:
-        self.endings = endings
+    def __init__(self, stopper: SearchStopper) -> None:
+        self.stopper = stopper
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         """Return False: single trials are the scheduler's to stop."""
@@ -205,18 +240,8 @@ class _Stopper(tune.Stopper):  # type: ignore[misc]
 
     def stop_all(self) -> bool:
         """Return True once everything must stop. Tune asks at each turn of its loop."""
-        return self.endings.stop_all()
+        return self.stopper.stop_all()
 
 
 def _trial_name(trial: Trial) -> str:
     return f"trial_{trial.config['trial']:05d}"
-
-
-def _unused_name(exists: Callable[[str], bool], name: str) -> str:
-    """`name`, or `name-2` and so on: every session of a search gives its trials a folder of their own."""
-    taken = 1
-    unused = name
-    while exists(unused):
-        taken += 1
-        unused = f"{name}-{taken}"
-    return unused

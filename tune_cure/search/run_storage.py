@@ -1,0 +1,256 @@
+"""Where a run's files and its trials' checkpoints are kept: a local folder, or a folder and an object store.
+
+While a search runs, its folder on the driver's machine is the truth. With an object store (`s3://…`, or what else
+pyarrow knows) the checkpoints alone lie there. The journal is copied there at intervals, and all files at the end.
+"""
+
+import logging
+import shutil
+import tempfile
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import pyarrow
+from pyarrow import fs
+
+from tune_cure.search import run_files
+from tune_cure.search.journal import Event, Journal
+from tune_cure.utils.files import FolderError
+
+INTERVAL = 60.0  # seconds between two copies
+
+OnEvent = Callable[[Event], None]
+
+_logger = logging.getLogger(__name__)
+
+
+class RunStorage(ABC):
+    """Files of a run.
+
+    Attributes:
+        folder: The run's folder on this machine, as an absolute path, because workers have other working folders.
+        checkpoint_uri: The URI that the paths of checkpoints are relative to; None if they are relative to `folder`.
+    """
+
+    folder: Path
+    checkpoint_uri: str | None = None
+
+    @property
+    @abstractmethod
+    def output(self) -> str:
+        """The --output that names this storage."""
+
+    @property
+    @abstractmethod
+    def checkpoint_root(self) -> str:
+        """The folder that checkpoints are in, as Ray names it in their paths."""
+
+    @abstractmethod
+    def exists(self, name: str) -> bool:
+        """Return whether there is a file or folder of this name where checkpoints are kept."""
+
+    @abstractmethod
+    def delete_file(self, path: str) -> None:
+        """Delete a file by its path relative to `checkpoint_root`.
+
+        Raises:
+            OSError: It cannot be deleted.
+        """
+
+    def copy_while_running(self, on_event: OnEvent) -> OnEvent:
+        """Return `on_event`, followed by a copy of the run's files where copies are kept and one is due."""
+        return on_event
+
+    def fetch_checkpoint(self, path: str) -> Path:
+        """Return the file of a checkpoint in `folder`, copied there first if it is kept elsewhere; it may not exist.
+
+        Raises:
+            JournalError: The path leads out of the run's folder: a run that somebody sent must not do that.
+        """
+        return Journal(self.folder).checkpoint_file(path)
+
+    @abstractmethod
+    def copy_all(self) -> None:
+        """Copy the run's files to where copies are kept, at the end of a session.
+
+        Raises:
+            FolderError: That failed; all files are in `folder`.
+        """
+
+    def unused_name(self, name: str) -> str:
+        """Return `name`, or `name-2` and so on: each session of a search gives its trials a folder of their own."""
+        taken, unused = 1, name
+        while self.exists(unused):
+            taken += 1
+            unused = f"{name}-{taken}"
+        return unused
+
+
+class LocalStorage(RunStorage):
+    """A run whose files are all in one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder.resolve()
+        self._named = folder
+
+    @property
+    def output(self) -> str:
+        """The --output that names this storage."""
+        return str(self._named)
+
+    @property
+    def checkpoint_root(self) -> str:
+        """The folder that checkpoints are in."""
+        return str(self.folder)
+
+    def exists(self, name: str) -> bool:
+        """Return whether there is a file or folder of this name."""
+        return (self.folder / name).exists()
+
+    def delete_file(self, path: str) -> None:
+        """Delete a file by its path relative to the run's folder."""
+        (self.folder / path).unlink()
+
+    def copy_all(self) -> None:
+        """Copy nothing: no copies are kept."""
+
+
+class ObjectStore:
+    """A folder in an object store, by its URI.
+
+    Raises:
+        FolderError: There is no such store, or it cannot be reached.
+    """
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri.rstrip("/")
+        try:
+            self.files, self.path = fs.FileSystem.from_uri(self.uri)
+            self.files.create_dir(self.path)
+        except (pyarrow.ArrowException, OSError) as error:
+            raise FolderError(f"--output {uri}: cannot be used: {str(error).splitlines()[0]}") from error
+
+    def exists(self, name: str) -> bool:
+        """Return whether there is a file or folder of this name."""
+        info = self.files.get_file_info(f"{self.path}/{name}")
+        return bool(info.type != fs.FileType.NotFound)
+
+    def get_run(self, folder: Path) -> None:
+        """Copy the files of the run in the store into `folder`, without its trials' checkpoints.
+
+        Raises:
+            FolderError: There is no run.
+        """
+        if not self.exists(run_files.JOURNAL):
+            raise FolderError(f"{self.uri}: holds no search: there is no {run_files.JOURNAL} in it")
+        self.get("", folder)
+
+    def get(self, path: str, folder: Path) -> None:
+        """Copy the files of the folder at `path`, relative to the store's, into a folder on this machine."""
+        source = f"{self.path}/{path}" if path else self.path
+        for info in self.files.get_file_info(fs.FileSelector(source)):
+            if info.is_file:
+                target = str(folder / info.base_name)
+                fs.copy_files(info.path, target, source_filesystem=self.files, destination_filesystem=_local())
+
+    def put(self, file: Path) -> None:
+        """Copy a file into the store."""
+        target = f"{self.path}/{file.name}"
+        fs.copy_files(str(file), target, source_filesystem=_local(), destination_filesystem=self.files)
+
+
+class UriStorage(RunStorage):
+    """A run in a local folder whose checkpoints, and copies of whose other files, are in an object store.
+
+    Args:
+        store: The object store.
+        folder: The run's folder on this machine.
+    """
+
+    def __init__(self, store: ObjectStore, folder: Path) -> None:
+        self.store, self.folder = store, folder.resolve()
+        self.checkpoint_uri = store.uri
+        self._copied = time.monotonic()
+        self._uploader = ThreadPoolExecutor(1)
+        self._upload: Future[None] | None = None
+
+    @property
+    def output(self) -> str:
+        """The --output that names this storage."""
+        return self.store.uri
+
+    @property
+    def checkpoint_root(self) -> str:
+        """The path of the store's folder."""
+        return str(self.store.path)
+
+    def exists(self, name: str) -> bool:
+        """Return whether there is a file or folder of this name in the store."""
+        return self.store.exists(name)
+
+    def delete_file(self, path: str) -> None:
+        """Delete a file in the store by its path relative to the store's folder."""
+        self.store.files.delete_file(f"{self.store.path}/{path}")
+
+    def copy_while_running(self, on_event: OnEvent) -> OnEvent:
+        """Return `on_event`, followed by a copy if it is time: between two events, so that it is of one state."""
+
+        def copy_afterwards(event: Event) -> None:
+            on_event(event)
+            is_uploading = self._upload is not None and not self._upload.done()
+            if time.monotonic() - self._copied >= INTERVAL and not is_uploading:
+                self._copied = time.monotonic()
+                self._upload = self._uploader.submit(self._upload_and_remove, _snapshot(self.folder))
+
+        return copy_afterwards
+
+    def fetch_checkpoint(self, path: str) -> Path:
+        """Return the file of a checkpoint in the run's folder, copied there from the store."""
+        file = super().fetch_checkpoint(path)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        self.store.get(path, file.parent)
+        return file
+
+    def finish_copies(self) -> None:
+        """Wait for a copy that is under way; no further one is begun."""
+        self._uploader.shutdown()
+
+    def copy_all(self) -> None:
+        """Copy the run's files into the store, without its checkpoints and the lock, which is of this machine.
+
+        Raises:
+            FolderError: That failed; all files but checkpoints are in `folder`.
+        """
+        self.finish_copies()
+        try:
+            for file in sorted(self.folder.iterdir()):
+                if file.is_file() and not file.name.startswith("."):
+                    self.store.put(file)
+        except OSError as error:
+            message = f"{self.output}: cannot be written: {error}; all but checkpoints is in {self.folder}"
+            raise FolderError(message) from error
+
+    def _upload_and_remove(self, folder: Path) -> None:
+        try:
+            for file in sorted(folder.iterdir()):
+                self.store.put(file)
+        except OSError as error:  # the next copy may succeed, and the last one raises its error
+            _logger.warning("%s: a copy failed: %s", self.output, error)
+        finally:
+            shutil.rmtree(folder)
+
+
+def _local() -> fs.LocalFileSystem:
+    return fs.LocalFileSystem()
+
+
+def _snapshot(folder: Path) -> Path:
+    """Return a temporary folder with a copy of all files that a search is continued from."""
+    copy = Path(tempfile.mkdtemp(prefix="tune_cure-"))
+    for file in folder.iterdir():
+        if file.name == run_files.JOURNAL or file.suffix in (".yaml", ".json"):
+            shutil.copy2(file, copy)
+    return copy
