@@ -173,7 +173,7 @@ def _run_on_ray(search: _Search, options: RunOptions, on_ready: Callable[[Resour
 
 
 def _plan(spec: SearchSpec, broadcast: DataBroadcast | None) -> ResourcePlan:
-    """Return how the search uses Ray's devices, once a trial's memory is measured if that decides how many share a GPU."""
+    """Return how the search uses Ray's devices; measure a trial's memory first if it decides how many share a GPU."""
     plan = plan_resources(spec, cluster.machines())
     if spec.resources.gpus_per_trial != "auto" or not plan.gpus_per_trial:
         return plan
