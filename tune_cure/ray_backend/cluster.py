@@ -1,4 +1,4 @@
-"""A Ray cluster that a search joins: whether it can, and what its machines have."""
+"""Checks of a Ray cluster before a search joins it, and the devices of its machines."""
 
 import socket
 from pathlib import Path
@@ -11,7 +11,7 @@ from tune_cure.ray_backend.resources import DeviceError, Machine
 
 CLIENT = "ray://"  # Ray Client, which would run the search's own process on the cluster
 CONNECT_SECONDS = 10.0
-CHECK_SECONDS = 120.0  # a machine that is busy takes its time to start a process
+CHECK_SECONDS = 120.0  # for a machine, perhaps a busy one, to start a process
 
 
 class ClusterError(DeviceError):
@@ -41,22 +41,22 @@ def check_address(address: str) -> None:
 
 
 def machines() -> list[Machine]:
-    """What each living machine of the cluster has."""
-    found = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    return [Machine(int(has.get("CPU", 0)), has.get("GPU", 0.0)) for has in found]
+    """Return the devices of each living machine of the cluster."""
+    resources = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return [Machine(int(amounts.get("CPU", 0)), amounts.get("GPU", 0.0)) for amounts in resources]
 
 
 def check_folder(folder: Path) -> None:
-    """Whether each machine of the cluster sees the run's folder.
+    """Check that each machine of the cluster sees the run's folder.
 
     Raises:
-        ClusterError: One does not, or it cannot run tune_cure.
+        ClusterError: A machine does not see it, or cannot run tune_cure.
     """
     marker = folder / ".seen-by-all"
     marker.touch()
     try:
         pending = {
-            ray.remote(_sees)
+            ray.remote(_exists)
             .options(num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False))
             .remote(str(marker)): node["NodeManagerHostname"]
             for node in ray.nodes()
@@ -64,10 +64,10 @@ def check_folder(folder: Path) -> None:
         }
         for reference, host in pending.items():
             try:
-                sees = ray.get(reference, timeout=CHECK_SECONDS)
+                is_seen = ray.get(reference, timeout=CHECK_SECONDS)
             except ray.exceptions.RayError as error:
-                raise ClusterError(f"{host}: cannot run tune_cure: {_first_line(error)}") from error
-            if not sees:
+                raise ClusterError(f"{host}: cannot run tune_cure: {_last_line(error)}") from error
+            if not is_seen:
                 raise ClusterError(
                     f"{host}: does not see {folder}; --output must be a folder that all machines of the cluster share"
                 )
@@ -75,9 +75,9 @@ def check_folder(folder: Path) -> None:
         marker.unlink()
 
 
-def _sees(path: str) -> bool:
+def _exists(path: str) -> bool:
     return Path(path).exists()
 
 
-def _first_line(error: Any) -> str:
+def _last_line(error: Any) -> str:
     return next((line.strip() for line in reversed(str(error).splitlines()) if line.strip()), type(error).__name__)

@@ -1,4 +1,4 @@
-"""Runs the jobs of a confirmation as tasks of Ray: each trains one network and judges it on the test set."""
+"""Ray tasks of a confirmation: each trains one network and judges it on the test set."""
 
 import json
 import time
@@ -41,83 +41,91 @@ def run(
     on_ready: Callable[[ResourcePlan], None] = lambda devices: None,
     on_status: Callable[[Job, dict[str, Any]], None] = lambda job, status: None,
 ) -> dict[str, str]:
-    """Trains and judges what is not yet there.
+    """Train and judge the networks of a confirmation that are not there yet.
 
     Args:
-        pending: The jobs.
-        result: The search that they are of: its resources count.
-        address: Of a Ray cluster to join; a Ray of this machine alone is started if None.
-        verbose: Let Ray speak.
-        on_ready: Told of the devices, once Ray is up.
-        on_status: Told of a job's `status` whenever it has changed.
+        pending: The jobs that are left.
+        result: The search that they are of, whose resources are used.
+        address: Address of a Ray cluster to join; None starts a Ray on this machine.
+        verbose: Show what Ray says.
+        on_ready: Is told of the devices once Ray is up.
+        on_status: Is told of a job's `status` whenever it has changed.
 
     Returns:
-        By the folders of jobs that failed, why.
+        The reasons of jobs that failed, by their folders.
 
     Raises:
+        ClusterError: The cluster cannot be joined, or one of its machines does not see the run's folder.
         DeviceError: Not even one job fits into the devices.
     """
     with _ray(address, verbose):
-        directory = result.directory.resolve()
         if address is not None:
-            cluster.check_folder(directory)
+            cluster.check_folder(result.directory.resolve())
         broadcast = None if address is None else DataBroadcast(pending[0].data)
-        devices = plan_resources(result.spec, cluster.machines())
-        on_ready(devices)
+        plan = plan_resources(result.spec, cluster.machines())
+        on_ready(plan)
         task = ray.remote(
-            num_cpus=devices.cpus_per_trial, num_gpus=devices.gpus_per_trial, max_retries=result.spec.search.retries
+            num_cpus=plan.cpus_per_trial, num_gpus=plan.gpus_per_trial, max_retries=result.spec.search.retries
         )(work)
-        running = {task.remote(job, devices.device, broadcast): job for job in pending}
-        failures: dict[str, str] = {}
-        seen: dict[Path, dict[str, Any]] = {}
-        while running:
-            done, _ = ray.wait(list(running), timeout=POLL_SECONDS)
-            for job in pending:
-                if (status := job.status()) and seen.get(job.folder) != status:
-                    seen[job.folder] = status
-                    on_status(job, status)
-            for reference in done:
-                job = running.pop(reference)
-                try:
-                    ray.get(reference)
-                except ray.exceptions.RayError as error:  # of the task, its process, its machine or their memory
-                    failures[str(job.folder)] = str(error).strip().splitlines()[-1]
-                    on_status(job, {"stage": "failed", "reason": failures[str(job.folder)]})
-        return failures
+        running = {task.remote(job, plan.device, broadcast): job for job in pending}
+        return _follow(running, on_status)
+
+
+def _follow(running: dict[Any, Job], on_status: Callable[[Job, dict[str, Any]], None]) -> dict[str, str]:
+    """Wait for the tasks of jobs, tell of each status that changes, and return the reasons of jobs that failed."""
+    jobs = list(running.values())
+    failures: dict[str, str] = {}
+    statuses: dict[Path, dict[str, Any]] = {}
+    while running:
+        finished, _ = ray.wait(list(running), timeout=POLL_SECONDS)
+        for job in jobs:
+            if (status := job.status()) and statuses.get(job.folder) != status:
+                statuses[job.folder] = status
+                on_status(job, status)
+        for reference in finished:
+            job = running.pop(reference)
+            try:
+                ray.get(reference)
+            except ray.exceptions.RayError as error:  # the task, its process or its machine failed
+                failures[str(job.folder)] = str(error).strip().splitlines()[-1]
+                on_status(job, {"stage": "failed", "reason": failures[str(job.folder)]})
+    return failures
 
 
 @contextmanager
 def _ray(address: str | None, verbose: bool) -> Iterator[None]:
-    started = not ray.is_initialized()
-    if started:
-        session.start_ray(address, verbose=verbose)
+    """Start or join a Ray inside the context, unless this process has one."""
+    if ray.is_initialized():
+        yield
+        return
+    session.start_ray(address, verbose=verbose)
     try:
         yield
     finally:
-        if started:
-            ray.shutdown()
+        ray.shutdown()
 
 
 def work(job: Job, device_name: str = "cpu", broadcast: DataBroadcast | None = None) -> None:
-    """Trains and judges one job, from where it was left; in a worker process."""
+    """Train and judge the network of one job, from where an earlier call left it. Runs in a worker process."""
     device = torch.device(device_name)
     cpus.configure_cpu(job.cpus)
     splits = shared_data(job.data, device.type, broadcast)
     job.folder.mkdir(parents=True, exist_ok=True)
     replace_text(job.folder / run_files.JOB_CONFIG, job.config.to_yaml())
-    network = _trained(job, splits, device)
+    network = _train_or_load(job, splits, device)
     test = splits.test.subset(job.plan.examples, seed=0).to(device)
     for epsilon in job.plan.epsilons:
         _judge(job, network, test, epsilon)
-    _tell(job, "done")
+    _write_status(job, "done")
 
 
-def _tell(job: Job, stage: str, **details: Any) -> None:
+def _write_status(job: Job, stage: str, **details: Any) -> None:
+    """Write what the job does now, for the process that runs the confirmation."""
     replace_text(job.folder / run_files.JOB_STATUS, json.dumps({"stage": stage, **details}) + "\n")
 
 
-def _trained(job: Job, splits: Splits, device: torch.device) -> nn.Module | None:
-    """The network after the whole schedule; None if it diverged."""
+def _train_or_load(job: Job, splits: Splits, device: torch.device) -> nn.Module | None:
+    """Return the network after the whole schedule; None if it diverged."""
     file, config = job.folder / run_files.JOB_MODEL, job.candidate.config
     if not file.exists():
         images = splits.all_training_images().subset(job.plan.train_images, seed=0)
@@ -127,6 +135,7 @@ def _trained(job: Job, splits: Splits, device: torch.device) -> nn.Module | None
 
 
 def _train(job: Job, config: TrainingConfig, splits: Splits, device: torch.device) -> None:
+    """Train a network for its whole schedule, from the last epoch that was saved, and write it."""
     trainer = Trainer(config, splits, model=job.model, evaluation=job.evaluation, device=device, seed=job.seed)
     last = job.folder / run_files.JOB_STATE
     seconds, diverged = 0.0, False
@@ -135,7 +144,7 @@ def _train(job: Job, config: TrainingConfig, splits: Splits, device: torch.devic
         trainer.load_state_dict(saved["trainer"])
         seconds = saved["seconds"]
     while trainer.epoch < config.epochs and not diverged:
-        _tell(job, "training", epoch=trainer.epoch, epochs=config.epochs)
+        _write_status(job, "training", epoch=trainer.epoch, epochs=config.epochs)
         row = trainer.train_epoch()
         seconds, diverged = seconds + row["train_seconds"], row["diverged"]
         replace_tensors(last, {"trainer": trainer.state_dict(), "seconds": seconds})
@@ -147,7 +156,7 @@ def _train(job: Job, config: TrainingConfig, splits: Splits, device: torch.devic
 
 
 def _judge(job: Job, network: nn.Module | None, test: Examples, epsilon: float) -> None:
-    """Writes what each test image came to at a radius; a network that diverged has none of them right."""
+    """Write for each test image which attacks it withstands at a radius; none, for a network that diverged (None)."""
     folder = job.outcome_folder(epsilon)
     file = folder / run_files.OUTCOMES
     if file.exists() and (not job.plan.autoattack or "autoattack" in np.load(file)):
@@ -159,14 +168,14 @@ def _judge(job: Job, network: nn.Module | None, test: Examples, epsilon: float) 
         found = {name: np.zeros(len(test), dtype=bool) for name in names}
         numbers = {"zero_gradient": 0.0}
     else:
-        _tell(job, "judging", epsilon=epsilon, attack="clean")
+        _write_status(job, "judging", epsilon=epsilon, attack="clean")
         outcomes = robustness.evaluate_robustness(
             network,
             test,
             job.evaluation.model_copy(update={"epsilon": epsilon}),
             autoattack=job.plan.autoattack,
             folder=folder,
-            on_progress=lambda attack, accuracy: _tell(
+            on_progress=lambda attack, accuracy: _write_status(
                 job, "judging", epsilon=epsilon, attack=attack, accuracy=accuracy
             ),
         )

@@ -1,4 +1,4 @@
-"""The data of a search on a cluster: each machine's own, or sent to it once, through Ray's object store."""
+"""Data of a search on a cluster: read on each machine, or sent to it once through Ray's object store."""
 
 import logging
 
@@ -15,7 +15,7 @@ _logger = logging.getLogger(__name__)
 
 
 class DataBroadcast:
-    """The prepared data of the machine that drives a search, for those that do not have it."""
+    """Prepared data of the machine that drives a search, for machines that lack it."""
 
     def __init__(self, spec: DataSpec) -> None:
         file = prepared_file(spec.dataset, spec.folder, spec.image_size)
@@ -23,7 +23,7 @@ class DataBroadcast:
         self.content = ray.put(np.asarray(np.memmap(file, dtype=np.uint8, mode="r")))
 
     def load(self, spec: DataSpec) -> Splits:
-        """`data.load` without a download: from this machine's files if it has them, else from what was sent."""
+        """Return the data without a download: from this machine's files if it has them, else from what was sent."""
         try:
             return splits.load(spec, download=False)
         except DataError as error:
@@ -32,5 +32,5 @@ class DataBroadcast:
 
 
 def load(spec: DataSpec, broadcast: DataBroadcast | None) -> Splits:
-    """The data of a search on the machine at hand; `broadcast` is there on a cluster."""
+    """Return the data of a search on this machine; `broadcast` is None unless the search runs on a cluster."""
     return broadcast.load(spec) if broadcast else splits.load(spec)

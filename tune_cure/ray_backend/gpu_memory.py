@@ -1,4 +1,4 @@
-"""How much GPU memory a trial takes: tried out on the space's largest configuration, a few steps and one evaluation."""
+"""GPU memory of a trial, measured on the space's largest configuration: a few training steps and one evaluation."""
 
 import dataclasses
 import gc
@@ -13,12 +13,14 @@ from tune_cure.ray_backend.resources import DeviceError, MeasuredMemory
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.training.trainer import Trainer
 
-STEPS = 3  # of training: the second one's optimiser state and averages are there, the third is as all that follow
+STEPS = 3  # training steps: from the second on there are optimizer state and averages; all later ones are alike
 LESS_IS_MORE = ("penalty_every",)  # hyperparameters whose smallest value takes the most memory
 
 
 def measure(spec: SearchSpec, broadcast: DataBroadcast | None = None) -> MeasuredMemory:
-    """What the largest trial takes of the GPU at hand; called in a process of its own, which must end afterwards.
+    """Return what the largest trial takes of this machine's GPU.
+
+    Call it in a process of its own that ends afterwards, because the process keeps GPU memory.
 
     Raises:
         DeviceError: The largest trial does not fit into the GPU.
@@ -26,45 +28,47 @@ def measure(spec: SearchSpec, broadcast: DataBroadcast | None = None) -> Measure
     splits = load(spec.data, broadcast).to("cuda")
     hyperparameters, peak = largest(spec, lambda values: peak_memory(spec, splits, values))
     free, total = torch.cuda.mem_get_info()
-    # All that is on the GPU and not torch's is taken for the context of this process, of which each trial has one.
+    # What is on the GPU and not torch's counts as this process's CUDA context. Each trial has one.
     return MeasuredMemory(total, peak + total - free - torch.cuda.memory_reserved(), hyperparameters)
 
 
 def largest(spec: SearchSpec, peak: Callable[[dict[str, Any]], int]) -> tuple[dict[str, Any], int]:
-    """The configuration of `spec.space` that takes the most memory, and its `peak`.
+    """Return the hyperparameters in `spec.space` that take the most memory, and their `peak` in bytes.
 
-    Numbers are at the end that takes more. The values of each choice are tried one choice after another, those before
-    it at their worst.
+    Numbers are at the end of their range that takes more. Choices are tried one after another; those tried before keep
+    the value that took the most.
     """
     values = {
-        key: (min if key in LESS_IS_MORE else max)(of.values) if of.kind != "choice" else of.values[0]
-        for key, of in spec.space.items()
+        key: distribution.values[0]
+        if distribution.kind == "choice"
+        else (min if key in LESS_IS_MORE else max)(distribution.values)
+        for key, distribution in spec.space.items()
     }
-    most = peak(values)
-    for key, of in spec.space.items():
-        for value in of.values[1:] if of.kind == "choice" else ():
-            tried = {**values, key: value}
-            taken = peak(tried)
-            if taken > most:
-                values, most = tried, taken
-    return values, most
+    largest_peak = peak(values)
+    for key, distribution in spec.space.items():
+        for value in distribution.values[1:] if distribution.kind == "choice" else ():
+            other_values = {**values, key: value}
+            other_peak = peak(other_values)
+            if other_peak > largest_peak:
+                values, largest_peak = other_values, other_peak
+    return values, largest_peak
 
 
 def peak_memory(spec: SearchSpec, splits: Splits, hyperparameters: dict[str, Any]) -> int:
-    """Bytes that torch takes of the GPU for a trial, the data that all its images are in among them.
+    """Return the bytes of GPU memory that torch takes for a trial, with all images of the data.
 
     Raises:
-        DeviceError: It takes more than there is.
+        DeviceError: The trial takes more than the GPU has.
     """
     config = spec.training_config(hyperparameters)
-    few = splits.train.subset(STEPS * config.batch_size, seed=0)  # its tensor still holds all images
+    few_images = splits.train.subset(STEPS * config.batch_size, seed=0)  # shares the tensor of all images
     gc.collect()
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     try:
         trainer = Trainer(
             config,
-            dataclasses.replace(splits, train=few),
+            dataclasses.replace(splits, train=few_images),
             model=spec.model,
             evaluation=spec.evaluation.model_copy(update={"steps": 1, "restarts": 1}),
             device="cuda",

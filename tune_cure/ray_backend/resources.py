@@ -1,4 +1,4 @@
-"""What a search takes of the devices at hand, and how long it may take there."""
+"""CPUs and GPUs that a search uses, how many trials run at a time, and an estimate of how long it takes."""
 
 import dataclasses
 import math
@@ -16,7 +16,7 @@ from tune_cure.utils.errors import TuneCureError
 
 MEASURED_IMAGES = 64
 USABLE = 0.9  # of a GPU's memory: the rest is for what falls between torch's blocks
-MOST_ON_A_GPU = 8  # trials: they compute by turns, and more of them would only wait for each other
+MOST_ON_A_GPU = 8  # trials: they compute by turns, so more of them would only wait for each other
 
 
 class DeviceError(TuneCureError):
@@ -31,18 +31,24 @@ class Machine:
     gpus: float
 
     def fits(self, cpus_per_trial: int, gpus_per_trial: float) -> int:
-        """How many trials run on it at a time. A trial that takes a part of a GPU is on one GPU alone."""
+        """Return how many trials run on it at a time. A trial that takes a part of a GPU is on one GPU alone."""
         fit = self.cpus // cpus_per_trial
         if gpus_per_trial >= 1:
             fit = min(fit, int(self.gpus / gpus_per_trial))
         elif gpus_per_trial:
-            fit = min(fit, int(self.gpus) * int(1 / gpus_per_trial + 1e-9))  # 1 / 0.1 is 10, whatever floats make of it
+            fit = min(fit, int(self.gpus) * int(1 / gpus_per_trial + 1e-9))  # 1e-9: 1 / 0.1 must count as 10
         return fit
 
 
 @dataclass(frozen=True)
 class MeasuredMemory:
-    """Bytes of a GPU, and of them those that the largest trial of a space took, its process' CUDA context included."""
+    """Memory of a GPU, and what the largest trial of a search space takes of it.
+
+    Attributes:
+        total: Bytes of the GPU.
+        trial: Bytes that the trial took, with the CUDA context of its process.
+        hyperparameters: The trial's hyperparameters.
+    """
 
     total: int
     trial: int
@@ -50,7 +56,7 @@ class MeasuredMemory:
 
     @property
     def fit(self) -> int:
-        """How many such trials share the GPU."""
+        """Number of such trials that share the GPU."""
         return min(MOST_ON_A_GPU, max(1, int(USABLE * self.total / self.trial)))
 
     def __str__(self) -> str:
@@ -63,9 +69,14 @@ class MeasuredMemory:
 
 @dataclass(frozen=True)
 class ResourcePlan:
-    """The CPUs and GPUs of a machine or cluster, what one trial takes of them, and how many trials run at a time.
+    """Use that a search makes of the CPUs and GPUs of a machine or cluster.
 
-    `measured` is there if the share of a GPU was decided by it.
+    Attributes:
+        machines: The machines.
+        cpus_per_trial: CPU cores of a trial.
+        gpus_per_trial: GPUs of a trial, perhaps a part of one; 0 trains on CPUs.
+        concurrent: How many trials run at a time.
+        measured: What decided the share of a GPU; None if it was not measured.
     """
 
     machines: Sequence[Machine]
@@ -76,7 +87,7 @@ class ResourcePlan:
 
     @property
     def device(self) -> str:
-        """What trials run on. Ray hides no GPU from a process that was given none, so it cannot be asked there."""
+        """Device that trials run on. They cannot find it out: Ray hides no GPU from a process that was given none."""
         return "cuda" if self.gpus_per_trial else "cpu"
 
     def __str__(self) -> str:
@@ -92,12 +103,13 @@ class ResourcePlan:
 def plan_resources(
     spec: SearchSpec, machines: Sequence[Machine], measured: MeasuredMemory | None = None
 ) -> ResourcePlan:
-    """How a search uses the devices of `machines`; without any GPU its trials run on CPUs alone.
+    """Return how a search uses the devices of `machines`; without any GPU its trials run on CPUs alone.
 
     Args:
-        spec: Its resources; where they are explicit, they win.
-        machines: What there is.
-        measured: What decides how many trials share a GPU with gpus_per_trial `auto`; without it, each has its own.
+        spec: The search. Numbers in its `resources` win over what would be decided here.
+        machines: The machines.
+        measured: Memory of a trial, which decides how many share a GPU with gpus_per_trial `auto`; None gives each
+            trial a GPU of its own.
 
     Raises:
         DeviceError: Not even one trial fits.
@@ -111,19 +123,20 @@ def plan_resources(
         gpus_per_trial = wanted.gpus_per_trial if gpus else 0.0
     fit = sum(machine.fits(wanted.cpus_per_trial, gpus_per_trial) for machine in machines)
     if fit < 1:
-        found = " and ".join(f"{machine.cpus} CPUs and {machine.gpus:g} GPUs" for machine in machines)
+        available = " and ".join(f"{machine.cpus} CPUs and {machine.gpus:g} GPUs" for machine in machines)
         raise DeviceError(
-            f"resources: a trial takes {wanted.cpus_per_trial} CPUs and {gpus_per_trial:g} GPUs, but there are {found}"
-            f"{' on single machines' * (len(machines) > 1)}; lower cpus_per_trial or gpus_per_trial"
+            f"resources: a trial takes {wanted.cpus_per_trial} CPUs and {gpus_per_trial:g} GPUs, but there are "
+            f"{available}{' on single machines' * (len(machines) > 1)}; lower cpus_per_trial or gpus_per_trial"
         )
     concurrent = fit if wanted.concurrent == "auto" else min(fit, wanted.concurrent)
     return ResourcePlan(machines, wanted.cpus_per_trial, gpus_per_trial, concurrent, measured if shared else None)
 
 
 def _share(spec: SearchSpec, machines: Sequence[Machine], measured: MeasuredMemory) -> float:
-    """The part of a GPU that a trial takes: no smaller than memory allows, nor than it takes to occupy every GPU.
+    """Return the part of a GPU that a trial takes.
 
-    Ray fills one GPU before it begins the next: where CPUs or `concurrent` allow few trials, they are to be spread.
+    As many trials share a GPU as its memory allows, but no more than it takes to occupy every GPU: Ray fills one GPU
+    before it begins the next, and few trials would leave the last GPUs empty.
     """
     wanted = spec.resources
     with_gpus = [machine for machine in machines if machine.gpus >= 1]
@@ -135,13 +148,13 @@ def _share(spec: SearchSpec, machines: Sequence[Machine], measured: MeasuredMemo
 
 
 def this_machine() -> Machine:
-    """The CPUs and GPUs at hand."""
+    """Return the CPUs and GPUs of this machine."""
     return Machine(os.cpu_count() or 1, torch.cuda.device_count())
 
 
 def measure_epoch_seconds(spec: SearchSpec, splits: Splits) -> float:
-    """Seconds of one epoch and its evaluation on this machine's CPU, extrapolated from a small timed one."""
-    config = spec.training_config({key: of.values[0] for key, of in spec.space.items()})
+    """Return the seconds of an epoch with its evaluation on this machine's CPU, from timing a small one."""
+    config = spec.training_config({key: distribution.values[0] for key, distribution in spec.space.items()})
     images = min(MEASURED_IMAGES, len(splits.train))
     small = dataclasses.replace(splits, train=splits.train.subset(images, seed=0))
     threads = torch.get_num_threads()

@@ -1,4 +1,4 @@
-"""One trial under Ray Tune: a Trainer whose step is one epoch of training and one evaluation."""
+"""Tune trainable of a trial: a Trainer whose step is one epoch of training and one evaluation."""
 
 import functools
 from pathlib import Path
@@ -23,11 +23,13 @@ WORST = {"max": 0.0, "min": 1.0}
 
 
 class CureTrainable(tune.Trainable):  # type: ignore[misc]
-    """A trial. Its Tune config holds the hyperparameters and two keys of the search's own.
+    """Tune trainable of a trial, in a worker process.
 
-    `trial` is the trial's number; `checkpoint`, where present, is the path or URI of a folder written by
-    `save_checkpoint`, to go on from. Each result has `epoch` and the metrics of docs/columns.md, `OBJECTIVE`, and
-    `ended`: empty while the trial can go on, else the status that it ended with.
+    Its Tune config holds the hyperparameters and two keys of the search's own. `trial` is the trial's number.
+    `checkpoint`, which may be missing, is the path or URI of a folder written by `save_checkpoint` to go on from.
+
+    Each result has `epoch` and the metrics of docs/columns.md, `OBJECTIVE`, `RUNG` at a rung with a
+    stronger attack, and `ended`: empty while the trial can go on, else the status that it ended with.
     """
 
     def setup(
@@ -38,27 +40,31 @@ class CureTrainable(tune.Trainable):  # type: ignore[misc]
         reused: bool = False,
         broadcast: DataBroadcast | None = None,
     ) -> None:
-        """Builds the trial's Trainer; called in the worker process.
+        """Build the trial's Trainer.
 
-        Other trials will use the process too if `reused`; `broadcast` is there on a cluster.
+        Args:
+            config: The Tune config.
+            spec: The search.
+            device: Device to train on.
+            reused: Whether other trials will use the process afterwards.
+            broadcast: The data for machines that lack it; None if all is on one machine.
         """
         self.spec, self.device, self.reused, self.broadcast = spec, device, reused, broadcast
         cpu.configure_cpu(spec.resources.cpus_per_trial)
         self._start(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Starts another trial in the same process, which has Python, torch and the data loaded already."""
+        """Start another trial in this process, which has loaded Python, torch and the data already; return True."""
         self._start(new_config)
         return True
 
     def __repr__(self) -> str:
-        """What Ray's dashboard calls the actor. It asks once, after `setup`: a reused one keeps its first trial's."""
+        """Return the actor's name in Ray's dashboard, which asks once, after `setup`: a reused actor keeps it."""
         return f"trial {self.trial} and later ones, see its log" if self.reused else f"trial {self.trial}"
 
     def _start(self, config: dict[str, Any]) -> None:
-        own = ("trial", "checkpoint")
         self.trial = config["trial"]
-        hyperparameters = {key: value for key, value in config.items() if key not in own}
+        hyperparameters = {key: value for key, value in config.items() if key not in ("trial", "checkpoint")}
         print(f"trial {self.trial}: {formatting.format_hyperparameters(hyperparameters)}", flush=True)
         self.trainer = Trainer(
             self.spec.training_config(hyperparameters),
@@ -69,11 +75,11 @@ class CureTrainable(tune.Trainable):  # type: ignore[misc]
             seed=self.spec.search.seed,
         )
         if "checkpoint" in config:
-            with tune.Checkpoint(config["checkpoint"]).as_directory() as folder:  # fetched, if it is in an object store
+            with tune.Checkpoint(config["checkpoint"]).as_directory() as folder:  # copied from an object store
                 self.load_checkpoint(folder)
 
     def step(self) -> dict[str, Any]:
-        """One epoch. A diverged network is not evaluated; its objective is the best before, or the worst there is."""
+        """Train and evaluate one epoch. A diverged network is not evaluated: its objective is the best one before."""
         ray_internals.rename_process(f"ray::trial {self.trial}")  # Ray gives the process its own title after each step
         metrics = self.trainer.train_epoch()
         if not metrics["diverged"]:
@@ -100,25 +106,25 @@ class CureTrainable(tune.Trainable):  # type: ignore[misc]
         }
 
     def _log(self, metrics: dict[str, Any], ended: str) -> None:
-        """A line per epoch in the actor's log, which the dashboard shows."""
-        said = [f"epoch {self.trainer.epoch} of {self.trainer.config.epochs}"]
-        said += [f"{name} {metrics[name]:.4g}" for name in LOGGED if metrics.get(name) is not None]
-        said += [formatting.STATUS_WORDS[ended]] if ended else []
-        print(f"trial {self.trial}: {', '.join(said)}", flush=True)
+        """Write a line for the epoch into the actor's log, which the dashboard shows."""
+        words = [f"epoch {self.trainer.epoch} of {self.trainer.config.epochs}"]
+        words += [f"{name} {metrics[name]:.4g}" for name in LOGGED if metrics.get(name) is not None]
+        words += [formatting.STATUS_WORDS[ended]] if ended else []
+        print(f"trial {self.trial}: {', '.join(words)}", flush=True)
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """Writes all that `load_checkpoint` needs to continue as if never interrupted."""
+        """Write all that `load_checkpoint` needs to continue as if the trial had not been interrupted."""
         # An open file, because torch hides the reason of a failed write (a full disk) where it is given a path.
         with (Path(checkpoint_dir) / run_files.CHECKPOINT).open("wb") as file:
             torch.save(self.trainer.state_dict(), file)
 
     def load_checkpoint(self, checkpoint: str) -> None:
-        """Continues from a folder written by `save_checkpoint`."""
+        """Continue from a folder written by `save_checkpoint`."""
         state = torch.load(Path(checkpoint) / run_files.CHECKPOINT, map_location=self.trainer.device, weights_only=True)
         self.trainer.load_state_dict(state)
 
 
 @functools.lru_cache(maxsize=1)
 def shared_data(spec: DataSpec, device: str, broadcast: DataBroadcast | None) -> Splits:
-    """The data of this process: read, and moved to the device, once for all the trials that it runs."""
+    """Return the data of this process, read and moved to the device once for all trials that it runs."""
     return load(spec, broadcast).to(device)

@@ -1,1 +1,1 @@
-"""Ray's dashboard, its metrics endpoint, TensorBoard files, and the watch over Ray's processes."""
+"""Ray's dashboard, its metrics endpoint, and TensorBoard files."""

@@ -1,4 +1,4 @@
-"""Who may reach Ray's dashboard: this machine alone, or with `--dashboard-host` those who have the token."""
+"""Check of the address at which Ray's dashboard listens: the loopback, or another one if a token is asked for."""
 
 import ipaddress
 import os
@@ -18,16 +18,16 @@ class DashboardError(TuneCureError):
 
 
 def check(host: str) -> None:
-    """Refuses an address that the dashboard must not be opened at: whoever reaches it without a token runs code here.
+    """Check that the dashboard may listen at `host`. Whoever reaches it without a token can run code on this machine.
 
     Raises:
-        DashboardError: It is none of this machine, or other machines reach it and Ray is told to ask for no token.
+        DashboardError: `host` is no address of this machine, or other machines reach it and Ray asks for no token.
     """
     try:
         address = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
         with socket.socket(address[0]) as listener:
             listener.bind(address[4])
-    except (OSError, UnicodeError) as error:  # a name that is none fails in IDNA
+    except (OSError, UnicodeError) as error:  # UnicodeError: a text that no host can be called
         raise DashboardError(f"--dashboard-host {host}: nothing can listen there: {error}") from error
     mode = os.environ.get(AUTH_MODE, "token")
     if not ipaddress.ip_address(address[4][0]).is_loopback and mode.lower() != "token":

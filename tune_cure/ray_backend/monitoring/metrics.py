@@ -1,7 +1,7 @@
-"""How the trials stand, as gauges that Ray's metrics endpoint gives to Prometheus.
+"""Gauges of the trials, which Prometheus reads from Ray's metrics endpoint.
 
-They are set by the search's own process, not by the trials': what a trial's process has set is gone with it, within
-seconds of its end, often before anybody has asked.
+The search's own process sets them. What a trial's process sets is gone seconds after its end, often before Prometheus
+has read it.
 """
 
 from ray.util.metrics import Gauge
@@ -15,13 +15,13 @@ GAUGES = {
     "epoch": "Epochs trained.",
     "device_memory_mb": "Most memory that the trial had of its GPU, or its process of a machine without.",
 }
-PREFIX = "tune_cure_"  # before which Ray puts one of its own: ray_tune_cure_pgd_accuracy
+PREFIX = "tune_cure_"  # Ray puts its own before it: ray_tune_cure_pgd_accuracy
 
 
 class TrialGauges:
-    """The gauges of the search `name`; Ray must be up.
+    """Gauges of the trials of the search `name`. Ray must be up.
 
-    Every one has the tags `search` and `trial`. `tune_cure_running` is 1 while the trial runs and 0 from its end on;
+    Each has the tags `search` and `trial`. `tune_cure_running` is 1 while the trial runs and 0 from its end on;
     the others keep what the trial reached.
     """
 
@@ -32,7 +32,7 @@ class TrialGauges:
         self.running = Gauge(f"{PREFIX}running", "1 while the trial runs, then 0.", tags)
 
     def on_event(self, event: Event) -> None:
-        """Takes in one line of the journal."""
+        """Set the gauges of the event's trial."""
         tags = {"search": self.name, "trial": str(event["trial"])}
         if event["event"] == "epoch":
             for metric, gauge in self.gauges.items():

@@ -16,7 +16,7 @@ FLUSH_SECONDS = 10
 
 
 class TensorBoard:
-    """Writes down the events of the search in `directory`."""
+    """Writer of the TensorBoard files of the search in `directory`, from the events of its journal."""
 
     def __init__(self, directory: Path) -> None:
         self.folder = directory / run_files.TENSORBOARD
@@ -25,7 +25,7 @@ class TensorBoard:
         self.hyperparameters: dict[int, dict[str, Any]] = {}
 
     def on_event(self, event: Event) -> None:
-        """Takes in one line of the journal."""
+        """Add what the event says to the files of its trial."""
         number = event["trial"]
         match event["event"]:
             case "trial":
@@ -38,13 +38,15 @@ class TensorBoard:
                 if event["pgd_accuracy_best"] is not None:
                     self.best[number] = event["pgd_accuracy_best"]
             case "end" if number in self.writers:
-                if number in self.hyperparameters and number in self.best:  # those before an interruption are not known
+                if (
+                    number in self.hyperparameters and number in self.best
+                ):  # not so for trials that began before an interruption
                     reached = {"hparam/pgd_accuracy_best": self.best[number]}
                     self.writers[number].add_hparams(self.hyperparameters[number], reached, "hyperparameters")
                 self.writers.pop(number).close()
 
     def close(self) -> None:
-        """Closes the files of the trials that have not ended."""
+        """Close the files of the trials that have not ended."""
         while self.writers:
             self.writers.popitem()[1].close()
 
