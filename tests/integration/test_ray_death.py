@@ -15,7 +15,7 @@ from tests.support.two_nodes import children
 from tune_cure.search import results
 from tune_cure.search.journal import Journal
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")]
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 PATIENCE = 300.0  # seconds
 
 

@@ -82,7 +82,6 @@ def test_hide_worker_deaths_changes_nothing_where_ray_has_lost_the_name(monkeypa
     assert not hasattr(importlib.import_module("ray._private.worker"), "print_to_stdstream")
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("ray_session")
 def test_vital_processes() -> None:
     processes = ray_internals.vital_processes()
@@ -159,7 +158,6 @@ importlib.import_module = import_module
 """
 
 
-@pytest.mark.slow
 def test_a_search_finishes_where_ray_has_lost_all_private_names(tmp_path: Path) -> None:
     tiny(tmp_path, "search.trials=2", "training.epochs=2")
     (tmp_path / "sitecustomize.py").write_text(MOVED)
