@@ -52,6 +52,8 @@ class GuardedCall:
         if self._is_ray_dead():
             self.stopper.end("ray", "Ray has died, or was killed")
             self._disconnect()
+        elif self.is_given_up:
+            ray_internals.forbid_automatic_start()  # or the call, left behind, starts another Ray once this one has ended
         elif self.error is not None:
             raise self.error
 

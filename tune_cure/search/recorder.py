@@ -65,7 +65,7 @@ class TrialRecorder:
         self.record("checkpoint", number, epoch=epoch, path=path)
         previous = self._last_checkpoints.pop(number, None)
         self._last_checkpoints[number] = path
-        if delete_previous and previous not in (None, path) and self.stopper.outcome != "disk":
+        if delete_previous and previous not in (None, path) and self.stopper.outcome not in ("disk", "ray"):
             self._delete(str(previous))
 
     def on_retry(self, number: int, attempt: int, reason: str) -> None:

@@ -103,3 +103,4 @@ def test_a_second_ctrl_c_does_not_wait(fake_ray: FakeRay, stopper: SearchStopper
     call.run()
     assert call.thread.is_alive()
     assert stopper.outcome == "interrupted"
+    assert fake_ray.calls == ["forbid"]  # or Tune's loop would start another Ray when this one is shut down

@@ -144,3 +144,14 @@ def test_no_file_outside_of_the_runs_folder_is_deleted(recording: Recording) -> 
     with pytest.raises(JournalError, match="is not in the run's folder"):
         recording.recorder.on_checkpoint(0, 2, "trials/0/checkpoint_2", delete_previous=True)
     assert recording.deleted == []
+
+
+def test_nothing_is_recorded_of_trials_once_ray_has_died(recording: Recording) -> None:
+    recording.epoch(0, 1, 0.3)
+    before = recording.journal.read()
+    recording.stopper.end("ray", "Ray has died, or was killed")
+    recording.recorder.on_retry(0, 1, "the worker process died")
+    recording.recorder.on_failure(1, "the worker process died")
+    recording.epoch(2, 1, 0.3)
+    assert recording.journal.read() == before
+    assert recording.deleted == []
