@@ -53,7 +53,7 @@ class GuardedCall:
             self.stopper.end("ray", "Ray has died, or was killed")
             self._disconnect()
         elif self.is_given_up:
-            ray_internals.forbid_automatic_start()  # or the call, left behind, starts another Ray once this one has ended
+            ray_internals.forbid_automatic_start()  # by the call, which goes on after this Ray has ended
         elif self.error is not None:
             raise self.error
 
