@@ -29,7 +29,8 @@ from tune_cure.search.results import SearchResult
 from tune_cure.training.config import AnyTrainingConfig, ModelConfig
 from tune_cure.utils.files import FolderError
 from tune_cure.utils.schema import Schema
-from tune_cure.utils.yaml_config import by_path, differences, first_problem, parse
+from tune_cure.utils.yaml_config import by_path, differences, first_problem
+from tune_cure.utils.yaml_parser import parse
 
 
 @dataclass(frozen=True)

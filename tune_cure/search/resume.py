@@ -9,7 +9,8 @@ from tune_cure.search.journal import Event, Journal, JournalError, drop_running
 from tune_cure.search.patience import is_search_over
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.utils.errors import TuneCureError
-from tune_cure.utils.yaml_config import by_path, differences, parse
+from tune_cure.utils.yaml_config import by_path, differences
+from tune_cure.utils.yaml_parser import parse
 
 HARMLESS = ("search.trials", "search.patience", "search.retries", "resources.", "rescore.", "data.root")
 """Keys, or beginnings of keys, that may change: trials before and after the change stay comparable."""

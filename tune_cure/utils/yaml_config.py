@@ -1,11 +1,9 @@
 """Configurations as people write them: YAML files, overrides of single keys, and errors of one line.
 
-An error names the file, the key's path, what was found and what is allowed.
+An error names the file, the path of the key, what was found and what is allowed.
 """
 
-import itertools
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -13,14 +11,11 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails, InitErrorDetails
-from yaml.constructor import ConstructorError
 
 from tune_cure.utils.errors import TuneCureError
 from tune_cure.utils.formatting import shorten_repr
 from tune_cure.utils.registry import did_you_mean
-
-MAX_VALUES = 10_000  # of a configuration whose aliases are written out: a few lines of them can make billions
-MAX_INTEGER = 2**53  # from here on floats, and so YAML files of other programs, leave whole numbers out
+from tune_cure.utils.yaml_parser import parse
 
 
 class SpecError(TuneCureError):
@@ -28,99 +23,31 @@ class SpecError(TuneCureError):
 
 
 class ProblemError(Exception):
-    """What is wrong, and at which key."""
+    """A value that is wrong, before it is known which file holds it; see `within`.
+
+    Attributes:
+        path: The path of its key, as in `training.epochs`; empty if the problem is not at a key.
+        message: What is wrong.
+    """
 
     def __init__(self, path: str, message: str) -> None:
         super().__init__(message)
         self.path, self.message = path, message
 
     def within(self, source: object) -> SpecError:
-        """The error for people: `source` is the file, or what else holds the key."""
+        """Return the error for users; `source` is the file that holds the key, or other words for its place."""
         return SpecError(f"{source}: {self.path}: {self.message}" if self.path else f"{source}: {self.message}")
 
 
-class _Loader(yaml.SafeLoader):
-    """Safe YAML, but `off`, `no`, dates and the like stay strings (`amp: off`), and a key given twice is an error."""
-
-    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
-        try:
-            return super().construct_object(node, deep)
-        except (ValueError, LookupError, AttributeError) as error:  # how PyYAML takes `!!int x`, `!!timestamp x`
-            kind = node.tag.rpartition(":")[2]
-            raise ConstructorError(None, None, f"{shorten_repr(node.value)} is no {kind}", node.start_mark) from error
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        if isinstance(node, yaml.MappingNode):  # with `!!map x` it is none
-            node.value = [(_as_text(key), value) for key, value in node.value]
-            keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-            for key, number in Counter(keys).items():
-                if number > 1:
-                    raise ConstructorError(None, None, f"the key {shorten_repr(key)} is given twice", node.start_mark)
-        return super().construct_mapping(node, deep)
-
-
-def _as_text(key: yaml.Node) -> yaml.Node:
-    """A key that looks like a number, a truth or nothing (`1: x`) as the text that it is."""
-    if isinstance(key, yaml.ScalarNode) and key.tag.rpartition(":")[2] in ("int", "float", "bool", "null"):
-        return yaml.ScalarNode("tag:yaml.org,2002:str", key.value, key.start_mark, key.end_mark)
-    return key
-
-
-def _integer(loader: _Loader, node: yaml.ScalarNode) -> int | str:
-    """A whole number; text that only looks like one (`0x_`), or is one of too many digits, stays text."""
-    text = str(loader.construct_scalar(node))
-    try:
-        number = loader.construct_yaml_int(node)
-    except ValueError:
-        return text
-    return number if abs(number) <= MAX_INTEGER else text
-
-
-_Loader.add_constructor("tag:yaml.org,2002:int", _integer)
-_Loader.yaml_implicit_resolvers = {
-    first: [
-        (tag, pattern)
-        for tag, pattern in resolvers
-        if tag != "tag:yaml.org,2002:timestamp" and (first in "tTfF" or tag != "tag:yaml.org,2002:bool")
-    ]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-
-
-def parse(text: str) -> Any:
-    """A YAML document.
-
-    Raises:
-        yaml.YAMLError: It is not valid, or larger than any configuration.
-    """
-    loader = _Loader(text)
-    try:
-        node = loader.get_single_node()
-        if node is None:
-            return None
-        if _size(node, {}) > MAX_VALUES:
-            raise yaml.YAMLError(f"it holds more than {MAX_VALUES} values, those of aliases counted")
-        return loader.construct_document(node)
-    except RecursionError as error:
-        raise yaml.YAMLError("it is nested too deeply") from error
-
-
-def _size(node: yaml.Node, sizes: dict[yaml.Node, int]) -> int:
-    """The number of values in a node, aliases written out; `sizes` has those of the nodes that were seen before."""
-    if node not in sizes:
-        sizes[node] = 0  # of a node within itself, until its own size is known
-        inner = itertools.chain.from_iterable(node.value) if isinstance(node, yaml.MappingNode) else node.value
-        sizes[node] = 1 + sum(_size(child, sizes) for child in inner) if isinstance(node, yaml.CollectionNode) else 1
-    elif sizes[node] == 0:
-        raise ConstructorError(None, None, "an alias stands within what it is an alias of", node.start_mark)
-    return sizes[node]
-
-
 def parse_value(text: str, where: str) -> Any:
-    """A YAML value that was typed on a command line, at `where`.
+    """Parse a YAML value that was typed on a command line.
+
+    Args:
+        text: The value.
+        where: The path of its key, or the flag, for the error.
 
     Raises:
-        ProblemError: It is not valid.
+        ProblemError: The text is not valid YAML.
     """
     try:
         return parse(text)
@@ -132,10 +59,10 @@ _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m(?:in)?)?(?:(\d
 
 
 def parse_duration(text: str) -> float:
-    """Seconds of a duration such as 2h, 1h30m, 45min or 90s.
+    """Return the seconds of a duration such as 2h, 1h30m, 45min or 90s.
 
     Raises:
-        ValueError: It is none, or is zero.
+        ValueError: The text is not such a duration, or is zero.
     """
     parts = _DURATION.fullmatch(text.replace(" ", ""))
     hours, minutes, seconds = (float(part or 0) for part in parts.groups()) if parts else (0.0, 0.0, 0.0)
@@ -146,10 +73,10 @@ def parse_duration(text: str) -> float:
 
 
 def read_mapping(path: str | Path) -> dict[str, Any]:
-    """A YAML file's mapping of keys.
+    """Read a YAML file that holds a mapping of keys.
 
     Raises:
-        SpecError: The file cannot be read, is not valid YAML, or holds something else.
+        SpecError: The file cannot be read, is not valid YAML, or holds something other than a mapping.
     """
     try:
         content = parse(Path(path).read_text(encoding="utf-8"))
@@ -163,25 +90,32 @@ def read_mapping(path: str | Path) -> dict[str, Any]:
 
 
 def by_path(content: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of a configuration by the paths of their keys, as in `training.epochs`."""
+    """Return the values of a configuration by the paths of their keys, as in `training.epochs`."""
     values: dict[str, Any] = {}
     for section, inner in content.items():
-        values |= {f"{section}.{key}": of for key, of in inner.items()} if isinstance(inner, dict) else {section: inner}
+        if isinstance(inner, dict):
+            values |= {f"{section}.{key}": value for key, value in inner.items()}
+        else:
+            values[section] = inner
     return values
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
-    """The paths at which two configurations differ, each with what was there and what is."""
+    """Yield each path at which two configurations differ, with the value before and the value now."""
     for key in dict.fromkeys([*before, *now]):
         if before.get(key) != now.get(key):
             yield key, before.get(key, "absent"), now.get(key, "absent")
 
 
 def override(content: dict[str, Any], assignment: str) -> None:
-    """Sets in `content` what `training.epochs=5` and the like say: a key's path, an equals sign, a YAML value.
+    """Set one key of a configuration in place.
+
+    Args:
+        content: The configuration.
+        assignment: The key's path, an equals sign and a YAML value: `training.epochs=5`.
 
     Raises:
-        ProblemError: The assignment is none, or leads through a value.
+        ProblemError: The assignment has another form, or a part of the path is a value and not a section.
     """
     path, equals, text = assignment.partition("=")
     if not equals or not all(path.strip().split(".")):
@@ -190,10 +124,10 @@ def override(content: dict[str, Any], assignment: str) -> None:
 
 
 def put(content: dict[str, Any], path: str, value: Any) -> None:
-    """Sets the key at `path`, as in `training.epochs`; sections on the way are made.
+    """Set the key at `path`, as in `training.epochs`, in place; missing sections are added.
 
     Raises:
-        ProblemError: The path leads through a value.
+        ProblemError: A part of the path is a value and not a section.
     """
     keys = path.split(".")
     for depth, key in enumerate(keys[:-1], start=1):
@@ -205,13 +139,13 @@ def put(content: dict[str, Any], path: str, value: Any) -> None:
 
 
 def unknown(key: str, choices: Iterable[str]) -> str:
-    """What to say of a key that is none of `choices`."""
+    """Return the message for a key that is not one of `choices`."""
     choices = list(choices)
     return f"unknown key; allowed are {', '.join(choices)}{did_you_mean(key, choices)}"
 
 
 def describe(value: Any) -> str:
-    """A value and its type, as an error says what was found."""
+    """Return a value with its type, as errors say what was found."""
     return "nothing" if value is None else f"{shorten_repr(value)} ({type(value).__name__})"
 
 
@@ -222,7 +156,7 @@ def problem_at(key: str, message: str) -> ValidationError:
 
 
 def first_problem(error: ValidationError, model: type[BaseModel]) -> ProblemError:
-    """Pydantic's first error in our words: the path, then what was found and what is allowed."""
+    """Return pydantic's first error in plain words: the path, what was found and what is allowed."""
     first = error.errors()[0]
     location = list(first["loc"])
     path = ""
@@ -232,6 +166,7 @@ def first_problem(error: ValidationError, model: type[BaseModel]) -> ProblemErro
 
 
 def _message(error: ErrorDetails, model: type[BaseModel], location: Sequence[str | int]) -> str:
+    """Return the message of one of pydantic's errors in plain words."""
     context = error.get("ctx", {})
     found = f"but found {describe(error['input'])}"
     match error["type"]:
@@ -252,7 +187,7 @@ def _message(error: ErrorDetails, model: type[BaseModel], location: Sequence[str
 
 
 def _keys(model: type[BaseModel], location: Sequence[str | int]) -> list[str]:
-    """The keys that the section at `location` may have."""
+    """Return the keys that the section at `location` may have."""
     section: Any = model
     for part in location:
         is_model = isinstance(section, type) and issubclass(section, BaseModel)

@@ -11,7 +11,8 @@ from tune_cure.search.space import loading as specs
 from tune_cure.search.space.bundled_spaces import search_command
 from tune_cure.training.config import HYPERPARAMETERS, has_unread_parts
 from tune_cure.training.delta import DELTA
-from tune_cure.utils.yaml_config import SpecError, parse, read_mapping
+from tune_cure.utils.yaml_config import SpecError, read_mapping
+from tune_cure.utils.yaml_parser import parse
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -26,7 +26,8 @@ from tune_cure.data.source import NotHereError
 from tune_cure.search.space import config as config_module, loading
 from tune_cure.training.config import HYPERPARAMETERS
 from tune_cure.utils.formatting import one_line
-from tune_cure.utils.yaml_config import SpecError, parse
+from tune_cure.utils.yaml_config import SpecError
+from tune_cure.utils.yaml_parser import parse
 
 SPACES = sorted(Path("search_spaces").glob("*.yaml"))
 BASES = [path.read_text(encoding="utf-8") for path in SPACES]
