@@ -122,7 +122,7 @@ def test_other_data_is_resized_too(tmp_path: Path) -> None:
     assert prepared("digits", tmp_path, 12)["train_images"].shape[-2:] == (12, 12)
 
 
-def test_what_is_wrong_with_a_folder_is_said_in_one_line(tmp_path: Path) -> None:
+def test_an_unusable_folder_is_an_error_of_one_line(tmp_path: Path) -> None:
     assert error("image_folder", tmp_path / "none", None).endswith("name one of class folders with --data-root")
     (tmp_path / "empty").mkdir()
     assert "has 0 class folders; a folder for each" in error("image_folder", tmp_path / "empty", None)
@@ -286,7 +286,7 @@ def test_pictures_stand_in_for_the_canonical_files(tmp_path: Path) -> None:
     assert content["train_images"].shape == (30, 3, 32, 32)
 
 
-def test_data_that_cannot_be_had_is_one_line_with_the_folder_and_both_ways_out(
+def test_missing_data_is_one_line_with_the_folder_and_both_ways_out(
     tmp_path: Path, site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     archive = cifar10(site, monkeypatch)
@@ -350,7 +350,9 @@ def test_nothing_is_downloaded_where_that_is_not_allowed(
     assert not list((tmp_path / "root" / "cifar-10-batches-py").iterdir())
 
 
-def test_what_is_prepared_needs_its_files_no_more(tmp_path: Path, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prepared_data_no_longer_needs_the_original_files(
+    tmp_path: Path, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
     cifar10(site, monkeypatch)
     prepared("cifar10", tmp_path / "root", None)
     shutil.rmtree(tmp_path / "root")

@@ -46,7 +46,7 @@ def test_catastrophic_overfitting_is_a_collapse_of_pgd_without_a_fall_of_fgsm(
         (judged(0.1, 0.3, examples=20, increase=-0.1), False),  # may be luck
     ],
 )
-def test_it_is_also_a_network_that_many_steps_break_and_whose_gradients_mislead(
+def test_misleading_gradients_with_a_low_pgd_accuracy_are_catastrophic_overfitting(
     now: dict[str, float], overfitted: bool
 ) -> None:
     assert catastrophic_overfitting(None, now) is overfitted

@@ -33,7 +33,7 @@ def test_a_sound_network_shows_no_sign() -> None:
         ({"zero_gradient": 0.3}, "exactly zero at 30.0% of the images"),
     ],
 )
-def test_each_sign_is_said_with_its_number(changed: dict[str, float], said: str) -> None:
+def test_each_sign_states_its_size(changed: dict[str, float], said: str) -> None:
     (found,) = gradient_masking.find_masking_signs(outcomes(**changed))  # type: ignore[arg-type]
     assert said in str(found)
 
@@ -57,6 +57,6 @@ def test_few_images_do_not_warn_by_chance() -> None:
     assert gradient_masking.find_masking_signs(few) == []
 
 
-def test_without_autoattack_its_signs_are_not_looked_for() -> None:
+def test_signs_of_autoattack_need_its_outcomes() -> None:
     some = outcomes(autoattack=0, apgd_ce=0, apgd_t=0, fab_t=0)
     assert gradient_masking.find_masking_signs(without_autoattack(some)) == []

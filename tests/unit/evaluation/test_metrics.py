@@ -34,7 +34,7 @@ def model() -> nn.Module:
     return Wide()
 
 
-def test_the_metrics_are_those_promised_and_in_their_ranges(model: nn.Module) -> None:
+def test_metrics_are_complete_and_in_their_ranges(model: nn.Module) -> None:
     found = evaluate(model, examples(), EvaluationConfig(epsilon=0.05))
     assert tuple(found) == METRICS
     assert found["pgd_accuracy"] <= found["fgsm_accuracy"] <= found["clean_accuracy"]
@@ -77,7 +77,7 @@ def test_the_gradients_of_a_linear_binary_model_are_aligned_and_fgsm_raises_its_
     assert found["fgsm_loss_increase"] > 0
 
 
-def test_no_forward_pass_is_made_twice_nor_of_no_image(model: nn.Module) -> None:
+def test_no_forward_pass_is_repeated_or_empty(model: nn.Module) -> None:
     model.eval()
     robust = Examples(examples().images, model(float_images(examples())[0]).argmax(dim=1), torch.arange(60))
     sizes: list[int] = []

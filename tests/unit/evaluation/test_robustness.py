@@ -80,7 +80,7 @@ def test_clean_fgsm_and_pgd_are_those_of_the_search() -> None:
         assert found.correct[name].mean() == pytest.approx(searched[metric])
 
 
-def test_an_interrupted_judgement_goes_on_after_the_last_finished_attack(tmp_path: Path) -> None:
+def test_an_interrupted_evaluation_continues_after_the_last_finished_attack(tmp_path: Path) -> None:
     network, of = Linear(), examples(12)
     whole = evaluate_robustness(network, of, EVALUATION)
 

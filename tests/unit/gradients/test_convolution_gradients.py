@@ -79,7 +79,7 @@ def test_both_ways_of_a_weight_gradient_agree(monkeypatch: pytest.MonkeyPatch) -
     torch.testing.assert_close(*found, rtol=1e-4, atol=1e-4)
 
 
-def test_the_product_is_what_a_step_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_training_step_uses_the_product(monkeypatch: pytest.MonkeyPatch) -> None:
     taken = []
 
     def seen(*given: Tensor) -> Tensor:

@@ -74,7 +74,7 @@ def check(network: nn.Module, images: Tensor) -> None:
 
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("geometry", GEOMETRIES, ids=str)
-def test_a_convolution_has_the_derivatives_of_torchs(geometry: dict[str, int], bias: bool) -> None:
+def test_convolution_has_the_derivatives_of_torchs_convolution(geometry: dict[str, int], bias: bool) -> None:
     check(convolution(bias=bias, **geometry), random(3, 4, 7, 6))
 
 
@@ -83,9 +83,7 @@ def test_a_convolution_has_the_derivatives_of_torchs(geometry: dict[str, int], b
     [((), {}), ((None, 2, 1), {}), ((), {"stride": 2, "padding": (1, 0)}), ((None, (1, 2)), {"dilation": 2})],
     ids=str,
 )
-def test_a_convolution_is_cheap_however_the_function_is_called(
-    inputs: tuple[object, ...], options: dict[str, object]
-) -> None:
+def test_convolution_is_replaced_however_it_is_called(inputs: tuple[object, ...], options: dict[str, object]) -> None:
     images, weight = random(2, 3, 7, 6).requires_grad_(), random(5, 3, 3, 3, seed=1)
     with cheap_second_derivatives():
         found = F.conv2d(images, weight, *inputs, **options), F.conv2d(input=images, weight=weight)
@@ -95,12 +93,12 @@ def test_a_convolution_is_cheap_however_the_function_is_called(
         assert type(ours.grad_fn).__name__ == "_ConvolutionBackward"
 
 
-def test_a_relu_has_the_derivatives_of_torchs() -> None:
+def test_relu_has_the_derivatives_of_torchs_relu() -> None:
     check(nn.ReLU(), random(3, 4, 7, 6))
     check(nn.Sequential(convolution(bias=False), nn.ReLU(inplace=True)), random(3, 4, 7, 6))
 
 
-def test_a_relus_second_derivative_passes_no_zeros_on() -> None:
+def test_relu_adds_no_zeros_as_its_second_derivative() -> None:
     images, grad_output = random(3, 4, 2, 2).requires_grad_(), random(3, 4, 2, 2, seed=1).requires_grad_()
     first = gradient(nn.ReLU(), images, grad_output)
     to_slope, to_images = torch.autograd.grad(first.sum(), [grad_output, images], allow_unused=True)
@@ -109,14 +107,14 @@ def test_a_relus_second_derivative_passes_no_zeros_on() -> None:
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_a_batch_norm_has_the_derivatives_of_torchs(training: bool) -> None:
+def test_batch_norm_has_the_derivatives_of_torchs_batch_norm(training: bool) -> None:
     layer = batch_norm()
     layer.running_mean.copy_(random(4, seed=3))
     layer.running_var.copy_(random(4, seed=4).square() + 0.1)
     check(layer.train(training), 3 * random(5, 4, 3, 2, seed=9) + 1)
 
 
-def test_a_batch_norm_of_the_batch_matches_finite_differences() -> None:
+def test_second_derivatives_of_batch_norm_match_finite_differences() -> None:
     layer, grad_output = batch_norm().train(), random(3, 4, 2, 2, seed=1).requires_grad_()
     images = random(3, 4, 2, 2).requires_grad_()
 
@@ -129,7 +127,7 @@ def test_a_batch_norm_of_the_batch_matches_finite_differences() -> None:
     assert torch.autograd.gradcheck(first, (images, grad_output, layer.weight))
 
 
-def test_of_a_batch_norms_sums_over_the_images_torchs_own_backward_passes_give_all_but_one() -> None:
+def test_second_derivatives_of_batch_norm_take_two_backward_passes_and_one_sum() -> None:
     class Counting(TorchDispatchMode):
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             seen[func._overloadpacket.__name__] += 1
@@ -155,7 +153,7 @@ def test_running_statistics_are_recorded_as_torch_does() -> None:
 
 @pytest.mark.parametrize("statistics", STATISTICS)
 @pytest.mark.parametrize("name", registry.MODELS)
-def test_a_network_needs_no_change(name: str, statistics: str) -> None:
+def test_networks_have_torchs_second_derivatives_without_a_change(name: str, statistics: str) -> None:
     width = {"wide_resnet28_10": 16}.get(name, 4)
     network = networks.build(name, num_classes=10, in_channels=3, mean=[0.5] * 3, std=[0.2] * 3, width=width).double()
     with STATISTICS[statistics](network):
@@ -163,7 +161,7 @@ def test_a_network_needs_no_change(name: str, statistics: str) -> None:
 
 
 @pytest.mark.parametrize("make", [lambda: convolution(bias=True), batch_norm], ids=["convolution", "batch norm"])
-def test_without_saying_that_only_image_gradients_are_needed_all_are_right(make: Callable[[], nn.Module]) -> None:
+def test_all_gradients_are_right_outside_of_input_gradients_only(make: Callable[[], nn.Module]) -> None:
     layer = make()
     images = random(3, 4, 6, 6).requires_grad_()
     inputs = [images, *layer.parameters()]
@@ -178,7 +176,7 @@ def test_without_saying_that_only_image_gradients_are_needed_all_are_right(make:
         torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-10)
 
 
-def test_a_third_derivative_is_refused_not_wrong() -> None:
+def test_a_third_derivative_raises_an_error() -> None:
     layer, images = convolution(bias=False), random(2, 4, 6, 6).requires_grad_()
     first = gradient(layer, images, random(2, 8, 4, 4).requires_grad_())
     (second,) = torch.autograd.grad(first.square().sum(), layer.weight, create_graph=True)
@@ -186,7 +184,7 @@ def test_a_third_derivative_is_refused_not_wrong() -> None:
         second.square().sum().backward()
 
 
-def test_the_cheap_operations_are_the_ones_that_are_used() -> None:
+def test_the_cheap_operations_are_used() -> None:
     network = nn.Sequential(convolution(bias=False), layer_of(nn.BatchNorm2d(8)))
     images = random(2, 4, 6, 6).requires_grad_()
     with cheap_second_derivatives():
@@ -196,7 +194,7 @@ def test_the_cheap_operations_are_the_ones_that_are_used() -> None:
 
 
 @pytest.mark.parametrize("padding", ["same", "valid"])
-def test_what_it_does_not_know_is_left_to_torch(padding: str) -> None:
+def test_unsupported_layers_are_left_to_torch(padding: str) -> None:
     network = nn.Sequential(
         convolution(bias=True, padding=padding),
         nn.BatchNorm2d(8, affine=False).double(),
@@ -209,7 +207,7 @@ def test_what_it_does_not_know_is_left_to_torch(padding: str) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("statistics", STATISTICS)
-def test_under_autocast_gradients_are_close_to_float32s(statistics: str, dtype: torch.dtype) -> None:
+def test_gradients_under_autocast_are_close_to_those_in_float32(statistics: str, dtype: torch.dtype) -> None:
     network = networks.build("small_cnn", num_classes=10, in_channels=3, mean=[0.5] * 3, std=[0.2] * 3, width=8)
     images = random(6, 3, 16, 16).sigmoid().float().requires_grad_()
     grad_output = random(6, 10).float()

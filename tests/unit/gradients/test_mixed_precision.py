@@ -79,7 +79,7 @@ def test_a_channel_that_hardly_varies_does_not_overflow_the_penalty_by_batch_sta
     assert all(slope.isfinite().all() for slope in slopes)
 
 
-def test_where_naive_fp16_input_gradients_are_all_zero_ours_are_not(
+def test_scaled_fp16_input_gradients_survive_where_unscaled_ones_vanish(
     ten_layers: nn.Module, batch: tuple[Tensor, Tensor]
 ) -> None:
     """With logits three times as large, an unscaled mean loss under autocast loses half of the images altogether."""

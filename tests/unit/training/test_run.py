@@ -43,7 +43,7 @@ def run_in(folder: Path, spec: RunSpec) -> Run:
     return Run(spec, data.load(spec.data), folder, "cpu")
 
 
-def test_what_is_not_said_has_the_defaults_of_a_search() -> None:
+def test_absent_sections_have_the_defaults_of_a_search() -> None:
     spec = resolve({})
     assert (spec.data.dataset, spec.model.name, spec.training.epochs) == ("cifar10", "preact_resnet18", 30)
 
@@ -58,7 +58,7 @@ def test_what_is_not_said_has_the_defaults_of_a_search() -> None:
         ("image_folder", None, "preact_resnet18", 8 / 255, 1000),
     ],
 )
-def test_a_data_set_brings_defaults_for_what_is_not_said(
+def test_a_data_set_brings_defaults_for_absent_keys(
     dataset: str, validation: int | None, network: str, epsilon: float, examples: int
 ) -> None:
     content = {"data": {"dataset": dataset}}
