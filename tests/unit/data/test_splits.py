@@ -49,17 +49,17 @@ def test_fewer_training_images_are_a_stratified_part_of_them() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"validation": 1430}, "data.validation: 1430 images are to be held out of 1438 training images; between 10"),
         ({"validation": 9}, "between 10 (one a class) and 1428 can be"),
         ({"train_examples": 1300}, "data.train_examples: 1300, but only 1238 training images remain"),
     ],
 )
-def test_a_split_that_cannot_be_made_is_one_line(options: dict[str, int], said: str) -> None:
+def test_a_split_that_cannot_be_made_is_one_line(options: dict[str, int], message: str) -> None:
     with pytest.raises(DataError) as caught:
         load(digits(**options))
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize(("pictures", "held_out"), [(6, 2), (50, 10)])

@@ -23,7 +23,7 @@ def test_a_sound_network_shows_no_sign() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changed", "said"),
+    ("changed", "message"),
     [
         ({"fgsm": 720}, "FGSM accuracy is 20.0 points above PGD-10's"),
         ({"fgsm": 450}, "FGSM, the weaker attack, breaks 7.0 points more than PGD-10"),
@@ -33,9 +33,9 @@ def test_a_sound_network_shows_no_sign() -> None:
         ({"zero_gradient": 0.3}, "exactly zero at 30.0% of the images"),
     ],
 )
-def test_each_sign_states_its_size(changed: dict[str, float], said: str) -> None:
-    (found,) = gradient_masking.find_masking_signs(outcomes(**changed))  # type: ignore[arg-type]
-    assert said in str(found)
+def test_each_sign_states_its_size(changed: dict[str, float], message: str) -> None:
+    (sign,) = gradient_masking.find_masking_signs(outcomes(**changed))  # type: ignore[arg-type]
+    assert message in str(sign)
 
 
 def without_autoattack(some: Outcomes) -> Outcomes:
@@ -45,8 +45,8 @@ def without_autoattack(some: Outcomes) -> Outcomes:
 def test_few_steps_that_find_less_are_a_sign_unless_autoattack_confirms_the_many() -> None:
     some = outcomes(pgd_10=610, fgsm=650)  # 10 points above PGD-50-10
     assert gradient_masking.find_masking_signs(some) == []
-    (found,) = gradient_masking.find_masking_signs(without_autoattack(some))
-    assert "PGD-10 accuracy is 10.0 points above PGD-50-10's" in str(found)
+    (sign,) = gradient_masking.find_masking_signs(without_autoattack(some))
+    assert "PGD-10 accuracy is 10.0 points above PGD-50-10's" in str(sign)
     weaker = outcomes(pgd_10=610, fgsm=650, apgd_ce=400, apgd_t=400, fab_t=400, autoattack=400)
     assert ["above PGD-50-10's" in str(sign) for sign in gradient_masking.find_masking_signs(weaker)] == [True, False]
     assert gradient_masking.find_masking_signs(without_autoattack(outcomes())) == []  # one point

@@ -15,8 +15,8 @@ def examples(count: int = 60) -> Examples:
     return Examples(pixels, torch.randint(0, 3, (count,), generator=generator), torch.arange(count))
 
 
-def float_images(of: Examples) -> tuple[Tensor, Tensor]:
-    return of.images.double() / 255, of.labels
+def float_images(examples: Examples) -> tuple[Tensor, Tensor]:
+    return examples.images.double() / 255, examples.labels
 
 
 @pytest.fixture
@@ -35,12 +35,12 @@ def model() -> nn.Module:
 
 
 def test_metrics_are_complete_and_in_their_ranges(model: nn.Module) -> None:
-    found = evaluate(model, examples(), EvaluationConfig(epsilon=0.05))
-    assert tuple(found) == METRICS
-    assert found["pgd_accuracy"] <= found["fgsm_accuracy"] <= found["clean_accuracy"]
-    assert -1 <= found["gradient_alignment"] <= 1
+    metrics = evaluate(model, examples(), EvaluationConfig(epsilon=0.05))
+    assert tuple(metrics) == METRICS
+    assert metrics["pgd_accuracy"] <= metrics["fgsm_accuracy"] <= metrics["clean_accuracy"]
+    assert -1 <= metrics["gradient_alignment"] <= 1
     for name in ("clean", "fgsm", "pgd"):
-        assert found[f"{name}_accuracy_se"] == standard_error(found[f"{name}_accuracy"], 60)
+        assert metrics[f"{name}_accuracy_se"] == standard_error(metrics[f"{name}_accuracy"], 60)
 
 
 def test_evaluation_leaves_statistics_modes_and_parameter_gradients_alone(model: nn.Module) -> None:
@@ -56,7 +56,7 @@ def test_evaluation_leaves_statistics_modes_and_parameter_gradients_alone(model:
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_fgsm_accuracy_and_loss_increase_are_of_one_full_step_from_the_image(model: nn.Module, norm: str) -> None:
-    found = evaluate(model, examples(), EvaluationConfig(norm=norm, epsilon=0.05))
+    metrics = evaluate(model, examples(), EvaluationConfig(norm=norm, epsilon=0.05))
     model.eval()
     images, labels = float_images(examples())
     images.requires_grad_()
@@ -65,16 +65,16 @@ def test_fgsm_accuracy_and_loss_increase_are_of_one_full_step_from_the_image(mod
     step = slope.sign() if norm == "linf" else slope / slope.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
     logits = model((images + 0.05 * step).clamp(0, 1))
     increase = F.cross_entropy(logits, labels, reduction="none") - loss
-    assert found["fgsm_accuracy"] == (logits.argmax(dim=1) == labels).double().mean().item()
-    assert found["fgsm_loss_increase"] == pytest.approx(increase.mean().item(), rel=1e-4)
+    assert metrics["fgsm_accuracy"] == (logits.argmax(dim=1) == labels).double().mean().item()
+    assert metrics["fgsm_loss_increase"] == pytest.approx(increase.mean().item(), rel=1e-4)
 
 
 def test_the_gradients_of_a_linear_binary_model_are_aligned_and_fgsm_raises_its_loss() -> None:
     torch.manual_seed(0)
     linear = nn.Sequential(nn.Flatten(), nn.Linear(50, 2))
-    found = evaluate(linear, Examples(examples().images, examples().labels % 2, torch.arange(60)), EvaluationConfig())
-    assert found["gradient_alignment"] == pytest.approx(1, abs=1e-5)
-    assert found["fgsm_loss_increase"] > 0
+    metrics = evaluate(linear, Examples(examples().images, examples().labels % 2, torch.arange(60)), EvaluationConfig())
+    assert metrics["gradient_alignment"] == pytest.approx(1, abs=1e-5)
+    assert metrics["fgsm_loss_increase"] > 0
 
 
 def test_no_forward_pass_is_repeated_or_empty(model: nn.Module) -> None:

@@ -36,35 +36,35 @@ def examples(count: int = 40) -> Examples:
     return Examples(pixels, labels, torch.arange(count))
 
 
-def robust(of: Examples, epsilon: float) -> np.ndarray:
+def robust(subset: Examples, epsilon: float) -> np.ndarray:
     """Whether no perturbation in the L∞ ball changes the class: the margin to each class exceeds ε‖w − w'‖₁."""
     weight = Linear().weight.detach()
-    logits = (of.images / 255).flatten(1) @ weight.T
-    margins = logits.gather(1, of.labels[:, None]) - logits
-    reach = epsilon * (weight[of.labels][:, None, :] - weight[None]).abs().sum(dim=2)
-    others = torch.arange(5)[None] != of.labels[:, None]
+    logits = (subset.images / 255).flatten(1) @ weight.T
+    margins = logits.gather(1, subset.labels[:, None]) - logits
+    reach = epsilon * (weight[subset.labels][:, None, :] - weight[None]).abs().sum(dim=2)
+    others = torch.arange(5)[None] != subset.labels[:, None]
     return ((margins > reach) | ~others).all(dim=1).numpy()
 
 
 def test_a_linear_network_is_robust_where_its_margin_exceeds_what_the_ball_can_move() -> None:
-    of = examples()
-    found = evaluate_robustness(Linear(), of, EVALUATION)
-    truth = robust(of, 0.04)
+    subset = examples()
+    outcomes = evaluate_robustness(Linear(), subset, EVALUATION)
+    truth = robust(subset, 0.04)
     assert 0.2 < truth.mean() < 0.8
-    assert found.correct["clean"].all()
+    assert outcomes.correct["clean"].all()
     for name in ATTACKS:
-        assert (found.correct[name] >= truth).all(), f"{name} broke what cannot be broken"
-    assert (found.correct["autoattack"] == truth).all()
-    assert (found.correct["pgd_50_10"] == truth).mean() > 0.9
-    assert found.zero_gradient == 0
+        assert (outcomes.correct[name] >= truth).all(), f"{name} broke what cannot be broken"
+    assert (outcomes.correct["autoattack"] == truth).all()
+    assert (outcomes.correct["pgd_50_10"] == truth).mean() > 0.9
+    assert outcomes.zero_gradient == 0
 
 
 def test_each_part_of_autoattack_counts_with_those_before() -> None:
-    found = evaluate_robustness(Linear(), examples(), EVALUATION).correct
-    assert list(found) == list(ATTACKS)
+    outcomes = evaluate_robustness(Linear(), examples(), EVALUATION).correct
+    assert list(outcomes) == list(ATTACKS)
     names = ["clean", "apgd_ce", "apgd_t", "fab_t", "autoattack"]
     for before, after in itertools.pairwise(names):
-        assert (found[after] <= found[before]).all()
+        assert (outcomes[after] <= outcomes[before]).all()
 
 
 def test_clean_fgsm_and_pgd_are_those_of_the_search() -> None:
@@ -72,27 +72,27 @@ def test_clean_fgsm_and_pgd_are_those_of_the_search() -> None:
         torch.manual_seed(0)
         network = networks.build("small_cnn", num_classes=5, in_channels=1)
     pixels = examples()
-    of = Examples(nn.functional.interpolate(pixels.images, size=8), pixels.labels, pixels.indices)
-    found = evaluate_robustness(network, of, EVALUATION, autoattack=False)
-    assert list(found.correct) == list(WITHOUT_AUTOATTACK)
-    searched = evaluate(network, of, EVALUATION)
+    subset = Examples(nn.functional.interpolate(pixels.images, size=8), pixels.labels, pixels.indices)
+    outcomes = evaluate_robustness(network, subset, EVALUATION, autoattack=False)
+    assert list(outcomes.correct) == list(WITHOUT_AUTOATTACK)
+    searched = evaluate(network, subset, EVALUATION)
     for name, metric in {"clean": "clean_accuracy", "fgsm": "fgsm_accuracy", "pgd_10": "pgd_accuracy"}.items():
-        assert found.correct[name].mean() == pytest.approx(searched[metric])
+        assert outcomes.correct[name].mean() == pytest.approx(searched[metric])
 
 
 def test_an_interrupted_evaluation_continues_after_the_last_finished_attack(tmp_path: Path) -> None:
-    network, of = Linear(), examples(12)
-    whole = evaluate_robustness(network, of, EVALUATION)
+    network, subset = Linear(), examples(12)
+    whole = evaluate_robustness(network, subset, EVALUATION)
 
     def interrupt(name: str, accuracy: float) -> None:
         if name == "apgd_ce":
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        evaluate_robustness(network, of, EVALUATION, folder=tmp_path, on_progress=interrupt)
+        evaluate_robustness(network, subset, EVALUATION, folder=tmp_path, on_progress=interrupt)
     assert sorted(path.stem for path in tmp_path.iterdir()) == ["apgd_ce", "clean", "fgsm", "pgd_10", "pgd_50_10"]
     before = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
-    again = evaluate_robustness(network, of, EVALUATION, folder=tmp_path)
+    again = evaluate_robustness(network, subset, EVALUATION, folder=tmp_path)
     assert {path: path.stat().st_mtime_ns for path in before} == before
     for name in ATTACKS:
         np.testing.assert_array_equal(again.correct[name], whole.correct[name])

@@ -32,9 +32,9 @@ def test_the_product_is_the_weight_gradient(
     result = F.conv2d(images, weight, None, stride, padding)
     grad_output = random(*result.shape, seed=2)
     (expected,) = torch.autograd.grad(result, weight, grad_output)
-    found = as_product(grad_output, images, weight, geometry(stride, padding))
-    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
-    assert found.is_contiguous(memory_format=torch.channels_last)
+    actual = as_product(grad_output, images, weight, geometry(stride, padding))
+    torch.testing.assert_close(actual, expected, rtol=1e-12, atol=1e-12)
+    assert actual.is_contiguous(memory_format=torch.channels_last)
 
 
 def layer(
@@ -72,11 +72,11 @@ def test_many_weights_that_see_few_pixels_are_a_product_on_avx2(
 
 def test_both_ways_of_a_weight_gradient_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     given = layer()
-    found = []
+    actual = []
     for capability in ("AVX2", "AVX512"):
         monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda capability=capability: capability)
-        found.append(weight_gradient(*given))
-    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-4)
+        actual.append(weight_gradient(*given))
+    torch.testing.assert_close(*actual, rtol=1e-4, atol=1e-4)
 
 
 def test_a_training_step_uses_the_product(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -63,12 +63,12 @@ def check(network: nn.Module, images: Tensor) -> None:
     grad_output = random(*ours.shape, seed=7).requires_grad_()
     direction = random(*images.shape, seed=8)
     inputs = [images, grad_output, *network.parameters()]
-    found = []
+    results = []
     for method in (gradient, as_torch_does):
         first = method(network, images, grad_output)
         second = torch.autograd.grad((first * direction).sum(), inputs, allow_unused=True, materialize_grads=True)
-        found.append([first, *second])
-    for mine, theirs in zip(*found, strict=True):
+        results.append([first, *second])
+    for mine, theirs in zip(*results, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-10)
 
 
@@ -86,9 +86,9 @@ def test_convolution_has_the_derivatives_of_torchs_convolution(geometry: dict[st
 def test_convolution_is_replaced_however_it_is_called(inputs: tuple[object, ...], options: dict[str, object]) -> None:
     images, weight = random(2, 3, 7, 6).requires_grad_(), random(5, 3, 3, 3, seed=1)
     with cheap_second_derivatives():
-        found = F.conv2d(images, weight, *inputs, **options), F.conv2d(input=images, weight=weight)
+        results = F.conv2d(images, weight, *inputs, **options), F.conv2d(input=images, weight=weight)
     expected = F.conv2d(images, weight, *inputs, **options), F.conv2d(images, weight)
-    for ours, theirs in zip(found, expected, strict=True):
+    for ours, theirs in zip(results, expected, strict=True):
         assert torch.equal(ours, theirs)
         assert type(ours.grad_fn).__name__ == "_ConvolutionBackward"
 
@@ -147,8 +147,8 @@ def test_running_statistics_are_recorded_as_torch_does() -> None:
     with cheap_second_derivatives():
         ours(images)
     theirs(images)
-    for mine, other in zip(ours.buffers(), theirs.buffers(), strict=True):
-        torch.testing.assert_close(mine, other)
+    for mine, buffer in zip(ours.buffers(), theirs.buffers(), strict=True):
+        torch.testing.assert_close(mine, buffer)
 
 
 @pytest.mark.parametrize("statistics", STATISTICS)
@@ -165,14 +165,14 @@ def test_all_gradients_are_right_outside_of_input_gradients_only(make: Callable[
     layer = make()
     images = random(3, 4, 6, 6).requires_grad_()
     inputs = [images, *layer.parameters()]
-    found = []
+    results = []
     for mode in (cheap_second_derivatives, torch.enable_grad):
         with mode():
             result = layer(images)
         first = torch.autograd.grad(result.square().sum(), inputs, create_graph=True)
-        total = sum(one.square().sum() for one in first)
-        found.append([*first, *torch.autograd.grad(total, inputs)])
-    for mine, theirs in zip(*found, strict=True):
+        total = sum(gradient.square().sum() for gradient in first)
+        results.append([*first, *torch.autograd.grad(total, inputs)])
+    for mine, theirs in zip(*results, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-10)
 
 
@@ -211,7 +211,7 @@ def test_gradients_under_autocast_are_close_to_those_in_float32(statistics: str,
     network = networks.build("small_cnn", num_classes=10, in_channels=3, mean=[0.5] * 3, std=[0.2] * 3, width=8)
     images = random(6, 3, 16, 16).sigmoid().float().requires_grad_()
     grad_output = random(6, 10).float()
-    found = []
+    results = []
     for enabled in (True, False):
         autocast = torch.autocast("cpu", dtype, enabled=enabled)
         with STATISTICS[statistics](network), autocast, cheap_second_derivatives():
@@ -219,5 +219,5 @@ def test_gradients_under_autocast_are_close_to_those_in_float32(statistics: str,
         with input_gradients_only():
             (first,) = torch.autograd.grad(logits, images, grad_output, create_graph=True)
         second = torch.autograd.grad(first.square().sum(), list(network.parameters()), allow_unused=True)
-        found.append(torch.cat([one.flatten() for one in second if one is not None]))
-    assert F.cosine_similarity(*found, dim=0) > 0.99
+        results.append(torch.cat([gradient.flatten() for gradient in second if gradient is not None]))
+    assert F.cosine_similarity(*results, dim=0) > 0.99

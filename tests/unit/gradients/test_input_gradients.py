@@ -46,9 +46,9 @@ def test_batch_statistics_are_those_of_training_and_are_not_recorded(network, ba
     network.eval()
     evaluated = network(images)
     with batch_statistics(network):
-        found = network(images)
+        actual = network(images)
     assert not any(module.training for module in network.modules())
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     assert torch.equal(network(images), evaluated)
-    assert torch.equal(network.train()(images), found)
-    assert not torch.equal(found, evaluated)
+    assert torch.equal(network.train()(images), actual)
+    assert not torch.equal(actual, evaluated)

@@ -60,8 +60,8 @@ def penalty_and_gradient(
 def test_penalty_and_parameter_gradient_are_close_to_float32(
     dtype: torch.dtype, limit: float, statistics: str, ten_layers: nn.Module, batch: tuple[Tensor, Tensor]
 ) -> None:
-    exact, found = (penalty_and_gradient(ten_layers, batch, statistics, of) for of in (None, dtype))
-    for ours, theirs in zip(found, exact, strict=True):
+    exact, approximate = (penalty_and_gradient(ten_layers, batch, statistics, kind) for kind in (None, dtype))
+    for ours, theirs in zip(approximate, exact, strict=True):
         assert ours.dtype == torch.float32
         assert (ours - theirs).norm() < limit * theirs.norm()
 
@@ -147,5 +147,5 @@ def test_every_batch_norm_and_every_dropout_of_torch_is_recognized() -> None:
         (DROPOUTS, "_DropoutNd", ""),
     ):
         module = nn.modules.batchnorm if base == "_BatchNorm" else nn.modules.dropout
-        found = [kind for kind in vars(nn).values() if isinstance(kind, type) and issubclass(kind, vars(module)[base])]
-        assert set(layers) == {kind for kind in found if not (exempt and kind.__name__.startswith(exempt))}
+        kinds = [kind for kind in vars(nn).values() if isinstance(kind, type) and issubclass(kind, vars(module)[base])]
+        assert set(layers) == {kind for kind in kinds if not (exempt and kind.__name__.startswith(exempt))}

@@ -65,8 +65,8 @@ def test_a_strided_pointwise_convolution_and_its_derivatives_are_those_of_the_co
         first = torch.autograd.grad((output**2 * weights).sum(), inputs, create_graph=True)
         return *first, *torch.autograd.grad(first[0].pow(3).sum(), inputs)
 
-    for found, wanted in zip(slopes(layer(images)), slopes(expected), strict=True):
-        torch.testing.assert_close(found, wanted)
+    for actual, wanted in zip(slopes(layer(images)), slopes(expected), strict=True):
+        torch.testing.assert_close(actual, wanted)
 
 
 def test_a_saved_network_of_ones_own_is_rebuilt_only_where_its_code_is_trusted(
