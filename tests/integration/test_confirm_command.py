@@ -122,7 +122,7 @@ def test_an_interrupted_confirmation_leaves_the_tables_of_what_is_done(
     write_quick_search(tmp_path)
     assert cli.main(["confirm", str(tmp_path), *QUICK]) == 130
     page = tmp_path / run_files.CONFIRM / "confirm.html"
-    assert f"interrupted; of what is done so far, wrote {page}" in capsys.readouterr().out
+    assert f"interrupted; with what is done so far, wrote {page}" in capsys.readouterr().out
     assert len(pd.read_csv(tmp_path / run_files.CONFIRM / "confirm.csv")) == 1
     assert "1 of 4 runs have been judged so far." in (tmp_path / run_files.CONFIRM / "confirm.html").read_text()
 
