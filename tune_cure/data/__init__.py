@@ -1,4 +1,7 @@
-"""Data sets: found, prepared once, split, and batched on the device. Imports utils alone."""
+"""Data sets: found by `datasets`, decoded once by `prepared`, split by `splits`, batched on the device by `batches`.
+
+Imports utils alone.
+"""
 
 from tune_cure.data.config import DataSpec
 from tune_cure.data.splits import Splits, load
