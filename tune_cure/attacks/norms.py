@@ -1,4 +1,4 @@
-"""The balls that attacks live in, by norm: how to move into one, draw from one, and ascend in one."""
+"""The balls of attacks by norm: projection into a ball, random points of it, and the steepest ascent in it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,36 +10,36 @@ from tune_cure.utils.registry import Registry
 
 
 def broadcast(numbers: Tensor) -> Tensor:
-    """(N,) as (N, 1, 1, 1), to go with images."""
+    """Return (N,) numbers as (N, 1, 1, 1), which broadcasts against images."""
     return numbers.view(-1, 1, 1, 1)
 
 
 def lengths(vectors: Tensor) -> Tensor:
-    """(N,) L2 lengths of (N, C, H, W)."""
+    """Return the (N,) L2 lengths of (N, C, H, W) vectors."""
     length: Tensor = torch.linalg.vector_norm(vectors, dim=(1, 2, 3))
     return length
 
 
 def nonzero(numbers: Tensor) -> Tensor:
-    """`numbers` with 1 in the place of 0: what is then divided by them is 0 too."""
+    """Return `numbers` with 1 in the place of 0, as divisors: a vector of length 0 then stays 0."""
     return numbers.where(numbers > 0, 1.0)
 
 
-def _of_size_1(vectors: Tensor) -> Tensor:
-    """(N, C, H, W) vectors divided by their largest entry's size, so that squares neither underflow nor overflow."""
+def _scale_to_size_1(vectors: Tensor) -> Tensor:
+    """Divide (N, C, H, W) vectors by their largest entry's size, so that squares neither underflow nor overflow."""
     return vectors / broadcast(nonzero(vectors.detach().abs().amax(dim=(1, 2, 3))))
 
 
 def unit(vectors: Tensor) -> Tensor:
-    """(N, C, H, W) vectors of the same directions and L2 length 1; a vector that is exactly zero stays zero."""
-    vectors = _of_size_1(vectors)
+    """Return (N, C, H, W) vectors of the same directions and L2 length 1; a vector that is exactly zero stays zero."""
+    vectors = _scale_to_size_1(vectors)
     return vectors / broadcast(nonzero(lengths(vectors)))
 
 
-def cosine(one: Tensor, other: Tensor) -> Tensor:
-    """(N,) cosines of the angles between (N, C, H, W) vectors; 0 where one of the two is exactly zero."""
-    one, other = _of_size_1(one), _of_size_1(other)
-    return (one * other).sum(dim=(1, 2, 3)) / (nonzero(lengths(one)) * nonzero(lengths(other)))
+def cosine(a: Tensor, b: Tensor) -> Tensor:
+    """Return the (N,) cosines of the angles between (N, C, H, W) vectors; 0 where one of the two is exactly zero."""
+    a, b = _scale_to_size_1(a), _scale_to_size_1(b)
+    return (a * b).sum(dim=(1, 2, 3)) / (nonzero(lengths(a)) * nonzero(lengths(b)))
 
 
 def _shrink_l2(displacements: Tensor, epsilon: float) -> Tensor:
@@ -65,12 +65,12 @@ def _steepest_l2(gradient: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Norm:
-    """What a norm means for an attack.
+    """The functions of a norm that attacks need.
 
     Attributes:
-        shrink: (displacements, epsilon) to the nearest ones in the ball.
-        noise: (images, epsilon, generator) to displacements of the images' shape, uniform in the ball.
-        steepest: (N, C, H, W) gradients to the displacements of length 1 along which a linear loss grows most. A
+        shrink: From (displacements, epsilon) to the nearest displacements in the ball.
+        noise: From (images, epsilon, generator) to displacements of the images' shape, uniform in the ball.
+        steepest: From (N, C, H, W) gradients to the displacements of length 1 along which a linear loss grows most. A
             gradient of zero gives zero.
     """
 
@@ -91,10 +91,10 @@ NORMS: Registry[Norm] = Registry(
 
 
 def project(points: Tensor, images: Tensor, epsilon: float, norm: str = "linf") -> Tensor:
-    """`points` moved into the ball around `images`, then clipped to [0, 1], which leaves the ball of neither norm."""
+    """Move (N, C, H, W) points into the ball around `images`, then clip to [0, 1], which keeps them in the ball."""
     return torch.clamp(images + NORMS.resolve(norm).shrink(points - images, epsilon), 0.0, 1.0)
 
 
 def random_start(images: Tensor, epsilon: float, generator: torch.Generator | None, norm: str = "linf") -> Tensor:
-    """Points drawn uniformly from the ball around `images`, clipped to [0, 1]."""
+    """Draw (N, C, H, W) points uniformly from the ball around `images`, and clip them to [0, 1]."""
     return torch.clamp(images + NORMS.resolve(norm).noise(images, epsilon, generator), 0.0, 1.0)

@@ -1,4 +1,4 @@
-"""Projected gradient descent within a ball, for training and for evaluation; conventions as in `fgsm`."""
+"""Projected gradient descent within a ball, for training and for evaluation; the conventions are those of `fgsm`."""
 
 from dataclasses import dataclass
 
@@ -72,13 +72,14 @@ def pgd(
     generator: torch.Generator | None = None,
     correct: Tensor | None = None,
 ) -> Tensor:
-    """Projected gradient descent from random starts (Madry et al. 2018, arXiv 1706.06083) that keeps what it broke.
+    """Return adversarial images by projected gradient descent from random starts that keeps the first success.
 
-    The unperturbed image is the first candidate and each step of each restart the next: the first candidate that the
-    network misclassifies is that example's answer, and no more work is spent on it. So the accuracy on the result is
-    at most the clean accuracy, and an example counts as robust only if it withstood every step of every restart.
-    The random starts are drawn for the whole batch, and of every restart, hence neither they nor what is drawn after
-    them depend on which examples are still unbroken.
+    Projected gradient descent is from Madry et al. 2018 (arXiv 1706.06083). The candidates of an example are the image
+    itself and each step of each restart. The first candidate that the network misclassifies is the example's result,
+    and no more work is spent on it. The accuracy on the result is therefore at most the clean accuracy, and an example
+    counts as robust only if it withstood every step of every restart.
+    Random starts are drawn for the whole batch in every restart, so random numbers do not depend on which examples are
+    misclassified already.
 
     Args:
         model: Network from images to logits.
@@ -88,10 +89,10 @@ def pgd(
         steps: Gradient steps of each restart.
         step_size: Length of a step in pixel units; `epsilon / 4` if None.
         restarts: Random starts.
-        norm: Of the ball.
-        loss: What is ascended, a key of `gradients.LOSSES`.
+        norm: Norm of the ball.
+        loss: Name of the loss that is ascended, one of `input_gradients.LOSSES`.
         generator: Source of the random starts, on the images' device.
-        correct: (N,) booleans, which of the images the network classifies right, if that is known already.
+        correct: (N,) booleans: the network classifies the image right; None if that is not known yet.
 
     Returns:
         (N, C, H, W) adversarial images in the ball, detached: a misclassified one where one was found, else the last
@@ -100,29 +101,29 @@ def pgd(
     ball = NORMS.resolve(norm)
     step_size = epsilon / 4 if step_size is None else step_size
     result = images.detach().clone()
-    everyone = torch.arange(len(images), device=images.device)
+    indices = torch.arange(len(images), device=images.device)
     with evaluation_mode(model):
-        # The examples that nothing has broken yet. Choosing them waits for the device, so their number is known.
-        standing = everyone[_still_correct(model, images, labels) if correct is None else correct]
+        # Examples that are not misclassified yet. Choosing them waits for the device, so their number is known.
+        remaining = indices[_still_correct(model, images, labels) if correct is None else correct]
         for restart in range(restarts):
             start = random_start(images, epsilon, generator, norm)
-            if restart and len(standing):
-                standing = standing[_still_correct(model, result[standing], labels[standing])]
-            result[standing] = start[standing]
+            if restart and len(remaining):
+                remaining = remaining[_still_correct(model, result[remaining], labels[remaining])]
+            result[remaining] = start[remaining]
             for _ in range(steps):
-                if not len(standing):
+                if not len(remaining):
                     break
-                point, target = result[standing], labels[standing]
+                point, target = result[remaining], labels[remaining]
                 logits, gradient = logits_and_input_gradient(model, point, target, loss=LOSSES.resolve(loss))
-                point = project(point + step_size * ball.steepest(gradient), images[standing], epsilon, norm)
+                point = project(point + step_size * ball.steepest(gradient), images[remaining], epsilon, norm)
                 right = logits.argmax(dim=1) == target
-                standing = standing[right]
-                result[standing] = point[right]
+                remaining = remaining[right]
+                result[remaining] = point[right]
     return result
 
 
 @torch.no_grad()
 def _still_correct(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-    """(N,) booleans: the network's prediction is the label."""
+    """Return (N,) booleans: the network's prediction is the label."""
     correct: Tensor = model(images).argmax(dim=1) == labels
     return correct

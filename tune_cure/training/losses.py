@@ -1,15 +1,15 @@
-"""What is minimised beside the penalty: terms on clean, adversarial and helper images, as pure functions of logits."""
+"""Loss terms beside cross-entropy and penalty: pure functions of the logits of clean, adversarial and helper images."""
 
 import torch.nn.functional as F
 from torch import Tensor
 
 
 def trades(clean_logits: Tensor, adversarial_logits: Tensor) -> Tensor:
-    """KL(p(x) ‖ p(x′)), averaged over the batch and differentiated through both.
+    """Return KL(p(x) ‖ p(x′)), averaged over the batch and differentiated through both; logits are (N, K).
 
-    With `adversarial_weight` 0, `clean_weight` 1 and beta as its weight, the loss is that of TRADES (Zhang et al. 2019,
-    arXiv 1901.08573). Deviation: the adversarial images are those of the training attack, which ascends the
-    cross-entropy instead of this divergence.
+    With `adversarial_weight` 0, `clean_weight` 1 and beta as the weight of this term, the loss is that of TRADES (Zhang
+    et al. 2019, arXiv 1901.08573). Deviation: the adversarial images are those of the training attack, which ascends
+    the cross-entropy instead of this divergence.
     """
     clean = F.log_softmax(clean_logits, dim=1)
     adversarial = F.log_softmax(adversarial_logits, dim=1)
@@ -17,15 +17,16 @@ def trades(clean_logits: Tensor, adversarial_logits: Tensor) -> Tensor:
 
 
 def helper_images(images: Tensor, adversarial: Tensor) -> Tensor:
-    """x + 2(x′ − x): twice as far as the adversarial images, clipped to [0, 1] (Rade and Moosavi-Dezfooli 2022)."""
+    """Return x + 2(x′ − x), clipped to [0, 1]: (N, C, H, W), twice as far as x′ (Rade and Moosavi-Dezfooli 2022)."""
     return (images + 2.0 * (adversarial - images)).clamp(0.0, 1.0)
 
 
 def hat(helper_logits: Tensor, adversarial_logits: Tensor) -> Tensor:
-    """Mean cross-entropy of the helper images with the classes predicted at the adversarial ones.
+    """Return the mean cross-entropy of the helper images with the classes predicted at the adversarial images.
 
-    The helper-based term of `CURE_fast_adversarial`. Deviation from its source, helper-based adversarial training
-    (https://openreview.net/forum?id=Azh9QBQ4tR7): there a second network, trained without attack, gives the classes;
-    here it is the network itself, so the term asks that its prediction stays what it is farther out.
+    This is the helper-based term of `CURE_fast_adversarial`; logits are (N, K). Deviation from its source, helper-based
+    adversarial training (https://openreview.net/forum?id=Azh9QBQ4tR7): there a second network, trained without attack,
+    gives the classes. Here the network itself gives them, so the term asks that its prediction stays the same farther
+    out.
     """
     return F.cross_entropy(helper_logits, adversarial_logits.argmax(dim=1))

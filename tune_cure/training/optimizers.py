@@ -1,4 +1,4 @@
-"""Optimisers by name. To add one: write a function, add a line to `OPTIMIZERS`."""
+"""Optimizers by name. To add one, write a function and add a line to `OPTIMIZERS`."""
 
 from collections.abc import Callable, Iterable
 
@@ -13,28 +13,28 @@ Parameters = Iterable[nn.Parameter]
 def sgd(
     parameters: Parameters, *, lr: float, weight_decay: float, momentum: float, nesterov: bool, fused: bool
 ) -> torch.optim.Optimizer:
-    """Stochastic gradient descent with momentum, Nesterov's on request; the weight decay is an L2 penalty."""
+    """Return stochastic gradient descent with momentum, Nesterov's on request; the weight decay is an L2 penalty."""
     optimizer = torch.optim.SGD(
         parameters, lr=lr, weight_decay=weight_decay, momentum=momentum, nesterov=nesterov, fused=fused
     )
     if fused and momentum > 0:
-        # The fused step makes the buffer of uninitialised memory, and leaves it so where a GradScaler skips the step.
+        # The fused step allocates the buffer without initializing it, and a step that a GradScaler skips leaves it so.
         for parameter in optimizer.param_groups[0]["params"]:
             optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
     return optimizer
 
 
 def adam(
-    parameters: Parameters, *, lr: float, weight_decay: float, fused: bool, **_of_sgd: object
+    parameters: Parameters, *, lr: float, weight_decay: float, fused: bool, **_sgd_only: object
 ) -> torch.optim.Optimizer:
-    """Adam; the weight decay is an L2 penalty."""
+    """Return Adam; the weight decay is an L2 penalty."""
     return torch.optim.Adam(parameters, lr=lr, weight_decay=weight_decay, fused=fused)
 
 
 def adamw(
-    parameters: Parameters, *, lr: float, weight_decay: float, fused: bool, **_of_sgd: object
+    parameters: Parameters, *, lr: float, weight_decay: float, fused: bool, **_sgd_only: object
 ) -> torch.optim.Optimizer:
-    """Adam with decoupled weight decay."""
+    """Return Adam with decoupled weight decay."""
     return torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay, fused=fused)
 
 

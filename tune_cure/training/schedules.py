@@ -1,11 +1,11 @@
 """Learning-rate schedules by name, as pure functions of the fraction of training that is done.
 
 A schedule is a shape from [0, 1] to [0, 1]. `learning_rate` stretches it between `lr_min` and `lr_max`, so every
-schedule honours both. The names are those of `CURE_fast_adversarial`. With `lr_min` 0 the shapes are those of Rice et
-al. 2020 (arXiv 2002.11569), `cyclic` and `multistep` those of Wong et al. 2020 (arXiv 2001.03994). When `onedrop` drops
-and how far were settings there: here it is after half of the epochs, to a tenth.
+schedule keeps to both. The names are those of `CURE_fast_adversarial`. With `lr_min` 0 the shapes are those of Rice et
+al. 2020 (arXiv 2002.11569); `cyclic` and `multistep` are those of Wong et al. 2020 (arXiv 2001.03994). Deviation:
+`onedrop` drops after half of the epochs, to a tenth; there, both were settings.
 
-To add one: write its shape, add a line to `SCHEDULES`.
+To add one, write its shape and add a line to `SCHEDULES`.
 """
 
 import itertools
@@ -16,7 +16,7 @@ from tune_cure.utils.registry import Registry
 
 
 def _interpolate(fraction: float, *points: tuple[float, float]) -> float:
-    """Piecewise linear interpolation through `points`, which are sorted by their first coordinate."""
+    """Interpolate linearly between `points`, which are sorted by their first coordinate."""
     for (x0, y0), (x1, y1) in itertools.pairwise(points):
         if fraction <= x1:
             return y0 + (y1 - y0) * (fraction - x0) / (x1 - x0)
@@ -24,42 +24,42 @@ def _interpolate(fraction: float, *points: tuple[float, float]) -> float:
 
 
 def piecewise(fraction: float) -> float:
-    """1 for the first half, 1/10 until three quarters, then 1/100."""
+    """Return 1 for the first half, 1/10 until three quarters, then 1/100."""
     return 1.0 if fraction < 0.5 else 0.1 if fraction < 0.75 else 0.01
 
 
 def cyclic(fraction: float) -> float:
-    """One triangle: up from 0 to 1 over the first half, down to 0 over the second."""
+    """Return one triangle: up from 0 to 1 over the first half, down to 0 over the second."""
     return _interpolate(fraction, (0.0, 0.0), (0.5, 1.0), (1.0, 0.0))
 
 
 def superconverge(fraction: float) -> float:
-    """One triangle with its peak at two fifths."""
+    """Return one triangle with its peak at two fifths."""
     return _interpolate(fraction, (0.0, 0.0), (0.4, 1.0), (1.0, 0.0))
 
 
 def linear(fraction: float) -> float:
-    """1 for the first third, then straight lines to 1/10 at two thirds and to 1/100 at the end."""
+    """Return 1 for the first third, then straight lines to 1/10 at two thirds and to 1/100 at the end."""
     return _interpolate(fraction, (0.0, 1.0), (1 / 3, 1.0), (2 / 3, 0.1), (1.0, 0.01))
 
 
 def cosine(fraction: float) -> float:
-    """Half a cosine from 1 to 0."""
+    """Return half a cosine from 1 to 0."""
     return 0.5 * (1.0 + math.cos(math.pi * fraction))
 
 
 def onedrop(fraction: float) -> float:
-    """1 for the first half, then 1/10."""
+    """Return 1 for the first half, then 1/10."""
     return 1.0 if fraction < 0.5 else 0.1
 
 
 def multipledecay(fraction: float) -> float:
-    """Ten steps down, each by a tenth: 1, 0.9, …, 0.1."""
+    """Return ten steps down, each by a tenth: 1, 0.9, …, 0.1."""
     return 1.0 - min(math.floor(10 * fraction), 9) / 10
 
 
 def fixed(fraction: float) -> float:
-    """1 throughout."""
+    """Return 1 throughout."""
     return 1.0
 
 
@@ -67,7 +67,7 @@ SCHEDULES: Registry[Callable[[float], float]] = Registry(
     "schedule",
     {
         "piecewise": piecewise,
-        "multistep": piecewise,  # of Wong et al.; the original's own had the learning rates for its milestones, a slip
+        "multistep": piecewise,  # Wong et al.; the original project mistook the learning rates for the milestones
         "cyclic": cyclic,
         "superconverge": superconverge,
         "linear": linear,
@@ -80,5 +80,5 @@ SCHEDULES: Registry[Callable[[float], float]] = Registry(
 
 
 def learning_rate(name: str, fraction: float, *, lr_max: float, lr_min: float = 0.0) -> float:
-    """The learning rate of schedule `name` when `fraction` (0 to 1) of all training steps are done."""
+    """Return the learning rate of schedule `name` when `fraction` (0 to 1) of all training steps are done."""
     return lr_min + (lr_max - lr_min) * SCHEDULES.resolve(name)(fraction)

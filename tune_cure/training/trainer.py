@@ -1,4 +1,4 @@
-"""FGSM adversarial training with the CURE penalty: one network, one optimiser, one epoch at a time. Knows no Ray."""
+"""Adversarial training with a penalty: one network, one optimizer, one epoch at a time. Knows no Ray."""
 
 import math
 import time
@@ -24,9 +24,9 @@ from tune_cure.training.schedules import learning_rate
 from tune_cure.training.timing import Stopwatch, peak_memory_mb
 from tune_cure.utils.seeding import epoch_seed, seeded_global_state
 
-DIVERGENCE_CHECK_STEPS = 50  # how often a step waits for the device to learn whether the loss is still finite
+DIVERGENCE_CHECK_STEPS = 50  # steps between two checks that wait for the device to learn whether the loss is finite
 
-EPOCH_METRICS = (  # what `train_epoch` and `evaluate` report together, in the order of epochs.csv
+EPOCH_METRICS = (  # metrics of `train_epoch` and `evaluate`, in the order of epochs.csv
     "epoch",
     "lr",
     "train_loss",
@@ -46,18 +46,22 @@ EPOCH_METRICS = (  # what `train_epoch` and `evaluate` report together, in the o
 
 
 class Trainer:
-    """One network in training: `train_epoch`, then `evaluate`, as often as `config.epochs` says.
+    """Training of one network: call `train_epoch`, then `evaluate`, for each of `config.epochs` epochs.
 
-    All randomness (weights, data order, augmentation, attacks, a network's dropout) comes from `seed`; torch's global
-    random state makes no difference, and is left as it is.
+    All randomness (weights, data order, augmentation, attacks, the network's dropout) comes from `seed`. Torch's global
+    random state makes no difference and is left as it was.
 
     Args:
-        config: How to train.
+        config: The hyperparameters.
         splits: The data; moved to `device` (a second Trainer given splits on the device copies nothing).
-        model: Which network; its normalisation and sizes come from `splits`.
-        evaluation: How to judge it, on validation images.
-        device: Where everything happens.
-        seed: Of this training run.
+        model: The network; its normalization and sizes come from `splits`.
+        evaluation: How the network is evaluated, on validation images.
+        device: The device of all computations.
+        seed: Seed of this training run.
+
+    Raises:
+        ValueError: Two hyperparameters conflict.
+        PartError: A part cannot be found or built.
     """
 
     def __init__(
@@ -94,7 +98,7 @@ class Trainer:
             weight_decay=config.weight_decay,
             momentum=config.momentum,
             nesterov=config.nesterov,
-            # The fused optimisers read the scaler's verdict on the device: no step waits for it.
+            # The fused optimizers read on the device whether the scaler skips the step, so no step waits for it.
             fused=self.device.type == "cuda",
         )
         self.average = (
@@ -112,39 +116,40 @@ class Trainer:
         self.generator = torch.Generator(self.device).manual_seed(seed)
         self.terms = LossTerms(config, self.model, network, loss_scale=loss_scale, generator=self.generator)
         self.epoch = 0
-        self.accuracies: dict[int, dict[str, float]] = {}  # epoch -> what `evaluate` found after it
+        self.accuracies: dict[int, dict[str, float]] = {}  # epoch -> accuracies of `evaluate`
         self.best_epoch = 0
         self.best_weights: dict[str, Tensor] = {}
 
     @property
     def steps_per_epoch(self) -> int:
-        """Optimiser steps in an epoch."""
+        """Optimizer steps in an epoch."""
         return num_batches(self.splits.train, self.config.batch_size)
 
     @property
     def judged_model(self) -> nn.Module:
-        """What `evaluate` judges: the averaged weights if they were asked for and there are some, else the weights."""
+        """The network that `evaluate` looks at: the averaged weights if there are any, else the weights."""
         average = self.average.model if self.average else None
         return self.model if average is None else average
 
     def train_epoch(self, on_step: Callable[[int], None] | None = None) -> dict[str, Any]:
-        """Trains on every training image once.
+        """Train on every training image once.
 
         Args:
-            on_step: Told after each step how many of the epoch are made; it does not wait for the device.
+            on_step: Called after each step with the number of steps made in this epoch. It must not
+                wait for the device.
 
         Returns:
             epoch, lr (of the last step), train_loss (the whole objective), train_adversarial_accuracy, curvature (the
-            mean penalty before lambda; None without a penalty), train_seconds and what of them was spent on making
-            adversarial images (attack_seconds) and on the penalty, its own part of the backward pass included
-            (penalty_seconds), images_per_second, device_memory_mb, skipped_steps (fp16 overflows) and diverged: the
-            loss was NaN or infinite, the rest of the epoch was not run, and the averages are None.
+            mean penalty before lambda; None without a penalty), train_seconds, attack_seconds (its part spent on
+            adversarial images), penalty_seconds (its part spent on the penalty and the penalty's backward pass),
+            images_per_second, device_memory_mb, skipped_steps (fp16 overflows) and diverged (the loss was NaN or
+            infinite; then the rest of the epoch is not run, and the averages are None).
         """
         started = time.perf_counter()
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
         self.model.train()
-        sums = torch.zeros(6, dtype=torch.float64, device=self.device)  # of what `_step` returns
+        sums = torch.zeros(6, dtype=torch.float64, device=self.device)  # sums over the steps of what `_step` returns
         total_steps = self.config.epochs * self.steps_per_epoch
         rate, images_seen, diverged = 0.0, 0, False
         watch = Stopwatch(self.device)
@@ -158,9 +163,10 @@ class Trainer:
         with seeded_global_state(epoch_seed(self.order.initial_seed(), self.epoch), self.device):
             for index, (images, labels) in enumerate(epoch_batches):
                 step = self.epoch * self.steps_per_epoch + index
+                # The middle of the step, because a schedule that is 0 at an end would waste a step there.
                 rate = learning_rate(
                     self.config.lr_schedule,
-                    (step + 0.5) / total_steps,  # the middle of the step: neither end of a schedule wastes a step at 0
+                    (step + 0.5) / total_steps,
                     lr_max=self.config.lr_max,
                     lr_min=self.config.lr_min,
                 )
@@ -176,9 +182,9 @@ class Trainer:
                     diverged = self._has_diverged(sums, images_seen)
                 if diverged:
                     break
-        finite, loss, correct, penalised, total_penalty, skipped = (
+        finite, loss, correct, penalized, total_penalty, skipped = (
             sums.tolist()
-        )  # waits for the device: the seconds below are true
+        )  # waits for the device: now all has run
         seconds = time.perf_counter() - started
         self.epoch += 1
         if self.average and not diverged:
@@ -188,7 +194,7 @@ class Trainer:
             "lr": rate,
             "train_loss": None if diverged else loss / finite,
             "train_adversarial_accuracy": None if diverged else correct / finite,
-            "curvature": total_penalty / penalised if penalised and not diverged else None,
+            "curvature": total_penalty / penalized if penalized and not diverged else None,
             "train_seconds": seconds,
             "attack_seconds": watch.seconds("attack"),
             "penalty_seconds": watch.seconds("penalty"),
@@ -254,11 +260,11 @@ class Trainer:
             return torch.cat([row, skipped.double().view(1)])
 
     def _backward(self, loss: Tensor) -> None:
-        """Adds to the parameters' gradients; not to those of the images, which have been taken."""
+        """Add to the gradients of the parameters alone: those of the images have been taken already."""
         self.scaler.scale(loss).backward(inputs=self.parameters)
 
     def _update(self, finite: Tensor) -> Tensor:
-        """Steps the optimiser, whose loss was `finite` or not, and returns whether the scaler skipped the step."""
+        """Step the optimizer; return whether the scaler skipped the step. `finite`: whether the loss was finite."""
         self.scaler.unscale_(self.optimizer)
         skipped = torch.zeros((), dtype=torch.bool, device=self.device)
         if self.scaler.is_enabled() or self.config.gradient_clip > 0:
@@ -273,15 +279,15 @@ class Trainer:
             one = torch.ones((), device=self.device)
             before = self.scaler.scale(one)
             self.scaler.update()
-            # For a loss that is not finite no scale is to blame: each would halve it, and few would use it up.
+            # The scale is not the cause of a loss that is not finite: a few such steps would halve it to nothing.
             self.scaler.update(torch.where(finite, self.scaler.scale(one), before))
         return skipped
 
     def _has_diverged(self, sums: Tensor, images_seen: int) -> bool:
-        """Without a GradScaler one non-finite loss has ruined the weights.
+        """Return whether the weights are ruined.
 
-        With it, the steps of such losses were skipped, and the run is over only if all of them were, or if gradients
-        overflow however small the scale.
+        Without a GradScaler one loss that is not finite has ruined them. A GradScaler skips the steps of such losses;
+        then training is over only if all steps were skipped, or if gradients overflow at any scale.
         """
         finite_images = sums[0].item()
         if self.scaler.is_enabled():
@@ -289,12 +295,12 @@ class Trainer:
         return finite_images < images_seen
 
     def evaluate(self) -> dict[str, Any]:
-        """Judges the network on the validation examples and keeps its weights if its PGD accuracy is the best so far.
+        """Evaluate the network on the validation examples; keep its weights if its PGD accuracy is the best so far.
 
         Returns:
             `evaluation.METRICS`, pgd_accuracy_best (the running maximum), catastrophic_overfitting (see
-            `catastrophic_overfitting`), eval_seconds and diverged: the network's losses are not finite, so the epoch's
-            last steps have ruined it; then there is nothing else but eval_seconds.
+            `catastrophic_overfitting`), eval_seconds and diverged (the network's losses are not finite, because the
+            epoch's last steps have ruined it; then eval_seconds is the only other key).
         """
         started = time.perf_counter()
         now = evaluate(self.judged_model, self.judged_on, self.evaluation)
@@ -316,16 +322,16 @@ class Trainer:
         }
 
     def judge_best(self, evaluation: EvaluationConfig) -> dict[str, float]:
-        """`evaluation.METRICS` of the best epoch's weights on the validation examples, by another attack."""
+        """Return `evaluation.METRICS` of the best epoch's weights on the validation examples, by another attack."""
         network = checkpoints.rebuild(self.best_model()).to(self.device)
         return evaluate(network, self.judged_on, evaluation)
 
     def best_model(self) -> dict[str, Any]:
-        """The weights of the best epoch with what rebuilds the network: the content of a file for `models.load`."""
+        """Return the content of a best_model.pt: the weights of the best epoch, and what rebuilds the network."""
         return {**self.images, "model": self.architecture, "weights": self.best_weights, "epoch": self.best_epoch}
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that the rest of the training depends on: tensors and plain values, for `weights_only` loading."""
+        """Return all that the rest of the training depends on: tensors and plain values, for `weights_only` loading."""
         return {
             "precision": self.precision,
             "epoch": self.epoch,
@@ -341,10 +347,10 @@ class Trainer:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continues where the Trainer that `state` came from was; both must have been made with the same arguments.
+        """Continue from the `state` of a Trainer that was made with the same arguments.
 
         Raises:
-            ValueError: That one computed in another precision, or on another kind of device.
+            ValueError: That Trainer computed in another precision, or on another kind of device.
         """
         if state["precision"] != self.precision:
             raise ValueError(f"was begun in {state['precision']}, and cannot go on in {self.precision}")
