@@ -5,11 +5,14 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import ray
 from torch import nn
 
 import tune_cure
 from tests.support.documents import blocks
+from tune_cure.cli import parts
 from tune_cure.confirmation.verdicts import Confirmation
+from tune_cure.models.registry import MODELS
 
 pytestmark = pytest.mark.ray
 
@@ -67,3 +70,17 @@ def test_a_confirmation_in_python_returns_and_writes_its_numbers(session: dict[s
     folder = session["folder"] / "results" / "own" / "confirm"
     assert (folder / "confirm.html").is_file()
     assert (folder / "confirm.csv").is_file()
+
+
+def test_a_registered_part_is_known_in_the_processes_of_trials(session: dict[str, Any], tmp_path: Path) -> None:
+    def linear(num_classes: int, in_channels: int) -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.Linear(64 * in_channels, num_classes))
+
+    tune_cure.register("network", "own_linear", linear)
+    try:
+        space = session["space"] | {"model": "own_linear"}
+        result = tune_cure.search(space, output=tmp_path / "out", settings={"search.trials": 1, "training.epochs": 1})
+    finally:
+        del MODELS["own_linear"], parts._registered["network", "own_linear"]
+    assert result.trials["status"].tolist() == ["completed"]
+    assert not ray.is_initialized()

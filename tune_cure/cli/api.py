@@ -6,7 +6,8 @@ the logger `tune_cure` at level INFO.
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from torch import nn
 
 from tune_cure.cli import confirm as confirm_command, search_run, train_run
 from tune_cure.cli.confirm import DEFAULT_BASELINES, ConfirmOptions
+from tune_cure.cli.parts import setup_of_workers
 from tune_cure.cli.search import SearchOptions, load_spec
 from tune_cure.cli.train import TrainOptions, read_begun, read_content, resolve_run
 from tune_cure.cli.views.confirmation import JobLines
@@ -86,7 +88,7 @@ def search(
     spec = load_spec(options, dict(deepcopy(space)) if isinstance(space, Mapping) else None)
     if not resume and (ended := _find_ended(spec, options)):
         return ended
-    with search_run.open_folder(spec, options, _logger.info) as folder:
+    with _own_ray(address, verbose), search_run.open_folder(spec, options, _logger.info) as folder:
         spec = folder.spec
         view = PlainView(search_run.read_state(spec, folder), _logger.info)
         with view, ReportRefresher(folder.directory):
@@ -239,12 +241,32 @@ def confirm(
         verbose=verbose,
     )
     prepared = confirm_command.prepare(options)
-    with prepared.lock():
+    with _own_ray(address, verbose), prepared.lock():
         lines = JobLines(len(prepared.jobs), _logger.info)
         failures = confirm_command.run_jobs(prepared, options, lines)
         for job, reason in failures.items():
             _logger.warning("failed: %s: %s", job, reason)
         return confirmation_page.write(prepared.result, prepared.jobs, prepared.folder)
+
+
+@contextmanager
+def _own_ray(address: str | None, verbose: bool) -> Iterator[None]:
+    """Start or join a Ray that knows the registered parts, and leave it at the end.
+
+    Nothing is done where this process is connected to a Ray already, and where neither a cluster is to be joined nor a
+    part is registered: then the search starts a Ray itself, once it has checked its input.
+    """
+    from tune_cure.ray_backend import session  # Ray takes seconds to import
+
+    setup = setup_of_workers()
+    if session.is_running() or (address is None and setup is None):
+        yield
+        return
+    session.start_ray(address, verbose=verbose, setup=setup)
+    try:
+        yield
+    finally:
+        session.stop_ray()
 
 
 def _overrides(settings: Settings) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """The public function `tune_cure.register`, and where the registry of each kind of part is."""
 
 import importlib
+from collections.abc import Callable
 from typing import Any
 
 from tune_cure.utils.errors import TuneCureError
@@ -19,13 +20,14 @@ REGISTRIES = {
     "schedule": "tune_cure.training.schedules:SCHEDULES",
 }
 """Each kind of part with the module and the name of its registry."""
+_registered: dict[tuple[str, str], Any] = {}
 
 
 def register(kind: str, name: str, part: Any) -> None:
-    """Add a part of your own under a name, in this process.
+    """Add a part of your own under a name, for this process and the Rays that its searches and confirmations start.
 
-    `train` then takes the name. The trials of a search run in processes of their own, which know the names of this
-    project and of installed packages alone: there write `package.module:name` in place of a name.
+    Other processes do not know the name: `tune-cure report` on such a search, for example. A name that everyone
+    understands is `package.module:name`, or that of a part of an installed package.
 
     Args:
         kind: What it is, for example `network`; see `REGISTRIES`.
@@ -40,3 +42,17 @@ def register(kind: str, name: str, part: Any) -> None:
     module, _, attribute = REGISTRIES[kind].partition(":")
     registry: Registry[Any] = getattr(importlib.import_module(module), attribute)
     registry.register(name, part)
+    _registered[kind, name] = part
+
+
+def setup_of_workers() -> Callable[[], None] | None:
+    """Return what a new process calls to know the parts that were registered here; None if there are none."""
+    if not _registered:
+        return None
+    registered = dict(_registered)
+
+    def register_all() -> None:
+        for (kind, name), part in registered.items():
+            register(kind, name, part)
+
+    return register_all

@@ -240,7 +240,8 @@ def _join(options: SearchOptions) -> None:
     """Join the cluster before anything is written: there may be none."""
     from tune_cure.ray_backend import session
 
-    session.start_ray(options.address, verbose=options.verbose)
+    if not session.is_running():
+        session.start_ray(options.address, verbose=options.verbose)
 
 
 def _with_validation(spec: SearchSpec, splits: Splits) -> SearchSpec:

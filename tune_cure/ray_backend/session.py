@@ -101,3 +101,13 @@ def _url(address: str | None, host: str | None) -> str:
         port = address.rpartition(":")[2]
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     return f"http://{address}" if address else ""
+
+
+def is_running() -> bool:
+    """Return whether this process is connected to a Ray."""
+    return bool(ray.is_initialized())
+
+
+def stop_ray() -> None:
+    """End the Ray that this process has started, or leave the cluster that it has joined."""
+    ray.shutdown()

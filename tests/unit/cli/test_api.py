@@ -121,7 +121,7 @@ def test_a_registered_network_is_trained_by_its_name(tmp_path: Path) -> None:
     try:
         result = tune_cure.train(SMALL | {"model": {"name": "tiny"}}, output=tmp_path / "out")
     finally:
-        del MODELS["tiny"]
+        del MODELS["tiny"], parts._registered["network", "tiny"]
     assert isinstance(result.network, nn.Module)
     with pytest.raises(TuneCureError, match=r"'netwrk' is not one of .*did you mean 'network'"):
         tune_cure.register("netwrk", "tiny", tiny)
