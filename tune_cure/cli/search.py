@@ -15,6 +15,7 @@ from rich.console import Console
 
 from tune_cure.cli import options as command_line
 from tune_cure.ray_backend.monitoring.dashboard import LOOPBACK
+from tune_cure.search import run_files
 from tune_cure.search.space import bundled_spaces, loading
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.utils.yaml_config import parse_duration
@@ -49,6 +50,17 @@ class SearchOptions:
     address: str | None = None
     dashboard_host: str = LOOPBACK
     verbose: bool = False
+
+    def resume_command(self, directory: Path, output: str) -> str:
+        """Return the command that continues a search that was begun with these options.
+
+        Args:
+            directory: The run's folder on this machine; the search's settings are those of its spec.yaml.
+            output: The --output that names the run: the folder, or a URI.
+        """
+        words = ["--space", str(directory / run_files.SPEC), "--output", output, "--resume"]
+        words += ["--address", self.address] if self.address else []
+        return f"{bundled_spaces.search_command()} {shlex.join(words)}"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -144,18 +156,6 @@ def load_spec(options: SearchOptions, content: dict[str, Any] | None = None) -> 
     if content is not None:
         return loading.load_mapping(content, overrides, options.space, import_parts=True)
     return loading.load(bundled_spaces.find(options.space), overrides, import_parts=True)
-
-
-def resume_command(space: Path, output: str, address: str | None = None) -> str:
-    """Return the command that continues a search.
-
-    Args:
-        space: The spec.yaml in the run's folder.
-        output: The run's folder, or its URI.
-        address: Address of the Ray cluster that it ran on; None on this machine.
-    """
-    words = ["--space", str(space), "--output", output, "--resume", *(["--address", address] if address else [])]
-    return f"{bundled_spaces.search_command()} {shlex.join(words)}"
 
 
 def ended_early(reason: str) -> str:

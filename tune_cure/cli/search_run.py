@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from tune_cure.cli.options import UsageError
-from tune_cure.cli.search import SearchOptions, ended_early, resume_command
+from tune_cure.cli.search import SearchOptions, ended_early
 from tune_cure.cli.views import search_plan
 from tune_cure.cli.views.live_view import LiveView, PlainView
 from tune_cure.cli.views.search_results import print_results
@@ -218,7 +218,7 @@ def _conclude(result: SearchResult, folder: RunFolder, options: SearchOptions, c
     if outcome == "patience":
         console.print(ended_early(reason))
     elif outcome != "finished":
-        command = resume_command(directory / run_files.SPEC, folder.storage.output, options.address)
+        command = options.resume_command(directory, folder.storage.output)
         console.print(f"{reason or 'interrupted'}; all state is in {directory}. Continue with:\n  {command}")
     if outcome == "interrupted":
         return 130

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from tune_cure.cli import options as command_line
 from tune_cure.cli.options import UsageError
-from tune_cure.cli.search import ended_early, resume_command
+from tune_cure.cli.search import SearchOptions, ended_early
 from tune_cure.cli.views.live_view import LiveView, PlainView
 from tune_cure.search import patience, results, run_files
 from tune_cure.search.journal import SEARCH_EVENTS, JournalFollower
@@ -74,7 +74,7 @@ def _conclude(directory: Path, state: SearchState, console: Console) -> int:
         early = ended_early(patience.replay_patience(result).words)
         console.print(f"{ended} of {planned} trials have ended; the report: {report}\n{early}")
         return 0
-    command = resume_command(directory / run_files.SPEC, str(directory))
+    command = SearchOptions(space=str(directory / run_files.SPEC)).resume_command(directory, str(directory))
     console.print(
         f"the search is not running any more; {ended} of {planned} trials have ended. Continue it with:\n  {command}"
     )

@@ -59,3 +59,12 @@ def test_the_command_that_continues_a_training_run_keeps_its_device_and_its_test
     words = shlex.split(options.resume_command(Path("a run")))
     resumed = train.read_options(parse(*words[1:]))
     assert resumed == TrainOptions(output=Path("a run"), resume=True, test=True, device="cuda:1")
+
+
+def test_the_command_that_continues_a_search_keeps_its_folder_and_its_cluster() -> None:
+    options = search.SearchOptions(space="cure", settings=("search.trials=3",), address="auto")
+    words = shlex.split(options.resume_command(Path("a run"), "a run"))
+    words = words[words.index("--space") :]
+    resumed = search.SearchOptions(space="a run/spec.yaml", output="a run", resume=True, address="auto")
+    assert search.read_options(parse("search", *words)) == resumed
+    assert "--output s3://bucket/run " in options.resume_command(Path("a run"), "s3://bucket/run")
