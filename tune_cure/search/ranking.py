@@ -35,11 +35,14 @@ class RankKey(NamedTuple):
         """The trial's number."""
         return -self.earliness
 
-    def improves_on(self, other: "RankKey | None") -> bool:
-        """Return whether this sound trial reached more than `other`, by the first metric; None is less than any."""
+    def improves_on(self, best: "RankKey | None") -> bool:
+        """Return whether this trial is sound and reached more than the `best` before it, by the first metric.
+
+        A feasible trial improves on an infeasible one. Any sound trial improves on None.
+        """
         if not self.sound:
             return False
-        return other is None or (self.feasible, self.objectives[0]) > (other.feasible, other.objectives[0])
+        return best is None or (self.feasible, self.objectives[0]) > (best.feasible, best.objectives[0])
 
 
 def rank_key(row: Mapping[Any, Any], spec: SearchSpec) -> RankKey | None:

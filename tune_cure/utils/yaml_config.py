@@ -168,7 +168,7 @@ def first_problem(error: ValidationError, model: type[BaseModel]) -> ProblemErro
 def _message(error: ErrorDetails, model: type[BaseModel], location: Sequence[str | int]) -> str:
     """Return the message of one of pydantic's errors in plain words."""
     context = error.get("ctx", {})
-    found = f"but found {describe(error['input'])}"
+    but_found = f"but found {describe(error['input'])}"
     match error["type"]:
         case "extra_forbidden":
             return unknown(str(location[-1]), _keys(model, location[:-1]))
@@ -177,13 +177,13 @@ def _message(error: ErrorDetails, model: type[BaseModel], location: Sequence[str
         case "value_error":
             return str(context["error"])
         case "float_type" | "int_type" | "int_from_float":
-            return f"a {'number' if error['type'] == 'float_type' else 'whole number'} is needed, {found}"
+            return f"a {'number' if error['type'] == 'float_type' else 'whole number'} is needed, {but_found}"
         case "bool_type" | "bool_parsing":
-            return f"true or false is needed, {found}"
+            return f"true or false is needed, {but_found}"
         case "dict_type" | "model_type" | "model_attributes_type":
-            return f"a mapping of keys is needed, {found}"
+            return f"a mapping of keys is needed, {but_found}"
         case _:
-            return f"{error['msg'][0].lower()}{error['msg'][1:]}, {found}"
+            return f"{error['msg'][0].lower()}{error['msg'][1:]}, {but_found}"
 
 
 def _keys(model: type[BaseModel], location: Sequence[str | int]) -> list[str]:

@@ -30,8 +30,8 @@ class Distribution(Schema):
     def _is_one_valid_distribution(self) -> "Distribution":
         kinds = [name for name in ("uniform", "loguniform", "int", "choice") if self._values(name) is not None]
         if len(kinds) != 1:
-            found = " and ".join(kinds) or "none"
-            raise ValueError(f"exactly one of uniform, loguniform, int, choice is needed, but found {found}")
+            given = " and ".join(kinds) or "none"
+            raise ValueError(f"exactly one of uniform, loguniform, int, choice is needed, but found {given}")
         if self.kind == "choice":
             if len({repr(value) for value in self.values}) < len(self.values):
                 raise ValueError(f"choice: a value is listed twice in {shorten_repr(self.values)}")
