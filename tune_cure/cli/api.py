@@ -81,7 +81,7 @@ def search(
         output=None if output is None else str(output),
         resume=resume,
         force=force,
-        time_budget=parse_duration(time_budget) if isinstance(time_budget, str) else time_budget,
+        time_budget=_seconds(time_budget) if isinstance(time_budget, str) else time_budget,
         address=address,
         verbose=verbose,
     )
@@ -267,6 +267,13 @@ def _own_ray(address: str | None, verbose: bool) -> Iterator[None]:
         yield
     finally:
         session.stop_ray()
+
+
+def _seconds(time_budget: str) -> float:
+    try:
+        return parse_duration(time_budget)
+    except ValueError as error:
+        raise TuneCureError(f"time_budget: {error}") from error
 
 
 def _overrides(settings: Settings) -> tuple[str, ...]:

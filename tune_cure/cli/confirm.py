@@ -1,6 +1,7 @@
 """The command `confirm`: retrains a search's winners over seeds, and judges them on the test set."""
 
 import argparse
+import math
 import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -175,6 +176,7 @@ def prepare(options: ConfirmOptions) -> Prepared:
     Raises:
         TuneCureError: The search cannot be confirmed as asked for.
     """
+    _check(options)
     result = SearchResult(options.directory)
     spec = result.spec
     candidates = candidates_module.choose_candidates(result, options.top, list(options.baselines))
@@ -194,6 +196,20 @@ def prepare(options: ConfirmOptions) -> Prepared:
     )
     jobs = plan_module.plan_jobs(result, candidates, plan)
     return Prepared(result, candidates, plan, jobs, splits, result.directory / run_files.CONFIRM)
+
+
+def _check(options: ConfirmOptions) -> None:
+    """Refuse numbers and names that the command line would not take: Python can give them, too."""
+    for name, least in (("top", 1), ("seeds", 1), ("train_images", 1), ("examples", 2)):
+        number = getattr(options, name)
+        if number is not None and number < least:
+            raise ConfirmError(f"{name}: at least {least} is needed, but found {number}")
+    for baseline in options.baselines:
+        if baseline not in BASELINES:
+            raise ConfirmError(f"baselines: {baseline!r} is not one of {', '.join(BASELINES)}")
+    for epsilon in options.epsilons:
+        if not 0 < epsilon < math.inf:
+            raise ConfirmError(f"epsilons: a radius above 0 is needed, but found {epsilon}")
 
 
 def run_jobs(prepared: Prepared, options: ConfirmOptions, lines: JobLines) -> dict[str, str]:

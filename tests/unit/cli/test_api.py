@@ -125,3 +125,26 @@ def test_a_registered_network_is_trained_by_its_name(tmp_path: Path) -> None:
     assert isinstance(result.network, nn.Module)
     with pytest.raises(TuneCureError, match=r"'netwrk' is not one of .*did you mean 'network'"):
         tune_cure.register("netwrk", "tiny", tiny)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"top": 0}, "top: at least 1 is needed, but found 0"),
+        ({"seeds": -1}, "seeds: at least 1 is needed, but found -1"),
+        ({"examples": 1}, "examples: at least 2 is needed, but found 1"),
+        ({"baselines": ["madry"]}, "baselines: 'madry' is not one of"),
+        ({"epsilons": [0.1, -0.1]}, "epsilons: a radius above 0 is needed, but found -0.1"),
+    ],
+    ids=str,
+)
+def test_a_confirmation_that_cannot_be_is_one_line(arguments: dict[str, Any], message: str, tmp_path: Path) -> None:
+    write_search(tmp_path)
+    with pytest.raises(TuneCureError, match=message):
+        tune_cure.confirm(tmp_path, **arguments)
+    assert not (tmp_path / "confirm").exists()
+
+
+def test_a_time_budget_that_is_no_time_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(TuneCureError, match=r"^time_budget: "):
+        tune_cure.search("quickstart", output=tmp_path / "out", time_budget="soon")
