@@ -177,6 +177,9 @@ class UriStorage(RunStorage):
         self._uploader = ThreadPoolExecutor(1)
         self._upload: Future[None] | None = None
 
+    def __reduce__(self) -> tuple[type["UriStorage"], tuple[ObjectStore, Path]]:
+        return UriStorage, (self.store, self.folder)  # Ray pickles all that it is given, but no thread can be pickled
+
     @property
     def output(self) -> str:
         """The --output that names this storage."""

@@ -1,3 +1,4 @@
+import pickle
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,11 @@ def test_a_file_is_deleted_where_checkpoints_are_kept(storage: RunStorage) -> No
     assert not file.exists()
     with pytest.raises(OSError, match=r"trainer\.pt"):
         storage.delete_file(f"{CHECKPOINT}/trainer.pt")
+
+
+def test_a_storage_can_be_pickled_as_ray_does(storage: RunStorage) -> None:
+    copy = pickle.loads(pickle.dumps(storage))
+    assert (copy.folder, copy.output, copy.checkpoint_root) == (storage.folder, storage.output, storage.checkpoint_root)
 
 
 def test_each_session_has_a_folder_of_its_own_for_its_trials(storage: RunStorage) -> None:
