@@ -92,20 +92,8 @@ class Trainer:
         self.images: dict[str, Any] = {"classes": list(splits.classes), "image_size": list(splits.image_size)}
         with seeded_global_state(seed, self.device):
             self.model = build(**self.architecture).to(self.device).to(memory_format=torch.channels_last)
-        self.optimizer = OPTIMIZERS.resolve(config.optimizer)(
-            self.model.parameters(),
-            lr=config.lr_max,
-            weight_decay=config.weight_decay,
-            momentum=config.momentum,
-            nesterov=config.nesterov,
-            # The fused optimizers read on the device whether the scaler skips the step, so no step waits for it.
-            fused=self.device.type == "cuda",
-        )
-        self.average = (
-            None
-            if config.averaging == "none"
-            else WeightAverage(config.averaging, self.model, decay=config.ema_decay, start=config.swa_start)
-        )
+        self.optimizer = self._make_optimizer()
+        self.average = self._make_average()
         dtype = amp_dtype(config.amp, self.device)
         network, loss_scale = low_precision(self.model, self.device, dtype)
         self.precision = f"{str(dtype or torch.float32).removeprefix('torch.')} on {self.device.type}"
@@ -119,6 +107,24 @@ class Trainer:
         self.accuracies: dict[int, dict[str, float]] = {}  # epoch -> accuracies of `evaluate`
         self.best_epoch = 0
         self.best_weights: dict[str, Tensor] = {}
+
+    def _make_optimizer(self) -> torch.optim.Optimizer:
+        config = self.config
+        return OPTIMIZERS.resolve(config.optimizer)(
+            self.model.parameters(),
+            lr=config.lr_max,
+            weight_decay=config.weight_decay,
+            momentum=config.momentum,
+            nesterov=config.nesterov,
+            # The fused optimizers read on the device whether the scaler skips the step, so no step waits for it.
+            fused=self.device.type == "cuda",
+        )
+
+    def _make_average(self) -> WeightAverage | None:
+        config = self.config
+        if config.averaging == "none":
+            return None
+        return WeightAverage(config.averaging, self.model, decay=config.ema_decay, start=config.swa_start)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -149,10 +155,43 @@ class Trainer:
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
         self.model.train()
+        watch = Stopwatch(self.device)
+        sums, rate, images_seen, diverged = self._make_steps(watch, on_step)
+        # `tolist` waits for the device, so the seconds below count all of its work.
+        finite, loss, correct, penalized, total_penalty, skipped = sums.tolist()
+        seconds = time.perf_counter() - started
+        self.epoch += 1
+        if self.average and not diverged:
+            self.average.after_epoch(self.model, self.epoch / self.config.epochs)
+        return {
+            "epoch": self.epoch,
+            "lr": rate,
+            "train_loss": None if diverged else loss / finite,
+            "train_adversarial_accuracy": None if diverged else correct / finite,
+            "curvature": total_penalty / penalized if penalized and not diverged else None,
+            "train_seconds": seconds,
+            "attack_seconds": watch.seconds("attack"),
+            "penalty_seconds": watch.seconds("penalty"),
+            "images_per_second": images_seen / seconds,
+            "device_memory_mb": peak_memory_mb(self.device),
+            "skipped_steps": int(skipped),
+            "diverged": diverged,
+        }
+
+    def _make_steps(self, watch: Stopwatch, on_step: Callable[[int], None] | None) -> tuple[Tensor, float, int, bool]:
+        """Make the steps of an epoch, up to the first check at which training has diverged.
+
+        Args:
+            watch: Times attacks and penalties.
+            on_step: As for `train_epoch`.
+
+        Returns:
+            The (6,) sums of what `_step` returns, the last learning rate, the number of images, and whether training
+            has diverged.
+        """
         sums = torch.zeros(6, dtype=torch.float64, device=self.device)  # sums over the steps of what `_step` returns
         total_steps = self.config.epochs * self.steps_per_epoch
         rate, images_seen, diverged = 0.0, 0, False
-        watch = Stopwatch(self.device)
         epoch_batches = batches(
             self.splits.train,
             self.config.batch_size,
@@ -182,27 +221,7 @@ class Trainer:
                     diverged = self._has_diverged(sums, images_seen)
                 if diverged:
                     break
-        finite, loss, correct, penalized, total_penalty, skipped = (
-            sums.tolist()
-        )  # waits for the device: now all has run
-        seconds = time.perf_counter() - started
-        self.epoch += 1
-        if self.average and not diverged:
-            self.average.after_epoch(self.model, self.epoch / self.config.epochs)
-        return {
-            "epoch": self.epoch,
-            "lr": rate,
-            "train_loss": None if diverged else loss / finite,
-            "train_adversarial_accuracy": None if diverged else correct / finite,
-            "curvature": total_penalty / penalized if penalized and not diverged else None,
-            "train_seconds": seconds,
-            "attack_seconds": watch.seconds("attack"),
-            "penalty_seconds": watch.seconds("penalty"),
-            "images_per_second": images_seen / seconds,
-            "device_memory_mb": peak_memory_mb(self.device),
-            "skipped_steps": int(skipped),
-            "diverged": diverged,
-        }
+        return sums, rate, images_seen, diverged
 
     def _step(self, images: Tensor, labels: Tensor, step: int, watch: Stopwatch) -> Tensor:
         """Make one optimizer step, and time its attack and penalty with `watch`.
