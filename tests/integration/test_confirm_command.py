@@ -1,53 +1,14 @@
-import json
-import shlex
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from tests.support.confirmations import write_outcomes, write_quick_search
+from tests.support.confirmations import write_quick_search
 from tune_cure.cli import main as cli
-from tune_cure.confirmation.plan import Job
-from tune_cure.confirmation.verdicts import FEW_SEEDS_WARNINGS
-from tune_cure.ray_backend import confirmation
 from tune_cure.search import run_files
-from tune_cure.utils import environment, locking
 
 QUICK = ["--top", "1", "--seeds", "2", "--baselines", "fgsm", "--examples", "40", "--train-images", "200",
          "--no-autoattack"]  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["--top", "0"], "a whole number of at least 1 is needed, but found '0'"),
-        (["--seeds", "x"], "a whole number of at least 1 is needed, but found 'x'"),
-        (["--baselines", "madry"], "invalid choice: 'madry'"),
-        (["--epsilons", "8/0"], "a radius such as 4/255 or 0.5 is needed, but found '8/0'"),
-        (["--epsilons", "-1"], "a radius such as 4/255 or 0.5 is needed, but found '-1'"),
-        (["--examples", "100000"], "--examples 100000: there are 359 test images"),
-        (["--train-images", "100000"], "--train-images 100000: there are 1,438 training images"),
-        (["--data-root", "/nowhere", "--bogus"], "unknown argument --bogus"),
-    ],
-)
-def test_bad_input_is_one_line_and_starts_nothing(
-    arguments: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    write_quick_search(tmp_path)
-    try:
-        code = cli.main(["confirm", str(tmp_path), *arguments])
-    except SystemExit as exit_:  # argparse's way
-        code = int(str(exit_.code))
-    assert code == 2
-    error = capsys.readouterr().err
-    assert said in error
-    assert error.count("\n") == 1
-    assert not (tmp_path / run_files.CONFIRM).exists()
-
-
-def test_a_folder_without_a_search_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["confirm", str(tmp_path)]) == 2
-    assert "holds no search" in capsys.readouterr().err
 
 
 @pytest.mark.smoke
@@ -82,99 +43,3 @@ def test_a_run_that_fails_is_said_with_its_reason_and_the_others_go_on(
     said = capsys.readouterr().out
     assert "cannot be read as a checkpoint" in said
     assert len(pd.read_csv(tmp_path / run_files.CONFIRM / "confirm.csv")) == 1
-
-
-@pytest.mark.parametrize(
-    ("seeds", "said"),
-    [
-        (1, "With one seed, the intervals do not include how much seeds differ"),
-        (2, "about one in ten comparisons of equal candidates ends in a false verdict"),
-        (3, ""),
-    ],
-)
-def test_few_seeds_are_warned_of(
-    seeds: int, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def done(jobs: list[Job], *_: object, **__: object) -> dict[str, str]:
-        for job in jobs:
-            write_outcomes(job, 0.6 if job.candidate.kind == "leader" else 0.4, num_images=40)
-        return {}
-
-    monkeypatch.setattr(confirmation, "run", done)
-    write_quick_search(tmp_path)
-    assert cli.main(["confirm", str(tmp_path), *QUICK, "--seeds", str(seeds)]) == 0
-    printed = capsys.readouterr().out
-    assert f"each with {['seed 1', 'seeds 1 and 2', 'seeds 1, 2 and 3'][seeds - 1]}, on" in printed
-    page = (tmp_path / run_files.CONFIRM / "confirm.html").read_text()
-    for words in FEW_SEEDS_WARNINGS.values():
-        is_said = bool(said) and said in words
-        assert (words in printed) == (words in page) == is_said
-
-
-def test_an_interrupted_confirmation_leaves_the_tables_of_what_is_done(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def interrupted(jobs: list[Job], *_: object, **__: object) -> dict[str, str]:
-        write_outcomes(jobs[0], 0.6, num_images=40)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(confirmation, "run", interrupted)
-    write_quick_search(tmp_path)
-    assert cli.main(["confirm", str(tmp_path), *QUICK]) == 130
-    page = tmp_path / run_files.CONFIRM / "confirm.html"
-    assert f"interrupted; with what is done so far, wrote {page}" in capsys.readouterr().out
-    assert len(pd.read_csv(tmp_path / run_files.CONFIRM / "confirm.csv")) == 1
-    assert "1 of 4 runs have been judged so far." in (tmp_path / run_files.CONFIRM / "confirm.html").read_text()
-
-
-def test_an_interrupted_confirmation_says_how_to_go_on(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def interrupted(jobs: list[Job], *_: object, **__: object) -> dict[str, str]:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(confirmation, "run", interrupted)
-    write_quick_search(tmp_path)
-    assert cli.main(["confirm", str(tmp_path), *QUICK, "--epsilons", "0.05"]) == 130
-    said = capsys.readouterr().out
-    assert "interrupted; no run has been judged yet" in said
-    command = said.splitlines()[-1].strip()
-    for resumed in (0, 1):
-        content = json.loads((tmp_path / run_files.CONFIRM / environment.FILE).read_text())
-        assert len(content.get("resumed", [])) == resumed
-        assert cli.main(["confirm", str(tmp_path), *QUICK]) == 130
-    assert command == f"tune-cure confirm {tmp_path} {' '.join(QUICK[:6])} --epsilons 0.05 {' '.join(QUICK[6:])}"
-
-
-def test_the_command_that_goes_on_has_the_same_radii_and_none_twice(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    radii: list[tuple[float, ...]] = []
-
-    def interrupted(jobs: list[Job], *_: object, **__: object) -> dict[str, str]:
-        radii.append(jobs[0].plan.epsilons)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("tune_cure.ray_backend.confirmation.run", interrupted)
-    write_quick_search(tmp_path)
-    assert cli.main(["confirm", str(tmp_path), *QUICK, "--epsilons", "8/255", "0.15", "0.0313725"]) == 130
-    again = shlex.split(capsys.readouterr().out.splitlines()[-1])
-    assert cli.main(again[1:]) == 130
-    assert radii == [(0.15, 8 / 255)] * 2
-
-
-def test_one_test_image_is_too_few(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        cli.main(["confirm", str(tmp_path), "--examples", "1"])
-    assert "at least 2 are needed: one image has no spread" in capsys.readouterr().err
-
-
-def test_two_processes_do_not_confirm_one_search_at_a_time(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(locking, "LOCK_TIMEOUT_SECONDS", 0.1)
-    write_quick_search(tmp_path)
-    (tmp_path / run_files.CONFIRM).mkdir()
-    with locking.hold_run_lock(tmp_path / run_files.CONFIRM):
-        assert cli.main(["confirm", str(tmp_path), *QUICK]) == 2
-    assert capsys.readouterr().err == f"tune-cure: {tmp_path / run_files.CONFIRM}: another process is writing in it\n"

@@ -1,0 +1,227 @@
+import logging
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from PIL import Image
+from rich.console import Console
+
+from tests.support.journals import BEST, write_search
+from tests.support.spaces import TINY
+from tune_cure.cli.main import main
+from tune_cure.cli.views.search_results import print_results
+from tune_cure.ray_backend.resources import Machine
+from tune_cure.search.results import SearchResult
+
+
+@pytest.fixture
+def space(tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(TINY)
+    return path
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The default results folder is below the current one: make that a temporary folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def failed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """Runs a command that must exit with 2 and one line, having written and printed nothing else."""
+    assert main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    return err
+
+
+def test_a_typo_in_the_space_is_one_line_and_starts_nothing(
+    space: Path, elsewhere: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    space.write_text(TINY.replace("lambda: {log", "lamda: {log"))
+    line = failed(capsys, "search", "--space", str(space))
+    assert line.startswith(f"tune-cure: {space}: space.lamda: unknown key; allowed are ")
+    assert line.endswith("did you mean 'lambda'?\n")
+    assert not (elsewhere / "results").exists()
+
+
+def test_data_that_is_nowhere_is_one_line_and_starts_nothing(
+    space: Path, elsewhere: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torchvision.datasets import CIFAR10
+
+    monkeypatch.setattr(CIFAR10, "url", "http://127.0.0.1:9/cifar-10-python.tar.gz")
+    nowhere = elsewhere / "nowhere"
+    said: list[str] = []
+    monkeypatch.setattr(logging.Logger, "info", lambda *arguments: said.append(str(arguments)))
+    line = failed(capsys, "search", "--space", str(space), "--set", "data.dataset=cifar10", "--data-root", str(nowhere))
+    assert not said
+    assert line.startswith(f"tune-cure: CIFAR-10 is not in {nowhere} and cannot be downloaded (")
+    assert "--data-root" in line
+    assert not (elsewhere / "results").exists()
+
+
+def test_a_yaml_cannot_have_data_written_where_it_likes(
+    space: Path, elsewhere: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("a download was begun")
+
+    monkeypatch.setattr("torchvision.datasets.CIFAR10.download", never)
+    theirs = elsewhere / "theirs"
+    space.write_text(TINY.replace("{dataset: digits,", f"{{dataset: cifar10, root: {theirs},"))
+    line = failed(capsys, "search", "--space", str(space))
+    assert f"CIFAR-10 is not in {theirs}" in line
+    assert "--data-root" in line
+    assert not theirs.exists()
+
+
+def test_a_dashboard_that_must_not_be_opened_is_one_line_and_starts_nothing(
+    space: Path, elsewhere: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    search = ("search", "--space", str(space))
+    assert "with a token only" in failed(capsys, *search, "--dashboard-host", "0.0.0.0")
+    line = failed(capsys, *search, "--dashboard-host", "0.0.0.0", "--address", "127.0.0.1:6379")
+    assert "not with --address" in line
+    assert not (elsewhere / "results").exists()
+
+
+def test_square_brackets_in_names_are_printed_as_they_are(
+    space: Path, elsewhere: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    space.write_text(TINY.replace("{dataset: digits,", "{dataset: cifar10,"))
+    assert main(["search", "--space", str(space), "--check", "--data-root", "/none/[/]/[bold]"]) == 0
+    assert "CIFAR-10 is not in /none/[/]/[bold]" in capsys.readouterr().out
+
+
+def test_a_trial_that_fits_no_machine_is_one_line(
+    space: Path, elsewhere: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for check in (["--check"], []):
+        line = failed(capsys, "search", "--space", str(space), *check, "--set", "resources.cpus_per_trial=9999")
+        assert "a trial takes 9999 CPUs" in line
+    assert not (elsewhere / "results").exists()
+
+
+@pytest.mark.parametrize("arguments", [[], ["serach"], ["search"], ["search", "--space"], ["report"]])
+def test_a_wrong_command_line_is_one_line(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["--version"])
+    version = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    assert (caught.value.code, capsys.readouterr().out) == (0, f"tune-cure {version}\n")
+
+
+def test_help_names_every_registered_choice(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["search", "--help"])
+    out = capsys.readouterr().out
+    for name in ("digits", "svhn", "wide_resnet28_10", "classic", "cyclic", "adam", "tpe"):
+        assert name in out
+
+
+def test_check_prints_the_plan_and_starts_nothing(
+    space: Path, elsewhere: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["search", "--space", str(space), "--check", "--set", "search.trials=5"]) == 0
+    out = capsys.readouterr().out
+    for said in (
+        "5 trials by tpe",
+        "600 train, 100 validation, 359 test images of 1×8×8, 10 classes",
+        "may stop a trial after epoch 1, 2; runs to 4",
+        "at most 20",
+        "lambda: loguniform [0.001, 1]",
+    ):
+        assert said in out
+    assert yaml.safe_load(out.partition("resolved:")[2])["search"]["trials"] == 5
+    assert not (elsewhere / "results").exists()
+
+
+def test_check_does_not_download(space: Path, elsewhere: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--check", "--set", "data.dataset=cifar10", "--data-root", str(elsewhere / "none")]
+    assert main(["search", "--space", str(space), *arguments]) == 0
+    assert "not here yet: CIFAR-10 is not in" in capsys.readouterr().out
+
+
+def test_check_refuses_data_that_the_search_would_refuse(
+    space: Path, elsewhere: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for index in range(12):
+        picture = elsewhere / "pics" / "abc"[index % 3] / f"{index}.png"
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (20 * index, 0, 0)).save(picture)
+    for data, said in (
+        (["data.dataset=image_folder", "data.root=pics"], "data.validation: 100 images are to be held out of 12"),
+        (["data.dataset=image_folder", "data.root=none"], "none: there is no such folder"),
+        (
+            ["data.dataset=cifar10", "data.root=theirs"],
+            f"{elsewhere / 'theirs'}, or damaged there",
+        ),  # not downloaded there
+        (["data.validation=5000"], "data.validation: 5000 images"),
+    ):
+        overrides = [word for assignment in data for word in ("--set", assignment)]
+        for check in (["--check"], []):
+            assert said in failed(capsys, "search", "--space", str(space), *overrides, *check)
+
+
+def test_check_says_what_a_space_for_gpus_costs_without_one(
+    space: Path, elsewhere: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tune_cure.cli.views.search_plan.this_machine", lambda: Machine(cpus=2, gpus=0))
+    check = ["search", "--space", str(space), "--check"]
+    assert main([*check, "--set", "resources.gpus_per_trial=auto"]) == 0
+    out = capsys.readouterr().out
+    assert "no GPU found: an epoch of small_cnn takes about " in out
+    assert yaml.safe_load(out.partition("resolved:")[2])["name"] == "tiny"  # can be copied
+    assert main([*check, "--set", "resources.gpus_per_trial=0"]) == 0
+    assert "no GPU found" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("norm", "said"), [("linf", "uniform [0.02353, 0.04706] (6/255, 12/255)"), ("l2", "04706]\n")])
+def test_check_shows_a_radius_as_it_was_written(
+    norm: str, said: str, space: Path, elsewhere: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changes = ["--set", "space.epsilon={uniform: [6/255, 12/255]}", "--set", "start_from=[]"]
+    assert main(["search", "--space", str(space), "--check", *changes, "--set", f"training.norm={norm}"]) == 0
+    out = capsys.readouterr().out
+    assert said in "\n".join(line.rstrip() for line in out.splitlines())
+
+
+def test_a_folder_with_something_in_it_is_not_overwritten(
+    space: Path, elsewhere: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (elsewhere / "mine").mkdir()
+    (elsewhere / "mine" / "thesis.txt").write_text("precious")
+    assert "is not empty" in failed(capsys, "search", "--space", str(space), "--output", str(elsewhere / "mine"))
+
+
+def test_resume_where_nothing_was_begun_is_one_line(
+    space: Path, elsewhere: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "holds no search" in failed(capsys, "search", "--space", str(space), "--resume")
+    assert "holds no search" in failed(capsys, "report", str(elsewhere))
+
+
+@pytest.mark.parametrize("width", [60, 100])
+def test_no_number_of_the_closing_table_is_cut_off_whatever_the_width(
+    width: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_search(tmp_path)
+    result = SearchResult(tmp_path)
+    print_results(result, tmp_path / "report.html", Console(width=width, soft_wrap=True))
+    out = capsys.readouterr().out
+    assert out.endswith(f"tune-cure confirm {tmp_path}\n")
+    assert "…" not in out
+    assert f"{100 * result.leaders['pgd_accuracy_best'].iloc[0]:.1f}" in out
+    assert all(key in out for key in result.spec.space)
+    assert (f"\ntrial {BEST}: lambda " in out) == (width == 60)
