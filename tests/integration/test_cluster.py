@@ -96,10 +96,10 @@ def test_the_trials_of_a_node_that_is_killed_go_on_elsewhere_from_their_last_che
     cluster: TwoNodes, tmp_path: Path
 ) -> None:
     space, folder = tmp_path / "space.yaml", tmp_path / "shared"
-    space.write_text(TINY.replace("{concurrent: 1}", "{concurrent: auto}").replace("epochs: 4", "epochs: 60"))
+    space.write_text(TINY.replace("{concurrent: 1}", "{concurrent: auto}").replace("epochs: 4", "epochs: 30"))
     command = [sys.executable, "run_search.py", "--space", str(space), "--output", str(folder)]
     search = subprocess.Popen(
-        [*command, "--address", cluster.address, "--set", "search.trials=4", "--set", "asha.grace_period=60"],
+        [*command, "--address", cluster.address, "--set", "search.trials=3", "--set", "asha.grace_period=30"],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -125,9 +125,9 @@ def test_the_trials_of_a_node_that_is_killed_go_on_elsewhere_from_their_last_che
 
     events = Journal(folder).read()
     trials = results.trials(folder)
-    assert list(trials["trial"]) == [0, 1, 2, 3]
+    assert list(trials["trial"]) == [0, 1, 2]
     assert set(trials["status"]) == {"completed"}
-    assert Counter(event["trial"] for event in events if event["event"] == "end") == Counter(range(4))
+    assert Counter(event["trial"] for event in events if event["event"] == "end") == Counter(range(3))
     epochs = [event for event in events if event["event"] == "epoch" and event["trial"] == number]
     pids = list(dict.fromkeys(event["pid"] for event in epochs))
     assert len(pids) == 2  # it went on in another process
@@ -137,5 +137,5 @@ def test_the_trials_of_a_node_that_is_killed_go_on_elsewhere_from_their_last_che
     curve = results.epochs(folder).query(f"trial == {number}")["epoch"]
     assert list(curve) == list(range(1, len(curve) + 1))
     study = optuna.load_study(study_name="tiny", storage=f"sqlite:///{folder / 'study.db'}")
-    assert [told.number for told in study.trials] == [0, 1, 2, 3]
+    assert [told.number for told in study.trials] == [0, 1, 2]
     assert all(told.state.is_finished() for told in study.trials)
