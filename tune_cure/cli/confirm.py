@@ -19,6 +19,7 @@ from tune_cure.data import config as config_module, splits as splits_module
 from tune_cure.data.splits import Splits
 from tune_cure.search import run_files
 from tune_cure.search.results import SearchResult
+from tune_cure.search.space.own_parts import import_parts_of_run
 from tune_cure.utils import environment, locking
 from tune_cure.utils.errors import TuneCureError
 from tune_cure.utils.schema import parse_number
@@ -179,6 +180,7 @@ def prepare(options: ConfirmOptions) -> Prepared:
     _check(options)
     result = SearchResult(options.directory)
     spec = result.spec
+    import_parts_of_run(spec, options.directory / run_files.SPEC)
     candidates = candidates_module.choose_candidates(result, options.top, list(options.baselines))
     data = spec.data
     if options.data_root:

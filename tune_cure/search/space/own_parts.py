@@ -44,6 +44,18 @@ def import_own_parts(spec: SearchSpec) -> None:
             raise ProblemError(path, str(error)) from error
 
 
+def import_parts_of_run(spec: SearchSpec, file: Path) -> None:
+    """Import the user's own parts of a search whose networks are to be trained again.
+
+    Raises:
+        SpecError: A module cannot be imported, or has no such part; the error names `file`, the run's spec.yaml.
+    """
+    try:
+        import_own_parts(spec)
+    except ProblemError as problem:
+        raise problem.within(file) from problem
+
+
 def own_part_files(spec: SearchSpec) -> list[Path]:
     """Return the files and package folders in the working directory that a search's own parts need.
 
