@@ -214,6 +214,12 @@ PERFORMANCE: dict[str, tuple[str, str, dict[str, Callable[["pd.Series[Any]"], st
             f"{100 * of['share_in_training_and_judging']:.0f}%"
         ),
     }),
+    "Start-up": ("command", "startup", {
+        "command": lambda of: of["command"],
+        "× importing torch": times("times_import_torch"),
+        "× its CPU time": lambda of: f"{of['times_import_torch_cpu']:.2f}",
+        "at most": lambda of: "–" if pd.isna(of["limit"]) else f"{of['limit']:.1f}",
+    }),
 }  # fmt: skip
 """Of sections of docs/performance.md: a column of the table, its CSV file, and what its cells say of a row there."""
 
