@@ -31,7 +31,7 @@ test-rest: venv
 test-all: venv
 	$(PYTEST)
 
-# Lines and branches that the whole test suite runs, by room; processes that tests and Ray start are counted, too.
+# Lines and branches that the whole test suite runs, by room; processes are counted that tests start, not those that Ray kills.
 coverage: venv
 	rm -rf .coverage
 	$(BIN)/coverage run --data-file=$(CURDIR)/.coverage/data -m pytest --numprocesses auto --maxprocesses 4 --dist loadgroup
