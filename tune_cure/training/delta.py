@@ -74,8 +74,9 @@ def expand_delta(values: Mapping[str, Any], path: str = "", *, section: str = ""
 
 
 def delta_notice(delta: Any) -> str:
-    """Return the line that says what a fixed `delta` is now."""
-    return f"{DELTA}: {delta} is now " + ", ".join(f"{key}: {name}" for key, name in split_delta(delta).items())
+    """Return the line that says what a fixed `delta` is now; `direction` belongs to CURE alone."""
+    parts = split_delta(delta) if delta in DIRECTIONS else {"regularizer": delta}
+    return f"{DELTA}: {delta} is now " + ", ".join(f"{key}: {name}" for key, name in parts.items())
 
 
 def say_delta_in(values: Mapping[str, Any], keys: Mapping[str, Any]) -> dict[str, Any]:

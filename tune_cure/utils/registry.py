@@ -9,7 +9,7 @@ import importlib
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from functools import cache
 from importlib.machinery import PathFinder
 from pathlib import Path
@@ -49,7 +49,8 @@ class Registry(MutableMapping[str, Part]):
     Args:
         kind: What one part is called in errors, for example `network`. Installed packages add parts by entry points of
             the group `tune_cure.networks`; a space in the kind becomes an underscore.
-        parts: The project's own parts.
+        parts: The project's own parts. A text stands for the object that it names as `module:name`, so that a part in a
+            file of its own takes one line.
         accepts: Whether an object can be a part.
         expected: What `accepts` asks for, in words.
     """
@@ -57,13 +58,16 @@ class Registry(MutableMapping[str, Part]):
     def __init__(
         self,
         kind: str,
-        parts: dict[str, Part],
+        parts: Mapping[str, Part | str],
         *,
         accepts: Callable[[object], bool] = callable,
         expected: str = "a function or a class",
     ) -> None:
         self.kind, self.accepts, self.expected = kind, accepts, expected
-        self._parts = dict(parts)
+        self._parts: dict[str, Part] = {
+            name: self._checked(name, _imported(part, kind) if isinstance(part, str) else part)
+            for name, part in parts.items()
+        }
         self._imported: dict[str, Part] = {}
 
     @property
@@ -95,6 +99,8 @@ class Registry(MutableMapping[str, Part]):
             PartError: No part has this name, its module cannot be imported, or it is of another kind.
         """
         if name not in self and is_reference(name):
+            if "" not in sys.path and os.getcwd() not in sys.path:
+                sys.path.append(os.getcwd())  # as `python -m` has it, but after all else
             self._imported[name] = self._checked(name, _imported(name, self.kind))
         if name not in self:
             raise PartError(self.unknown(name))
@@ -156,10 +162,8 @@ def _entry_points(group: str) -> "dict[str, EntryPoint]":
 
 
 def _imported(reference: str, kind: str) -> object:
-    """Return the object that `module:name` names. The working directory counts as importable, after all else."""
+    """Return the object that `module:name` names."""
     module_name, _, attribute = reference.partition(":")
-    if "" not in sys.path and os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
     try:
         module = importlib.import_module(module_name)
     except Exception as error:  # the module's own code runs, which can raise anything

@@ -53,6 +53,16 @@ def test_it_reads_like_a_dictionary() -> None:
         networks["other"]
 
 
+def test_a_part_of_the_project_may_be_given_as_the_module_and_name_of_its_file() -> None:
+    path, modules = list(sys.path), Registry("network", {"join": "posixpath:join"})
+    import posixpath
+
+    assert modules.resolve("join") is posixpath.join
+    assert sys.path == path  # the working directory counts for the user's own modules alone
+    with pytest.raises(PartError, match="network 'posixpath:jion': module posixpath has no jion; did you mean 'join'"):
+        Registry("network", {"join": "posixpath:jion"})
+
+
 def test_a_registered_part_has_a_name_and_a_name_stands_for_one_part() -> None:
     networks = make()
     networks.register("other", len)  # type: ignore[arg-type]
