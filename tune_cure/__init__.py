@@ -49,7 +49,7 @@ _LAZY = {
     "register": "tune_cure.cli.parts:register",
     "train": "tune_cure.cli.api:train",
 }
-"""Where each public name is defined; PEP 562 calls `__getattr__` when it is first used."""
+"""Definition of each public name as `module:name`; PEP 562 calls `__getattr__` when a name is first used."""
 
 
 def __getattr__(name: str) -> Any:

@@ -52,7 +52,7 @@ class Attack(ABC):
 
     @property
     def starts_at_images(self) -> bool:
-        """Whether the first gradient is taken at the images themselves, and is read from `step.clean_grad` if given."""
+        """Return True if the first gradient is the one at the images, which is read from `step.clean_grad` if given."""
         return False
 
     def inactive(self) -> dict[str, str]:

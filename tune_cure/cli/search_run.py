@@ -79,7 +79,7 @@ def run(spec: SearchSpec, options: SearchOptions, console: Console) -> int:
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Where a search keeps its files.
+    """Folder and storage of a search.
 
     Attributes:
         spec: The search, with the number of validation images as counted.

@@ -61,7 +61,7 @@ CONSEQUENCES = {
     "validation images": "the networks were chosen on different images",
     "trials planned": "the best of more trials looks better by luck alone",
 }
-"""What follows from a difference in a setting, if it is not obvious."""
+"""Consequence of a difference in a setting, if it is not obvious."""
 
 
 class ComparisonError(TuneCureError):

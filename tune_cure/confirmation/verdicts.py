@@ -34,7 +34,7 @@ FEW_SEEDS_WARNINGS = {
     1: "With one seed, the intervals do not include how much seeds differ.",
     2: "With two seeds, about one in ten comparisons of equal candidates ends in a false verdict; use three or more.",
 }
-"""What to know about verdicts from so many seeds; docs/confirming.md has the measurement."""
+"""Warnings about verdicts from few seeds, by the number of seeds; docs/confirming.md has the measurement."""
 
 
 def warn_of_few_seeds(comparisons: pd.DataFrame) -> list[str]:

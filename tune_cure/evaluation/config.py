@@ -11,7 +11,10 @@ from tune_cure.utils.schema import Number, Schema, one_of
 
 
 class EvaluationConfig(Schema):
-    """How every trial of a search is evaluated. It is never searched: otherwise the smallest epsilon would win."""
+    """Threat model and attack by which every trial of a search is evaluated.
+
+    They are never searched: otherwise the smallest epsilon would win.
+    """
 
     norm: Annotated[str, one_of(NORMS, any_case=True)] = Field(default="linf", description="Norm of the ball.")
     epsilon: Number = Field(default=8 / 255, gt=0, description="Radius of the ball, in pixel units.")

@@ -15,7 +15,7 @@ ATTACK_LABELS = {
     "fab_t": "FAB-T",
     "autoattack": "AutoAttack",
 }
-"""What is done to a test image before it is classified, by its column in confirm.csv, in order of strength.
+"""Attack on a test image before it is classified, by its column in confirm.csv, in order of strength.
 
 `pgd_50_10` is PGD of 50 steps from each of 10 random starts.
 """

@@ -70,4 +70,4 @@ def _to_float32(_: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
 
 
 STATISTICS = {"running": evaluation_mode, "batch": batch_statistics}
-"""What batch norm normalizes by: `running` averages, which keep examples independent, or the `batch`'s statistics."""
+"""Statistics that batch norm normalizes by: `running` averages keep examples independent, `batch` uses the batch's."""

@@ -41,7 +41,7 @@ from tune_cure.utils.files import replace_text
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How a search runs, apart from what it searches.
+    """Options of a search that do not change what it searches.
 
     Attributes:
         address: Address of a Ray cluster to join; None starts a Ray on this machine.

@@ -23,7 +23,7 @@ WITHIN_BALL = ("random", "fgsm", "linf")
 
 @dataclass(frozen=True)
 class Point:
-    """Where a direction starts from.
+    """Input of a direction: the image, its gradient and the lengths asked for.
 
     Attributes:
         model: The network, in the mode that the penalty is taken in.

@@ -52,22 +52,22 @@ class Regularizer(ABC):
 
     @property
     def takes_clean_grad(self) -> bool:
-        """Whether `step.clean_grad` is used where it is known, with its graph if `penalty_two_sided`."""
+        """Return True if `step.clean_grad` is used where it is known, with its graph if `penalty_two_sided`."""
         return False
 
     @property
     def takes_adversarial_forward(self) -> bool:
-        """Whether `step.adversarial_forward` is used where it is known."""
+        """Return True if `step.adversarial_forward` is used where it is known."""
         return False
 
     @property
     def needs_attack(self) -> bool:
-        """Whether there is no penalty without adversarial images."""
+        """Return True if the penalty needs adversarial images."""
         return False
 
     @property
     def uses_ball(self) -> bool:
-        """Whether epsilon and norm make a difference to the penalty by themselves."""
+        """Return True if the penalty itself depends on epsilon and norm."""
         return True
 
     def inactive(self) -> dict[str, str]:

@@ -92,12 +92,12 @@ class TrialCounts:
 
     @property
     def num_begun(self) -> int:
-        """How many trials have begun, ended ones included."""
+        """Return the number of trials that have begun, ended ones included."""
         return len(self._begun)
 
     @property
     def num_ended(self) -> int:
-        """How many trials have ended."""
+        """Return the number of trials that have ended."""
         return len(self._ended)
 
 

@@ -34,7 +34,7 @@ class Patience:
 
     @property
     def is_used_up(self) -> bool:
-        """Whether so many trials have improved nothing that no more are to be proposed."""
+        """Return True if `search.patience` trials in a row have improved nothing: no more are to be proposed."""
         patience = self.spec.search.patience
         return patience is not None and self._num_since_best >= patience
 

@@ -71,7 +71,7 @@ class SearchResult:
 
     @property
     def finished(self) -> bool:
-        """Whether the search that was run has nothing left to do or to resume."""
+        """Return True if the search that was run has nothing left to do or to resume."""
         return self.outcome in ("finished", "patience")
 
     @property

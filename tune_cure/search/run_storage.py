@@ -1,4 +1,4 @@
-"""Where a run's files and its trials' checkpoints are kept: a local folder, or a folder and an object store.
+"""Storage of a run's files and its trials' checkpoints: a local folder, or a folder and an object store.
 
 While a search runs, its folder on the driver's machine is the truth. With an object store (`s3://…`, or what else
 pyarrow knows) the checkpoints alone lie there. The journal is copied there at intervals, and all files at the end.

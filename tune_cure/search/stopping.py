@@ -59,7 +59,7 @@ class SearchStopper:
 
     @property
     def exhausted(self) -> bool:
-        """Whether patience is used up, so that no more trials are to be proposed."""
+        """Return True if patience is used up, so that no more trials are to be proposed."""
         return self.patience.is_used_up
 
     def end(self, outcome: str, reason: str) -> None:

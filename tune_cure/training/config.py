@@ -106,7 +106,7 @@ class PrecisionConfig(Schema):
 class TrainingConfig(  # pydantic takes the fields of the last base first
     PrecisionConfig, AveragingConfig, RegularizerConfig, LossConfig, AttackConfig, ScheduleConfig, OptimizerConfig
 ):
-    """How one network is trained. Every field may be searched."""
+    """Hyperparameters of one training run. Every field may be searched."""
 
     @model_validator(mode="before")
     @classmethod

@@ -159,7 +159,7 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether the training is over: all epochs are trained, it diverged, or `early_stop` ended it."""
+        """Return True if the training is over: all epochs are trained, it diverged, or `early_stop` ended it."""
         if not self.log:
             return False
         last = self.log[-1]

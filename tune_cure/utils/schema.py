@@ -1,4 +1,4 @@
-"""What every configuration of the project shares: immutability, strict keys and types, fractions, registered names."""
+"""Base of every configuration of the project: immutability, strict keys and types, fractions, registered names."""
 
 import re
 from collections.abc import Iterable, Mapping

@@ -1,4 +1,4 @@
-"""What `confirm` prints: the plan, the progress of its jobs, and the results."""
+"""Output of `confirm`: the plan, the progress of its jobs, and the results."""
 
 from collections.abc import Callable
 from typing import Any

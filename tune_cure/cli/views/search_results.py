@@ -1,4 +1,4 @@
-"""What a search prints when it ends: its best trials, what it cost, and which files it wrote."""
+"""Output of a search when it ends: its best trials, what it cost, and which files it wrote."""
 
 import shlex
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What `train` prints: the plan, a line for each epoch, and the accuracies on the test set."""
+"""Output of `train`: the plan, a line for each epoch, and the accuracies on the test set."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,7 +15,7 @@ from tune_cure.training.run import Run
 from tune_cure.utils.formatting import format_duration, format_hyperparameters, format_percent, format_radius
 
 STATISTICS_LAG = 0.2
-"""How far clean validation accuracy may lie below adversarial training accuracy, which is harder to reach."""
+"""Largest sound lag of clean validation accuracy behind adversarial training accuracy, which is harder to reach."""
 
 
 def say_plan(run: Run, say: Callable[[str], None]) -> None:

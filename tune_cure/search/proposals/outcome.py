@@ -1,4 +1,4 @@
-"""How the end of a trial counts in the Optuna study: its state, its values, and by how much it violates constraints."""
+"""Outcome of a trial in the Optuna study: its state, its values, and its constraint violations."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ _STATES = {"completed": TrialState.COMPLETE, "failed": TrialState.FAIL}  # every
 
 @dataclass(frozen=True)
 class StudyOutcome:
-    """How an ended trial counts in the study.
+    """Outcome of an ended trial in the study.
 
     Attributes:
         state: COMPLETE, PRUNED or FAIL.

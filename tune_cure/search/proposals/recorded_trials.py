@@ -48,12 +48,12 @@ class RecordedTrial:
 
     @property
     def ended(self) -> str:
-        """What its last epoch says of its end; empty if it can go on."""
+        """Return the status that its last epoch gives; empty if the trial can go on."""
         return str(self.epochs[self.last_epoch]["ended"]) if self.epochs else ""
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """What it had reached after its last epoch, as its worker reported it."""
+        """Return the metrics after its last epoch, as its worker reported them."""
         last = self.epochs.get(self.last_epoch, {})
         judged = [event for event in self.epochs.values() if event["pgd_accuracy"] is not None]
         best = max(judged, key=lambda event: event["pgd_accuracy"], default={})

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class StoppingRule(Protocol):
-    """What every early-stopping rule offers. Trials are known by number, epochs count from 1."""
+    """Interface of every early-stopping rule. Trials are known by number, epochs count from 1."""
 
     def add(self, number: int) -> None:
         """Take in a new trial."""

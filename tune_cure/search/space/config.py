@@ -49,7 +49,7 @@ def _constraint(text: str) -> str:
 
 
 class SearchConfig(Schema):
-    """How many trials there are, who proposes and stops them, and what is optimised."""
+    """Number of trials, the sampler and the scheduler, and the metrics that are optimized."""
 
     trials: int = Field(default=64, ge=1, description="Trials in all, those of start_from included.")
     sampler: Annotated[str, one_of(SAMPLERS)] = Field(default="tpe", description="Who proposes hyperparameters.")
@@ -103,7 +103,7 @@ class AshaConfig(Schema):
 
 
 class RescoreConfig(Schema):
-    """How the leaders are judged again after the search, on fresh validation images."""
+    """Second evaluation of the leaders after the search, on fresh validation images."""
 
     top: int = Field(default=3, ge=0, description="How many of them; the best of these by that accuracy has won.")
     steps: int = Field(default=50, ge=1, description="PGD steps, as of evaluation.")
@@ -132,7 +132,7 @@ def _gpus_or_auto(value: Any) -> Any:
 
 
 class ResourcesConfig(Schema):
-    """What one trial takes. Without a GPU, trials run on CPUs alone."""
+    """Devices of one trial. Without a GPU, trials run on CPUs alone."""
 
     gpus_per_trial: Annotated[float | Literal["auto"], PlainValidator(_gpus_or_auto)] = Field(
         default=0.0,
@@ -170,7 +170,7 @@ class SearchSpec(Schema):
 
     @property
     def has_unread_parts(self) -> bool:
-        """Whether the search names an attack or a penalty as a `module:name` that this process has not imported."""
+        """Return True if an attack or a penalty of the search is a `module:name` that this process has not imported."""
         choices = ((key, where.values) for key, where in self.space.items() if where.kind == "choice")
         searched = ({key: name} for key, names in choices for name in names)
         return has_unread_parts(self.training) or any(map(has_unread_parts, searched))
