@@ -1,4 +1,4 @@
-"""What only a GPU can show: fp16 by default, the fused optimiser, data and checkpoints on the device."""
+"""What only a GPU can show: fp16 by default, the fused optimizer, data and checkpoints on the device."""
 
 from pathlib import Path
 

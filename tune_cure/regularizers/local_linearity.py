@@ -1,4 +1,4 @@
-"""Local linearity regularisation (Qin et al. 2019, arXiv 1907.02610)."""
+"""Local linearity regularization (Qin et al. 2019, arXiv 1907.02610)."""
 
 from dataclasses import dataclass
 

@@ -125,7 +125,7 @@ def comparable_to_first(order: pd.DataFrame) -> pd.DataFrame:
 
 
 def rescoring_decides(spec: SearchSpec) -> bool:
-    """Return whether the second judgement of the leaders decides among them: only if PGD accuracy is maximised."""
+    """Return whether the second judgement of the leaders decides among them: only if PGD accuracy is maximized."""
     return spec.search.metrics[0].startswith("pgd_accuracy") and spec.search.mode == "max"
 
 

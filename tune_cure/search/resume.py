@@ -73,7 +73,7 @@ def prepare(directory: Path, spec: SearchSpec, *, force: bool, say: Callable[[st
     listed = "; ".join(f"{key} was {before} and is {now}" for key, before, now in changes)
     serious = [key for key, _, _ in changes if not key.startswith(HARMLESS)]
     if any(key.startswith(FIXED) for key in serious):
-        raise ResumeError(f"{directory}: optimises something else: {listed}; {BEGIN_ANEW}")
+        raise ResumeError(f"{directory}: optimizes something else: {listed}; {BEGIN_ANEW}")
     if serious and not force:
         raise ResumeError(
             f"{directory}: is of another search: {listed}; begin a new one, or continue all the same with --force"

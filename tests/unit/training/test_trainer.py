@@ -427,7 +427,7 @@ def test_a_penalty_on_every_second_step_weighs_double_there(splits: Splits) -> N
         one = trainer(splits, penalty_every=every, momentum=0.0, weight_decay=0.0, init="zero", **{"lambda": 0.1})
         before = [parameter.detach().clone() for parameter in one.model.parameters()]
         row = one._step(images, labels, index, Stopwatch(one.device))
-        assert row[3] == (0 if index else 64)  # images penalised
+        assert row[3] == (0 if index else 64)  # images penalized
         gradients.append([(a - b) / 0.1 for a, b in zip(before, one.model.parameters(), strict=True)])
     for each, doubled, without in zip(*gradients, strict=True):
         torch.testing.assert_close(doubled - without, 2 * (each - without), rtol=1e-3, atol=1e-6)
@@ -465,11 +465,11 @@ def test_a_penalty_on_every_third_step_counts_the_steps_of_the_run_not_of_the_ep
 
     monkeypatch.setattr(Cure, "__call__", counted)
     run = trainer(splits, penalty_every=3)
-    penalised = []
+    penalized = []
     for _ in range(3):  # of four steps each
         run.train_epoch()
-        penalised.append(len(seen))
-    assert penalised == [2, 3, 4]  # steps 0 and 3, 6, 9
+        penalized.append(len(seen))
+    assert penalized == [2, 3, 4]  # steps 0 and 3, 6, 9
 
 
 class _Costly(torch.autograd.Function):

@@ -193,7 +193,7 @@ images = torch.rand(2, {model.network["in_channels"]}, {height}, {width})
 classes = model(images).argmax(dim=1)
 ```
 
-Images are floats in [0, 1], shape (N, C, H, W), without normalisation: the network subtracts the mean and divides by
+Images are floats in [0, 1], shape (N, C, H, W), without normalization: the network subtracts the mean and divides by
 the standard deviation itself. `python load.py` runs it on random images. `config.json` has the names of the classes.
 The library safetensors reads `model.safetensors`, too."""
 

@@ -57,7 +57,7 @@ def read_prior_trials(spec: SearchSpec) -> tuple[list[PriorTrial], int]:
         raise SpecError(f"search.warm_start: {path}: cannot be read: {str(error).splitlines()[0]}") from error
     missing = [name for name in spec.search.metrics if name not in frame]
     if missing:
-        raise SpecError(f"search.warm_start: {path}: has no column {missing[0]}, which is what is optimised")
+        raise SpecError(f"search.warm_start: {path}: has no column {missing[0]}, which is what is optimized")
     rows = frame.to_dict("records")
     prior_trials: list[PriorTrial] = []
     for number, row in enumerate(rows):

@@ -58,7 +58,7 @@ class SearchConfig(Schema):
     )
     seed: int = Field(default=0, ge=0, le=MAX_SEED, description="Seed of the proposals and of every trial's training.")
     metric: Annotated[str | list[str], PlainValidator(metrics)] = Field(
-        default="pgd_accuracy_best", description="What is optimised; of a list, early stopping looks at the first."
+        default="pgd_accuracy_best", description="What is optimized; of a list, early stopping looks at the first."
     )
     mode: Literal["max", "min"] = Field(default="max", description="Whether more of it is better.")
     retries: int = Field(default=2, ge=0, description="How often a trial that fails goes on from its last checkpoint.")
@@ -77,7 +77,7 @@ class SearchConfig(Schema):
 
     @property
     def metrics(self) -> list[str]:
-        """The metrics that are optimised, the most important first."""
+        """The metrics that are optimized, the most important first."""
         return [self.metric] if isinstance(self.metric, str) else self.metric
 
     @property

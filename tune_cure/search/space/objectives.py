@@ -1,4 +1,4 @@
-"""Criteria of a search: metrics that are optimised, constraints on metrics, the Pareto front of several metrics."""
+"""Criteria of a search: metrics that are optimized, constraints on metrics, the Pareto front of several metrics."""
 
 import functools
 import re

@@ -139,7 +139,7 @@ def test_whole_numbers_and_empty_cells_of_a_table_are_read(tmp_path: Path) -> No
     [
         ("none.csv", None, "No such file or directory"),
         ("nowhere", None, "the folder of a search, a table (.csv) or an Optuna study (.db) is needed"),
-        ("a.csv", "lambda,h\n1,1\n", "has no column pgd_accuracy_best, which is what is optimised"),
+        ("a.csv", "lambda,h\n1,1\n", "has no column pgd_accuracy_best, which is what is optimized"),
         ("a.csv", "lambda,pgd_accuracy_best\n1,0.5\n", "none of its 1 trials ended within the space of this search"),
         ("a.csv", f"{ROW},45.3,4\n", "row 0: pgd_accuracy_best: a fraction between 0 and 1 is needed, but found 45.3"),
         ("a.csv", f"{ROW},inf,4\n", "row 0: pgd_accuracy_best: a fraction between 0 and 1 is needed, but found inf"),
