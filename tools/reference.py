@@ -4,8 +4,10 @@
 """
 
 import argparse
+import functools
 import inspect
 import itertools
+import operator
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
@@ -261,41 +263,56 @@ def _first_line(registry: Mapping[str, Any] | tuple[str, ...], name: str) -> str
 
 
 def _idle() -> Iterator[str]:
-    """For each hyperparameter, the values of others beside which it counts for nothing, by trying all of these."""
-    values = {key: choices(TrainingConfig.model_fields[HYPERPARAMETERS[key]]) or [0, 1] for key in DECIDING_KEYS}
-    cases = [dict(zip(values, combination, strict=True)) for combination in itertools.product(*values.values())]
-    idle: dict[str, set[int]] = defaultdict(set)
-    having: dict[tuple[str, Any], set[int]] = defaultdict(set)
-    for index, case in enumerate(cases):
-        for pair in case.items():
-            having[pair].add(index)
-        for key in inactive_hyperparameters(TrainingConfig.model_validate(case)):
-            idle[key].add(index)
-    rows = [f"| `{key}` | {_conditions(idle[key], having)} |" for key in HYPERPARAMETERS if key in idle]
+    """Yield the table of hyperparameters without effect beside some values of others, from all combinations."""
+    fields = TrainingConfig.model_fields
+    values = {key: choices(fields[HYPERPARAMETERS[key]]) or [0, 1] for key in DECIDING_KEYS}
+    cases = list(itertools.product(*values.values()))
+    names = [HYPERPARAMETERS[key] for key in values]
+    base = TrainingConfig()  # every value is one that its key may have: the copies need no check
+    idle = [
+        inactive_hyperparameters(base.model_copy(update=dict(zip(names, case, strict=True)))).keys() for case in cases
+    ]
+    having = {
+        (key, value): _mask(case[index] == value for case in cases)
+        for index, (key, of_key) in enumerate(values.items())
+        for value in of_key
+    }
+    masks = {key: _mask(key in keys for keys in idle) for key in HYPERPARAMETERS}
+    rows = [f"| `{key}` | {_conditions(mask, having)} |" for key, mask in masks.items() if mask]
     yield "A search omits a key from trials in which it has no effect; the tables show a dash."
     yield "\n".join(["| key | has no effect where |", "|---|---|", *rows])
 
 
-def _conditions(idle: set[int], having: Mapping[tuple[str, Any], set[int]]) -> str:
-    """The values, or pairs or triples of them, that the cases `idle` have in common and no other has."""
-    alone = [pair for pair, cases in having.items() if cases <= idle]
-    covered: set[int] = set().union(*(having[pair] for pair in alone))
+def _mask(flags: Iterable[bool]) -> int:
+    """Return a set of cases as an integer with a bit for each: operations on it are quick."""
+    return int("".join("01"[flag] for flag in flags), 2)
+
+
+def _conditions(idle: int, having: Mapping[tuple[str, Any], int]) -> str:
+    """Return the values, pairs or triples of values that exactly the cases in `idle` have.
+
+    Args:
+        idle: The cases, as a mask.
+        having: The cases that have a value, as masks, by key and value.
+    """
+    alone = [pair for pair, cases in having.items() if not cases & ~idle]
+    covered = functools.reduce(operator.or_, (having[pair] for pair in alone), 0)
     said = [f"`{key}` is {_any_of(pairs)}" for key, pairs in _by_key(alone)]
     both: dict[tuple[str, Any], list[tuple[str, Any]]] = defaultdict(list)
     for one, other in itertools.permutations(having, 2):
         cases = having[one] & having[other]
-        if cases and cases <= idle and not cases <= covered:
+        if cases and not cases & ~idle and cases & ~covered:
             both[one].append(other)
     for one, others in sorted(both.items(), key=lambda item: -len(item[1])):  # the one that goes with most comes first
         for key, pairs in _by_key(others):
-            cases = having[one] & set().union(*(having[pair] for pair in pairs))
-            if not cases <= covered:
+            cases = having[one] & functools.reduce(operator.or_, (having[pair] for pair in pairs))
+            if cases & ~covered:
                 covered |= cases
                 said.append(f"`{one[0]}` is {one[1]} and `{key}` is {_any_of(pairs)}")
     three: dict[tuple[tuple[str, Any], ...], list[tuple[str, Any]]] = defaultdict(list)
     for *first, last in itertools.combinations(sorted(having, key=lambda pair: DECIDING_KEYS.index(pair[0])), 3):
         cases = having[first[0]] & having[first[1]] & having[last]
-        if cases and cases <= idle and not cases <= covered:
+        if cases and not cases & ~idle and cases & ~covered:
             covered |= cases
             three[tuple(first)].append(last)
     for first, others in three.items():
