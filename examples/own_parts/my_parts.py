@@ -108,7 +108,7 @@ class TwoSteps(Attack):
 class GradientNorm(Regularizer):
     """‖∇ₓℓ(x)‖₂ of each example, to the power of `power`."""
 
-    power: float = hyperparameter(1.0, "Power that GradientNorm raises the gradient's length to.", gt=0)
+    power: float = hyperparameter(1.0, "GradientNorm: power of the gradient's length.", ge=1)
 
     def __call__(self, step: PenaltyStep) -> Tensor:
         with STATISTICS[self.penalty_statistics](step.network):
@@ -116,6 +116,16 @@ class GradientNorm(Regularizer):
                 step.network, step.images, step.labels, create_graph=True, loss_scale=step.loss_scale
             )
         return lengths(gradient).pow(self.power)
+
+    @property
+    def uses_ball(self) -> bool:
+        """Return False: epsilon and norm make no difference."""
+        return False
+
+    @property
+    def uses_two_sided(self) -> bool:
+        """Return False: there is one gradient."""
+        return False
 
 
 def diagonal(point: Point) -> Tensor:

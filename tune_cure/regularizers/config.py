@@ -13,7 +13,7 @@ class SharedRegularizerConfig(Schema):
     """The hyperparameters that all penalties share."""
 
     regularizer: Annotated[str, one_of(REGULARIZERS)] = Field(
-        default="cure", description="The penalty: CURE, gradalign, llr (local linearity) or none."
+        default="cure", description="The penalty on the loss surface around the images."
     )
     lambda_: Number = Field(default=0.1, ge=0, alias="lambda", description="Weight of the mean penalty; 0: none.")
     penalty_two_sided: bool = Field(default=True, description="Differentiate the gradient at the image too; exact.")

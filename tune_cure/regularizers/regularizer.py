@@ -66,6 +66,11 @@ class Regularizer(ABC):
         return False
 
     @property
+    def uses_two_sided(self) -> bool:
+        """Return True if `penalty_two_sided` makes a difference: the penalty compares two gradients."""
+        return True
+
+    @property
     def uses_ball(self) -> bool:
         """Return True if the penalty itself depends on epsilon and norm."""
         return True

@@ -298,11 +298,10 @@ def _inactive_of_penalty(config: TrainingConfig) -> dict[str, str]:
         penalized, idle = False, dict.fromkeys(("regularizer", DELTA, *_OF_ALL_PENALTIES), "lambda is 0")
         idle |= dict.fromkeys(_yaml_names(_declared(REGULARIZERS.own)), "lambda is 0")
     else:
-        penalized, idle = (
-            True,
-            _of_other_parts(REGULARIZERS, config.regularizer, f"regularizer is {config.regularizer}"),
-        )
-        idle |= penalty.inactive() if penalty else {}
+        reason = f"regularizer is {config.regularizer}"
+        penalized, idle = True, _of_other_parts(REGULARIZERS, config.regularizer, reason)
+        if penalty:
+            idle |= penalty.inactive() | ({} if penalty.uses_two_sided else {"penalty_two_sided": reason})
     if config.attack == "none" and not (penalized and (penalty is None or penalty.uses_ball)):
         idle |= dict.fromkeys(("epsilon", "norm"), "attack is none")
     return idle
@@ -379,6 +378,6 @@ def hyperparameter_value(config: TrainingConfig, key: str) -> Any:
 def describe_hyperparameter(key: str) -> str:
     """Return what a hyperparameter is, by its YAML name; empty if this process does not know it."""
     if key == DELTA:
-        return "The penalty: CURE along a direction, gradalign, llr (local linearity) or none."
+        return "The regularizer and, for CURE, its direction, in one word."
     name = HYPERPARAMETERS.get(key)
     return config_class().model_fields[name].description or "" if name else ""

@@ -66,6 +66,17 @@ def test_it_reaches_every_parameter(name: str, network: nn.Module, batch: tuple[
     assert sum(slope is not None and bool(slope.abs().max() > 0) for slope in gradients) >= len(gradients) - 1
 
 
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "none"])
+def test_differentiating_both_gradients_makes_a_difference_exactly_where_it_says_so(
+    name: str, network: nn.Module, batch: tuple[Tensor, Tensor]
+) -> None:
+    both, one = (
+        torch.autograd.grad(penalties(name, network, batch, penalty_two_sided=flag).sum(), network[0].weight)[0]
+        for flag in (True, False)
+    )
+    assert torch.allclose(both, one) != build(name).uses_two_sided
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_its_ball_makes_a_difference_exactly_where_it_says_so(
     name: str, network: nn.Module, batch: tuple[Tensor, Tensor]

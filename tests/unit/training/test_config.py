@@ -5,6 +5,8 @@ from tune_cure.data import splits as data
 from tune_cure.data.config import DataSpec
 from tune_cure.data.splits import Splits
 from tune_cure.evaluation.config import EvaluationConfig
+from tune_cure.regularizers.registry import REGULARIZERS
+from tune_cure.regularizers.regularizer import NoRegularizer
 from tune_cure.training.config import (
     HYPERPARAMETERS,
     ModelConfig,
@@ -124,3 +126,18 @@ def test_exactly_the_hyperparameters_said_to_have_no_effect_have_none(
         found = judged_weights(splits, changed)
         has_effect = any(not torch.equal(value, found[key]) for key, value in weights.items())
         assert has_effect == (name not in idle), name
+
+
+class OneGradient(NoRegularizer):
+    """A penalty that compares no two gradients."""
+
+    @property
+    def uses_two_sided(self) -> bool:
+        return False
+
+
+def test_a_penalty_of_one_gradient_leaves_penalty_two_sided_without_effect(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(REGULARIZERS, "one_gradient", OneGradient)
+    config = TrainingConfig.model_validate({"regularizer": "one_gradient"})
+    assert inactive_hyperparameters(config)["penalty_two_sided"] == "regularizer is one_gradient"
+    assert "penalty_two_sided" not in inactive_hyperparameters(TrainingConfig())
