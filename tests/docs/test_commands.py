@@ -25,7 +25,7 @@ ONLY_PARSED = {  # of what begins so: why it is not run here
     "tune-cure train --dataset image_folder": "needs pictures",
     "tune-cure export results/NAME --to FOLDER --confirmed": "see tests/unit/cli/test_export.py",
     "python benchmarks": "takes minutes to hours",
-    "python examples/own_parts": "tests/docs/test_examples.py runs it",
+    "tune-cure search --space own_parts.yaml": "needs the folder of its parts; tests/docs/test_own_parts.py runs it",
     "examples": "needs a cluster",
     "make": "sets up an environment; .ci/run runs most of them",
     ".venv/bin": "is not of this project",

@@ -10,7 +10,7 @@ import pytest
 def test_networks_are_judged_in_exact_float32_whatever_the_process_is_set_to(setting: str) -> None:
     program = f"""
 import torch
-from tune_cure.evaluation.metrics import exactly
+from tune_cure.evaluation.metrics import exact_evaluation
 if {setting!r} == "old":
     torch.set_float32_matmul_precision("high")
 if {setting!r} == "new":

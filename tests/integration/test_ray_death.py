@@ -33,6 +33,12 @@ def living(processes: list[int]) -> list[int]:
     return [process for process, state in states.items() if state != "Z"]
 
 
+def is_agent(process: int) -> bool:
+    """Return whether a process is an agent of Ray's dashboard, by its program or the title that it has taken."""
+    words = Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0")
+    return any(b"agent" in word.lower() for word in words[:3])
+
+
 def wait_until_gone(processes: list[int], seconds: float) -> None:
     deadline = time.monotonic() + seconds
     while living(processes) and time.monotonic() < deadline:
@@ -94,7 +100,7 @@ def test_a_search_that_is_killed_leaves_no_server_and_no_worker_of_ray_behind(tm
     processes = descendants(search.pid)
     assert len(processes) > 3
     # The agents of Ray's dashboard end by themselves, a minute after they have lost Ray's server.
-    others = [process for process in processes if b"agent" not in Path(f"/proc/{process}/cmdline").read_bytes()]
+    others = [process for process in processes if not is_agent(process)]
     assert len(processes) - len(others) <= 2
     search.kill()
     search.communicate(timeout=PATIENCE)

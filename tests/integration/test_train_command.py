@@ -118,7 +118,7 @@ def test_a_switch_needs_no_value() -> None:
 def test_what_was_asked_for_but_has_no_effect_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     asked_for("--h", "3", "--delta", "random", "--attack-steps", "5", "--momentum", "0.8")
     said = capsys.readouterr().out
-    assert "--h has no effect: delta is random" in said
+    assert "--h has no effect: direction is random" in said
     assert "--attack-steps has no effect: attack is fgsm" in said
     assert "--momentum" not in said
 
@@ -205,7 +205,7 @@ def test_an_interrupted_run_prints_a_command_that_judges_on_the_test_set_and_tak
 
     out = ["--output", str(tmp_path / "out")]
     with monkeypatch.context() as patch:
-        patch.setattr(Run, "epoch", interrupted)
+        patch.setattr(Run, "train_epoch", interrupted)
         assert cli.main(["train", *QUICK, "--epochs", "1", *out, "--test", "--device", "cpu"]) == 130
     command = capsys.readouterr().out.strip().splitlines()[-1].split()
     assert command == ["tune-cure", "train", *out, "--resume", "--test", "--device", "cpu"]
