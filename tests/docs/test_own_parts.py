@@ -139,7 +139,7 @@ def test_a_hyperparameter_of_ones_own_is_proposed_only_where_it_has_an_effect() 
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("space.power={uniform: [0, 2]}", r"space\.power\.uniform\[0\]: input should be greater than 0, but found 0"),
+        ("space.power={uniform: [0, 2]}", r"space\.power\.uniform\[0\]: input should be greater than or equal to 1"),
         ("training.first_step=-1", r"training\.first_step: input should be greater than 0, but found -1"),
         ("training.first_stp=1", r"training\.first_stp: unknown key.*did you mean 'first_step'\?"),
         ("training.attack=my_parts:TwoStep", r"training\.attack: attack .* has no TwoStep; did you mean 'TwoSteps'\?"),
