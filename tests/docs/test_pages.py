@@ -11,7 +11,6 @@ import re
 import shlex
 import tomllib
 from pathlib import Path
-from unittest.mock import patch
 
 import pytest
 import yaml
@@ -19,11 +18,11 @@ import yaml
 from tests.support.documents import BLOCKS, PAGES, SHELL, Block, anchors, checked_blocks, inline, links, sessions
 from tests.support.exported_models import write_best_model
 from tests.support.journals import write_search
+from tests.support.registered_parts import forget_afterwards
 from tune_cure.cli import main as cli
 from tune_cure.data import splits
 from tune_cure.search.results import SearchResult
 from tune_cure.search.space import bundled_spaces, loading as specs
-from tune_cure.training import schedules
 from tune_cure.training.run import resolve
 from tune_cure.utils.yaml_config import ProblemError, override
 
@@ -193,8 +192,8 @@ def test_every_piece_of_python_runs(block: Block, tmp_path: Path, monkeypatch: p
         write_search(folder)
         write_best_model(SearchResult(folder))
     monkeypatch.chdir(tmp_path)
-    with patch.dict(schedules.SCHEDULES):
-        exec(compile(block.text, str(block), "exec"), {"__name__": "__main__"})
+    forget_afterwards(monkeypatch)
+    exec(compile(block.text, str(block), "exec"), {"__name__": "__main__"})
 
 
 @pytest.fixture

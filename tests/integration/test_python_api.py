@@ -11,9 +11,8 @@ from torch import nn
 
 import tune_cure
 from tests.support.documents import blocks
-from tune_cure.cli import parts
+from tests.support.registered_parts import forget_afterwards
 from tune_cure.confirmation.verdicts import Confirmation
-from tune_cure.models.registry import MODELS
 
 pytestmark = pytest.mark.ray
 
@@ -26,8 +25,7 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     names: dict[str, Any] = {"__name__": "__main__", "folder": tmp_path_factory.mktemp("python_api")}
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(names["folder"])
-        patch.setattr(parts, "_registered", {})  # what the page registers is forgotten afterwards
-        patch.setattr(MODELS, "_parts", dict(MODELS._parts))
+        forget_afterwards(patch)
         for block in code:
             exec(compile(block.text, str(block), "exec"), names)
             names[f"result of line {block.line}"] = names["result"]
