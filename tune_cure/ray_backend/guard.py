@@ -97,4 +97,4 @@ class GuardedCall:
         ray_internals.forbid_automatic_start()
         ray.shutdown()
         self.thread.join(GRACE_SECONDS)
-        _logger.info("the work on Ray %s: %s", "is left behind" if self.thread.is_alive() else "has ended", self.error)
+        _logger.debug("the work on Ray %s: %s", "is left behind" if self.thread.is_alive() else "has ended", self.error)
