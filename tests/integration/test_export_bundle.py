@@ -9,7 +9,6 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from tests.support.confirmations import write_quick_search
 from tests.support.exported_models import (
     IMAGE_FIELDS,
     NETWORK,
@@ -18,11 +17,11 @@ from tests.support.exported_models import (
     random_network,
     write_best_model,
     write_bundle,
+    write_search_with_model,
 )
 from tune_cure.confirmation.verdicts import Confirmation
 from tune_cure.models import checkpoints
 from tune_cure.ray_backend import confirmation as confirmation_jobs
-from tune_cure.reports import tables
 from tune_cure.reports.export import bundle
 from tune_cure.search import run_files
 from tune_cure.search.results import SearchResult
@@ -30,10 +29,7 @@ from tune_cure.search.results import SearchResult
 
 @pytest.fixture
 def result(tmp_path: Path) -> SearchResult:
-    search = write_quick_search(tmp_path)
-    tables.write_tables(search)
-    write_best_model(search)
-    return search
+    return write_search_with_model(tmp_path)
 
 
 ONLY_TORCH = """

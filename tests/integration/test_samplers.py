@@ -5,31 +5,15 @@ from pathlib import Path
 import optuna
 import pytest
 
-from tests.support.sampler_studies import peak, propose_values
+from tests.support.sampler_studies import make_proposer, peak, propose, propose_values
 from tests.support.spaces import tiny
 from tune_cure.search import results
-from tune_cure.search.journal import Journal
 from tune_cure.search.proposals import samplers
-from tune_cure.search.proposals.proposer import Proposal, StudyProposer
-from tune_cure.search.space.config import SearchSpec
-from tune_cure.search.stopping import SearchStopper
 
 
 @pytest.fixture(autouse=True)
 def quiet() -> None:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-
-
-def make_proposer(spec: SearchSpec, folder: Path) -> StudyProposer:
-    journal = Journal(folder)
-    stopper, storage = SearchStopper(spec, folder, None, []), optuna.storages.InMemoryStorage()
-    return StudyProposer(spec, journal, journal.read(), stopper, storage=storage)
-
-
-def propose(proposer: StudyProposer) -> Proposal:
-    proposal = proposer.propose()
-    assert proposal is not None
-    return proposal
 
 
 @pytest.fixture(params=samplers.SAMPLERS)

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from tests.support.confirmations import PLAN
+from tests.support.confirmations import PLAN, write_quick_search
 from tune_cure.confirmation.candidates import choose_candidates
 from tune_cure.confirmation.plan import Job, plan_jobs
 from tune_cure.evaluation.names import WITHOUT_AUTOATTACK
 from tune_cure.models import networks
+from tune_cure.reports import tables
 from tune_cure.reports.export import bundle
 from tune_cure.reports.export.bundle import ExportedModel
 from tune_cure.reports.export.model_card import build_model_card
@@ -32,6 +33,14 @@ def random_network(seed: int = 0, **sizes: Any) -> torch.nn.Module:
     for buffer in made[1].buffers():
         buffer.copy_(torch.rand_like(buffer, dtype=torch.float32) * 10 + 0.5)
     return made.eval()
+
+
+def write_search_with_model(folder: Path) -> SearchResult:
+    """Write a small search that has ended, its tables and its best model."""
+    search = write_quick_search(folder)
+    tables.write_tables(search)
+    write_best_model(search)
+    return search
 
 
 def write_best_model(result: SearchResult, **changes: Any) -> Path:

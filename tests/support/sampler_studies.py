@@ -1,14 +1,19 @@
-"""Studies by every sampler, without trials that train."""
+"""Studies and proposers by every sampler, without trials that train."""
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
+from tune_cure.search.journal import Journal
 from tune_cure.search.proposals import samplers
+from tune_cure.search.proposals.proposer import Proposal, StudyProposer
+from tune_cure.search.space.config import SearchSpec
+from tune_cure.search.stopping import SearchStopper
 
 NUMBERS = {"lr_max": FloatDistribution(0.01, 1.0, log=True), "batch_size": IntDistribution(32, 128, step=32)}
 SPACE = {**NUMBERS, "delta": CategoricalDistribution(["classic", "random"])}
@@ -33,3 +38,17 @@ def propose_values(name: str, trials: int, objective: Callable[[Values], float],
 def peak(values: Values) -> float:
     """Return an objective that is highest at a learning rate of 0.1 with the direction `classic`."""
     return 1.0 - abs(math.log10(values["lr_max"]) + 1) - 0.5 * (values.get("delta") == "random")
+
+
+def make_proposer(spec: SearchSpec, folder: Path) -> StudyProposer:
+    """Return a proposer that knows what the journal in `folder` says; its study is in memory."""
+    journal = Journal(folder)
+    stopper, storage = SearchStopper(spec, folder, None, []), optuna.storages.InMemoryStorage()
+    return StudyProposer(spec, journal, journal.read(), stopper, storage=storage)
+
+
+def propose(proposer: StudyProposer) -> Proposal:
+    """Return the next proposal; the search must not have ended."""
+    proposal = proposer.propose()
+    assert proposal is not None
+    return proposal

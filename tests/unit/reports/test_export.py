@@ -19,10 +19,10 @@ from tests.support.exported_models import (
     write_best_model,
     write_bundle,
     write_confirmed_runs,
+    write_search_with_model,
 )
 from tune_cure.confirmation.verdicts import Confirmation
 from tune_cure.models import checkpoints
-from tune_cure.reports import tables
 from tune_cure.reports.export import bundle
 from tune_cure.reports.export.measurements import ExportError
 from tune_cure.reports.export.model_card import build_model_card
@@ -33,10 +33,7 @@ from tune_cure.utils.files import replace_arrays, replace_tensors
 
 @pytest.fixture
 def result(tmp_path: Path) -> SearchResult:
-    search = write_quick_search(tmp_path)
-    tables.write_tables(search)
-    write_best_model(search)
-    return search
+    return write_search_with_model(tmp_path)
 
 
 def test_weights_are_the_same_bit_for_bit(result: SearchResult, tmp_path: Path) -> None:

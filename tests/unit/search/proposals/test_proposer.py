@@ -5,11 +5,11 @@ import pytest
 from optuna.trial import TrialState
 
 from tests.support import journal_lines
+from tests.support.sampler_studies import make_proposer, propose
 from tests.support.spaces import tiny
 from tune_cure.search import results
 from tune_cure.search.journal import Journal
-from tune_cure.search.proposals.proposer import Proposal, StudyProposer
-from tune_cure.search.space.config import SearchSpec
+from tune_cure.search.proposals.proposer import StudyProposer
 from tune_cure.search.stopping import SearchStopper
 
 DIRECTIONS = ["space.delta={choice: [classic, random]}", "start_from=[]", "search.trials=40"]
@@ -18,18 +18,6 @@ DIRECTIONS = ["space.delta={choice: [classic, random]}", "start_from=[]", "searc
 @pytest.fixture(autouse=True)
 def quiet() -> None:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-
-
-def make_proposer(spec: SearchSpec, folder: Path) -> StudyProposer:
-    journal = Journal(folder)
-    stopper, storage = SearchStopper(spec, folder, None, []), optuna.storages.InMemoryStorage()
-    return StudyProposer(spec, journal, journal.read(), stopper, storage=storage)
-
-
-def propose(proposer: StudyProposer) -> Proposal:
-    proposal = proposer.propose()
-    assert proposal is not None
-    return proposal
 
 
 def test_h_is_proposed_only_to_trials_whose_direction_has_that_length(tmp_path: Path) -> None:
