@@ -5,7 +5,6 @@ Whatever is in a journal, the commands that read it do what they do, or exit wit
 
 import io
 import json
-import os
 import shutil
 import tempfile
 from contextlib import suppress
@@ -17,9 +16,10 @@ import pytest
 from rich.console import Console
 
 pytest.importorskip("hypothesis")
-from hypothesis import HealthCheck, given, settings, strategies as st
+from hypothesis import given, strategies as st
 
 from tests.support import journal_lines
+from tests.support.fuzzing import fuzzed
 from tests.support.spaces import tiny
 from tune_cure.cli.main import main
 from tune_cure.cli.views.live_view import LiveView
@@ -29,15 +29,6 @@ from tune_cure.search.journal import SEARCH_EVENTS, Journal, JournalError, Journ
 from tune_cure.search.progress import SearchState
 from tune_cure.search.proposals.proposer import StudyProposer
 from tune_cure.search.stopping import SearchStopper
-
-MANY = os.environ.get("TUNE_CURE_FUZZ")
-fuzzed = settings(
-    max_examples=int(MANY or 40),
-    derandomize=MANY is None,
-    database=None,
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
-)
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +121,7 @@ def check_command(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> N
         assert errors.count("\n") == 1
 
 
-@fuzzed
+@fuzzed(40)
 @given(damage=st.lists(damages, min_size=1, max_size=3))
 def test_a_damaged_journal_is_read_or_is_one_line(
     run: Path, capsys: pytest.CaptureFixture[str], damage: list[tuple[Any, ...]]

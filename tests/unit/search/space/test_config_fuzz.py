@@ -7,7 +7,6 @@ import contextlib
 import copy
 import datetime
 import io
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,8 +16,9 @@ import pytest
 import yaml
 
 pytest.importorskip("hypothesis")
-from hypothesis import HealthCheck, given, settings, strategies as st
+from hypothesis import given, strategies as st
 
+from tests.support.fuzzing import fuzzed
 from tune_cure.cli import search_run, train_run
 from tune_cure.cli.main import main
 from tune_cure.data import splits
@@ -39,14 +39,6 @@ evaluation: {epsilon: 0.05, steps: 3, examples: 100}
 seed: 3
 early_stop: true
 """
-MANY = os.environ.get("TUNE_CURE_FUZZ")
-fuzzed = settings(
-    max_examples=int(MANY or 100),
-    derandomize=MANY is None,
-    database=None,
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
-)
 
 # ---- Damage
 
@@ -229,25 +221,25 @@ def check_search(file: Path, content: bytes | str) -> None:
     assert {path.name for path in file.parent.iterdir()} == {file.name}
 
 
-@fuzzed
+@fuzzed(100)
 @given(content=damaged_trees(BASES))
 def test_a_space_of_damaged_structure_is_a_search_or_one_line(content: str, folder: Path) -> None:
     check_search(folder / "space.yaml", content)
 
 
-@fuzzed
+@fuzzed(100)
 @given(content=damaged_texts(BASES))
 def test_a_space_of_damaged_bytes_is_a_search_or_one_line(content: bytes, folder: Path) -> None:
     check_search(folder / "space.yaml", content)
 
 
-@fuzzed
+@fuzzed(100)
 @given(content=damaged_values(BASES))
 def test_a_space_with_hostile_yaml_for_a_value_is_a_search_or_one_line(content: str, folder: Path) -> None:
     check_search(folder / "space.yaml", content)
 
 
-@fuzzed
+@fuzzed(100)
 @given(content=st.one_of(damaged_trees([RUN]), damaged_values([RUN]), damaged_texts([RUN])))
 def test_a_damaged_configuration_of_a_run_is_a_run_or_one_line(content: bytes | str, folder: Path) -> None:
     file = folder / "space.yaml"

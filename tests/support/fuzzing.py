@@ -1,0 +1,18 @@
+"""Settings of tests that try damaged input; TUNE_CURE_FUZZ=5000 makes that many examples of each kind, at random."""
+
+import os
+
+from hypothesis import HealthCheck, settings
+
+EXAMPLES = os.environ.get("TUNE_CURE_FUZZ")
+
+
+def fuzzed(examples: int) -> settings:
+    """Return settings for the same `examples` damaged inputs in every run, or the number asked for at random."""
+    return settings(
+        max_examples=int(EXAMPLES or examples),
+        derandomize=EXAMPLES is None,
+        database=None,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
