@@ -12,6 +12,7 @@ from tune_cure.data import config, splits as splits_module
 from tune_cure.reports import training_page
 from tune_cure.training.run import BEST, CONFIG, LAST, LOG, TEST, Run, RunSpec
 from tune_cure.utils import cpu, environment, locking
+from tune_cure.utils.errors import first_line
 from tune_cure.utils.files import make_run_folder, replace_text
 from tune_cure.utils.signals import treat_sigterm_as_ctrl_c
 from tune_cure.utils.yaml_config import SpecError
@@ -73,5 +74,5 @@ def choose_device(name: str | None) -> torch.device:
         device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:  # torch that was built without CUDA asserts
-        raise SpecError(f"--device {name}: cannot be used: {str(error).splitlines()[0]}") from error
+        raise SpecError(f"--device {name}: cannot be used: {first_line(error)}") from error
     return device

@@ -27,6 +27,7 @@ from tune_cure.evaluation.config import EvaluationConfig
 from tune_cure.search import run_files
 from tune_cure.search.results import SearchResult
 from tune_cure.training.config import AnyTrainingConfig, ModelConfig
+from tune_cure.utils.errors import first_line
 from tune_cure.utils.files import FolderError
 from tune_cure.utils.schema import Schema
 from tune_cure.utils.yaml_config import by_path, differences, first_problem
@@ -185,4 +186,4 @@ def read_job_config(folder: Path) -> JobConfig:
         problem = first_problem(error, JobConfig)
         raise FolderError(f"{file}: does not say how the run was trained: {problem}") from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise FolderError(f"{file}: does not say how the run was trained: {str(error).splitlines()[0]}") from error
+        raise FolderError(f"{file}: does not say how the run was trained: {first_line(error)}") from error

@@ -22,9 +22,9 @@ from tune_cure.data.source import (
     Dataset,
     DataSource,
     NotHereError,
-    first_line,
     stratified,
 )
+from tune_cure.utils.errors import first_line
 from tune_cure.utils.registry import Registry
 
 _logger = logging.getLogger(__name__)

@@ -19,8 +19,8 @@ from filelock import FileLock
 from torch import Tensor
 
 from tune_cure.data.datasets import DATASETS
-from tune_cure.data.source import DataError, DataSource, first_line
-from tune_cure.utils.errors import TuneCureError
+from tune_cure.data.source import DataError, DataSource
+from tune_cure.utils.errors import TuneCureError, first_line
 from tune_cure.utils.registry import is_reference
 
 _logger = logging.getLogger(__name__)

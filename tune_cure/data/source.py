@@ -93,11 +93,6 @@ class Dataset:
         return f"{self.network}, epsilon {radius}, {validation} validation images, {evaluated}"
 
 
-def first_line(error: Exception) -> str:
-    """Return the first line of an error's text, or the name of its class where it has no text, as a TimeoutError."""
-    return next(iter(str(error).splitlines()), type(error).__name__)
-
-
 def stratified(labels: Tensor, count: int, seed: int) -> Tensor:
     """Return (count,) sorted positions in `labels` (N,), each class in its share.
 

@@ -18,6 +18,7 @@ from pyarrow import fs
 
 from tune_cure.search import run_files
 from tune_cure.search.journal import Event, Journal
+from tune_cure.utils.errors import first_line
 from tune_cure.utils.files import FolderError
 
 INTERVAL = 60.0  # seconds between two copies
@@ -131,7 +132,7 @@ class ObjectStore:
             self.files, self.path = fs.FileSystem.from_uri(self.uri)
             self.files.create_dir(self.path)
         except (pyarrow.ArrowException, OSError) as error:
-            raise FolderError(f"--output {uri}: cannot be used: {str(error).splitlines()[0]}") from error
+            raise FolderError(f"--output {uri}: cannot be used: {first_line(error)}") from error
 
     def exists(self, name: str) -> bool:
         """Return whether there is a file or folder of this name."""

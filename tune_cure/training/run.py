@@ -17,6 +17,7 @@ from tune_cure.models import checkpoints
 from tune_cure.training.config import AnyTrainingConfig, ModelConfig, TrainingConfig, find_conflict, import_parts
 from tune_cure.training.delta import expand_delta
 from tune_cure.training.trainer import EPOCH_METRICS, Trainer
+from tune_cure.utils.errors import first_line
 from tune_cure.utils.files import FolderError, read_tensors, replace_tensors, replace_text
 from tune_cure.utils.registry import PartError
 from tune_cure.utils.schema import MAX_SEED, Schema
@@ -149,7 +150,7 @@ class Run:
                 self.trainer.load_state_dict(saved["trainer"])
                 self.log = saved["log"]
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise FolderError(f"{file}: the run cannot go on from it: {str(error).splitlines()[0]}") from error
+            raise FolderError(f"{file}: the run cannot go on from it: {first_line(error)}") from error
         if change:
             key, before, now = change
             message = f"{key} is {now} now, but was {before} when the run was begun"

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tune_cure.utils.errors import first_line
 from tune_cure.utils.files import replace_text
 from tune_cure.utils.formatting import format_count
 
@@ -66,7 +67,7 @@ def read(directory: Path) -> Environment:
     except FileNotFoundError:
         return Environment()
     except (OSError, ValueError, RecursionError) as error:
-        return Environment(damage=f"{FILE} is damaged: {str(error).splitlines()[0]}")
+        return Environment(damage=f"{FILE} is damaged: {first_line(error)}")
     if not isinstance(content, dict):
         return Environment(damage=f"{FILE} is damaged: it holds no record")
     return Environment(content)

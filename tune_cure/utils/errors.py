@@ -17,3 +17,8 @@ class TuneCureError(ValueError):
 
     def __init__(self, text: str) -> None:
         super().__init__(one_line(text))
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's text, or the name of its class where it has no text, as a TimeoutError."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 
 import torch
 
-from tune_cure.utils.errors import TuneCureError
+from tune_cure.utils.errors import TuneCureError, first_line
 
 
 def replace_text(path: Path, text: str) -> None:
@@ -77,7 +77,7 @@ def read_tensors(path: Path, device: torch.device) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location=device, weights_only=True)
     except Exception as error:  # a damaged file makes struct, pickle or zipfile raise errors of any kind
-        raise FolderError(f"{path}: cannot be read as a checkpoint: {str(error).splitlines()[0]}") from error
+        raise FolderError(f"{path}: cannot be read as a checkpoint: {first_line(error)}") from error
     if not isinstance(content, dict):
         raise FolderError(f"{path}: is no checkpoint of a run")
     return content

@@ -33,6 +33,7 @@ from tune_cure.search import run_files
 from tune_cure.search.results import SearchResult
 from tune_cure.training.config import TrainingConfig
 from tune_cure.utils import environment
+from tune_cure.utils.errors import first_line
 from tune_cure.utils.files import read_tensors, replace_bytes
 from tune_cure.utils.formatting import join_words
 from tune_cure.utils.registry import PartError, did_you_mean, is_reference
@@ -309,7 +310,7 @@ def _network_fields(file: Path, saved: Mapping[str, Any], side: int | None, trus
     except (KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
         if isinstance(error, ExportError) or (isinstance(error, PartError) and is_reference(name)):
             raise
-        raise ExportError(f"{file}: holds no network of this project: {str(error).splitlines()[0]}") from error
+        raise ExportError(f"{file}: holds no network of this project: {first_line(error)}") from error
     weights = network.state_dict()
     assert all(tensor.dtype in TENSOR_TYPES for tensor in weights.values())
     return {"weights": weights, **fields}

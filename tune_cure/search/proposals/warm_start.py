@@ -1,23 +1,29 @@
 """Warm start: ended trials of an earlier search, read from its folder, a table or an Optuna study."""
 
 import math
+import shutil
+import sqlite3
+import tempfile
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pandas as pd
+from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 from sqlalchemy import URL
-from sqlalchemy.exc import SQLAlchemyError
 
 from tune_cure.search import results, run_files
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.space.objectives import METRICS
 from tune_cure.training.config import parse_hyperparameter
 from tune_cure.training.delta import say_delta_in
+from tune_cure.utils.errors import first_line
 from tune_cure.utils.yaml_config import ProblemError, SpecError, describe
 
+SQLITE_COMPANIONS = ("-journal", "-wal")  # files beside a database with changes that are not in it yet
 ENDED_STATUSES = ("completed", "stopped", "catastrophic_overfitting", "diverged")
 
 
@@ -53,8 +59,8 @@ def read_prior_trials(spec: SearchSpec) -> tuple[list[PriorTrial], int]:
     path = Path(spec.search.warm_start).expanduser()
     try:
         frame = _table(path, spec.search.metrics)
-    except (OSError, ValueError, KeyError, SQLAlchemyError) as error:
-        raise SpecError(f"search.warm_start: {path}: cannot be read: {str(error).splitlines()[0]}") from error
+    except (OSError, ValueError) as error:
+        raise SpecError(f"search.warm_start: {path}: cannot be read: {first_line(error)}") from error
     missing = [name for name in spec.search.metrics if name not in frame]
     if missing:
         raise SpecError(f"search.warm_start: {path}: has no column {missing[0]}, which is what is optimized")
@@ -92,14 +98,40 @@ def _table(path: Path, metrics: list[str]) -> pd.DataFrame:
 def _study(path: Path, metrics: list[str]) -> pd.DataFrame:
     """Return an Optuna study as a table; the values of its objectives count as the metrics.
 
+    Optuna makes its tables in every database that it opens. So it opens a copy, and the file stays as it is.
+
     Raises:
         ValueError: The file holds no study or several, or the study has another number of objectives.
     """
-    storage = sqlite_url(path)
-    names = optuna.get_all_study_names(storage)
-    if len(names) != 1:
-        raise ValueError(f"holds {len(names)} studies; one is needed")
-    study = optuna.load_study(study_name=names[0], storage=storage)
+    with tempfile.TemporaryDirectory(prefix="tune_cure-") as temporary:
+        copy = Path(temporary, "study.db")
+        shutil.copyfile(path, copy)
+        for ending in SQLITE_COMPANIONS:
+            if (companion := path.with_name(path.name + ending)).is_file():
+                shutil.copyfile(companion, copy.with_name(copy.name + ending))
+        try:
+            return _read_study(copy, metrics)
+        except Exception as error:  # SQLite, SQLAlchemy and Optuna raise errors of any kind for a damaged database
+            raise ValueError(first_line(error)) from error
+
+
+def _read_study(database: Path, metrics: list[str]) -> pd.DataFrame:
+    """Return the study in a database, into which tables may be written, as `_study` does."""
+    with closing(sqlite3.connect(database)) as connection:
+        if not connection.execute("SELECT name FROM sqlite_master WHERE name = 'studies'").fetchall():
+            raise ValueError("is a database without a study of Optuna")
+    storage = RDBStorage(sqlite_url(database))
+    try:
+        studies = optuna.study.get_all_study_names(storage)
+        if len(studies) != 1:
+            raise ValueError(f"holds {len(studies)} studies; one is needed")
+        return _tabulate(optuna.load_study(study_name=studies[0], storage=storage), metrics)
+    finally:
+        storage.engine.dispose()
+
+
+def _tabulate(study: optuna.Study, metrics: list[str]) -> pd.DataFrame:
+    """Return a study as a table with the columns of trials.csv."""
     if len(study.directions) != len(metrics):
         raise ValueError(f"its trials have {len(study.directions)} values, but search.metric is {', '.join(metrics)}")
     statuses = {TrialState.COMPLETE: "completed", TrialState.PRUNED: "stopped"}

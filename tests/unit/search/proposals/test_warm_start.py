@@ -1,3 +1,6 @@
+import shutil
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import optuna
@@ -10,6 +13,7 @@ from tune_cure.cli import main as cli
 from tune_cure.reports import tables
 from tune_cure.search.journal import Journal
 from tune_cure.search.proposals import warm_start
+from tune_cure.search.proposals.optuna_space import to_optuna_distribution
 from tune_cure.search.proposals.proposer import Proposal, StudyProposer
 from tune_cure.search.results import SearchResult
 from tune_cure.search.space.config import SearchSpec
@@ -115,6 +119,75 @@ def test_a_foreign_study_of_optuna_is_known_by_its_values(tmp_path: Path) -> Non
     assert left_out == 1
 
 
+def state(folder: Path) -> dict[str, tuple[bytes, int]]:
+    """Return the content and the time of the last change of each file in a folder."""
+    return {file.name: (file.read_bytes(), file.stat().st_mtime_ns) for file in folder.iterdir() if file.is_file()}
+
+
+@pytest.mark.parametrize("journal_mode", ["delete", "wal"])
+@pytest.mark.parametrize("tables", [[], ["studies(study_id, study_name)"], ["bookmarks(url)"]], ids=str)
+def test_a_database_without_a_study_is_refused_and_stays_as_it_is(
+    tables: list[str], journal_mode: str, tmp_path: Path
+) -> None:
+    (tmp_path / "mine").mkdir()
+    with closing(sqlite3.connect(tmp_path / "mine" / "mine.db")) as connection:
+        connection.execute(f"PRAGMA journal_mode = {journal_mode}")
+        for table in tables:
+            connection.execute(f"CREATE TABLE {table}")
+    before = state(tmp_path / "mine")
+    with pytest.raises(SpecError, match=r"mine\.db: cannot be read: "):
+        warm_start.read_prior_trials(warm(tmp_path / "later", tmp_path / "mine" / "mine.db"))
+    assert state(tmp_path / "mine") == before
+
+
+@pytest.mark.parametrize("journal_mode", ["delete", "wal"])
+def test_a_study_is_read_without_a_change_to_its_file_also_while_it_is_written(
+    journal_mode: str, tmp_path: Path
+) -> None:
+    (tmp_path / "mine").mkdir()
+    file = tmp_path / "mine" / "mine.db"
+    study = optuna.create_study(storage=f"sqlite:///{file}", direction="maximize")
+    spec = warm(tmp_path / "later", file)
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute(f"PRAGMA journal_mode = {journal_mode}")
+        study.add_trial(
+            optuna.trial.create_trial(
+                value=0.7,
+                params={key: distribution.values[0] for key, distribution in spec.space.items()},
+                distributions={key: to_optuna_distribution(distribution) for key, distribution in spec.space.items()},
+            )
+        )
+        before = state(tmp_path / "mine")
+        assert (f"{file.name}-wal" in before) == (journal_mode == "wal")
+        (known,), _ = warm_start.read_prior_trials(spec)
+        assert known.metrics == {"pgd_accuracy_best": 0.7}
+        assert state(tmp_path / "mine") == before
+
+
+def test_a_study_of_another_version_of_optuna_is_refused_and_not_upgraded(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    file = tmp_path / "mine" / "mine.db"
+    optuna.create_study(storage=f"sqlite:///{file}")
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = 'v0.9.0.a'")
+        connection.commit()
+    before = state(tmp_path / "mine")
+    with pytest.raises(SpecError, match="no longer compatible with the table schema"):
+        warm_start.read_prior_trials(warm(tmp_path / "later", file))
+    assert state(tmp_path / "mine") == before
+
+
+def test_a_copy_that_does_not_fit_on_the_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    optuna.create_study(storage=f"sqlite:///{tmp_path / 'mine.db'}")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copyfile", full)
+    with pytest.raises(SpecError, match=r"mine\.db: cannot be read: .*No space left on device"):
+        warm_start.read_prior_trials(warm(tmp_path / "later", tmp_path / "mine.db"))
+
+
 def test_with_several_metrics_what_is_known_counts_as_a_trial_of_ones_own_would(earlier: Path, tmp_path: Path) -> None:
     folder = tmp_path / "later"
     more = ["search.metric=[pgd_accuracy_best, clean_accuracy]", "search.constraints=[clean_accuracy >= 0.75]"]
@@ -152,10 +225,11 @@ def test_whole_numbers_and_empty_cells_of_a_table_are_read(tmp_path: Path) -> No
         ("a.csv", f"{ROW},0.5,x\n", "row 0: epochs_trained: a whole number of at least 1 is needed, but found 'x'"),
         ("a.csv", f"{ROW},0.5,4\n".replace("0.02", "inf"), "none of its 1 trials ended within the space"),
         ("a.db", "no database", "file is not a database"),
+        ("a.db", "", "is a database without a study of Optuna"),
     ],
 )
 def test_what_cannot_be_known_is_one_line(tmp_path: Path, name: str, content: str | None, said: str) -> None:
-    if content:
+    if content is not None:
         (tmp_path / name).write_text(content)
     with pytest.raises(SpecError) as caught:
         warm_start.read_prior_trials(warm(tmp_path / "later", tmp_path / name))
