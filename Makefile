@@ -2,9 +2,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 # Tests that use Ray share one of the processes (--dist loadgroup), so that no two start Rays at once.
-PYTEST = $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadgroup
+PYTEST_OPTIONS = --numprocesses auto --maxprocesses 4 --dist loadgroup
+PYTEST = $(BIN)/python -m pytest $(PYTEST_OPTIONS)
+OLDEST = torch==2.11.0 torchvision==0.26.0
 
-.PHONY: venv search test test-rest test-all coverage faults lint docs reference lock clean
+.PHONY: venv search test test-rest test-all test-oldest coverage faults lint docs reference lock clean
 
 venv: .venv/installed
 
@@ -31,10 +33,22 @@ test-rest: venv
 test-all: venv
 	$(PYTEST)
 
+# The unit tests with the oldest PyTorch that the package allows, in an environment of its own.
+test-oldest: .venv-oldest/installed
+	.venv-oldest/bin/python -m pytest $(PYTEST_OPTIONS) -m unit tests/unit
+
+.venv-oldest/installed: requirements.lock pyproject.toml Makefile
+	@$(PYTHON) -m venv .venv-oldest
+	@grep -vE '^(torch|torchvision|triton|nvidia-.*|cuda-.*)==' requirements.lock > .venv-oldest/requirements.txt
+	.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check \
+	  --requirement .venv-oldest/requirements.txt $(OLDEST)
+	.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
 # Lines and branches that the whole test suite runs, by room; processes are counted that tests start, not those that Ray kills.
 coverage: venv
 	rm -rf .coverage
-	$(BIN)/coverage run --data-file=$(CURDIR)/.coverage/data -m pytest --numprocesses auto --maxprocesses 4 --dist loadgroup
+	$(BIN)/coverage run --data-file=$(CURDIR)/.coverage/data -m pytest $(PYTEST_OPTIONS)
 	$(BIN)/coverage combine --quiet --data-file=.coverage/data
 	$(BIN)/coverage json --quiet --ignore-errors --data-file=.coverage/data -o .coverage/all.json
 	$(BIN)/python tools/coverage_by_room.py .coverage/all.json
@@ -66,4 +80,4 @@ lock:
 	rm requirements.lock.old
 
 clean:
-	rm -rf .venv build dist site .coverage .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf .venv .venv-oldest build dist site .coverage .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

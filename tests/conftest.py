@@ -1,5 +1,6 @@
-"""What all tests share: markers by folder, one process for all that start Ray, networks, a cache folder."""
+"""What all tests share: markers by folder, hidden GPUs, one process for all that start Ray, networks, a cache."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,11 @@ from tests.support.networks import smooth_network
 from tests.support.unit_limits import AIM_SECONDS, CPU_SECONDS
 
 UNIT = Path(__file__).parent / "unit"
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+
+HAS_GPU = torch.cuda.is_available()
+GPUS = os.environ.get(VISIBLE)
+os.environ[VISIBLE] = ""  # before any test or fixture: Ray, and every process that a test starts, inherits it
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest chooses by markers
@@ -23,6 +29,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.ray)
         if item.get_closest_marker("ray") and config.pluginmanager.hasplugin("xdist"):
             item.add_marker(pytest.mark.xdist_group("ray"))
+        if item.get_closest_marker("gpu") and not HAS_GPU:
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA GPU"))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -37,6 +45,18 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.section(f"unit tests of more than {AIM_SECONDS} s of CPU time")
     for test, value in sorted(seconds.items(), key=lambda entry: -entry[1]):
         terminalreporter.line(f"{value:.1f}s {test}")
+
+
+@pytest.fixture(autouse=True)
+def hidden_gpus(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let only tests that are marked `gpu` see a GPU: the others compare numbers with those of the CPU."""
+    if request.node.get_closest_marker("gpu") is None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    elif GPUS is None:
+        monkeypatch.delenv(VISIBLE)
+    else:
+        monkeypatch.setenv(VISIBLE, GPUS)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from tune_cure.data import splits as data
 from tune_cure.training.run import LAST, Run, RunSpec, resolve
 from tune_cure.training.trainer import Trainer
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+pytestmark = pytest.mark.gpu
 
 SECTIONS = {
     "data": {"dataset": "digits", "validation": 100, "train_examples": 256, "image_size": 16},

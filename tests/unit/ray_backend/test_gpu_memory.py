@@ -74,7 +74,6 @@ def test_a_trial_larger_than_the_gpu_is_one_line(spec: SearchSpec, monkeypatch: 
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 def test_a_trial_of_digits_takes_a_small_part_of_a_gpu(spec: SearchSpec) -> None:
     measured = measure(spec)
     assert 0 < measured.trial < measured.total / 2
