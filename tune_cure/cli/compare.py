@@ -13,6 +13,7 @@ from tune_cure.confirmation import comparison
 from tune_cure.confirmation.comparison import ComparisonError, Searches
 from tune_cure.reports.comparison_text import ERRORS_NOTE, format_verdict, side_by_side, verdict_basis
 from tune_cure.search.results import SearchResult
+from tune_cure.utils.csv_tables import format_csv
 from tune_cure.utils.files import replace_text
 
 TITLES_WIDTH = 24  # columns of the terminal for the titles of the rows
@@ -65,7 +66,7 @@ def run(options: CompareOptions, console: Console) -> int:
     _print(searches, console)
     try:
         if options.csv:
-            replace_text(options.csv, table.to_csv(index=False))
+            replace_text(options.csv, format_csv(table))
         if options.html:
             from tune_cure.reports import comparison_page
 

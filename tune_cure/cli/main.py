@@ -42,10 +42,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed, unknown = build_parser([named]).parse_known_args(words)
     if unknown:
         _refuse(unknown[0], parsed.parser)
-    from rich.console import Console  # after the help and the errors of the command line, which do not need it
+    # Imported after the help and the errors of the command line, which do not need rich.
+    from tune_cure.cli.console import SafeConsole, SafeFormatter
 
-    console = Console(soft_wrap=True, highlight=False, markup=False)  # [x] in a file name is no markup
-    logging.basicConfig(format="%(message)s", level=logging.INFO if parsed.verbose else logging.WARNING)
+    console = SafeConsole(soft_wrap=True, highlight=False, markup=False)  # [x] in a file name is no markup
+    handler = logging.StreamHandler()
+    handler.setFormatter(SafeFormatter("%(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.INFO if parsed.verbose else logging.WARNING)
     logging.getLogger("tune_cure").setLevel(logging.INFO)
     try:
         command = _module(parsed.command)

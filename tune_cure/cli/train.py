@@ -22,6 +22,7 @@ from tune_cure.training.config import (
 )
 from tune_cure.training.delta import DELTA, delta_names, delta_notice, expand_delta
 from tune_cure.training.run import CONFIG, RunSpec, add_dataset_defaults, resolve
+from tune_cure.utils.files import refuse_foreign_links
 from tune_cure.utils.formatting import format_hyperparameters, format_value
 from tune_cure.utils.schema import choices
 from tune_cure.utils.yaml_config import ProblemError, SpecError, override, parse_value, put, read_mapping
@@ -239,6 +240,7 @@ def read_begun(options: TrainOptions) -> RunSpec:
     """Return the run that was begun in the folder of `options`.
 
     Raises:
+        FolderError: A link in the folder leads out of it.
         SpecError: The folder holds no run, or the command line has flags that do not go with --resume.
     """
     directory = options.output or DEFAULT_FOLDER
@@ -251,6 +253,7 @@ def read_begun(options: TrainOptions) -> RunSpec:
         raise SpecError(f"--resume takes its configuration from {file}: leave out {flag}")
     if not file.is_file():
         raise SpecError(f"{directory}: holds no training run: there is no {CONFIG} in it")
+    refuse_foreign_links(directory)
     try:
         return resolve(read_mapping(file))
     except ProblemError as problem:

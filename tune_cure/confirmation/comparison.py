@@ -25,6 +25,7 @@ from tune_cure.search.trial_table import judged_examples
 from tune_cure.training.config import HYPERPARAMETERS, hyperparameter_value
 from tune_cure.training.delta import DELTA
 from tune_cure.utils import environment, significance
+from tune_cure.utils.csv_tables import read_csv
 from tune_cure.utils.errors import TuneCureError
 from tune_cure.utils.formatting import format_count, format_value, join_words
 
@@ -180,7 +181,7 @@ def _confirmed_accuracies(result: SearchResult, trial: Any) -> dict[str, Any]:
     if not file.resolve().is_relative_to(result.directory.resolve()):
         raise ComparisonError(f"{file}: is a link that leads out of the run's folder")
     try:
-        runs = pd.read_csv(file)
+        runs = read_csv(file)
         runs = runs[runs["contender"].eq(f"trial-{trial}") & runs["norm"].eq(result.spec.evaluation.norm)]
         runs = runs.astype(dict.fromkeys(("epsilon", "examples", *COMPARED_ATTACKS), float))
     except (ValueError, KeyError) as error:  # pandas' own errors are ValueErrors

@@ -16,10 +16,10 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 
 from tune_cure.confirmation.candidates import Candidate
 from tune_cure.data.config import DataSpec
@@ -29,6 +29,7 @@ from tune_cure.search.results import SearchResult
 from tune_cure.training.config import AnyTrainingConfig, ModelConfig
 from tune_cure.utils.errors import first_line
 from tune_cure.utils.files import FolderError
+from tune_cure.utils.formatting import one_line
 from tune_cure.utils.schema import Schema
 from tune_cure.utils.yaml_config import by_path, differences, first_problem
 from tune_cure.utils.yaml_parser import parse
@@ -59,7 +60,7 @@ class JobConfig(Schema):
     Settings that an earlier version did not have take their defaults, which are what that version did.
     """
 
-    contender: str = Field(description="The candidate's description.")
+    contender: Annotated[str, AfterValidator(one_line)] = Field(description="The candidate's description.")
     seed: int = Field(description="Seed of the training run.")
     train_images: int = Field(description="Training images used.")
     data: DataSpec = Field(description="The data set, wherever its files are.")

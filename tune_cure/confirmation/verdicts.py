@@ -21,6 +21,7 @@ from tune_cure.evaluation.names import ATTACKS, COMPARED_ATTACKS
 from tune_cure.evaluation.robustness import Outcomes
 from tune_cure.search import run_files
 from tune_cure.utils import significance
+from tune_cure.utils.csv_tables import format_csv
 from tune_cure.utils.files import read_tensors, replace_arrays, replace_text
 from tune_cure.utils.formatting import join_words
 
@@ -156,7 +157,7 @@ class Confirmation:
 
     def write(self, folder: Path) -> None:
         """Write confirm.csv, confirm.json, and outcomes.npz with every single outcome, for other statistics."""
-        replace_text(folder / run_files.CONFIRM_TABLE, self.table.to_csv(index=False))
+        replace_text(folder / run_files.CONFIRM_TABLE, format_csv(self.table))
         content = {"means": _records(self.means()), "comparisons": _records(self.comparisons())}
         replace_text(folder / run_files.CONFIRM_SUMMARY, json.dumps(content, indent=2, allow_nan=False) + "\n")
         packed = {

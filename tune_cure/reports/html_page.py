@@ -15,6 +15,7 @@ from plotly.offline import get_plotlyjs
 
 from tune_cure.utils.environment import Environment
 from tune_cure.utils.files import replace_text
+from tune_cure.utils.formatting import one_line, spell_out
 
 PAGE = Template("""<!DOCTYPE html>
 <html lang="en">
@@ -71,10 +72,10 @@ def write(path: Path, title: str, parts: Iterable[str]) -> None:
         parts: The content as HTML; empty parts are left out.
     """
     content = PAGE.substitute(
-        title=escape(title),
+        title=escape(one_line(title)),
         style=Path(__file__).with_name("report.css").read_text(encoding="utf-8"),
         plotly=get_plotlyjs(),
-        body="\n".join(part for part in parts if part),
+        body=spell_out("\n".join(part for part in parts if part)),
         script=SCRIPT,
     )
     replace_text(path, content)

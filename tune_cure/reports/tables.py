@@ -5,6 +5,9 @@ Each file is replaced in one step, so that a reader never sees half of it. docs/
 
 import io
 import json
+import logging
+from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -15,11 +18,16 @@ from tune_cure.search.journal import Journal
 from tune_cure.search.results import Best, SearchResult
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.trial_table import judged_examples
-from tune_cure.utils.files import read_tensors, replace_bytes, replace_tensors, replace_text
+from tune_cure.utils.csv_tables import format_csv
+from tune_cure.utils.files import FolderError, read_tensors, replace_bytes, replace_tensors, replace_text
 from tune_cure.utils.formatting import format_percent, format_value
 
+_logger = logging.getLogger(__name__)
+
 NUM_TOP = 10  # configurations in the tables for papers
-LATEX = str.maketrans({"\\": r"\textbackslash{}", "±": r"$\pm$", "–": "--"} | {c: f"\\{c}" for c in "_%&#${}"})
+MARKDOWN = str.maketrans({c: f"\\{c}" for c in "\\`*[]<>|"})
+LATEX_WORDS = {"\\": r"\textbackslash{}", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}"}
+LATEX = str.maketrans(LATEX_WORDS | {"±": r"$\pm$", "–": "--"} | {c: f"\\{c}" for c in "_%&#${}"})
 
 
 def write_tables(result: SearchResult) -> None:
@@ -31,7 +39,7 @@ def write_tables(result: SearchResult) -> None:
         (run_files.TRIALS_TABLE, run_files.TRIALS_PARQUET, result.trials),
         (run_files.EPOCHS_TABLE, run_files.EPOCHS_PARQUET, result.epochs),
     ):
-        replace_text(result.directory / table, frame.to_csv(index=False))
+        replace_text(result.directory / table, format_csv(frame))
         content = io.BytesIO()
         _with_uniform_types(frame).to_parquet(content, index=False)
         replace_bytes(result.directory / parquet, content.getvalue())
@@ -39,7 +47,7 @@ def write_tables(result: SearchResult) -> None:
     if result.best is None:
         return
     spec, best = result.spec, result.best
-    replace_text(result.directory / run_files.BEST_CONFIG_TABLE, _best_config(spec, best).to_csv(index=False))
+    replace_text(result.directory / run_files.BEST_CONFIG_TABLE, format_csv(_best_config(spec, best)))
     settings = {**spec.training, **best.hyperparameters}
     header = f"# Trial {best.trial} of {spec.name}, its best. `start_from: [THIS FILE]` begins a search with it.\n"
     replace_text(result.directory / run_files.BEST_CONFIG_SPEC, header + yaml.safe_dump(settings, sort_keys=False))
@@ -104,7 +112,7 @@ def write_top_configurations(result: SearchResult) -> None:
 
 def _markdown_table(titles: list[str], rows: list[list[str]]) -> str:
     lines = [titles, ["---"] + ["---:"] * (len(titles) - 1), *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return "".join(f"| {' | '.join(cell.translate(MARKDOWN) for cell in line)} |\n" for line in lines)
 
 
 def _latex_table(titles: list[str], rows: list[list[str]]) -> str:
@@ -116,20 +124,34 @@ def _latex_table(titles: list[str], rows: list[list[str]]) -> str:
 def write_best_model(result: SearchResult) -> None:
     """Write best_model.pt, the best trial's weights.
 
-    If these weights are not on the disk, the file stays as it is, unless it holds the weights of another trial: then it
-    is removed. The weights are missing while a running search replaces their checkpoint, and if the best trial became
-    the best only after another one had failed.
+    If these weights are not on the disk, or cannot be read, the file stays as it is, unless it holds the weights of
+    another trial: then it is removed. The weights are missing while a running search replaces their checkpoint, and if
+    the best trial became the best only after another one had failed. A warning is logged of a file that cannot be read.
     """
     best = result.best
     if best is None:
         return
     file = result.directory / run_files.BEST_MODEL
     checkpoint = Journal(result.directory).checkpoint_file(result.checkpoint) if result.checkpoint else None
-    if checkpoint is None or not checkpoint.exists():
-        if file.exists() and read_tensors(file, torch.device("cpu")).get("trial") != best.trial:
+    saved = _read_or_warn(checkpoint) if checkpoint else {}
+    weights = saved.get("best_model")
+    if saved and not isinstance(weights, dict):
+        _logger.warning("%s: cannot be read as a checkpoint: it holds no best model", checkpoint)
+    if not isinstance(weights, dict):
+        if _read_or_warn(file).get("trial", best.trial) != best.trial:
             file.unlink()
         return
-    weights = read_tensors(checkpoint, torch.device("cpu"))["best_model"]
     metrics = {name: float(best.row[f"{name}_best"]) for name in ("clean_accuracy", "pgd_accuracy")}
     source = {"trial": best.trial, "hyperparameters": best.hyperparameters, "metrics": metrics}
     replace_tensors(file, {**weights, **source})
+
+
+def _read_or_warn(file: Path) -> dict[str, Any]:
+    """Return the content of a file of tensors; empty if it is missing, or damaged, of which a warning is logged."""
+    if not file.exists():
+        return {}
+    try:
+        return read_tensors(file, torch.device("cpu"))
+    except FolderError as error:
+        _logger.warning("%s", error)
+        return {}

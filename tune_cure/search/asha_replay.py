@@ -11,6 +11,7 @@ from tune_cure.search import ranking, results, run_files
 from tune_cure.search.journal import OBJECTIVE, Event, Journal
 from tune_cure.search.schedulers.early_stopper import EarlyStopper
 from tune_cure.search.space.config import AshaConfig, SearchSpec
+from tune_cure.utils.csv_tables import format_csv
 from tune_cure.utils.files import replace_text
 
 ORDERS = 20  # random orders of the trials that each pair of numbers is replayed in
@@ -56,7 +57,7 @@ def write(directory: Path, grace_periods: Iterable[int], reduction_factors: Iter
                 }
             )
     frame = pd.DataFrame(rows)
-    replace_text(directory / run_files.REPLAY, frame.to_csv(index=False))
+    replace_text(directory / run_files.REPLAY, format_csv(frame))
     return frame
 
 

@@ -30,13 +30,16 @@ from typing import Any
 from tune_cure.search import run_files
 from tune_cure.search.event_schemas import validate_event
 from tune_cure.utils.errors import TuneCureError
-from tune_cure.utils.formatting import shorten_repr
+from tune_cure.utils.files import replace_bytes
+from tune_cure.utils.formatting import one_line, shorten_repr
 from tune_cure.utils.yaml_config import ProblemError, SpecError, read_mapping
 
 OBJECTIVE = "objective"  # key of an epoch: the value of the search's metric, which sampler and scheduler compare
 RUNG = "pgd_accuracy_rung"  # key of an epoch at a rung, if asha.steps is given: the value that is compared there
 
 SEARCH_EVENTS = ("change", "resume")
+
+SHOWN_TEXTS = frozenset(("reason", "settings", "host"))  # free text, for people: it may be from somebody else
 
 Event = dict[str, Any]
 
@@ -137,6 +140,8 @@ class EventReader:
             raise JournalError(f"{place} is no event: {problem.path}: {problem.message}") from problem
         if contradiction := self._find_contradiction(event):
             raise JournalError(f"{place}: trial {event['trial']} {contradiction}: the file is damaged")
+        for key in SHOWN_TEXTS & event.keys():
+            event[key] = one_line(event[key])
         # A large journal has each key some 100,000 times: interned, they share their memory.
         return {sys.intern(key): value for key, value in event.items()}
 
@@ -195,6 +200,7 @@ class Journal:
         """
         line = {"event": event, "trial": number, "time": time.time(), **details}
         content = (json.dumps(line, allow_nan=False) + "\n").encode()
+        self._own_file()
         length = self.path.stat().st_size if self.path.exists() else 0
         try:
             with self.path.open("ab") as file:
@@ -230,6 +236,7 @@ class Journal:
         """
         events, length = self._parse()
         if repair and self.path.exists():
+            self._own_file()
             os.truncate(self.path, length)
         return JournalContent(_drop_restarted(events), [event for event in events if event["event"] in SEARCH_EVENTS])
 
@@ -250,6 +257,11 @@ class Journal:
         if not is_inside:
             raise JournalError(f"{self.path}: the checkpoint {shorten_repr(path)} is not in the run's folder")
         return file
+
+    def _own_file(self) -> None:
+        """Replace a journal that is a hard link by a copy: the file has another name, perhaps outside of the run."""
+        if self.path.exists() and self.path.stat().st_nlink > 1:
+            replace_bytes(self.path, self.path.read_bytes())
 
     def _parse(self) -> tuple[list[Event], int]:
         """Return all events, and the length in bytes of the lines that hold them."""

@@ -20,6 +20,7 @@ from tune_cure.search.space import loading as specs
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.trial_table import build_epoch_table, build_trial_table, count_untrained_epochs, judged_examples
 from tune_cure.utils.errors import TuneCureError
+from tune_cure.utils.files import FolderError, refuse_foreign_links
 from tune_cure.utils.formatting import format_count, format_duration, format_hyperparameters, format_percent
 
 NUM_SHOWN = 5  # leaders in a notebook
@@ -221,9 +222,10 @@ def read_spec(directory: Path) -> SearchSpec:
     for file in (run_files.SPEC, run_files.JOURNAL):
         if not (directory / file).is_file():
             raise ResultsError(f"{directory}: holds no search: there is no {file} in it")
-    for path in directory.iterdir():  # a run from somebody else must not make this process use files elsewhere
-        if path.is_symlink() and not path.resolve().is_relative_to(directory.resolve()):
-            raise ResultsError(f"{path}: is a link that leads out of the run's folder")
+    try:
+        refuse_foreign_links(directory)
+    except FolderError as error:
+        raise ResultsError(str(error)) from error
     return specs.load(directory / run_files.SPEC)
 
 

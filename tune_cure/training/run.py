@@ -17,6 +17,7 @@ from tune_cure.models import checkpoints
 from tune_cure.training.config import AnyTrainingConfig, ModelConfig, TrainingConfig, find_conflict, import_parts
 from tune_cure.training.delta import expand_delta
 from tune_cure.training.trainer import EPOCH_METRICS, Trainer
+from tune_cure.utils.csv_tables import format_csv
 from tune_cure.utils.errors import first_line
 from tune_cure.utils.files import FolderError, read_tensors, replace_tensors, replace_text
 from tune_cure.utils.registry import PartError
@@ -182,7 +183,7 @@ class Run:
         if not row["diverged"]:
             row |= self.trainer.evaluate()
         self.log.append({name: row.get(name) for name in COLUMNS})
-        replace_text(self.directory / LOG, pd.DataFrame(self.log, columns=list(COLUMNS)).to_csv(index=False))
+        replace_text(self.directory / LOG, format_csv(pd.DataFrame(self.log, columns=list(COLUMNS))))
         if self.trainer.best_epoch == self.trainer.epoch:
             self._save_best()
         state = {"run": _values_by_key(self.spec), "trainer": self.trainer.state_dict(), "log": self.log}
@@ -213,7 +214,7 @@ class Run:
             metrics = evaluate(network, test, self.spec.evaluation)
             rows.append({"weights": name, "epoch": epoch, "examples": len(test), **metrics})
         frame = pd.DataFrame(rows, columns=["weights", "epoch", "examples", *METRICS])
-        replace_text(self.directory / TEST, frame.to_csv(index=False))
+        replace_text(self.directory / TEST, format_csv(frame))
         return frame
 
 

@@ -76,11 +76,52 @@ def read_tensors(path: Path, device: torch.device) -> dict[str, Any]:
     """
     try:
         content = torch.load(path, map_location=device, weights_only=True)
+    except OSError as error:
+        raise FolderError(f"{path}: cannot be read: {error.strerror or first_line(error)}") from error
     except Exception as error:  # a damaged file makes struct, pickle or zipfile raise errors of any kind
-        raise FolderError(f"{path}: cannot be read as a checkpoint: {first_line(error)}") from error
-    if not isinstance(content, dict):
+        # torch's own text advises to set weights_only=False, which would run the code of whoever sent the file.
+        reason = "it is damaged, or holds more than tensors and plain values"
+        raise FolderError(f"{path}: cannot be read as a checkpoint: {reason}") from error
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise FolderError(f"{path}: is no checkpoint of a run")
     return content
+
+
+def refuse_foreign_links(folder: Path) -> None:
+    """Refuse a run's folder in which a link leads out of it, at any depth.
+
+    Somebody may have sent the folder. Files elsewhere would be read, or written over, in the place of its own. A pipe
+    or a device is refused, too: reading it might never end.
+
+    Raises:
+        FolderError: There is such a link, pipe or device, or a folder cannot be read.
+    """
+    root, pending = folder.resolve(), [str(folder)]
+    while pending:
+        inner = pending.pop()
+        try:
+            with os.scandir(inner) as entries:
+                for entry in entries:
+                    if entry.is_symlink():
+                        _refuse_foreign(Path(entry.path), root)
+                    elif entry.is_dir(follow_symlinks=False):
+                        pending.append(entry.path)
+                    elif not entry.is_file(follow_symlinks=False) and os.path.lexists(entry.path):
+                        raise FolderError(f"{entry.path}: is neither a file nor a folder")
+        except FileNotFoundError:
+            pass  # a search that runs deletes checkpoints
+        except OSError as error:
+            raise FolderError(f"{inner}: cannot be read: {error.strerror}") from error
+
+
+def _refuse_foreign(link: Path, root: Path) -> None:
+    """Refuse a link that leads out of `root`, or nowhere because it leads to itself."""
+    try:
+        is_inside = link.resolve().is_relative_to(root)
+    except (OSError, RuntimeError):  # a loop of links, or one that cannot be followed
+        is_inside = False
+    if not is_inside:
+        raise FolderError(f"{link}: is a link that leads out of the run's folder")
 
 
 def make_run_folder(default: Path, named: Path | None) -> Path:

@@ -1,6 +1,7 @@
 """Texts for people, in the terminal and in reports alike."""
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -14,8 +15,31 @@ STATUS_WORDS = {  # fit after "trial 7" and after "7 trials"
 }
 
 
+_HIDDEN = re.compile(
+    r"[^\t\n\x20-\x7e\u00a0-\U0010ffff]"  # control characters, with which escape sequences of a terminal begin
+    r"|[\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]"  # invisible, or turn text around
+    r"|[\ud800-\udfff\U000e0000-\U000e007f]"  # half a character, which no file can hold; invisible tags
+)
+
+
+def spell_out(text: str) -> str:
+    """Return `text` with control characters and invisible ones spelled out, but with its tabs and line breaks.
+
+    All text that reaches the terminal, a page or a model card passes through here. It may come from a file that
+    somebody sent, and could otherwise move the cursor, or be shown in another order than it is written.
+    """
+    return _HIDDEN.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+
+
+def escape_markdown(text: str) -> str:
+    """Return `text` in one line, in which nothing is taken for Markdown or HTML."""
+    return "".join(f"\\{c}" if c in "\\`*_[]<>|#" else c for c in one_line(text))
+
+
 def one_line(text: str) -> str:
     """Return `text` with line breaks and control characters spelled out, cut after 2,000 characters."""
+    if text.isprintable() and len(text) <= 2000:
+        return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:2000])[:2000]
 
 

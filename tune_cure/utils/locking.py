@@ -27,14 +27,17 @@ def hold_run_lock(directory: Path, message: str = "another process is writing in
     Raises:
         FolderError: Another process holds the lock, or the folder cannot be written to.
     """
-    lock = FileLock(directory / LOCK_FILE)
+    file = directory / LOCK_FILE
+    if file.is_symlink() or (file.exists() and file.stat().st_nlink > 1):  # it would be emptied under its other name
+        raise FolderError(f"{file}: is a link to another file; delete it")
+    lock = FileLock(file)
     try:
         lock.acquire(timeout=LOCK_TIMEOUT_SECONDS)
     except Timeout as error:
         raise FolderError(f"{directory}: {message}") from error
     except OSError as error:
         if error.errno not in _NO_LOCKS:
-            raise FolderError(f"{directory / LOCK_FILE}: cannot be written: {error.strerror}") from error
+            raise FolderError(f"{file}: cannot be written: {error.strerror}") from error
     try:
         yield
     finally:

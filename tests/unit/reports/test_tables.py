@@ -12,7 +12,7 @@ from tune_cure.search import results, run_files
 from tune_cure.search.journal import Journal, JournalError
 from tune_cure.search.results import SearchResult
 from tune_cure.search.space import loading as specs
-from tune_cure.utils.files import FolderError
+from tune_cure.utils.csv_tables import read_csv
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def test_no_file_outside_a_received_run_is_written(
     assert precious.read_bytes() == before
 
 
-def test_a_checkpoint_runs_no_code(run: Path) -> None:
+def test_a_checkpoint_runs_no_code(run: Path, caplog: pytest.LogCaptureFixture) -> None:
     class Attack:
         def __reduce__(self) -> tuple[object, tuple[object, ...]]:
             return (run / "pwned").mkdir, ()
@@ -86,10 +86,35 @@ def test_a_checkpoint_runs_no_code(run: Path) -> None:
     folder.mkdir(parents=True)
     torch.save({"best_model": Attack()}, folder / run_files.CHECKPOINT)
     Journal(run).append("checkpoint", 1, epoch=2, path="trials/sent")
-    with pytest.raises(FolderError, match="cannot be read as a checkpoint") as raised:
-        tables.write_best_model(SearchResult(run))
-    assert "\n" not in str(raised.value)
+    tables.write_best_model(SearchResult(run))
+    (warning,) = caplog.messages
+    assert "cannot be read as a checkpoint" in warning
+    assert "\n" not in warning
+    assert "weights_only" not in warning
     assert not (run / "pwned").exists()
+    assert not (run / "best_model.pt").exists()
+
+
+@pytest.mark.parametrize("content", [{"best_model": 3}, {"epoch": 1}, [1], {1: 2}])
+def test_a_checkpoint_without_weights_is_left_out_with_a_warning(
+    content: object, run: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = run / "trials" / "sent"
+    folder.mkdir(parents=True)
+    torch.save(content, folder / run_files.CHECKPOINT)
+    (run / "best_model.pt").write_bytes(b"damaged, too")
+    Journal(run).append("checkpoint", 1, epoch=2, path="trials/sent")
+    tables.write_best_model(SearchResult(run))
+    assert "checkpoint" in caplog.messages[0]
+    assert (run / "best_model.pt").read_bytes() == b"damaged, too"
+
+
+def test_text_that_a_spreadsheet_takes_for_a_formula_is_none_and_is_read_back(run: Path) -> None:
+    reason = '=HYPERLINK("http://x", A1)'
+    Journal(run).append("end", 4, status="failed", reason=reason)
+    tables.write_tables(SearchResult(run))
+    assert f"'{reason}" in pd.read_csv(run / "trials.csv")["reason"].tolist()
+    assert reason in read_csv(run / "trials.csv")["reason"].tolist()
 
 
 def test_csv_and_parquet_hold_the_same(run: Path) -> None:

@@ -1,5 +1,6 @@
 import json
 import logging
+import os
 import re
 import time
 from collections.abc import Callable
@@ -226,3 +227,28 @@ def test_a_hyperparameter_of_a_part_that_is_not_imported_is_read_as_the_space_ha
     (tmp_path / "spec.yaml").write_text("space: {power: {uniform: [1, 2]}, lambda: {uniform: [0, 1]}}\n")
     (read,) = Journal(tmp_path).load().trial_events
     assert read["hyperparameters"] == hyperparameters
+
+
+def test_a_journal_that_is_a_hard_link_changes_nothing_under_its_other_name(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    begin(Journal(tmp_path / "run"), 0)
+    damaged = (tmp_path / "run" / "journal.jsonl").read_bytes() + b'{"event'
+    other = tmp_path / "mine"
+    for act in (lambda journal: epoch(journal, 0), lambda journal: journal.load(repair=True)):
+        other.write_bytes(damaged)
+        (tmp_path / "run" / "journal.jsonl").unlink()
+        os.link(other, tmp_path / "run" / "journal.jsonl")
+        act(Journal(tmp_path / "run"))
+        assert other.read_bytes() == damaged
+        assert (tmp_path / "run" / "journal.jsonl").read_bytes() != damaged
+
+
+def test_texts_for_people_have_no_control_characters(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    begin(journal, 0)
+    journal.append("retry", 0, attempt=1, reason="\x1b]0;owned\x07\u202egnp")
+    journal.append("end", 0, status="failed", reason="line\nline")
+    journal.append("change", None, settings="\x9b2J", restart=False)
+    content = journal.load()
+    assert [event["reason"] for event in content.trial_events[1:]] == [r"\x1b]0;owned\x07\u202egnp", r"line\nline"]
+    assert content.search_events[0]["settings"] == r"\x9b2J"

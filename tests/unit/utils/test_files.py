@@ -1,3 +1,5 @@
+import os
+import pickle
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -9,6 +11,7 @@ from tune_cure.utils.files import (
     FolderError,
     make_run_folder,
     read_tensors,
+    refuse_foreign_links,
     replace_arrays,
     replace_tensors,
     replace_text,
@@ -30,6 +33,44 @@ def test_a_link_in_a_folder_that_somebody_sent_is_replaced_and_not_followed(tmp_
     replace_text(tmp_path / "a", "theirs")
     assert (tmp_path / "precious").read_text() == "mine"
     assert (tmp_path / "a").read_text() == "theirs"
+
+
+@pytest.mark.parametrize("link", ["a", "trials/x/y", "confirm/trial-1/seed-1", ".lock"])
+@pytest.mark.parametrize("target", ["../mine", "../nowhere", "/etc", "../run-2", "", "loop"])
+def test_a_link_at_any_depth_that_leads_out_of_a_run_is_refused(link: str, target: str, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    file = tmp_path / "run" / link
+    file.parent.mkdir(parents=True)
+    (tmp_path / "run" / "spec.yaml").write_text("")
+    if target == "loop":
+        file.symlink_to(file.name)
+    else:
+        file.symlink_to(target if target.startswith("/") else tmp_path / "run" / target)
+    if not target:  # the folder itself is no place outside of it
+        refuse_foreign_links(tmp_path / "run")
+        return
+    with pytest.raises(FolderError, match=f"{link}: is a link that leads out of the run's folder"):
+        refuse_foreign_links(tmp_path / "run")
+
+
+def test_a_pipe_in_a_run_is_refused_and_a_link_to_the_run_or_within_it_is_not(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    (run / "trials").mkdir(parents=True)
+    (run / "last").symlink_to("trials")
+    (tmp_path / "other name").symlink_to("run")
+    refuse_foreign_links(tmp_path / "other name")
+    os.mkfifo(run / "trials" / "environment.json")
+    with pytest.raises(FolderError, match=r"environment\.json: is neither a file nor a folder"):
+        refuse_foreign_links(run)
+
+
+@pytest.mark.parametrize("content", [b"", b"junk", b"PK\x03\x04junk", pickle.dumps(Path("x")), pickle.dumps([1])])
+def test_a_file_that_is_no_checkpoint_is_one_line_without_advice_to_trust_it(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "a.pt").write_bytes(content)
+    with pytest.raises(FolderError, match=r"a\.pt: (cannot be read as a|is no) checkpoint") as raised:
+        read_tensors(tmp_path / "a.pt", torch.device("cpu"))
+    assert "weights_only" not in str(raised.value)
+    assert "\n" not in str(raised.value)
 
 
 def test_a_default_name_that_is_taken_gets_a_number_even_by_a_link_to_nowhere(tmp_path: Path) -> None:

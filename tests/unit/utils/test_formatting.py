@@ -5,12 +5,14 @@ import pytest
 from tune_cure.search.event_schemas import STATUSES
 from tune_cure.utils.formatting import (
     STATUS_WORDS,
+    escape_markdown,
     format_duration,
     format_hyperparameters,
     format_percent,
     format_value,
     one_line,
     shorten_repr,
+    spell_out,
 )
 
 
@@ -65,3 +67,15 @@ def test_a_percentage_has_its_error_if_there_is_one_and_is_a_dash_if_missing(
 
 def test_a_percentage_in_a_table_of_percentages_has_no_sign() -> None:
     assert format_percent(0.4731, 0.0158, digits=2, unit="") == "47.31 ± 1.58"
+
+
+def test_what_is_invisible_or_turns_text_around_is_spelled_out() -> None:
+    assert spell_out("a\x1b[31m\x00\x9b\u202eb\u200b\ufeff\ud800") == r"a\x1b[31m\x00\x9b\u202eb\u200b\ufeff\ud800"
+    assert (
+        spell_out("two\nlines,\ttab, café, 漢字, ±, 💥, no\u00a0break")
+        == "two\nlines,\ttab, café, 漢字, ±, 💥, no\u00a0break"
+    )
+
+
+def test_nothing_in_escaped_text_is_markdown_or_html() -> None:
+    assert escape_markdown("# <b>[x](y)|`z`*\n") == r"\# \<b\>\[x\](y)\|\`z\`\*\\n"

@@ -1,4 +1,5 @@
 import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -35,3 +36,16 @@ def test_where_no_search_is_none_is_continued_and_no_lock_left(tmp_path: Path) -
     out.mkdir()
     assert main(["search", "--space", str(tmp_path / "tiny.yaml"), "--output", str(out), "--resume"]) == 2
     assert list(out.iterdir()) == []
+
+
+def test_a_lock_that_is_a_link_is_refused_and_the_other_file_keeps_its_content(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("mine")
+    for link in (os.link, os.symlink):
+        link(tmp_path / "mine", tmp_path / ".lock")
+        with (
+            pytest.raises(FolderError, match=r"\.lock: is a link to another file"),
+            locking.hold_run_lock(tmp_path),
+        ):
+            pass
+        (tmp_path / ".lock").unlink()
+    assert (tmp_path / "mine").read_text() == "mine"

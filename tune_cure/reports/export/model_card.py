@@ -9,7 +9,15 @@ from tune_cure.evaluation.metrics import standard_error
 from tune_cure.evaluation.names import NORM_LABELS
 from tune_cure.reports.export.bundle import BEST_CONFIG, ExportedModel
 from tune_cure.reports.export.measurements import Measurement
-from tune_cure.utils.formatting import format_count, format_percent, format_radius, join_words, one_line
+from tune_cure.utils.formatting import (
+    escape_markdown,
+    format_count,
+    format_percent,
+    format_radius,
+    join_words,
+    one_line,
+    spell_out,
+)
 
 ROBUSTBENCH = ("cifar10", "cifar100")  # the data sets of this project that RobustBench has, too
 CIFAR_SIZE = (32, 32)
@@ -42,7 +50,7 @@ def build_model_card(model: ExportedModel) -> str:
     }
     front = yaml.safe_dump(FRONT, sort_keys=False)
     body = "".join(f"\n## {title}\n\n{text}\n" for title, text in sections.items())
-    return f"---\n{front}---\n\n# {model.title}\n{body}"
+    return spell_out(f"---\n{front}---\n\n# {escape_markdown(model.title)}\n{body}")
 
 
 def _what(model: ExportedModel) -> str:
@@ -50,9 +58,9 @@ def _what(model: ExportedModel) -> str:
     images = f"{network['in_channels']}×{size[0]}×{size[1]}" if size else f"{network['in_channels']}-channel"
     return (
         f"An image classifier that was trained to withstand small changes of its input. The network is a "
-        f"`{network['name']}` with {model.num_parameters:,} parameters. It takes {images} images of the data set "
-        f"{model.dataset} and has {network['num_classes']} classes{_classes(model)}.\n\nIts weights: "
-        f"{model.description}."
+        f"{_code(network['name'])} with {model.num_parameters:,} parameters. It takes {images} images of the data set "
+        f"{escape_markdown(model.dataset)} and has {network['num_classes']} classes{_classes(model)}.\n\nIts weights: "
+        f"{escape_markdown(model.description)}."
     )
 
 
@@ -68,12 +76,13 @@ def _measured(model: ExportedModel) -> str:
     introduction = _on_test_images(model) if model.is_confirmed else _on_validation_images(model)
     parts = [introduction, _own_table(model), _warnings(model)]
     if model.elsewhere:
+        command = _code(f"tune-cure export --confirmed {model.candidate}")
         seeds = format_count(max(measurement.seeds for measurement in model.elsewhere), "other seed")
         parts.append(
             f"The configuration was confirmed: other networks were trained with the same hyperparameters and {seeds}, "
             "and judged on test images. These accuracies are not those of the weights here. They say how good the "
-            "configuration is (mean ± sample standard deviation over the seeds). `tune-cure export --confirmed "
-            f"{model.candidate}` exports one of those networks."
+            "configuration is (mean ± sample standard deviation over the seeds). "
+            f"{command} exports one of those networks."
         )
         rows = [
             [
@@ -173,10 +182,10 @@ def _warnings(model: ExportedModel) -> str:
 def _limits(model: ExportedModel) -> str:
     ball = f"{BALLS[model.evaluation.norm]} ball of {format_radius(model.evaluation.epsilon, model.evaluation.norm)}"
     return (
-        f"It is for research on adversarial robustness, on images like those of {model.dataset}. Robust means here: "
-        f"against changes within the {ball} in [0, 1], as far as the attacks above can tell. Nothing is claimed about "
-        "larger radii, other norms, rotations, patches, blur or other images. Nothing is proved, unlike with certified "
-        "defences. Do not use it where somebody's safety depends on it."
+        f"It is for research on adversarial robustness, on images like those of {escape_markdown(model.dataset)}. "
+        f"Robust means here: against changes within the {ball} in [0, 1], as far as the attacks above can tell. "
+        "Nothing is claimed about larger radii, other norms, rotations, patches, blur or other images. Nothing is "
+        "proved, unlike with certified defences. Do not use it where somebody's safety depends on it."
     )
 
 
@@ -217,7 +226,7 @@ RobustBench 1.1.1 needs the package `autoattack` but does not install it: https:
     if (targets := model.network["num_classes"] - 1) < NUM_TARGETS:
         fewer = f"attack.apgd_targeted.n_target_classes = attack.fab.n_target_classes = {targets}\n"
     return f"""\
-RobustBench has no test images of {model.dataset}, but AutoAttack takes the network as it is
+RobustBench has no test images of {escape_markdown(model.dataset)}, but AutoAttack takes the network as it is
 (`pip install pyautoattack`), with `images` in [0, 1] and their `labels`:
 
 ```python
@@ -239,11 +248,12 @@ def _training(model: ExportedModel) -> str:
     attack = (
         "Without attack"
         if config.attack == "none"
-        else f"Against `{config.attack}` at {format_radius(config.epsilon, config.norm)}"
+        else f"Against {_code(config.attack)} at {format_radius(config.epsilon, config.norm)}"
     )
-    name = f"cure` along `{config.direction}" if config.regularizer == "cure" else config.regularizer
+    along = f" along {_code(config.direction)}" if config.regularizer == "cure" else ""
     penalized = config.regularizer != "none" and config.lambda_ > 0
-    penalty = f"with the penalty `{name}`, lambda {config.lambda_:.4g}" if penalized else "without a penalty"
+    name = f"{_code(config.regularizer)}{along}"
+    penalty = f"with the penalty {name}, lambda {config.lambda_:.4g}" if penalized else "without a penalty"
     images = "the training images" if model.train_images is None else f"{model.train_images:,} training images"
     images += f", {'including' if model.is_confirmed else 'without'} those held out for validation"
     settings = yaml.safe_dump(config.model_dump(mode="json", by_alias=True), sort_keys=False)
@@ -263,7 +273,7 @@ def _origin(model: ExportedModel) -> str:
 
 def _facts(environment: Mapping[str, Any]) -> Iterator[str]:
     if "data" in environment:
-        yield f"data: {_text(environment['data'])}"
+        yield f"data: {escape_markdown(str(environment['data']))}"
     if "command" in environment:
         yield f"command: {_code(environment['command'])}"
     resumed = environment.get("resumed")
@@ -271,7 +281,7 @@ def _facts(environment: Mapping[str, Any]) -> Iterator[str]:
         yield f"continued {format_count(len(resumed), 'time')} after that"
     for key in ("versions", "platform", "cuda", "gpus", "git_commit"):
         if content := environment.get(key):
-            yield f"{key.replace('_', ' ')}: {_text(_plain(content))}"
+            yield f"{key.replace('_', ' ')}: {escape_markdown(_plain(content))}"
 
 
 def _plain(content: Any) -> str:
@@ -284,8 +294,3 @@ def _plain(content: Any) -> str:
 def _code(text: Any) -> str:
     """Return a text as code that cannot end early: back quotes become quotes."""
     return f"`{one_line(str(text)).replace('`', chr(39))}`"
-
-
-def _text(content: Any) -> str:
-    """Return a text in which nothing is taken for Markdown or HTML."""
-    return "".join(f"\\{c}" if c in "\\`*_[]<>|" else c for c in one_line(str(content)))

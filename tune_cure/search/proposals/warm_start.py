@@ -20,6 +20,7 @@ from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.space.objectives import METRICS
 from tune_cure.training.config import parse_hyperparameter
 from tune_cure.training.delta import say_delta_in
+from tune_cure.utils.csv_tables import read_csv
 from tune_cure.utils.errors import first_line
 from tune_cure.utils.yaml_config import ProblemError, SpecError, describe
 
@@ -89,7 +90,7 @@ def _table(path: Path, metrics: list[str]) -> pd.DataFrame:
     if (folder / run_files.JOURNAL).is_file() and path.suffix != ".csv":
         return results.trials(folder)
     if path.suffix == ".csv":
-        return pd.read_csv(path)
+        return read_csv(path)
     if not path.is_file():
         raise ValueError("the folder of a search, a table (.csv) or an Optuna study (.db) is needed")
     return _study(path, metrics)

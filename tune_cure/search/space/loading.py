@@ -135,6 +135,7 @@ def _check(content: dict[str, Any], *, import_parts: bool) -> SearchSpec:
 def _parse(spec: SearchSpec, key: str, value: Any, path: str) -> Any:
     """Return a value as TrainingConfig types it; as it is if it may belong to a part that is not imported."""
     if key not in HYPERPARAMETERS and key != DELTA and spec.has_unread_parts:
+        _check_name(key, path)
         return value
     return parse_hyperparameter(key, value, path)
 
@@ -145,6 +146,7 @@ def _resolve(spec: SearchSpec, key: str, distribution: Distribution) -> Distribu
     kind = "int_" if distribution.kind == "int" else distribution.kind
     if key not in HYPERPARAMETERS and key != DELTA:
         if spec.has_unread_parts:
+            _check_name(key, path)
             return distribution
         raise ProblemError(path, unknown(key, HYPERPARAMETERS))
     takes = str if key == DELTA else config_class().model_fields[HYPERPARAMETERS[key]].annotation
@@ -163,6 +165,12 @@ def _resolve(spec: SearchSpec, key: str, distribution: Distribution) -> Distribu
             text = "%s: %g is no multiple of step %g above %g; the highest value is %g"
             _logger.warning(text, path, high, distribution.step, low, values[1])
     return distribution.model_copy(update={kind: [int(value) for value in values] if kind == "int_" else values})
+
+
+def _check_name(key: str, path: str) -> None:
+    """Check that a part that is not imported can have a hyperparameter of this name: files are named for it."""
+    if not key.isidentifier():
+        raise ProblemError(path, "is no name of a hyperparameter: letters, digits and _ are allowed")
 
 
 def _resolve_start(spec: SearchSpec, start: dict[str, Any], path: str) -> dict[str, Any]:

@@ -11,6 +11,8 @@ from tune_cure.search.space import loading as specs
 from tune_cure.search.space.bundled_spaces import search_command
 from tune_cure.training.config import HYPERPARAMETERS, has_unread_parts
 from tune_cure.training.delta import DELTA
+from tune_cure.utils.csv_tables import read_csv
+from tune_cure.utils.errors import first_line
 from tune_cure.utils.yaml_config import SpecError, read_mapping
 from tune_cure.utils.yaml_parser import parse
 
@@ -39,12 +41,10 @@ def read(path: Path, trial: int | None = None) -> dict[str, Any]:
 
 def _row(path: Path, trial: int | None) -> dict[str, Any]:
     """Return the hyperparameters in a row of a search's table."""
-    import pandas as pd  # slow to import: most runs are read from YAML
-
     try:
-        frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+        frame = read_csv(path, dtype=str, keep_default_na=False)
     except (OSError, ValueError) as error:
-        raise SpecError(f"{path}: cannot be read as a table: {error}") from error
+        raise SpecError(f"{path}: cannot be read as a table: {first_line(error)}") from error
     if "trial" not in frame:
         raise SpecError(f"{path}: has no column trial; a best_config.csv or a trials.csv is needed")
     rows = frame if trial is None else frame[frame["trial"] == str(trial)]

@@ -1,0 +1,32 @@
+"""Terminal of the commands: text that comes from files cannot take control of it."""
+
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
+from rich.text import Text
+
+from tune_cure.utils.formatting import spell_out
+
+
+class SafeConsole(Console):
+    """Console that spells out control characters in what it prints, but not its own."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Return a string as a text, spelled out before the columns of a table are measured; see `Console`."""
+        return super().render_str(spell_out(text), **options)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Render an object into segments; see `Console`."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(spell_out(segment.text), segment.style)
+
+
+class SafeFormatter(logging.Formatter):
+    """Formatter of log records that spells out control characters."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record as text."""
+        return spell_out(super().format(record))
