@@ -59,8 +59,13 @@ def write_run(directory: Path) -> None:
         journal.append("end", number, status=status, reason="")
 
 
-def write_search(directory: Path, num_trials: int = 24, *, num_unfinished: int = 0, judged: bool = True) -> SearchSpec:
-    """A search's folder as a run leaves it, its numbers made up; the best trial of 24 is `BEST`."""
+def write_search(
+    directory: Path, num_trials: int = 24, *, num_unfinished: int = 0, judged: bool = True, stops: bool = True
+) -> SearchSpec:
+    """A search's folder as a run leaves it, its numbers made up; the best trial of 24 is `BEST`.
+
+    Without `stops` no trial is stopped early.
+    """
     space = directory / "space.yaml"
     space.write_text(SPACE)
     spec = load(space)
@@ -68,11 +73,14 @@ def write_search(directory: Path, num_trials: int = 24, *, num_unfinished: int =
     journal = Journal(directory)
     journal.path.touch()
     for number in range(num_trials):
-        write_trial(journal, spec, number, finished=number < num_trials - num_unfinished, judged=judged)
+        finished = number < num_trials - num_unfinished
+        write_trial(journal, spec, number, finished=finished, judged=judged, stops=stops)
     return spec
 
 
-def write_trial(journal: Journal, spec: SearchSpec, number: int, *, finished: bool, judged: bool) -> None:
+def write_trial(
+    journal: Journal, spec: SearchSpec, number: int, *, finished: bool, judged: bool, stops: bool = True
+) -> None:
     """Writes all lines of one trial of `write_search`."""
     at = [(number * 0.618 + 0.37 * axis) % 1 for axis in range(3)]  # evenly spread over the space
     lambda_, momentum = 0.003 * (10 / 0.003) ** at[0], 0.9 if number % 3 else 0.0
@@ -81,7 +89,7 @@ def write_trial(journal: Journal, spec: SearchSpec, number: int, *, finished: bo
     values = spec.start_from[number] if is_start else proposed
     clock = 1_760_000_000.0 + 30 * number
     journal.append("trial", number, time=clock, origin="start_from" if is_start else "sampler", hyperparameters=values)
-    ended = UNUSUAL_ENDS.get(number, "completed" if number in (0, 2, 7, BEST, 20) else "stopped")
+    ended = UNUSUAL_ENDS.get(number, "completed" if not stops or number in (0, 2, 7, BEST, 20) else "stopped")
     last = {"stopped": 1 if number % 3 else 3, "catastrophic_overfitting": 6, "diverged": 3, "failed": 2}.get(ended, 12)
     level = 0.45 + 0.01 * (number % 7) + 0.2 * (number == BEST) - 0.15 * (ended == "stopped")
     best = None

@@ -207,7 +207,7 @@ def leader_progress(result: SearchResult) -> pd.DataFrame:
     The leader at a moment is the trial that `ranking.rank_trials` would put first if the search had ended there. Only
     trials count that ended as soundly as the final winner: what others scored before they failed is no result.
 
-    Columns: epochs, device_hours, objective, trial.
+    Columns: epochs, device_hours, trials (that had reported), objective, trial.
     """
     epochs = result.epochs.sort_values(["time", "trial", "epoch"], kind="stable")
     hours = (epochs["train_seconds"].fillna(0) + epochs["eval_seconds"].fillna(0)).cumsum() / 3600
@@ -215,9 +215,11 @@ def leader_progress(result: SearchResult) -> pd.DataFrame:
     comparable = _trials_as_sound_as_the_winner(result)
     current: dict[int, float] = {}  # each trial's latest objective; with `sign`, larger is better
     heap: list[tuple[float, int]] = []  # of (−objective, trial): the best on top, of equals the first trial
-    rows: list[tuple[int, float, float, int]] = []
+    rows: list[tuple[int, float, int, float, int]] = []
     events = zip(hours, epochs["trial"], sign * epochs["objective"], is_judged, strict=True)
+    begun: set[int] = set()
     for number, (spent, trial, objective, judged) in enumerate(events, 1):
+        begun.add(trial)
         if judged and trial in comparable:
             current[trial] = objective
             heapq.heappush(heap, (-objective, trial))
@@ -226,9 +228,9 @@ def leader_progress(result: SearchResult) -> pd.DataFrame:
         if not heap:
             continue
         leader = (sign * -heap[0][0], heap[0][1])
-        if number == len(epochs) or not rows or rows[-1][2:] != leader:
-            rows.append((number, spent, *leader))
-    return pd.DataFrame(rows, columns=["epochs", "device_hours", "objective", "trial"])
+        if number == len(epochs) or not rows or rows[-1][3:] != leader:
+            rows.append((number, spent, len(begun), *leader))
+    return pd.DataFrame(rows, columns=["epochs", "device_hours", "trials", "objective", "trial"])
 
 
 def _trials_as_sound_as_the_winner(result: SearchResult) -> set[int]:

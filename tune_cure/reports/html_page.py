@@ -1,6 +1,7 @@
 """Frame and parts of the HTML pages: sections, plots, tables, and how something was run.
 
-A page is one file that needs no network; its Content-Security-Policy forbids requests. Its style is in report.css.
+A page is one file that needs no network; its Content-Security-Policy forbids requests. Its style is in report.css, what
+it does in report.js.
 """
 
 import re
@@ -36,31 +37,9 @@ $body
 </html>
 """)
 
-# Plots are drawn after the whole page is laid out; otherwise the first ones would take more room than they keep.
-# Paper is narrower than the screen, and plotly has to be told so before the page is printed. Folded details are opened
-# for printing, since nobody can open them on paper.
-SCRIPT = """
-const config = {responsive: true, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"]};
-const plots = document.querySelectorAll(".plot");
-for (const plot of plots) {
-  const figure = JSON.parse(plot.textContent);
-  plot.replaceChildren();
-  Plotly.newPlot(plot, {...figure, config});
-}
-function resize(size) {
-  for (const plot of plots) Plotly.relayout(plot, size(plot.closest(".wide")));
-}
-let closed = [];
-addEventListener("beforeprint", () => {
-  closed = [...document.querySelectorAll("details:not([open])")];
-  for (const details of closed) details.open = true;
-  resize((wide) => wide ? {width: 680, height: 340} : {width: 330, height: 240});
-});
-addEventListener("afterprint", () => {
-  for (const details of closed) details.open = false;
-  resize(() => ({width: null, height: null, autosize: true}));
-});
-"""
+
+MANY_COLUMNS = 14
+"""A table of more columns is printed in smaller type, so that it fits the paper."""
 
 
 def write(path: Path, title: str, parts: Iterable[str]) -> None:
@@ -73,12 +52,17 @@ def write(path: Path, title: str, parts: Iterable[str]) -> None:
     """
     content = PAGE.substitute(
         title=escape(one_line(title)),
-        style=Path(__file__).with_name("report.css").read_text(encoding="utf-8"),
+        style=_read("report.css"),
         plotly=get_plotlyjs(),
         body=spell_out("\n".join(part for part in parts if part)),
-        script=SCRIPT,
+        script=_read("report.js"),
     )
     replace_text(path, content)
+
+
+def _read(name: str) -> str:
+    """Return a file of this folder that becomes a part of each page."""
+    return Path(__file__).with_name(name).read_text(encoding="utf-8")
 
 
 def section(name: str, title: str, content: str) -> str:
@@ -92,15 +76,20 @@ def section_links(titles: Mapping[str, str]) -> str:
     return f'<nav aria-label="contents"><ul>{links}</ul></nav>'
 
 
-def table(titles: Mapping[str, str], rows: Iterable[str]) -> str:
+def table(titles: Mapping[str, str], rows: Iterable[str], *, sortable: bool = False) -> str:
     """Return a table that scrolls sideways, also by keyboard, if the page is narrower than the table.
+
+    The page's script then says which columns are out of sight.
 
     Args:
         titles: The CSS class of each column by its title: number, long, reason, cell or empty.
         rows: The rows, made by `row`.
+        sortable: True if the page's script makes it sortable by each column and adds a field that filters its rows.
     """
     heads = "".join(f'<th scope="col" class="{column}">{title}</th>' for title, column in titles.items())
-    content = f"<table><thead><tr>{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    classes = ["sortable"] * sortable + ["dense"] * (len(titles) > MANY_COLUMNS)
+    opening = f'<table class="{" ".join(classes)}">' if classes else "<table>"
+    content = f"{opening}<thead><tr>{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
     return f'<div class="scrollable" tabindex="0">{content}</div>'
 
 

@@ -18,9 +18,13 @@ def build_by_name(directory: Path) -> dict[str, catalog.Plot]:
 def test_a_search_of_some_trials_has_every_plot(tmp_path: Path) -> None:
     write_search(tmp_path)
     slices = ["slice_lambda", "slice_h", "slice_lr_max", "slice_momentum"]
-    of_space = ["importance", "parallel", "contour", *slices]
+    of_trials = ["curves", "best_by_trials", "best_by_seconds", "tradeoff"]
     of_ends = ["curvature", "catastrophic_overfitting", "budget", "seconds", "timeline"]
-    assert list(build_by_name(tmp_path)) == ["curves", "tradeoff", *of_space, *of_ends]
+    names = [*of_trials, "importance", "parallel", "contour", *slices, *of_ends]
+    assert list(build_by_name(tmp_path)) == [name for name in names if name != "contour"]  # of 5 finished trials
+    (tmp_path / "whole").mkdir()
+    write_search(tmp_path / "whole", stops=False)
+    assert list(build_by_name(tmp_path / "whole")) == [name for name in names if name != "budget"]  # all train alike
     assert {plot.section for plot in catalog.build_plots(SearchResult(tmp_path))} == set(catalog.TITLES)
 
 
@@ -28,8 +32,9 @@ def test_a_search_of_some_trials_has_every_plot(tmp_path: Path) -> None:
 def test_few_trials_have_only_the_plots_that_need_few(tmp_path: Path, num_trials: int) -> None:
     write_search(tmp_path, num_trials)
     plots_by_name = build_by_name(tmp_path)
-    assert {"curves", "tradeoff", "parallel", "budget", "timeline"} <= set(plots_by_name)
+    assert {"curves", "tradeoff", "parallel", "seconds"} <= set(plots_by_name)
     assert not {"importance", "contour", "catastrophic_overfitting"} & set(plots_by_name)
+    assert not {"budget", "timeline", "best_by_trials"} & set(plots_by_name)  # which would say nothing
 
 
 def test_there_are_no_plots_before_a_trial_is_judged(tmp_path: Path) -> None:
@@ -74,10 +79,10 @@ def test_a_note_says_which_trials_are_drawn(tmp_path: Path, monkeypatch: pytest.
     assert sum(len(trace.x) for trace in ends) <= 12
 
 
-def test_the_surface_is_the_mean_of_all_trials_however_few_are_drawn(
+def test_the_surface_is_the_mean_of_all_finished_trials_however_few_are_drawn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_search(tmp_path)
+    write_search(tmp_path, stops=False)
     surface, *points = build_by_name(tmp_path)["contour"].figure.data
     monkeypatch.setattr(catalog, "MAX_POINTS", 12)
     of_a_sample, *fewer = build_by_name(tmp_path)["contour"].figure.data
@@ -85,18 +90,51 @@ def test_the_surface_is_the_mean_of_all_trials_however_few_are_drawn(
     assert sum(len(trace.x) for trace in fewer) < sum(len(trace.x) for trace in points)
 
 
+def test_the_surface_leaves_out_what_stopped_trials_reached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_search(tmp_path)
+    monkeypatch.setattr(catalog, "MIN_TRIALS", 5)
+    trials = SearchResult(tmp_path).trials
+    finished = trials.loc[trials["status"] == "completed", "pgd_accuracy_best"]
+    plot = build_by_name(tmp_path)["contour"]
+    heights = [height for row in plot.figure.data[0].z for height in row if height is not None]
+    assert finished.min() <= min(heights) <= max(heights) <= finished.max()
+    assert trials["pgd_accuracy_best"].min() < finished.min()
+    assert "the 5 trials that ran to their end" in plot.caption
+
+
+def test_a_single_step_of_survival_is_a_sentence_and_not_a_plot(tmp_path: Path) -> None:
+    spec = load_space(tmp_path, "asha.grace_period=3", "asha.reduction_factor=4")
+    journal = Journal(tmp_path)
+    for number in (0, 3, 6, 2):  # 3 and 6 are stopped after epoch 3
+        write_trial(journal, spec, number, finished=True, judged=True)
+    assert "budget" not in build_by_name(tmp_path)
+    assert "The 4 trials trained 30 epochs; without early stopping" in catalog.budget_note(SearchResult(tmp_path))
+
+
+def test_the_best_so_far_is_drawn_against_trials_and_against_time(tmp_path: Path) -> None:
+    write_search(tmp_path)
+    plots, result = build_by_name(tmp_path), SearchResult(tmp_path)
+    for name, title in (("best_by_trials", "trials"), ("best_by_seconds", "device minutes")):
+        line = plots[name].figure.data[0]
+        assert plots[name].figure.layout.xaxis.title.text == title
+        assert plots[name].figure.layout.yaxis.title.text == "PGD accuracy"
+        assert list(line.y) == sorted(line.y)
+        assert line.y[-1] == result.trials["pgd_accuracy_best"].max()
+    assert plots["best_by_trials"].figure.data[0].x[-1] == len(result.trials)
+    seconds = result.epochs["train_seconds"].sum() + result.epochs["eval_seconds"].sum()
+    assert plots["best_by_seconds"].figure.data[0].x[-1] == pytest.approx(seconds / 60, abs=1e-3)
+
+
 def test_the_budget_compares_the_epochs_trained_with_those_without_early_stopping(tmp_path: Path) -> None:
     write_search(tmp_path)
     frame = SearchResult(tmp_path).trials
     trained, stopped = frame["epochs_trained"].sum(), frame[frame["status"] == "stopped"]
     most = trained + 12 * len(stopped) - stopped["epochs_trained"].sum()
-    caption = build_by_name(tmp_path)["budget"].caption
-    assert (
-        f"The 24 trials trained {trained} epochs; without early stopping they would have trained {most}, so" in caption
-    )
-    assert f"so {1 - trained / most:.0%} were saved" in caption
+    note = catalog.budget_note(SearchResult(tmp_path))
+    assert f"The 24 trials trained {trained} epochs; without early stopping they would have trained {most}, so" in note
+    assert f"so {1 - trained / most:.0%} were saved" in note
     left = "6 epochs (overfitted catastrophically), 9 epochs (diverged) and 10 epochs (failed)"
-    assert f"Not trained for other reasons than early stopping: {left}." in caption
+    assert f"Not trained for other reasons than early stopping: {left}." in note
 
 
 def test_without_a_scheduler_no_saving_is_reported(tmp_path: Path) -> None:
@@ -104,11 +142,9 @@ def test_without_a_scheduler_no_saving_is_reported(tmp_path: Path) -> None:
     journal, spec = Journal(tmp_path), load(tmp_path / run_files.SPEC)
     for number in (0, 5, 9):  # 5 overfits, 9 diverges
         write_trial(journal, spec, number, finished=True, judged=True)
-    plot = build_by_name(tmp_path)["budget"]
-    assert (
-        "The 3 trials trained 21 epochs. Not trained for other reasons than early stopping: 6 epochs (over"
-        in plot.caption
-    )
+    plot, note = build_by_name(tmp_path)["budget"], catalog.budget_note(SearchResult(tmp_path))
+    assert "The 3 trials trained 21 epochs. Not trained for other reasons than early stopping: 6 epochs (over" in note
+    assert "saved" not in note
     assert "saved" not in plot.caption
     assert "without early stopping" not in plot.legend
     assert [trace.name for trace in plot.figure.data] == ["trained"]

@@ -8,6 +8,7 @@ from tests.support.comparisons import CONFIRMED, one_trial, pair_with_confirmati
 from tune_cure.confirmation import comparison
 from tune_cure.confirmation.comparison import Searches
 from tune_cure.reports import comparison_page
+from tune_cure.reports.figures import progress
 
 
 def page(searches: Searches, tmp_path: Path) -> str:
@@ -73,8 +74,8 @@ def test_each_search_has_a_line_of_steps_in_both_plots_and_an_entry_in_the_legen
 
 
 def test_no_two_lines_look_alike() -> None:
-    assert len({comparison_page.line_style(number) for number in range(35)}) == 35
-    colors, dashes = zip(*(comparison_page.line_style(number) for number in range(5)), strict=True)
+    assert len({progress.line_style(number) for number in range(35)}) == 35
+    colors, dashes = zip(*(progress.line_style(number) for number in range(5)), strict=True)
     assert len(set(colors)) == len(set(dashes)) == 5
 
 

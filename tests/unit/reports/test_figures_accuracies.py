@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from tests.support.journals import BEST, write_search
-from tune_cure.reports.figures import accuracies as figures, space as figures_space
+from tune_cure.reports.figures import accuracies as figures, space as figures_space, style as plotting
 from tune_cure.search import results
 from tune_cure.search.space.config import SearchSpec
 
@@ -60,6 +60,32 @@ def test_points_are_told_apart_by_symbol_and_color_and_the_best_is_ringed(run: R
     assert sum(len(trace.x) for trace in points) == trials["pgd_accuracy_best"].notna().sum()
     assert (start.name, best.name) == ("start_from", "best")
     assert best.y[0] == trials.set_index("trial").loc[BEST, "pgd_accuracy_best"]
+
+
+def test_the_axes_of_the_trade_off_cover_the_finished_trials_and_others_lie_at_the_rim(run: Run) -> None:
+    spec, trials, _ = run
+    figure = figures.plot_tradeoff(trials, spec, BEST)
+    finished = trials[trials["status"] == "completed"]
+    for axis, column in ((figure.layout.xaxis, "clean_accuracy_best"), (figure.layout.yaxis, "pgd_accuracy_best")):
+        assert list(axis.range) == plotting.accuracy_range(finished[column])
+        assert trials[column].min() < axis.range[0] < finished[column].min()
+    points = [trace for trace in figure.data if trace.name in ("stopped early", "diverged", "failed")]
+    low_x, low_y = figure.layout.xaxis.range[0], figure.layout.yaxis.range[0]
+    assert all(x >= low_x and y >= low_y for trace in points for x, y in zip(trace.x, trace.y, strict=True))
+    at_rim = sum(x == low_x or y == low_y for trace in points for x, y in zip(trace.x, trace.y, strict=True))
+    assert at_rim == figures.count_at_rim(trials, BEST) > 5
+    number = next(int(row["trial"]) for _, row in trials.iterrows() if row["clean_accuracy_best"] < low_x)
+    text = next(text for trace in points for text in trace.hovertext if f"trial {number}<" in text)
+    assert f"clean {100 * trials.set_index('trial').loc[number, 'clean_accuracy_best']:.1f}%" in text  # not the rim's
+
+
+def test_a_search_without_finished_trials_shows_all_of_them(run: Run) -> None:
+    spec, trials, _ = run
+    stopped = trials[trials["status"] == "stopped"]
+    assert figures.count_at_rim(stopped, None) == 0
+    assert list(figures.plot_tradeoff(stopped, spec, None).layout.xaxis.range) == plotting.accuracy_range(
+        stopped["clean_accuracy_best"]
+    )
 
 
 def test_rungs_too_close_to_each_other_share_a_label() -> None:

@@ -55,6 +55,17 @@ def test_the_timeline_names_machines_and_colors_by_end(result: SearchResult) -> 
     assert min(x for trace in figure.data for x in trace.x if x is not None) == 0
 
 
+def test_a_timeline_is_drawn_for_several_machines_or_idle_workers_alone() -> None:
+    busy = pd.DataFrame([epoch(trial, 1, 10.0 * (1 + trial // 2), pid=1 + trial % 2) for trial in range(8)])
+    assert cost.idle_share(cost.find_stretches(busy)) == pytest.approx(0, abs=1e-9)
+    assert not cost.is_eventful(cost.find_stretches(busy))
+    assert cost.is_eventful(cost.find_stretches(busy.assign(host=["a", "b"] * 4)))
+    waiting = cost.find_stretches(busy[busy["trial"] < 5])  # the second worker waits for the last trial
+    assert cost.idle_share(waiting) == pytest.approx(1 / 6)
+    assert cost.is_eventful(waiting)
+    assert not cost.is_eventful(cost.find_stretches(busy.head(2).assign(host=["a", "b"])))
+
+
 def test_the_parts_of_a_bar_sum_to_the_trials_seconds(result: SearchResult) -> None:
     figure = cost.plot_seconds(result.trials)
     frame = result.trials.set_index("trial")

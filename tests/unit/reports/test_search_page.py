@@ -2,10 +2,11 @@ import json
 import re
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
-from tests.support.journals import BEST, write_search, write_trial
-from tune_cure.reports import search_page
+from tests.support.journals import BEST, epoch, write_search, write_trial
+from tune_cure.reports import search_page, tables, trial_tables
 from tune_cure.search import results, run_files
 from tune_cure.search.journal import Journal
 from tune_cure.search.results import SearchResult
@@ -92,11 +93,47 @@ def test_every_plot_has_a_label_for_screen_readers(tmp_path: Path) -> None:
     assert "PGD accuracy against lambda. lambda: Weight of the mean penalty; 0: none." in labels
 
 
+def test_trials_as_good_as_the_winner_are_called_ties(tmp_path: Path) -> None:
+    write_search(tmp_path)
+    (tmp_path / run_files.SPEC).write_text(load(tmp_path / "space.yaml", ["evaluation.examples=12"]).to_yaml())
+    ties = len(SearchResult(tmp_path).as_good) - 1
+    text = page_text(tmp_path)
+    assert "Ties with the winner" in text
+    assert f"{ties} other trials tie with trial {BEST}: at most two standard errors behind it." in text
+
+
+def test_tables_of_trials_can_be_sorted_and_filtered_and_others_not(tmp_path: Path) -> None:
+    write_search(tmp_path)
+    html = page_html(tmp_path)
+    assert '<table class="sortable">' in html[html.index('<h2 id="trials">') :]
+    winner = html[html.index('<h2 id="winner">') : html.index('<h2 id="as-good">')]
+    assert "sortable" not in winner
+
+
 def test_nothing_is_cut_off_or_folded_up_on_paper(tmp_path: Path) -> None:
     write_search(tmp_path, 3)
     text = page_html(tmp_path)
     assert re.search(r"@media print .*pre \{[^}]*white-space: pre-wrap", text, flags=re.DOTALL)
     assert re.search(r'"beforeprint".*details.open = true.*"afterprint".*details.open = false', text, flags=re.DOTALL)
+
+
+def test_radii_of_pictures_are_in_255ths_in_tables_and_plain_numbers_in_the_csv(tmp_path: Path) -> None:
+    write_search(tmp_path, 0)
+    space = "space={epsilon: {uniform: [4/255, 12/255]}, lr_max: {loguniform: [0.02, 0.5]}}"
+    overrides = ["data={dataset: cifar10, validation: 5000}", space, "start_from=[]", "rescore.top=0"]
+    spec = load(tmp_path / "space.yaml", overrides)
+    (tmp_path / run_files.SPEC).write_text(spec.to_yaml())
+    journal = Journal(tmp_path)
+    for number in (0, 2):
+        journal.append("trial", number, origin="sampler", hyperparameters={"epsilon": 8.5 / 255, "lr_max": 0.1})
+        epoch(journal, number, 1, 0.3, 0.3)
+        journal.append("end", number, status="completed", reason="")
+    html = page_html(tmp_path)
+    assert '<td class="number">8.5/255</td><td>uniform [4/255, 12/255]</td>' in html
+    trials = html[html.index('<h2 id="trials">') :]
+    assert trials.count('<td class="number">8.5/255</td>') == 2
+    tables.write_tables(SearchResult(tmp_path))
+    assert pd.read_csv(tmp_path / run_files.TRIALS_TABLE)["epsilon"].tolist() == [8.5 / 255] * 2
 
 
 def test_the_same_run_gives_the_same_page(tmp_path: Path) -> None:
@@ -175,7 +212,7 @@ def test_a_leader_that_overfitted_catastrophically_is_marked(tmp_path: Path) -> 
 
 def test_a_long_table_is_cut_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_search(tmp_path)
-    monkeypatch.setattr(search_page, "MAX_ROWS", 10)
+    monkeypatch.setattr(trial_tables, "MAX_ROWS", 10)
     text = page_html(tmp_path)
     assert "The first 10 of 24" in text
     table = text[text.index('<h2 id="trials">') :]

@@ -6,6 +6,7 @@ import pytest
 from tests.support.journals import BEST, write_search
 from tune_cure.reports.figures import style as plotting
 from tune_cure.search.results import SearchResult
+from tune_cure.search.space.loading import load
 from tune_cure.utils.formatting import STATUS_WORDS
 
 
@@ -38,6 +39,24 @@ def test_a_sample_has_the_best_trials_start_from_unusual_ends_and_an_even_spread
 def test_a_single_value_has_a_logarithmic_axis_around_it() -> None:
     low, high = plotting.log_axis(0.1, 0.1)["range"]
     assert low < -1 < high
+
+
+def test_the_axis_of_a_radius_of_pictures_has_ticks_in_255ths(tmp_path: Path) -> None:
+    spec = write_search(tmp_path)
+    for space, labels in (
+        ("{uniform: [6/255, 12/255]}", ["6/255", "8/255", "10/255", "12/255"]),
+        ("{loguniform: [1/255, 16/255]}", ["1/255", "2/255", "5/255", "10/255"]),
+        ("{choice: [4/255, 8/255]}", ["4/255", "8/255"]),
+    ):
+        overrides = ["data={dataset: cifar10, validation: 5000}", f"space.epsilon={space}", "start_from=[]"]
+        spec = load(tmp_path / "space.yaml", overrides)
+        axis = plotting.value_axis(spec, "epsilon")
+        assert list(axis["ticktext"]) == labels
+        if axis["type"] == "linear":
+            assert axis["tickvals"] == pytest.approx([6 / 255, 8 / 255, 10 / 255, 12 / 255])
+            assert axis["range"] == pytest.approx([5.64 / 255, 12.36 / 255])
+        elif axis["type"] == "log":
+            assert 10 ** axis["range"][0] < 1 / 255 < 16 / 255 < 10 ** axis["range"][1]
 
 
 def test_the_hover_text_of_a_trial_without_accuracy_says_never_judged(result: SearchResult) -> None:

@@ -33,6 +33,7 @@ FRONT_COLOR = SKY_BLUE
 RUNG_COLOR = "rgba(128, 128, 128, 0.8)"
 MIN_LABEL_GAP = 0.1  # of the axis: on a narrow screen, labels of closer rungs would overlap
 MAX_TICKED_EPOCHS = 15  # up to here every epoch has a tick
+MIN_FINISHED = 2  # trials that ran to their end, for axes that cover these alone
 
 
 def plot_curves(trials: pd.DataFrame, epochs: pd.DataFrame, spec: SearchSpec, best: int | None) -> go.Figure:
@@ -71,8 +72,9 @@ def plot_curves(trials: pd.DataFrame, epochs: pd.DataFrame, spec: SearchSpec, be
 def plot_tradeoff(trials: pd.DataFrame, spec: SearchSpec, best: int | None) -> go.Figure:
     """Draw PGD accuracy against clean accuracy, with a point for each trial and the Pareto front.
 
-    Both accuracies are those of the trial's epoch of best PGD accuracy. The front is that of the trials that ended
-    soundly and keep the constraints.
+    Both accuracies are those of the trial's epoch of best PGD accuracy. The axes are those of `tradeoff_ranges`, and
+    trials beyond them are drawn at the rim. The front is that of the trials that ended soundly and keep the
+    constraints.
 
     Args:
         trials: Columns `trial`, `status`, `origin`, `feasible`, `clean_accuracy_best`, `pgd_accuracy_best`,
@@ -86,20 +88,40 @@ def plot_tradeoff(trials: pd.DataFrame, spec: SearchSpec, best: int | None) -> g
     points = sound[["clean_accuracy_best", "pgd_accuracy_best"]].astype(float)
     on_front = pd.Series(pareto_front(points.to_numpy().tolist(), "max"), index=points.index, dtype=bool)
     front = points[on_front].drop_duplicates().sort_values("clean_accuracy_best")
+    rim = tradeoff_ranges(trials, best)
     figure.add_trace(
         go.Scatter(
             name="Pareto front",
             mode="lines",
-            x=front["clean_accuracy_best"].tolist(),
-            y=front["pgd_accuracy_best"].tolist(),
+            x=front["clean_accuracy_best"].clip(*rim["clean_accuracy_best"]).tolist(),
+            y=front["pgd_accuracy_best"].clip(*rim["pgd_accuracy_best"]).tolist(),
             line={"color": FRONT_COLOR, "width": 2, "dash": "dash", "shape": "vh"},
             hoverinfo="skip",
         )
     )
-    add_points(figure, reached, spec, "clean_accuracy_best", "pgd_accuracy_best", best)
-    figure.update_xaxes(range=accuracy_range(reached["clean_accuracy_best"]), tickformat=".0%")
-    figure.update_yaxes(range=accuracy_range(reached["pgd_accuracy_best"]))
+    add_points(figure, reached, spec, "clean_accuracy_best", "pgd_accuracy_best", best, rim)
+    figure.update_xaxes(range=rim["clean_accuracy_best"], tickformat=".0%")
+    figure.update_yaxes(range=rim["pgd_accuracy_best"])
     return figure
+
+
+def tradeoff_ranges(trials: pd.DataFrame, best: int | None) -> dict[str, list[float]]:
+    """Return the ends of the axes of `plot_tradeoff` by column: around the best and the finished trials.
+
+    With fewer than `MIN_FINISHED` of these, the axes are around all judged trials.
+    """
+    reached = trials.dropna(subset=["pgd_accuracy_best", "clean_accuracy_best"])
+    finished = reached[(reached["status"] == "completed") | (reached["trial"] == best)]
+    shown = finished if len(finished) >= MIN_FINISHED else reached
+    return {column: accuracy_range(shown[column]) for column in ("clean_accuracy_best", "pgd_accuracy_best")}
+
+
+def count_at_rim(trials: pd.DataFrame, best: int | None) -> int:
+    """Return how many trials `plot_tradeoff` draws at its rim."""
+    reached = trials.dropna(subset=["pgd_accuracy_best", "clean_accuracy_best"])
+    ranges = tradeoff_ranges(trials, best).items()
+    is_beyond = [~reached[column].astype(float).between(low, high) for column, (low, high) in ranges]
+    return int((is_beyond[0] | is_beyond[1]).sum())
 
 
 def plot_curvature(trials: pd.DataFrame, spec: SearchSpec, best: int | None) -> go.Figure:
@@ -146,8 +168,8 @@ def plot_overfitting_map(trials: pd.DataFrame, spec: SearchSpec, x: str, y: str)
                 marker={"symbol": style.symbol, "color": style.color, "size": 9, "opacity": 0.85},
             )
         )
-    figure.update_xaxes(**value_axis(spec.space[x]))
-    figure.update_yaxes(tickformat=None, **value_axis(spec.space[y]))
+    figure.update_xaxes(**value_axis(spec, x))
+    figure.update_yaxes(tickformat=None, **value_axis(spec, y))
     return figure
 
 

@@ -3,32 +3,42 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from html import escape
-from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
 
-from tune_cure.reports.figures import accuracies, cost, space
+from tune_cure.confirmation import comparison
+from tune_cure.evaluation.names import ACCURACY_LABELS
+from tune_cure.reports.figures import accuracies, cost, progress, space
+from tune_cure.reports.figures.legends import (
+    build_legend,
+    colored_glyph,
+    entries_of_best,
+    entries_of_statuses,
+    line_mark,
+    status_glyph,
+)
 from tune_cure.reports.figures.style import (
     BEST_COLOR,
     BLUE,
     GRAY,
     START_COLOR,
-    STATUS_STYLES,
     sample_trials,
 )
 from tune_cure.search.importance import MAX_TRIALS, fanova
 from tune_cure.search.results import SearchResult
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.training.config import describe_hyperparameter
-from tune_cure.utils.formatting import STATUS_WORDS, format_count, format_untrained_epochs, join_words
+from tune_cure.utils.formatting import format_count, format_percent, format_untrained_epochs, join_words
 
 MAX_POINTS = 1500  # trials in a plot of points
 MAX_LINES = 300  # trials in a plot of lines
+MIN_BEGUN, MIN_LEADS = 4, 3  # trials, and changes of the best so far, for a plot of its rise
 STRONG_SHARE, MIN_STRONG = 0.1, 5  # of the trials: how many lines of the parallel coordinates are emphasized
-MIN_TRIALS = 8  # for a smoothed surface
+MIN_TRIALS = 8  # that ran to their end, for a smoothed surface
 TITLES = {
     "curves": "PGD accuracy by epoch",
+    "progress": "Best so far",
     "tradeoff": "Clean against PGD accuracy",
     "importance": "What mattered",
     "slices": "PGD accuracy against each hyperparameter",
@@ -91,16 +101,10 @@ def sampling_note(result: SearchResult) -> str:
     )
 
 
-def status_glyph(status: str) -> str:
-    """Return the symbol of a status in its color, as HTML."""
-    style = STATUS_STYLES[status]
-    return _glyph(style.glyph, style.color)
-
-
 def slices_legend(result: SearchResult) -> str:
     """Return the legend that all plots of the section "slices" share, as HTML."""
     judged = sample_trials(result.leaders, result.trials, MAX_POINTS).dropna(subset=["pgd_accuracy_best"])
-    return _legend([*_entries_of_best("ring", result, judged), *_entries_of_statuses(judged)])
+    return build_legend([*entries_of_best("ring", result, judged), *entries_of_statuses(judged)])
 
 
 def _plots_of_trials(result: SearchResult, best: int) -> Iterator[Plot]:
@@ -109,29 +113,59 @@ def _plots_of_trials(result: SearchResult, best: int) -> Iterator[Plot]:
     judged = few.dropna(subset=["pgd_accuracy_best"])
     epochs = result.epochs[result.epochs["trial"].isin(few["trial"])]
     caption = _curves_caption(spec, int(trials["pgd_accuracy_best"].isna().sum()))
-    legend = _legend([*_entries_of_best("line", result, judged), *_entries_of_statuses(judged)])
+    legend = build_legend([*entries_of_best("line", result, judged), *entries_of_statuses(judged)])
     yield Plot("curves", "curves", accuracies.plot_curves(few, epochs, spec, best), caption, legend)
+    yield from _plots_of_progress(result)
     many = sample_trials(result.leaders, trials, MAX_POINTS)
     yield Plot(
         "tradeoff",
         "tradeoff",
         accuracies.plot_tradeoff(many, spec, best),
         "Each point is a trial at the epoch of its best PGD accuracy. Better trials lie further up and to the right. "
-        "The Pareto front joins the trials that no other trial beats in both accuracies.",
-        _legend(
+        "The Pareto front joins the trials that no other trial beats in both accuracies."
+        + _rim_note(accuracies.count_at_rim(many, best)),
+        build_legend(
             [
-                (_line(accuracies.FRONT_COLOR, "dashed"), "Pareto front"),
-                *_entries_of_best("ring", result, many),
-                *_entries_of_statuses(many.dropna(subset=["pgd_accuracy_best"])),
+                (line_mark(accuracies.FRONT_COLOR, "dashed"), "Pareto front"),
+                *entries_of_best("ring", result, many),
+                *entries_of_statuses(many.dropna(subset=["pgd_accuracy_best"])),
             ]
         ),
     )
 
 
+def _rim_note(at_rim: int) -> str:
+    if not at_rim:
+        return ""
+    are = "other trial lies beyond and is" if at_rim == 1 else "other trials lie beyond and are"
+    return f" The axes cover the trials that ran to their end; {at_rim:,} {are} drawn at the rim."
+
+
+def _plots_of_progress(result: SearchResult) -> Iterator[Plot]:
+    """Yield the rise of the best so far; nothing for few trials, or if it hardly changed."""
+    frame = comparison.leader_progress(result)
+    if len(frame) < MIN_LEADS or frame["trials"].iloc[-1] < MIN_BEGUN:
+        return
+    frames, metric = {result.spec.name: frame}, _metric_title(result.spec)
+    text = "in the order in which they first reported"
+    yield Plot("best_by_trials", "progress", progress.plot_by_trials(frames, metric), f"By trials, {text}.", small=True)
+    yield Plot(
+        "best_by_seconds", "progress", progress.plot_by_hours(frames, metric), "By device time of all trials.",
+        small=True,
+    )  # fmt: skip
+
+
+def _metric_title(spec: SearchSpec) -> str:
+    """Return the title of an axis of the search's first metric."""
+    return f"{ACCURACY_LABELS[spec.search.metrics[0].removesuffix('_best')]} accuracy"
+
+
 def _plots_of_importance(result: SearchResult, best: int, shares: dict[str, dict[str, float]]) -> Iterator[Plot]:
     spec = result.spec
     if shares:
-        legend = _legend((_glyph("■", color), words) for words, color in zip(shares, (BLUE, START_COLOR), strict=False))
+        legend = build_legend(
+            (colored_glyph("■", color), words) for words, color in zip(shares, (BLUE, START_COLOR), strict=False)
+        )
         figure, caption = space.plot_importance(shares), _importance_caption(result, shares)
         yield Plot("importance", "importance", figure, caption, legend)
     few = sample_trials(result.leaders, result.trials, MAX_LINES)
@@ -143,11 +177,11 @@ def _plots_of_importance(result: SearchResult, best: int, shares: dict[str, dict
         "Each line is a trial. It runs through the trial's value of each hyperparameter, from the bottom to the top of "
         "the searched range, to the accuracies that it reached. A value matters where the strong lines lie close "
         "together.",
-        _legend(
+        build_legend(
             [
-                (_line(BEST_COLOR), f"best: trial {best}"),
-                (_line(BLUE), f"the best {len(strong)}"),
-                (_line(GRAY), "other trials"),
+                (line_mark(BEST_COLOR), f"best: trial {best}"),
+                (line_mark(BLUE), f"the best {len(strong)}"),
+                (line_mark(GRAY), "other trials"),
             ]
         ),
     )
@@ -164,21 +198,24 @@ def _plots_of_surface(result: SearchResult, best: int, ranked: Iterable[str]) ->
     spec, trials = result.spec, result.trials
     numeric = [key for key in spec.space if spec.space[key].kind != "choice"]
     plane = [key for key in dict.fromkeys(["lambda", "h", *ranked, *numeric]) if key in numeric][:2]
-    if len(plane) < 2 or len(trials.dropna(subset=["pgd_accuracy_best", *plane])) < MIN_TRIALS:
+    if len(plane) < 2:
+        return
+    x, y = plane
+    finished = space.finished_trials(trials, x, y)
+    if len(finished) < MIN_TRIALS:
         return
     many = sample_trials(result.leaders, trials, MAX_POINTS)
-    x, y = plane
     yield Plot(
         "contour",
         "importance",
-        space.plot_contour(trials, many, spec, x, y, best),
-        f"PGD accuracy over <code>{escape(x)}</code> and <code>{escape(y)}</code>. The color is the mean of the trials "
-        "around a place, whatever their other hyperparameters (Gaussian weights, a tenth of the range wide). Blank "
-        "places have no trial near.",
-        _legend(
+        space.plot_contour(finished, many, spec, x, y, best),
+        f"PGD accuracy over <code>{escape(x)}</code> and <code>{escape(y)}</code>. The color is the mean of "
+        f"those of the {len(finished):,} trials that ran to their end which lie around a place, whatever their other "
+        "hyperparameters (Gaussian weights, a tenth of the range wide). Blank places have no such trial near.",
+        build_legend(
             [
-                *_entries_of_best("ring", result, many),
-                *_entries_of_statuses(many.dropna(subset=["pgd_accuracy_best"])),
+                *entries_of_best("ring", result, many),
+                *entries_of_statuses(many.dropna(subset=["pgd_accuracy_best"])),
             ]
         ),
     )
@@ -238,7 +275,7 @@ def _plots_of_overfitting(result: SearchResult, best: int) -> Iterator[Plot]:
             "PGD accuracy after a trial's last epoch, against the mean penalty in that epoch, before lambda. The "
             "penalty asks for a flatter loss, which lies further left. The plot shows whether it is more robust, too. "
             "Trials without a penalty are left out.",
-            _legend([*_entries_of_best("ring", result, many), *_entries_of_statuses(with_penalty)]),
+            build_legend([*entries_of_best("ring", result, many), *entries_of_statuses(with_penalty)]),
         )
     plane = [key for key in dict.fromkeys(["epsilon", "lambda", *spec.space]) if key in spec.space][:2]
     if trials["catastrophic_overfitting_epoch"].notna().any() and len(plane) == 2:
@@ -253,29 +290,39 @@ def _plots_of_overfitting(result: SearchResult, best: int) -> Iterator[Plot]:
             accuracies.plot_overfitting_map(many, spec, x, y),
             f"Trials by <code>{escape(x)}</code> and <code>{escape(y)}</code>. A trial that was stopped early may have "
             "had too few epochs to overfit.",
-            _legend(legend),
+            build_legend(legend),
         )
 
 
 def _plots_of_cost(result: SearchResult) -> Iterator[Plot]:
     spec, trials = result.spec, result.trials
-    legend = [(_line(BLUE), "trained"), (_line(GRAY, "dashed"), "without early stopping")]
-    shown = legend[: 1 if spec.search.scheduler == "none" else 2]
-    yield Plot("budget", "cost", cost.plot_survival(trials, spec), _budget_caption(result), _legend(shown))
+    if cost.has_several_steps(trials):
+        legend = [(line_mark(BLUE), "trained"), (line_mark(GRAY, "dashed"), "without early stopping")]
+        shown = legend[: 1 if spec.search.scheduler == "none" else 2]
+        caption = (
+            "How many trials trained each epoch. The area below the line is what was spent."
+            + " The area from there up to the dashed line is what early stopping saved: the further epochs of the "
+            "trials that it stopped." * (spec.search.scheduler != "none")
+        )
+        yield Plot("budget", "cost", cost.plot_survival(trials, spec), caption, build_legend(shown))
     yield Plot(
         "seconds",
         "cost",
         cost.plot_seconds(trials),
         f"{_bars_caption(trials)} The penalty's own part of the backward pass counts as penalty. Making adversarial "
         "images counts as attack.",
-        _legend([(_glyph("■", color), words) for words, _, color in cost.PARTS]),
+        build_legend([(colored_glyph("■", color), words) for words, _, color in cost.PARTS]),
     )
+    spans = cost.find_stretches(result.epochs)
+    if not cost.is_eventful(spans):
+        return
     yield Plot(
         "timeline",
         "cost",
         cost.plot_timeline(trials, result.epochs),
-        "A bar is a trial on the machine that ran it. Trials that ran there at the same time lie below one another.",
-        _legend(_entries_of_statuses(trials[trials["epochs_trained"] > 0])),
+        "A bar is a trial on the machine that ran it. Trials that ran there at the same time lie below one another. "
+        f"No trial ran in {format_percent(cost.idle_share(spans), digits=0)} of the time of these rows.",
+        build_legend(entries_of_statuses(trials[trials["epochs_trained"] > 0])),
     )
 
 
@@ -284,16 +331,15 @@ def _bars_caption(trials: pd.DataFrame) -> str:
     return "Seconds of a trial's device." + f" Each bar is the mean of {size} trials, in their order." * (size > 1)
 
 
-def _budget_caption(result: SearchResult) -> str:
+def budget_note(result: SearchResult) -> str:
+    """Return what was trained, what early stopping saved, and what was not trained for other reasons, as HTML."""
     summary = result.summary
     spent, most = summary["epochs"], summary["epochs_without_early_stopping"]
-    text = "How many trials trained each epoch. The area below the line is what was spent. "
     trained = f"The {format_count(summary['trials'], 'trial')} trained {format_count(spent, 'epoch')}"
     if result.spec.search.scheduler == "none":
-        text += f"{trained}."
+        text = f"{trained}."
     else:
-        text += "The area from there up to the dashed line is what early stopping saved: the further epochs of the "
-        text += f"trials that it stopped. {trained}; without early stopping they would have trained {most:,}, so "
+        text = f"{trained}; without early stopping they would have trained {most:,}, so "
         text += f"{1 - spent / most:.0%} were saved." if most else "none were saved."
     if untrained := summary["epochs_not_trained"]:
         text += f" Not trained for other reasons than early stopping: {format_untrained_epochs(untrained)}."
@@ -308,39 +354,3 @@ def _curves_caption(spec: SearchSpec, num_hidden: int) -> str:
     if num_hidden:
         caption += f" Not shown: {format_count(num_hidden, 'trial')} without any accuracy."
     return caption
-
-
-def _entries_of_best(mark: str, result: SearchResult, shown: pd.DataFrame) -> Iterator[tuple[str, str]]:
-    """Yield the legend's entries of the best trial and of those of `start_from`, and for lines of the other trials.
-
-    Args:
-        mark: The mark of these trials: line or ring.
-        result: The search.
-        shown: The trials that the plot shows.
-    """
-    assert result.best is not None
-    best = result.best.trial
-    starts = shown.loc[shown["origin"] == "start_from", "trial"].drop_duplicates()
-    other_starts = [str(number) for number in starts if number != best]
-    yield f'<span class="{mark} best"></span>', f"best: trial {best}" + " (start_from)" * (best in set(starts))
-    if other_starts:
-        yield f'<span class="{mark} start"></span>', f"start_from: trial {', '.join(other_starts)}"
-    if mark == "line" and len(shown) > len(other_starts) + 1:
-        yield '<span class="line others"></span>', "other trials"
-
-
-def _entries_of_statuses(shown: pd.DataFrame) -> list[tuple[str, str]]:
-    return [(status_glyph(status), words) for status, words in STATUS_WORDS.items() if status in set(shown["status"])]
-
-
-def _glyph(character: str, color: str) -> str:
-    return f'<span class="glyph" style="color:{color}" aria-hidden="true">{character}</span>'
-
-
-def _line(color: str, style: str = "solid") -> str:
-    return f'<span class="line" style="border-top:2px {style} {color}"></span>'
-
-
-def _legend(entries: Iterable[tuple[str, Any]]) -> str:
-    items = "".join(f"<li>{mark}{words}</li>" for mark, words in entries)
-    return f'<ul class="legend" aria-label="legend">{items}</ul>'

@@ -15,6 +15,9 @@ from tune_cure.utils.formatting import STATUS_WORDS
 
 MAX_BARS = 100  # with more trials, each bar is the mean of neighboring trials
 MAX_ROW_LABELS = 12  # on the vertical axis of the timeline: more would overlap
+MIN_STEPS, MIN_STEP = 2, 0.1  # of the line of survival: their number, and the share of the trials in each
+MIN_STRETCHES = 4  # of a timeline
+MAX_USUAL_IDLE = 0.1  # share of the workers' time: starts, and the wait for the last trial
 MIN_PAUSE = 0.5  # seconds: differences between the workers' clocks, and the time that a report takes
 PARTS = (
     ("training without these", "training_seconds", BLUE),
@@ -146,6 +149,42 @@ def find_stretches(epochs: pd.DataFrame) -> pd.DataFrame:
         last[row : row + 1] = [(host, end)]
         rows.append(row)
     return spans.assign(row=rows)
+
+
+def has_several_steps(trials: pd.DataFrame) -> bool:
+    """Return whether the line of survival has at least `MIN_STEPS` steps: a single one is told in a sentence.
+
+    A step is an epoch before the last after which at least `MIN_STEP` of the trials ended.
+
+    Args:
+        trials: Column `epochs_trained`.
+    """
+    trained = trials["epochs_trained"]
+    shares = trained[trained > 0].value_counts(normalize=True)
+    return int((shares[shares.index < trained.max()] >= MIN_STEP).sum()) >= MIN_STEPS
+
+
+def is_eventful(spans: pd.DataFrame) -> bool:
+    """Return whether a timeline shows what no other plot does: several machines, or workers that were idle.
+
+    Args:
+        spans: `find_stretches` of the search.
+    """
+    if len(spans) < MIN_STRETCHES:
+        return False
+    return bool(spans["host"].nunique() > 1 or idle_share(spans) > MAX_USUAL_IDLE)
+
+
+def idle_share(spans: pd.DataFrame) -> float:
+    """Return the share of the workers' time, from the first stretch to the end of the last, in which no trial ran.
+
+    Args:
+        spans: `find_stretches` of the search; a row of the timeline counts as a worker.
+    """
+    duration = float(spans["end"].max() - spans["begin"].min())
+    if not duration:
+        return 0.0
+    return 1 - float((spans["end"] - spans["begin"]).sum()) / (duration * spans["row"].nunique())
 
 
 def trials_per_bar(trials: pd.DataFrame) -> int:

@@ -24,7 +24,8 @@ from tune_cure.reports.figures.style import (
 )
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.space.distributions import Distribution
-from tune_cure.utils.formatting import format_percent, format_value
+from tune_cure.search.space.radii import format_setting
+from tune_cure.utils.formatting import format_percent
 
 GRID = 40  # points along each axis of a contour
 BANDWIDTH = 0.1  # standard deviation of a contour's smoothing, as a share of the searched range
@@ -47,7 +48,7 @@ def plot_hyperparameter(trials: pd.DataFrame, spec: SearchSpec, key: str, best: 
     figure = blank_figure(key, "PGD accuracy")
     reached = trials.dropna(subset=["pgd_accuracy_best"])
     add_points(figure, reached, spec, key, "pgd_accuracy_best", best)
-    figure.update_xaxes(**value_axis(spec.space[key]))
+    figure.update_xaxes(**value_axis(spec, key))
     figure.update_yaxes(range=accuracy_range(reached["pgd_accuracy_best"]))
     return figure
 
@@ -104,7 +105,7 @@ def plot_parallel_coordinates(
     for name, (chosen, color, width) in groups.items():
         if chosen.any():
             figure.add_trace(_parallel_lines(heights[chosen], name, color, width))
-    labels = {key: _range_labels(distribution) for key, distribution in spec.space.items()}
+    labels = {key: _range_labels(spec, key) for key in spec.space}
     labels |= {
         name: [format_percent(end, digits=0) for end in ranges[column]] for name, column in ACCURACY_AXES.items()
     }
@@ -148,10 +149,10 @@ def _add_parallel_axes(figure: go.Figure, labels: Mapping[str, Sequence[str]]) -
     figure.update_yaxes(range=[-0.05, 1.05], showticklabels=False, showgrid=False, title=None)
 
 
-def _range_labels(distribution: Distribution) -> list[str]:
+def _range_labels(spec: SearchSpec, key: str) -> list[str]:
     """Return the labels of an axis: the choices, or the two ends of the range."""
-    is_exact = distribution.kind in ("choice", "int")
-    return [format_value(value if is_exact else float(value)) for value in distribution.values]
+    is_exact = spec.space[key].kind in ("choice", "int")
+    return [format_setting(spec, key, value if is_exact else float(value)) for value in spec.space[key].values]
 
 
 def _normalize(values: "pd.Series[Any]", distribution: Distribution) -> "pd.Series[Any]":
@@ -159,14 +160,22 @@ def _normalize(values: "pd.Series[Any]", distribution: Distribution) -> "pd.Seri
     return values.map(distribution.position, na_action="ignore").astype(float)
 
 
+def finished_trials(trials: pd.DataFrame, x: str, y: str) -> pd.DataFrame:
+    """Return the trials that ran to their end and have both hyperparameters.
+
+    What a trial reached that was stopped early says when it was stopped, and would lower the surface around it.
+    """
+    return trials[trials["status"] == "completed"].dropna(subset=["pgd_accuracy_best", x, y])
+
+
 def plot_contour(
     trials: pd.DataFrame, points: pd.DataFrame, spec: SearchSpec, x: str, y: str, best: int | None
 ) -> go.Figure:
-    """Draw the smoothed PGD accuracy of all trials over the plane of two numeric hyperparameters.
+    """Draw the smoothed PGD accuracy of the finished trials over the plane of two numeric hyperparameters.
 
     Args:
-        trials: All trials: columns `x`, `y`, `pgd_accuracy_best`. The surface is made from all of them. A sample that
-            prefers the best trials (`style.sample_trials`) would raise it.
+        trials: `finished_trials` of the search: columns `x`, `y`, `pgd_accuracy_best`. The surface is made from all of
+            them. A sample that prefers the best trials (`style.sample_trials`) would raise it.
         points: The trials drawn as points: columns as in `plot_hyperparameter`.
         spec: The search.
         x: The hyperparameter of the horizontal axis.
@@ -193,8 +202,8 @@ def plot_contour(
     )
     add_points(figure, points.dropna(subset=["pgd_accuracy_best", x, y]), spec, x, y, best)
     figure.for_each_trace(_outline, selector={"type": "scatter"})
-    figure.update_xaxes(**value_axis(spec.space[x]))
-    figure.update_yaxes(tickformat=None, **value_axis(spec.space[y]))
+    figure.update_xaxes(**value_axis(spec, x))
+    figure.update_yaxes(tickformat=None, **value_axis(spec, y))
     return figure
 
 

@@ -7,6 +7,7 @@ that it shows on white. Every color goes with a symbol of its own.
 
 import html
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +15,8 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from tune_cure.search.space.config import SearchSpec
-from tune_cure.search.space.distributions import Distribution
-from tune_cure.utils.formatting import STATUS_WORDS, format_percent, format_value
+from tune_cure.search.space.radii import LEVELS, format_setting, is_in_255ths
+from tune_cure.utils.formatting import STATUS_WORDS, format_percent
 
 BEST_COLOR = "#D55E00"
 START_COLOR = "#009E73"
@@ -28,6 +29,7 @@ GRAY = "#8A8A8A"
 MAX_LARGE_POINTS = 300  # a plot of more points draws them smaller
 MIN_MARGIN = 0.05  # of an accuracy axis on each side, so that noise does not look like an effect
 MAX_LOG_TICKS = 6
+MAX_RADIUS_TICKS = 4  # their labels are long: 12/255
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,15 @@ def sample_trials(ranked: pd.DataFrame, trials: pd.DataFrame, limit: int) -> pd.
     return trials[trials["trial"].isin(kept)]
 
 
-def add_points(figure: go.Figure, trials: pd.DataFrame, spec: SearchSpec, x: str, y: str, best: int | None) -> None:
+def add_points(
+    figure: go.Figure,
+    trials: pd.DataFrame,
+    spec: SearchSpec,
+    x: str,
+    y: str,
+    best: int | None,
+    rim: Mapping[str, Sequence[float]] | None = None,
+) -> None:
     """Add a trace of points for each status, and rings around the best trial and those of `start_from`.
 
     Args:
@@ -115,8 +125,10 @@ def add_points(figure: go.Figure, trials: pd.DataFrame, spec: SearchSpec, x: str
         x: The column of the horizontal axis.
         y: The column of the vertical axis.
         best: The number of the best trial; None if there is none.
+        rim: The two ends of the axis of a column; a point beyond them is drawn at the nearer end. None for no column.
     """
     trials = trials.dropna(subset=[x])
+    rim = rim or {}
     for status, style in STATUS_STYLES.items():
         rows = trials[trials["status"] == status]
         if len(rows):
@@ -124,7 +136,8 @@ def add_points(figure: go.Figure, trials: pd.DataFrame, spec: SearchSpec, x: str
                 go.Scatter(
                     name=STATUS_WORDS[status],
                     mode="markers",
-                    **point_positions(rows, spec, x, y),
+                    cliponaxis=not rim,  # points at the rim would be cut in half
+                    **point_positions(rows, spec, x, y, rim),
                     hovertext=[hover_text(row, spec) for _, row in rows.iterrows()],
                     hovertemplate="%{hovertext}<extra></extra>",
                     marker={
@@ -141,7 +154,7 @@ def add_points(figure: go.Figure, trials: pd.DataFrame, spec: SearchSpec, x: str
     }
     for name, (rows, symbol, color) in rings.items():
         if len(rows):
-            figure.add_trace(_rings(name, rows, point_positions(rows, spec, x, y), symbol, color))
+            figure.add_trace(_rings(name, rows, point_positions(rows, spec, x, y, rim), symbol, color))
 
 
 def _rings(name: str, rows: pd.DataFrame, places: dict[str, list[Any]], symbol: str, color: str) -> go.Scatter:
@@ -155,12 +168,19 @@ def _rings(name: str, rows: pd.DataFrame, places: dict[str, list[Any]], symbol: 
     )
 
 
-def point_positions(rows: pd.DataFrame, spec: SearchSpec, x: str, y: str) -> dict[str, list[Any]]:
-    """Return the `x` and `y` of a trace with a point per row: choices as text, all other values as numbers."""
+def point_positions(
+    rows: pd.DataFrame, spec: SearchSpec, x: str, y: str, rim: Mapping[str, Sequence[float]] | None = None
+) -> dict[str, list[Any]]:
+    """Return the `x` and `y` of a trace with a point per row: choices as text, all other values as numbers.
+
+    `rim` is that of `add_points`.
+    """
 
     def values(column: str) -> list[Any]:
-        is_choice = column in spec.space and spec.space[column].kind == "choice"
-        return [format_value(value) if is_choice else float(value) for value in rows[column]]
+        if column in spec.space and spec.space[column].kind == "choice":
+            return [format_setting(spec, column, value) for value in rows[column]]
+        low, high = (rim or {}).get(column, (-math.inf, math.inf))
+        return [min(max(float(value), low), high) for value in rows[column]]
 
     return {"x": values(x), "y": values(y)}
 
@@ -174,7 +194,7 @@ def hover_text(row: "pd.Series[Any]", spec: SearchSpec) -> str:
         if pd.isna(row["best_epoch"])
         else f"PGD {format_percent(row['pgd_accuracy_best'], row['pgd_accuracy_best_se'])}, "
         f"clean {format_percent(row['clean_accuracy_best'])}, epoch {row['best_epoch']:.0f}",
-        *(f"{html.escape(key)} {html.escape(format_value(row[key]))}" for key in spec.space),
+        *(f"{html.escape(key)} {html.escape(format_setting(spec, key, row[key]))}" for key in spec.space),
     ]
     return "<br>".join(lines)
 
@@ -188,10 +208,11 @@ def accuracy_range(values: "pd.Series[Any]") -> list[float]:
     return [max(low - margin, -0.02), min(high + margin, 1.02)]
 
 
-def value_axis(distribution: Distribution) -> dict[str, Any]:
+def value_axis(spec: SearchSpec, key: str) -> dict[str, Any]:
     """Return the axis of a searched hyperparameter. It covers the whole searched range, with or without trials."""
+    distribution, in_255ths = spec.space[key], is_in_255ths(spec, key)
     if distribution.kind == "choice":
-        names = [format_value(choice) for choice in distribution.values]
+        names = [format_setting(spec, key, choice) for choice in distribution.values]
         return {
             "type": "category",
             "categoryorder": "array",
@@ -202,7 +223,12 @@ def value_axis(distribution: Distribution) -> dict[str, Any]:
         }
     low, high = map(float, distribution.values)
     if distribution.kind == "loguniform":
-        return log_axis(low, high)
+        return _in_255ths(log_axis(LEVELS * low, LEVELS * high)) if in_255ths else log_axis(low, high)
+    if in_255ths:
+        places = _even_ticks(LEVELS * low, LEVELS * high)
+        labels = [f"{place:g}" for place in places]
+        ends = _widen(LEVELS * low, LEVELS * high)
+        return _in_255ths({"type": "linear", "range": ends, "tickvals": places, "ticktext": labels})
     ticks = {"tickformat": "d", **({"dtick": 1} if high - low <= 10 else {})} if distribution.kind == "int" else {}
     return {"type": "linear", "range": _widen(low, high), "nticks": 6, **ticks}
 
@@ -214,6 +240,21 @@ def log_axis(low: float, high: float) -> dict[str, Any]:
     labels = [f"{tick:g}" for tick in ticks]
     ends = _widen(math.log10(low), math.log10(high))
     return {"type": "log", "range": ends, "tickvals": ticks, "ticktext": labels}
+
+
+def _in_255ths(axis: dict[str, Any]) -> dict[str, Any]:
+    """Return the axis of a radius from that of 255 times the radius; its labels are then in 1/255."""
+    is_log = axis["type"] == "log"
+    ends = [end - math.log10(LEVELS) if is_log else end / LEVELS for end in axis["range"]]
+    ticks, labels = [tick / LEVELS for tick in axis["tickvals"]], [f"{label}/{LEVELS}" for label in axis["ticktext"]]
+    return {**axis, "range": ends, "tickvals": ticks, "ticktext": labels}
+
+
+def _even_ticks(low: float, high: float) -> list[float]:
+    """Return the multiples of 1, 2 or 5 times a power of ten from `low` to `high`: at most `MAX_RADIUS_TICKS`."""
+    steps = (step * 10.0**decade for decade in range(-3, 3) for step in (1, 2, 5))
+    step = next(step for step in steps if (high - low) / step <= MAX_RADIUS_TICKS - 1)
+    return [step * number for number in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
 
 
 def _widen(low: float, high: float) -> list[float]:
