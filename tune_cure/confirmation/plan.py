@@ -12,7 +12,6 @@ what is there.
 The columns of confirm.csv and the keys of a job's config.yaml call a candidate "contender", as version 0.1.0 did.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ import yaml
 from pydantic import AfterValidator, Field, ValidationError
 
 from tune_cure.confirmation.candidates import Candidate
+from tune_cure.confirmation.outcomes import read_status
 from tune_cure.data.config import DataSpec
 from tune_cure.evaluation.config import EvaluationConfig
 from tune_cure.search import run_files
@@ -118,8 +118,7 @@ class Job:
 
     def status(self) -> dict[str, Any]:
         """Return what the job is doing: `stage` and its details; empty before the job has begun."""
-        file = self.folder / run_files.JOB_STATUS
-        return dict(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else {}
+        return read_status(self.folder / run_files.JOB_STATUS)
 
     @property
     def is_done(self) -> bool:

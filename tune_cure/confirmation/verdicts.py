@@ -11,9 +11,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
-from numpy.typing import NDArray
 
+from tune_cure.confirmation.outcomes import Arrays, read_outcomes, read_trained
 from tune_cure.confirmation.plan import Job
 from tune_cure.evaluation import gradient_masking
 from tune_cure.evaluation.gradient_masking import MaskingSign
@@ -22,10 +21,9 @@ from tune_cure.evaluation.robustness import Outcomes
 from tune_cure.search import run_files
 from tune_cure.utils import significance
 from tune_cure.utils.csv_tables import format_csv
-from tune_cure.utils.files import read_tensors, replace_arrays, replace_text
+from tune_cure.utils.files import replace_arrays, replace_text
 from tune_cure.utils.formatting import join_words
 
-Arrays = dict[str, NDArray[Any]]
 RunKey = tuple[str, int, float]
 """Candidate, seed and radius of one judged network."""
 
@@ -64,8 +62,7 @@ class Confirmation:
             for epsilon in job.plan.epsilons:
                 file = job.outcome_folder(epsilon) / run_files.OUTCOMES
                 if file.exists():
-                    with np.load(file) as content:
-                        arrays = {name: content[name] for name in content.files}
+                    arrays = read_outcomes(file, job.plan.examples)
                     self.outcomes[job.candidate.name, job.seed, epsilon] = arrays
                     rows.append(_row(job, epsilon, arrays))
         self.table = pd.DataFrame(rows, columns=list(COLUMNS))
@@ -171,7 +168,7 @@ class Confirmation:
 
 def _row(job: Job, epsilon: float, arrays: Arrays) -> dict[str, Any]:
     """Return a row of `COLUMNS`."""
-    trained = read_tensors(job.folder / run_files.JOB_MODEL, torch.device("cpu"))
+    trained = read_trained(job.folder / run_files.JOB_MODEL)
     accuracies = {attack: float(arrays[attack].mean()) for attack in ATTACKS if attack in arrays}
     diverged = not trained["weights"]
     signs = [] if diverged else gradient_masking.find_masking_signs(Outcomes.from_arrays(arrays))

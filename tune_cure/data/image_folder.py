@@ -2,6 +2,7 @@
 
 import logging
 import stat
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     import numpy as np
 
 _logger = logging.getLogger(__name__)
+MAX_PIXELS = 50_000_000  # of a picture; its decoding takes three bytes each, and resizing them as many
+MAX_RATIO = 20  # of a picture's sides: resizing makes the shorter one data.image_size, and the longer one grows with it
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 
 
@@ -74,6 +77,14 @@ def _is_picture(file: Path) -> bool:
 
 
 def _read_image_folder(listings: dict[str, dict[str, list[Path]]], side: int | None, root: Path) -> dict[str, Any]:
+    from PIL import Image
+
+    with warnings.catch_warnings():  # set once for all threads
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # `_check_size` refuses such a picture
+        return _read_pictures(listings, side, root)
+
+
+def _read_pictures(listings: dict[str, dict[str, list[Path]]], side: int | None, root: Path) -> dict[str, Any]:
     import numpy as np
 
     content: dict[str, Any] = {"classes": list(listings["train"])}
@@ -83,7 +94,11 @@ def _read_image_folder(listings: dict[str, dict[str, list[Path]]], side: int | N
     size = _decode(first, side).shape[:2]
     for part, listing in listings.items():
         files = [file for folder in listing.values() for file in folder]
-        images = np.empty((len(files), 3, *size), dtype=np.uint8)
+        try:
+            images = np.empty((len(files), 3, *size), dtype=np.uint8)
+        except MemoryError as error:
+            sizes = f"{len(files):,} pictures of {size[1]}×{size[0]}, the size of {first}"
+            raise DataError(f"{root}: {sizes}, do not fit into memory; set data.image_size") from error
         with ThreadPoolExecutor() as pool:
             for index, picture in enumerate(pool.map(partial(_decode, side=side), files)):
                 if picture.shape[:2] != size:
@@ -98,16 +113,27 @@ def _read_image_folder(listings: dict[str, dict[str, list[Path]]], side: int | N
     return content
 
 
+def _check_size(file: Path, width: int, height: int) -> None:
+    """Refuse a picture that would take gigabytes: a file of a few kilobytes can say that it has any size."""
+    if width * height > MAX_PIXELS or max(width, height) > MAX_RATIO * min(width, height):
+        raise DataError(
+            f"{file}: is {width}×{height}; at most {MAX_PIXELS:,} pixels are read, and a longer side of {MAX_RATIO} "
+            "times the shorter one"
+        )
+
+
 def _decode(file: Path, side: int | None) -> "np.ndarray[Any, np.dtype[np.uint8]]":
     """Return a picture as (H, W, 3) uint8; with `side`, resize its shorter side to that and cut out the center."""
     import numpy as np
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     try:
         with Image.open(file) as picture:
+            _check_size(file, *picture.size)
             image = picture.convert("RGB")
-    # A damaged header makes PIL read nonsense as a number (ValueError) or as a size of gigabytes.
-    except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError) as error:
+    except DataError:
+        raise
+    except Exception as error:  # a damaged file makes Pillow's decoders raise errors of any kind
         raise DataError(f"{file}: cannot be read as a picture") from error
     if side is not None:
         scale = side / min(image.size)

@@ -24,7 +24,10 @@ from tune_cure.evaluation.config import EvaluationConfig
 from tune_cure.evaluation.metrics import BATCH_SIZE, START_SEED, exact_evaluation
 from tune_cure.evaluation.names import ATTACKS, AUTOATTACK_PARTS, NORM_LABELS, WITHOUT_AUTOATTACK
 from tune_cure.gradients.input_gradients import input_gradient
+from tune_cure.utils.errors import first_line
 from tune_cure.utils.files import replace_bytes
+
+_logger = logging.getLogger(__name__)
 
 MIN_CLASSES = 4
 """Fewest classes for which AutoAttack's targeted loss is defined."""
@@ -75,7 +78,7 @@ def evaluate_robustness(
     Raises:
         ValueError: There are fewer than `MIN_CLASSES` classes, and `autoattack` is true.
     """
-    saved = _SavedOutcomes(folder)
+    saved = _SavedOutcomes(folder, len(examples))
     with exact_evaluation(model), _isolated_autoattack():
         images, labels = _all_images(examples)
         if autoattack:
@@ -181,12 +184,22 @@ def _check_classes(model: nn.Module, images: Tensor) -> None:
 class _SavedOutcomes:
     """Outcomes of attacks as files in a folder, one for each attack; without a folder, none are saved."""
 
-    def __init__(self, folder: Path | None) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path | None, num_images: int) -> None:
+        self.folder, self.num_images = folder, num_images
 
     def read(self, name: str) -> NDArray[Any] | None:
+        """Return the saved outcome of an attack; None if there is none, or none that can be read: it is made anew."""
         file = self.folder / f"{name}.npy" if self.folder else None
-        return np.load(file, allow_pickle=False) if file and file.exists() else None
+        if file is None or not file.exists():
+            return None
+        try:
+            outcome: NDArray[Any] = np.load(file, allow_pickle=False)
+            if outcome.dtype == bool and outcome.shape == (self.num_images,):
+                return outcome
+            _logger.warning("%s: holds no outcomes of %d images, and is made anew", file, self.num_images)
+        except Exception as error:  # a damaged file makes numpy raise errors of any kind
+            _logger.warning("%s: is damaged (%s), and is made anew", file, first_line(error))
+        return None
 
     def write(self, name: str, outcome: NDArray[Any]) -> None:
         if self.folder:

@@ -13,6 +13,7 @@ import ray
 import torch
 from torch import nn
 
+from tune_cure.confirmation.outcomes import read_outcomes
 from tune_cure.confirmation.plan import Job
 from tune_cure.data.splits import Examples, Splits
 from tune_cure.evaluation import robustness
@@ -27,7 +28,8 @@ from tune_cure.search.results import SearchResult
 from tune_cure.training.config import TrainingConfig
 from tune_cure.training.trainer import Trainer
 from tune_cure.utils import cpu as cpus
-from tune_cure.utils.files import read_tensors, replace_arrays, replace_tensors, replace_text
+from tune_cure.utils.errors import first_line
+from tune_cure.utils.files import FolderError, read_tensors, replace_arrays, replace_tensors, replace_text
 
 POLL_SECONDS = 1.0
 
@@ -141,8 +143,11 @@ def _train(job: Job, config: TrainingConfig, splits: Splits, device: torch.devic
     seconds, diverged = 0.0, False
     if last.exists():
         saved = read_tensors(last, device)
-        trainer.load_state_dict(saved["trainer"])
-        seconds = saved["seconds"]
+        try:
+            trainer.load_state_dict(saved["trainer"])
+            seconds = float(saved["seconds"])
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise FolderError(f"{last}: the training cannot go on from it: {first_line(error)}") from error
     while trainer.epoch < config.epochs and not diverged:
         _write_status(job, "training", epoch=trainer.epoch, epochs=config.epochs)
         row = trainer.train_epoch()
@@ -159,7 +164,7 @@ def _judge(job: Job, network: nn.Module | None, test: Examples, epsilon: float) 
     """Write for each test image which attacks it withstands at a radius; none, for a network that diverged (None)."""
     folder = job.outcome_folder(epsilon)
     file = folder / run_files.OUTCOMES
-    if file.exists() and (not job.plan.autoattack or "autoattack" in np.load(file)):
+    if file.exists() and (not job.plan.autoattack or "autoattack" in read_outcomes(file, job.plan.examples)):
         return
     folder.mkdir(exist_ok=True)
     started = time.perf_counter()

@@ -33,6 +33,7 @@ from tune_cure.utils.registry import PartError, Registry, is_reference
 from tune_cure.utils.schema import Number, Schema, choices, one_of, with_hyperparameters
 from tune_cure.utils.yaml_config import ProblemError, first_problem, problem_at, unknown
 
+MAX_EPOCHS = 100_000  # a plot has a point for each
 AMP_MODES = ("auto", "bf16", "fp16", "off")
 
 
@@ -52,7 +53,7 @@ def expand_model_name(content: dict[str, Any]) -> None:
 class OptimizerConfig(Schema):
     """Length of the training, batches and optimizer."""
 
-    epochs: int = Field(default=30, ge=1, description="Passes over the training images.")
+    epochs: int = Field(default=30, ge=1, le=MAX_EPOCHS, description="Passes over the training images.")
     batch_size: int = Field(default=128, ge=2, description="Images in a step.")
     optimizer: Annotated[str, one_of(OPTIMIZERS)] = Field(default="sgd", description="The optimizer.")
     momentum: Number = Field(default=0.9, ge=0, lt=1, description="Momentum of SGD.")

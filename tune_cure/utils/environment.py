@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import shlex
@@ -13,9 +14,10 @@ from typing import Any
 
 from tune_cure.utils.errors import first_line
 from tune_cure.utils.files import replace_text
-from tune_cure.utils.formatting import format_count
+from tune_cure.utils.formatting import format_count, one_line
 
 FILE = "environment.json"
+MAX_DEPTH = 10  # of lists and mappings within each other
 PACKAGES = ("tune-cure", "torch", "torchvision", "ray", "optuna", "pandas", "numpy", "scikit-learn")
 
 
@@ -63,7 +65,7 @@ class Environment:
 def read(directory: Path) -> Environment:
     """Read the record of the run in `directory`. A missing or damaged file raises no error; see `Environment`."""
     try:
-        content = json.loads((directory / FILE).read_text(encoding="utf-8"))
+        content = _for_people(json.loads((directory / FILE).read_text(encoding="utf-8"), parse_constant=_refuse))
     except FileNotFoundError:
         return Environment()
     except (OSError, ValueError, RecursionError) as error:
@@ -71,6 +73,27 @@ def read(directory: Path) -> Environment:
     if not isinstance(content, dict):
         return Environment(damage=f"{FILE} is damaged: it holds no record")
     return Environment(content)
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no value of JSON")
+
+
+def _for_people(content: Any, depth: int = 0) -> Any:
+    """Return a value of JSON with its texts in one line and without control characters.
+
+    Raises:
+        ValueError: It is nested more deeply than any record.
+    """
+    if depth > MAX_DEPTH:
+        raise ValueError(f"it is nested more than {MAX_DEPTH} deep")
+    if isinstance(content, dict):
+        return {one_line(key): _for_people(value, depth + 1) for key, value in content.items()}
+    if isinstance(content, list):
+        return [_for_people(value, depth + 1) for value in content]
+    if isinstance(content, float) and not math.isfinite(content):
+        raise ValueError(f"{content} is no value of JSON")
+    return one_line(content) if isinstance(content, str) else content
 
 
 def write(directory: Path, data_source: str) -> None:

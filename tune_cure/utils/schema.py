@@ -13,6 +13,7 @@ from tune_cure.utils.hyperparameters import Hyperparameter, declared_hyperparame
 from tune_cure.utils.registry import PartError, Registry, did_you_mean, is_reference
 
 MAX_SEED = 2**31 - 1  # numpy's take twice as much, but a search adds to its own
+MAX_NUMBER = 1e100  # far beyond what float32 holds; sums, squares and axes of such numbers are finite
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 
@@ -43,7 +44,13 @@ def parse_number(value: Any) -> Any:
     return float(numerator) / float(denominator)
 
 
-Number = Annotated[float, BeforeValidator(parse_number)]
+def _check_magnitude(number: float) -> float:
+    if number and not 1 / MAX_NUMBER <= abs(number) <= MAX_NUMBER:
+        raise ValueError(f"0 or a magnitude from {1 / MAX_NUMBER:g} to {MAX_NUMBER:g} is needed, but found {number:g}")
+    return number
+
+
+Number = Annotated[float, BeforeValidator(parse_number), AfterValidator(_check_magnitude)]
 """A float that YAML may also spell as a fraction (`8/255`) or in exponent form (`1e-4`)."""
 
 

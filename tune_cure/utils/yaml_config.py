@@ -15,7 +15,7 @@ from pydantic_core import ErrorDetails, InitErrorDetails
 from tune_cure.utils.errors import TuneCureError
 from tune_cure.utils.formatting import shorten_repr
 from tune_cure.utils.registry import did_you_mean
-from tune_cure.utils.yaml_parser import parse
+from tune_cure.utils.yaml_parser import MAX_LENGTH, parse
 
 
 class SpecError(TuneCureError):
@@ -79,7 +79,8 @@ def read_mapping(path: str | Path) -> dict[str, Any]:
         SpecError: The file cannot be read, is not valid YAML, or holds something other than a mapping.
     """
     try:
-        content = parse(Path(path).read_text(encoding="utf-8"))
+        with Path(path).open(encoding="utf-8") as file:
+            content = parse(file.read(MAX_LENGTH + 1))
     except OSError as error:
         raise SpecError(f"{path}: cannot be read: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:

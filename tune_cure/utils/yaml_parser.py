@@ -10,6 +10,7 @@ from yaml.constructor import ConstructorError
 from tune_cure.utils.formatting import shorten_repr
 
 MAX_VALUES = 10_000  # values of a document with its aliases expanded: a few lines of aliases can stand for billions
+MAX_LENGTH = 2**19  # characters of a document: the parser takes a second for each million
 MAX_INTEGER = 2**53  # above it a float, and so the YAML of other programs, cannot hold every whole number
 
 
@@ -67,6 +68,8 @@ def parse(text: str) -> Any:
     Raises:
         yaml.YAMLError: It is not valid YAML, or is larger than any configuration.
     """
+    if len(text) > MAX_LENGTH:
+        raise yaml.YAMLError(f"it is longer than {MAX_LENGTH:,} characters")
     loader = _Loader(text)
     try:
         node = loader.get_single_node()

@@ -35,6 +35,19 @@ def outcomes(job: Job) -> dict[str, Any]:
         return {name: content[name] for name in content.files}
 
 
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"[]", b"\xff", b"[" * 100_000, b'"done"', b'{"stage": "lost"}', b'{"stage": "training", "epoch": "x"}',
+     b'{"stage": "judging", "accuracy": []}', b'{"stage": ["done"]}'],
+)  # fmt: skip
+def test_a_damaged_status_is_none_until_the_job_writes_it_anew(content: bytes, result: SearchResult) -> None:
+    job = one_job(result)
+    job.folder.mkdir(parents=True)
+    (job.folder / run_files.JOB_STATUS).write_bytes(content)
+    assert job.status() == {}
+    assert not job.is_done
+
+
 def test_all_candidates_of_a_seed_come_before_the_next_seed(result: SearchResult) -> None:
     chosen = choose_candidates(result, 2, ["fgsm"])
     jobs = plan_module.plan_jobs(result, chosen, dataclasses.replace(PLAN, seeds=(1, 2)))

@@ -31,6 +31,15 @@ def test_every_figure_of_the_report_is_written_as_svg_and_png(result: SearchResu
             assert np.asarray(image.convert("L")).std() > 5  # something is drawn
 
 
+def test_a_dollar_in_a_name_is_no_formula(tmp_path: Path) -> None:
+    figure = blank_figure("$\\frac{$", "$x^2$ & 1")
+    figure.add_trace(
+        go.Scatter(name="$\\frac{$", mode="lines", x=[1, 2], y=[0.5, 1.0], line={"color": "red", "width": 1})
+    )
+    folder = static.write_figures(tmp_path, [Plot("x", "curves", figure, "")])
+    assert "$\\frac{$" in (folder / "x.svg").read_text()
+
+
 def test_the_same_run_gives_the_same_files(result: SearchResult) -> None:
     drawn = catalog.build_plots(result)[:2]
     folder = static.write_figures(result.directory, drawn)

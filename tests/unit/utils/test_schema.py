@@ -24,6 +24,12 @@ def test_anything_else_is_no_number(written: object) -> None:
         Example(radius=written)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("written", ["1e308", 1e101, -1e300, 1e-101, 5e-324, "1e400", "1e-200/1"])
+def test_a_number_that_no_float32_is_near_is_refused(written: object) -> None:
+    with pytest.raises(ValidationError):
+        Example(radius=written)  # type: ignore[arg-type]
+
+
 def test_an_unknown_name_is_answered_with_the_choices_and_the_nearest() -> None:
     with pytest.raises(ValidationError, match=r"'clasic' is not one of classic, random; did you mean 'classic'\?"):
         Example(name="clasic")

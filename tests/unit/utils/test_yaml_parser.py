@@ -1,3 +1,4 @@
+import time
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,14 @@ def test_aliases_that_make_billions_of_values_out_of_a_few_lines_are_refused(tmp
     (tmp_path / "x.yaml").write_text("\n".join(lines))
     with pytest.raises(SpecError, match="more than 10000 values, those of aliases counted"):
         read_mapping(tmp_path / "x.yaml")
+
+
+def test_a_file_longer_than_any_configuration_is_refused_at_once(tmp_path: Path) -> None:
+    (tmp_path / "x.yaml").write_text("a: [1]\n" * 3_000_000)  # 20 MB
+    start = time.process_time()
+    with pytest.raises(SpecError, match=r"x\.yaml: is not valid YAML: it is longer than 524,288 characters"):
+        read_mapping(tmp_path / "x.yaml")
+    assert time.process_time() - start < 1
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,6 @@
 """Measurements of an exported network: by its search on validation images, by a confirmation on the test set."""
 
-import io
 import re
-import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from tune_cure.confirmation.outcomes import read_outcomes
 from tune_cure.confirmation.plan import JobConfig, read_job_config
 from tune_cure.evaluation import gradient_masking
 from tune_cure.evaluation.config import EvaluationConfig
@@ -25,9 +24,14 @@ from tune_cure.search.trial_table import judged_examples
 from tune_cure.utils import significance
 from tune_cure.utils.files import FolderError
 from tune_cure.utils.formatting import STATUS_WORDS
+from tune_cure.utils.schema import MAX_NUMBER
 
 OUTCOME_FOLDER = re.compile(r"(linf|l2)-([0-9.]+(?:e[+-][0-9]+)?)-([0-9]+)")
 """The name of a folder with the outcomes at a radius: norm, radius, number of images. See `Job.outcome_folder`."""
+
+# Names of a confirmation's folders. A folder with another name, which a page or a terminal might obey, is none.
+CANDIDATE_FOLDER = re.compile(r"[A-Za-z0-9_.-]+")
+SEED_FOLDER = re.compile(r"seed-[0-9]{1,18}")
 
 OutcomeKey = tuple[str, float, int]
 """Norm, radius and number of test images."""
@@ -158,7 +162,8 @@ def find_runs(result: SearchResult, candidate: str) -> list[Path]:
     confirmation = result.directory / run_files.CONFIRM
     models = confirmation.glob(f"{candidate}/seed-*/{run_files.JOB_MODEL}")
     runs = [file.parent for file in models if file.resolve().is_relative_to(here)]
-    return sorted((run for run in runs if run.name.removeprefix("seed-").isdigit()), key=run_seed)
+    named = [run for run in runs if CANDIDATE_FOLDER.fullmatch(run.parent.name) and SEED_FOLDER.fullmatch(run.name)]
+    return sorted(named, key=run_seed)
 
 
 def run_seed(run: Path) -> int:
@@ -190,11 +195,11 @@ def _read_outcomes(result: SearchResult, run: Path) -> dict[OutcomeKey, dict[str
         if match := OUTCOME_FOLDER.fullmatch(file.parent.name):
             try:
                 norm, epsilon, examples = match[1], float(match[2]), int(match[3])
-                with np.load(io.BytesIO(file.read_bytes())) as content:
-                    arrays = {name: content[name] for name in content.files}
-                gradient_masking.find_masking_signs(Outcomes.from_arrays(arrays))  # raises for arrays of another kind
-            except (ValueError, TypeError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
-                raise ExportError(f"{file}: is damaged: {error}") from error
+                if not 0 < epsilon <= MAX_NUMBER or examples < 1:
+                    raise ValueError(f"{file.parent}: is no folder of outcomes")
+                arrays = read_outcomes(file, examples)
+            except ValueError as error:
+                raise ExportError(str(error)) from error
             # The folder's name has the radius rounded to six digits.
             is_own = norm == evaluation.norm and match[2] == f"{evaluation.epsilon:.6g}"
             outcomes[norm, evaluation.epsilon if is_own else epsilon, examples] = arrays

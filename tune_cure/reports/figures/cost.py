@@ -5,6 +5,7 @@
 
 import html
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
@@ -44,7 +45,7 @@ def plot_survival(trials: pd.DataFrame, spec: SearchSpec) -> go.Figure:
     epochs = list(range(1, last + 1))
     trained = trials["epochs_trained"]
     unstopped = trained.where(trials["status"] != "stopped", planned_epochs(trials, spec))
-    counts, without = ([int((lengths >= epoch).sum()) for epoch in epochs] for lengths in (trained, unstopped))
+    counts, without = (_count_reaching(lengths, epochs) for lengths in (trained, unstopped))
     edges = [0.5, *(epoch + 0.5 for epoch in epochs)]
     figure.add_trace(
         go.Scatter(
@@ -72,6 +73,11 @@ def plot_survival(trials: pd.DataFrame, spec: SearchSpec) -> go.Figure:
     figure.update_xaxes(range=[0.5, last + 0.5])
     figure.update_yaxes(rangemode="tozero", tickformat="d")
     return figure
+
+
+def _count_reaching(lengths: "pd.Series[int]", epochs: list[int]) -> list[int]:
+    """Return, for each epoch, how many of the trials with these numbers of epochs trained it."""
+    return [len(lengths) - int(shorter) for shorter in np.searchsorted(np.sort(lengths.to_numpy()), epochs)]
 
 
 def plot_timeline(trials: pd.DataFrame, epochs: pd.DataFrame) -> go.Figure:

@@ -33,6 +33,7 @@ STYLE: dict[Any, Any] = {
     "font.size": 8,
     "axes.linewidth": 0.6,
     "svg.fonttype": "none",  # text stays text
+    "text.parse_math": False,  # a name with $ is no formula
     "svg.hashsalt": "tune_cure",  # the same run gives the same file
 }
 
