@@ -24,6 +24,7 @@ from tune_cure.search.schedulers.early_stopper import EarlyStopper
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.space.objectives import reached
 from tune_cure.search.stopping import SearchStopper
+from tune_cure.search.trial_table import SearchRecord
 from tune_cure.training.trainer import EPOCH_METRICS
 from tune_cure.utils.files import read_tensors
 
@@ -174,10 +175,12 @@ class FakeBackend:
     ) -> None:
         self.spec, self.folder, self.begin, self.seconds = spec, folder, begin, seconds
         self.is_interrupted = False
-        history = Journal(folder).load(repair=True).trial_events if resume else []
+        self.record = record = SearchRecord(Journal(folder).load(repair=True)) if resume else SearchRecord()
+        history = record.history
         self.counts = TrialCounts(history)
 
         def tell(event: Event) -> None:
+            record.take(event)
             self.counts.take(event)
             on_event(event)
             self.is_interrupted |= interrupt_at(event)
@@ -218,7 +221,7 @@ class FakeBackend:
             now, number, trial = heapq.heappop(running)
             if self._step(trial):
                 heapq.heappush(running, (now + trial.seconds, number, trial))
-        return self.stopper.conclude(self.counts)
+        return self.stopper.conclude(self.counts, self.record)
 
     def _start(self, proposal: Proposal) -> RunningTrial:
         self.early_stopper.add(proposal.number)

@@ -91,7 +91,7 @@ def search(
     with _own_ray(address, verbose), search_run.open_folder(spec, options, _logger.info) as folder:
         spec = folder.spec
         view = PlainView(search_run.read_state(spec, folder), _logger.info)
-        with view, ReportRefresher(folder.directory):
+        with view, ReportRefresher(folder.directory, folder.record):
             result = search_run.run_trials(
                 spec,
                 folder,
@@ -116,8 +116,10 @@ def _find_ended(spec: SearchSpec, options: SearchOptions) -> SearchResult | None
     if options.output is None or not (Path(options.output) / run_files.JOURNAL).is_file():
         return None
     result = SearchResult(options.output, "finished")
-    resuming.refuse_other_search(result.directory, search_run.load_data(spec, options)[0])
-    return result if len(result.trials) else None
+    if result.trials.empty:
+        return None
+    resuming.refuse_other_result(result, search_run.load_data(spec, options)[0])
+    return result
 
 
 @dataclass(frozen=True)

@@ -18,11 +18,11 @@ from tune_cure.ray_backend.monitoring import dashboard
 from tune_cure.reports import artifacts
 from tune_cure.reports.refresh import ReportRefresher
 from tune_cure.search import results, resume, run_files
-from tune_cure.search.journal import Event
 from tune_cure.search.progress import SearchState
 from tune_cure.search.results import SearchResult
 from tune_cure.search.run_storage import LocalStorage, ObjectStore, RunStorage, UriStorage
 from tune_cure.search.space.config import SearchSpec
+from tune_cure.search.trial_table import SearchRecord
 from tune_cure.utils import environment, locking
 from tune_cure.utils.files import FolderError, make_run_folder
 from tune_cure.utils.signals import treat_sigterm_as_ctrl_c
@@ -65,7 +65,7 @@ def run(spec: SearchSpec, options: SearchOptions, console: Console) -> int:
         state = read_state(spec, folder)
         live = console.is_terminal and not options.verbose
         view = LiveView(state, console) if live else PlainView(state, console.print)
-        refresher = ReportRefresher(folder.directory)
+        refresher = ReportRefresher(folder.directory, folder.record)
 
         def on_ready(devices: object, url: str) -> None:
             treat_sigterm_as_ctrl_c()  # only now: Ray sets a handler of its own when it starts
@@ -85,13 +85,13 @@ class RunFolder:
         spec: The search, with the number of validation images as counted.
         directory: The folder on this machine.
         storage: How its files and checkpoints are kept: in this folder alone, or in an object store, too.
-        history: The events of trials so far; empty unless the search is resumed.
+        record: What its journal says.
     """
 
     spec: SearchSpec
     directory: Path
     storage: RunStorage
-    history: list[Event] = field(default_factory=list)
+    record: SearchRecord = field(default_factory=SearchRecord)
 
 
 @contextmanager
@@ -123,8 +123,8 @@ def open_folder(spec: SearchSpec, options: SearchOptions, say: Callable[[str], N
     running = f"its search is running already; to see it: tune-cure watch {folder.directory}"
     with locking.hold_run_lock(folder.directory, running):
         if options.resume:
-            history = resume.prepare(folder.directory, spec, force=options.force, say=say)
-            folder = replace(folder, history=history)
+            record = resume.prepare(folder.directory, spec, force=options.force, say=say)
+            folder = replace(folder, record=record)
         environment.write(folder.directory, splits.source)
         del splits  # the trials map the same file; this process need not hold it
         yield folder
@@ -141,9 +141,9 @@ def load_data(spec: SearchSpec, options: SearchOptions) -> tuple[SearchSpec, Spl
 
 
 def read_state(spec: SearchSpec, folder: RunFolder) -> SearchState:
-    """Return the state of the search after the events of its folder's history."""
+    """Return the state of the search after the events before this session."""
     state = SearchState(spec)
-    for event in folder.history:
+    for event in folder.record.history:
         state.update(event)
     return state
 
@@ -170,7 +170,7 @@ def run_trials(
         address=options.address,
         dashboard_host=options.dashboard_host,
         resume=options.resume,
-        history=folder.history,
+        record=folder.record,
         verbose=options.verbose,
         seconds=options.time_budget,
     )

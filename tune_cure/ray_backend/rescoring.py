@@ -21,6 +21,7 @@ from tune_cure.search import ranking, trial_table
 from tune_cure.search.journal import Journal
 from tune_cure.search.run_storage import RunStorage
 from tune_cure.search.space.config import SearchSpec
+from tune_cure.search.trial_table import SearchRecord
 from tune_cure.utils import cpu
 from tune_cure.utils.files import read_tensors
 
@@ -39,6 +40,7 @@ def fresh_examples(spec: SearchSpec, splits: Splits) -> Examples:
 def run(
     spec: SearchSpec,
     journal: Journal,
+    record: SearchRecord,
     storage: RunStorage,
     plan: ResourcePlan,
     broadcast: DataBroadcast | None,
@@ -49,12 +51,13 @@ def run(
     Args:
         spec: The search.
         journal: Its journal.
+        record: What the journal says.
         storage: Where its checkpoints are kept.
         plan: The CPUs and GPUs that a task takes.
         broadcast: The data for machines that lack it; None if all is on one machine.
         is_stopped: Returns whether to stop before all are judged. Asked twice a second.
     """
-    files = dict(_find_files(spec, journal, storage))
+    files = dict(_find_files(spec, record, storage))
     task = ray.remote(num_cpus=plan.cpus_per_trial, num_gpus=plan.gpus_per_trial)(_judge)
     tasks = {task.remote(spec, str(file), plan.device, broadcast): leader for leader, file in files.items()}
     while tasks and not is_stopped():
@@ -71,12 +74,11 @@ def run(
                 journal.append("leader", number, epoch=epoch, attack=trial_table.rescoring_attack(spec), **metrics)
 
 
-def _find_files(spec: SearchSpec, journal: Journal, storage: RunStorage) -> Iterator[tuple[tuple[int, int], Path]]:
+def _find_files(spec: SearchSpec, record: SearchRecord, storage: RunStorage) -> Iterator[tuple[tuple[int, int], Path]]:
     """Yield the number and best epoch of each leader to judge, and the checkpoint that holds its best weights."""
-    events = journal.read()
-    leaders = ranking.select_finalists(trial_table.build_trial_table(spec, events), spec)
+    leaders = ranking.select_finalists(record.build_trial_table(spec), spec)
     leaders = leaders[leaders["fresh_pgd_accuracy"].isna()]
-    checkpoints = {event["trial"]: event["path"] for event in events if event["event"] == "checkpoint"}
+    checkpoints = {event["trial"]: event["path"] for event in record.events if event["event"] == "checkpoint"}
     for number, epoch in zip(leaders["trial"], leaders["best_epoch"], strict=True):
         if number in checkpoints and (file := storage.fetch_checkpoint(checkpoints[number])).exists():
             yield (int(number), int(epoch)), file

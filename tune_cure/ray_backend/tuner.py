@@ -27,7 +27,7 @@ from tune_cure.ray_backend.resources import MeasuredMemory, ResourcePlan, plan_r
 from tune_cure.ray_backend.schedulers import RuleScheduler
 from tune_cure.ray_backend.trainable import CureTrainable
 from tune_cure.search import run_files
-from tune_cure.search.journal import Event, Journal, TrialCounts
+from tune_cure.search.journal import SEARCH_EVENTS, Event, Journal, TrialCounts
 from tune_cure.search.proposals.proposer import StudyProposer
 from tune_cure.search.recorder import TrialRecorder
 from tune_cure.search.results import SearchResult
@@ -36,6 +36,7 @@ from tune_cure.search.run_storage import LocalStorage, RunStorage
 from tune_cure.search.schedulers.early_stopper import EarlyStopper
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.stopping import FULL_DISK_ERROR, SearchStopper
+from tune_cure.search.trial_table import SearchRecord
 from tune_cure.utils.files import replace_text
 
 
@@ -48,8 +49,8 @@ class RunOptions:
         dashboard_host: Address at which the dashboard of a Ray that is started listens; its other ports are on the
             loopback.
         resume: Continue the search in the run's folder instead of starting one.
-        history: The events of trials in the journal of the search to resume, as `resume.prepare` returns them; None
-            reads the journal.
+        record: What the journal of the search to resume says, as `resume.prepare` returns it, or an empty one; the
+            search adds its events. None reads the journal of a search to resume.
         verbose: Show what Ray and Optuna say.
         seconds: How long the trials may take; None is without limit.
     """
@@ -57,7 +58,7 @@ class RunOptions:
     address: str | None = None
     dashboard_host: str = dashboard.LOOPBACK
     resume: bool = False
-    history: list[Event] | None = None
+    record: SearchRecord | None = None
     verbose: bool = False
     seconds: float | None = None
 
@@ -100,7 +101,7 @@ def run(
         search.tensorboard.close()
         if is_started:
             ray.shutdown()
-    return search.stopper.conclude(search.counts)
+    return search.stopper.conclude(search.counts, search.record)
 
 
 @dataclass(frozen=True)
@@ -110,8 +111,8 @@ class _Search:
     Attributes:
         spec: What is searched.
         storage: Where the run's files are kept.
-        history: The events of trials before this session.
-        journal: The journal, which tells `listeners` of each event.
+        record: What the journal says. Its history is the events of trials before this session.
+        journal: The journal, which tells the record of each event, and `listeners` of each event of a trial.
         listeners: What is told of events.
         counts: How many trials have begun and ended.
         tensorboard: Writes the events as TensorBoard files.
@@ -120,7 +121,7 @@ class _Search:
 
     spec: SearchSpec
     storage: RunStorage
-    history: list[Event]
+    record: SearchRecord
     journal: Journal
     listeners: list[Callable[[Event], None]]
     counts: TrialCounts
@@ -132,26 +133,28 @@ def _begin(
     spec: SearchSpec, storage: RunStorage, options: RunOptions, on_event: Callable[[Event], None] | None
 ) -> _Search:
     """Write the spec and the journal's first line into the run's folder, and return the parts of the search."""
-    folder, history = storage.folder, options.history
+    folder = storage.folder
     if not options.resume:
         refuse_other_search(folder, spec)
-        history = []
     replace_text(folder / run_files.SPEC, spec.to_yaml())
-    if history is None:
-        history = Journal(folder).load(repair=True).trial_events
-    tensorboard, counts = TensorBoard(folder), TrialCounts(history)
+    record = options.record
+    if record is None:
+        record = SearchRecord(Journal(folder).load(repair=True)) if options.resume else SearchRecord()
+    tensorboard, counts = TensorBoard(folder), TrialCounts(record.history)
     listeners = [counts.take, tensorboard.on_event, *([on_event] if on_event else [])]
 
     def tell(event: Event) -> None:
-        for listener in listeners:
-            listener(event)
+        record.take(event)
+        if event["event"] not in SEARCH_EVENTS:
+            for listener in listeners:
+                listener(event)
 
     journal = Journal(folder, storage.copy_while_running(tell))
     journal.path.touch()
     if options.resume:
-        Journal(folder).append("resume", None)  # listeners follow trials and are not told of this
-    stopper = SearchStopper(spec, folder, options.seconds, history)
-    return _Search(spec, storage, history, journal, listeners, counts, tensorboard, stopper)
+        journal.append("resume", None)
+    stopper = SearchStopper(spec, folder, options.seconds, record.history)
+    return _Search(spec, storage, record, journal, listeners, counts, tensorboard, stopper)
 
 
 def _run_on_ray(search: _Search, options: RunOptions, on_ready: Callable[[ResourcePlan, str], None]) -> None:
@@ -163,13 +166,13 @@ def _run_on_ray(search: _Search, options: RunOptions, on_ready: Callable[[Resour
     plan = _plan(spec, broadcast)
     on_ready(plan, session.dashboard_url())
     search.listeners.append(TrialGauges(spec.name).on_event)
-    proposer = StudyProposer(spec, search.journal, search.history, stopper, storage_uri=storage.checkpoint_uri)
+    proposer = StudyProposer(spec, search.journal, search.record.history, stopper, storage_uri=storage.checkpoint_uri)
     if search.counts.num_ended < spec.search.trials:
         tuner = _make_tuner(search, proposer, plan, broadcast, verbose=options.verbose)
         GuardedCall(tuner.fit, stopper).run()
     if not stopper.outcome and stopper.is_over(search.counts):
-        rescore = partial(rescoring.run, spec, search.journal, storage, plan, broadcast, lambda: bool(stopper.outcome))
-        GuardedCall(rescore, stopper).run()
+        rescore = partial(rescoring.run, spec, search.journal, search.record, storage, plan, broadcast)
+        GuardedCall(partial(rescore, lambda: bool(stopper.outcome)), stopper).run()
 
 
 def _plan(spec: SearchSpec, broadcast: DataBroadcast | None) -> ResourcePlan:
@@ -204,12 +207,12 @@ def _make_tuner(
     )
     trainable.__qualname__ = CureTrainable.__name__  # the name that the dashboard shows
     recorder = TrialRecorder(spec, search.journal, search.stopper, storage.delete_file)
-    recorder.delete_useless(search.history)
+    recorder.delete_useless(search.record.history)
     return tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
             search_alg=OptunaSearcher(proposer),
-            scheduler=RuleScheduler(EarlyStopper(spec, search.history)),
+            scheduler=RuleScheduler(EarlyStopper(spec, search.record.history)),
             num_samples=spec.search.trials - search.counts.num_ended,
             max_concurrent_trials=plan.concurrent,
             reuse_actors=is_reused,

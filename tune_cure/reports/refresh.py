@@ -6,8 +6,8 @@ import time
 from pathlib import Path
 
 from tune_cure.reports import search_page, tables
-from tune_cure.search.journal import JournalError
 from tune_cure.search.results import SearchResult
+from tune_cure.search.trial_table import SearchRecord
 
 PAUSE = 30.0  # seconds between two rewritings at least
 SHARE = 0.05  # of the time that rewriting may take at most: with 10,000 trials one rewriting takes long
@@ -20,10 +20,11 @@ class ReportRefresher:
 
     Args:
         directory: The search's folder.
+        record: What its journal says; the search adds events to it.
     """
 
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
+    def __init__(self, directory: Path, record: SearchRecord) -> None:
+        self._directory, self._record = directory, record
         self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._refresh, name="tables", daemon=True)
 
@@ -39,9 +40,9 @@ class ReportRefresher:
         while not self._is_over.wait(pause):
             start = time.monotonic()
             try:
-                result = SearchResult(self._directory)
+                result = SearchResult(self._directory, record=self._record)
                 tables.write_tables(result)
                 search_page.write(result)
-            except (OSError, JournalError) as error:  # if the disk is full, the search itself reports it
+            except OSError as error:  # if the disk is full, the search itself reports it
                 _logger.warning("the tables could not be written: %s", error)
             pause = max(PAUSE, (time.monotonic() - start) / SHARE)

@@ -135,7 +135,7 @@ class EventReader:
         except (ValueError, RecursionError) as error:
             raise _GarbageError(f"{place} is no event: the file is damaged") from error
         try:
-            validate_event(event, self._searched)
+            validate_event(event, lambda: _searched_keys(self.path))
         except ProblemError as problem:
             raise JournalError(f"{place} is no event: {problem.path}: {problem.message}") from problem
         if contradiction := self._find_contradiction(event):
@@ -144,14 +144,6 @@ class EventReader:
             event[key] = one_line(event[key])
         # A large journal has each key some 100,000 times: interned, they share their memory.
         return {sys.intern(key): value for key, value in event.items()}
-
-    def _searched(self) -> Collection[str]:
-        """Return the keys of the search's space, as its spec.yaml has them; none if that cannot be read."""
-        try:
-            space = read_mapping(self.path.with_name(run_files.SPEC)).get("space")
-        except SpecError:
-            return ()
-        return space if isinstance(space, dict) else ()
 
     def _find_contradiction(self, event: Event) -> str:
         """Return how the event contradicts those before it, in words; empty if it does not."""
@@ -195,16 +187,21 @@ class Journal:
             number: The trial's number; None for an event of the search as a whole.
             details: The other keys of the event.
 
+        Returns:
+            The event as a reader of the journal finds it: hyperparameters have the types of `TrainingConfig`. The
+            listener gets the same one, so that what is made of it is what is made of the file.
+
         Raises:
             OSError: The event could not be written. A part that was written is removed if possible.
         """
-        line = {"event": event, "trial": number, "time": time.time(), **details}
-        content = (json.dumps(line, allow_nan=False) + "\n").encode()
+        content = json.dumps({"event": event, "trial": number, "time": time.time(), **details}, allow_nan=False)
+        line: Event = json.loads(content)
+        validate_event(line, lambda: _searched_keys(self.path))
         self._own_file()
         length = self.path.stat().st_size if self.path.exists() else 0
         try:
             with self.path.open("ab") as file:
-                file.write(content)
+                file.write(f"{content}\n".encode())
                 file.flush()
                 os.fsync(file.fileno())
         except OSError:
@@ -312,6 +309,15 @@ class JournalFollower:
                     return
                 self.position += len(line)
                 yield self._reader.read(line)
+
+
+def _searched_keys(path: Path) -> Collection[str]:
+    """Return the keys of the space of the search with the journal `path`; none if its spec.yaml cannot be read."""
+    try:
+        space = read_mapping(path.with_name(run_files.SPEC)).get("space")
+    except SpecError:
+        return ()
+    return space if isinstance(space, dict) else ()
 
 
 def drop_running(events: Iterable[Event]) -> list[Event]:

@@ -18,7 +18,7 @@ from tune_cure.search.journal import Event, Journal
 from tune_cure.search.ranking import comparable_to_first, rank_leaders, rank_trials, rescoring_decides
 from tune_cure.search.space import loading as specs
 from tune_cure.search.space.config import SearchSpec
-from tune_cure.search.trial_table import build_epoch_table, build_trial_table, count_untrained_epochs, judged_examples
+from tune_cure.search.trial_table import SearchRecord, count_untrained_epochs, judged_examples
 from tune_cure.utils.errors import TuneCureError
 from tune_cure.utils.files import FolderError, refuse_foreign_links
 from tune_cure.utils.formatting import format_count, format_duration, format_hyperparameters, format_percent
@@ -52,7 +52,7 @@ class Best:
 class SearchResult:
     """Results of the search in a folder.
 
-    The journal is read once, at the first question, so that all answers belong together. Later events are not seen:
+    The tables are made once, at the first question, so that all answers belong together. Later events are not seen:
     make a new object for those. A notebook shows the leaders.
 
     Args:
@@ -61,13 +61,17 @@ class SearchResult:
             nothing improved any more. time: the time budget was used up. failing: the first trials all failed alike.
             disk: the disk was full. interrupted: by Ctrl-C. ray: Ray died.
         reason: The outcome in words; empty for finished and interrupted.
+        record: What the search's journal says, where this process has read or written it; None reads the journal.
 
     Raises:
         ResultsError: The folder holds no search.
     """
 
-    def __init__(self, directory: str | Path, outcome: str = "", reason: str = "") -> None:
+    def __init__(
+        self, directory: str | Path, outcome: str = "", reason: str = "", *, record: SearchRecord | None = None
+    ) -> None:
         self.directory, self.outcome, self.reason = Path(directory), outcome, reason
+        self._record = record
         self.spec = read_spec(self.directory)
 
     @property
@@ -101,10 +105,9 @@ class SearchResult:
 
         The events of epochs take the most memory, so they are dropped once they are in tables.
         """
-        content = Journal(self.directory).load()
-        events = content.trial_events
-        others = [event for event in events if event["event"] != "epoch"]
-        return others, content.search_events, build_trial_table(self.spec, events), build_epoch_table(events)
+        record = self._record.snapshot() if self._record else SearchRecord(Journal(self.directory).load())
+        trials, epochs = record.build_trial_table(self.spec), record.build_epoch_table()
+        return record.events, record.search_events, trials, epochs
 
     @cached_property
     def wall_seconds(self) -> float:

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from tune_cure.search import results
-from tune_cure.search.journal import Event, Journal, JournalError, drop_running
+from tune_cure.search.journal import Event, Journal, JournalContent, JournalError, drop_running
 from tune_cure.search.patience import is_search_over
 from tune_cure.search.space.config import SearchSpec
+from tune_cure.search.trial_table import SearchRecord
 from tune_cure.utils.errors import TuneCureError
 from tune_cure.utils.yaml_config import by_path, differences
 from tune_cure.utils.yaml_parser import parse
@@ -33,9 +34,18 @@ def refuse_other_search(directory: Path, spec: SearchSpec) -> None:
     Raises:
         ResumeError: The folder holds such a search.
     """
-    if not any(event["event"] == "trial" for event in Journal(directory).read()):
-        return
-    result = results.SearchResult(directory)
+    record = SearchRecord(Journal(directory).load())
+    if record.events:
+        refuse_other_result(results.SearchResult(directory, record=record), spec)
+
+
+def refuse_other_result(result: results.SearchResult, spec: SearchSpec) -> None:
+    """Refuse to begin `spec` where `result` is another search, or this one before it has ended.
+
+    Raises:
+        ResumeError: It is.
+    """
+    directory = result.directory
     changes = list(differences(_settings(result.spec), _settings(spec)))
     if changes:
         listed = "; ".join(f"{key} was {before} and is {now}" for key, before, now in changes)
@@ -44,7 +54,7 @@ def refuse_other_search(directory: Path, spec: SearchSpec) -> None:
         raise ResumeError(f"{directory}: holds this search, which has not ended; to continue it, resume it")
 
 
-def prepare(directory: Path, spec: SearchSpec, *, force: bool, say: Callable[[str], None]) -> list[Event]:
+def prepare(directory: Path, spec: SearchSpec, *, force: bool, say: Callable[[str], None]) -> SearchRecord:
     """Check that the search in `directory` can be resumed as `spec`, and record changes of settings in its journal.
 
     An end of the journal that a crash damaged is cut off.
@@ -56,7 +66,7 @@ def prepare(directory: Path, spec: SearchSpec, *, force: bool, say: Callable[[st
         say: Called with one line for each remark on the changes.
 
     Returns:
-        The events of trials that the resumed search builds on.
+        What the journal says then. Its history is the events of trials that the resumed search builds on.
 
     Raises:
         ResumeError: There are such changes without `force`; or the metric has changed; or a trial is outside of the
@@ -65,11 +75,11 @@ def prepare(directory: Path, spec: SearchSpec, *, force: bool, say: Callable[[st
         ResultsError: The folder holds no search.
     """
     journal = Journal(directory)
-    history = journal.load(repair=True).trial_events  # an event that is appended behind half a line would be lost
-    _check_trials(journal.path, history, spec)
+    content = journal.load(repair=True)  # an event that is appended behind half a line would be lost
+    _check_trials(journal.path, content.trial_events, spec)
     changes = list(differences(_settings(results.read_spec(directory)), _settings(spec)))
     if not changes:
-        return history
+        return SearchRecord(content)
     listed = "; ".join(f"{key} was {before} and is {now}" for key, before, now in changes)
     serious = [key for key, _, _ in changes if not key.startswith(HARMLESS)]
     if any(key.startswith(FIXED) for key in serious):
@@ -80,12 +90,13 @@ def prepare(directory: Path, spec: SearchSpec, *, force: bool, say: Callable[[st
         )
     say(f"changed since the search was begun: {listed}")
     if not serious:
-        return history
+        return SearchRecord(content)
     restart = any(key.startswith(RESTARTING) for key in serious)
     if restart:
         say("trials that were under way begin anew")
-    journal.append("change", None, settings=listed, restart=restart)
-    return drop_running(history) if restart else history
+    change = journal.append("change", None, settings=listed, restart=restart)
+    history = drop_running(content.trial_events) if restart else content.trial_events
+    return SearchRecord(JournalContent(history, [*content.search_events, change]))
 
 
 def _check_trials(path: Path, history: Iterable[Event], spec: SearchSpec) -> None:

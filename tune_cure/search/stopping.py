@@ -10,6 +10,7 @@ from tune_cure.search.journal import Event, TrialCounts
 from tune_cure.search.patience import Patience
 from tune_cure.search.results import SearchResult
 from tune_cure.search.space.config import SearchSpec
+from tune_cure.search.trial_table import SearchRecord
 
 MAX_EQUAL_FAILURES = 3  # if the first trials of a search all fail for one reason, the others would, too
 RESERVED_BYTES = 32 * 2**20  # free disk space that journal, study and tables need at the end
@@ -86,12 +87,14 @@ class SearchStopper:
         has_all = counts.num_ended >= self.spec.search.trials
         return has_all or (self.exhausted and counts.num_ended == counts.num_begun)
 
-    def conclude(self, counts: TrialCounts) -> SearchResult:
-        """Return the result of the search as it stands, with how it ended and why."""
+    def conclude(self, counts: TrialCounts, record: SearchRecord) -> SearchResult:
+        """Return the result of the search as it stands, from what its journal says, with how it ended and why."""
         if self.outcome:
-            return SearchResult(self.folder, self.outcome, self.reason)
-        if not self.is_over(counts):
-            return SearchResult(self.folder, "interrupted")
-        if counts.num_ended >= self.spec.search.trials:
-            return SearchResult(self.folder, "finished")
-        return SearchResult(self.folder, "patience", self.patience.words)
+            outcome, reason = self.outcome, self.reason
+        elif not self.is_over(counts):
+            outcome, reason = "interrupted", ""
+        elif counts.num_ended >= self.spec.search.trials:
+            outcome, reason = "finished", ""
+        else:
+            outcome, reason = "patience", self.patience.words
+        return SearchResult(self.folder, outcome, reason, record=record)

@@ -1,34 +1,107 @@
 """Tables of trials and epochs, built from the events of a journal. Columns: docs/columns.md."""
 
+import math
+import sys
+from array import array
+from threading import Lock
 from typing import Any
 
 import pandas as pd
 
 from tune_cure.evaluation.metrics import standard_error
-from tune_cure.search.journal import OBJECTIVE, RUNG, Event
+from tune_cure.search.journal import OBJECTIVE, RUNG, SEARCH_EVENTS, Event, JournalContent
 from tune_cure.search.ranking import UNSOUND_STATUSES
 from tune_cure.search.space import objectives
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.training.trainer import EPOCH_METRICS
 
 SECONDS = ("train_seconds", "attack_seconds", "penalty_seconds", "eval_seconds")
-NOT_FLOATS = ("trial", "epoch", "skipped_steps", "catastrophic_overfitting", "host", "pid")  # of epochs.csv
+EPOCH_COLUMNS = ("trial", *EPOCH_METRICS, OBJECTIVE, RUNG, "time", "host", "pid")  # of epochs.csv
+NOT_FLOATS = ("trial", "epoch", "skipped_steps", "catastrophic_overfitting", "host", "pid")
 
 
-def build_epoch_table(events: list[Event]) -> pd.DataFrame:
-    """Build the table `SearchResult.epochs` from the journal's events."""
-    columns = ["trial", *EPOCH_METRICS, OBJECTIVE, RUNG, "time", "host", "pid"]
-    frame = pd.DataFrame([event for event in events if event["event"] == "epoch"], columns=columns)
-    frame = frame.astype({name: float for name in columns if name not in NOT_FLOATS})
-    return frame.drop_duplicates(["trial", "epoch"], keep="last").sort_values(["trial", "epoch"], ignore_index=True)
+class SearchRecord:
+    """Everything that a search's journal says, in memory. The tables are built from it.
+
+    A search adds each event once it is on the disk, so it does not read its own journal again. Most events are epochs:
+    they are kept as columns, which take a fifth of the memory of dictionaries. One thread may add events while another
+    takes snapshots.
+
+    Args:
+        content: What the journal says so far; None if it is empty.
+
+    Attributes:
+        history: The events of trials in `content`.
+    """
+
+    def __init__(self, content: JournalContent | None = None) -> None:
+        self.history = list(content.trial_events) if content else []
+        self._lock = Lock()
+        self._events: list[Event] = []
+        self._search_events: list[Event] = []
+        self._epochs: dict[str, Any] = {name: [] if name in NOT_FLOATS else array("d") for name in EPOCH_COLUMNS}
+        for event in (*self.history, *(content.search_events if content else ())):
+            self.take(event)
+
+    @property
+    def events(self) -> list[Event]:
+        """The events of trials, without those of epochs, in the journal's order."""
+        return self._events
+
+    @property
+    def search_events(self) -> list[Event]:
+        """The events of the search as a whole, in the journal's order."""
+        return self._search_events
+
+    def take(self, event: Event) -> None:
+        """Add an event of the journal."""
+        with self._lock:
+            if event["event"] == "epoch":
+                self._take_epoch(event)
+            else:
+                (self._search_events if event["event"] in SEARCH_EVENTS else self._events).append(event)
+
+    def _take_epoch(self, event: Event) -> None:
+        for name, column in self._epochs.items():
+            value = event.get(name)
+            if isinstance(column, array):
+                column.append(math.nan if value is None else value)  # no number in a journal is NaN
+            else:
+                column.append(sys.intern(value) if isinstance(value, str) else value)
+
+    def snapshot(self) -> "SearchRecord":
+        """Return a copy, without the history, that later events do not change."""
+        copy = SearchRecord()
+        with self._lock:
+            copy._events, copy._search_events = list(self._events), list(self._search_events)
+            copy._epochs = {name: column[:] for name, column in self._epochs.items()}
+        return copy
+
+    def build_epoch_table(self) -> pd.DataFrame:
+        """Build the table `SearchResult.epochs`."""
+        frame = pd.DataFrame(self._epochs, columns=list(EPOCH_COLUMNS))
+        return frame.drop_duplicates(["trial", "epoch"], keep="last").sort_values(["trial", "epoch"], ignore_index=True)
+
+    def build_trial_table(self, spec: SearchSpec) -> pd.DataFrame:
+        """Build the table `SearchResult.trials`."""
+        events: dict[int, list[Event]] = {}
+        for event in self._events:
+            events.setdefault(event["trial"], []).append(event)
+        places: dict[int, list[int]] = {}
+        for place, number in enumerate(self._epochs["trial"]):
+            places.setdefault(number, []).append(place)
+        rows = (_row(spec, events[number], self._epoch_events(places.get(number, []))) for number in sorted(events))
+        return _trial_table(spec, list(rows))
+
+    def _epoch_events(self, places: list[int]) -> list[Event]:
+        """Return the events of epochs by their places in the columns, with the keys of `EPOCH_COLUMNS`."""
+        values = {name: [column[place] for place in places] for name, column in self._epochs.items()}
+        for name in values.keys() - set(NOT_FLOATS):
+            values[name] = [None if math.isnan(value) else value for value in values[name]]
+        return [dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)]
 
 
-def build_trial_table(spec: SearchSpec, events: list[Event]) -> pd.DataFrame:
-    """Build the table `SearchResult.trials` from the journal's events."""
-    by_trial: dict[int, list[Event]] = {}
-    for event in events:
-        by_trial.setdefault(event["trial"], []).append(event)
-    rows = [_row(spec, by_trial[number]) for number in sorted(by_trial)]
+def _trial_table(spec: SearchSpec, rows: list[dict[str, Any]]) -> pd.DataFrame:
     frame = pd.DataFrame(rows, columns=_columns(spec))
     for key in spec.space:
         if frame[key].isna().any():  # inactive in some trials: whole numbers of the others must not become floats
@@ -57,10 +130,10 @@ def _columns(spec: SearchSpec) -> list[str]:
             "fresh_examples", "feasible"]  # fmt: skip
 
 
-def _row(spec: SearchSpec, events: list[Event]) -> dict[str, Any]:
-    """Return a trial's row from its events."""
+def _row(spec: SearchSpec, events: list[Event], epochs: list[Event]) -> dict[str, Any]:
+    """Return a trial's row from the events of its epochs and its other events."""
     start = next(event for event in events if event["event"] == "trial")
-    by_epoch = {event["epoch"]: event for event in events if event["event"] == "epoch"}
+    by_epoch = {event["epoch"]: event for event in epochs}
     end = next((event for event in reversed(events) if event["event"] == "end"), None)
     row: dict[str, Any] = {
         "trial": start["trial"],

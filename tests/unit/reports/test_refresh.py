@@ -10,6 +10,7 @@ from tune_cure.reports import refresh, tables
 from tune_cure.reports.refresh import ReportRefresher
 from tune_cure.search.journal import Journal
 from tune_cure.search.results import SearchResult
+from tune_cure.search.trial_table import SearchRecord
 
 
 def test_the_tables_of_a_running_search_follow_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -19,9 +20,10 @@ def test_the_tables_of_a_running_search_follow_it(tmp_path: Path, monkeypatch: p
     write = tables.write_tables
     monkeypatch.setattr(tables, "write_tables", lambda result: (write(result), written.set()))
     write_run(tmp_path)
-    with ReportRefresher(tmp_path):
+    record = SearchRecord(Journal(tmp_path).load())
+    with ReportRefresher(tmp_path, record):
         assert written.wait(30)
-        epoch(Journal(tmp_path), 4, 1, 0.9, 0.9)
+        epoch(Journal(tmp_path, record.take), 4, 1, 0.9, 0.9)
         written.clear()
         assert written.wait(30)
         written.clear()
@@ -43,7 +45,7 @@ def test_a_table_that_cannot_be_written_is_logged_and_tried_again(
     monkeypatch.setattr(tables, "write_tables", full)
     write_run(tmp_path)
     Journal(tmp_path).append("trial", 5, origin="sampler", hyperparameters=VALUES)
-    with caplog.at_level(logging.WARNING), ReportRefresher(tmp_path):
+    with caplog.at_level(logging.WARNING), ReportRefresher(tmp_path, SearchRecord(Journal(tmp_path).load())):
         assert tries.acquire(timeout=30)
         assert tries.acquire(timeout=30)
     assert "No space left on device" in caplog.text

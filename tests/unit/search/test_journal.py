@@ -6,12 +6,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.support.journal_lines import begin, end, epoch
 from tune_cure.search import run_files
 from tune_cure.search.journal import Event, Journal, JournalError, JournalFollower, TrialCounts
 from tune_cure.training.trainer import EPOCH_METRICS
+from tune_cure.utils.yaml_config import ProblemError
 
 
 def test_what_is_appended_is_read_back_in_order(tmp_path: Path) -> None:
@@ -157,9 +159,25 @@ def test_hyperparameters_that_no_trial_can_have_are_an_error(
     values: dict[str, object], said: str, tmp_path: Path
 ) -> None:
     journal = Journal(tmp_path)
-    begin(journal, 0, **values)
+    line = begin(journal, 0)
+    journal.path.write_text(json.dumps({**line, "hyperparameters": values}) + "\n")
     with pytest.raises(JournalError, match=re.escape(said)):
         journal.read()
+
+
+def test_an_event_that_no_reader_takes_is_not_written(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    with pytest.raises(ProblemError, match="unknown key"):
+        begin(journal, 0, lamda=1)
+    assert not journal.path.exists()
+
+
+def test_a_listener_is_told_of_what_a_reader_finds_in_the_file(tmp_path: Path) -> None:
+    told: list[Event] = []
+    journal = Journal(tmp_path, told.append)
+    written = [begin(journal, 0, h=1, momentum=0), epoch(journal, 0, lr=np.float64(0.1))]
+    assert told == written == journal.read()
+    assert [type(value) for value in told[0]["hyperparameters"].values()] == [float] * 5
 
 
 def test_a_trial_ends_once(tmp_path: Path) -> None:

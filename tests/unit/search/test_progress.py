@@ -5,10 +5,10 @@ import pytest
 
 from tests.support.journal_lines import begin, end, epoch
 from tests.support.spaces import tiny
-from tune_cure.search.journal import Journal
+from tune_cure.search.journal import Journal, JournalContent
 from tune_cure.search.progress import SearchState
 from tune_cure.search.ranking import UNSOUND_STATUSES, rank_trials
-from tune_cure.search.trial_table import build_trial_table
+from tune_cure.search.trial_table import SearchRecord
 
 STATUSES = ("completed", "stopped", "catastrophic_overfitting", "diverged", "failed")
 
@@ -52,6 +52,6 @@ def test_the_leader_is_at_every_moment_the_first_sound_trial_of_the_table(settin
         state = SearchState(spec, started=0.0)
         for count, event in enumerate(events, start=1):
             state.update(event)
-            ranked = rank_trials(build_trial_table(spec, events[:count]), spec)
+            ranked = rank_trials(SearchRecord(JournalContent(events[:count], [])).build_trial_table(spec), spec)
             sound = ranked[~ranked["status"].isin(UNSOUND_STATUSES)]["trial"].tolist()
             assert (state.best.number if state.best else None) == (sound[0] if sound else None)

@@ -128,6 +128,8 @@ def test_the_history_that_is_resumed_is_what_the_journal_then_holds_from_one_rea
     monkeypatch.setattr(Journal, "load", counted)
     (begun / "other").mkdir()
     spec = tiny(begun / "other", override, "start_from=[]")
-    history = prepare(begun, spec, force=True, say=lambda line: None)
+    record = prepare(begun, spec, force=True, say=lambda line: None)
     assert readings == [True]
-    assert history == journal.load().trial_events
+    content = journal.load()
+    assert record.history == content.trial_events
+    assert record.search_events == content.search_events

@@ -1,14 +1,19 @@
 """Whole searches on the fake backend: what becomes of trials, study, checkpoints and tables."""
 
+import builtins
+import io
 from pathlib import Path
+from typing import Any
 
 import optuna
+import pandas as pd
 import pytest
 from optuna.trial import TrialState
 
 from tests.support.fake_backend import FakeBackend, KilledError, Script, run_scripted, scripted
 from tests.support.spaces import tiny
-from tune_cure.search import ranking, results
+from tune_cure.reports import tables
+from tune_cure.search import ranking, results, run_files
 from tune_cure.search.journal import Event, Journal
 from tune_cure.search.proposals.proposer import Proposal
 from tune_cure.search.results import SearchResult
@@ -199,3 +204,81 @@ def test_of_trials_that_run_at_the_same_time_the_quicker_reports_first(tmp_path:
     )
     assert backend.run().finished
     assert order == [1, 1, 0, 1, 1, 0, 0, 0]  # at equal times the lower number
+
+
+@pytest.fixture
+def readings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The modes in which journals are opened for reading, one for each time."""
+    modes: list[str] = []
+    opened = open
+
+    def counted(file: Any, mode: str = "r", *arguments: Any, **options: Any) -> Any:
+        if Path(str(file)).name == run_files.JOURNAL and not {"a", "w", "x"} & set(mode):
+            modes.append(mode)
+        return opened(file, mode, *arguments, **options)
+
+    monkeypatch.setattr(builtins, "open", counted)
+    monkeypatch.setattr(io, "open", counted)  # which pathlib uses
+    return modes
+
+
+def written_tables(result: SearchResult) -> dict[str, bytes]:
+    tables.write_tables(result)
+    files = [run_files.TRIALS_TABLE, run_files.EPOCHS_TABLE, run_files.TRIALS_PARQUET, run_files.EPOCHS_PARQUET]
+    return {name: (result.directory / name).read_bytes() for name in [*files, run_files.SUMMARY]}
+
+
+def unsteady(proposal: Proposal) -> Script:
+    """Trials that fail, diverge and overfit among those that rise."""
+    ends = {3: {2: "diverged"}, 5: {3: "catastrophic_overfitting"}}
+    failures = {1: {2: ["it was killed"]}, 6: {1: ["no"] * 9}}
+    return Script(
+        rising(proposal).accuracies, ends=ends.get(proposal.number, {}), failures=failures.get(proposal.number, {})
+    )
+
+
+@pytest.mark.parametrize("overrides", [[], ["search.metric=[pgd_accuracy, clean_accuracy]"]])
+def test_a_new_search_makes_its_tables_without_reading_its_journal(
+    overrides: list[str], tmp_path: Path, readings: list[str]
+) -> None:
+    result, _ = run_scripted(tiny(tmp_path, "resources.concurrent=3", *overrides), tmp_path, unsteady)
+    in_memory = written_tables(result)
+    assert readings == []
+    from_file = SearchResult(tmp_path)
+    assert in_memory == written_tables(from_file)
+    assert len(readings) == 1
+    pd.testing.assert_frame_equal(result.trials, from_file.trials)
+    pd.testing.assert_frame_equal(result.epochs, from_file.epochs)
+    assert result.events == from_file.events
+
+
+def test_a_resumed_search_reads_its_journal_once(tmp_path: Path, readings: list[str]) -> None:
+    spec = tiny(tmp_path, "resources.concurrent=3")
+    ends: list[Event] = []
+
+    def is_half_done(event: Event) -> bool:
+        ends.extend([event] * (event["event"] == "end"))
+        return len(ends) == 4
+
+    assert run_scripted(spec, tmp_path, unsteady, interrupt_at=is_half_done)[0].outcome == "interrupted"
+    assert readings == []
+    result, _ = run_scripted(spec, tmp_path, unsteady, resume=True)
+    in_memory = written_tables(result)
+    assert len(readings) == 1
+    assert in_memory == written_tables(SearchResult(tmp_path))
+    assert len(result.trials) == 8
+
+
+def test_a_line_that_never_reached_the_disk_is_in_no_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fill(event: Event) -> None:
+        if event["event"] == "epoch" and event["trial"] == 3:
+            monkeypatch.setattr("os.fsync", full)
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    result, _ = run_scripted(tiny(tmp_path), tmp_path, rising, on_event=fill)
+    assert result.outcome == "disk"
+    from_file = SearchResult(tmp_path)
+    pd.testing.assert_frame_equal(result.trials, from_file.trials)
+    pd.testing.assert_frame_equal(result.epochs, from_file.epochs)
