@@ -4,6 +4,7 @@ import importlib
 import ipaddress
 import logging
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -43,6 +44,32 @@ def test_listen_on_loopback_warns_where_ray_has_lost_the_name(
         ray_internals.listen_on_loopback()
     assert "open to other machines that have the token" in caplog.text
     assert os.environ[ray_internals.LOOPBACK_VARIABLE] == "0"
+
+
+MEMORY_KILL = """
+import os
+os.environ |= {"RAY_memory_usage_threshold": "0.01", "RAY_memory_monitor_refresh_ms": "50"}
+import ray
+from tune_cure.ray_backend import worker_errors
+
+ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
+
+@ray.remote(num_cpus=1)
+class Worker:
+    def step(self):
+        import time
+        time.sleep(60)
+
+try:
+    ray.get(Worker.remote().step.remote())
+except ray.exceptions.RayError as error:
+    print(type(error).__name__, worker_errors.describe(error))
+"""
+
+
+def test_rays_memory_monitor_is_known_by_the_exception_of_the_trials_that_it_kills() -> None:
+    said = run_python(MEMORY_KILL).splitlines()[-1]
+    assert re.fullmatch(r"OutOfMemoryError killed by Ray: the machine's memory was \d+% full", said)
 
 
 def test_any_port_for_the_log_agent() -> None:

@@ -21,6 +21,7 @@ from tune_cure.search.proposals.proposer import Proposal, StudyProposer
 from tune_cure.search.recorder import TrialRecorder
 from tune_cure.search.results import SearchResult
 from tune_cure.search.schedulers.early_stopper import EarlyStopper
+from tune_cure.search.schedulers.memory_backoff import MemoryBackoff, is_memory_kill
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.space.objectives import reached
 from tune_cure.search.stopping import SearchStopper
@@ -155,6 +156,7 @@ class FakeBackend:
         budget: The time budget in seconds; None means none.
         storage: Where the study is kept; in memory if None.
         on_event: Told of each event.
+        on_step: Told, whenever a trial runs an epoch, of the clock, its number, and the numbers of all that run.
         interrupt_at: Whether Ctrl-C is pressed at an event; trials under way stay unfinished.
         kill_at: Whether the process is killed right after an event is written: `run` raises KilledError.
     """
@@ -170,11 +172,12 @@ class FakeBackend:
         budget: float | None = None,
         storage: BaseStorage | None = None,
         on_event: Callable[[Event], None] = lambda event: None,
+        on_step: Callable[[float, int, list[int]], None] = lambda now, number, running: None,
         interrupt_at: Callable[[Event], bool] = lambda event: False,
         kill_at: Callable[[Event], bool] = lambda event: False,
     ) -> None:
         self.spec, self.folder, self.begin, self.seconds = spec, folder, begin, seconds
-        self.is_interrupted = False
+        self.is_interrupted, self.on_step = False, on_step
         self.record = record = SearchRecord(Journal(folder).load(repair=True)) if resume else SearchRecord()
         history = record.history
         self.counts = TrialCounts(history)
@@ -193,6 +196,10 @@ class FakeBackend:
         storage = storage or optuna.storages.InMemoryStorage()
         self.proposer = StudyProposer(spec, journal, history, self.stopper, storage=storage)
         self.early_stopper = EarlyStopper(spec, history)
+        assert isinstance(spec.resources.concurrent, int)
+        self.now = 0.0
+        self.backoff = MemoryBackoff(spec.resources.concurrent, clock=lambda: self.now)
+        self.waiting: list[RunningTrial] = []  # for memory
         self.recorder = TrialRecorder(spec, journal, self.stopper, lambda path: (folder / path).unlink())
         self.recorder.delete_useless(history)
         sessions = len(list(folder.glob(f"{run_files.TRIALS}*")))
@@ -206,21 +213,31 @@ class FakeBackend:
     def run(self) -> SearchResult:
         """Run the search until it is over, interrupted or stopped."""
         running: list[tuple[float, int, RunningTrial]] = []  # when each reports its next epoch, the first at the head
-        concurrent = self.spec.resources.concurrent
-        assert isinstance(concurrent, int)
-        now, is_exhausted = 0.0, False
+        is_exhausted = False
+
+        def push(trial: RunningTrial) -> None:
+            heapq.heappush(running, (self.now + trial.seconds, trial.number, trial))
+
         while not self.is_interrupted and not self.stopper.stop_all():
-            while len(running) < concurrent and not is_exhausted:
+            while len(running) + len(self.waiting) < self.backoff.limit and not is_exhausted:
                 proposal = self.proposer.propose()
                 if proposal is None:
                     is_exhausted = True
                     break
-                heapq.heappush(running, (now + self.seconds(proposal), proposal.number, self._start(proposal)))
-            if not running:
+                push(self._start(proposal))
+            for trial in list(self.waiting):
+                if self.backoff.may_start(trial.number, len(running)):
+                    self.waiting.remove(trial)
+                    push(trial)
+            if not running and not self.waiting:
                 break
-            now, number, trial = heapq.heappop(running)
-            if self._step(trial):
-                heapq.heappush(running, (now + trial.seconds, number, trial))
+            if not running:
+                self.now += 1.0
+                continue
+            self.now, _, trial = heapq.heappop(running)
+            self.on_step(self.now, trial.number, [trial.number, *(number for _, number, _ in running)])
+            if self._step(trial) and trial not in self.waiting:
+                push(trial)
         return self.stopper.conclude(self.counts, self.record)
 
     def _start(self, proposal: Proposal) -> RunningTrial:
@@ -276,6 +293,9 @@ class FakeBackend:
         trial.worker = self.begin(trial.proposal)
         if trial.checkpoint:
             trial.worker.load(trial.checkpoint)
+        if is_memory_kill(reason):
+            self.backoff.on_kill(trial.number)
+            self.waiting.append(trial)
         return True
 
 

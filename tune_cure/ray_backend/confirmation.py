@@ -23,6 +23,7 @@ from tune_cure.ray_backend import cluster, session
 from tune_cure.ray_backend.data_broadcast import DataBroadcast
 from tune_cure.ray_backend.resources import ResourcePlan, plan_resources
 from tune_cure.ray_backend.trainable import shared_data
+from tune_cure.ray_backend.worker_errors import describe
 from tune_cure.search import run_files
 from tune_cure.search.results import SearchResult
 from tune_cure.training.config import TrainingConfig
@@ -89,7 +90,7 @@ def _follow(running: dict[Any, Job], on_status: Callable[[Job, dict[str, Any]], 
             try:
                 ray.get(reference)
             except ray.exceptions.RayError as error:  # the task, its process or its machine failed
-                failures[str(job.folder)] = str(error).strip().splitlines()[-1]
+                failures[str(job.folder)] = describe(error)
                 on_status(job, {"stage": "failed", "reason": failures[str(job.folder)]})
     return failures
 

@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Any
 
 from ray import tune
-from ray.exceptions import RayActorError
 from ray.tune.experiment import Trial
 
 from tune_cure.ray_backend import ray_internals
+from tune_cure.ray_backend.worker_errors import failure_reason
 from tune_cure.search import run_files
 from tune_cure.search.recorder import TrialRecorder
 from tune_cure.utils.files import sync_to_disk
@@ -64,16 +64,3 @@ class JournalCallback(tune.Callback):  # type: ignore[misc]
         """Record the end of a trial that failed once too often."""
         self.recorder.on_failure(trial.config["trial"], failure_reason(trial))
         ray_internals.forget_metric_averages(trial)
-
-
-def failure_reason(trial: Trial) -> str:
-    """Return in one line why a trial failed last: its exception, or that its worker died."""
-    error = ray_internals.last_error(trial)
-    message = str(error)
-    lines = [line.strip() for line in message.splitlines() if line.strip()] or ["Ray gives no reason"]
-    may_have_died = isinstance(error, str) or (isinstance(error, RayActorError) and not error.actor_init_failed)
-    if not may_have_died or ray_internals.WORKER_DEATH not in lines[-1]:
-        return lines[-1]
-    pid = ray_internals.WORKER_PID.search(message)
-    log = f"; worker-*-{pid[1]}.err in Ray's logs may say which" if pid else ""
-    return f"the worker process died: it was killed, ran out of memory or crashed{log}"

@@ -6,6 +6,7 @@ from ray.tune.search import Searcher
 
 from tune_cure.search.journal import OBJECTIVE
 from tune_cure.search.proposals.proposer import StudyProposer
+from tune_cure.search.schedulers.memory_backoff import MemoryBackoff
 
 
 class OptunaSearcher(Searcher):  # type: ignore[misc]
@@ -13,15 +14,25 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]
 
     A trial's Tune config holds its hyperparameters, its number as `trial`, and as `checkpoint` the path or URI of the
     checkpoint to continue from, where there is one.
+
+    Args:
+        proposer: Proposes trials.
+        backoff: Says how many trials run at a time.
     """
 
-    def __init__(self, proposer: StudyProposer) -> None:
+    def __init__(self, proposer: StudyProposer, backoff: MemoryBackoff) -> None:
         super().__init__(metric=OBJECTIVE, mode=proposer.spec.search.mode)
-        self.proposer = proposer
+        self.proposer, self.backoff = proposer, backoff
         self._numbers: dict[str, int] = {}
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str:
-        """Return the config of the next trial, or Tune's word for a search that proposes no more."""
+    def set_max_concurrency(self, max_concurrent: int) -> bool:
+        """Return True: Tune leaves it to `suggest` how many trials there are at a time."""
+        return True
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """Return the config of the next trial, Tune's word for a search that proposes no more, or None for "later"."""
+        if len(self._numbers) >= self.backoff.limit:
+            return None
         proposal = self.proposer.propose()
         if proposal is None:
             return str(Searcher.FINISHED)

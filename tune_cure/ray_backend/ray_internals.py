@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray.exceptions import OutOfMemoryError, RayActorError
 from ray.tune.experiment import Trial
 
 LOOPBACK_VARIABLE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
@@ -27,6 +28,10 @@ DEATH_REPORT = "A worker died or was killed while executing a task"
 # The message of ray.exceptions.ActorDiedError is the only place that says how an actor died, and in which process.
 WORKER_DEATH = "worker process has died"
 WORKER_PID = re.compile(r"^\s*pid: (\d+)$", re.MULTILINE)
+MEMORY_DEATH = "the node running low on memory"  # in the message of ray.exceptions.OutOfMemoryError
+FAILURE = re.compile(
+    r"^Failure # \d+ \(occurred at .*\)\n", re.MULTILINE
+)  # before each failure in a trial's error file
 
 _logger = logging.getLogger(__name__)
 
@@ -136,6 +141,41 @@ def rename_process(title: str) -> None:
         rename(title)
 
 
+def survive_memory_kills() -> None:
+    """Let Tune's loop take a trial that Ray's memory monitor has killed for one whose worker died.
+
+    Tune's loop knows two exceptions of a trial's task. For a worker that the monitor kills Ray raises a third one,
+    OutOfMemoryError, which would end the whole search with a traceback.
+
+    Without the name: it does, and --resume continues the search.
+    """
+    manager = _find("ray.air.execution._internal.actor_manager", "RayActorManager")
+    handle = getattr(manager, "_actor_task_failed", None)
+    if handle is None or hasattr(handle, "knows_memory_kills"):
+        return
+
+    def handle_memory_kill(self: Any, tracked_actor_task: Any, exception: Exception) -> None:
+        if isinstance(exception, OutOfMemoryError):
+            exception = RayActorError(error_msg=str(exception))
+        handle(self, tracked_actor_task=tracked_actor_task, exception=exception)
+
+    handle_memory_kill.knows_memory_kills = True  # type: ignore[attr-defined]
+    manager._actor_task_failed = handle_memory_kill
+
+
+def pause_pending(tune_controller: Any, trial: Trial) -> None:
+    """Pause a trial that waits for a worker, so that it starts only when the scheduler chooses it.
+
+    The documented `pause_trial` of Tune's controller ignores a trial that has no worker. Tune lets schedulers use the
+    private name all the same.
+
+    Without the name: the trial starts as soon as it can.
+    """
+    set_status = getattr(tune_controller, "_set_trial_status", None)
+    if set_status is not None:
+        set_status(trial, Trial.PAUSED)
+
+
 def keep_last_checkpoint_only(trial: Trial) -> bool:
     """Let Tune keep the last checkpoint of a trial alone, and return whether it could be told so.
 
@@ -168,7 +208,8 @@ def last_error(trial: Trial) -> Exception | str:
     text in the trial's documented `error_file`, empty if there is none.
     """
     error_file, pickled = trial.error_file, getattr(trial, "pickled_error_file", None)
-    text = Path(error_file).read_text(encoding="utf-8") if error_file else ""
+    failures = Path(error_file).read_text(encoding="utf-8") if error_file else ""
+    text = re.split(FAILURE, failures)[-1]
     if pickled and Path(pickled).exists():
         try:
             error = pickle.loads(Path(pickled).read_bytes())  # written by Tune, in this process

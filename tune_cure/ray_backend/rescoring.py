@@ -17,6 +17,7 @@ from tune_cure.models import checkpoints as models
 from tune_cure.ray_backend.data_broadcast import DataBroadcast
 from tune_cure.ray_backend.resources import ResourcePlan
 from tune_cure.ray_backend.trainable import shared_data
+from tune_cure.ray_backend.worker_errors import describe
 from tune_cure.search import ranking, trial_table
 from tune_cure.search.journal import Journal
 from tune_cure.search.run_storage import RunStorage
@@ -67,7 +68,7 @@ def run(
             try:
                 metrics = ray.get(reference)
             except ray.exceptions.RayError as error:  # the search is over, and its results stand without this
-                reason = str(error).strip().splitlines()[-1]
+                reason = describe(error)
                 _logger.warning("trial %d could not be judged again (--resume tries it once more): %s", number, reason)
                 continue
             if metrics["examples"]:

@@ -5,19 +5,40 @@ from typing import Any
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler
 
+from tune_cure.ray_backend import ray_internals
+from tune_cure.ray_backend.worker_errors import failure_reason
 from tune_cure.search.schedulers.early_stopper import EarlyStopper
+from tune_cure.search.schedulers.memory_backoff import MemoryBackoff, is_memory_kill
 
 
 class RuleScheduler(FIFOScheduler):  # type: ignore[misc]
-    """Tune scheduler around an `EarlyStopper`: runs trials in the order of their proposals and pauses none."""
+    """Tune scheduler around an `EarlyStopper`: runs trials in the order of their proposals.
 
-    def __init__(self, stopper: EarlyStopper) -> None:
+    It pauses no trial, except those that Ray's memory monitor has killed: these wait as long as a `MemoryBackoff` says.
+    Tune's loop goes on meanwhile, for the other trials and for Ctrl-C.
+    """
+
+    def __init__(self, stopper: EarlyStopper, backoff: MemoryBackoff) -> None:
         super().__init__()
-        self.stopper = stopper
+        self.stopper, self.backoff = stopper, backoff
 
     def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
-        """Tell the rule of a new trial."""
-        self.stopper.add(trial.config["trial"])
+        """Tell the rule of a trial that is new, or that has failed and is to go on from its last checkpoint."""
+        number = trial.config["trial"]
+        self.stopper.add(number)
+        if trial.num_failures and is_memory_kill(failure_reason(trial)):
+            ray_internals.pause_pending(tune_controller, trial)
+            self.backoff.on_kill(number)
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
+        """Return the first trial that waits for a worker; else one that has waited long enough for memory."""
+        trials = tune_controller.get_trials()
+        for trial in trials:
+            if trial.status == Trial.PENDING:
+                return trial
+        paused = [trial for trial in trials if trial.status == Trial.PAUSED]
+        num_running = sum(trial.status == Trial.RUNNING for trial in trials) if paused else 0
+        return next((trial for trial in paused if self.backoff.may_start(trial.config["trial"], num_running)), None)
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         """Return Tune's word for what the rule decides after an epoch."""

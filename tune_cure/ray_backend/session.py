@@ -48,6 +48,7 @@ def start_ray(
         DashboardError: The dashboard cannot, or must not, be opened at `dashboard_host`.
     """
     _quieten(verbose)
+    ray_internals.survive_memory_kills()
     os.environ[SNAPSHOTS] = "inf"
     options: dict[str, Any] = {"log_to_driver": verbose, "configure_logging": verbose}
     if setup is not None:

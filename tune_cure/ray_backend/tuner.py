@@ -34,6 +34,7 @@ from tune_cure.search.results import SearchResult
 from tune_cure.search.resume import refuse_other_search
 from tune_cure.search.run_storage import LocalStorage, RunStorage
 from tune_cure.search.schedulers.early_stopper import EarlyStopper
+from tune_cure.search.schedulers.memory_backoff import MemoryBackoff
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.stopping import FULL_DISK_ERROR, SearchStopper
 from tune_cure.search.trial_table import SearchRecord
@@ -208,11 +209,12 @@ def _make_tuner(
     trainable.__qualname__ = CureTrainable.__name__  # the name that the dashboard shows
     recorder = TrialRecorder(spec, search.journal, search.stopper, storage.delete_file)
     recorder.delete_useless(search.record.history)
+    backoff = MemoryBackoff(plan.concurrent)
     return tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
-            search_alg=OptunaSearcher(proposer),
-            scheduler=RuleScheduler(EarlyStopper(spec, search.record.history)),
+            search_alg=OptunaSearcher(proposer, backoff),
+            scheduler=RuleScheduler(EarlyStopper(spec, search.record.history), backoff),
             num_samples=spec.search.trials - search.counts.num_ended,
             max_concurrent_trials=plan.concurrent,
             reuse_actors=is_reused,

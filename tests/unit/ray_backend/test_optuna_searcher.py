@@ -9,6 +9,7 @@ from tests.support.spaces import tiny
 from tune_cure.ray_backend.optuna_searcher import OptunaSearcher
 from tune_cure.search.journal import Journal
 from tune_cure.search.proposals.proposer import StudyProposer
+from tune_cure.search.schedulers.memory_backoff import MemoryBackoff
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.stopping import SearchStopper
 
@@ -16,9 +17,8 @@ from tune_cure.search.stopping import SearchStopper
 def make_searcher(spec: SearchSpec, folder: Path, storage_uri: str | None = None) -> OptunaSearcher:
     journal, storage = Journal(folder), optuna.storages.InMemoryStorage()
     stopper = SearchStopper(spec, folder, None, [])
-    return OptunaSearcher(
-        StudyProposer(spec, journal, journal.read(), stopper, storage=storage, storage_uri=storage_uri)
-    )
+    proposer = StudyProposer(spec, journal, journal.read(), stopper, storage=storage, storage_uri=storage_uri)
+    return OptunaSearcher(proposer, MemoryBackoff(8))
 
 
 def test_tunes_calls_reach_the_study_under_the_trials_numbers(tmp_path: Path) -> None:
@@ -36,6 +36,16 @@ def test_tunes_calls_reach_the_study_under_the_trials_numbers(tmp_path: Path) ->
     assert [trial.state for trial in told] == [TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL]
     assert [trial.value for trial in told] == [0.4, 0.2, None]
     assert [trial.intermediate_values for trial in told] == [{4: 0.4}, {1: 0.1, 2: 0.2}, {}]
+
+
+def test_no_more_trials_begin_than_memory_allows(tmp_path: Path) -> None:
+    searcher = make_searcher(tiny(tmp_path, "search.trials=3"), tmp_path)
+    assert searcher.set_max_concurrency(3)
+    searcher.backoff.limit = 1  # as after trials that were killed
+    assert isinstance(searcher.suggest("a"), dict)
+    assert searcher.suggest("b") is None  # Tune asks again later
+    searcher.on_trial_complete("a", {"training_iteration": 4, "objective": 0.4, "ended": "completed"})
+    assert isinstance(searcher.suggest("b"), dict)
 
 
 def test_a_trial_that_goes_on_gets_the_checkpoint_in_the_object_store(tmp_path: Path) -> None:

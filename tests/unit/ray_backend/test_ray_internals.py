@@ -1,20 +1,30 @@
 """Each use of Ray beyond its documented interface: a test fails by its name when Ray changes what it relies on."""
 
+import inspect
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from ray import cloudpickle
-from ray.exceptions import RayActorError, RayTaskError
+from ray.air.execution._internal.actor_manager import RayActorManager
+from ray.air.execution._internal.tracked_actor import TrackedActor
+from ray.air.execution._internal.tracked_actor_task import TrackedActorTask
+from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
 from ray.train._internal.storage import StorageContext
+from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
 
 from tune_cure.ray_backend import ray_internals
-from tune_cure.ray_backend.journal_callback import failure_reason
+from tune_cure.ray_backend.worker_errors import describe, failure_reason
 
 DEATH = (
     "The actor died unexpectedly before finishing this task.\n\tclass_name: CureTrainable\n\tpid: 446\n"
     "The actor is dead because its worker process has died. Worker exit type: SYSTEM_ERROR"
+)
+MEMORY = (
+    "2 worker(s) were killed due to the node running low on memory. Memory on the node (IP: 127.0.0.1, ID: 7) was "
+    "6.50GB used / 23.54GB limit (0.276160)\nOOM kill reason: Memory usage 6915710976B exceeded threshold of "
+    "6875211264B (27.2% of 25276510208B limit)\nRefer to the documentation on how to address the out of memory issue"
 )
 DIED = "the worker process died: it was killed, ran out of memory or crashed"
 
@@ -97,6 +107,43 @@ def test_a_pickle_that_cannot_be_read_leaves_the_text(tmp_path: Path, content: b
     trial = failed_trial(tmp_path, RayActorError(error_msg="Traceback\nRuntimeError: a"))
     Path(trial.pickled_error_file).write_bytes(content)
     assert failure_reason(trial) == "RuntimeError: a"
+
+
+def test_a_trial_that_the_memory_monitor_killed_says_how_full_the_memory_was(tmp_path: Path) -> None:
+    reason = "killed by Ray: the machine's memory was 28% full"
+    assert describe(OutOfMemoryError(MEMORY)) == reason
+    assert failure_reason(failed_trial(tmp_path, RayActorError(error_msg=MEMORY))) == reason
+    assert failure_reason(failed_trial(tmp_path, "RuntimeError: a", MEMORY)) == reason  # while its worker started
+    assert failure_reason(failed_trial(tmp_path, MEMORY, "RuntimeError: a")) == "RuntimeError: a"
+    assert describe(OutOfMemoryError("other words")) == "killed by Ray: the machine's memory was nearly full"
+
+
+def test_tunes_loop_takes_a_memory_kill_for_the_death_of_a_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(RayActorManager, "_actor_task_failed", RayActorManager._actor_task_failed)
+    ray_internals.survive_memory_kills()
+    errors: list[Exception] = []
+    actor = TrackedActor(7)
+    task = TrackedActorTask(actor, on_error=lambda actor, error: errors.append(error))
+    manager = RayActorManager(SimpleNamespace())
+    monkeypatch.setattr(manager, "_cleanup_actor", lambda tracked_actor: None)
+    manager._actor_task_failed(tracked_actor_task=task, exception=OutOfMemoryError(MEMORY))
+    assert [type(error) for error in errors] == [RayActorError]
+    assert describe(errors[0]) == "killed by Ray: the machine's memory was 28% full"
+
+
+def test_where_tune_has_lost_the_names_memory_kills_end_the_search_and_no_trial_waits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delattr(RayActorManager, "_actor_task_failed")
+    ray_internals.survive_memory_kills()
+    assert not hasattr(RayActorManager, "_actor_task_failed")
+    ray_internals.pause_pending(SimpleNamespace(), SimpleNamespace(status=Trial.PENDING))
+
+
+def test_tune_lets_schedulers_set_the_status_of_a_trial() -> None:
+    source = inspect.getsource(TuneController._wrapped)
+    assert '"_set_trial_status"' in source
+    assert list(inspect.signature(TuneController._set_trial_status).parameters) == ["self", "trial", "status"]
 
 
 def test_a_trial_without_an_error_file_has_no_reason(tmp_path: Path) -> None:

@@ -16,11 +16,13 @@ from tune_cure.search.journal import Event, Journal
 from tune_cure.search.proposals.proposer import Proposal
 from tune_cure.search.proposals.study import create_storage
 from tune_cure.search.results import SearchResult
+from tune_cure.search.schedulers.memory_backoff import FIRST_SECONDS, GROWTH
 from tune_cure.search.space.config import SearchSpec
 
 NUMBERS = ["trial", "epoch", "train_loss", "clean_accuracy", "pgd_accuracy", "pgd_accuracy_best"]
 NO_MEMORY = "RuntimeError: DefaultCPUAllocator: can't allocate memory: you tried to allocate {} bytes"
 NO_SPACE = f"OSError: [Errno {errno.ENOSPC}] {os.strerror(errno.ENOSPC)}"
+MEMORY_KILL = "killed by Ray: the machine's memory was 96% full"
 DEATH = "the worker process died: it was killed, ran out of memory or crashed"
 
 
@@ -81,6 +83,40 @@ def test_a_trial_that_fails_is_retried_as_often_as_asked_and_then_told_to_the_st
     assert trials["reason"].str.contains("allocate memory").all()
     assert results.best(tmp_path) is None
     assert [told.state for told in study.trials] == [TrialState.FAIL] * 2
+
+
+def test_trials_that_are_killed_for_memory_wait_and_others_go_on_meanwhile(undisturbed: Path, tmp_path: Path) -> None:
+    def scripts(proposal: Proposal) -> Script:
+        failures = {2: [MEMORY_KILL], 3: [MEMORY_KILL]} if proposal.number == 1 else {}
+        return Script(rising(proposal).accuracies, failures=failures)
+
+    steps: list[tuple[float, int, list[int]]] = []
+    spec = tiny(tmp_path, "search.trials=6", "asha.grace_period=4", "resources.concurrent=2")
+    result, _ = run_scripted(spec, tmp_path, scripts, on_step=lambda *step: steps.append(step))
+    assert result.finished
+    assert result.trials["status"].tolist() == ["completed"] * 6
+    assert result.trials["retries"].tolist() == [0, 2, 0, 0, 0, 0]
+    assert result.trials["reason"][1] == MEMORY_KILL
+    times = [now for now, number, _ in steps if number == 1]
+    first, second = times[1], times[3]  # its second epoch is killed, its third when it has gone on
+    assert times[2] - first >= FIRST_SECONDS
+    assert times[4] - second >= FIRST_SECONDS * GROWTH
+    assert any(first < now < second and number != 1 for now, number, _ in steps)
+    assert max(len(running) for now, _, running in steps if now <= second) == 2
+    assert max(len(running) for now, _, running in steps if now > second + 1) == 1
+    ours = results.epochs(tmp_path)[NUMBERS]
+    assert ours.query("trial < 2").equals(results.epochs(undisturbed)[NUMBERS])
+
+
+def test_a_search_whose_trials_wait_for_memory_can_be_interrupted_and_continued(tmp_path: Path) -> None:
+    def scripts(proposal: Proposal) -> Script:
+        return Script(rising(proposal).accuracies, failures={2: [MEMORY_KILL]})
+
+    spec = tiny(tmp_path, "search.trials=1")
+    result, _ = run_scripted(spec, tmp_path, scripts, interrupt_at=lambda event: event["event"] == "retry")
+    assert result.outcome == "interrupted"
+    assert results.trials(tmp_path)["status"].tolist() == ["unfinished"]
+    assert run_scripted(spec, tmp_path, rising, resume=True)[0].finished
 
 
 def test_first_trials_that_all_fail_alike_end_the_search(tmp_path: Path) -> None:
