@@ -2,6 +2,7 @@
 
 import dataclasses
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,15 @@ def write_quick_search(directory: Path, *overrides: str) -> SearchResult:
     return SearchResult(directory)
 
 
-def write_outcomes(job: Job, share: float, *, autoattack: bool = True, num_images: int = NUM_IMAGES) -> None:
+def write_outcomes(
+    job: Job,
+    share: float,
+    *,
+    autoattack: bool = True,
+    num_images: int = NUM_IMAGES,
+    chance: float | None = None,
+    seconds: float = 3.0,
+) -> None:
     """Write what a finished job leaves: a share of its images withstood every attack, the first of a fixed order."""
     folder = job.outcome_folder(0.15)
     folder.mkdir(parents=True)
@@ -38,16 +47,17 @@ def write_outcomes(job: Job, share: float, *, autoattack: bool = True, num_image
     noise = np.random.default_rng(job.seed + zlib.crc32(job.candidate.name.encode())).random(num_images) < 0.02
     right = (order < share * num_images) ^ noise
     names = ATTACKS if autoattack else ATTACKS[:4]
-    replace_arrays(folder / run_files.OUTCOMES, {**dict.fromkeys(names, right), "zero_gradient": 0.0, "seconds": 1.0})
-    model = {"model": {}, "weights": {"w": torch.ones(1)}, "epoch": 2, "train_seconds": 3.0}
+    numbers = {"zero_gradient": 0.0, "seconds": 1.0} | ({} if chance is None else {"chance": chance})
+    replace_arrays(folder / run_files.OUTCOMES, {**dict.fromkeys(names, right), **numbers})
+    model = {"model": {}, "weights": {"w": torch.ones(1)}, "epoch": 2, "train_seconds": seconds}
     torch.save(model, job.folder / run_files.JOB_MODEL)
 
 
-def plan_quick_jobs(directory: Path) -> list[Job]:
-    """Write a quick search and return the jobs of its confirmation: two leaders and two baselines with three seeds."""
+def plan_quick_jobs(directory: Path, baselines: Sequence[str] = ("start_from", "fgsm")) -> list[Job]:
+    """Write a quick search and return the jobs of its confirmation: two leaders and the baselines with three seeds."""
     result = write_quick_search(directory)
     plan = dataclasses.replace(PLAN, seeds=(1, 2, 3), examples=NUM_IMAGES, autoattack=True)
-    return plan_jobs(result, choose_candidates(result, 2, ["start_from", "fgsm"]), plan)
+    return plan_jobs(result, choose_candidates(result, 2, baselines), plan)
 
 
 def finish(jobs: list[Job], **shares: float) -> Confirmation:
@@ -55,8 +65,9 @@ def finish(jobs: list[Job], **shares: float) -> Confirmation:
 
     Args:
         jobs: The jobs.
-        shares: The share of images that withstood every attack, by the kind of candidate; 0.5 if not given.
+        shares: The share of images that withstood every attack, by the name of the candidate or by its kind; 0.5 if
+            not given.
     """
     for job in jobs:
-        write_outcomes(job, shares.get(job.candidate.kind, 0.5))
+        write_outcomes(job, shares.get(job.candidate.name, shares.get(job.candidate.kind, 0.5)))
     return Confirmation(jobs)

@@ -17,16 +17,17 @@ import pandas as pd
 from torch import nn
 
 from tune_cure.cli import confirm as confirm_command, search_run, train_run
-from tune_cure.cli.confirm import DEFAULT_BASELINES, ConfirmOptions
+from tune_cure.cli.confirm import ConfirmOptions
 from tune_cure.cli.parts import setup_of_workers
 from tune_cure.cli.search import SearchOptions, load_spec
 from tune_cure.cli.train import TrainOptions, read_begun, read_content, resolve_run
 from tune_cure.cli.views.confirmation import JobLines
 from tune_cure.cli.views.live_view import PlainView
 from tune_cure.cli.views.training import train_epochs
+from tune_cure.confirmation.candidates import DEFAULT_BASELINES
 from tune_cure.confirmation.verdicts import Confirmation
 from tune_cure.models import checkpoints
-from tune_cure.reports import confirmation_page, training_page
+from tune_cure.reports import training_page
 from tune_cure.reports.refresh import ReportRefresher
 from tune_cure.search import resume as resuming, run_files
 from tune_cure.search.results import SearchResult
@@ -217,7 +218,7 @@ def confirm(
         search: The search, or its folder.
         top: How many leading configurations are retrained.
         seeds: How many training runs of each.
-        baselines: What they are measured against: start_from, fgsm, ablation.
+        baselines: What they are measured against: start_from, ablation, fgsm, pgd.
         epsilons: Radii to judge at besides that of the search, in pixel units.
         examples: Test images to judge on; None is all.
         train_images: Training images to use; None is all.
@@ -248,7 +249,7 @@ def confirm(
         failures = confirm_command.run_jobs(prepared, options, lines)
         for job, reason in failures.items():
             _logger.warning("failed: %s: %s", job, reason)
-        return confirmation_page.write(prepared.result, prepared.jobs, prepared.folder)
+        return confirm_command.write_results(prepared)
 
 
 @contextmanager

@@ -3,33 +3,38 @@
 import argparse
 import math
 import shlex
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
 from tune_cure.cli import options as command_line
 from tune_cure.cli.views.confirmation import JobLines, print_plan, print_results
 from tune_cure.confirmation import candidates as candidates_module, plan as plan_module
-from tune_cure.confirmation.candidates import BASELINES, Candidate
+from tune_cure.confirmation.candidates import BASELINES, DEFAULT_BASELINES, Candidate, explain_baselines
+from tune_cure.confirmation.checks import ConfirmError, check_attacks, check_disk, rehearse
+from tune_cure.confirmation.cost import Cost, estimate_costs
 from tune_cure.confirmation.plan import Job, Plan
+from tune_cure.confirmation.verdicts import Confirmation
 from tune_cure.data import config as config_module, splits as splits_module
 from tune_cure.data.splits import Splits
+from tune_cure.evaluation.chance import chance_level
+from tune_cure.evaluation.names import MIN_TARGETED_CLASSES, UNTARGETED_LABEL
+from tune_cure.ray_backend.resources import plan_resources, this_machine
+from tune_cure.reports.chance import find_chance
 from tune_cure.search import run_files
 from tune_cure.search.results import SearchResult
 from tune_cure.search.space.own_parts import import_parts_of_run
 from tune_cure.utils import environment, locking
-from tune_cure.utils.errors import TuneCureError
 from tune_cure.utils.schema import parse_number
 from tune_cure.utils.signals import treat_sigterm_as_ctrl_c
 
-DEFAULT_BASELINES = ("start_from", "fgsm")
-
-
-class ConfirmError(TuneCureError):
-    """A request that cannot be confirmed."""
+REWRITE_SECONDS = 20.0
+"""Least time between two rewritings of the tables while runs are left."""
 
 
 @dataclass(frozen=True)
@@ -82,8 +87,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "same command continues where it was interrupted; with more seeds or configurations it adds to what is there."
     )
     parser.epilog = (
-        "baselines: start_from (its first configuration), fgsm (that without the penalty), ablation (the winner "
-        "without the penalty)"
+        "baselines: start_from (its first configuration), ablation (the winner without the penalty: what the penalty "
+        "is worth), fgsm (start_from without the penalty, trained at the radius that it is judged at), pgd (the "
+        "winner's settings with PGD adversarial training at that radius, without the penalty)"
     )
     parser.add_argument("directory", type=Path, metavar="FOLDER", help="the search's folder")
     parser.add_argument("--top", type=_positive, default=3, metavar="N", help="leading configurations (default: 3)")
@@ -99,7 +105,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     epsilons_help = "radii to judge at besides the search's: 4/255"
     parser.add_argument("--epsilons", nargs="*", type=_radius, default=[], metavar="X", help=epsilons_help)
     parser.add_argument("--examples", type=_several, metavar="N", help="test images to judge on (default: all)")
-    parser.add_argument("--train-images", type=_positive, metavar="N", help="training images to use (default: all)")
+    parser.add_argument("--train-images", type=_several, metavar="N", help="training images to use (default: all)")
     parser.add_argument("--no-autoattack", action="store_true", help="leave AutoAttack out: quick, and less certain")
     parser.add_argument("--data-root", metavar="FOLDER", help="where the data is")
     parser.add_argument("--address", help="a Ray cluster to join, as for search; its machines must see the folder")
@@ -137,7 +143,9 @@ def read_options(parsed: argparse.Namespace) -> ConfirmOptions:
 def run(options: ConfirmOptions, console: Console) -> int:
     """Run the command and return its exit code."""
     prepared = prepare(options)
-    print_plan(prepared.result.spec, prepared.candidates, prepared.plan, prepared.splits, prepared.jobs, console)
+    print_plan(prepared.jobs, prepared.costs, prepared.concurrent, console)
+    for note in prepared.notes:
+        console.print(note)
     with prepared.lock():
         return _run(prepared, options, console)
 
@@ -153,6 +161,9 @@ class Prepared:
         jobs: A job for each candidate and seed.
         splits: The images.
         folder: The confirmation's folder.
+        costs: The cost of one run of each candidate, by its name; empty if it is not known.
+        concurrent: The number of runs at a time on this machine; None on a cluster, which is not joined yet.
+        notes: What to know before it starts, a line each.
     """
 
     result: SearchResult
@@ -161,18 +172,24 @@ class Prepared:
     jobs: list[Job]
     splits: Splits
     folder: Path
+    costs: dict[str, Cost]
+    concurrent: int | None
+    notes: list[str]
 
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Make the folder, lock it against other processes, and record the environment in it."""
-        self.folder.mkdir(exist_ok=True)
+        try:
+            self.folder.mkdir(exist_ok=True)
+        except OSError as error:
+            raise ConfirmError(f"{self.folder}: cannot be made: {error.strerror}") from error
         with locking.hold_run_lock(self.folder):
             environment.write(self.folder, self.splits.source)
             yield
 
 
 def prepare(options: ConfirmOptions) -> Prepared:
-    """Load what a confirmation needs; nothing is written.
+    """Load what a confirmation needs, and check all that can be known before its first epoch; nothing is written.
 
     Raises:
         TuneCureError: The search cannot be confirmed as asked for.
@@ -196,13 +213,42 @@ def prepare(options: ConfirmOptions) -> Prepared:
         train_images=_at_most(options.train_images, images, "--train-images", "training images"),
         autoattack=not options.no_autoattack,
     )
+    check_attacks(plan, spec.evaluation)
     jobs = plan_module.plan_jobs(result, candidates, plan)
-    return Prepared(result, candidates, plan, jobs, splits, result.directory / run_files.CONFIRM)
+    concurrent = None if options.address else plan_resources(spec, [this_machine()]).concurrent
+    check_disk(result.directory, jobs, rehearse(jobs, splits), concurrent or len(jobs))
+    return Prepared(
+        result,
+        candidates,
+        plan,
+        jobs,
+        splits,
+        result.directory / run_files.CONFIRM,
+        estimate_costs(
+            result, jobs, num_searched=data.train_examples or len(splits.train), num_classes=splits.num_classes
+        ),
+        concurrent,
+        _notes(result, candidates, options, splits),
+    )
+
+
+def _notes(result: SearchResult, candidates: Sequence[Candidate], options: ConfirmOptions, splits: Splits) -> list[str]:
+    """Return what to know before a confirmation starts: baselines and attacks that are left out, trials at chance."""
+    notes = explain_baselines(result, candidates, options.baselines)
+    if not options.no_autoattack and splits.num_classes < MIN_TARGETED_CLASSES:
+        notes.append(
+            f"AutoAttack's targeted parts, APGD-T and FAB-T, need {MIN_TARGETED_CLASSES} classes, and there are "
+            f"{splits.num_classes}: they are left out, and {UNTARGETED_LABEL} remain"
+        )
+    judged = splits.validation.subset(result.spec.evaluation.examples, seed=0)
+    if finding := find_chance(result, chance_level(judged.labels[judged.indices])):
+        notes.append(f"warning: {finding}")
+    return notes
 
 
 def _check(options: ConfirmOptions) -> None:
     """Refuse numbers and names that the command line would not take: Python can give them, too."""
-    for name, least in (("top", 1), ("seeds", 1), ("train_images", 1), ("examples", 2)):
+    for name, least in (("top", 1), ("seeds", 1), ("train_images", 2), ("examples", 2)):
         number = getattr(options, name)
         if number is not None and number < least:
             raise ConfirmError(f"{name}: at least {least} is needed, but found {number}")
@@ -215,8 +261,21 @@ def _check(options: ConfirmOptions) -> None:
 
 
 def run_jobs(prepared: Prepared, options: ConfirmOptions, lines: JobLines) -> dict[str, str]:
-    """Run the jobs that are not done, and return the reason of each that failed, by its folder."""
+    """Run the jobs that are not done, and return the reason of each that failed, by its folder.
+
+    Tables and page are written anew while they run: a run that is done is in them although the process is killed.
+    """
     from tune_cure.ray_backend import confirmation  # Ray takes seconds to import
+    from tune_cure.reports import confirmation_page
+
+    written = time.monotonic()
+
+    def on_status(job: Job, status: dict[str, Any]) -> None:
+        nonlocal written
+        lines.on_status(job, status)
+        if status["stage"] == "done" and time.monotonic() - written > REWRITE_SECONDS:
+            confirmation_page.write(prepared.result, prepared.jobs, prepared.folder)
+            written = time.monotonic()
 
     return confirmation.run(
         prepared.jobs,
@@ -224,7 +283,7 @@ def run_jobs(prepared: Prepared, options: ConfirmOptions, lines: JobLines) -> di
         address=options.address,
         verbose=options.verbose,
         on_ready=lines.on_ready,
-        on_status=lines.on_status,
+        on_status=on_status,
     )
 
 
@@ -238,29 +297,38 @@ class _Lines(JobLines):
 
 def _run(prepared: Prepared, options: ConfirmOptions, console: Console) -> int:
     """Run the jobs, write and print the results, and return the exit code."""
-    from tune_cure.reports import confirmation_page
-
-    result, jobs, folder = prepared.result, prepared.jobs, prepared.folder
+    jobs, directory = prepared.jobs, prepared.result.directory
     try:
         failures = run_jobs(prepared, options, _Lines(len(jobs), console.print))
     except KeyboardInterrupt:
         if any(job.is_judged for job in jobs):
-            confirmation_page.write(result, jobs, folder)
-            console.print(f"interrupted; with what is done so far, {_wrote(folder)}")
+            write_results(prepared)
+            console.print(f"interrupted; with what is done so far, {_wrote(directory)}")
         else:
             console.print("interrupted; no run has been judged yet")
         console.print("what is done is kept. Continue with:\n  " + options.command())
         return 130
-    results = confirmation_page.write(result, jobs, folder)
-    print_results(results, result.spec, console)
+    print_results(write_results(prepared), prepared.result, console)
     for job, reason in failures.items():
         console.print(f"failed: {job}: {reason}", style="bold")
-    console.print(f"\n{_wrote(folder)}")
+    console.print(f"\n{_wrote(directory)}")
     return 1 if failures else 0
 
 
-def _wrote(folder: Path) -> str:
-    return f"wrote {folder}/confirm.html, confirm.csv, confirm.json and outcomes.npz"
+def write_results(prepared: Prepared) -> Confirmation:
+    """Write the tables and the page of a confirmation, and the search's report with it, and return the outcomes."""
+    from tune_cure.reports import confirmation_page, search_page  # these take a second to import
+
+    confirmation = confirmation_page.write(prepared.result, prepared.jobs, prepared.folder)
+    search_page.write(SearchResult(prepared.result.directory))  # the search may have gone on since
+    return confirmation
+
+
+def _wrote(directory: Path) -> str:
+    folder = directory / run_files.CONFIRM
+    return (
+        f"wrote {folder}/confirm.html, confirm.csv, confirm.json and outcomes.npz, and {directory}/{run_files.REPORT}"
+    )
 
 
 def _distinct(radii: Sequence[float]) -> tuple[float, ...]:

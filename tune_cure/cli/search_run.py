@@ -14,6 +14,7 @@ from tune_cure.cli.views.live_view import LiveView, PlainView
 from tune_cure.cli.views.search_results import print_results
 from tune_cure.data import config, source, splits as splits_module
 from tune_cure.data.splits import Splits
+from tune_cure.evaluation.chance import chance_level
 from tune_cure.ray_backend.monitoring import dashboard
 from tune_cure.reports import artifacts
 from tune_cure.reports.refresh import ReportRefresher
@@ -125,8 +126,10 @@ def open_folder(spec: SearchSpec, options: SearchOptions, say: Callable[[str], N
         if options.resume:
             record = resume.prepare(folder.directory, spec, force=options.force, say=say)
             folder = replace(folder, record=record)
-        environment.write(folder.directory, splits.source)
-        del splits  # the trials map the same file; this process need not hold it
+        judged = splits.validation.subset(spec.evaluation.examples, seed=0)
+        chance = chance_level(judged.labels[judged.indices])
+        environment.write(folder.directory, splits.source, chance_level=chance)
+        del splits, judged  # the trials map the same file; this process need not hold it
         yield folder
 
 

@@ -1,15 +1,26 @@
 """Configurations that a confirmation retrains: the search's leading trials, and the baselines to compare them with."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+from tune_cure.confirmation.job_config import read_job_config
+from tune_cure.search import run_files
 from tune_cure.search.ranking import UNSOUND_STATUSES
 from tune_cure.search.results import SearchResult
 from tune_cure.training.config import TrainingConfig
 from tune_cure.utils.errors import TuneCureError
+from tune_cure.utils.formatting import format_radius
 
+ABLATION = "ablation"
 WITHOUT_PENALTY = {"lambda": 0.0}
+PGD_STEPS = 7
+"""Steps of the PGD baseline, each a quarter of the radius: 7 steps of 2/255 at 8/255, as in Madry et al. 2018.
+
+Wong et al. 2020 compare with the same attack.
+"""
+CROSS_ENTROPY_ALONE = {"adversarial_weight": 1.0, "clean_weight": 0.0, "trades_weight": 0.0, "hat_weight": 0.0}
+"""The loss of PGD adversarial training (Madry et al. 2018, arXiv 1706.06083)."""
 
 
 @dataclass(frozen=True)
@@ -17,7 +28,7 @@ class Candidate:
     """A configuration to retrain.
 
     Attributes:
-        name: Its name in tables and the name of its folder: `trial-11`, `start_from`, `fgsm`, `ablation`.
+        name: Its name in tables and the name of its folder: `trial-11`, `start_from`, `fgsm`, `ablation`, `pgd`.
         kind: leader or baseline.
         config: How its networks are trained.
         description: Where it comes from, in words.
@@ -36,7 +47,9 @@ class CandidateError(TuneCureError):
 def choose_candidates(result: SearchResult, top: int, baselines: Sequence[str]) -> list[Candidate]:
     """Return the leading trials, best first, and then the baselines.
 
-    A baseline whose configuration is already among the candidates is left out.
+    A baseline whose configuration is already among the candidates is left out, and so is the ablation of a winner
+    without a penalty; see `explain_baselines`. A baseline of an earlier winner keeps its folder: that of a new one is
+    then called `ablation-of-trial-7`.
 
     Args:
         result: The search.
@@ -45,22 +58,98 @@ def choose_candidates(result: SearchResult, top: int, baselines: Sequence[str]) 
 
     Raises:
         CandidateError: No trial has ended soundly.
+        FolderError: The config.yaml of a baseline that an earlier command has begun is damaged.
     """
     sound = result.leaders[~result.leaders["status"].isin([*UNSOUND_STATUSES, "unfinished"])]
     if sound.empty:
         raise CandidateError(f"{result.directory}: no trial has come to a sound end yet: there is nothing to confirm")
     proposed = {event["trial"]: event["hyperparameters"] for event in result.events if event["event"] == "trial"}
-    candidates = [
+    leaders = [
         Candidate(f"trial-{number}", "leader", result.spec.training_config(proposed[number]), f"trial {number}")
         for number in sound["trial"].head(top)
     ]
     winner = proposed[int(sound["trial"].iloc[0])]
-    for name in dict.fromkeys(baselines):
+    chosen = list(leaders)
+    for candidate in _baselines(result, winner, baselines):
+        config = candidate.config
+        is_idle = candidate.name == ABLATION and not has_penalty(leaders[0].config)
+        if not is_idle and all(config != other.config for other in chosen):
+            chosen.append(_settle(candidate, result, leaders[0], winner))
+    return chosen
+
+
+def _baselines(result: SearchResult, winner: dict[str, Any], names: Sequence[str]) -> Iterator[Candidate]:
+    """Yield the baselines of these names, each once."""
+    for name in dict.fromkeys(names):
         values, description = BASELINES[name](result, winner)
-        config = result.spec.training_config(values)
-        if all(config != candidate.config for candidate in candidates):
-            candidates.append(Candidate(name, "baseline", config, description))
-    return candidates
+        yield Candidate(name, "baseline", result.spec.training_config(values), description)
+
+
+def has_penalty(config: TrainingConfig) -> bool:
+    """Return whether the training has a penalty with a weight above 0."""
+    return config.lambda_ != 0 and config.regularizer != "none"
+
+
+def explain_baselines(result: SearchResult, candidates: Sequence[Candidate], baselines: Sequence[str]) -> list[str]:
+    """Return a sentence for each baseline that `choose_candidates` left out, or took as an earlier version began it.
+
+    Args:
+        result: The search.
+        candidates: What `choose_candidates` returned.
+        baselines: The names that it was given.
+    """
+    names = [candidate.name.partition("-of-")[0] for candidate in candidates if candidate.kind == "baseline"]
+    winner = candidates[0]
+    hyperparameters = next(
+        event["hyperparameters"]
+        for event in result.events
+        if event["event"] == "trial" and f"trial-{event['trial']}" == winner.name
+    )
+    sentences = []
+    for baseline in _baselines(result, hyperparameters, [name for name in baselines if name not in names]):
+        if baseline.name == ABLATION and not has_penalty(winner.config):
+            reason = f"{winner.description}, the winner, trains without a penalty"
+        else:
+            equal = next(candidate.name for candidate in candidates if candidate.config == baseline.config)
+            reason = f"its configuration is that of {equal}"
+        sentences.append(f"{baseline.name} is left out: {reason}")
+    fgsm = next((candidate.config for candidate in candidates if candidate.name == "fgsm"), None)
+    if fgsm is not None and fgsm.epsilon != result.spec.evaluation.epsilon:
+        radii = [format_radius(epsilon, fgsm.norm) for epsilon in (fgsm.epsilon, result.spec.evaluation.epsilon)]
+        folder = result.directory / run_files.CONFIRM / "fgsm"
+        sentences.append(
+            f"fgsm goes on with {radii[0]} in training, as an earlier version began it; move {folder} away to train it "
+            f"at {radii[1]}, where it is judged"
+        )
+    return sentences
+
+
+def _settle(candidate: Candidate, result: SearchResult, winner: Candidate, values: dict[str, Any]) -> Candidate:
+    """Return a baseline under a name whose folder holds no other networks.
+
+    Version 0.1.0 trained `fgsm` at the radius of start_from; one that it began goes on so.
+
+    Args:
+        candidate: The baseline.
+        result: The search.
+        winner: The first leader.
+        values: The winner's hyperparameters.
+    """
+    begun = _begun_config(result, candidate.name)
+    if begun is None or begun == candidate.config:
+        return candidate
+    if candidate.name == "fgsm":
+        start, description = _start_from(result, values)
+        earlier = result.spec.training_config(start | WITHOUT_PENALTY)
+        if begun == earlier:
+            return replace(candidate, config=earlier, description=f"plain FGSM: {description}, without the penalty")
+    return replace(candidate, name=f"{candidate.name}-of-{winner.name}")
+
+
+def _begun_config(result: SearchResult, name: str) -> TrainingConfig | None:
+    """Return how the networks in the folder of a candidate are trained; None if there are none."""
+    files = sorted((result.directory / run_files.CONFIRM / name).glob(f"seed-*/{run_files.JOB_CONFIG}"))
+    return read_job_config(files[0].parent).training if files else None
 
 
 def _start_from(result: SearchResult, winner: dict[str, Any]) -> tuple[dict[str, Any], str]:
@@ -69,21 +158,43 @@ def _start_from(result: SearchResult, winner: dict[str, Any]) -> tuple[dict[str,
     return winner, "the winner, as there is no start_from"
 
 
-def _fgsm(result: SearchResult, winner: dict[str, Any]) -> tuple[dict[str, Any], str]:
-    values, description = _start_from(result, winner)
-    return values | WITHOUT_PENALTY, f"plain FGSM: {description}, without the penalty"
-
-
 def _ablation(result: SearchResult, winner: dict[str, Any]) -> tuple[dict[str, Any], str]:
     return winner | WITHOUT_PENALTY, "the winner without the penalty"
 
 
+def _fgsm(result: SearchResult, winner: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    values, description = _start_from(result, winner)
+    at = format_radius(result.spec.evaluation.epsilon, result.spec.evaluation.norm)
+    values = values | WITHOUT_PENALTY | {"attack": "fgsm"} | _judged_ball(result, values)
+    return values, f"plain FGSM at {at}, where it is judged: {description}, without the penalty"
+
+
+def _pgd(result: SearchResult, winner: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    at = format_radius(result.spec.evaluation.epsilon, result.spec.evaluation.norm)
+    values = winner | WITHOUT_PENALTY | CROSS_ENTROPY_ALONE | {"attack": "pgd", "attack_steps": PGD_STEPS}
+    return (
+        values | _judged_ball(result, winner),
+        f"PGD adversarial training at {at}, {PGD_STEPS} steps of a quarter of it: the winner's other settings",
+    )
+
+
+def _judged_ball(result: SearchResult, values: dict[str, Any]) -> dict[str, Any]:
+    """Return the norm and the radius that networks are judged at, and a step in pixel units that fits the radius."""
+    evaluation, config = result.spec.evaluation, result.spec.training_config(values)
+    ball: dict[str, Any] = {"norm": evaluation.norm, "epsilon": evaluation.epsilon}
+    if config.step_size is not None:
+        ball["step_size"] = config.step_size / config.epsilon * evaluation.epsilon
+    return ball
+
+
 BASELINES: dict[str, Callable[[SearchResult, dict[str, Any]], tuple[dict[str, Any], str]]] = {
     "start_from": _start_from,
+    ABLATION: _ablation,
     "fgsm": _fgsm,
-    "ablation": _ablation,
+    "pgd": _pgd,
 }
 """Baselines by name: functions of the search and its winner's hyperparameters.
 
 Each returns the baseline's hyperparameters and its description.
 """
+DEFAULT_BASELINES = tuple(BASELINES)

@@ -9,30 +9,24 @@ Each pair of candidate and seed is a job with a folder of its own. A job saves i
 attack, so the same command continues where it was interrupted. A later command with more seeds or candidates adds to
 what is there.
 
-The columns of confirm.csv and the keys of a job's config.yaml call a candidate "contender", as version 0.1.0 did.
+The columns of confirm.csv call a candidate "contender", as version 0.1.0 did.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
-
-import yaml
-from pydantic import AfterValidator, Field, ValidationError
+from typing import Any
 
 from tune_cure.confirmation.candidates import Candidate
-from tune_cure.confirmation.outcomes import read_status
+from tune_cure.confirmation.job_config import JobConfig, read_job_config
+from tune_cure.confirmation.outcomes import read_outcomes, read_status
 from tune_cure.data.config import DataSpec
 from tune_cure.evaluation.config import EvaluationConfig
 from tune_cure.search import run_files
 from tune_cure.search.results import SearchResult
-from tune_cure.training.config import AnyTrainingConfig, ModelConfig
-from tune_cure.utils.errors import first_line
+from tune_cure.training.config import ModelConfig
 from tune_cure.utils.files import FolderError
-from tune_cure.utils.formatting import one_line
-from tune_cure.utils.schema import Schema
-from tune_cure.utils.yaml_config import by_path, differences, first_problem
-from tune_cure.utils.yaml_parser import parse
+from tune_cure.utils.yaml_config import by_path, differences
 
 
 @dataclass(frozen=True)
@@ -52,28 +46,6 @@ class Plan:
     examples: int
     train_images: int
     autoattack: bool
-
-
-class JobConfig(Schema):
-    """Content of a job's config.yaml: everything that its weights depend on.
-
-    Settings that an earlier version did not have take their defaults, which are what that version did.
-    """
-
-    contender: Annotated[str, AfterValidator(one_line)] = Field(description="The candidate's description.")
-    seed: int = Field(description="Seed of the training run.")
-    train_images: int = Field(description="Training images used.")
-    data: DataSpec = Field(description="The data set, wherever its files are.")
-    model: ModelConfig = Field(description="The network.")
-    training: AnyTrainingConfig = Field(description="How it is trained.")
-
-    def to_yaml(self) -> str:
-        """Return the file's text."""
-        return yaml.safe_dump(self.dump(), sort_keys=False)
-
-    def dump(self) -> dict[str, Any]:
-        """Return the settings as plain values."""
-        return self.model_dump(mode="json", by_alias=True, exclude={"data": {"root"}})
 
 
 @dataclass(frozen=True)
@@ -122,8 +94,15 @@ class Job:
 
     @property
     def is_done(self) -> bool:
-        """True if the job has trained its network and judged it as the last command asked."""
-        return self.status().get("stage") == "done"
+        """True if its network is trained, and judged as the plan asks."""
+        return all(self.is_judged_at(epsilon) for epsilon in self.plan.epsilons)
+
+    def is_judged_at(self, epsilon: float) -> bool:
+        """Return whether its network is judged as the plan asks at one radius."""
+        file = self.outcome_folder(epsilon) / run_files.OUTCOMES
+        if not file.exists() or not self.plan.autoattack:
+            return file.exists()
+        return "autoattack" in read_outcomes(file, self.plan.examples)
 
     @property
     def is_judged(self) -> bool:
@@ -171,19 +150,3 @@ def _check_folder(job: Job) -> None:
         key, old, new = change
         file, move = job.folder / run_files.JOB_CONFIG, job.folder.parent.parent
         raise FolderError(f"{file}: {key} was {old} there, and is {new} now; move {move} away")
-
-
-def read_job_config(folder: Path) -> JobConfig:
-    """Return the config.yaml in a job's folder.
-
-    Raises:
-        FolderError: The file cannot be read or is damaged.
-    """
-    file = folder / run_files.JOB_CONFIG
-    try:
-        return JobConfig.model_validate(parse(file.read_text(encoding="utf-8")))
-    except ValidationError as error:
-        problem = first_problem(error, JobConfig)
-        raise FolderError(f"{file}: does not say how the run was trained: {problem}") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise FolderError(f"{file}: does not say how the run was trained: {first_line(error)}") from error

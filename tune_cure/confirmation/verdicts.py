@@ -1,6 +1,7 @@
 """Results of a confirmation: accuracies of each run, their means, and which candidate is better than which.
 
-Everything is made from the folders of the jobs. The tables call a candidate "contender", as in confirm.csv.
+Everything is made from the folders of the jobs, or from the tables that were made of them (`saved`). The tables call a
+candidate "contender", as in confirm.csv.
 """
 
 import json
@@ -12,11 +13,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from tune_cure.confirmation.candidates import ABLATION
 from tune_cure.confirmation.outcomes import Arrays, read_outcomes, read_trained
 from tune_cure.confirmation.plan import Job
 from tune_cure.evaluation import gradient_masking
 from tune_cure.evaluation.gradient_masking import MaskingSign
-from tune_cure.evaluation.names import ATTACKS, COMPARED_ATTACKS
+from tune_cure.evaluation.names import ATTACKS, COMPARED_ATTACKS, label_attacks
 from tune_cure.evaluation.robustness import Outcomes
 from tune_cure.search import run_files
 from tune_cure.utils import significance
@@ -28,7 +30,7 @@ RunKey = tuple[str, int, float]
 """Candidate, seed and radius of one judged network."""
 
 KEYS = ("contender", "kind", "description", "seed", "norm", "epsilon", "examples", "train_images", "epochs", "diverged")
-COLUMNS = (*KEYS, *ATTACKS, "zero_gradient", "train_seconds", "judge_seconds", "warnings")
+COLUMNS = (*KEYS, *ATTACKS, "zero_gradient", "chance", "train_seconds", "judge_seconds", "warnings")
 FEW_SEEDS_WARNINGS = {
     1: "With one seed, the intervals do not include how much seeds differ.",
     2: "With two seeds, about one in ten comparisons of equal candidates ends in a false verdict; use three or more.",
@@ -45,7 +47,8 @@ class Confirmation:
     """Outcomes of the finished jobs, read once from their folders.
 
     Attributes:
-        jobs: All jobs, finished or not.
+        jobs: All jobs, finished or not; empty if `saved.read_confirmation` has read the tables.
+        num_planned: The number of runs that were asked for, judged or not.
         outcomes: For each judged network the content of its outcomes.npz. Under each attack's name (`ATTACKS`) lies an
             array of shape (examples,): True where the test image was still classified correctly.
         table: A row of `COLUMNS` for each judged network; accuracies are fractions.
@@ -55,7 +58,7 @@ class Confirmation:
     """
 
     def __init__(self, jobs: Sequence[Job]) -> None:
-        self.jobs = jobs
+        self.jobs, self.num_planned = jobs, len(jobs)
         self.outcomes: dict[RunKey, Arrays] = {}
         rows = []
         for job in jobs:
@@ -66,6 +69,25 @@ class Confirmation:
                     self.outcomes[job.candidate.name, job.seed, epsilon] = arrays
                     rows.append(_row(job, epsilon, arrays))
         self.table = pd.DataFrame(rows, columns=list(COLUMNS))
+
+    @property
+    def num_judged(self) -> int:
+        """The number of runs that have been judged at one radius at least."""
+        return len(self.table.drop_duplicates(["contender", "seed"]))
+
+    @property
+    def attack_labels(self) -> dict[str, str]:
+        """How people write the attacks, by their columns; see `names.label_attacks`."""
+        return label_attacks([attack for attack in ATTACKS if self.table[attack].notna().any()])
+
+    @property
+    def question(self) -> tuple[str, str] | None:
+        """The winner and its ablation, whose comparison says what the penalty is worth; None if one is missing."""
+        leaders, baselines = (
+            self.table.loc[self.table["kind"].eq(kind), "contender"] for kind in ("leader", "baseline")
+        )
+        ablation = baselines[baselines.eq(ABLATION) | baselines.str.startswith(f"{ABLATION}-of-")]
+        return None if leaders.empty or ablation.empty else (leaders.iloc[0], ablation.iloc[0])
 
     def means(self) -> pd.DataFrame:
         """Return a row per candidate and radius with the means over the seeds.
@@ -88,7 +110,8 @@ class Confirmation:
 
         Each leader is compared with each baseline, and the first leader with the other leaders. A comparison uses the
         same test images for both, and the seeds that both have. P-values are adjusted after Holm (1979) over all pairs
-        at a radius under an attack.
+        at a radius under an attack, but for that of `question`: it is asked before any number is seen, and stands by
+        itself.
 
         Columns: first, second, epsilon, metric (the attack), seeds and examples (their numbers), difference (first
         minus second, a fraction), low and high (its 95% interval), p_value, p_value_holm, verdict.
@@ -97,8 +120,11 @@ class Confirmation:
         for epsilon in dict.fromkeys(self.table["epsilon"]):
             for attack in reversed(COMPARED_ATTACKS):
                 family = [row for pair in self._pairs() if (row := self._compare(*pair, epsilon, attack))]
-                adjusted = significance.holm([row["p_value"] for row in family])
-                for row, p_value in zip(family, adjusted, strict=True):
+                is_question = [(row["first"], row["second"]) == self.question for row in family]
+                others = [row["p_value"] for row, alone in zip(family, is_question, strict=True) if not alone]
+                adjusted = iter(significance.holm(others))
+                for row, alone in zip(family, is_question, strict=True):
+                    p_value = row["p_value"] if alone else next(adjusted)
                     verdict = significance.verdict(row["difference"], p_value)
                     rows.append({**row, "p_value_holm": p_value, "verdict": verdict})
         columns = ["first", "second", "epsilon", "metric", "seeds", "examples", "difference", "low", "high", "p_value",
@@ -116,7 +142,7 @@ class Confirmation:
         """Return a row of `comparisons` without the verdict; None if the two have no seed in common."""
         seeds = [
             seed
-            for seed in dict.fromkeys(job.seed for job in self.jobs)
+            for seed in dict.fromkeys(self.table["seed"])
             if all(attack in self.outcomes.get((name, seed, epsilon), {}) for name in (first, second))
         ]
         if not seeds:
@@ -155,7 +181,9 @@ class Confirmation:
     def write(self, folder: Path) -> None:
         """Write confirm.csv, confirm.json, and outcomes.npz with every single outcome, for other statistics."""
         replace_text(folder / run_files.CONFIRM_TABLE, format_csv(self.table))
-        content = {"means": _records(self.means()), "comparisons": _records(self.comparisons())}
+        content: dict[str, Any] = {"means": _records(self.means()), "comparisons": _records(self.comparisons())}
+        if self.num_judged < self.num_planned:
+            content["runs_planned"] = self.num_planned
         replace_text(folder / run_files.CONFIRM_SUMMARY, json.dumps(content, indent=2, allow_nan=False) + "\n")
         packed = {
             f"{candidate}/{seed}/{epsilon:.6g}/{attack}": array
@@ -185,6 +213,7 @@ def _row(job: Job, epsilon: float, arrays: Arrays) -> dict[str, Any]:
         "diverged": diverged,
         **accuracies,
         "zero_gradient": float(arrays["zero_gradient"]),
+        "chance": float(arrays.get("chance", np.nan)),
         "train_seconds": trained["train_seconds"],
         "judge_seconds": float(arrays["seconds"]),
         "warnings": " ".join(map(str, signs)),

@@ -1,5 +1,7 @@
 """Names of accuracies and of attacks: table columns, and how people write them. Imports nothing."""
 
+from collections.abc import Collection
+
 ACCURACY_LABELS = {"clean_accuracy": "clean", "fgsm_accuracy": "FGSM", "pgd_accuracy": "PGD"}
 """The accuracies measured on validation images after each epoch, by their columns in the tables."""
 
@@ -28,6 +30,13 @@ AUTOATTACK_PARTS = {"apgd_ce": "apgd-ce", "apgd_t": "apgd-t", "fab_t": "fab-t", 
 An image counts under a key if it withstood that part and all parts before it, so the last one is all of AutoAttack.
 """
 
+TARGETED_PARTS = ("apgd_t", "fab_t")
+"""The parts of AutoAttack that aim at other classes one by one."""
+MIN_TARGETED_CLASSES = 4
+"""Fewest classes for which the targeted loss is defined. With fewer, AutoAttack runs without `TARGETED_PARTS`."""
+UNTARGETED_LABEL = "APGD-CE + Square"
+"""AutoAttack without its targeted parts, as people write it."""
+
 COMPARED_ATTACKS = ("clean", "pgd_50_10", "autoattack")
 """The attacks by which candidates of a confirmation, and winners of searches, are compared on the test set."""
 
@@ -35,3 +44,17 @@ WITHOUT_AUTOATTACK = tuple(name for name in ATTACKS if name not in AUTOATTACK_PA
 
 NORM_LABELS = {"linf": "Linf", "l2": "L2"}
 """The norms as pyautoattack and RobustBench name them."""
+
+
+def judging_attacks(num_classes: int, *, autoattack: bool) -> tuple[str, ...]:
+    """Return the names of the attacks that judge networks for a number of classes, in order of strength."""
+    if not autoattack:
+        return WITHOUT_AUTOATTACK
+    return ATTACKS if num_classes >= MIN_TARGETED_CLASSES else tuple(x for x in ATTACKS if x not in TARGETED_PARTS)
+
+
+def label_attacks(measured: Collection[str]) -> dict[str, str]:
+    """Return `ATTACK_LABELS`; `autoattack` is `UNTARGETED_LABEL` if it was measured without its targeted parts."""
+    if "autoattack" in measured and TARGETED_PARTS[0] not in measured:
+        return ATTACK_LABELS | {"autoattack": UNTARGETED_LABEL}
+    return ATTACK_LABELS

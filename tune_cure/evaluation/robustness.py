@@ -22,15 +22,13 @@ from tune_cure.data.batches import to_float
 from tune_cure.data.splits import Examples
 from tune_cure.evaluation.config import EvaluationConfig
 from tune_cure.evaluation.metrics import BATCH_SIZE, START_SEED, exact_evaluation
-from tune_cure.evaluation.names import ATTACKS, AUTOATTACK_PARTS, NORM_LABELS, WITHOUT_AUTOATTACK
+from tune_cure.evaluation.names import ATTACKS, AUTOATTACK_PARTS, NORM_LABELS, judging_attacks
 from tune_cure.gradients.input_gradients import input_gradient
 from tune_cure.utils.errors import first_line
 from tune_cure.utils.files import replace_bytes
 
 _logger = logging.getLogger(__name__)
 
-MIN_CLASSES = 4
-"""Fewest classes for which AutoAttack's targeted loss is defined."""
 PGD_ATTACKS = {"pgd_10": (10, 1), "pgd_50_10": (50, 10)}
 """Steps and random starts of the PGD attacks."""
 
@@ -70,21 +68,17 @@ def evaluate_robustness(
         model: Network from images in [0, 1] to logits, on the examples' device.
         examples: The images, all of which are used.
         evaluation: The threat model: its norm and its epsilon. The rest has no effect.
-        autoattack: Run AutoAttack. With fewer than 10 classes, its targeted attacks aim at all other classes.
+        autoattack: Run AutoAttack. With fewer than 10 classes, its targeted attacks aim at all other classes. With
+            fewer than `names.MIN_TARGETED_CLASSES` these are left out, and APGD-CE and Square remain.
         folder: Folder in which the outcome of each attack is saved once it is known. A second call continues after
             the last saved attack. None saves nothing.
         on_progress: Function called after each attack with its name and the accuracy under it.
-
-    Raises:
-        ValueError: There are fewer than `MIN_CLASSES` classes, and `autoattack` is true.
     """
     saved = _SavedOutcomes(folder, len(examples))
     with exact_evaluation(model), _isolated_autoattack():
         images, labels = _all_images(examples)
-        if autoattack:
-            _check_classes(model, images)
         correct: dict[str, NDArray[Any]] = {}
-        for name in ATTACKS if autoattack else WITHOUT_AUTOATTACK:
+        for name in judging_attacks(_num_classes(model, images), autoattack=autoattack):
             outcome = saved.read(name)
             if outcome is None:
                 outcome = _run_attack(name, model, images, labels, evaluation, correct)
@@ -173,12 +167,6 @@ def _num_classes(model: nn.Module, images: Tensor) -> int:
     with torch.no_grad():
         logits: Tensor = model(images[:1])
     return logits.shape[1]
-
-
-def _check_classes(model: nn.Module, images: Tensor) -> None:
-    num_classes = _num_classes(model, images)
-    if num_classes < MIN_CLASSES:
-        raise ValueError(f"AutoAttack needs {MIN_CLASSES} classes at least, but there are {num_classes}")
 
 
 class _SavedOutcomes:

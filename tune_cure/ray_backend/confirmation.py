@@ -13,11 +13,11 @@ import ray
 import torch
 from torch import nn
 
-from tune_cure.confirmation.outcomes import read_outcomes
 from tune_cure.confirmation.plan import Job
 from tune_cure.data.splits import Examples, Splits
 from tune_cure.evaluation import robustness
-from tune_cure.evaluation.names import ATTACKS, WITHOUT_AUTOATTACK
+from tune_cure.evaluation.chance import chance_level
+from tune_cure.evaluation.names import judging_attacks
 from tune_cure.models import checkpoints
 from tune_cure.ray_backend import cluster, session
 from tune_cure.ray_backend.data_broadcast import DataBroadcast
@@ -118,7 +118,7 @@ def work(job: Job, device_name: str = "cpu", broadcast: DataBroadcast | None = N
     network = _train_or_load(job, splits, device)
     test = splits.test.subset(job.plan.examples, seed=0).to(device)
     for epsilon in job.plan.epsilons:
-        _judge(job, network, test, epsilon)
+        _judge(job, network, test, epsilon, splits.num_classes)
     _write_status(job, "done")
 
 
@@ -161,16 +161,16 @@ def _train(job: Job, config: TrainingConfig, splits: Splits, device: torch.devic
     last.unlink()
 
 
-def _judge(job: Job, network: nn.Module | None, test: Examples, epsilon: float) -> None:
+def _judge(job: Job, network: nn.Module | None, test: Examples, epsilon: float, num_classes: int) -> None:
     """Write for each test image which attacks it withstands at a radius; none, for a network that diverged (None)."""
     folder = job.outcome_folder(epsilon)
     file = folder / run_files.OUTCOMES
-    if file.exists() and (not job.plan.autoattack or "autoattack" in read_outcomes(file, job.plan.examples)):
+    if job.is_judged_at(epsilon):
         return
     folder.mkdir(exist_ok=True)
     started = time.perf_counter()
     if network is None:
-        names = ATTACKS if job.plan.autoattack else WITHOUT_AUTOATTACK
+        names = judging_attacks(num_classes, autoattack=job.plan.autoattack)
         found = {name: np.zeros(len(test), dtype=bool) for name in names}
         numbers = {"zero_gradient": 0.0}
     else:
@@ -187,4 +187,5 @@ def _judge(job: Job, network: nn.Module | None, test: Examples, epsilon: float) 
         )
         found = outcomes.correct
         numbers = {"zero_gradient": outcomes.zero_gradient}
-    replace_arrays(file, {**found, **numbers, "seconds": time.perf_counter() - started})
+    numbers |= {"chance": chance_level(test.labels[test.indices]), "seconds": time.perf_counter() - started}
+    replace_arrays(file, {**found, **numbers})

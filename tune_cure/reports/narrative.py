@@ -2,13 +2,13 @@
 
 import math
 from html import escape
-from statistics import NormalDist
 from typing import Any
 
-import pandas as pd
-
+from tune_cure.confirmation.verdicts import Confirmation
 from tune_cure.evaluation.metrics import standard_error
 from tune_cure.evaluation.names import ACCURACY_LABELS
+from tune_cure.reports import headline
+from tune_cure.reports.chance import ChanceFinding, find_chance
 from tune_cure.search import ranking, trial_table
 from tune_cure.search.patience import is_search_over, replay_patience
 from tune_cure.search.results import SearchResult
@@ -18,53 +18,35 @@ from tune_cure.utils.formatting import (
     format_count,
     format_duration,
     format_percent,
-    format_points,
     format_untrained_epochs,
     format_value,
     join_words,
 )
 
 
-def summarize_search(result: SearchResult, environment: dict[str, Any]) -> str:
+def summarize_search(
+    result: SearchResult, environment: dict[str, Any], confirmation: Confirmation | None = None
+) -> str:
     """Return the report's section "Summary" as HTML.
 
     Args:
         result: The search.
         environment: The content of environment.json; empty if there is none.
+        confirmation: What has been confirmed; None for nothing.
     """
-    spec, summary = result.spec, result.summary
+    spec, summary, finding = result.spec, result.summary, find_chance(result)
     paragraphs = [
         _describe_search(spec, environment),
         _describe_ends(result),
-        _describe_winner(result),
-        _compare_with_start(summary),
+        _describe_winner(result, finding),
+        "" if finding else _compare_with_start(summary),
         _describe_pareto_front(spec, summary),
         _describe_constraints(spec, summary),
         _describe_cost(spec, summary),
     ]
     text = "".join(f"<p>{paragraph}</p>" for paragraph in paragraphs if paragraph)
-    caveat = _caveat(spec, result.trials, summary)
-    return f'{_tiles(spec, summary)}<div class="columns"><div>{text}</div>{caveat}</div>'
-
-
-def _tiles(spec: SearchSpec, summary: dict[str, Any]) -> str:
-    """Return the numbers that a reader looks for first, as a list of tiles."""
-    best, planned = summary["best"], summary["trials_planned"]
-    tiles = {}
-    if best:
-        tiles["best validation PGD accuracy"] = format_percent(best["pgd_accuracy_best"], best["pgd_accuracy_best_se"])
-        tiles["clean accuracy of that trial"] = format_percent(best["clean_accuracy_best"])
-    if difference := _difference_to_start(summary):
-        tiles["PGD accuracy compared with start_from"] = difference
-    tiles["trials ended, of those planned"] = f"{summary['trials'] - _count_unfinished(summary):,} of {planned:,}"
-    if spec.search.scheduler == "none":
-        tiles["epochs trained"] = f"{summary['epochs']:,}"
-    else:
-        most = summary["epochs_without_early_stopping"]
-        tiles["epochs trained, of those needed without early stopping"] = f"{summary['epochs']:,} of {most:,}"
-    tiles["wall time"] = format_duration(summary["wall_seconds"])
-    items = "".join(f"<div><dt>{words}</dt><dd>{number}</dd></div>" for words, number in tiles.items())
-    return f'<dl class="tiles">{items}</dl>'
+    caveat = headline.caveat(result, confirmation)
+    return f'{headline.tiles(result, confirmation, finding)}<div class="columns"><div>{text}</div>{caveat}</div>'
 
 
 def describe_metric(name: str) -> str:
@@ -97,7 +79,7 @@ def _describe_ends(result: SearchResult) -> str:
     if not begun:
         return f"No trial has begun yet; {planned:,} are planned."
     text = f"Of {format_count(begun, 'trial')}, {join_words(ends)}."
-    unfinished = _count_unfinished(summary)
+    unfinished = headline.count_unfinished(summary)
     missing = [f"{format_count(unfinished, 'trial')} unfinished"] if unfinished else []
     missing += [f"{planned - begun:,} of {planned:,} not begun"] if planned > begun else []
     if not missing:
@@ -107,7 +89,7 @@ def _describe_ends(result: SearchResult) -> str:
     return f"<strong>The search is not over: {join_words(missing)}.</strong> {text}"
 
 
-def _describe_winner(result: SearchResult) -> str:
+def _describe_winner(result: SearchResult, finding: ChanceFinding | None) -> str:
     spec, best = result.spec, result.summary["best"]
     if best is None:
         return "<strong>No trial has been judged yet</strong>, so there is no winner and nothing to plot."
@@ -115,9 +97,13 @@ def _describe_winner(result: SearchResult) -> str:
     values = join_words(
         f"<code>{escape(key)}</code> {escape(format_value(value))}" for key, value in best["hyperparameters"].items()
     )
+    trial = f"Trial {best['trial']}"
+    place = f"<strong>{trial} {'won' if is_search_over(result) else 'leads'}</strong> with {values}."
+    if finding:
+        reasons = f"{escape(finding.evidence)} {escape(finding.reasons)}"
+        place = f"<strong>{escape(finding.claim)}.</strong> {reasons} {trial} ranks first, with {values}."
     text = (
-        f"<strong>Trial {best['trial']} {'won' if is_search_over(result) else 'leads'}</strong> with {values}. "
-        f"After epoch {best['best_epoch']:.0f} it reached a PGD accuracy of "
+        f"{place} After epoch {best['best_epoch']:.0f} it reached a PGD accuracy of "
         f"<strong>{format_percent(best['pgd_accuracy_best'], best['pgd_accuracy_best_se'])}</strong> and a clean "
         f"accuracy of {format_percent(best['clean_accuracy_best'], clean_error)}; ± is one standard error. "
         f"{_describe_attack(spec)}"
@@ -152,9 +138,10 @@ def _compare_with_start(summary: dict[str, Any]) -> str:
         return f"Trial {baseline['trial']}, the <code>start_from</code> configuration, has no accuracy to compare with."
     reached = format_percent(baseline["pgd_accuracy_best"], baseline["pgd_accuracy_best_se"])
     error = math.hypot(best["pgd_accuracy_best_se"], baseline["pgd_accuracy_best_se"])
+    difference = headline.difference_to_start(summary)
     return (
         f"The <code>start_from</code> configuration, trial {baseline['trial']}, {STATUS_WORDS[baseline['status']]} and "
-        f"reached {reached}. The winner differs from it by {_difference_to_start(summary)}. The standard error of this "
+        f"reached {reached}. The winner differs from it by {difference}. The standard error of this "
         f"difference would be {100 * error:.1f} points if the two had been judged on different images. They were "
         "judged on the same images, which usually makes it smaller."
     )
@@ -192,56 +179,3 @@ def _describe_cost(spec: SearchSpec, summary: dict[str, Any]) -> str:
     if untrained := summary["epochs_not_trained"]:
         text += f" Not trained for other reasons than early stopping: {format_untrained_epochs(untrained)}."
     return text
-
-
-def _caveat(spec: SearchSpec, trials: pd.DataFrame, summary: dict[str, Any]) -> str:
-    """Return the box "How far to trust this": what choosing the best of many trials does to its score."""
-    best, compared = summary["best"], len(ranking.rank_trials(trials, spec))
-    if best is None:
-        return ""
-    text = ""
-    if compared > 1:
-        text = (
-            f"The winner is the best of {compared:,} trials. Trial and epoch were chosen on the same validation images "
-            "that scored them, so the winner looks better than it is. "
-        )
-        text += _expected_luck(spec, best, compared) + _second_judgment(spec, best)
-    text += "The test set is still untouched: the winner's accuracy on it, over several seeds, is not known yet."
-    return f'<aside class="caveat"><strong>How far to trust this.</strong> {text}</aside>'
-
-
-def _expected_luck(spec: SearchSpec, best: dict[str, Any], compared: int) -> str:
-    """Return by how much the best of equally good trials would look too good; empty if the metric is another one."""
-    if not ranking.rescoring_decides(spec):
-        return ""
-    # Blom's approximation of the expected largest of n standard normal values.
-    luck = NormalDist().inv_cdf((compared - 0.375) / (compared + 0.25))
-    return (
-        f"If all {compared:,} were equally good and their errors independent, the best would look about "
-        f"{luck:.1f} standard errors ({100 * luck * best['pgd_accuracy_best_se']:.1f} points) better than it is. "
-    )
-
-
-def _second_judgment(spec: SearchSpec, best: dict[str, Any]) -> str:
-    """Return what the winner reached on fresh validation images; empty if it was not judged again."""
-    if best["fresh_pgd_accuracy"] is None:
-        return ""
-    text = (
-        f"Judged again by {spec.rescoring} on {best['fresh_examples']:,.0f} validation images that the search had not "
-        f"used, it has <strong>{format_percent(best['fresh_pgd_accuracy'], best['fresh_pgd_accuracy_se'])}</strong>. "
-    )
-    if ranking.rescoring_decides(spec):
-        return text + "Believe this number. It also decided which of the leading trials won. "
-    return text + f"Believe this robust accuracy. Which trial won was decided by {spec.search.metrics[0]}. "
-
-
-def _difference_to_start(summary: dict[str, Any]) -> str:
-    """Return the winner's PGD accuracy minus that of `start_from`; empty if they are one trial or one is missing."""
-    best, baseline = summary["best"], summary["baseline"]
-    if not best or not baseline or baseline["pgd_accuracy_best"] is None or best["trial"] == baseline["trial"]:
-        return ""
-    return f"{format_points(best['pgd_accuracy_best'] - baseline['pgd_accuracy_best'])} points"
-
-
-def _count_unfinished(summary: dict[str, Any]) -> int:
-    return int(summary["trials_by_status"].get("unfinished", 0))

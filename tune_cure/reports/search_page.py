@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from tune_cure.reports import html_page, narrative, trial_tables
+from tune_cure.confirmation.saved import SavedConfirmationError, read_confirmation
+from tune_cure.reports import confirmation_section, html_page, narrative, trial_tables
 from tune_cure.reports.figures import catalog
 from tune_cure.reports.figures.catalog import Plot
 from tune_cure.search import run_files
@@ -23,6 +24,7 @@ from tune_cure.utils import environment
 
 TITLES = {
     "summary": "Summary",
+    "confirmation": "Confirmed on the test set",
     "winner": "Winning hyperparameters",
     "as-good": "Ties with the winner",
     **catalog.TITLES,
@@ -44,8 +46,14 @@ def write(result: SearchResult, plots: Iterable[Plot] | None = None) -> Path:
     """
     directory, spec = result.directory, result.spec
     record = environment.read(directory)
+    confirmation, damage = None, ""
+    try:
+        confirmation = read_confirmation(directory)
+    except SavedConfirmationError as error:  # the search itself can be reported
+        damage = f"<p>{escape(str(error))}</p>"
     contents = {
-        "summary": narrative.summarize_search(result, record.content),
+        "summary": narrative.summarize_search(result, record.content, confirmation),
+        "confirmation": confirmation_section.report_section(confirmation, result) if confirmation else damage,
         "winner": _table_of_winner(result),
         "as-good": trial_tables.table_of_ties(result),
         **_plots(result, catalog.build_plots(result) if plots is None else plots),

@@ -61,6 +61,12 @@ class Environment:
             return ", ".join(f"{gpus.count(name)} × {name}" for name in dict.fromkeys(map(str, gpus)))
         return format_count(cpus, "CPU core") if isinstance(cpus, int) else ""
 
+    @property
+    def chance_level(self) -> float | None:
+        """The accuracy of one fixed answer on the images that judge trials, a fraction; None if it is not recorded."""
+        levels = [session.get("chance_level") for session in reversed(self.sessions)]
+        return next((level for level in levels if isinstance(level, float) and 0 < level <= 1), None)
+
 
 def read(directory: Path) -> Environment:
     """Read the record of the run in `directory`. A missing or damaged file raises no error; see `Environment`."""
@@ -96,14 +102,17 @@ def _for_people(content: Any, depth: int = 0) -> Any:
     return one_line(content) if isinstance(content, str) else content
 
 
-def write(directory: Path, data_source: str) -> None:
+def write(directory: Path, data_source: str, *, chance_level: float | None = None) -> None:
     """Write the record of this session, or append it to the list `resumed` of the record that is there.
 
     Args:
         directory: The run's folder.
         data_source: Where the images came from, in words.
+        chance_level: The accuracy of one fixed answer on the images that judge trials, a fraction; None records none.
     """
     first, session = read(directory).content, describe(data_source)
+    if chance_level is not None:
+        session["chance_level"] = chance_level
     if first:
         resumed = first.get("resumed")
         first["resumed"] = [*(resumed if isinstance(resumed, list) else []), session]

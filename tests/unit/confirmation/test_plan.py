@@ -9,6 +9,7 @@ import torch
 from tests.support.confirmations import PLAN, write_quick_search
 from tune_cure.confirmation import plan as plan_module
 from tune_cure.confirmation.candidates import choose_candidates
+from tune_cure.confirmation.job_config import read_job_config
 from tune_cure.confirmation.plan import Job, Plan
 from tune_cure.data import splits as data
 from tune_cure.evaluation import robustness
@@ -140,7 +141,7 @@ def test_the_config_of_a_job_is_read_back(result: SearchResult) -> None:
     job = one_job(result)
     job.folder.mkdir(parents=True)
     (job.folder / run_files.JOB_CONFIG).write_text(job.config.to_yaml())
-    config = plan_module.read_job_config(job.folder)
+    config = read_job_config(job.folder)
     assert config.dump() == job.config.dump()
     assert config.training == job.candidate.config
 

@@ -9,7 +9,7 @@ from torch import nn
 from tune_cure.data.splits import Examples
 from tune_cure.evaluation.config import EvaluationConfig
 from tune_cure.evaluation.metrics import evaluate
-from tune_cure.evaluation.names import ATTACKS, WITHOUT_AUTOATTACK
+from tune_cure.evaluation.names import ATTACKS, WITHOUT_AUTOATTACK, label_attacks
 from tune_cure.evaluation.robustness import evaluate_robustness
 from tune_cure.models import networks
 
@@ -106,10 +106,19 @@ def test_the_global_random_state_and_the_modes_of_the_network_are_left_alone() -
     assert network.training
 
 
-def test_too_few_classes_are_refused() -> None:
-    network = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
-    with pytest.raises(ValueError, match="needs 4 classes at least, but there are 3"):
-        evaluate_robustness(network, examples(4), EVALUATION)
+@pytest.mark.parametrize("num_classes", [2, 3])
+def test_below_four_classes_autoattack_runs_without_its_targeted_parts(num_classes: int) -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(16, num_classes, bias=False))
+    network[1].weight.data = Linear().weight.data[:num_classes]
+    subset = examples()
+    subset = Examples(subset.images, network(subset.images / 255).argmax(dim=1), subset.indices)
+    outcomes = evaluate_robustness(network, subset, EVALUATION).correct
+    assert list(outcomes) == ["clean", "fgsm", "pgd_10", "pgd_50_10", "apgd_ce", "autoattack"]
+    assert outcomes["clean"].all()
+    assert (outcomes["autoattack"] <= outcomes["apgd_ce"]).all() and (outcomes["apgd_ce"] <= outcomes["clean"]).all()
+    assert outcomes["autoattack"].mean() < outcomes["clean"].mean()
+    assert label_attacks(outcomes)["autoattack"] == "APGD-CE + Square"
+    assert label_attacks(ATTACKS)["autoattack"] == "AutoAttack"
 
 
 def test_a_network_that_rounds_its_input_has_zero_gradients() -> None:

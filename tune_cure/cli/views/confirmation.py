@@ -1,19 +1,18 @@
 """Output of `confirm`: the plan, the progress of its jobs, and the results."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from tune_cure.confirmation.candidates import Candidate
-from tune_cure.confirmation.plan import Job, Plan
+from tune_cure.confirmation.answers import answer, chance_warnings
+from tune_cure.confirmation.cost import Cost
+from tune_cure.confirmation.plan import Job
 from tune_cure.confirmation.verdicts import Confirmation, warn_of_few_seeds
-from tune_cure.data.splits import Splits
-from tune_cure.evaluation.names import ATTACK_LABELS, COMPARED_ATTACKS
-from tune_cure.ray_backend.resources import measure_epoch_seconds, plan_resources, this_machine
-from tune_cure.search.space.config import SearchSpec
+from tune_cure.evaluation.names import COMPARED_ATTACKS
+from tune_cure.search.results import SearchResult
 from tune_cure.utils.formatting import (
     format_count,
     format_duration,
@@ -24,16 +23,26 @@ from tune_cure.utils.formatting import (
 )
 
 
-def print_plan(
-    spec: SearchSpec, candidates: list[Candidate], plan: Plan, splits: Splits, jobs: list[Job], console: Console
-) -> None:
-    """Print what is retrained and judged, what of it is done already, and how long the training takes here."""
+def print_plan(jobs: Sequence[Job], costs: Mapping[str, Cost], concurrent: int | None, console: Console) -> None:
+    """Print what is retrained and judged, what of it is done already, and about how long the rest takes.
+
+    Args:
+        jobs: The jobs of the confirmation.
+        costs: The cost of one run of each candidate, by its name; empty if it is not known.
+        concurrent: The number of runs at a time; None if it is not known.
+        console: Where to print.
+    """
+    plan, norm = jobs[0].plan, jobs[0].evaluation.norm
     table = Table.grid(padding=(0, 2))
-    for candidate in candidates:
-        table.add_row(candidate.name, candidate.kind, f"{candidate.config.epochs} epochs", candidate.description)
+    for candidate in {job.candidate.name: job.candidate for job in jobs}.values():
+        cost = costs.get(candidate.name)
+        takes = [f"{format_duration(cost.total)} a run"] if cost else []
+        table.add_row(
+            candidate.name, candidate.kind, f"{candidate.config.epochs} epochs", *takes, candidate.description
+        )
     console.print(table)
     seeds = f"seed{'s' * (len(plan.seeds) > 1)} {join_words(map(str, plan.seeds))}"
-    radii = join_words(format_radius(epsilon, spec.evaluation.norm) for epsilon in plan.epsilons)
+    radii = join_words(format_radius(epsilon, norm) for epsilon in plan.epsilons)
     console.print(
         f"each with {seeds}, on {plan.train_images:,} training images; judged on "
         f"{plan.examples:,} test images at {radii}, "
@@ -42,12 +51,21 @@ def print_plan(
     left = [job for job in jobs if not job.is_done]
     if len(left) < len(jobs):
         console.print(f"{len(jobs) - len(left)} of {format_count(len(jobs), 'run')} are done already")
-    devices = plan_resources(spec, [this_machine()])
-    if left and not devices.gpus_per_trial:
-        epoch = measure_epoch_seconds(spec, splits) * plan.train_images / len(splits.train)
-        epochs = sum(job.candidate.config.epochs for job in left)
-        seconds = epoch * epochs / devices.concurrent
-        console.print(f"training takes about {format_duration(seconds)} here (measured); judging comes on top of it")
+    if left and all(job.candidate.name in costs for job in left):
+        _print_time(left, costs, concurrent, console)
+
+
+def _print_time(left: Sequence[Job], costs: Mapping[str, Cost], concurrent: int | None, console: Console) -> None:
+    """Print how long the runs that are left take, and what would make it shorter."""
+    cost = sum((costs[job.candidate.name] for job in left), Cost(0, 0, 0))
+    cost /= min(concurrent or 1, len(left))
+    parts = {"training": cost.training, "PGD": cost.pgd, "AutoAttack": cost.autoattack}
+    shares = join_words(f"{format_duration(seconds)} of {name}" for name, seconds in parts.items() if seconds)
+    here = "of one device" if concurrent is None else "here"
+    console.print(
+        f"about {format_duration(cost.total)} {here}, as fast as the search was: {shares}. Less with fewer --seeds, "
+        "--top 1, fewer --baselines, fewer --examples" + " or --no-autoattack" * bool(cost.autoattack)
+    )
 
 
 class JobLines:
@@ -81,19 +99,20 @@ class JobLines:
                 self.say(f"[{self.done}/{self.total}] {name}: done")
 
 
-def print_results(confirmation: Confirmation, spec: SearchSpec, console: Console) -> None:
-    """Print the table of means, the verdicts and the warnings."""
-    means, comparisons = confirmation.means(), confirmation.comparisons()
+def print_results(confirmation: Confirmation, result: SearchResult, console: Console) -> None:
+    """Print whether the penalty helped, the table of means, the verdicts and the warnings."""
+    means, comparisons, norm = confirmation.means(), confirmation.comparisons(), result.spec.evaluation.norm
     if means.empty:
         console.print("no run came to an end", style="bold")
         return
+    for number, sentence in enumerate(answer(confirmation, result)):
+        console.print(f"\n{sentence}" if number == 0 else sentence, style="bold" if number == 0 else None)
+    labels = confirmation.attack_labels
     shown = [name for name in COMPARED_ATTACKS if means[name].notna().any()]
     for epsilon, group in means.groupby("epsilon", sort=False):
-        console.print(
-            f"\non the test set at {format_radius(float(str(epsilon)), spec.evaluation.norm)}\n", style="bold"
-        )
+        console.print(f"\non the test set at {format_radius(float(str(epsilon)), norm)}\n", style="bold")
         table = Table(box=None, pad_edge=False, padding=(0, 1))
-        for title in ("", "seeds", *(word for name in shown for word in (ATTACK_LABELS[name], "±"))):
+        for title in ("", "seeds", *(word for name in shown for word in (labels[name], "±"))):
             table.add_column(title, justify="right" if title else "left", no_wrap=True)
         for _, row in group.iterrows():
             table.add_row(row["contender"], str(row["seeds"]), *(cell for name in shown for cell in _cells(row, name)))
@@ -101,16 +120,22 @@ def print_results(confirmation: Confirmation, spec: SearchSpec, console: Console
     console.print("±: standard deviation over the seeds", style="dim")
     console.print()
     for _, row in comparisons.iterrows():
-        console.print(describe_verdict(row, spec))
-    console.print(
-        "better and worse hold at 5% for all pairs of a column together (Holm 1979); an interval is that of its pair "
-        "alone",
-        style="dim",
-    )
-    for warning in warn_of_few_seeds(comparisons):
+        console.print(describe_verdict(row, norm, labels))
+    console.print(describe_adjustment(confirmation), style="dim")
+    for warning in (*warn_of_few_seeds(comparisons), *chance_warnings(confirmation)):
         console.print(warning, style="bold")
     for epsilon, warning in confirmation.masking_warnings():
-        console.print(f"\nwarning, at {format_radius(epsilon, spec.evaluation.norm)}: {warning}", style="bold")
+        console.print(f"\nwarning, at {format_radius(epsilon, norm)}: {warning}", style="bold")
+
+
+def describe_adjustment(confirmation: Confirmation) -> str:
+    """Return what the verdicts hold for, and what an interval is."""
+    alone = f"{' against '.join(confirmation.question)} by itself, and for " if confirmation.question else ""
+    others = "all other pairs" if alone else "all pairs"
+    return (
+        f"better and worse hold at 5% for {alone}{others} of a column together (Holm 1979); an interval is that of its "
+        "pair alone"
+    )
 
 
 def _cells(row: "pd.Series[Any]", name: str) -> tuple[str, str]:
@@ -118,11 +143,17 @@ def _cells(row: "pd.Series[Any]", name: str) -> tuple[str, str]:
     return format_percent(row[name], unit=""), "" if pd.isna(deviation) else format_percent(deviation, unit="")
 
 
-def describe_verdict(row: "pd.Series[Any]", spec: SearchSpec) -> str:
-    """Return a row of `Confirmation.comparisons` as a sentence."""
-    at = "" if row["metric"] == "clean" else f" at {format_radius(row['epsilon'], spec.evaluation.norm)}"
+def describe_verdict(row: "pd.Series[Any]", norm: str, labels: Mapping[str, str]) -> str:
+    """Return a row of `Confirmation.comparisons` as a sentence.
+
+    Args:
+        row: The row.
+        norm: The norm of the attacks.
+        labels: `Confirmation.attack_labels`.
+    """
+    at = "" if row["metric"] == "clean" else f" at {format_radius(row['epsilon'], norm)}"
     return (
-        f"{row['first']} against {row['second']}, {ATTACK_LABELS[row['metric']]}{at}: {row['verdict']} "
+        f"{row['first']} against {row['second']}, {labels[row['metric']]}{at}: {row['verdict']} "
         f"({format_points(row['difference'])} points, 95% interval {format_points(row['low'])} to "
         f"{format_points(row['high'])})"
     )

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from tune_cure.confirmation.job_config import JobConfig, read_job_config
 from tune_cure.confirmation.outcomes import read_outcomes
-from tune_cure.confirmation.plan import JobConfig, read_job_config
 from tune_cure.evaluation import gradient_masking
 from tune_cure.evaluation.config import EvaluationConfig
 from tune_cure.evaluation.names import ACCURACY_LABELS, ATTACK_LABELS, ATTACKS

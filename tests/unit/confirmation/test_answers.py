@@ -1,0 +1,78 @@
+from pathlib import Path
+
+import pytest
+
+from tests.support.confirmations import finish, plan_quick_jobs, write_outcomes
+from tune_cure.confirmation.answers import answer, chance_warnings
+from tune_cure.confirmation.verdicts import Confirmation
+from tune_cure.search.results import SearchResult
+
+BASELINES = ("start_from", "ablation", "fgsm", "pgd")
+
+
+@pytest.mark.parametrize(
+    ("leader", "ablation", "words"),
+    [
+        (0.6, 0.4, "CURE helped: trial-2 has "),
+        (0.4, 0.6, "CURE did not help, it hurt: trial-2 has "),
+        (0.5, 0.5, "Whether CURE helped cannot be told: trial-2 has "),
+    ],
+)
+def test_the_first_sentence_says_whether_the_penalty_helped(
+    leader: float, ablation: float, words: str, tmp_path: Path
+) -> None:
+    jobs = plan_quick_jobs(tmp_path, BASELINES)
+    confirmation = finish(jobs, leader=leader, ablation=ablation, fgsm=0.1)
+    first = answer(confirmation, SearchResult(tmp_path))[0]
+    row = confirmation.comparisons().query("second == 'ablation' and metric == 'autoattack'").iloc[0]
+    assert first.startswith(words)
+    interval = f"(95% interval {100 * row['low']:+.1f} to {100 * row['high']:+.1f})".replace("-", "−")
+    assert interval in first
+    assert "under AutoAttack at epsilon 0.15 (38.2/255)" in first
+    assert "with 3 seeds and 400 test images." in first
+
+
+def test_the_answer_stands_by_itself_and_the_other_pairs_are_adjusted_together(tmp_path: Path) -> None:
+    comparisons = finish(plan_quick_jobs(tmp_path, BASELINES), leader=0.52).comparisons()
+    rows = comparisons[comparisons["metric"].eq("autoattack")]
+    is_question = rows["first"].eq("trial-2") & rows["second"].eq("ablation")
+    assert (rows["p_value_holm"] == rows["p_value"])[is_question].all()
+    others = rows[~is_question]
+    assert len(others) == 8  # two leaders against four baselines and each other, without the question
+    assert others["p_value_holm"].min() == pytest.approx(min(1, 8 * others["p_value"].min()))
+
+
+def test_what_the_penalty_cost_in_time_comes_next(tmp_path: Path) -> None:
+    jobs = plan_quick_jobs(tmp_path, BASELINES)
+    for job in jobs:
+        write_outcomes(job, 0.5, seconds={"ablation": 40.0, "pgd": 120.0}.get(job.candidate.name, 100.0))
+    sentences = answer(Confirmation(jobs), SearchResult(tmp_path))
+    assert sentences[1] == ("A training run of trial-2 took 1 min 40 s and one of ablation 40 s, 2.5 times as long.")
+    assert sentences[2].startswith("Against PGD adversarial training (pgd), it cannot be told which is better: ")
+    assert sentences[2].endswith("took 1 min 40 s and one of pgd 2 min 0 s, 0.8 times as long.")
+
+
+def test_without_an_ablation_the_answer_is_not_known_and_the_command_that_gives_it_is_named(tmp_path: Path) -> None:
+    first = answer(finish(plan_quick_jobs(tmp_path)), SearchResult(tmp_path))[0]
+    assert first == (
+        "Whether CURE helped is not known: no run without it has been judged. "
+        f"tune-cure confirm {tmp_path} --baselines ablation measures it."
+    )
+
+
+def test_networks_at_chance_answer_nothing(tmp_path: Path) -> None:
+    jobs = plan_quick_jobs(tmp_path, BASELINES)
+    for job in jobs:
+        write_outcomes(job, 0.34 if job.candidate.name in ("trial-2", "ablation") else 0.8, chance=1 / 3)
+    confirmation = Confirmation(jobs)
+    assert answer(confirmation, SearchResult(tmp_path))[0] == (
+        "Whether CURE helped cannot be told: neither trial-2 nor ablation, the same without it, is clearly above "
+        "chance."
+    )
+    (warning,) = chance_warnings(confirmation)
+    assert warning.startswith("Not clearly above chance without attack: trial-2 and ablation. Chance is 33.3%, ")
+
+
+def test_without_a_recorded_chance_level_nothing_is_said_of_chance(tmp_path: Path) -> None:
+    confirmation = finish(plan_quick_jobs(tmp_path, BASELINES), leader=0.01, baseline=0.01)
+    assert chance_warnings(confirmation) == []

@@ -1,0 +1,86 @@
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from pandas.testing import assert_frame_equal
+
+from tests.support.confirmations import finish, plan_quick_jobs, write_outcomes
+from tune_cure.confirmation.saved import SavedConfirmationError, read_confirmation
+from tune_cure.confirmation.verdicts import Confirmation
+from tune_cure.search import run_files
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Confirmation:
+    confirmation = finish(plan_quick_jobs(tmp_path), leader=0.6, baseline=0.4)
+    confirmation.write(tmp_path / run_files.CONFIRM)
+    return confirmation
+
+
+def test_tables_that_are_read_back_give_the_same_means_verdicts_and_warnings(
+    written: Confirmation, tmp_path: Path
+) -> None:
+    read = read_confirmation(tmp_path)
+    assert read is not None
+    assert_frame_equal(read.means(), written.means())
+    assert_frame_equal(read.comparisons(), written.comparisons())
+    assert read.masking_warnings() == written.masking_warnings()
+    assert (read.num_planned, read.num_judged) == (12, 12)
+
+
+def test_a_search_without_a_confirmation_has_none_to_read(tmp_path: Path) -> None:
+    jobs = plan_quick_jobs(tmp_path)
+    assert read_confirmation(tmp_path) is None
+    (tmp_path / run_files.CONFIRM).mkdir()
+    Confirmation(jobs).write(tmp_path / run_files.CONFIRM)
+    assert read_confirmation(tmp_path) is None
+
+
+def test_an_unfinished_confirmation_knows_how_many_runs_were_planned(tmp_path: Path) -> None:
+    jobs = plan_quick_jobs(tmp_path)
+    write_outcomes(jobs[0], 0.5)
+    Confirmation(jobs).write(tmp_path / run_files.CONFIRM)
+    read = read_confirmation(tmp_path)
+    assert read is not None
+    assert (read.num_judged, read.num_planned) == (1, 12)
+
+
+def test_tables_of_version_0_1_0_are_read(written: Confirmation, tmp_path: Path) -> None:
+    folder = tmp_path / run_files.CONFIRM
+    table = pd.read_csv(folder / run_files.CONFIRM_TABLE).drop(columns="chance")
+    table.to_csv(folder / run_files.CONFIRM_TABLE, index=False)
+    read = read_confirmation(tmp_path)
+    assert read is not None
+    assert read.num_planned == 12
+    assert_frame_equal(read.comparisons(), written.comparisons())
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        (run_files.CONFIRM_TABLE, ""),
+        (run_files.CONFIRM_TABLE, "a,b\n1,2\n"),
+        (run_files.CONFIRM_TABLE, "\x00"),
+        (run_files.CONFIRM_SUMMARY, "{"),
+        (run_files.OUTCOMES, ""),
+        (run_files.OUTCOMES, "PK\x03\x04"),
+    ],
+)
+def test_a_damaged_table_is_one_line_with_its_name(
+    file: str, content: str, written: Confirmation, tmp_path: Path
+) -> None:
+    (tmp_path / run_files.CONFIRM / file).write_text(content)
+    with pytest.raises(SavedConfirmationError) as raised:
+        read_confirmation(tmp_path)
+    assert file in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(("old", "new"), [(",leader,", ",loser,"), (",400,", ",4,"), (",0.15,", ",0.2,")])
+def test_a_table_that_contradicts_its_outcomes_is_refused(
+    old: str, new: str, written: Confirmation, tmp_path: Path
+) -> None:
+    file = tmp_path / run_files.CONFIRM / run_files.CONFIRM_TABLE
+    file.write_text(file.read_text().replace(old, new))
+    with pytest.raises(SavedConfirmationError):
+        read_confirmation(tmp_path)

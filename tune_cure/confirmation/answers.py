@@ -1,0 +1,171 @@
+"""Answers that a confirmation gives in words: whether the penalty helped, what it cost, and what is at chance."""
+
+from typing import Any
+
+import pandas as pd
+
+from tune_cure.confirmation.candidates import has_penalty
+from tune_cure.confirmation.verdicts import Confirmation
+from tune_cure.evaluation.chance import is_clearly_above
+from tune_cure.evaluation.names import COMPARED_ATTACKS
+from tune_cure.search.results import SearchResult
+from tune_cure.training.config import TrainingConfig
+from tune_cure.utils.formatting import (
+    format_count,
+    format_duration,
+    format_percent,
+    format_points,
+    format_radius,
+    join_words,
+)
+
+PENALTY_NAMES = {"cure": "CURE", "gradalign": "GradAlign"}
+"""Penalties as people write them; any other goes by its own name."""
+
+
+def answer(confirmation: Confirmation, result: SearchResult) -> list[str]:
+    """Return what a confirmation says of the winner, in sentences; the first says whether its penalty helped.
+
+    A verdict goes by the strongest attack that judged both networks, at the search's radius.
+
+    Args:
+        confirmation: The outcomes.
+        result: The search.
+    """
+    leaders = confirmation.table.loc[confirmation.table["kind"].eq("leader"), "contender"]
+    config = None if leaders.empty else _config(result, leaders.iloc[0])
+    if config is None:
+        return []
+    winner, comparisons = leaders.iloc[0], confirmation.comparisons()
+    sentences = _on_penalty(confirmation, comparisons, winner, config, result)
+    pgd = [name for name in confirmation.table["contender"].unique() if name.partition("-of-")[0] == "pgd"]
+    row = _strongest(confirmation, comparisons, winner, pgd[0]) if pgd else None
+    if row is not None:
+        verdict = {
+            "better": "it is better",
+            "worse": "it is worse",
+            "cannot tell": "it cannot be told which is better",
+        }[row["verdict"]]
+        difference, times = _difference(confirmation, row), _times(confirmation, winner, pgd[0])
+        sentences.append(f"Against PGD adversarial training ({pgd[0]}), {verdict}: {difference}. {times}")
+    return sentences
+
+
+def _config(result: SearchResult, name: str) -> TrainingConfig | None:
+    """Return how the leader of this name is trained; None if the search has no such trial."""
+    for event in result.events:
+        if event["event"] == "trial" and f"trial-{event['trial']}" == name:
+            return result.spec.training_config(event["hyperparameters"])
+    return None
+
+
+def _on_penalty(
+    confirmation: Confirmation, comparisons: pd.DataFrame, winner: str, config: TrainingConfig, result: SearchResult
+) -> list[str]:
+    """Return the sentences on the winner's penalty."""
+    if not has_penalty(config):
+        return [f"The winner, {winner}, trains without a penalty."]
+    penalty = PENALTY_NAMES.get(config.regularizer, f"the penalty {config.regularizer}")
+    row = _strongest(confirmation, comparisons, *confirmation.question) if confirmation.question else None
+    if row is None:
+        return [
+            f"Whether {penalty} helped is not known: no run without it has been judged. "
+            f"tune-cure confirm {result.directory} --baselines ablation measures it."
+        ]
+    ablation = row["second"]
+    if {winner, ablation} <= _at_chance(confirmation, "clean"):
+        return [
+            f"Whether {penalty} helped cannot be told: neither {winner} nor {ablation}, the same without it, is "
+            "clearly above chance."
+        ]
+    verdict = {
+        "better": f"{_capitalize(penalty)} helped",
+        "worse": f"{_capitalize(penalty)} did not help, it hurt",
+        "cannot tell": f"Whether {penalty} helped cannot be told",
+    }[row["verdict"]]
+    seeds = format_count(int(row["seeds"]), "seed")
+    return [
+        f"{verdict}: {_difference(confirmation, row)}, with {seeds} and {row['examples']:,} test images.",
+        _times(confirmation, winner, ablation),
+    ]
+
+
+def _capitalize(text: str) -> str:
+    return text[0].upper() + text[1:]
+
+
+def _strongest(
+    confirmation: Confirmation, comparisons: pd.DataFrame, first: str, second: str
+) -> "pd.Series[Any] | None":
+    """Return the comparison of two candidates under the strongest attack, at the search's radius; None if none."""
+    epsilon = confirmation.table["epsilon"].iloc[0]  # the plan has it first
+    rows = comparisons[
+        comparisons["first"].eq(first) & comparisons["second"].eq(second) & comparisons["epsilon"].eq(epsilon)
+    ]
+    return None if rows.empty else rows.iloc[0]  # the strongest attack comes first
+
+
+def _difference(confirmation: Confirmation, row: "pd.Series[Any]") -> str:
+    """Return the accuracies of a comparison and their difference, in words."""
+    table = confirmation.table
+    runs = table[table["epsilon"].eq(row["epsilon"])].pivot(index="seed", columns="contender", values=row["metric"])
+    means = runs[[row["first"], row["second"]]].dropna().mean()
+    at = format_radius(row["epsilon"], table["norm"].iloc[0])
+    label = confirmation.attack_labels[row["metric"]]
+    return (
+        f"{row['first']} has {format_percent(means[row['first']])} and {row['second']} "
+        f"{format_percent(means[row['second']])} under {label} at {at}, a difference of "
+        f"{format_points(row['difference'])} points (95% interval {format_points(row['low'])} to "
+        f"{format_points(row['high'])})"
+    )
+
+
+def _times(confirmation: Confirmation, first: str, second: str) -> str:
+    """Return how long a training run of two candidates took, as a sentence."""
+    means = confirmation.table.groupby("contender")["train_seconds"].mean()
+    seconds, other = float(means[first]), float(means[second])
+    ratio = f", {seconds / other:.1f} times as long" if other else ""
+    took = f"A training run of {first} took {format_duration(seconds)}"
+    return f"{took} and one of {second} {format_duration(other)}{ratio}."
+
+
+def chance_warnings(confirmation: Confirmation) -> list[str]:
+    """Return a sentence for each way in which candidates are not clearly above chance."""
+    table = confirmation.table
+    chance = table["chance"].max()
+    if pd.isna(chance):  # judged by version 0.1.0
+        return []
+    level = f"{format_percent(float(chance))}, which one fixed answer reaches, attacked or not"
+    warnings = []
+    if names := _at_chance(confirmation, "clean"):
+        warnings.append(
+            f"Not clearly above chance without attack: {_name(confirmation, names)}. Chance is {level}. These networks "
+            "have not learned the task, and comparing their robustness says nothing."
+        )
+    attack = next((name for name in reversed(COMPARED_ATTACKS) if table[name].notna().any()), "clean")
+    leaders = set(table.loc[table["kind"].eq("leader"), "contender"])
+    if robust := (_at_chance(confirmation, attack) & leaders) - names:
+        warnings.append(
+            f"Not clearly above chance under {confirmation.attack_labels[attack]}: {_name(confirmation, robust)}. "
+            f"Chance is {level}."
+        )
+    return warnings
+
+
+def _name(confirmation: Confirmation, names: set[str]) -> str:
+    """Return candidates in the order of the table."""
+    return join_words(name for name in confirmation.table["contender"].unique() if name in names)
+
+
+def _at_chance(confirmation: Confirmation, attack: str) -> set[str]:
+    """Return the candidates of which no run is clearly above chance under an attack, at the search's radius.
+
+    Runs that diverged, and runs without a recorded chance level, are left out.
+    """
+    table = confirmation.table
+    runs = table[table["epsilon"].eq(table["epsilon"].iloc[0]) & ~table["diverged"]].dropna(subset=["chance", attack])
+    is_above = [
+        is_clearly_above(row[attack], row["examples"], row["chance"], num_compared=len(runs))
+        for row in runs.to_dict("records")
+    ]
+    return set(runs["contender"]) - set(runs.loc[is_above, "contender"])

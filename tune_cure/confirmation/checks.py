@@ -1,0 +1,127 @@
+"""Checks of a confirmation before its first epoch: what would fail after hours is said at once."""
+
+import importlib.util
+import io
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from tune_cure.confirmation.candidates import Candidate
+from tune_cure.confirmation.plan import Job, Plan
+from tune_cure.data.splits import Splits
+from tune_cure.evaluation.config import EvaluationConfig
+from tune_cure.evaluation.names import NORM_LABELS
+from tune_cure.models import checkpoints
+from tune_cure.training.trainer import Trainer
+from tune_cure.utils.errors import TuneCureError, first_line
+
+REHEARSED_IMAGES = 4
+OUTCOME_BYTES = 16
+"""Bytes of the outcomes of one image: one for each attack, and again in one file for all attacks."""
+
+
+class ConfirmError(TuneCureError):
+    """A request that cannot be confirmed."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Bytes on the disk of one run.
+
+    Attributes:
+        state: The state of the training, while it trains.
+        model: The network.
+    """
+
+    state: int
+    model: int
+
+
+def check_attacks(plan: Plan, evaluation: EvaluationConfig) -> None:
+    """Refuse radii and attacks with which no network can be judged.
+
+    Raises:
+        ConfirmError: A radius is not in the pixels' range, AutoAttack does not know the norm, or it is not installed.
+    """
+    largest = max(plan.epsilons)
+    if evaluation.norm == "linf" and largest > 1:
+        raise ConfirmError(f"--epsilons: must be at most 1 with norm linf, but found {largest:g}")
+    if not plan.autoattack:
+        return
+    if evaluation.norm not in NORM_LABELS:
+        known = " and ".join(NORM_LABELS)
+        raise ConfirmError(f"AutoAttack knows the norms {known}, but not {evaluation.norm}; use --no-autoattack")
+    if importlib.util.find_spec("pyautoattack") is None:
+        raise ConfirmError(
+            "AutoAttack is not installed here: pip install pyautoattack, or leave it out with --no-autoattack"
+        )
+
+
+def rehearse(jobs: Sequence[Job], splits: Splits) -> dict[str, Sizes]:
+    """Train each candidate whose runs are left for one step on a few images, on the CPU, and rebuild its network.
+
+    Args:
+        jobs: The jobs.
+        splits: The images.
+
+    Returns:
+        The bytes that a run of each candidate takes on the disk, by the candidate's name.
+
+    Raises:
+        ConfirmError: A candidate cannot be trained or rebuilt.
+    """
+    few = replace(splits, train=splits.train.subset(REHEARSED_IMAGES, seed=0))
+    sizes: dict[str, Sizes] = {}
+    for job in jobs:
+        if not job.is_done and job.candidate.name not in sizes:
+            try:
+                sizes[job.candidate.name] = _rehearse(job, few)
+            except Exception as error:  # parts of the user's own can raise anything
+                problem = f"{job.candidate.name} cannot be trained: {first_line(error)}"
+                raise ConfirmError(problem + _how_to_omit(job.candidate)) from error
+    return sizes
+
+
+def _how_to_omit(candidate: Candidate) -> str:
+    return "; leave it out of --baselines" if candidate.kind == "baseline" else ""
+
+
+def _rehearse(job: Job, few: Splits) -> Sizes:
+    """Make one step of a candidate, and save and rebuild what it trained."""
+    config = job.candidate.config.model_copy(update={"batch_size": REHEARSED_IMAGES, "amp": "off"})
+    trainer = Trainer(config, few, model=job.model, evaluation=job.evaluation, seed=job.seed)
+    trainer.train_epoch()
+    state, model = io.BytesIO(), io.BytesIO()
+    torch.save(trainer.state_dict(), state)
+    torch.save({"model": trainer.architecture, "weights": trainer.judged_model.state_dict()}, model)
+    torch.load(io.BytesIO(state.getvalue()), weights_only=True)
+    checkpoints.rebuild(torch.load(io.BytesIO(model.getvalue()), weights_only=True), trust_code=True)
+    return Sizes(state.tell(), model.tell())
+
+
+def check_disk(folder: Path, jobs: Sequence[Job], sizes: dict[str, Sizes], concurrent: int) -> None:
+    """Refuse a disk without room for the runs that are left.
+
+    Args:
+        folder: The search's folder.
+        jobs: The jobs.
+        sizes: What `rehearse` returned.
+        concurrent: The number of runs at a time.
+
+    Raises:
+        ConfirmError: There is too little room.
+    """
+    left = [job for job in jobs if job.candidate.name in sizes and not job.is_done]
+    if not left:
+        return
+    outcomes = sum(len(job.plan.epsilons) * OUTCOME_BYTES * job.plan.examples for job in left)
+    models = sum(sizes[job.candidate.name].model for job in left)
+    # A state is replaced by a new one that is complete, so two of them lie on the disk for a moment.
+    states = 2 * min(concurrent, len(left)) * max(size.state for size in sizes.values())
+    needed, free = outcomes + models + states, shutil.disk_usage(folder).free
+    if needed > free:
+        takes, left_free = (f"{number / 2**20:,.0f} MiB" for number in (needed, free))
+        raise ConfirmError(f"{folder}: the runs take about {takes} on this disk, but {left_free} are free")

@@ -1,0 +1,103 @@
+"""Results of a confirmation, read back from the tables in its folder: confirm.csv, confirm.json and outcomes.npz.
+
+The report of a search is made from them, without the data set and without the networks. The files may come from
+somebody else, so their contents are checked.
+"""
+
+import io
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from tune_cure.confirmation.outcomes import Arrays
+from tune_cure.confirmation.verdicts import COLUMNS, Confirmation, RunKey
+from tune_cure.evaluation.names import ATTACKS
+from tune_cure.search import run_files
+from tune_cure.utils.csv_tables import read_csv
+from tune_cure.utils.errors import TuneCureError, first_line
+
+LATER_COLUMNS = ("chance",)
+"""Columns that version 0.1.0 did not write."""
+NUMBERS = ("epsilon", *ATTACKS, "zero_gradient", "chance", "train_seconds", "judge_seconds")
+WHOLE_NUMBERS = ("seed", "examples", "train_images", "epochs")
+KINDS = {"leader", "baseline"}
+
+
+class SavedConfirmationError(TuneCureError):
+    """Tables of a confirmation that cannot be read."""
+
+
+def read_confirmation(directory: Path) -> Confirmation | None:
+    """Return the confirmation of the search in `directory`; None if it has none, or none of its runs was judged.
+
+    Raises:
+        SavedConfirmationError: A table is damaged.
+    """
+    folder = directory / run_files.CONFIRM
+    table_file, outcomes_file = folder / run_files.CONFIRM_TABLE, folder / run_files.OUTCOMES
+    summary_file = folder / run_files.CONFIRM_SUMMARY
+    if not table_file.is_file():
+        return None
+    confirmation = Confirmation([])
+    confirmation.table = _read_table(table_file)
+    if confirmation.table.empty:
+        return None
+    confirmation.outcomes = _read_outcomes(outcomes_file, confirmation.table)
+    confirmation.num_planned = _read_num_planned(summary_file) or confirmation.num_judged
+    return confirmation
+
+
+def _read_table(file: Path) -> pd.DataFrame:
+    """Return confirm.csv as `Confirmation.table` has it."""
+    try:
+        table = read_csv(file, dtype=str)  # numbers, too: pandas may round the last digit
+        table = table.assign(**{name: np.nan for name in LATER_COLUMNS if name not in table})[list(COLUMNS)]
+        table = table.astype(dict.fromkeys(NUMBERS, float) | dict.fromkeys(WHOLE_NUMBERS, int))
+        table["diverged"] = table["diverged"].eq("True")
+    except (OSError, ValueError, KeyError, OverflowError) as error:  # pandas' own errors are ValueErrors
+        raise SavedConfirmationError(f"{file}: is no table of a confirmation: {first_line(error)}") from error
+    table["warnings"] = table["warnings"].fillna("")
+    if table[["contender", "kind", "description", "norm"]].isna().any(axis=None):
+        raise SavedConfirmationError(f"{file}: is no table of a confirmation: a cell is empty")
+    if not set(table["kind"]) <= KINDS:
+        raise SavedConfirmationError(f"{file}: is no table of a confirmation: kind is neither leader nor baseline")
+    shares = table[[*ATTACKS, "zero_gradient", "chance"]]
+    if not (shares.isna() | shares.ge(0) & shares.le(1)).all(axis=None):
+        raise SavedConfirmationError(f"{file}: is no table of a confirmation: a share is not between 0 and 1")
+    return table
+
+
+def _read_outcomes(file: Path, table: pd.DataFrame) -> dict[RunKey, Arrays]:
+    """Return the outcomes of each row of the table, as `Confirmation.outcomes` has them."""
+    outcomes: dict[RunKey, Arrays] = {}
+    try:
+        with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as packed:
+            for row in table.to_dict("records"):
+                prefix = f"{row['contender']}/{row['seed']}/{row['epsilon']:.6g}"
+                measured = [attack for attack in ATTACKS if not np.isnan(row[attack])]
+                arrays = {attack: packed[f"{prefix}/{attack}"] for attack in measured}
+                for attack, array in arrays.items():
+                    if array.dtype != bool or array.shape != (row["examples"],):
+                        raise ValueError(f"{prefix}/{attack} is no outcome of {row['examples']} images")
+                arrays |= {"zero_gradient": np.array(row["zero_gradient"]), "chance": np.array(row["chance"])}
+                outcomes[row["contender"], row["seed"], row["epsilon"]] = arrays
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise SavedConfirmationError(
+            f"{file}: does not belong to {run_files.CONFIRM_TABLE}: {first_line(error)}"
+        ) from error
+    return outcomes
+
+
+def _read_num_planned(file: Path) -> int:
+    """Return the number of runs that were asked for; 0 if all of them have been judged."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return 0
+    except (OSError, ValueError, RecursionError) as error:
+        raise SavedConfirmationError(f"{file}: is damaged: {first_line(error)}") from error
+    planned = content.get("runs_planned", 0) if isinstance(content, dict) else 0
+    return planned if isinstance(planned, int) else 0

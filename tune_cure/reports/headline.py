@@ -1,0 +1,231 @@
+"""The top of a search's report: the number to believe, the next command, other numbers, and how far to trust them."""
+
+import shlex
+from dataclasses import dataclass
+from html import escape
+from statistics import NormalDist
+from typing import Any
+
+from tune_cure.confirmation.candidates import has_penalty
+from tune_cure.confirmation.verdicts import Confirmation
+from tune_cure.evaluation.names import UNTARGETED_LABEL
+from tune_cure.reports.chance import ChanceFinding
+from tune_cure.search import ranking, run_files
+from tune_cure.search.patience import is_search_over
+from tune_cure.search.results import SearchResult
+from tune_cure.search.space.config import SearchSpec
+from tune_cure.utils import significance
+from tune_cure.utils.formatting import (
+    STATUS_WORDS,
+    format_count,
+    format_duration,
+    format_percent,
+    format_points,
+    format_radius,
+)
+
+
+@dataclass(frozen=True)
+class ConfirmedAccuracy:
+    """The winner's accuracy on the test set, under the strongest attack that judged it at the search's radius.
+
+    Attributes:
+        attack: The attack as people write it.
+        mean: The mean over the seeds, a fraction.
+        deviation: The sample standard deviation over the seeds; NaN for one seed.
+        seeds: The number of seeds.
+        examples: The number of test images.
+    """
+
+    attack: str
+    mean: float
+    deviation: float
+    seeds: int
+    examples: int
+
+    def __str__(self) -> str:
+        return format_percent(self.mean, self.deviation)
+
+
+def find_confirmed_accuracy(result: SearchResult, confirmation: Confirmation | None) -> ConfirmedAccuracy | None:
+    """Return the confirmed accuracy of a search's leading trial; None if that trial was not confirmed."""
+    if confirmation is None or result.best is None:
+        return None
+    table, evaluation = confirmation.table, result.spec.evaluation
+    runs = table[table["contender"].eq(f"trial-{result.best.trial}") & table["norm"].eq(evaluation.norm)]
+    runs = runs[[f"{epsilon:.6g}" == f"{evaluation.epsilon:.6g}" for epsilon in runs["epsilon"]]]
+    for attack in ("autoattack", "pgd_50_10"):
+        accuracies = runs.dropna(subset=[attack])
+        if len(accuracies):
+            mean, deviation = significance.mean_and_deviation(accuracies[attack].to_numpy(dtype=float))
+            label = confirmation.attack_labels[attack]
+            return ConfirmedAccuracy(label, mean, deviation, len(accuracies), int(accuracies["examples"].min()))
+    return None
+
+
+def tiles(result: SearchResult, confirmation: Confirmation | None, finding: ChanceFinding | None) -> str:
+    """Return the numbers that a reader looks for first: the number to believe and the next command, then others.
+
+    Args:
+        result: The search.
+        confirmation: What has been confirmed; None for nothing.
+        finding: What to say if no trial is clearly above chance; None if one is.
+    """
+    spec, summary = result.spec, result.summary
+    best, planned = summary["best"], summary["trials_planned"]
+    first, others = "", {}
+    if best:
+        number, words = ("at chance", finding.claim) if finding else _number_to_believe(result, confirmation)
+        first = f'<div class="first"><dt>{words}</dt><dd>{number}</dd>{_next_step(result, confirmation, finding)}</div>'
+        others["best validation PGD accuracy"] = format_percent(best["pgd_accuracy_best"], best["pgd_accuracy_best_se"])
+        others["clean accuracy of that trial"] = format_percent(best["clean_accuracy_best"])
+    if not finding and (difference := difference_to_start(summary)):
+        others["PGD accuracy compared with start_from"] = difference
+    others["trials ended, of those planned"] = f"{summary['trials'] - count_unfinished(summary):,} of {planned:,}"
+    if spec.search.scheduler == "none":
+        others["epochs trained"] = f"{summary['epochs']:,}"
+    else:
+        most = summary["epochs_without_early_stopping"]
+        others["epochs trained, of those needed without early stopping"] = f"{summary['epochs']:,} of {most:,}"
+    others["wall time"] = format_duration(summary["wall_seconds"])
+    items = "".join(f"<div><dt>{words}</dt><dd>{number}</dd></div>" for words, number in others.items())
+    return f'<dl class="tiles">{first}{items}</dl>'
+
+
+def _number_to_believe(result: SearchResult, confirmation: Confirmation | None) -> tuple[str, str]:
+    """Return the most trustworthy accuracy of the leading trial, and what it is, as HTML.
+
+    It is the confirmed one, else that of the second judgement, else that of the search itself, with a warning.
+    """
+    spec, best = result.spec, result.summary["best"]
+    trial = f"trial {best['trial']}"
+    if confirmed := find_confirmed_accuracy(result, confirmation):
+        at = format_radius(spec.evaluation.epsilon, spec.evaluation.norm)
+        words = (
+            f"{confirmed.attack} accuracy of {trial} on {confirmed.examples:,} test images at {at}: mean of "
+            f"{format_count(confirmed.seeds, 'seed')}{' ± their standard deviation' * (confirmed.seeds > 1)}. "
+        )
+        weak = {
+            "AutoAttack": "Believe this number.",
+            UNTARGETED_LABEL: "AutoAttack's targeted parts need four classes.",
+        }
+        return str(confirmed), words + weak.get(confirmed.attack, "AutoAttack was left out, and would lower it.")
+    if best["fresh_pgd_accuracy"] is not None:
+        words = (
+            f"accuracy of {trial} under {spec.rescoring} on {best['fresh_examples']:,.0f} validation images that the "
+            "search had not used ± one standard error. Believe this number until the winner is confirmed."
+        )
+        return format_percent(best["fresh_pgd_accuracy"], best["fresh_pgd_accuracy_se"]), words
+    compared = len(ranking.rank_trials(result.trials, spec))
+    chosen = f", the best of {compared:,}: it looks better than it is" if compared > 1 else ""
+    if best["status"] in ranking.UNSOUND_STATUSES:
+        chosen = f", which {STATUS_WORDS[best['status']]} later"
+    words = f"validation PGD accuracy of trial {best['trial']}{chosen}. It is not confirmed on test images yet."
+    return format_percent(best["pgd_accuracy_best"], best["pgd_accuracy_best_se"]), words
+
+
+def _next_step(result: SearchResult, confirmation: Confirmation | None, finding: ChanceFinding | None) -> str:
+    """Return the next command with what it does, as HTML."""
+    folder = shlex.quote(str(result.directory))
+    if not is_search_over(result):
+        return _next(f"tune-cure watch {folder}", "shows the search while it runs")
+    if finding:
+        return f'<dd class="next">Next: {escape(finding.reasons[0].lower() + finding.reasons[1:])}</dd>'
+    confirmed = find_confirmed_accuracy(result, confirmation)
+    if confirmation is None or confirmed is None:
+        what = "trains the winner again with other seeds, with and without its penalty, and judges it on test images"
+        return _next(f"tune-cure confirm {folder}", what)
+    if confirmation.num_judged < confirmation.num_planned:
+        done = f"{confirmation.num_judged} of {format_count(confirmation.num_planned, 'run')} are done"
+        return _next(f"tune-cure confirm {folder}", f"goes on with the confirmation: {done}")
+    if confirmed.attack not in ("AutoAttack", UNTARGETED_LABEL):
+        return _next(f"tune-cure confirm {folder}", "adds AutoAttack")
+    if confirmation.question is None and result.best and has_penalty(_config(result)):
+        return _next(f"tune-cure confirm {folder} --top 1 --baselines ablation", "measures what the penalty is worth")
+    return _next(f"tune-cure export {folder} --to winner", "writes the winner's weights, a loader and a model card")
+
+
+def _config(result: SearchResult) -> Any:
+    assert result.best is not None
+    return result.spec.training_config(result.best.hyperparameters)
+
+
+def _next(command: str, purpose: str) -> str:
+    return f'<dd class="next">Next: <code>{escape(command)}</code> {escape(purpose)}.</dd>'
+
+
+def caveat(result: SearchResult, confirmation: Confirmation | None) -> str:
+    """Return the box "How far to trust this": what choosing the best of many trials does to its score."""
+    spec, best, compared = result.spec, result.summary["best"], len(ranking.rank_trials(result.trials, result.spec))
+    if best is None:
+        return ""
+    text = ""
+    if compared > 1:
+        text = (
+            f"The winner is the best of {compared:,} trials. Trial and epoch were chosen on the same validation images "
+            "that scored them, so the winner looks better than it is. "
+        )
+        confirmed = find_confirmed_accuracy(result, confirmation)
+        text += _expected_luck(spec, best, compared) + _second_judgment(spec, best, is_confirmed=confirmed is not None)
+    text += _on_test_set(result, confirmation)
+    return f'<aside class="caveat"><strong>How far to trust this.</strong> {text}</aside>'
+
+
+def _on_test_set(result: SearchResult, confirmation: Confirmation | None) -> str:
+    """Return what is known of the winner on the test set."""
+    best = result.summary["best"]
+    if confirmed := find_confirmed_accuracy(result, confirmation):
+        return (
+            f"<strong>Confirmed:</strong> trained again with {format_count(confirmed.seeds, 'other seed')}, trial "
+            f"{best['trial']} has <strong>{confirmed}</strong> under {confirmed.attack} on {confirmed.examples:,} test "
+            'images, which no choice was made by. <a href="#confirmation">The confirmation</a> has the details.'
+        )
+    if confirmation is not None:
+        names = dict.fromkeys(confirmation.table.loc[confirmation.table["kind"].eq("leader"), "contender"])
+        return (
+            f"A confirmation has judged {escape(', '.join(names))} on the test set, but not trial {best['trial']}, "
+            "which leads now."
+        )
+    if any((result.directory / run_files.CONFIRM).glob("*/seed-*/*/clean.npy")):
+        return "A confirmation on the test set has begun; no run of it has been judged to its end."
+    return "The test set is still untouched: the winner's accuracy on it, over several seeds, is not known yet."
+
+
+def _expected_luck(spec: SearchSpec, best: dict[str, Any], compared: int) -> str:
+    """Return by how much the best of equally good trials would look too good; empty if the metric is another one."""
+    if not ranking.rescoring_decides(spec):
+        return ""
+    # Blom's approximation of the expected largest of n standard normal values.
+    luck = NormalDist().inv_cdf((compared - 0.375) / (compared + 0.25))
+    return (
+        f"If all {compared:,} were equally good and their errors independent, the best would look about "
+        f"{luck:.1f} standard errors ({100 * luck * best['pgd_accuracy_best_se']:.1f} points) better than it is. "
+    )
+
+
+def _second_judgment(spec: SearchSpec, best: dict[str, Any], *, is_confirmed: bool) -> str:
+    """Return what the winner reached on fresh validation images; empty if it was not judged again."""
+    if best["fresh_pgd_accuracy"] is None:
+        return ""
+    text = (
+        f"Judged again by {spec.rescoring} on {best['fresh_examples']:,.0f} validation images that the search had not "
+        f"used, it has <strong>{format_percent(best['fresh_pgd_accuracy'], best['fresh_pgd_accuracy_se'])}</strong>. "
+    )
+    if ranking.rescoring_decides(spec):
+        believe = "" if is_confirmed else "Believe this number. "
+        return f"{text}{believe}It also decided which of the leading trials won. "
+    believe = "" if is_confirmed else "Believe this robust accuracy. "
+    return f"{text}{believe}Which trial won was decided by {spec.search.metrics[0]}. "
+
+
+def difference_to_start(summary: dict[str, Any]) -> str:
+    """Return the winner's PGD accuracy minus that of `start_from`; empty if they are one trial or one is missing."""
+    best, baseline = summary["best"], summary["baseline"]
+    if not best or not baseline or baseline["pgd_accuracy_best"] is None or best["trial"] == baseline["trial"]:
+        return ""
+    return f"{format_points(best['pgd_accuracy_best'] - baseline['pgd_accuracy_best'])} points"
+
+
+def count_unfinished(summary: dict[str, Any]) -> int:
+    """Return the number of trials that have begun and not ended."""
+    return int(summary["trials_by_status"].get("unfinished", 0))
