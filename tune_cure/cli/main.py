@@ -12,10 +12,11 @@ Exit codes:
 import argparse
 import importlib
 import importlib.metadata
+import itertools
 import logging
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import ModuleType
 from typing import NoReturn
 
@@ -38,10 +39,7 @@ COMMANDS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    named = next((word for word in words if not word.startswith("-")), "")
-    parsed, unknown = build_parser([named]).parse_known_args(words)
-    if unknown:
-        _refuse(unknown[0], parsed.parser)
+    parsed = _parse(words)
     # Imported after the help and the errors of the command line, which do not need rich.
     from tune_cure.cli.console import SafeConsole, SafeFormatter
 
@@ -61,6 +59,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
+def _parse(words: Sequence[str]) -> argparse.Namespace:
+    """Parse a command line; exit with one line if it is wrong."""
+    named = next((word for word in words if not word.startswith("-")), "")
+    parser, commands = _build_parsers([named])
+    if named in commands:
+        suggest = getattr(_module(named), "suggest_setting", None)
+        _refuse_unknown_flags(words[words.index(named) + 1 :], commands[named], suggest)
+    elif list(words[:1]) == [named]:
+        hint = did_you_mean(named, COMMANDS) or f"; commands are {', '.join(COMMANDS)}"
+        parser.error(f"unknown command {named!r}{hint}")
+    parsed, unknown = parser.parse_known_args(words)
+    if unknown:
+        parsed.parser.error(f"unknown argument {unknown[0]}")
+    return parsed
+
+
+def _refuse_unknown_flags(
+    words: Iterable[str], parser: argparse.ArgumentParser, suggest: Callable[[str, str], str] | None
+) -> None:
+    """Exit with an error for a flag that the command does not take, before its value can be taken for another word.
+
+    Args:
+        words: What follows the command's name.
+        parser: The command's parser.
+        suggest: Returns a hint for an unknown flag and its value, or an empty text; None gives the nearest flag.
+    """
+    words = list(itertools.takewhile(lambda word: word != "--", words))
+    flags = re.findall(r"--[a-z_-]+", parser.format_help())
+    for word, following in itertools.zip_longest(words, words[1:], fillvalue=""):
+        flag, _, value = word.partition("=")
+        if flag.startswith("--") and not any(known.startswith(flag) for known in flags):
+            value = value or following * (not following.startswith("-"))
+            hint = suggest(flag, value) if suggest else ""
+            parser.error(f"unknown argument {word}{hint or did_you_mean(flag, flags)}")
+
+
 class _Parser(argparse.ArgumentParser):
     """argparse whose errors are one line."""
 
@@ -78,6 +112,11 @@ def build_parser(detailed: Iterable[str] = tuple(COMMANDS)) -> argparse.Argument
     Returns:
         A parser whose result has `command`, the name, and `parser`, the parser of that command.
     """
+    return _build_parsers(detailed)[0]
+
+
+def _build_parsers(detailed: Iterable[str]) -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
+    """Return the parser of the whole command line, and the parsers of its commands by their names."""
     parser = _Parser(prog="tune-cure", description="Hyperparameter search for FGSM+CURE adversarial training.")
     parser.add_argument(
         "--version", action=_Version, nargs=0, dest=argparse.SUPPRESS, help="print the version and exit"
@@ -90,7 +129,7 @@ def build_parser(detailed: Iterable[str] = tuple(COMMANDS)) -> argparse.Argument
         if name in detailed:
             _module(name).add_arguments(subparser)
             subparser.add_argument("--verbose", action="store_true", help="show what Ray, Optuna and torch say")
-    return parser
+    return parser, dict(subparsers.choices)
 
 
 class _Version(argparse.Action):
@@ -107,9 +146,3 @@ class _Version(argparse.Action):
 
 def _module(command: str) -> ModuleType:
     return importlib.import_module(f"tune_cure.cli.{command}")
-
-
-def _refuse(word: str, parser: argparse.ArgumentParser) -> NoReturn:
-    """Exit with the error for a word that the command does not take, with the nearest flag."""
-    flags = re.findall(r"--[a-z_-]+", parser.format_help())
-    parser.error(f"unknown argument {word}{did_you_mean(word, flags)}")

@@ -17,15 +17,15 @@ class ReportOptions:
     """Command line of `report`.
 
     Attributes:
-        directory: The run's folder.
+        directory: The run's folder; None is the newest run.
     """
 
-    directory: Path
+    directory: Path | None = None
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments to its parser."""
-    parser.add_argument("directory", type=Path, metavar="FOLDER", help="the run's folder")
+    command_line.add_folder(parser)
 
 
 def read_options(parsed: argparse.Namespace) -> ReportOptions:
@@ -35,9 +35,10 @@ def read_options(parsed: argparse.Namespace) -> ReportOptions:
 
 def run(options: ReportOptions, console: Console) -> int:
     """Run the command and return its exit code."""
+    directory = command_line.find_folder(options.directory, console.print)
     try:
-        page = artifacts.write_artifacts(SearchResult(options.directory))
+        page = artifacts.write_artifacts(SearchResult(directory))
     except OSError as error:
-        raise UsageError(f"{options.directory}: cannot be written: {error.strerror}") from error
+        raise UsageError(f"{directory}: cannot be written: {error.strerror}") from error
     console.print(f"wrote {page}, and tables and figures beside it")
     return 0

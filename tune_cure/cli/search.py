@@ -18,6 +18,7 @@ from tune_cure.ray_backend.monitoring.dashboard import LOOPBACK
 from tune_cure.search import run_files
 from tune_cure.search.space import bundled_spaces, loading
 from tune_cure.search.space.config import SearchSpec
+from tune_cure.utils.formatting import join_words
 from tune_cure.utils.yaml_config import parse_duration
 
 
@@ -70,7 +71,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     bundled = ", ".join(bundled_spaces.bundled())
     space_help = f"the search space: a YAML file, or one that comes with the project: {bundled}"
-    parser.add_argument("--space", required=True, metavar="FILE", help=space_help)
+    parser.add_argument(
+        "space", nargs="?", action=_AddSpace, default=argparse.SUPPRESS, metavar="SPACE", help=space_help
+    )
+    parser.add_argument("--space", action=_AddSpace, metavar="SPACE", help="the same, as a flag")
     parser.add_argument(
         "--set",
         dest="settings",
@@ -92,6 +96,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--address", help=address_help)
     host_help = "where Ray's dashboard listens; 0.0.0.0 opens it to other machines; it asks for a token"
     parser.add_argument("--dashboard-host", default=LOOPBACK, metavar="HOST", help=host_help)
+
+
+class _AddSpace(argparse.Action):
+    """Takes the search space, which stands by itself or after its flag, but not both."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, space: Any, option: str | None = None
+    ) -> None:
+        if (given := getattr(namespace, self.dest, None)) is not None:
+            first, second = (given, space) if option else (space, given)
+            parser.error(f"one search space is needed, but found {first} and {second}")
+        setattr(namespace, self.dest, space)
+
+
+def suggest_setting(flag: str, value: str) -> str:
+    """Return a hint for a flag that is the name of a search space's key: how `--set` sets that key; else empty."""
+    from tune_cure.search.space.keys import paths_of
+
+    settings = [f"--set {path}={shlex.quote(value or 'X')}" for path in paths_of(flag[2:].replace("-", "_"))]
+    return f"; did you mean {join_words(settings, 'or')}?" if settings else ""
 
 
 def _names() -> dict[str, Iterable[str]]:
@@ -126,6 +150,9 @@ def _duration(text: str) -> float:
 
 def read_options(parsed: argparse.Namespace) -> SearchOptions:
     """Return a parsed command line as options."""
+    if parsed.space is None:
+        names = ", ".join(bundled_spaces.bundled())
+        parsed.parser.error(f"a search space is needed: a YAML file, or one of {names}")
     return command_line.read(SearchOptions, parsed)
 
 

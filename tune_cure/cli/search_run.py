@@ -254,7 +254,7 @@ def _with_validation(spec: SearchSpec, splits: Splits) -> SearchSpec:
 
 def _make_folder(spec: SearchSpec, options: SearchOptions) -> RunFolder:
     """Make the run's folder on this machine, or find that of the search to continue."""
-    default = Path("results") / spec.name
+    default = run_files.RESULTS / spec.name
     if options.output and "://" in options.output:
         return _make_folder_with_store(spec, default, ObjectStore(options.output), options)
     directory = Path(options.output) if options.output else None

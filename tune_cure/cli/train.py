@@ -13,6 +13,7 @@ from tune_cure.cli import original_flags
 from tune_cure.cli.original_flags import OriginalFlags
 from tune_cure.data.datasets import DATASETS
 from tune_cure.models.registry import MODELS
+from tune_cure.search.run_files import RESULTS
 from tune_cure.search.space import trial_config
 from tune_cure.training.config import (
     HYPERPARAMETERS,
@@ -27,7 +28,7 @@ from tune_cure.utils.formatting import format_hyperparameters, format_value
 from tune_cure.utils.schema import choices
 from tune_cure.utils.yaml_config import ProblemError, SpecError, override, parse_value, put, read_mapping
 
-DEFAULT_FOLDER = Path("results/train")
+DEFAULT_FOLDER = RESULTS / "train"
 KEYS = {  # of a run's YAML, by the flags that set them
     "dataset": "data.dataset",
     "data_root": "data.root",
@@ -44,7 +45,7 @@ class TrainOptions:
     """Command line of `train`; None and empty mean that nothing was given.
 
     Attributes:
-        config: A run's YAML, or a best_config.yaml, best_config.csv or trials.csv of a search.
+        config: A run's YAML, or a search's folder, or its best_config.yaml, best_config.csv or trials.csv.
         trial: The row of such a table.
         dataset: Name of a data set.
         data_root: Folder of the data.
@@ -100,7 +101,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_subject(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("what is trained")
-    config_help = "a run's YAML, or best_config.yaml, best_config.csv or trials.csv of a search; flags override it"
+    config_help = (
+        "a run's YAML, or a search's folder (its winner, or its --trial), best_config.yaml, best_config.csv or "
+        "trials.csv; flags override it"
+    )
     group.add_argument("--config", type=Path, metavar="FILE", help=config_help)
     group.add_argument("--trial", type=int, metavar="N", help="the trial whose row of the table is taken")
     group.add_argument("--dataset", help=f"default cifar10; {_datasets()}")
@@ -178,8 +182,9 @@ def read_content(options: TrainOptions) -> dict[str, Any]:
     Raises:
         SpecError: The file cannot be read, or has no such row.
     """
-    if options.trial is not None and (options.config is None or options.config.suffix != ".csv"):
-        raise SpecError("--trial: names a row of a table: a best_config.csv or trials.csv is needed as --config")
+    is_table = options.config is not None and (options.config.suffix == ".csv" or options.config.is_dir())
+    if options.trial is not None and not is_table:
+        raise SpecError("--trial: names a row of a table: a trials.csv, or a search's folder, is needed as --config")
     return trial_config.read(options.config, options.trial) if options.config else {}
 
 

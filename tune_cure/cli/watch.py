@@ -19,6 +19,7 @@ from tune_cure.search.journal import SEARCH_EVENTS, JournalFollower
 from tune_cure.search.patience import Patience
 from tune_cure.search.progress import SearchState
 from tune_cure.utils import environment, locking
+from tune_cure.utils.registry import did_you_mean
 
 SECONDS = 0.5  # between two looks at the folder
 
@@ -28,15 +29,15 @@ class WatchOptions:
     """Command line of `watch`.
 
     Attributes:
-        directory: The run's folder; it may not exist yet.
+        directory: The run's folder; it may not exist yet. None is the newest run.
     """
 
-    directory: Path
+    directory: Path | None = None
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments to its parser."""
-    parser.add_argument("directory", type=Path, metavar="FOLDER", help="the run's folder; may not be there yet")
+    command_line.add_folder(parser)
 
 
 def read_options(parsed: argparse.Namespace) -> WatchOptions:
@@ -46,12 +47,12 @@ def read_options(parsed: argparse.Namespace) -> WatchOptions:
 
 def run(options: WatchOptions, console: Console) -> int:
     """Run the command and return its exit code."""
-    directory = options.directory
+    directory = command_line.find_folder(options.directory, console.print)
     if directory.exists() and not directory.is_dir():
         raise UsageError(f"{directory}: is no folder")
     try:
         if not is_begun(directory):
-            console.print(f"waiting for a search in {directory}; Ctrl-C ends this")
+            console.print(f"{_describe_waiting(directory)}; Ctrl-C ends this")
         while not is_begun(directory):
             time.sleep(SECONDS)
         state = follow(
@@ -79,6 +80,21 @@ def _conclude(directory: Path, state: SearchState, console: Console) -> int:
         f"the search is not running any more; {ended} of {planned} trials have ended. Continue it with:\n  {command}"
     )
     return 1
+
+
+def _describe_waiting(directory: Path) -> str:
+    """Return for what search in `directory` is waited, and which other one may be meant.
+
+    Raises:
+        ResultsError: The folder holds no search itself, but other searches.
+    """
+    if not directory.exists():
+        others = [run.name for run in run_files.find_runs(directory.parent)]
+        hint = did_you_mean(directory.name, others)
+        return f"waiting for a search in {directory}, which is not there yet{results.beside(directory)}{hint}"
+    if run_files.find_runs(directory):
+        results.read_spec(directory)
+    return f"waiting for a search in {directory}"
 
 
 def is_begun(directory: Path) -> bool:

@@ -55,6 +55,7 @@ def _read_digits() -> dict[str, Any]:
 def _find_torchvision(
     title: str,
     marker: str,
+    files: str,
     num_classes: int,
     read: Callable[[Path, bool], dict[str, Any]],
     root: Path,
@@ -66,6 +67,7 @@ def _find_torchvision(
     Args:
         title: Name of the data set, for people.
         marker: One of the data set's own files.
+        files: All of its own files, and the address of its home page, for people.
         num_classes: Number of classes. Folders of another number of classes are not this data set.
         read: Function that reads the data set's own files from a folder, or downloads them into it.
         root: The folder.
@@ -76,7 +78,7 @@ def _find_torchvision(
         pictures = find_image_folder(root, image_size, download)
         return replace(pictures, source=f"{title}, pictures in {root}")
     return DataSource(
-        f"{title}, canonical files in {root}", marker, partial(_read_or_explain, title, root, read, download)
+        f"{title}, canonical files in {root}", marker, partial(_read_or_explain, title, files, root, read, download)
     )
 
 
@@ -89,7 +91,7 @@ def _num_class_folders(root: Path) -> int | None:
 
 
 def _read_or_explain(
-    title: str, root: Path, read: Callable[[Path, bool], dict[str, Any]], download: bool
+    title: str, files: str, root: Path, read: Callable[[Path, bool], dict[str, Any]], download: bool
 ) -> dict[str, Any]:
     try:
         content = read(root, download)
@@ -98,11 +100,11 @@ def _read_or_explain(
     except (OSError, RuntimeError, http.client.HTTPException) as error:
         if not download:
             raise NotHereError(
-                f"{title} is not in {root}, or damaged there; on first use it is downloaded into the "
-                "default folder, or into the one that --data-root names"
+                f"{title} is not in {root}, or damaged there; on first use it is downloaded into the default folder, "
+                f"or into the one that --data-root names; by hand: {files}"
             ) from error
         raise DataError(
-            f"{title} is not in {root} and cannot be downloaded ({first_line(error)}); put its files there, or name a "
+            f"{title} is not in {root} and cannot be downloaded ({first_line(error)}); put {files} there, or name a "
             "folder that has them, or train/CLASS and test/CLASS pictures, with --data-root"
         ) from error
     _logger.info("read %s in %s: done once", title, root)
@@ -133,6 +135,7 @@ def _read_svhn(root: Path, download: bool) -> dict[str, Any]:
 
 
 _CIFAR = Augmentation(padding=4, flip=True)
+_CIFAR_PAGE = "https://www.cs.toronto.edu/~kriz/cifar.html"
 
 
 class _Datasets(Registry[Dataset]):
@@ -154,17 +157,38 @@ DATASETS: Registry[Dataset] = _Datasets(
             examples=360,
         ),
         "cifar10": Dataset(
-            partial(_find_torchvision, "CIFAR-10", "cifar-10-batches-py", 10, partial(_read_cifar, "CIFAR10")),
+            partial(
+                _find_torchvision,
+                "CIFAR-10",
+                "cifar-10-batches-py",
+                f"cifar-10-batches-py/ (from {_CIFAR_PAGE})",
+                10,
+                partial(_read_cifar, "CIFAR10"),
+            ),
             _CIFAR,
             validation=5000,
         ),
         "cifar100": Dataset(
-            partial(_find_torchvision, "CIFAR-100", "cifar-100-python", 100, partial(_read_cifar, "CIFAR100")),
+            partial(
+                _find_torchvision,
+                "CIFAR-100",
+                "cifar-100-python",
+                f"cifar-100-python/ (from {_CIFAR_PAGE})",
+                100,
+                partial(_read_cifar, "CIFAR100"),
+            ),
             _CIFAR,
             validation=5000,
         ),
         "svhn": Dataset(
-            partial(_find_torchvision, "SVHN", "train_32x32.mat", 10, _read_svhn),
+            partial(
+                _find_torchvision,
+                "SVHN",
+                "train_32x32.mat",
+                "train_32x32.mat and test_32x32.mat (from http://ufldl.stanford.edu/housenumbers/)",
+                10,
+                _read_svhn,
+            ),
             Augmentation(padding=4, flip=False),
             validation=5000,
         ),

@@ -220,10 +220,12 @@ def read_spec(directory: Path) -> SearchSpec:
         ResultsError: The folder holds no search.
     """
     if not directory.is_dir():
-        there = "it is no folder" if directory.exists() else f"there is no such folder{_beside(directory)}"
+        there = "it is no folder" if directory.exists() else f"there is no such folder{beside(directory)}"
         raise ResultsError(f"{directory}: holds no search: {there}")
     for file in (run_files.SPEC, run_files.JOURNAL):
         if not (directory / file).is_file():
+            if runs := run_files.find_runs(directory):
+                raise ResultsError(f"{directory}: holds no search itself, but these: {_list_names(runs)}; name one")
             raise ResultsError(f"{directory}: holds no search: there is no {file} in it")
     try:
         refuse_foreign_links(directory)
@@ -232,11 +234,16 @@ def read_spec(directory: Path) -> SearchSpec:
     return specs.load(directory / run_files.SPEC)
 
 
-def _beside(directory: Path) -> str:
+def beside(directory: Path) -> str:
     """Return the names of searches beside the missing `directory`, in words; empty if there are none."""
-    searches = sorted(file.parent.name for file in directory.parent.glob(f"*/{run_files.JOURNAL}"))
-    more = f" and {len(searches) - NUM_NAMED} more" if len(searches) > NUM_NAMED else ""
-    return f"; {directory.parent} has {', '.join(searches[:NUM_NAMED])}{more}" if searches else ""
+    searches = [Path(run.name) for run in run_files.find_runs(directory.parent)]
+    return f"; {directory.parent} has {_list_names(searches)}" if searches else ""
+
+
+def _list_names(paths: list[Path]) -> str:
+    """Return paths in their order by name, the first few of them."""
+    more = f" and {len(paths) - NUM_NAMED} more" if len(paths) > NUM_NAMED else ""
+    return ", ".join(map(str, sorted(paths)[:NUM_NAMED])) + more
 
 
 def trials(directory: str | Path) -> pd.DataFrame:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from tune_cure.utils import environment
 
+RESULTS = Path("results")  # where runs go whose folder the user does not name
+
 # What the search works with.
 SPEC = "spec.yaml"
 JOURNAL = "journal.jsonl"
@@ -40,3 +42,9 @@ JOB_MODEL = "model.pt"
 JOB_STATUS = "status.json"
 
 CONFIRMED = Path(CONFIRM, CONFIRM_TABLE)
+
+
+def find_runs(folder: Path) -> list[Path]:
+    """Return the folders of searches in `folder`, the one that was written to last first."""
+    journals = folder.glob(f"*/{JOURNAL}")
+    return [file.parent for file in sorted(journals, key=lambda file: file.stat().st_mtime, reverse=True)]

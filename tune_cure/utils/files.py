@@ -135,7 +135,9 @@ def make_run_folder(default: Path, named: Path | None) -> Path:
         FolderError: The named folder is not empty, or the folder cannot be made.
     """
     if named is not None:
-        if named.exists() and (not named.is_dir() or any(named.iterdir())):
+        if named.exists() and not named.is_dir():
+            raise FolderError(f"--output {named}: is a file; a folder is needed")
+        if named.exists() and any(named.iterdir()):
             raise FolderError(f"{named}: is not empty; name another --output, or continue what is there with --resume")
         return _make(named)
     number, folder = 1, default

@@ -84,10 +84,10 @@ def format_untrained_epochs(epochs: Mapping[str, int]) -> str:
     )
 
 
-def join_words(items: Iterable[str]) -> str:
+def join_words(items: Iterable[str], conjunction: str = "and") -> str:
     """Join words as in a sentence: a, b and c."""
     *before, last = list(items) or [""]
-    return f"{', '.join(before)} and {last}" if before else last
+    return f"{', '.join(before)} {conjunction} {last}" if before else last
 
 
 def format_radius(epsilon: float, norm: str) -> str:

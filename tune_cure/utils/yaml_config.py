@@ -4,7 +4,7 @@ An error names the file, the path of the key, what was found and what is allowed
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -13,9 +13,9 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails, InitErrorDetails
 
 from tune_cure.utils.errors import TuneCureError
-from tune_cure.utils.formatting import shorten_repr
+from tune_cure.utils.formatting import join_words, shorten_repr
 from tune_cure.utils.registry import did_you_mean
-from tune_cure.utils.yaml_parser import MAX_LENGTH, parse
+from tune_cure.utils.yaml_parser import MAX_LENGTH, describe_yaml_error, parse
 
 
 class SpecError(TuneCureError):
@@ -83,8 +83,11 @@ def read_mapping(path: str | Path) -> dict[str, Any]:
             content = parse(file.read(MAX_LENGTH + 1))
     except OSError as error:
         raise SpecError(f"{path}: cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SpecError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from error
+    except yaml.YAMLError as error:
+        place, problem = describe_yaml_error(error)
+        raise SpecError(f"{path}: {place}is not valid YAML: {problem}") from error
+    except UnicodeDecodeError as error:
+        raise SpecError(f"{path}: is not valid YAML: {error}") from error
     if not isinstance(content, dict):
         raise SpecError(f"{path}: a mapping of keys is needed, but found {describe(content)}")
     return content
@@ -156,13 +159,23 @@ def problem_at(key: str, message: str) -> ValidationError:
     return ValidationError.from_exception_data(key, [details])
 
 
-def first_problem(error: ValidationError, model: type[BaseModel]) -> ProblemError:
-    """Return pydantic's first error in plain words: the path, what was found and what is allowed."""
+def first_problem(
+    error: ValidationError, model: type[BaseModel], paths_of: Callable[[str], Sequence[str]] = lambda key: ()
+) -> ProblemError:
+    """Return pydantic's first error in plain words: the path, what was found and what is allowed.
+
+    Args:
+        error: The error.
+        model: The model that was validated.
+        paths_of: Returns the paths at which a key is allowed, for a key that stands elsewhere.
+    """
     first = error.errors()[0]
     location = list(first["loc"])
     path = ""
     for part in location:
         path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
+    if first["type"] == "extra_forbidden" and (paths := paths_of(str(location[-1]))):
+        return ProblemError(path, f"unknown key; did you mean {join_words(paths, 'or')}?")
     return ProblemError(path, _message(first, model, location))
 
 

@@ -65,7 +65,7 @@ def test_the_files_are_written(tmp_path: Path, folders: list[str], capsys: pytes
     [
         (["good"], "two folders or more are needed, but found 1"),
         (["good", "bad", "good"], "good: is given twice"),
-        (["good", "."], "holds no search: there is no spec.yaml in it"),
+        (["good", "."], ".: holds no search itself, but these: bad, good; name one"),
         (["good", "nowhere"], "nowhere: holds no search: there is no such folder"),
         (["good", "bad", "--csv", "missing/table.csv"], "--csv missing/table.csv: there is no folder"),
         (["good", "bad", "--csv", "page.html", "--html", "."], "--html .: is a folder"),

@@ -60,6 +60,7 @@ def test_data_that_is_nowhere_is_one_line_and_starts_nothing(
     line = failed(capsys, "search", "--space", str(space), "--set", "data.dataset=cifar10", "--data-root", str(nowhere))
     assert not said
     assert line.startswith(f"tune-cure: CIFAR-10 is not in {nowhere} and cannot be downloaded (")
+    assert "; put cifar-10-batches-py/ (from https://www.cs.toronto.edu/~kriz/cifar.html) there, or " in line
     assert "--data-root" in line
     assert not (elsewhere / "results").exists()
 
@@ -107,7 +108,7 @@ def test_a_trial_that_fits_no_machine_is_one_line(
     assert not (elsewhere / "results").exists()
 
 
-@pytest.mark.parametrize("arguments", [[], ["serach"], ["search"], ["search", "--space"], ["report"]])
+@pytest.mark.parametrize("arguments", [[], ["serach"], ["search"], ["search", "--space"], ["replay"]])
 def test_a_wrong_command_line_is_one_line(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(arguments)

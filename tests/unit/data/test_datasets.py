@@ -291,8 +291,8 @@ def test_missing_data_is_one_line_with_the_folder_and_both_ways_out(
 ) -> None:
     archive = cifar10(site, monkeypatch)
     archive.write_bytes(b"damaged on the way")
-    ways = "put its files there, or name a folder that has them, or train/CLASS and test/CLASS pictures, with "
-    ways += "--data-root"
+    ways = "put cifar-10-batches-py/ (from https://www.cs.toronto.edu/~kriz/cifar.html) there, or name a folder that "
+    ways += "has them, or train/CLASS and test/CLASS pictures, with --data-root"
     for spoil in (lambda: None, archive.unlink):  # a wrong checksum; an address that does not answer
         spoil()
         message = error("cifar10", tmp_path / "root", None)
@@ -365,7 +365,9 @@ def test_an_error_of_the_network_is_one_line_whatever_it_says(tmp_path: Path, tr
         raise trouble
 
     with pytest.raises(DataError, match=r"cannot be downloaded \((TimeoutError|\?)\); put its files there"):
-        datasets._read_or_explain("CIFAR-10", tmp_path, read, True)
+        datasets._read_or_explain("CIFAR-10", "its files", tmp_path, read, True)
+    with pytest.raises(DataError, match=r"or into the one that --data-root names; by hand: its files$"):
+        datasets._read_or_explain("CIFAR-10", "its files", tmp_path, read, False)
 
 
 @pytest.mark.parametrize("damaged", [b"P6 2\xe2 8 255\n", b"P6 99999 99999 255\n"])

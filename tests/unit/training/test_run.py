@@ -142,7 +142,7 @@ def searched(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("file", ["best_config.csv", "best_config.yaml"])
+@pytest.mark.parametrize("file", ["best_config.csv", "best_config.yaml", "."])
 def test_the_winner_of_a_search_is_trained_as_its_trial_was(searched: Path, file: str) -> None:
     spec = resolve(read(searched / file))
     assert (spec.training.lambda_, spec.training.regularizer, spec.training.batch_size) == (0.25, "none", 64)
@@ -161,6 +161,7 @@ def test_a_trial_has_its_threads_again_as_far_as_there_are_cpus(
 def test_any_trial_can_be_named(searched: Path) -> None:
     spec = resolve(read(searched / "trials.csv", trial=3))
     assert (spec.training.lambda_, spec.training.regularizer, spec.training.direction) == (1e-5, "cure", "classic")
+    assert resolve(read(searched, trial=3)) == spec
 
 
 def test_an_empty_cell_of_a_table_is_not_read_as_a_value(searched: Path) -> None:

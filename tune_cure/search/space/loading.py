@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from tune_cure.search import run_files
-from tune_cure.search.space import checks
+from tune_cure.search.space import checks, keys
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.space.distributions import ON_GRID, Distribution
 from tune_cure.search.space.own_parts import import_own_parts
@@ -113,7 +113,7 @@ def _check(content: dict[str, Any], *, import_parts: bool) -> SearchSpec:
     try:
         spec = SearchSpec.model_validate(content)
     except ValidationError as error:
-        raise first_problem(error, SearchSpec) from error
+        raise first_problem(error, SearchSpec, keys.paths_of) from error
     checks.check_same_keys(spec)
     spec = spec.model_copy(update={"training": expand_delta(spec.training, "training")})
     if import_parts:

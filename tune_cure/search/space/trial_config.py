@@ -14,7 +14,7 @@ from tune_cure.training.delta import DELTA
 from tune_cure.utils.csv_tables import read_csv
 from tune_cure.utils.errors import first_line
 from tune_cure.utils.yaml_config import SpecError, read_mapping
-from tune_cure.utils.yaml_parser import parse
+from tune_cure.utils.yaml_parser import describe_yaml_error, parse
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,12 +25,17 @@ def read(path: Path, trial: int | None = None) -> dict[str, Any]:
 
     Args:
         path: A YAML file with the keys of `RunSpec`, each optional; or a best_config.yaml, best_config.csv or
-            trials.csv, in the folder of the search that wrote it.
+            trials.csv, in the folder of the search that wrote it; or this folder, for the winner or the trial in it.
         trial: The trial whose row of a table is read; None if the table has a single row.
 
     Raises:
         SpecError: The file cannot be read, or is none of these.
     """
+    if path.is_dir():
+        table = path / (run_files.BEST_CONFIG_TABLE if trial is None else run_files.TRIALS_TABLE)
+        if not table.is_file():
+            raise SpecError(f"{path}: holds no {table.name}; tune-cure report {path} writes it")
+        path = table
     if path.suffix == ".csv":
         return _of_search(path, _row(path, trial))
     content = read_mapping(path)
@@ -56,7 +61,7 @@ def _row(path: Path, trial: int | None) -> dict[str, Any]:
     try:
         return {name: parse(value) for name, value in cells.items() if value}  # an empty cell: inactive in this trial
     except yaml.YAMLError as error:
-        raise SpecError(f"{path}: a value is not valid: {' '.join(str(error).split())}") from error
+        raise SpecError(f"{path}: a value is not valid: {describe_yaml_error(error)[1]}") from error
 
 
 def _range(frame: "pd.DataFrame") -> str:
