@@ -84,8 +84,7 @@ def read_mapping(path: str | Path) -> dict[str, Any]:
     except OSError as error:
         raise SpecError(f"{path}: cannot be read: {error.strerror}") from error
     except yaml.YAMLError as error:
-        place, problem = describe_yaml_error(error)
-        raise SpecError(f"{path}: {place}is not valid YAML: {problem}") from error
+        raise SpecError(f"{path}: is not valid YAML: {describe_yaml_error(error)}") from error
     except UnicodeDecodeError as error:
         raise SpecError(f"{path}: is not valid YAML: {error}") from error
     if not isinstance(content, dict):

@@ -82,13 +82,13 @@ def parse(text: str) -> Any:
         raise yaml.YAMLError("it is nested too deeply") from error
 
 
-def describe_yaml_error(error: yaml.YAMLError) -> tuple[str, str]:
-    """Return where `parse` failed, as `line 3, column 1: ` or an empty text, and what is wrong there, in one line."""
+def describe_yaml_error(error: yaml.YAMLError) -> str:
+    """Return where `parse` failed, if that is known, and what is wrong there, in one line."""
     if not isinstance(error, yaml.MarkedYAMLError):
-        return "", " ".join(str(error).split())
+        return " ".join(str(error).split())
     mark = error.problem_mark or error.context_mark
-    place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-    return place, " ".join(": ".join(filter(None, (error.context, error.problem))).split())
+    place = f"line {mark.line + 1}, column {mark.column + 1}" if mark else None
+    return " ".join(": ".join(filter(None, (place, error.context, error.problem))).split())
 
 
 def _size(node: yaml.Node, sizes: dict[yaml.Node, int]) -> int:

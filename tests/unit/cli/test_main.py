@@ -105,12 +105,12 @@ def test_a_yaml_file_that_cannot_be_parsed_is_named_with_line_and_column(
 ) -> None:
     space.write_text("name: tiny\nspace: [\n")
     assert failed(capsys, "search", str(space)) == (
-        f"tune-cure: {space}: line 3, column 1: is not valid YAML: while parsing a flow node: "
+        f"tune-cure: {space}: is not valid YAML: line 3, column 1: while parsing a flow node: "
         "expected the node content, but found '<stream end>'\n"
     )
     space.write_text("name: tiny\nname: other\n")
     assert failed(capsys, "search", str(space)) == (
-        f"tune-cure: {space}: line 1, column 1: is not valid YAML: the key 'name' is given twice\n"
+        f"tune-cure: {space}: is not valid YAML: line 1, column 1: the key 'name' is given twice\n"
     )
     space.write_bytes(b"name: \xff\n")
     assert "is not valid YAML: 'utf-8' codec can't decode" in failed(capsys, "search", str(space))

@@ -61,7 +61,7 @@ def _row(path: Path, trial: int | None) -> dict[str, Any]:
     try:
         return {name: parse(value) for name, value in cells.items() if value}  # an empty cell: inactive in this trial
     except yaml.YAMLError as error:
-        raise SpecError(f"{path}: a value is not valid: {describe_yaml_error(error)[1]}") from error
+        raise SpecError(f"{path}: a value is not valid: {describe_yaml_error(error)}") from error
 
 
 def _range(frame: "pd.DataFrame") -> str:
