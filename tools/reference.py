@@ -102,7 +102,8 @@ MEANINGS = {  # of names that stand for no function with a description of its ow
         "auto": "fp16 on CUDA, off on the CPU",
         "bf16": "bfloat16",
         "fp16": "float16 with loss scaling",
-        "off": "float32",
+        "tf32": "float32, with the factors of products rounded to TF32 on CUDA; as off on the CPU",
+        "off": "float32, on CUDA too, where PyTorch by itself would round convolutions to TF32",
     },
     "search.scheduler": {
         "asha": "at each rung, `1 / reduction_factor` of the trials go on",

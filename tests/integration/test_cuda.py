@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from tune_cure.data import splits as data
+from tune_cure.models import checkpoints
 from tune_cure.training.run import LAST, Run, RunSpec, resolve
 from tune_cure.training.trainer import Trainer
 
@@ -64,3 +65,11 @@ def test_making_a_network_leaves_the_random_states_of_the_gpu_alone(spec: RunSpe
     before = torch.cuda.get_rng_state()
     Trainer(spec.training, data.load(spec.data), model=spec.model, device="cuda", seed=3)
     assert torch.equal(before, torch.cuda.get_rng_state())
+
+
+def test_a_rebuilt_network_has_the_memory_format_of_training(spec: RunSpec, tmp_path: Path) -> None:
+    run = run_in(tmp_path, spec)
+    run.train_epoch()
+    network = checkpoints.rebuild(run.trainer.best_model(), device="cuda")
+    kernels = [weight for weight in network.parameters() if weight.dim() == 4]
+    assert all(weight.is_contiguous(memory_format=torch.channels_last) and weight.is_cuda for weight in kernels)

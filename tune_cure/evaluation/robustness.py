@@ -75,7 +75,7 @@ def evaluate_robustness(
         on_progress: Function called after each attack with its name and the accuracy under it.
     """
     saved = _SavedOutcomes(folder, len(examples))
-    with exact_evaluation(model), _isolated_autoattack():
+    with exact_evaluation(model), _isolated_autoattack(examples.images.device):
         images, labels = _all_images(examples)
         correct: dict[str, NDArray[Any]] = {}
         for name in judging_attacks(_num_classes(model, images), autoattack=autoattack):
@@ -197,8 +197,8 @@ class _SavedOutcomes:
 
 
 @contextmanager
-def _isolated_autoattack() -> Iterator[None]:
-    """Restore torch's global random state, which AutoAttack seeds, and silence its log.
+def _isolated_autoattack(device: torch.device) -> Iterator[None]:
+    """Restore torch's global random states of the CPU and of `device`, which AutoAttack seeds, and silence its log.
 
     AutoAttack logs warnings about masked gradients; `gradient_masking` says the same in this project's words.
     """
@@ -206,7 +206,7 @@ def _isolated_autoattack() -> Iterator[None]:
     level = logger.level
     logger.setLevel(logging.CRITICAL)
     try:
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             yield
     finally:
         logger.setLevel(level)

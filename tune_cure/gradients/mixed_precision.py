@@ -18,12 +18,25 @@ def amp_dtype(mode: str, device: torch.device) -> torch.dtype | None:
     difference of two input gradients is about three times smaller.
 
     Args:
-        mode: `auto`, `bf16`, `fp16` or `off`.
+        mode: `auto`, `bf16`, `fp16`, `tf32` or `off`.
         device: Device that the network runs on.
     """
     if mode == "auto":
         mode = "fp16" if device.type == "cuda" else "off"
-    return {"bf16": torch.bfloat16, "fp16": torch.float16, "off": None}[mode]
+    return {"bf16": torch.bfloat16, "fp16": torch.float16, "tf32": None, "off": None}[mode]
+
+
+def precision_name(mode: str, device: torch.device) -> str:
+    """Return what a training with this `amp` setting computes in, such as `float16 on cuda`, for messages and checks.
+
+    Args:
+        mode: See `amp_dtype`.
+        device: Device that the network runs on.
+    """
+    dtype = amp_dtype(mode, device)
+    if dtype is None and mode == "tf32" and device.type == "cuda":
+        return "tf32 on cuda"
+    return f"{str(dtype or torch.float32).removeprefix('torch.')} on {device.type}"
 
 
 class Autocast(nn.Module):
@@ -109,15 +122,40 @@ def copy_all(targets: list[Tensor], sources: list[Tensor]) -> None:
 @contextmanager
 def full_float32() -> Iterator[None]:
     """Compute float32 in float32 in the block, not in TF32 or bfloat16, whatever the process is set to."""
+    with _float32_as(cuda="ieee"):
+        yield
+
+
+@contextmanager
+def training_float32(mode: str, device: torch.device) -> Iterator[None]:
+    """Compute float32 in the block as an `amp` setting says; without one, convolutions on CUDA would be in TF32.
+
+    `off` is float32 itself and `tf32` rounds the factors of products to TF32 on CUDA. The other settings and the CPU
+    are left as the process is set.
+
+    Args:
+        mode: See `amp_dtype`.
+        device: Device that the network runs on.
+    """
+    if device.type != "cuda" or mode not in ("tf32", "off"):
+        yield
+        return
+    with _float32_as(cuda="tf32" if mode == "tf32" else "ieee"):
+        yield
+
+
+@contextmanager
+def _float32_as(*, cuda: str) -> Iterator[None]:
+    """Compute float32 on CUDA as `ieee` or as `tf32` in the block, and on the CPU as float32."""
     backends: Any = torch.backends
-    operations = (
-        backends.cuda.matmul,
-        backends.cudnn.conv,
-        backends.cudnn.rnn,
-        backends.mkldnn.matmul,
-        backends.mkldnn.conv,
-        backends.mkldnn.rnn,
-    )
+    operations = {
+        backends.cuda.matmul: cuda,
+        backends.cudnn.conv: cuda,
+        backends.cudnn.rnn: cuda,
+        backends.mkldnn.matmul: "ieee",
+        backends.mkldnn.conv: "ieee",
+        backends.mkldnn.rnn: "ieee",
+    }
 
     def set_precisions(precisions: Sequence[str]) -> None:
         # torch has an old and a new way to set this, and refuses to compute where the two differ.
@@ -127,7 +165,7 @@ def full_float32() -> Iterator[None]:
             operation.fp32_precision = precision
 
     before = [operation.fp32_precision for operation in operations]
-    set_precisions(["ieee"] * len(operations))
+    set_precisions(list(operations.values()))
     try:
         yield
     finally:

@@ -19,11 +19,12 @@ def load(path: str | PathLike[str], *, map_location: str = "cpu", trust_code: bo
     return rebuild(torch.load(path, map_location=map_location, weights_only=True), trust_code=trust_code)
 
 
-def rebuild(saved: Mapping[str, Any], *, trust_code: bool = False) -> nn.Module:
+def rebuild(saved: Mapping[str, Any], *, device: torch.device | str = "cpu", trust_code: bool = False) -> nn.Module:
     """Return the network that a `best_model.pt` describes, in evaluation mode.
 
     Args:
         saved: The arguments of `build` under the key `model`, and the weights under the key `weights`.
+        device: Where the network is to run. On CUDA it gets the memory format that convolutions are fastest in.
         trust_code: Import the network's module where its name is a `module:name`. A file from somebody else could
             name any module that can be imported here, and importing a module runs its code.
 
@@ -38,4 +39,5 @@ def rebuild(saved: Mapping[str, Any], *, trust_code: bool = False) -> nn.Module:
         )
     model = build(**saved["model"])
     model.load_state_dict(saved["weights"])
-    return model.eval()
+    model = model.to(device).eval()
+    return model.to(memory_format=torch.channels_last) if torch.device(device).type == "cuda" else model

@@ -134,7 +134,7 @@ def _train_or_load(job: Job, splits: Splits, device: torch.device) -> nn.Module 
         images = splits.all_training_images().subset(job.plan.train_images, seed=0)
         _train(job, config, replace(splits, train=images), device)
     saved = read_tensors(file, device)
-    return checkpoints.rebuild(saved, trust_code=True).to(device) if saved["weights"] else None
+    return checkpoints.rebuild(saved, device=device, trust_code=True) if saved["weights"] else None
 
 
 def _train(job: Job, config: TrainingConfig, splits: Splits, device: torch.device) -> None:

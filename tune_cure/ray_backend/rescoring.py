@@ -92,6 +92,6 @@ def _judge(spec: SearchSpec, file: str, device_name: str, broadcast: DataBroadca
     examples = fresh_examples(spec, shared_data(spec.data, device.type, broadcast))
     if not len(examples):
         return {"examples": 0}
-    network = models.rebuild(read_tensors(Path(file), device)["best_model"], trust_code=True).to(device)
+    network = models.rebuild(read_tensors(Path(file), device)["best_model"], device=device, trust_code=True)
     metrics = evaluate(network, examples, spec.rescoring)
     return {"examples": len(examples), **{name: metrics[name] for name in RECORDED}}

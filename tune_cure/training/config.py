@@ -34,7 +34,7 @@ from tune_cure.utils.schema import Number, Schema, choices, one_of, with_hyperpa
 from tune_cure.utils.yaml_config import ProblemError, first_problem, problem_at, unknown
 
 MAX_EPOCHS = 100_000  # a plot has a point for each
-AMP_MODES = ("auto", "bf16", "fp16", "off")
+AMP_MODES = ("auto", "bf16", "fp16", "tf32", "off")
 
 
 class ModelConfig(Schema):

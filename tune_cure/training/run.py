@@ -206,7 +206,7 @@ class Run:
         import pandas as pd
 
         trainer = self.trainer
-        best = checkpoints.rebuild(trainer.best_model()).to(trainer.device)
+        best = checkpoints.rebuild(trainer.best_model(), device=trainer.device)
         test = trainer.splits.test.to(trainer.device)
         networks = [("best", trainer.best_epoch, best), ("last", trainer.epoch, trainer.judged_model)]
         rows = []

@@ -13,7 +13,13 @@ from tune_cure.data.splits import Splits
 from tune_cure.evaluation.catastrophic_overfitting import catastrophic_overfitting
 from tune_cure.evaluation.config import EvaluationConfig
 from tune_cure.evaluation.metrics import METRICS, evaluate
-from tune_cure.gradients.mixed_precision import RunningStatistics, amp_dtype, low_precision
+from tune_cure.gradients.mixed_precision import (
+    RunningStatistics,
+    amp_dtype,
+    low_precision,
+    precision_name,
+    training_float32,
+)
 from tune_cure.models import checkpoints
 from tune_cure.models.registry import build
 from tune_cure.training.averaging import WeightAverage
@@ -96,7 +102,7 @@ class Trainer:
         self.average = self._make_average()
         dtype = amp_dtype(config.amp, self.device)
         network, loss_scale = low_precision(self.model, self.device, dtype)
-        self.precision = f"{str(dtype or torch.float32).removeprefix('torch.')} on {self.device.type}"
+        self.precision = precision_name(config.amp, self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=dtype == torch.float16)
         self.parameters = list(self.model.parameters())
         self.statistics = RunningStatistics(self.model)
@@ -156,7 +162,8 @@ class Trainer:
             torch.cuda.reset_peak_memory_stats(self.device)
         self.model.train()
         watch = Stopwatch(self.device)
-        sums, rate, images_seen, diverged = self._make_steps(watch, on_step)
+        with training_float32(self.config.amp, self.device):
+            sums, rate, images_seen, diverged = self._make_steps(watch, on_step)
         # `tolist` waits for the device, so the seconds below count all of its work.
         finite, loss, correct, penalized, total_penalty, skipped = sums.tolist()
         seconds = time.perf_counter() - started
@@ -342,7 +349,7 @@ class Trainer:
 
     def judge_best(self, evaluation: EvaluationConfig) -> dict[str, float]:
         """Return `evaluation.METRICS` of the best epoch's weights on the validation examples, by another attack."""
-        network = checkpoints.rebuild(self.best_model()).to(self.device)
+        network = checkpoints.rebuild(self.best_model(), device=self.device)
         return evaluate(network, self.judged_on, evaluation)
 
     def best_model(self) -> dict[str, Any]:

@@ -10,7 +10,15 @@ from tune_cure.data.batches import to_float
 from tune_cure.data.config import DataSpec
 from tune_cure.gradients.batch_norm_mode import BATCH_NORMS, STATISTICS
 from tune_cure.gradients.input_gradients import input_gradient
-from tune_cure.gradients.mixed_precision import INPUT_LOSS_SCALE, RunningStatistics, copy_all, low_precision
+from tune_cure.gradients.mixed_precision import (
+    INPUT_LOSS_SCALE,
+    RunningStatistics,
+    copy_all,
+    full_float32,
+    low_precision,
+    precision_name,
+    training_float32,
+)
 from tune_cure.regularizers.cure import cure_penalty
 from tune_cure.training.config import ModelConfig, TrainingConfig
 from tune_cure.training.loss_terms import DROPOUTS
@@ -149,3 +157,45 @@ def test_every_batch_norm_and_every_dropout_of_torch_is_recognized() -> None:
         module = nn.modules.batchnorm if base == "_BatchNorm" else nn.modules.dropout
         kinds = [kind for kind in vars(nn).values() if isinstance(kind, type) and issubclass(kind, vars(module)[base])]
         assert set(layers) == {kind for kind in kinds if not (exempt and kind.__name__.startswith(exempt))}
+
+
+def precisions() -> list[str]:
+    backends = torch.backends
+    return [
+        backends.cuda.matmul.fp32_precision,
+        backends.cudnn.conv.fp32_precision,
+        backends.mkldnn.conv.fp32_precision,
+    ]
+
+
+@pytest.mark.parametrize(("mode", "cuda"), [("off", "ieee"), ("tf32", "tf32")])
+def test_without_autocast_the_setting_decides_how_cuda_computes_float32(mode: str, cuda: str) -> None:
+    before = precisions()
+    with training_float32(mode, torch.device("cuda")):
+        assert precisions() == [cuda, cuda, "ieee"]
+        with full_float32():  # an evaluation between two epochs
+            assert precisions() == ["ieee"] * 3
+        assert precisions() == [cuda, cuda, "ieee"]
+    assert precisions() == before
+
+
+@pytest.mark.parametrize(("mode", "device"), [("fp16", "cuda"), ("bf16", "cuda"), ("off", "cpu"), ("tf32", "cpu")])
+def test_elsewhere_float32_is_left_as_the_process_is_set(mode: str, device: str) -> None:
+    before = precisions()
+    with training_float32(mode, torch.device(device)):
+        assert precisions() == before
+
+
+@pytest.mark.parametrize(
+    ("mode", "device", "name"),
+    [
+        ("auto", "cuda", "float16 on cuda"),
+        ("bf16", "cuda", "bfloat16 on cuda"),
+        ("tf32", "cuda", "tf32 on cuda"),
+        ("off", "cuda", "float32 on cuda"),
+        ("auto", "cpu", "float32 on cpu"),
+        ("tf32", "cpu", "float32 on cpu"),
+    ],
+)
+def test_the_precision_of_a_training_has_a_name(mode: str, device: str, name: str) -> None:
+    assert precision_name(mode, torch.device(device)) == name
