@@ -13,6 +13,7 @@ from tests.support.confirmations import PLAN, write_quick_search
 from tune_cure.confirmation.candidates import choose_candidates
 from tune_cure.confirmation.plan import Job, plan_jobs
 from tune_cure.evaluation.names import WITHOUT_AUTOATTACK
+from tune_cure.evaluation.robustness import keep_trace_function
 from tune_cure.models import networks
 from tune_cure.reports import tables
 from tune_cure.reports.export import bundle
@@ -92,7 +93,8 @@ def run_card_code(folder: Path, number: int, monkeypatch: pytest.MonkeyPatch, **
     monkeypatch.syspath_prepend(folder)
     lines = (folder / "README.md").read_text().split("```python\n")[number].split("```")[0]
     try:
-        exec(lines, names)
+        with keep_trace_function():  # the lines may run AutoAttack, which would end a coverage run's
+            exec(lines, names)
     finally:
         for name in ("load", "model"):
             del sys.modules[name]

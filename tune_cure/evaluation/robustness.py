@@ -157,10 +157,27 @@ def _run_autoattack_part(
     attack.attacks_to_run = [AUTOATTACK_PARTS[name]]
     num_targets = min(attack.apgd_targeted.n_target_classes, _num_classes(model, images) - 1)
     attack.apgd_targeted.n_target_classes = attack.fab.n_target_classes = num_targets
-    with torch.enable_grad():
+    with torch.enable_grad(), keep_trace_function():
         _, predicted = attack.run_standard_evaluation(images[attacked], labels[attacked], batch_size=BATCH_SIZE)
     outcome[withstood] = (predicted == labels[attacked]).cpu().numpy()
     return outcome
+
+
+@contextmanager
+def keep_trace_function() -> Iterator[None]:
+    """Turn off AutoAttack's check of whether a network computes gradients while it predicts.
+
+    The check only logs a warning, but it replaces the trace function of a debugger or of a coverage run and then
+    removes it: no breakpoint is reached afterwards.
+    """
+    from pyautoattack import checks
+
+    check = checks.check_dynamic
+    checks.check_dynamic = lambda *_, **__: None
+    try:
+        yield
+    finally:
+        checks.check_dynamic = check
 
 
 def _num_classes(model: nn.Module, images: Tensor) -> int:

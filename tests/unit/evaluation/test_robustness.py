@@ -1,5 +1,7 @@
 import itertools
+import sys
 from pathlib import Path
+from types import FrameType
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from tune_cure.data.splits import Examples
 from tune_cure.evaluation.config import EvaluationConfig
 from tune_cure.evaluation.metrics import evaluate
 from tune_cure.evaluation.names import ATTACKS, WITHOUT_AUTOATTACK, label_attacks
-from tune_cure.evaluation.robustness import evaluate_robustness
+from tune_cure.evaluation.robustness import Outcomes, evaluate_robustness
 from tune_cure.models import networks
 
 EVALUATION = EvaluationConfig(epsilon=0.04)
@@ -46,10 +48,14 @@ def robust(subset: Examples, epsilon: float) -> np.ndarray:
     return ((margins > reach) | ~others).all(dim=1).numpy()
 
 
-def test_a_linear_network_is_robust_where_its_margin_exceeds_what_the_ball_can_move() -> None:
-    subset = examples()
-    outcomes = evaluate_robustness(Linear(), subset, EVALUATION)
-    truth = robust(subset, 0.04)
+@pytest.fixture(scope="module")
+def linear_outcomes() -> Outcomes:
+    """Outcomes of all attacks on `Linear` and its examples."""
+    return evaluate_robustness(Linear(), examples(), EVALUATION)
+
+
+def test_a_linear_network_is_robust_where_its_margin_exceeds_what_the_ball_can_move(linear_outcomes: Outcomes) -> None:
+    outcomes, truth = linear_outcomes, robust(examples(), 0.04)
     assert 0.2 < truth.mean() < 0.8
     assert outcomes.correct["clean"].all()
     for name in ATTACKS:
@@ -59,8 +65,8 @@ def test_a_linear_network_is_robust_where_its_margin_exceeds_what_the_ball_can_m
     assert outcomes.zero_gradient == 0
 
 
-def test_each_part_of_autoattack_counts_with_those_before() -> None:
-    outcomes = evaluate_robustness(Linear(), examples(), EVALUATION).correct
+def test_each_part_of_autoattack_counts_with_those_before(linear_outcomes: Outcomes) -> None:
+    outcomes = linear_outcomes.correct
     assert list(outcomes) == list(ATTACKS)
     names = ["clean", "apgd_ce", "apgd_t", "fab_t", "autoattack"]
     for before, after in itertools.pairwise(names):
@@ -80,9 +86,10 @@ def test_clean_fgsm_and_pgd_are_those_of_the_search() -> None:
         assert outcomes.correct[name].mean() == pytest.approx(searched[metric])
 
 
-def test_an_interrupted_evaluation_continues_after_the_last_finished_attack(tmp_path: Path) -> None:
-    network, subset = Linear(), examples(12)
-    whole = evaluate_robustness(network, subset, EVALUATION)
+def test_an_interrupted_evaluation_continues_after_the_last_finished_attack(
+    linear_outcomes: Outcomes, tmp_path: Path
+) -> None:
+    network, subset = Linear(), examples()
 
     def interrupt(name: str, accuracy: float) -> None:
         if name == "apgd_ce":
@@ -95,7 +102,7 @@ def test_an_interrupted_evaluation_continues_after_the_last_finished_attack(tmp_
     again = evaluate_robustness(network, subset, EVALUATION, folder=tmp_path)
     assert {path: path.stat().st_mtime_ns for path in before} == before
     for name in ATTACKS:
-        np.testing.assert_array_equal(again.correct[name], whole.correct[name])
+        np.testing.assert_array_equal(again.correct[name], linear_outcomes.correct[name])
 
 
 def test_the_global_random_state_and_the_modes_of_the_network_are_left_alone() -> None:
@@ -119,6 +126,23 @@ def test_below_four_classes_autoattack_runs_without_its_targeted_parts(num_class
     assert outcomes["autoattack"].mean() < outcomes["clean"].mean()
     assert label_attacks(outcomes)["autoattack"] == "APGD-CE + Square"
     assert label_attacks(ATTACKS)["autoattack"] == "AutoAttack"
+
+
+def test_a_debugger_or_a_coverage_run_keeps_its_trace_function_during_autoattack() -> None:
+    traced = set()
+
+    def trace(frame: FrameType, event: str, argument: object) -> None:
+        traced.add(frame.f_code.co_name)
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        evaluate_robustness(Linear(), examples(4), EVALUATION)
+        after = sys.gettrace()
+    finally:
+        sys.settrace(before)
+    assert after is trace
+    assert "_is_zero" in traced  # the last function that runs after the attacks
 
 
 def test_a_network_that_rounds_its_input_has_zero_gradients() -> None:
