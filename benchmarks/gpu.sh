@@ -60,7 +60,7 @@ part() {
     step) within step 150 "$python" benchmarks/step.py --data-root "$data" --output "$output" "${network[@]}" "${steps[@]}" ;;
     accuracy)
       within accuracy 340 "$python" benchmarks/time_to_accuracy.py "${trained[@]}" --name fgsm --network "$output/network.pt" \
-        --set delta=fgsm --set init=zero --set attack_statistics=batch
+        --set direction=fgsm --set init=zero --set attack_statistics=batch
       ;;
     evaluation)
       within evaluation 60 "$python" benchmarks/step.py --data-root "$data" --output "$output" --turns 0 \

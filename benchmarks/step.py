@@ -50,10 +50,10 @@ from tune_cure.training.trainer import Trainer
 from tune_cure.utils import cpu
 
 EPSILON, H, LAMBDA, ALPHA = 8 / 255, 1.739, 0.1, 1.25
-RUNNING = {"init": "uniform", "attack_statistics": "running", "penalty_statistics": "running", "delta": "classic"}
+RUNNING = {"init": "uniform", "attack_statistics": "running", "penalty_statistics": "running", "direction": "classic"}
 BATCH = {**RUNNING, "penalty_statistics": "batch"}  # the default
 FROM_IMAGE = {**BATCH, "init": "zero", "attack_statistics": "batch"}
-ALONG_FGSM = {**FROM_IMAGE, "delta": "fgsm"}
+ALONG_FGSM = {**FROM_IMAGE, "direction": "fgsm"}
 ONE_SIDED = {"penalty_two_sided": False}
 ORIGINAL, FGSM = "the original loop", "FGSM"
 TOGETHER = 2  # steps in a turn: of two, one has the penalty that is in every second

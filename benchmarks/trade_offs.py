@@ -39,10 +39,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "on half of the batch": {"penalty_fraction": 0.5},
     "one-sided, on half of the batch": {"penalty_two_sided": False, "penalty_fraction": 0.5},
     "from the image": {"init": "zero", "attack_statistics": "batch"},
-    "along FGSM": {"delta": "fgsm"},
-    "along FGSM from the image": {"delta": "fgsm", "init": "zero", "attack_statistics": "batch"},
+    "along FGSM": {"direction": "fgsm"},
+    "along FGSM from the image": {"direction": "fgsm", "init": "zero", "attack_statistics": "batch"},
     "along FGSM from the image, one-sided": {
-        "delta": "fgsm", "init": "zero", "attack_statistics": "batch", "penalty_two_sided": False,
+        "direction": "fgsm", "init": "zero", "attack_statistics": "batch", "penalty_two_sided": False,
     },
     "no penalty": {"lambda": 0.0},
 }  # fmt: skip
