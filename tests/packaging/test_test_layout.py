@@ -1,12 +1,14 @@
 import ast
 import multiprocessing
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support.unit_limits import refuse_both
+from tests.support import unit_limits
+from tests.support.unit_limits import refuse_both, refuse_long_test
 
 
 def imported_modules(file: Path) -> Iterator[str]:
@@ -44,3 +46,44 @@ def test_a_unit_test_that_starts_ray_fails_and_says_where_it_belongs(monkeypatch
     refuse_both(monkeypatch)
     with pytest.raises(pytest.fail.Exception, match="starts no Ray"):
         ray.init()
+
+
+def test_a_unit_test_over_two_seconds_fails_unless_the_machine_is_as_much_slower(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys, "gettrace", lambda: None)
+    monkeypatch.setattr(unit_limits, "EXAMPLES", None)
+    monkeypatch.setattr(unit_limits, "measure_slowness", lambda: 1.0)
+    refuse_long_test(1.9, num_imported=0)
+    with pytest.raises(pytest.fail.Exception, match=r"at most 2\.0 s of CPU time on this machine, but this one 2\.5"):
+        refuse_long_test(2.5, num_imported=0)
+    monkeypatch.setattr(unit_limits, "measure_slowness", lambda: 1.5)
+    refuse_long_test(2.5, num_imported=0)
+    with pytest.raises(pytest.fail.Exception, match=r"at most 3\.0 s"):
+        refuse_long_test(3.1, num_imported=0)
+
+
+def test_a_unit_test_that_is_the_first_to_import_libraries_may_take_five_seconds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys, "gettrace", lambda: None)
+    monkeypatch.setattr(unit_limits, "EXAMPLES", None)
+    monkeypatch.setattr(unit_limits, "measure_slowness", lambda: 1.0)
+    refuse_long_test(4.9, num_imported=500)
+    with pytest.raises(pytest.fail.Exception, match=r"at most 5\.0 s"):
+        refuse_long_test(5.1, num_imported=500)
+
+
+@pytest.mark.parametrize("case", ["lines are traced", "thousands of examples are asked for"])
+def test_the_time_of_a_unit_test_has_no_limit_where_something_makes_it_longer_on_purpose(
+    case: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_traced = case == "lines are traced"
+    monkeypatch.setattr(sys, "gettrace", lambda: print if is_traced else None)
+    monkeypatch.setattr(unit_limits, "EXAMPLES", None if is_traced else "5000")
+    monkeypatch.setattr(unit_limits, "measure_slowness", lambda: 1.0)
+    refuse_long_test(100.0, num_imported=0)
+
+
+def test_the_fixed_work_says_how_slow_this_machine_is() -> None:
+    assert 1 <= unit_limits.measure_slowness() < 50

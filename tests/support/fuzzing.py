@@ -1,14 +1,18 @@
 """Settings of tests that try damaged input; TUNE_CURE_FUZZ=5000 makes that many examples of each kind, at random."""
 
 import os
+from typing import TYPE_CHECKING
 
-from hypothesis import HealthCheck, settings
+if TYPE_CHECKING:
+    from hypothesis import settings
 
 EXAMPLES = os.environ.get("TUNE_CURE_FUZZ")
 
 
-def fuzzed(examples: int) -> settings:
+def fuzzed(examples: int) -> "settings":
     """Return settings for the same `examples` damaged inputs in every run, or the number asked for at random."""
+    from hypothesis import HealthCheck, settings  # here, because the limits of unit tests need EXAMPLES alone
+
     return settings(
         max_examples=int(EXAMPLES or examples),
         derandomize=EXAMPLES is None,

@@ -1,4 +1,4 @@
-"""A search that takes seconds, for all tests that need one."""
+"""A search and a training run that take seconds, for all tests that need one."""
 
 from pathlib import Path
 
@@ -21,6 +21,10 @@ search: {trials: 8, seed: 0}
 asha: {grace_period: 1, reduction_factor: 2}
 resources: {concurrent: 1}
 """
+
+QUICK_RUN = ["--dataset", "digits", "--model", "small_cnn", "--epsilon", "0.1", "--batch-size", "64"]
+for override in ("data.validation=100", "data.train_examples=256", "model.width=4", "evaluation.steps=3"):
+    QUICK_RUN += ["--set", override]
 
 
 def tiny(folder: Path, *overrides: str) -> SearchSpec:

@@ -1,12 +1,13 @@
 """The limits of unit tests: no process, no Ray, seconds of CPU time."""
 
 import platform
+import sys
 import time
 from collections.abc import Generator
 
 import pytest
 
-from tests.support.unit_limits import CPU_SECONDS, IS_FUZZED, MAX_SECONDS, refuse_both
+from tests.support.unit_limits import CPU_SECONDS, refuse_both, refuse_long_test
 from tune_cure.utils import environment
 
 
@@ -24,11 +25,10 @@ def no_processes(known_platform: None, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
-    """Measure a test's CPU time, and fail it where it is far above the aim."""
-    start = time.process_time()
+    """Measure a test's CPU time, and fail it where it is above the limit."""
+    start, num_modules = time.process_time(), len(sys.modules)
     result = yield
     seconds = time.process_time() - start
     item.user_properties.append((CPU_SECONDS, seconds))
-    if seconds > MAX_SECONDS and not IS_FUZZED:
-        pytest.fail(f"a unit test takes at most {MAX_SECONDS} s of CPU time, but this one took {seconds:.1f}")
+    refuse_long_test(seconds, len(sys.modules) - num_modules)
     return result

@@ -23,7 +23,7 @@ def drawn(number: int) -> pd.DataFrame:
 
 
 def test_the_shares_of_an_additive_function_are_those_of_its_terms_variances(spec: SearchSpec) -> None:
-    trials = drawn(300)
+    trials = drawn(200)
     # Along each axis uniform, so 2 times as steep is 4 times the variance: 0.8 and 0.2 of it.
     values = 2 * (np.log10(trials["lambda"]) + 2) / 4 + trials["h"]
     shares = importance.fanova(trials, values, spec)

@@ -89,6 +89,7 @@ def judged_weights(splits: Splits, values: dict[str, object]) -> dict[str, torch
     return dict(run.judged_model.state_dict())
 
 
+@pytest.mark.parametrize("half", ["one half", "the other half"])
 @pytest.mark.parametrize(
     "settings",
     [
@@ -107,13 +108,13 @@ def judged_weights(splits: Splits, values: dict[str, object]) -> dict[str, torch
     ids=str,
 )
 def test_exactly_the_hyperparameters_said_to_have_no_effect_have_none(
-    splits: Splits, settings: dict[str, object]
+    splits: Splits, settings: dict[str, object], half: str
 ) -> None:
     assert OTHERS.keys() == HYPERPARAMETERS.keys()
     values = {"epochs": 2, "batch_size": 32, "epsilon": 0.1, "lambda": 0.1, "lr_max": 0.05, **settings}
     config = TrainingConfig.model_validate(values)
     idle, weights = inactive_hyperparameters(config), judged_weights(splits, values)
-    for name, other in OTHERS.items():
+    for name, other in list(OTHERS.items())[half == "the other half" :: 2]:
         changed = values | {name: other}
         if name == "regularizer" and settings.get("regularizer") == "none":
             changed["regularizer"] = "cure"
