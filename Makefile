@@ -6,7 +6,7 @@ PYTEST_OPTIONS = --numprocesses auto --maxprocesses 4 --dist loadgroup
 PYTEST = $(BIN)/python -m pytest $(PYTEST_OPTIONS)
 OLDEST = torch==2.11.0 torchvision==0.26.0
 
-.PHONY: venv search test test-rest test-all test-oldest coverage faults lint docs reference lock clean
+.PHONY: venv search test test-rest test-all test-oldest coverage faults lint docs reference pictures lock clean
 
 venv: .venv/installed
 
@@ -70,6 +70,10 @@ docs: venv
 # Writes the tables of docs/search_space.md from the models that read the YAML.
 reference: venv
 	$(BIN)/python tools/reference.py
+
+# Takes the pictures of README and docs: a search and its confirmation, half an hour the first time; needs chromium.
+pictures: venv
+	$(BIN)/python tools/pictures.py
 
 # Resolves requirements.lock anew for Linux and macOS (needs uv); the markers that hold everywhere are left out.
 lock:
