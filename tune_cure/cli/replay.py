@@ -68,7 +68,7 @@ def run(options: ReplayOptions, console: Console) -> int:
             "what the others would have become is not known, so regret may be larger: to choose with confidence, "
             "record a search with --set search.scheduler=none"
         )
-    _print_advice(frame, result, console)
+    _print_trade_off(frame, result, console)
     console.print(f"wrote {options.directory / run_files.REPLAY}")
     return 0
 
@@ -100,13 +100,27 @@ def _table(frame: pd.DataFrame) -> Table:
     return table
 
 
-def _print_advice(frame: pd.DataFrame, result: SearchResult, console: Console) -> None:
-    """Print the pair that saves the most epochs and loses at most one standard error of the winner's accuracy."""
+def _print_trade_off(frame: pd.DataFrame, result: SearchResult, console: Console) -> None:
+    """Print the pairs that are worth choosing from, what each keeps and saves, and which one to take."""
     best = ranking.rank_trials(result.trials, result.spec).iloc[0]["objective"]
     error = standard_error(best, trial_table.judged_examples(result.spec))
-    good = frame[frame["regret_mean"] <= error].sort_values("epochs_saved_mean", ascending=False)
-    if len(good):
-        pair = f"grace_period {good.iloc[0]['grace_period']:g}, reduction_factor {good.iloc[0]['reduction_factor']:g}"
-        console.print(
-            f"most saved with a regret* of at most a standard error of the winner ({100 * error:.1f}): {pair}"
-        )
+    weighed = asha_replay.weigh(frame, error)
+    table = Table(box=None, pad_edge=False, padding=(0, 1), title="what is kept, against what is saved")
+    table.title_justify = "left"
+    for title in ("grace", "factor", "regret", "regret*", "kept*", "saved*", ""):
+        table.add_column(title, justify="right" if title else "left", no_wrap=True)
+    for _, row in weighed.iterrows():
+        note = "" if row["loss"] <= error else "loses more than the noise"
+        table.add_row(
+            f"{row['grace_period']:g}", f"{row['reduction_factor']:g}", f"{100 * row['regret']:.1f}",
+            f"{100 * row['regret_mean']:.1f}", f"{100 * row['winner_kept_mean']:.0f}%",
+            f"{100 * row['epochs_saved_mean']:.0f}%", "recommended" if row["recommended"] else note,
+        )  # fmt: skip
+    console.print(table)
+    row = weighed[weighed["recommended"]].iloc[0]
+    pair = f"grace_period {row['grace_period']:g}, reduction_factor {row['reduction_factor']:g}"
+    noise = f"a standard error of the winner ({100 * error:.1f})"
+    if row["loss"] <= error:
+        console.print(f"most saved with a regret and a regret* of at most {noise}: {pair}")
+    else:
+        console.print(f"every pair loses more than {noise}; the least is lost with {pair}")

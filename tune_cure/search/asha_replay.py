@@ -61,6 +61,30 @@ def write(directory: Path, grace_periods: Iterable[int], reduction_factors: Iter
     return frame
 
 
+def weigh(frame: pd.DataFrame, noise: float) -> pd.DataFrame:
+    """Return the pairs of numbers that no other pair beats in both what is kept and what is saved, most kept first.
+
+    A pair keeps as much as its regret is small: the larger one of that in the recorded order and that in the mean of
+    other orders. What is kept counts first: the recommended pair saves the most of those that lose no more than the
+    judge's noise. If every pair loses more, it is the one that loses least.
+
+    Args:
+        frame: What `write` returned.
+        noise: The regret that may be chance, a fraction.
+
+    Returns:
+        Rows of `frame` with the columns loss (a fraction) and recommended (true in one row).
+    """
+    weighed = frame.assign(loss=frame[["regret", "regret_mean"]].max(axis=1))
+    weighed = weighed.sort_values(["loss", "epochs_saved_mean", "winner_kept_mean"], ascending=[True, False, False])
+    # Of pairs that keep at least as much, each must save more than all before it.
+    best_before = weighed["epochs_saved_mean"].cummax().shift(fill_value=-np.inf)
+    front = weighed[weighed["epochs_saved_mean"] > best_before]
+    within = front[front["loss"] <= noise]
+    recommended = within.index[-1] if len(within) else front.index[0]
+    return front.assign(recommended=front.index == recommended)
+
+
 def count_complete_curves(directory: Path) -> tuple[int, int]:
     """Return how many learning curves of a search end where the training did, and how many there are."""
     trials = results.trials(directory)

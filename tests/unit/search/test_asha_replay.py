@@ -83,6 +83,44 @@ def test_curves_that_were_cut_short_are_said(run: Path, capsys: pytest.CaptureFi
     assert "--set search.scheduler=none" in capsys.readouterr().out
 
 
+def pairs(*rows: tuple[int, float, float, float]) -> pd.DataFrame:
+    """A replay of pairs with factor 2: grace period, regret, regret* and saved*."""
+    names = ["grace_period", "regret", "regret_mean", "epochs_saved_mean"]
+    frame = pd.DataFrame(rows, columns=names).assign(reduction_factor=2.0)
+    return frame.assign(winner_kept_mean=1 - frame["regret_mean"])
+
+
+def test_a_pair_that_loses_the_winner_is_not_recommended_for_its_saving() -> None:
+    # Grace 1 lost the recorded winner, by 7.2 points, though in the mean of other orders it loses little.
+    weighed = asha_replay.weigh(pairs((1, 0.072, 0.015, 0.51), (2, 0.0, 0.004, 0.38), (3, 0.0, 0.004, 0.30)), 0.026)
+    assert weighed["grace_period"].tolist() == [2, 1]  # grace 3 keeps no more than 2, and saves less
+    assert weighed["recommended"].tolist() == [True, False]
+
+
+def test_of_pairs_that_lose_no_more_than_the_noise_the_one_that_saves_most_is_recommended() -> None:
+    weighed = asha_replay.weigh(pairs((3, 0.0, 0.0, 0.2), (2, 0.01, 0.02, 0.4), (1, 0.01, 0.05, 0.6)), 0.026)
+    assert weighed["grace_period"].tolist() == [3, 2, 1]
+    assert weighed["recommended"].tolist() == [False, True, False]
+
+
+def test_where_every_pair_loses_more_than_the_noise_the_least_loss_is_recommended_and_said(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weighed = asha_replay.weigh(pairs((2, 0.05, 0.06, 0.4), (1, 0.1, 0.05, 0.6)), 0.026)
+    assert weighed["recommended"].tolist() == [True, False]
+    journal = Journal(run)
+    journal.append("trial", 6, origin="sampler", hyperparameters=VALUES)
+    for at, accuracy in enumerate((0.05, 0.5, 0.8, 0.9), start=1):
+        epoch(journal, 6, at, accuracy, accuracy, ended="completed" * (at == 4))
+    journal.append("end", 6, status="completed", reason="")
+    assert cli.main(["replay", str(run), "--grace-period", "1", "--reduction-factor", "2", "3"]) == 0
+    out = capsys.readouterr().out
+    assert (
+        "every pair loses more than a standard error of the winner (3.0); the least is lost with grace_period 1" in out
+    )
+    assert "what is kept, against what is saved" in out
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
