@@ -98,7 +98,8 @@ def _rehearse(job: Job, few: Splits) -> Sizes:
     torch.save(trainer.state_dict(), state)
     torch.save({"model": trainer.architecture, "weights": trainer.judged_model.state_dict()}, model)
     torch.load(io.BytesIO(state.getvalue()), weights_only=True)
-    checkpoints.rebuild(torch.load(io.BytesIO(model.getvalue()), weights_only=True), trust_code=True)
+    with torch.random.fork_rng(devices=[]):  # a network that is built draws its first weights
+        checkpoints.rebuild(torch.load(io.BytesIO(model.getvalue()), weights_only=True), trust_code=True)
     return Sizes(state.tell(), model.tell())
 
 

@@ -6,6 +6,8 @@ from html import escape
 from statistics import NormalDist
 from typing import Any
 
+import numpy as np
+
 from tune_cure.confirmation.candidates import has_penalty
 from tune_cure.confirmation.verdicts import Confirmation
 from tune_cure.evaluation.names import UNTARGETED_LABEL
@@ -53,7 +55,7 @@ def find_confirmed_accuracy(result: SearchResult, confirmation: Confirmation | N
         return None
     table, evaluation = confirmation.table, result.spec.evaluation
     runs = table[table["contender"].eq(f"trial-{result.best.trial}") & table["norm"].eq(evaluation.norm)]
-    runs = runs[[f"{epsilon:.6g}" == f"{evaluation.epsilon:.6g}" for epsilon in runs["epsilon"]]]
+    runs = runs[np.isclose(runs["epsilon"], evaluation.epsilon)]
     for attack in ("autoattack", "pgd_50_10"):
         accuracies = runs.dropna(subset=[attack])
         if len(accuracies):

@@ -1,4 +1,6 @@
+import importlib.util
 import json
+import re
 import shlex
 from pathlib import Path
 
@@ -144,3 +146,103 @@ def test_two_processes_do_not_confirm_one_search_at_a_time(
     with locking.hold_run_lock(tmp_path / run_files.CONFIRM):
         assert cli.main(["confirm", str(tmp_path), *QUICK]) == 2
     assert capsys.readouterr().err == f"tune-cure: {tmp_path / run_files.CONFIRM}: another process is writing in it\n"
+
+
+def finish(jobs: list[Job], *_: object, **__: object) -> dict[str, str]:
+    """In the place of Ray's jobs: leaders are right on more images than baselines."""
+    for job in jobs:
+        share = 0.6 if job.candidate.kind == "leader" else 0.4
+        write_outcomes(job, share, autoattack=job.plan.autoattack, num_images=job.plan.examples)
+    return {}
+
+
+def test_the_default_baselines_say_what_the_penalty_is_worth_in_the_first_line_and_in_the_report(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(confirmation, "run", finish)
+    write_quick_search(tmp_path)
+    assert cli.main(["confirm", str(tmp_path), "--top", "1", "--examples", "200"]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    plan, results = printed.split(" A training run of ")[0].split("--no-autoattack ")
+    for name in ("start_from", "ablation", "fgsm", "pgd"):
+        assert f"{name} baseline 2 epochs" in plan
+    assert results.startswith("CURE helped: trial-2 has ")
+    assert "trial-2 against ablation by itself, and for all other pairs of a column together" in printed
+    report = (tmp_path / run_files.REPORT).read_text()
+    assert "CURE helped: trial-2 has" in report
+    assert "The test set is still untouched" not in report
+    assert cli.main(["report", str(tmp_path)]) == 0
+    assert "CURE helped: trial-2 has" in (tmp_path / run_files.REPORT).read_text()
+
+
+def test_the_plan_says_how_long_it_takes_and_how_to_make_it_shorter(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(confirmation, "run", finish)
+    write_quick_search(tmp_path)
+    assert cli.main(["confirm", str(tmp_path), *QUICK]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert re.search(r"trial-2 leader 2 epochs \d+ s a run trial 2", printed)
+    assert re.search(
+        r"about [0-9]+ s here, if it goes as fast as the search did: \d+ s of training and \d+ s of PGD\. Less with "
+        r"fewer --seeds, --top 1, fewer --baselines, fewer --examples",
+        printed,
+    )
+    assert "or --no-autoattack" not in printed
+    monkeypatch.setattr(confirmation, "run", lambda *_, **__: {})
+    assert cli.main(["confirm", str(tmp_path), *QUICK]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "4 of 4 runs are done already" in printed
+    assert "if it goes as fast" not in printed
+
+
+@pytest.mark.parametrize(
+    ("change", "arguments", "said"),
+    [
+        ("evaluation.norm=linf", ["--epsilons", "2"], "--epsilons: must be at most 1 with norm linf, but found 2"),
+        ("evaluation.norm=linf", ["--train-images", "1"], "at least 2 are needed"),
+    ],
+)
+def test_what_no_network_can_be_judged_by_is_one_line_before_anything_starts(
+    change: str, arguments: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_quick_search(tmp_path, change)
+    try:
+        code = cli.main(["confirm", str(tmp_path), *arguments])
+    except SystemExit as exit_:  # argparse's way
+        code = int(str(exit_.code))
+    assert code == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / run_files.CONFIRM).exists()
+
+
+def test_a_missing_package_of_autoattack_is_said_before_anything_starts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_quick_search(tmp_path)
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "pyautoattack" else find_spec(name))
+    assert cli.main(["confirm", str(tmp_path)]) == 2
+    assert "pip install pyautoattack, or leave it out with --no-autoattack" in capsys.readouterr().err
+
+
+def test_trials_at_chance_are_said_before_they_are_retrained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(confirmation, "run", finish)
+    monkeypatch.setattr("tune_cure.cli.confirm.chance_level", lambda labels: 0.95)
+    write_quick_search(tmp_path)
+    assert cli.main(["confirm", str(tmp_path), *QUICK]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "warning: No trial is clearly above chance. One fixed answer is right on 95.0%" in printed
+
+
+def test_a_baseline_that_is_left_out_is_said_with_the_reason(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(confirmation, "run", finish)
+    write_quick_search(tmp_path, "training.regularizer=none")
+    assert cli.main(["confirm", str(tmp_path), "--top", "1", "--no-autoattack"]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "ablation is left out: trial 2, the winner, trains without a penalty" in printed
+    assert "The winner, trial-2, trains without a penalty." in printed

@@ -1,3 +1,4 @@
+import json
 import logging
 import tomllib
 from pathlib import Path
@@ -12,6 +13,7 @@ from tests.support.spaces import TINY
 from tune_cure.cli.main import main
 from tune_cure.cli.views.search_results import print_results
 from tune_cure.ray_backend.resources import Machine
+from tune_cure.search import run_files
 from tune_cure.search.results import SearchResult
 
 
@@ -226,3 +228,14 @@ def test_no_number_of_the_closing_table_is_cut_off_whatever_the_width(
     assert f"{100 * result.leaders['pgd_accuracy_best'].iloc[0]:.1f}" in out
     assert all(key in out for key in result.spec.space)
     assert (f"\ntrial {BEST}: lambda " in out) == (width == 60)
+
+
+def test_the_end_of_a_search_says_that_no_trial_is_clearly_above_chance(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_search(tmp_path)
+    for level, is_said in ((0.1, False), (0.95, True)):
+        (tmp_path / run_files.ENVIRONMENT).write_text(json.dumps({"command": "x", "chance_level": level}))
+        print_results(SearchResult(tmp_path), tmp_path / "report.html", Console(width=200))
+        out = " ".join(capsys.readouterr().out.split())
+        assert ("No trial is clearly above chance. One fixed answer is right on 95.0%" in out) == is_said

@@ -63,8 +63,8 @@ def _print_time(left: Sequence[Job], costs: Mapping[str, Cost], concurrent: int 
     shares = join_words(f"{format_duration(seconds)} of {name}" for name, seconds in parts.items() if seconds)
     here = "of one device" if concurrent is None else "here"
     console.print(
-        f"about {format_duration(cost.total)} {here}, as fast as the search was: {shares}. Less with fewer --seeds, "
-        "--top 1, fewer --baselines, fewer --examples" + " or --no-autoattack" * bool(cost.autoattack)
+        f"about {format_duration(cost.total)} {here}, if it goes as fast as the search did: {shares}. Less with fewer "
+        "--seeds, --top 1, fewer --baselines, fewer --examples" + " or --no-autoattack" * bool(cost.autoattack)
     )
 
 

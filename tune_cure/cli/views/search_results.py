@@ -8,6 +8,7 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
+from tune_cure.reports.chance import find_chance
 from tune_cure.search import ranking, run_files, trial_table
 from tune_cure.search.results import SearchResult
 from tune_cure.utils.formatting import (
@@ -33,6 +34,8 @@ def print_results(result: SearchResult, page: Path, console: Console) -> None:
     """
     console.print(f"\n{result.spec.name}: the best of {len(result.trials)} trials\n", style="bold")
     _print_leaders(result, console)
+    if finding := find_chance(result):
+        console.print(f"\n{finding}", style="bold")
     _print_effort(result, console)
     _print_judgement(result, console)
     _print_files(result.directory, page, console)

@@ -1,0 +1,134 @@
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.support.confirmations import finish, plan_quick_jobs, write_outcomes
+from tune_cure.confirmation.plan import Job
+from tune_cure.confirmation.verdicts import Confirmation
+from tune_cure.reports import search_page
+from tune_cure.search import run_files
+from tune_cure.search.results import SearchResult
+
+BASELINES = ("start_from", "ablation", "fgsm", "pgd")
+
+
+def page(directory: Path) -> str:
+    return search_page.write(SearchResult(directory)).read_text(encoding="utf-8")
+
+
+def text_of(html: str) -> str:
+    html = re.sub(r"<(script|style)>.*?</\1>", " ", html, flags=re.DOTALL)
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", html))
+
+
+def first_tile(directory: Path) -> str:
+    """The first tile of the report: what the number is, the number, and the next command."""
+    match = re.search(r'<dl class="tiles"><div class="first">(.*?)</div>', page(directory), flags=re.DOTALL)
+    assert match
+    return text_of(match[1]).strip()
+
+
+def save(jobs: list[Job], directory: Path) -> Confirmation:
+    confirmation = Confirmation(jobs)
+    (directory / run_files.CONFIRM).mkdir(exist_ok=True)
+    confirmation.write(directory / run_files.CONFIRM)
+    return confirmation
+
+
+def over(directory: Path) -> None:
+    """Make the search of `plan_quick_jobs` one of 8 trials, all of which have ended."""
+    spec = directory / run_files.SPEC
+    spec.write_text(spec.read_text().replace("trials: 24", "trials: 8"))
+
+
+def test_without_a_confirmation_the_first_number_is_that_of_the_search_with_its_warning(tmp_path: Path) -> None:
+    plan_quick_jobs(tmp_path)
+    over(tmp_path)
+    tile = first_tile(tmp_path)
+    assert tile.startswith("validation PGD accuracy of trial 2, the best of 8: it looks better than it is.")
+    assert f"Next: tune-cure confirm {tmp_path} trains the winner again" in tile
+
+
+def test_a_search_that_is_not_over_names_the_command_that_shows_it(tmp_path: Path) -> None:
+    plan_quick_jobs(tmp_path)
+    assert f"Next: tune-cure watch {tmp_path} shows the search while it runs." in first_tile(tmp_path)
+
+
+def test_the_confirmed_accuracy_comes_first_and_the_test_set_is_no_longer_untouched(tmp_path: Path) -> None:
+    jobs = plan_quick_jobs(tmp_path, BASELINES)
+    over(tmp_path)
+    for job in jobs:
+        write_outcomes(job, 0.6 if job.candidate.kind == "leader" else 0.4)
+    row = save(jobs, tmp_path).means().iloc[0]
+    tile = first_tile(tmp_path)
+    assert tile.startswith("AutoAttack accuracy of trial 2 on 400 test images at epsilon 0.15 (38.2/255)")
+    assert f"{100 * row['autoattack']:.1f} ± {100 * row['autoattack_sd']:.1f}%" in tile
+    assert "Believe this number." in tile
+    assert f"Next: tune-cure export {tmp_path} --to winner" in tile
+    text = text_of(page(tmp_path))
+    assert "The test set is still untouched" not in text
+    assert "Confirmed: trained again with 3 other seeds, trial 2 has" in text
+
+
+def test_the_report_has_the_verdict_the_tables_and_the_figures_of_the_confirmation(tmp_path: Path) -> None:
+    jobs = plan_quick_jobs(tmp_path, BASELINES)
+    for job in jobs:
+        write_outcomes(job, 0.6 if job.candidate.kind == "leader" else 0.4)
+    save(jobs, tmp_path)
+    html = page(tmp_path)
+    section = html.split('<h2 id="confirmation">')[1].split("<section")[0]
+    text = text_of(section)
+    assert text.split("</h2>")[0].strip().startswith("Confirmed on the test set")
+    assert text.index("CURE helped: trial-2 has") < text.index("Candidates:")
+    assert "<strong>better</strong>" in section
+    assert 'id="plot-autoattack-0.15"' in section and 'id="plot-clean-0.15"' in section
+    assert '<a href="#confirmation">' in html
+
+
+def test_an_unfinished_confirmation_names_the_command_that_goes_on(tmp_path: Path) -> None:
+    jobs = plan_quick_jobs(tmp_path, BASELINES)
+    over(tmp_path)
+    write_outcomes(jobs[0], 0.6)
+    save(jobs, tmp_path)
+    assert f"tune-cure confirm {tmp_path} goes on with the confirmation: 1 of 18 runs are done." in first_tile(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("baselines", "autoattack", "words"),
+    [
+        (("fgsm",), True, "--top 1 --baselines ablation measures what the penalty is worth."),
+        (("ablation",), False, "adds AutoAttack."),
+    ],
+)
+def test_what_a_confirmation_lacks_is_the_next_command(
+    baselines: tuple[str, ...], autoattack: bool, words: str, tmp_path: Path
+) -> None:
+    jobs = plan_quick_jobs(tmp_path, baselines)
+    over(tmp_path)
+    for job in jobs:
+        write_outcomes(job, 0.6, autoattack=autoattack)
+    save(jobs, tmp_path)
+    tile = first_tile(tmp_path)
+    assert words in tile
+    assert tile.startswith("AutoAttack" if autoattack else "PGD-50-10")
+
+
+def test_a_confirmation_of_another_trial_is_not_that_of_the_winner(tmp_path: Path) -> None:
+    jobs = [job for job in plan_quick_jobs(tmp_path) if job.candidate.name != "trial-2"]
+    over(tmp_path)
+    finish(jobs)
+    save(jobs, tmp_path)
+    assert first_tile(tmp_path).startswith("validation PGD accuracy of trial 2")
+    text = text_of(page(tmp_path))
+    assert "A confirmation has judged trial-7 on the test set, but not trial 2, which leads now." in text
+
+
+def test_a_damaged_table_of_the_confirmation_is_said_and_the_search_is_reported(tmp_path: Path) -> None:
+    jobs = plan_quick_jobs(tmp_path)
+    finish(jobs)
+    save(jobs, tmp_path)
+    (tmp_path / run_files.CONFIRM / run_files.CONFIRM_TABLE).write_text("a,b\n1,2\n")
+    text = text_of(page(tmp_path))
+    assert "confirm.csv: is no table of a confirmation" in text
+    assert "Trial 2 leads" in text
