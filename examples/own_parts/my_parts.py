@@ -104,7 +104,7 @@ class TwoSteps(Attack):
         return point.detach()
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class GradientNorm(Regularizer):
     """‖∇ₓℓ(x)‖₂ of each example, to the power of `power`."""
 

@@ -156,7 +156,7 @@ def cure_penalty(
     return difference.square().sum(dim=(1, 2, 3)) if squared else lengths(difference)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class Cure(Regularizer):
     """CURE: how much the input gradient changes along `direction`."""
 

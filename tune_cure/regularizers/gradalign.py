@@ -35,7 +35,7 @@ def gradalign(
     return 1.0 - cosine(clean_grad, displaced_grad)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class GradAlign(Regularizer):
     """GradAlign: how far the input gradient turns at a random point of the ball."""
 

@@ -50,7 +50,7 @@ def local_linearity(
         return error(delta, model(images + delta)).abs()
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class LocalLinearity(Regularizer):
     """Local linearity: the error of the loss's linearization at the worst point of the ball."""
 

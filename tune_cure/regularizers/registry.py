@@ -9,6 +9,8 @@ REGULARIZERS: Registry[type[Regularizer]] = Registry(
         "cure": "tune_cure.regularizers.cure:Cure",
         "gradalign": "tune_cure.regularizers.gradalign:GradAlign",
         "llr": "tune_cure.regularizers.local_linearity:LocalLinearity",
+        "elle": "tune_cure.regularizers.elle:Elle",
+        "elle_a": "tune_cure.regularizers.elle:AdaptiveElle",
         "none": "tune_cure.regularizers.regularizer:NoRegularizer",
     },
     accepts=lambda part: isinstance(part, type) and issubclass(part, Regularizer),

@@ -2,7 +2,9 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from tune_cure.attacks.attack import Step
@@ -23,7 +25,7 @@ class PenaltyStep(Step):
     adversarial_forward: Forward | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class Regularizer(ABC):
     """The penalty of a training run, built once from its configuration.
 
@@ -79,8 +81,16 @@ class Regularizer(ABC):
         """Return the penalty's own hyperparameters that make no difference beside its others, and why."""
         return {}
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return what the penalty carries from step to step: tensors and plain values, saved in checkpoints."""
+        return {}
 
-@dataclass(frozen=True, kw_only=True)
+    def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
+        """Continue from what `state_dict` returned."""
+        return
+
+
+@dataclass(kw_only=True)
 class NoRegularizer(Regularizer):
     """No penalty."""
 

@@ -368,6 +368,7 @@ class Trainer:
             "order": self.order.get_state(),
             "generator": self.generator.get_state(),
             "attack": self.terms.attack.state_dict(),
+            "regularizer": self.terms.regularizer.state_dict(),
             "accuracies": self.accuracies,
             "best_model": self.best_model(),
         }
@@ -390,6 +391,7 @@ class Trainer:
         self.generator.set_state(state["generator"].cpu())
         # Version 0.1.0 saved the one thing that its attacks carried under the key "previous".
         self.terms.attack.load_state_dict(state.get("attack", state), self.device)
+        self.terms.regularizer.load_state_dict(state.get("regularizer", {}), self.device)
         self.accuracies = dict(state["accuracies"])
         self.best_epoch = state["best_model"]["epoch"]
         self.best_weights = state["best_model"]["weights"]

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tests.support.networks import QuadraticLoss
 from tests.support.penalties import DELTAS, penalty
 from tune_cure.attacks.fgsm import fgsm as fgsm_attack
 from tune_cure.attacks.fmn import fmn
@@ -22,30 +23,6 @@ def compute(name: str, network: nn.Module, batch: tuple[Tensor, Tensor], **optio
     adversarial = fgsm_attack(network, *batch, EPSILON, generator=torch.Generator().manual_seed(7))
     settings = {"h": 1.5, "epsilon": EPSILON, "adversarial": adversarial, **options}
     return penalty(name, network, *batch, generator=torch.Generator().manual_seed(5), **settings)
-
-
-class QuadraticLoss(nn.Module):
-    """Two logits whose cross-entropy for label 0 is ½ xᵀAx + bᵀx + ½ exactly, so that its Hessian is A.
-
-    With logits (0, s) the cross-entropy of label 0 is log(1 + eˢ); s = log(eᑫ − 1) makes it q.
-    """
-
-    def __init__(self, size: int) -> None:
-        super().__init__()
-        generator = torch.Generator().manual_seed(0)
-        self.root = nn.Parameter(torch.randn(size, size, dtype=torch.float64, generator=generator) / size)
-        self.b = nn.Parameter(torch.rand(size, dtype=torch.float64, generator=generator) + 1.0)
-
-    @property
-    def hessian(self) -> Tensor:
-        return self.root @ self.root.T
-
-    def loss(self, x: Tensor) -> Tensor:
-        return 0.5 * torch.einsum("ni,ij,nj->n", x, self.hessian, x) + x @ self.b + 0.5
-
-    def forward(self, images: Tensor) -> Tensor:
-        loss = self.loss(images.flatten(1))
-        return torch.stack([torch.zeros_like(loss), torch.log(torch.expm1(loss))], dim=1)
 
 
 @pytest.fixture

@@ -1,0 +1,114 @@
+"""ELLE and ELLE-A: local linearity without a second derivative (Abad Rocamora et al. 2024, arXiv 2401.11618)."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tune_cure.attacks.norms import NORMS, broadcast
+from tune_cure.gradients.batch_norm_mode import STATISTICS
+from tune_cure.gradients.input_gradients import cross_entropy
+from tune_cure.regularizers.regularizer import PenaltyStep, Regularizer
+from tune_cure.utils.hyperparameters import hyperparameter
+
+
+def linearity_error(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    epsilon: float,
+    norm: str = "linf",
+    generator: torch.Generator | None = None,
+    statistics: str = "running",
+) -> Tensor:
+    """Return (ℓ(x_c) − (1 − a)ℓ(x_a) − aℓ(x_b))² of each example, at three points of a line in the ball.
+
+    Abad Rocamora et al. 2024 (arXiv 2401.11618), equation 3: x_a and x_b are uniform in the ball, a is uniform in
+    [0, 1], and x_c = (1 − a)x_a + a x_b. One forward pass takes the points of all examples, so with statistics `batch`
+    batch norm normalizes by all three.
+
+    Args:
+        model: Network from images to logits.
+        images: (N, C, H, W) in [0, 1].
+        labels: (N,) class indices.
+        epsilon: Radius of the ball, in pixel units. The points are not clipped to [0, 1].
+        norm: Norm of the ball, a name of `norms.NORMS`.
+        generator: Source of the points, on the images' device.
+        statistics: What batch norm normalizes by, a key of `batch_norm_mode.STATISTICS`.
+
+    Returns:
+        (N,) squared errors, differentiable with respect to the parameters.
+    """
+    ball = NORMS.resolve(norm)
+    start, end = (images + ball.noise(images, epsilon, generator) for _ in range(2))
+    share = torch.rand(len(images), generator=generator, dtype=images.dtype, device=images.device)
+    between = torch.lerp(start, end, broadcast(share))
+    with STATISTICS[statistics](model):
+        logits = model(torch.cat([start, end, between]))
+    first, second, middle = cross_entropy(logits, labels.repeat(3)).chunk(3)
+    return (middle - torch.lerp(first, second, share)).square()
+
+
+@dataclass(kw_only=True)
+class Elle(Regularizer):
+    """ELLE: how far the loss is from linear between two random points of the ball."""
+
+    def __call__(self, step: PenaltyStep) -> Tensor:
+        return linearity_error(
+            step.network,
+            step.images,
+            step.labels,
+            epsilon=self.epsilon,
+            norm=self.norm,
+            generator=step.generator,
+            statistics=self.penalty_statistics,
+        )
+
+    @property
+    def uses_two_sided(self) -> bool:
+        return False
+
+
+@dataclass(kw_only=True)
+class AdaptiveElle(Elle):
+    """ELLE-A: ELLE with lambda while the error is out of the ordinary, and less and less after it.
+
+    A step whose mean error exceeds the mean of all earlier steps' by more than `elle_sensitivity` of their standard
+    deviations is penalized by lambda itself. In each other step the weight is `elle_decay` of the one before; it starts
+    at zero. Abad Rocamora et al. 2024 (arXiv 2401.11618), section 3.3.
+    """
+
+    elle_sensitivity: float = hyperparameter(
+        2.0, "Standard deviations by which the error must jump for the full lambda of elle_a.", ge=0
+    )
+    elle_decay: float = hyperparameter(0.99, "Share of the weight of elle_a that is left in the next step.", ge=0, le=1)
+    # Number of earlier steps, mean of their errors, sum of squared deviations from it (Welford), weight as part of 1.
+    history: Tensor | None = field(default=None, init=False)
+
+    def __call__(self, step: PenaltyStep) -> Tensor:
+        errors = super().__call__(step)
+        with torch.no_grad():
+            weight = self._adapt(errors.mean().double())
+        return errors * weight.to(errors.dtype)
+
+    def _adapt(self, error: Tensor) -> Tensor:
+        """Return the weight for a step's mean `error`, as a part of lambda, and remember the error."""
+        before = error.new_zeros(4) if self.history is None else self.history
+        count, mean, squares, weight = before.unbind()
+        deviation = (squares / count.clamp(min=1)).sqrt()
+        jumps = (count > 0) & (error > mean + self.elle_sensitivity * deviation)
+        weight = torch.where(jumps, torch.ones_like(weight), self.elle_decay * weight)
+        moved = mean + (error - mean) / (count + 1)
+        after = torch.stack([count + 1, moved, squares + (error - mean) * (error - moved), weight])
+        # A step that overflowed is skipped by the optimizer, and must not be remembered.
+        self.history = torch.where(error.isfinite(), after, before)
+        return weight
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the (4,) history of the errors, or None before the first step."""
+        return {"history": self.history}
+
+    def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
+        self.history = None if state["history"] is None else state["history"].to(device)
