@@ -123,6 +123,22 @@ def test_vital_processes_are_none_where_ray_has_lost_the_name(monkeypatch: pytes
     assert ray_internals.vital_processes() == []
 
 
+@pytest.mark.usefixtures("ray_session")
+def test_vital_paths() -> None:
+    session, logs, *sockets = ray_internals.vital_paths()
+    assert session.name.startswith("session_")
+    assert logs == session / "logs"
+    assert [socket.name for socket in sockets] == ["raylet", "plasma_store"]
+    assert all(path.exists() for path in (session, logs, *sockets))
+
+
+def test_vital_paths_are_none_where_ray_has_lost_the_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ray._private.worker._global_node", SimpleNamespace())
+    assert ray_internals.vital_paths() == []
+    monkeypatch.delattr("ray._private.worker._global_node")
+    assert ray_internals.vital_paths() == []
+
+
 def test_forbid_automatic_start() -> None:
     printed = run_python("""
 import ray

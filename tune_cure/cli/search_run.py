@@ -26,6 +26,7 @@ from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.trial_table import SearchRecord
 from tune_cure.utils import environment, locking
 from tune_cure.utils.files import FolderError, make_run_folder
+from tune_cure.utils.folder_watch import LostFolderError
 from tune_cure.utils.signals import treat_sigterm_as_ctrl_c
 
 FAULTS = ("failing", "disk", "ray")  # outcomes of a search that something outside of it has ended
@@ -72,8 +73,14 @@ def run(spec: SearchSpec, options: SearchOptions, console: Console) -> int:
             treat_sigterm_as_ctrl_c()  # only now: Ray sets a handler of its own when it starts
             say_start(devices, url, folder, console.print)
 
-        with view, refresher:
-            result = run_trials(spec, folder, options, view, on_ready)
+        try:
+            with view, refresher:
+                result = run_trials(spec, folder, options, view, on_ready)
+        except LostFolderError as error:
+            command = options.resume_command(folder.directory, folder.storage.output)
+            remains = "; delete what Ray has written there since" if folder.directory.exists() else ""
+            console.print(f"{error}{remains}. Once it is back, continue with:\n  {command}")
+            return error.exit_code
         treat_sigterm_as_ctrl_c()  # Ray's shutdown has given SIGTERM back to the system
         return _conclude(result, folder, options, console)
 

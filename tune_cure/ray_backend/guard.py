@@ -19,13 +19,33 @@ GRACE_SECONDS = 5.0  # for a call to end by itself once Ray has died
 _logger = logging.getLogger(__name__)
 
 
+class RayWatch:
+    """Watch over the Ray that this process uses: over processes that it has started, and files that Ray needs.
+
+    Programs that clean folders of temporary files delete Ray's files while Ray runs. No worker can start then, and each
+    trial fails. Processes of a cluster that was joined are not watched.
+    """
+
+    def __init__(self) -> None:
+        self.processes = ray_internals.vital_processes()
+        self.paths = [path for path in ray_internals.vital_paths() if path.exists()]
+
+    def __reduce__(self) -> tuple[type["RayWatch"], tuple[()]]:
+        return RayWatch, ()  # Tune pickles its callbacks, but no process can be pickled
+
+    def find_fault(self) -> str:
+        """Return in words why Ray cannot go on; empty if it can."""
+        if any(process.poll() is not None for process in self.processes):
+            return "Ray has died, or was killed"
+        missing = next((path for path in self.paths if not path.exists()), None)
+        return f"Ray cannot go on: {missing} was deleted" if missing else ""
+
+
 class GuardedCall:
     """A call that uses Ray, in a daemon thread, while the caller watches over Ray's processes.
 
     Where Ray dies, its functions wait for it, and after a minute Ray ends the whole process. Here the caller notices
     within seconds, disconnects from Ray, which then ends nothing, and leaves behind a call that goes on waiting.
-
-    Only processes that this one has started are watched, not those of a cluster that was joined.
 
     Args:
         work: What to call. It must end soon once `stopper` has an outcome.
@@ -36,7 +56,7 @@ class GuardedCall:
         self.work, self.stopper = work, stopper
         self.error: BaseException | None = None
         self.is_interrupted = self.is_given_up = False
-        self.processes = ray_internals.vital_processes()
+        self.ray = RayWatch()
         self.thread = threading.Thread(target=self._work, name="uses-ray", daemon=True)
 
     def run(self) -> None:
@@ -47,10 +67,10 @@ class GuardedCall:
         """
         with self._watch_ctrl_c():
             self.thread.start()
-            while self.thread.is_alive() and not self._is_ray_dead() and not self.is_given_up:
+            while self.thread.is_alive() and not self.ray.find_fault() and not self.is_given_up:
                 self._wait()
-        if self._is_ray_dead():
-            self.stopper.end("ray", "Ray has died, or was killed")
+        if fault := self.ray.find_fault():
+            self.stopper.end("ray", fault)
             self._disconnect()
         elif self.is_given_up:
             ray_internals.forbid_automatic_start()  # by the call, which goes on after this Ray has ended
@@ -88,9 +108,6 @@ class GuardedCall:
         deadline = time.monotonic() + LOOK_SECONDS
         while self.thread.is_alive() and not self.is_given_up and time.monotonic() < deadline:
             self.thread.join(POLL_SECONDS)
-
-    def _is_ray_dead(self) -> bool:
-        return any(process.poll() is not None for process in self.processes)
 
     def _disconnect(self) -> None:
         """End the connection to a dead Ray, and give the call time to end with an error of Ray's."""

@@ -7,6 +7,7 @@ from ray import tune
 from ray.tune.experiment import Trial
 
 from tune_cure.ray_backend import ray_internals
+from tune_cure.ray_backend.guard import RayWatch
 from tune_cure.ray_backend.worker_errors import failure_reason
 from tune_cure.search import run_files
 from tune_cure.search.recorder import TrialRecorder
@@ -19,10 +20,11 @@ class JournalCallback(tune.Callback):  # type: ignore[misc]
     Args:
         recorder: Writes the journal.
         folder: The run's folder, on this machine or in an object store, as checkpoints' paths begin.
+        ray_watch: Says whether a trial failed because Ray cannot go on. Such a failure is not recorded.
     """
 
-    def __init__(self, recorder: TrialRecorder, folder: Path) -> None:
-        self.recorder, self.folder = recorder, folder
+    def __init__(self, recorder: TrialRecorder, folder: Path, ray_watch: RayWatch) -> None:
+        self.recorder, self.folder, self.ray_watch = recorder, folder, ray_watch
         self._tune_keeps_all_checkpoints = False
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
@@ -58,9 +60,16 @@ class JournalCallback(tune.Callback):  # type: ignore[misc]
 
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Record that a trial's worker raised an exception or died; Tune sets the trial back to its last checkpoint."""
+        self._end_without_ray()
         self.recorder.on_retry(trial.config["trial"], trial.num_failures, failure_reason(trial))
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Record the end of a trial that failed once too often."""
+        self._end_without_ray()
         self.recorder.on_failure(trial.config["trial"], failure_reason(trial))
         ray_internals.forget_metric_averages(trial)
+
+    def _end_without_ray(self) -> None:
+        """End the search if Ray cannot go on: each failure of a trial would be a consequence, and none is recorded."""
+        if fault := self.ray_watch.find_fault():
+            self.recorder.stopper.end("ray", fault)

@@ -118,6 +118,16 @@ def vital_processes() -> list[Any]:
     return [info.process for name in VITAL_PROCESSES for info in started.get(name, [])]
 
 
+def vital_paths() -> list[Path]:
+    """Return the folder of the session of the Ray that this process uses, and what it needs in it to start workers.
+
+    Without the name: none. If the folder is deleted, each trial fails as often as it is tried, and Ray waits for ever.
+    """
+    node = _find("ray._private.worker", "_global_node")
+    names = ("_session_dir", "_logs_dir", "_raylet_socket_name", "_plasma_store_socket_name")
+    return [Path(path) for name in names if isinstance(path := getattr(node, name, None), str)]
+
+
 def forbid_automatic_start() -> None:
     """Keep Ray's functions from starting another Ray in this process where the one before has ended.
 

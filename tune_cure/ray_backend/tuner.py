@@ -4,6 +4,7 @@ The journal is the truth. After an interruption the study and the rule are rebui
 from their last checkpoint. Ray starts afresh; its own snapshots are never read.
 """
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +18,7 @@ from ray.tune.experiment import Trial
 
 from tune_cure.ray_backend import cluster, gpu_memory, rescoring, session
 from tune_cure.ray_backend.data_broadcast import DataBroadcast
-from tune_cure.ray_backend.guard import GuardedCall
+from tune_cure.ray_backend.guard import GuardedCall, RayWatch
 from tune_cure.ray_backend.journal_callback import JournalCallback
 from tune_cure.ray_backend.monitoring import dashboard
 from tune_cure.ray_backend.monitoring.metrics import TrialGauges
@@ -39,6 +40,8 @@ from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.stopping import FULL_DISK_ERROR, SearchStopper
 from tune_cure.search.trial_table import SearchRecord
 from tune_cure.utils.files import replace_text
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,7 @@ def run(
         ResumeError: The folder holds another search, or this one before it has ended, and is not to be resumed.
         DeviceError: Not even one trial fits into the devices.
         ClusterError: The cluster cannot be joined, or one of its machines does not see the run's folder.
+        LostFolderError: The run's folder was deleted or moved away meanwhile.
     """
     search = _begin(spec, output if isinstance(output, RunStorage) else LocalStorage(output), options, on_event)
     is_started = not ray.is_initialized()
@@ -94,10 +98,9 @@ def run(
         _run_on_ray(search, options, on_ready)
     except KeyboardInterrupt:  # while Ray starts, or a trial's memory is measured
         search.stopper.end("interrupted", "")
-    except (OSError, optuna.exceptions.StorageInternalError) as error:
-        if not _is_full_disk(error):
+    except Exception as error:  # of any kind: what cannot write to the run's folder fails in its own way
+        if not _is_fault_of_disk(error, search):
             raise
-        search.stopper.end("disk", f"the disk of {search.storage.folder} is full")
     finally:
         search.tensorboard.close()
         if is_started:
@@ -195,6 +198,20 @@ def _is_full_disk(error: Exception) -> bool:
     return bool(FULL_DISK_ERROR.search(str(error))) or "disk is full" in str(error)
 
 
+def _is_fault_of_disk(error: Exception, search: _Search) -> bool:
+    """Return whether a full disk, or a run's folder that cannot be written to, is behind an error; end the search so.
+
+    An error that comes after the stopper has found such a fault is a consequence of it.
+    """
+    if isinstance(error, OSError | optuna.exceptions.StorageInternalError) and _is_full_disk(error):
+        search.stopper.end("disk", f"the disk of {search.storage.folder} is full")
+    elif fault := search.stopper.watch.find_fault():
+        search.stopper.end("disk", fault)
+    if search.stopper.outcome == "disk":
+        _logger.debug("an error after the disk's fault: %s", error)
+    return search.stopper.outcome == "disk"
+
+
 def _make_tuner(
     search: _Search, proposer: StudyProposer, plan: ResourcePlan, broadcast: DataBroadcast | None, *, verbose: bool
 ) -> tune.Tuner:
@@ -227,7 +244,7 @@ def _make_tuner(
             failure_config=tune.FailureConfig(max_failures=spec.search.retries),
             checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=1),
             stop=_Stopper(search.stopper),
-            callbacks=[JournalCallback(recorder, Path(storage.checkpoint_root))],
+            callbacks=[JournalCallback(recorder, Path(storage.checkpoint_root), RayWatch())],
             verbose=1 if verbose else 0,
         ),
     )

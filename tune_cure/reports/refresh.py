@@ -8,6 +8,7 @@ from pathlib import Path
 from tune_cure.reports import search_page, tables
 from tune_cure.search.results import SearchResult
 from tune_cure.search.trial_table import SearchRecord
+from tune_cure.utils.errors import TuneCureError
 
 PAUSE = 30.0  # seconds between two rewritings at least
 SHARE = 0.05  # of the time that rewriting may take at most: with 10,000 trials one rewriting takes long
@@ -43,6 +44,6 @@ class ReportRefresher:
                 result = SearchResult(self._directory, record=self._record)
                 tables.write_tables(result)
                 search_page.write(result)
-            except OSError as error:  # if the disk is full, the search itself reports it
+            except (OSError, TuneCureError) as error:  # a full disk or a lost folder ends the search, which says so
                 _logger.warning("the tables could not be written: %s", error)
             pause = max(PAUSE, (time.monotonic() - start) / SHARE)

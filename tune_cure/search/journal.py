@@ -23,9 +23,10 @@ import os
 import sys
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from tune_cure.search import run_files
 from tune_cure.search.event_schemas import validate_event
@@ -175,6 +176,7 @@ class Journal:
     def __init__(self, directory: Path, on_event: Callable[[Event], None] | None = None) -> None:
         self.path = directory / run_files.JOURNAL
         self.on_event = on_event
+        self._is_begun = False
 
     def __reduce__(self) -> tuple[type["Journal"], tuple[Path]]:
         return Journal, (self.path.parent,)  # Ray pickles what it is given; a copy in another process has no listener
@@ -200,12 +202,12 @@ class Journal:
         self._own_file()
         length = self.path.stat().st_size if self.path.exists() else 0
         try:
-            with self.path.open("ab") as file:
+            with self._open_at_end() as file:
                 file.write(f"{content}\n".encode())
                 file.flush()
                 os.fsync(file.fileno())
         except OSError:
-            if self.path.exists():
+            with suppress(OSError):  # where it cannot be opened
                 os.truncate(self.path, length)
             raise
         if self.on_event:
@@ -254,6 +256,12 @@ class Journal:
         if not is_inside:
             raise JournalError(f"{self.path}: the checkpoint {shorten_repr(path)} is not in the run's folder")
         return file
+
+    def _open_at_end(self) -> BinaryIO:
+        """Open the file to append. One that was deleted meanwhile is not begun anew: it would lack earlier events."""
+        create = 0 if self._is_begun else os.O_CREAT
+        self._is_begun = True
+        return os.fdopen(os.open(self.path, os.O_WRONLY | os.O_APPEND | create, 0o666), "ab")
 
     def _own_file(self) -> None:
         """Replace a journal that is a hard link by a copy: the file has another name, perhaps outside of the run."""

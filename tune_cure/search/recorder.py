@@ -17,8 +17,8 @@ _logger = logging.getLogger(__name__)
 class TrialRecorder:
     """Writes the events of trials into the journal, each at the moment from which on it is true.
 
-    A full disk is not the fault of the trial that meets it: the search ends as if interrupted, nothing more is written,
-    and the trial can go on once there is room.
+    A full disk is not the fault of the trial that meets it, nor is a run's folder that has become read-only or is gone.
+    The search ends as if interrupted, nothing more is written, and the trial can go on once there is room.
 
     Args:
         spec: The search.
@@ -70,7 +70,7 @@ class TrialRecorder:
 
     def on_retry(self, number: int, attempt: int, reason: str) -> None:
         """Record that a trial failed, and goes back to its last checkpoint for the `attempt`-th time."""
-        if not self._is_full_disk(reason):
+        if not self._is_fault_of_disk(reason):
             self.record("retry", number, attempt=attempt, reason=reason)
 
     def on_end(self, number: int, result: Mapping[str, Any]) -> None:
@@ -86,7 +86,7 @@ class TrialRecorder:
 
     def on_failure(self, number: int, reason: str) -> None:
         """Record the end of a trial that failed more often than `search.retries` allows."""
-        if not self._is_full_disk(reason):
+        if not self._is_fault_of_disk(reason):
             self.record("end", number, status="failed", reason=reason)
         self._last_checkpoints.pop(number, None)
 
@@ -97,17 +97,22 @@ class TrialRecorder:
         try:
             line = self.journal.append(event, number, **details)
         except OSError as error:  # Ray would only log some of them
-            self.stopper.end("disk", f"{self.journal.path}: cannot be written: {error.strerror}")
+            fault = self.stopper.watch.find_fault()
+            self.stopper.end("disk", fault or f"{self.journal.path}: cannot be written: {error.strerror}")
         else:
             self.stopper.take(line)
             self.delete_useless([line])
 
-    def _is_full_disk(self, reason: str) -> bool:
-        """Return whether a trial failed because the disk is full, and end the search if so: all trials would fail."""
+    def _is_fault_of_disk(self, reason: str) -> bool:
+        """Return whether a trial failed because the disk is full or the run's folder cannot be written to.
+
+        All trials would fail, so the search then ends.
+        """
         is_full = bool(FULL_DISK_ERROR.search(reason))
-        if is_full:
-            self.stopper.end("disk", "a trial found the disk full")
-        return is_full
+        fault = "a trial found the disk full" if is_full else self.stopper.watch.find_fault()
+        if fault:
+            self.stopper.end("disk", fault)
+        return bool(fault)
 
     def _delete(self, path: str) -> None:
         """Delete the weights of a checkpoint.

@@ -1,4 +1,4 @@
-"""Rules that stop a whole search early: time budget, patience, repeated failures, full disk."""
+"""Rules that stop a whole search early: time budget, patience, repeated failures, a full disk, a lost folder."""
 
 import re
 import shutil
@@ -6,11 +6,13 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
+from tune_cure.search import run_files
 from tune_cure.search.journal import Event, TrialCounts
 from tune_cure.search.patience import Patience
 from tune_cure.search.results import SearchResult
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.trial_table import SearchRecord
+from tune_cure.utils.folder_watch import FolderWatch, LostFolderError
 
 MAX_EQUAL_FAILURES = 3  # if the first trials of a search all fail for one reason, the others would, too
 RESERVED_BYTES = 32 * 2**20  # free disk space that journal, study and tables need at the end
@@ -22,7 +24,7 @@ class SearchStopper:
 
     Args:
         spec: The search.
-        folder: The run's folder; its disk is watched.
+        folder: The run's folder; it and its disk are watched. The journal must be in it already.
         seconds: The time budget from now on; None means no limit.
         history: The events of trials so far.
 
@@ -37,6 +39,7 @@ class SearchStopper:
         self.spec, self.folder = spec, folder
         self.deadline = None if seconds is None else time.time() + seconds
         self.outcome = self.reason = ""
+        self.watch = FolderWatch(folder / run_files.JOURNAL)
         self.patience = Patience(spec)
         self._failures: list[str] | None = []  # reasons of the first trials; None once a trial ended otherwise
         for event in history:
@@ -77,6 +80,9 @@ class SearchStopper:
         """Return whether the search stops now; Tune's loop asks at each turn."""
         if self.deadline is not None and time.time() > self.deadline:
             self.end("time", "the time budget is used up")
+        if fault := self.watch.find_fault():
+            self.end("disk", fault)
+            return True
         free = shutil.disk_usage(self.folder).free
         if free < RESERVED_BYTES:
             self.end("disk", f"the disk of {self.folder} is full: {free / 2**20:.0f} MiB are free")
@@ -88,7 +94,13 @@ class SearchStopper:
         return has_all or (self.exhausted and counts.num_ended == counts.num_begun)
 
     def conclude(self, counts: TrialCounts, record: SearchRecord) -> SearchResult:
-        """Return the result of the search as it stands, from what its journal says, with how it ended and why."""
+        """Return the result of the search as it stands, from what its journal says, with how it ended and why.
+
+        Raises:
+            LostFolderError: The run's folder was deleted or moved away.
+        """
+        if self.watch.is_lost():
+            raise LostFolderError(self.watch.find_fault())
         if self.outcome:
             outcome, reason = self.outcome, self.reason
         elif not self.is_over(counts):

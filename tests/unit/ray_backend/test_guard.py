@@ -9,18 +9,21 @@ import pytest
 
 from tests.support.spaces import tiny
 from tune_cure.ray_backend import guard
-from tune_cure.ray_backend.guard import GuardedCall
+from tune_cure.ray_backend.guard import GuardedCall, RayWatch
 from tune_cure.search.stopping import SearchStopper
 
 
 class FakeRay:
     """Ray with one process, which a test can let die."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         self.exit_code: int | None = None
         self.calls: list[str] = []
         process = SimpleNamespace(poll=lambda: self.exit_code)
         monkeypatch.setattr(guard.ray_internals, "vital_processes", lambda: [process])
+        self.session = tmp_path / "session"
+        self.session.mkdir()
+        monkeypatch.setattr(guard.ray_internals, "vital_paths", lambda: [self.session, tmp_path / "never-made"])
         monkeypatch.setattr(guard.ray_internals, "forbid_automatic_start", lambda: self.calls.append("forbid"))
         monkeypatch.setattr(guard.ray, "shutdown", lambda: self.calls.append("shutdown"))
         monkeypatch.setattr(guard, "LOOK_SECONDS", 0.1)
@@ -28,8 +31,8 @@ class FakeRay:
 
 
 @pytest.fixture
-def fake_ray(monkeypatch: pytest.MonkeyPatch) -> FakeRay:
-    return FakeRay(monkeypatch)
+def fake_ray(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeRay:
+    return FakeRay(monkeypatch, tmp_path)
 
 
 @pytest.fixture
@@ -67,6 +70,19 @@ def test_work_that_waits_for_a_dead_ray_is_left_behind(
     assert call.thread.is_alive()
     assert (stopper.outcome, stopper.reason) == ("ray", "Ray has died, or was killed")
     assert fake_ray.calls == ["forbid", "shutdown"]  # in this order: or Tune's loop would start another Ray
+
+
+def test_a_ray_whose_session_folder_is_deleted_counts_as_dead(
+    fake_ray: FakeRay, stopper: SearchStopper, released: threading.Event
+) -> None:
+    watch = RayWatch()
+    assert watch.find_fault() == ""
+    call = GuardedCall(lambda: (fake_ray.session.rmdir(), released.wait()), stopper)
+    call.run()
+    reason = f"Ray cannot go on: {fake_ray.session} was deleted"
+    assert (stopper.outcome, stopper.reason) == ("ray", reason)
+    assert watch.find_fault() == reason
+    assert fake_ray.calls == ["forbid", "shutdown"]
 
 
 def test_an_error_that_a_dead_ray_has_caused_is_not_raised(fake_ray: FakeRay, stopper: SearchStopper) -> None:

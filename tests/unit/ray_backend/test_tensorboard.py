@@ -1,7 +1,11 @@
+import errno
+import logging
+import os
 import struct
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
+import pytest
 from tensorboardX.proto.event_pb2 import Event as Record
 
 from tune_cure.ray_backend.monitoring.tensorboard import TensorBoard
@@ -29,6 +33,28 @@ def scalars(folder: Path) -> dict[tuple[str, int], float]:
 
 def epoch(number: int, **metrics: Any) -> dict[str, Any]:
     return {"event": "epoch", "trial": 17, "time": 1e9, **dict.fromkeys(EPOCH_METRICS), "epoch": number, **metrics}
+
+
+def test_curves_that_cannot_be_written_are_no_error(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "tensorboard").write_text("in the way")
+    board = TensorBoard(tmp_path)
+    with caplog.at_level(logging.WARNING):
+        board.on_event({"event": "trial", "trial": 17, "time": 1e9, "hyperparameters": {"h": 1.5}})
+        board.on_event(epoch(1, pgd_accuracy=0.25, pgd_accuracy_best=0.25))
+        board.close()
+    (record,) = caplog.records
+    assert "TensorBoard's curves end here: Not a directory" in record.getMessage()
+
+
+def test_curves_end_where_the_disk_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int) -> NoReturn:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("tune_cure.ray_backend.monitoring.tensorboard.os.fsync", full)
+    board = TensorBoard(tmp_path)
+    board.on_event(epoch(1, pgd_accuracy=0.25, pgd_accuracy_best=0.25))
+    board.close()
+    assert list((tmp_path / "tensorboard" / "trial_00017").iterdir())
 
 
 def test_every_trial_has_its_curves_and_its_hyperparameters(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ class Recording:
 
     def __init__(self, folder: Path, *overrides: str) -> None:
         self.spec, self.journal, self.deleted = tiny(folder, *overrides), Journal(folder), list[str]()
+        self.journal.path.touch()
         self.stopper = SearchStopper(self.spec, folder, None, [])
         self.recorder = TrialRecorder(self.spec, self.journal, self.stopper, self.deleted.append)
 
@@ -120,6 +121,20 @@ def test_a_journal_that_cannot_be_written_ends_the_search_and_what_is_written(
     assert recording.stopper.outcome == "disk"
     assert recording.stopper.reason == f"{recording.journal.path}: cannot be written: No space left on device"
     assert [event["epoch"] for event in recording.events("epoch")] == [1]
+
+
+@pytest.mark.parametrize("last", ["on_retry", "on_failure", "on_epoch"])
+def test_nothing_more_is_recorded_once_the_folder_is_gone_and_no_journal_is_begun_anew(
+    recording: Recording, tmp_path: Path, last: str
+) -> None:
+    recording.journal.path.unlink()
+    if last == "on_epoch":
+        recording.epoch(0, 1, 0.3)
+    else:
+        getattr(recording.recorder, last)(0, *([1] if last == "on_retry" else []), "FileNotFoundError: trainer.pt")
+    recording.epoch(1, 1, 0.3)
+    assert (recording.stopper.outcome, recording.stopper.reason) == ("disk", f"{tmp_path} was deleted or moved away")
+    assert not recording.journal.path.exists()
 
 
 def test_a_file_that_cannot_be_deleted_is_a_warning_and_one_that_is_gone_is_none(

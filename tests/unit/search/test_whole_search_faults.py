@@ -18,11 +18,13 @@ from tune_cure.search.proposals.study import create_storage
 from tune_cure.search.results import SearchResult
 from tune_cure.search.schedulers.memory_backoff import FIRST_SECONDS, GROWTH
 from tune_cure.search.space.config import SearchSpec
+from tune_cure.utils.folder_watch import FolderWatch, LostFolderError
 
 NUMBERS = ["trial", "epoch", "train_loss", "clean_accuracy", "pgd_accuracy", "pgd_accuracy_best"]
 NO_MEMORY = "RuntimeError: DefaultCPUAllocator: can't allocate memory: you tried to allocate {} bytes"
 NO_SPACE = f"OSError: [Errno {errno.ENOSPC}] {os.strerror(errno.ENOSPC)}"
 MEMORY_KILL = "killed by Ray: the machine's memory was 96% full"
+READ_ONLY = f"OSError: [Errno {errno.EROFS}] {os.strerror(errno.EROFS)}"
 DEATH = "the worker process died: it was killed, ran out of memory or crashed"
 
 
@@ -150,6 +152,52 @@ def test_a_full_disk_ends_the_search_and_the_trial_that_met_it_goes_on_once_ther
     trials = results.trials(tmp_path)
     assert trials["status"].tolist() == ["unfinished"]
     assert trials["retries"].tolist() == [0]
+    assert run_scripted(spec, tmp_path, rising, resume=True)[0].finished
+    assert results.epochs(tmp_path)[NUMBERS].equals(results.epochs(undisturbed)[NUMBERS])
+
+
+def test_a_folder_that_is_moved_away_ends_the_search_which_goes_on_once_it_is_back(
+    undisturbed: Path, tmp_path: Path
+) -> None:
+    folder, moved = tmp_path / "run", tmp_path / "moved"
+    folder.mkdir()
+
+    def move(event: Event) -> None:
+        if event["event"] == "checkpoint" and (event["trial"], event["epoch"]) == (0, 2):
+            folder.rename(moved)
+
+    spec = tiny(folder, "search.trials=2")
+    with pytest.raises(LostFolderError, match="was deleted or moved away") as raised:
+        run_scripted(spec, folder, rising, on_event=move)
+    assert raised.value.exit_code == 1
+    assert not folder.exists()
+    moved.rename(folder)
+    assert run_scripted(spec, folder, rising, resume=True)[0].finished
+    assert results.epochs(folder)[NUMBERS].equals(results.epochs(undisturbed)[NUMBERS])
+
+
+@pytest.mark.parametrize("retries", [0, 2])
+def test_a_folder_that_becomes_read_only_ends_the_search_and_no_trial_fails(
+    undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, retries: int
+) -> None:
+    def scripts(proposal: Proposal) -> Script:
+        return Script(rising(proposal).accuracies, failures={3: [READ_ONLY]} if proposal.number == 0 else {})
+
+    def find_fault(watch: FolderWatch) -> str:
+        return f"{watch.folder} cannot be written to: Read-only file system" if is_read_only else ""
+
+    def set_read_only(event: Event) -> None:
+        nonlocal is_read_only
+        is_read_only |= event["event"] == "checkpoint" and event["epoch"] == 2
+
+    is_read_only = False
+    monkeypatch.setattr(FolderWatch, "find_fault", find_fault)
+    spec = tiny(tmp_path, "search.trials=2", f"search.retries={retries}")
+    result, _ = run_scripted(spec, tmp_path, scripts, on_event=set_read_only)
+    assert (result.outcome, result.reason) == ("disk", f"{tmp_path} cannot be written to: Read-only file system")
+    assert result.trials["status"].tolist() == ["unfinished"]
+    assert result.trials["retries"].tolist() == [0]
+    is_read_only = False
     assert run_scripted(spec, tmp_path, rising, resume=True)[0].finished
     assert results.epochs(tmp_path)[NUMBERS].equals(results.epochs(undisturbed)[NUMBERS])
 

@@ -1,0 +1,31 @@
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from tests.support import journal_lines
+from tests.support.spaces import tiny
+from tune_cure.ray_backend.guard import RayWatch
+from tune_cure.ray_backend.journal_callback import JournalCallback
+from tune_cure.search.journal import Journal
+from tune_cure.search.recorder import TrialRecorder
+from tune_cure.search.stopping import SearchStopper
+
+
+@pytest.mark.parametrize("call", ["on_trial_recover", "on_trial_error"])
+@pytest.mark.parametrize("fault", ["", "Ray cannot go on: /tmp/ray/session_7 was deleted"])
+def test_a_trial_that_fails_because_ray_cannot_go_on_is_not_recorded_as_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, fault: str
+) -> None:
+    journal = Journal(tmp_path)
+    journal_lines.begin(journal, 0)
+    stopper = SearchStopper(tiny(tmp_path), tmp_path, None, [])
+    monkeypatch.setattr(RayWatch, "find_fault", lambda self: fault)
+    recorder = TrialRecorder(stopper.spec, journal, stopper, lambda path: None)
+    callback = JournalCallback(recorder, tmp_path, RayWatch())
+    trial = SimpleNamespace(config={"trial": 0}, num_failures=1, error_file=None)
+    getattr(callback, call)(1, [], trial)
+    assert stopper.outcome == ("ray" if fault else "")
+    assert stopper.reason == fault
+    kinds = [event["event"] for event in journal.read()]
+    assert kinds == (["trial"] if fault else ["trial", "retry" if call == "on_trial_recover" else "end"])
