@@ -56,7 +56,7 @@ def accuracies(found: dict[str, Any], rows: list[dict[str, str]]) -> Iterator[tu
 
 
 @pytest.mark.parametrize("heading", CONFIRMATIONS)
-def test_accuracies_of_a_confirmation_are_those_that_were_measured(heading: str) -> None:
+def test_documented_accuracies_of_a_confirmation_are_those_in_its_json(heading: str) -> None:
     found = json.loads((RESULTS / CONFIRMATIONS[heading] / "confirm.json").read_text(encoding="utf-8"))
     cells = list(accuracies(found, of_section("results.md", heading, "clean")))
     assert len(cells) >= 6
@@ -65,7 +65,7 @@ def test_accuracies_of_a_confirmation_are_those_that_were_measured(heading: str)
 
 
 @pytest.mark.parametrize("heading", CONFIRMATIONS)
-def test_verdicts_of_a_confirmation_are_those_that_were_measured(heading: str) -> None:
+def test_documented_verdicts_of_a_confirmation_are_those_in_its_json(heading: str) -> None:
     found = json.loads((RESULTS / CONFIRMATIONS[heading] / "confirm.json").read_text(encoding="utf-8"))
     for row in of_section("results.md", heading, "AutoAttack accuracy"):
         who = row["AutoAttack accuracy"]
@@ -103,7 +103,7 @@ SHARES: dict[str, Callable[["pd.Series[Any]"], str]] = {
 """What every table of ways to search has."""
 
 
-def test_the_surrogates_table_is_that_of_its_csv() -> None:
+def test_the_table_of_searches_on_the_surrogate_is_that_of_its_csv() -> None:
     frame = pd.read_csv(RESULTS / "search_quality_surrogate.csv")
     rows = of_section("search_quality.md", "How many epochs a search needs", "way")
     regret = {"regret at a fifth": lambda of: f"{of['median_regret_at_a_fifth']:.3f}"}
@@ -112,7 +112,7 @@ def test_the_surrogates_table_is_that_of_its_csv() -> None:
         assert way.endswith(row["way"].replace("– ", ""))
 
 
-def test_the_replays_table_is_an_extract_of_its_csv() -> None:
+def test_the_table_of_replays_is_an_extract_of_its_csv() -> None:
     frame = pd.read_csv(RESULTS / "search_quality_replay.csv")
     rows = of_section("search_quality.md", "Why early stopping does not help here", "grace period")
     shown = [(int(row["grace period"]), float(row["reduction factor"])) for row in rows]

@@ -21,19 +21,19 @@ def test_the_grafana_dashboard_draws_every_gauge_and_no_other() -> None:
     assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"])
 
 
-def test_the_grafana_dashboard_asks_which_prometheus_and_not_for_one_of_ours() -> None:
+def test_the_grafana_dashboard_lets_its_user_choose_a_prometheus() -> None:
     dashboard = json.loads((GRAFANA / "tune_cure.json").read_text())
     assert dashboard["templating"]["list"][0]["type"] == "datasource"
     assert all(panel["datasource"]["uid"] == "${source}" for panel in dashboard["panels"])
 
 
-def test_prometheus_is_told_of_rays_ports_by_rays_own_file() -> None:
+def test_prometheus_reads_the_ports_from_the_file_that_ray_writes() -> None:
     (job,) = yaml.safe_load((GRAFANA / "prometheus.yml").read_text())["scrape_configs"]
     assert job["file_sd_configs"] == [{"files": ["/tmp/ray/prom_metrics_service_discovery.json"]}]
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
-def test_a_script_is_valid_and_says_what_is_missing(script: Path) -> None:
+def test_a_batch_script_is_valid_bash_and_names_a_missing_argument(script: Path) -> None:
     subprocess.run(["bash", "-n", script], check=True)
     told = subprocess.run(["bash", script], capture_output=True, text=True, check=False)
     assert told.returncode != 0

@@ -61,7 +61,7 @@ def arrays(folder: Path) -> DataSpec:
     return DataSpec(dataset="my_parts:arrays", root=str(folder), validation=20)
 
 
-def test_the_data_set_is_split_and_its_network_learns_it(tmp_path: Path) -> None:
+def test_the_own_data_set_is_split_and_its_network_learns_it(tmp_path: Path) -> None:
     splits = data.load(arrays(tmp_path))
     assert (len(splits.train), len(splits.validation), len(splits.test)) == (80, 20, 20)
     assert splits.classes == ("dark", "bright")
@@ -74,12 +74,12 @@ def test_the_data_set_is_split_and_its_network_learns_it(tmp_path: Path) -> None
     assert trainer.evaluate()["clean_accuracy"] > 0.9
 
 
-def test_a_data_set_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+def test_a_missing_own_data_set_gives_an_error_of_one_line(tmp_path: Path) -> None:
     with pytest.raises(source.DataError, match=r"images\.npz: there is no such file"):
         data.load(DataSpec(dataset="my_parts:arrays", root=str(tmp_path), validation=20))
 
 
-def test_the_penalties_are_what_they_say_on_a_quadratic_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_own_penalties_equal_their_closed_form_on_a_quadratic_loss(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(DIRECTIONS, "diagonal", DIRECTIONS.resolve("my_parts:diagonal"))
     monkeypatch.setitem(REGULARIZERS, "input_gradient", REGULARIZERS.resolve("my_parts:GradientNorm"))
     torch.manual_seed(0)
@@ -104,18 +104,18 @@ def test_the_penalties_are_what_they_say_on_a_quadratic_loss(monkeypatch: pytest
         assert all(parameter.grad is not None for parameter in model.parameters() if parameter.dim() > 1)
 
 
-def test_the_sampler_spreads_its_draws_evenly() -> None:
+def test_the_own_sampler_spreads_its_proposals_evenly() -> None:
     study = optuna.create_study(sampler=samplers.make_sampler("my_parts:halton", 0, 0))
     study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=17)
     drawn = sorted(trial.params["x"] for trial in study.trials[1:])  # Optuna draws the first at random
     assert [int(8 * x) for x in drawn] == [eighth for eighth in range(8) for _ in range(2)]
 
 
-def test_the_schedule_rises_and_falls() -> None:
+def test_the_own_schedule_rises_and_falls() -> None:
     assert [learning_rate("my_parts:warmup", at, lr_max=0.2) for at in (0.0, 0.05, 0.1, 1.0)] == [0.0, 0.1, 0.2, 0.0]
 
 
-def test_the_space_is_checked_and_each_of_its_penalties_trains() -> None:
+def test_the_space_of_own_parts_is_accepted_and_each_of_its_penalties_trains() -> None:
     spec = load(SPACE, import_parts=True)
     assert type(samplers.make_sampler(spec.search.sampler, 3, 0)).__name__ == "RandomSampler"
     assert {"power", "first_step"} <= set(HYPERPARAMETERS)
@@ -128,7 +128,7 @@ def test_the_space_is_checked_and_each_of_its_penalties_trains() -> None:
         assert trainer.evaluate()["clean_accuracy"] > 0.5
 
 
-def test_a_hyperparameter_of_ones_own_is_proposed_only_where_it_has_an_effect() -> None:
+def test_an_own_hyperparameter_is_proposed_only_where_it_has_an_effect() -> None:
     spec = load(SPACE, import_parts=True)
     drawn = {"regularizer": "cure", "power": 1.5, "lambda": 0.01}
     assert spec.propose(drawn.__getitem__) == {"regularizer": "cure", "lambda": 0.01}
@@ -148,12 +148,12 @@ def test_a_hyperparameter_of_ones_own_is_proposed_only_where_it_has_an_effect() 
         ("model.name=my_parts:mpl", r"model\.name: network 'my_parts:mpl': module my_parts has no mpl; did you mean"),
     ],
 )
-def test_what_is_wrong_with_a_part_of_ones_own_is_one_line(override: str, message: str) -> None:
+def test_a_mistake_in_an_own_part_gives_an_error_of_one_line(override: str, message: str) -> None:
     with pytest.raises(SpecError, match=message):
         load(SPACE, [override], import_parts=True)
 
 
-def test_reading_a_run_imports_none_of_its_parts(tmp_path: Path) -> None:
+def test_reading_a_run_imports_none_of_its_own_parts(tmp_path: Path) -> None:
     spec = load(SPACE, import_parts=True)
     (tmp_path / "spec.yaml").write_text(spec.to_yaml())
     for registry in REGISTRIES:
@@ -170,7 +170,7 @@ def test_reading_a_run_imports_none_of_its_parts(tmp_path: Path) -> None:
     assert "my_parts" not in sys.modules
 
 
-def test_what_a_run_with_a_part_of_ones_own_writes_is_read_again() -> None:
+def test_the_configuration_of_a_run_with_an_own_part_survives_writing_and_reading() -> None:
     config = parse_training({"regularizer": "my_parts:GradientNorm", "power": 2.0})
     assert parse_training(config.model_dump(by_alias=True)) == config
     REGULARIZERS.resolve("my_parts:GradientNorm")
@@ -181,7 +181,7 @@ def test_what_a_run_with_a_part_of_ones_own_writes_is_read_again() -> None:
 
 
 @pytest.mark.ray
-def test_the_example_of_ones_own_parts_searches_with_them(tmp_path: Path) -> None:
+def test_the_example_of_own_parts_searches_with_them(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     # -P: the folder is not put on the path, as it is not by the installed command.
     start = [sys.executable, "-P", "-m", "tune_cure", "search"]

@@ -64,7 +64,7 @@ def test_every_link_leads_somewhere(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", sorted(Path("docs").glob("*.md")), ids=str)
-def test_every_page_has_its_place_in_the_site(page: Path) -> None:
+def test_every_page_is_in_the_navigation_of_the_site(page: Path) -> None:
     assert re.search(rf": {page.name}$", Path("mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE)
 
 
@@ -156,7 +156,7 @@ def check_ours(command: str, options: list[str]) -> None:
         "trial 11 won",
     ],
 )
-def test_a_command_that_could_not_be_typed_is_seen(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_check_of_commands_finds_one_that_cannot_be_typed(line: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises((SystemExit, AssertionError, ProblemError, ValueError)):
         check(shlex.split(line))
 
@@ -213,7 +213,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("desk")
 @pytest.mark.parametrize("block", [block for block in SHELL if block.text.startswith("$ ")], ids=str)
-def test_what_a_command_is_said_to_print_is_what_it_prints(block: Block, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_command_prints_what_the_page_shows(block: Block, capsys: pytest.CaptureFixture[str]) -> None:
     for words, printed in sessions(block):
         assert words[0] == "tune-cure"
         try:

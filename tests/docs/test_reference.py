@@ -6,7 +6,7 @@ from tune_cure.search.proposals.samplers import SAMPLERS
 from tune_cure.training.config import HYPERPARAMETERS, TrainingConfig, inactive_hyperparameters
 
 
-def test_the_reference_says_what_the_models_say() -> None:
+def test_the_reference_is_what_the_models_generate() -> None:
     page = reference.PAGE.read_text(encoding="utf-8")
     assert page == reference.written(page), "run: python tools/reference.py"
 
@@ -19,14 +19,14 @@ def test_every_hyperparameter_and_sampler_has_its_row() -> None:
     assert re.findall(r"^\| `(\w+)` \| \w", samplers, re.MULTILINE) == list(SAMPLERS)
 
 
-def test_a_stale_row_would_be_seen() -> None:
+def test_the_check_of_the_reference_finds_a_stale_row() -> None:
     page = reference.PAGE.read_text(encoding="utf-8")
     stale = page.replace("| `epochs` | 30 |", "| `epochs` | 31 |")
     assert stale != page
     assert reference.written(stale) == page
 
 
-def test_what_has_no_effect_is_said_as_the_code_has_it() -> None:
+def test_the_reference_names_inactive_hyperparameters_as_the_code_does() -> None:
     (row,) = re.findall(r"^\| `h` \| (`regularizer`.*) \|$", reference.tables(), re.MULTILINE)
     *others, last = (name for name in REGULARIZERS if name != "cure")
     assert row == (

@@ -42,7 +42,7 @@ def loads(page: Path) -> list[str]:
     return reader.found
 
 
-def test_no_page_loads_anything_from_elsewhere_and_all_that_it_loads_is_there(site: Path) -> None:
+def test_pages_load_nothing_from_another_host_and_every_file_that_they_load_exists(site: Path) -> None:
     pages = sorted(site.rglob("*.html"))
     assert len(pages) > 20
     for page in pages:
@@ -52,11 +52,11 @@ def test_no_page_loads_anything_from_elsewhere_and_all_that_it_loads_is_there(si
                 assert (page.parent / address.partition("?")[0]).is_file(), f"{page.name}: there is no {address}"
 
 
-def test_no_style_loads_anything_from_elsewhere(site: Path) -> None:
+def test_stylesheets_load_nothing_from_another_host(site: Path) -> None:
     for file in site.rglob("*.css"):
         assert not re.search(r"(url\(|@import)\s*['\"]?(\w+:)?//", file.read_text(encoding="utf-8")), file
 
 
-def test_the_search_needs_no_server(site: Path) -> None:
+def test_the_search_of_the_site_works_without_a_server(site: Path) -> None:
     assert (site / "search" / "search_index.js").read_text(encoding="utf-8").startswith("var __index = {")
     assert "iframe-worker.js" in loads(site / "index.html")

@@ -32,7 +32,9 @@ def draw(spec: SearchSpec, random: Random) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", BUNDLED)
-def test_every_space_passes_its_check(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_search_check_accepts_every_bundled_space(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     data_root = []
     if name == "image_folder":  # the one that can neither be there nor be downloaded
         data_root = ["--data-root", str(tmp_path), "--set", "model=small_cnn"]  # quick to measure
@@ -47,7 +49,7 @@ def test_every_space_passes_its_check(name: str, tmp_path: Path, capsys: pytest.
 
 
 @pytest.mark.parametrize("name", BUNDLED)
-def test_trials_of_every_space_train(name: str) -> None:
+def test_trials_of_every_bundled_space_train(name: str) -> None:
     spec = specs.load(bundled_spaces.find(name), ["data.train_examples=260", "model.width=4", "evaluation.examples=20"])
     splits = data.split(spec.data, stand_in(spec))
     random = Random(0)

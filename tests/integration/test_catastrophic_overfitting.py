@@ -5,7 +5,7 @@ from tune_cure.training.config import ModelConfig, TrainingConfig
 from tune_cure.training.trainer import Trainer
 
 
-def test_catastrophic_overfitting_made_to_happen_is_seen_in_the_epoch_that_it_happens_in() -> None:
+def test_catastrophic_overfitting_is_detected_in_the_epoch_in_which_it_happens() -> None:
     """FGSM from the image itself with a large epsilon: soon single steps break nothing, and PGD breaks all."""
     run = Trainer(
         TrainingConfig.model_validate(

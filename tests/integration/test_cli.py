@@ -29,7 +29,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.Comp
 
 @pytest.mark.smoke
 @pytest.mark.ray
-def test_a_search_ends_with_a_table_paths_and_nothing_from_ray(
+def test_a_search_ends_with_a_table_and_paths_and_prints_nothing_from_ray(
     run: tuple[Path, subprocess.CompletedProcess[str]],
 ) -> None:
     folder, process = run
@@ -43,7 +43,9 @@ def test_a_search_ends_with_a_table_paths_and_nothing_from_ray(
 
 
 @pytest.mark.ray
-def test_a_run_leaves_everything_that_it_promises(run: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+def test_a_search_writes_the_files_and_folders_that_the_readme_lists(
+    run: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
     folder, _ = run
     promised = {"spec.yaml", "environment.json", "study.db", "trials.csv", "epochs.csv", "best_config.csv",
                 "best_config.yaml", "best_model.pt", "report.html", "summary.json", "journal.jsonl"}  # fmt: skip
@@ -96,13 +98,13 @@ def interrupted(folder: Path, stop: signal.Signals) -> tuple[Path, str]:
 
 
 @pytest.mark.ray
-def test_a_batch_systems_stop_saves_everything_as_ctrl_c_does(tmp_path: Path) -> None:
+def test_sigterm_from_a_batch_system_saves_everything_as_ctrl_c_does(tmp_path: Path) -> None:
     out, printed = interrupted(tmp_path, signal.SIGTERM)
     assert f"--output {out} --resume" in printed
 
 
 @pytest.mark.ray
-def test_an_interrupted_search_prints_a_command_that_continues_it_and_no_other_search(tmp_path: Path) -> None:
+def test_the_command_that_an_interrupted_search_prints_resumes_that_search_and_no_other(tmp_path: Path) -> None:
     out, printed = interrupted(tmp_path, signal.SIGINT)
     resume = printed.strip().splitlines()[-1].split()
     assert resume[:2] == ["python", "run_search.py"]

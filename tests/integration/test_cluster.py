@@ -30,7 +30,7 @@ PATIENCE = 600.0  # seconds: two Rays, torch in four processes, on two cores tha
         ("127.0.0.1:99999", "no Ray cluster answers there"),
     ],
 )
-def test_an_address_that_cannot_be_joined_is_one_line(address: str, said: str) -> None:
+def test_an_address_that_cannot_be_joined_gives_an_error_of_one_line(address: str, said: str) -> None:
     with pytest.raises(ClusterError, match=said) as raised:
         check_address(address)
     assert str(raised.value).startswith(f"--address {address}: ")
@@ -92,7 +92,7 @@ def wait_for(found: Callable[[], Any], search: subprocess.Popen[str]) -> Any:
 
 @pytest.mark.ray
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds the node of a process in /proc")
-def test_the_trials_of_a_node_that_is_killed_go_on_elsewhere_from_their_last_checkpoint(
+def test_trials_of_a_killed_node_continue_on_another_node_from_their_last_checkpoint(
     cluster: TwoNodes, tmp_path: Path
 ) -> None:
     space, folder = tmp_path / "space.yaml", tmp_path / "shared"

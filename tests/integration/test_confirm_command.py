@@ -13,7 +13,9 @@ QUICK = ["--top", "1", "--seeds", "2", "--baselines", "fgsm", "--examples", "40"
 
 @pytest.mark.smoke
 @pytest.mark.ray
-def test_a_search_is_confirmed_and_more_seeds_add_to_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_confirm_trains_and_judges_each_seed_once_also_when_seeds_are_added(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     result = write_quick_search(tmp_path)
     leader = f"trial-{result.leaders['trial'].iloc[0]}"
     assert cli.main(["confirm", str(tmp_path), *QUICK]) == 0
@@ -33,7 +35,7 @@ def test_a_search_is_confirmed_and_more_seeds_add_to_it(tmp_path: Path, capsys: 
 
 
 @pytest.mark.ray
-def test_a_run_that_fails_is_said_with_its_reason_and_the_others_go_on(
+def test_confirm_prints_why_a_run_failed_and_continues_with_the_others(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_quick_search(tmp_path)

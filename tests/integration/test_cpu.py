@@ -34,11 +34,11 @@ def run(prepare: str) -> tuple[int, int]:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="what other systems do with freed memory is theirs to know")
-def test_what_a_step_frees_the_next_step_has_without_new_pages() -> None:
+def test_a_training_step_reuses_the_memory_that_the_step_before_freed() -> None:
     faults, threads = run("cpu.configure_cpu(1)")
     assert threads == 1
     assert faults < 1000  # 98,000 without, but where something small happens to lie above what is freed
 
 
-def test_without_a_count_torch_chooses_its_threads() -> None:
+def test_torch_chooses_the_number_of_threads_if_none_is_given() -> None:
     assert run("cpu.configure_cpu(None)")[1] == run("")[1]

@@ -54,14 +54,14 @@ def test_a_run_is_saved_resumed_and_judged_on_the_test_set(spec: RunSpec, tmp_pa
     assert resumed.evaluate_on_test()["examples"].tolist() == [359, 359]
 
 
-def test_a_run_that_was_begun_on_the_gpu_does_not_go_on_without_it(spec: RunSpec, tmp_path: Path) -> None:
+def test_a_run_that_began_on_a_gpu_is_not_resumed_without_one(spec: RunSpec, tmp_path: Path) -> None:
     run_in(tmp_path, spec).train_epoch()
     assert (tmp_path / LAST).exists()
     with pytest.raises(ValueError, match="begun in float16 on cuda, and cannot go on in float32 on cpu"):
         Run(spec, data.load(spec.data), tmp_path, "cpu").restore()
 
 
-def test_making_a_network_leaves_the_random_states_of_the_gpu_alone(spec: RunSpec) -> None:
+def test_building_a_network_does_not_change_the_random_state_of_the_gpu(spec: RunSpec) -> None:
     before = torch.cuda.get_rng_state()
     Trainer(spec.training, data.load(spec.data), model=spec.model, device="cuda", seed=3)
     assert torch.equal(before, torch.cuda.get_rng_state())

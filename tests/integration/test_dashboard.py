@@ -58,7 +58,7 @@ ray.shutdown()
 
 @pytest.mark.usefixtures("ray_session")
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_a_dashboard_that_is_opened_is_the_only_port_that_is_and_asks_for_the_token() -> None:
+def test_dashboard_host_opens_the_port_of_the_dashboard_alone_and_requires_the_token() -> None:
     process = subprocess.run([sys.executable, "-c", OPEN], capture_output=True, text=True, check=True)
     found = json.loads(process.stdout.splitlines()[-1])
     opened = {a: commands for a, commands in found["listening"].items() if not ipaddress.ip_address(a).is_loopback}

@@ -25,7 +25,7 @@ def spec(tmp_path: Path) -> DataSpec:
     return DataSpec(dataset="image_folder", root=str(tmp_path / "pictures"), validation=4)
 
 
-def test_a_machine_without_the_data_gets_it_once_and_splits_it_as_the_driver_does(
+def test_a_machine_without_the_data_receives_it_once_and_splits_it_like_the_driver(
     spec: DataSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broadcast = DataBroadcast(spec)

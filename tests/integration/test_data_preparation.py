@@ -7,7 +7,7 @@ import pytest
 from tests.support.pictures import write_pictures
 
 
-def test_two_processes_prepare_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_two_processes_only_one_prepares_the_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TUNE_CURE_CACHE", str(tmp_path / "cache"))
     write_pictures(tmp_path / "d", count=40)
     code = (

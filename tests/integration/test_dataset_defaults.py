@@ -27,7 +27,7 @@ def train(*arguments: str, output: Path) -> dict[str, dict[str, object]]:
     return yaml.safe_load((output / "config.yaml").read_text())
 
 
-def test_digits_need_no_other_flag(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_training_on_digits_needs_no_other_flag(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = train("--dataset", "digits", output=tmp_path / "run")
     assert config["data"]["validation"] == 360
     assert config["model"]["name"] == "small_cnn"
@@ -37,7 +37,9 @@ def test_digits_need_no_other_flag(tmp_path: Path, capsys: pytest.CaptureFixture
     )
 
 
-def test_a_few_pictures_are_enough_and_the_number_held_out_is_written_down(tmp_path: Path) -> None:
+def test_a_small_image_folder_can_be_trained_on_and_config_yaml_says_how_many_images_are_held_out(
+    tmp_path: Path,
+) -> None:
     write_pictures(tmp_path / "pictures", num_classes=2, per_class=12)
     folder = ["--dataset", "image_folder", "--data-root", str(tmp_path / "pictures")]
     config = train(*folder, "--model", "small_cnn", output=tmp_path / "run")
@@ -46,7 +48,7 @@ def test_a_few_pictures_are_enough_and_the_number_held_out_is_written_down(tmp_p
 
 
 @pytest.mark.parametrize(("dataset", "num_classes"), [("svhn", 10), ("cifar100", 100)])
-def test_pictures_that_stand_in_for_a_data_set_need_a_number_to_hold_out(
+def test_a_folder_that_is_smaller_than_its_data_set_needs_data_validation(
     dataset: str, num_classes: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_pictures(tmp_path / "pictures", num_classes, per_class=3)

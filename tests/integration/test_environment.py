@@ -15,7 +15,7 @@ def commit_said_from(folder: Path) -> str:
     return done.stdout.strip()
 
 
-def test_the_commit_is_that_of_the_packages_own_checkout_and_of_no_other(tmp_path: Path) -> None:
+def test_the_recorded_commit_is_that_of_the_packages_checkout_and_not_of_the_current_folder(tmp_path: Path) -> None:
     package = Path(tune_cure.__file__).parent
     shutil.copytree(package, tmp_path / "tune_cure", ignore=shutil.ignore_patterns("__pycache__"))
     assert commit_said_from(tmp_path) == "None"

@@ -69,7 +69,7 @@ def logits_elsewhere(folder: Path, *shape: int) -> torch.Tensor:
         ({"name": "preact_resnet10", "in_channels": 3, "mean": None, "std": None}, (3, 32, 32)),
     ],
 )
-def test_load_py_gives_the_same_logits_to_the_last_bit_where_only_torch_is_to_be_had(
+def test_load_py_gives_the_same_logits_to_the_last_bit_where_only_torch_is_installed(
     sizes: dict[str, Any], shape: tuple[int, ...], result: SearchResult, tmp_path: Path
 ) -> None:
     file = write_best_model(result, model=NETWORK | sizes, weights=random_network(**sizes).state_dict())

@@ -7,7 +7,7 @@ import pytest
 
 
 @pytest.mark.parametrize("setting", ["", "old", "new"])
-def test_networks_are_judged_in_exact_float32_whatever_the_process_is_set_to(setting: str) -> None:
+def test_evaluation_uses_exact_float32_whatever_precision_the_process_is_set_to(setting: str) -> None:
     program = f"""
 import torch
 from tune_cure.evaluation.metrics import exact_evaluation

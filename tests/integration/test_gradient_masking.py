@@ -27,7 +27,9 @@ def trained() -> tuple[nn.Module, Examples]:
     return trainer.model, splits.test.subset(60, seed=0)
 
 
-def test_a_network_trained_adversarially_is_sound(trained: tuple[nn.Module, Examples]) -> None:
+def test_no_sign_of_masked_gradients_is_found_in_an_adversarially_trained_network(
+    trained: tuple[nn.Module, Examples],
+) -> None:
     found = evaluate_robustness(*trained, EVALUATION)
     assert found.correct["clean"].mean() > 0.8
     assert found.correct["autoattack"].mean() > 0.2
@@ -45,7 +47,7 @@ class Saturated(nn.Module):
         return 1e4 * self.network(images)
 
 
-def test_a_network_that_hides_its_gradients_is_found_out(trained: tuple[nn.Module, Examples]) -> None:
+def test_masked_gradients_are_found_in_a_network_that_hides_them(trained: tuple[nn.Module, Examples]) -> None:
     network, examples = trained
     sound, masked = (
         evaluate_robustness(network, examples, EVALUATION),

@@ -123,7 +123,7 @@ def check_command(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> N
 
 @fuzzed(40)
 @given(damage=st.lists(damages, min_size=1, max_size=3))
-def test_a_damaged_journal_is_read_or_is_one_line(
+def test_a_damaged_journal_is_read_or_gives_an_error_of_one_line(
     run: Path, capsys: pytest.CaptureFixture[str], damage: list[tuple[Any, ...]]
 ) -> None:
     lines = [json.loads(line) for line in (run / "journal.jsonl").read_text().splitlines()]

@@ -31,7 +31,7 @@ def holder(tmp_path: Path) -> "subprocess.Popen[str]":
     return process
 
 
-def test_one_process_at_a_time_has_the_lock_and_kill_9_frees_it(
+def test_one_process_at_a_time_holds_the_lock_and_kill_9_releases_it(
     tmp_path: Path, holder: "subprocess.Popen[str]", monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(locking, "LOCK_TIMEOUT_SECONDS", 0.1)
@@ -46,7 +46,7 @@ def test_one_process_at_a_time_has_the_lock_and_kill_9_frees_it(
     assert locking.is_unlocked(tmp_path)
 
 
-def test_a_search_that_runs_is_not_continued_a_second_time(
+def test_resume_refuses_a_search_that_is_running(
     tmp_path: Path,
     holder: "subprocess.Popen[str]",
     monkeypatch: pytest.MonkeyPatch,

@@ -10,7 +10,7 @@ from tune_cure.cli.main import main
 
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_session")
-def test_a_search_is_resumed_to_the_trials_of_the_version_that_began_it(tmp_path: Path) -> None:
+def test_a_search_of_version_0_1_0_is_resumed_to_the_same_trials(tmp_path: Path) -> None:
     folder = copy_run("interrupted", tmp_path)
 
     assert main(["search", "--space", str(folder / "spec.yaml"), "--output", str(folder), "--resume"]) == 0

@@ -63,7 +63,9 @@ def run(folder: Path, *arguments: str) -> str:
 
 
 @pytest.mark.ray
-def test_own_parts_are_searched_reported_and_confirmed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_space_with_own_parts_is_searched_reported_and_confirmed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "flat_parts.py").write_text(MODULE)
     (tmp_path / "space.yaml").write_text(SPACE)
     run(tmp_path, "search", "--space", "space.yaml", "--output", "run")
@@ -78,7 +80,7 @@ def test_own_parts_are_searched_reported_and_confirmed(tmp_path: Path, monkeypat
     assert type(network[1][2]).__name__ == "Softplus"
 
 
-def test_a_data_set_of_ones_own_brings_its_network_and_radius(
+def test_an_own_data_set_brings_its_default_network_and_radius(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "flat_parts.py").write_text(MODULE)

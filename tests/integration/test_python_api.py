@@ -32,7 +32,7 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return names
 
 
-def test_a_search_in_python_leaves_what_the_command_leaves(session: dict[str, Any]) -> None:
+def test_a_search_in_python_writes_the_same_files_as_the_command(session: dict[str, Any]) -> None:
     folder = session["folder"] / "results" / "mine"
     for name in ("trials.csv", "report.html", "best_model.pt", "spec.yaml", "environment.json"):
         assert (folder / name).is_file()
@@ -47,7 +47,7 @@ def test_a_search_space_may_be_a_mapping(session: dict[str, Any]) -> None:
     assert session["space"]["model"] == "small_cnn"
 
 
-def test_a_search_that_has_ended_is_not_run_again_nor_overwritten(
+def test_a_search_that_has_ended_is_neither_run_again_nor_overwritten(
     session: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def never(*_: object, **__: object) -> None:

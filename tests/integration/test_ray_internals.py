@@ -24,7 +24,9 @@ def run_python(code: str) -> str:
     return process.stdout.strip()
 
 
-def test_listen_on_loopback(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_listen_on_loopback_makes_ray_take_the_loopback_address(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setenv(ray_internals.LOOPBACK_VARIABLE, "1")
     monkeypatch.setattr("ray._private.ray_constants.ENABLE_RAY_CLUSTER", True)
     monkeypatch.setattr("ray._private.worker._global_node", None)  # or Ray gives the address of the tests' own node
@@ -67,12 +69,12 @@ except ray.exceptions.RayError as error:
 """
 
 
-def test_rays_memory_monitor_is_known_by_the_exception_of_the_trials_that_it_kills() -> None:
+def test_the_error_of_a_worker_that_rays_memory_monitor_killed_says_that_memory_was_full() -> None:
     said = run_python(MEMORY_KILL).splitlines()[-1]
     assert re.fullmatch(r"OutOfMemoryError killed by Ray: the machine's memory was \d+% full", said)
 
 
-def test_any_port_for_the_log_agent() -> None:
+def test_any_port_for_the_log_agent_lets_ray_choose_a_free_port_within_the_block_alone() -> None:
     module = importlib.import_module("ray._private.parameter")
     with ray_internals.any_port_for_the_log_agent():
         assert module.RayParams().dashboard_agent_listen_port == 0
@@ -88,7 +90,9 @@ def test_any_port_for_the_log_agent_leaves_rays_port_where_ray_has_lost_the_name
     assert not hasattr(importlib.import_module("ray._private.parameter"), "RayParams")
 
 
-def test_hide_worker_deaths(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_hide_worker_deaths_hides_the_report_of_a_death_and_no_other_line_of_ray(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     module = importlib.import_module("ray._private.worker")
     monkeypatch.setattr(module, "print_to_stdstream", module.print_to_stdstream)
     ray_internals.hide_worker_deaths()
@@ -110,7 +114,7 @@ def test_hide_worker_deaths_changes_nothing_where_ray_has_lost_the_name(monkeypa
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_vital_processes() -> None:
+def test_vital_processes_are_the_running_server_processes_of_ray() -> None:
     processes = ray_internals.vital_processes()
     assert [Path(process.args[0]).name for process in processes] == list(ray_internals.VITAL_PROCESSES)
     assert all(process.poll() is None for process in processes)
@@ -139,7 +143,7 @@ def test_vital_paths_are_none_where_ray_has_lost_the_name(monkeypatch: pytest.Mo
     assert ray_internals.vital_paths() == []
 
 
-def test_forbid_automatic_start() -> None:
+def test_forbid_automatic_start_makes_a_call_before_ray_init_an_error() -> None:
     printed = run_python("""
 import ray
 from tune_cure.ray_backend import ray_internals
@@ -161,7 +165,7 @@ def test_forbid_automatic_start_sets_the_variable_where_ray_has_lost_the_name(mo
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_rename_process() -> None:
+def test_rename_process_changes_the_command_line_that_the_system_shows() -> None:
     printed = run_python("""
 from pathlib import Path
 from tune_cure.ray_backend import ray_internals

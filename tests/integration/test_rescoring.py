@@ -21,7 +21,7 @@ RESCORE = ["evaluation.examples=60", "rescore={top: 2, steps: 6, restarts: 2, ex
 
 @pytest.mark.smoke
 @pytest.mark.usefixtures("ray_session")
-def test_the_leaders_of_a_search_are_judged_once_by_their_best_weights(tmp_path: Path) -> None:
+def test_leaders_are_rescored_once_with_their_best_weights(tmp_path: Path) -> None:
     spec = tiny(tmp_path, "search.trials=4", *RESCORE)
     assert tuner.run(spec, tmp_path).finished
     tables.write_tables(SearchResult(tmp_path))
@@ -46,7 +46,7 @@ def test_the_leaders_of_a_search_are_judged_once_by_their_best_weights(tmp_path:
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_leaders_that_cannot_be_judged_again_leave_the_search_finished_and_are_tried_when_it_is_resumed(
+def test_a_failed_rescoring_leaves_the_search_finished_and_is_repeated_on_resume(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     spec = tiny(tmp_path, "search.trials=2", "training.epochs=1", *RESCORE)
@@ -67,7 +67,7 @@ def test_leaders_that_cannot_be_judged_again_leave_the_search_finished_and_are_t
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_another_second_attack_judges_the_leaders_anew(tmp_path: Path) -> None:
+def test_a_changed_attack_of_rescore_rescores_the_leaders(tmp_path: Path) -> None:
     spec = tiny(tmp_path, "search.trials=2", "training.epochs=1", *RESCORE)
     assert tuner.run(spec, tmp_path).finished
     before = results.trials(tmp_path)["fresh_pgd_accuracy"]

@@ -18,7 +18,9 @@ def store(tmp_path: Path) -> ObjectStore:
     return ObjectStore(f"file://{tmp_path}/store/run")
 
 
-def test_to_continue_where_there_is_no_search_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_resume_where_there_is_no_search_gives_an_error_of_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     tiny(tmp_path)
     uri = f"file://{tmp_path}/store/run"
     assert main(["search", "--space", str(tmp_path / "spec.yaml"), "--output", uri, "--resume"]) == 2
@@ -26,7 +28,7 @@ def test_to_continue_where_there_is_no_search_is_one_line(tmp_path: Path, capsys
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_a_search_goes_on_from_its_copy_alone(
+def test_a_search_is_resumed_from_its_copy_in_the_object_store_alone(
     store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(run_storage, "INTERVAL", 0.0)

@@ -25,14 +25,14 @@ def name(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.mark.parametrize("name", ["tpe", "gp", "nsga2", "cmaes"], indirect=True)
-def test_samplers_that_learn_draw_nearer_to_the_peak(name: str) -> None:
+def test_samplers_that_learn_propose_nearer_to_the_optimum(name: str) -> None:
     proposals = propose_values(name, 70, peak)
     early, late = (sum(map(peak, part)) / len(part) for part in (proposals[:15], proposals[-15:]))
     assert late > early + 0.1
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "random", "gp", "nsga2", "qmc"])
-def test_samplers_of_several_metrics_go_on_proposing(tmp_path: Path, sampler: str) -> None:
+def test_samplers_of_several_metrics_propose_new_values_to_the_end(tmp_path: Path, sampler: str) -> None:
     metrics = "search.metric=[pgd_accuracy_best, clean_accuracy]"
     constraint = "search.constraints=[clean_accuracy >= 0.3]"
     spec = tiny(tmp_path, metrics, constraint, f"search.sampler={sampler}", "start_from=[]", "search.trials=30")

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("ray_session")
 
 
 @pytest.mark.smoke
-def test_every_trial_comes_to_an_end_and_the_first_is_that_of_start_from(finished_search: Path) -> None:
+def test_every_trial_ends_and_the_first_is_that_of_start_from(finished_search: Path) -> None:
     trials = results.trials(finished_search)
     assert list(trials["trial"]) == list(range(8))
     assert set(trials["status"]) == {"completed", "stopped"}
@@ -37,13 +37,13 @@ def test_asha_stops_trials_at_its_rungs(finished_search: Path) -> None:
     assert len(epochs) == trials["epochs_trained"].sum() < 8 * 4
 
 
-def test_the_leaders_alone_keep_their_checkpoints(finished_search: Path) -> None:
+def test_only_leaders_keep_their_checkpoints(finished_search: Path) -> None:
     spec, trials = results.read_spec(finished_search), results.trials(finished_search)
     kept = {int(file.parts[-3].removeprefix("trial_")) for file in finished_search.glob("trials/*/*/trainer.pt")}
     assert kept == set(ranking.rank_trials(trials, spec).head(spec.rescore.top)["trial"])
 
 
-def test_the_study_knows_stopped_trials_as_pruned_at_their_epoch_and_the_others_as_complete(
+def test_the_study_has_stopped_trials_as_pruned_at_their_last_epoch_and_the_others_as_complete(
     finished_search: Path,
 ) -> None:
     study = optuna.load_study(study_name="tiny", storage=f"sqlite:///{finished_search / 'study.db'}")
@@ -57,7 +57,7 @@ def test_the_study_knows_stopped_trials_as_pruned_at_their_epoch_and_the_others_
         assert told.params == {key: row[key] for key in ("lambda", "h", "lr_max", "epsilon")}
 
 
-def test_a_trial_in_a_reused_actor_trains_as_a_trainer_of_its_own_does(finished_search: Path) -> None:
+def test_a_trial_in_a_reused_actor_has_the_numbers_of_a_new_trainer(finished_search: Path) -> None:
     spec = results.read_spec(finished_search)
     splits = data.load(spec.data)
     epochs = results.epochs(finished_search).set_index(["trial", "epoch"])
@@ -70,7 +70,7 @@ def test_a_trial_in_a_reused_actor_trains_as_a_trainer_of_its_own_does(finished_
             assert metrics[name] == recorded[name]
 
 
-def test_the_best_model_gives_back_the_accuracies_of_best_config_to_the_last_digit(finished_search: Path) -> None:
+def test_the_best_model_has_the_accuracies_in_best_config_to_the_last_digit(finished_search: Path) -> None:
     import pandas as pd
 
     spec = results.read_spec(finished_search)
@@ -83,7 +83,7 @@ def test_the_best_model_gives_back_the_accuracies_of_best_config_to_the_last_dig
     assert all(again[name] == row[name] for name in ACCURACIES)
 
 
-def test_the_same_seed_proposes_and_reports_the_same(finished_search: Path, tmp_path: Path) -> None:
+def test_the_same_seed_gives_the_same_proposals_and_results(finished_search: Path, tmp_path: Path) -> None:
     assert tuner.run(tiny(tmp_path, "search.trials=4"), tmp_path).finished
     columns = ["trial", "epoch", "train_loss", "clean_accuracy", "pgd_accuracy"]
     ours, theirs = (results.trials(folder).head(4) for folder in (tmp_path, finished_search))
@@ -94,7 +94,7 @@ def test_the_same_seed_proposes_and_reports_the_same(finished_search: Path, tmp_
 
 
 @pytest.mark.smoke
-def test_an_interrupted_search_goes_on_where_it_was(finished_search: Path, tmp_path: Path) -> None:
+def test_an_interrupted_search_is_resumed_where_it_stopped(finished_search: Path, tmp_path: Path) -> None:
     def interrupt(event: Event) -> None:
         if event["event"] == "checkpoint" and (event["trial"], event["epoch"]) == (0, 2):
             signal.raise_signal(signal.SIGINT)
@@ -120,7 +120,7 @@ def test_an_interrupted_search_goes_on_where_it_was(finished_search: Path, tmp_p
     assert len(results.trials(tmp_path)) == 4
 
 
-def test_a_gpu_is_not_asked_for_where_there_is_none(tmp_path: Path) -> None:
+def test_no_gpu_is_requested_on_a_machine_without_one(tmp_path: Path) -> None:
     ready = []
     spec = tiny(tmp_path, "search.trials=1", "resources.gpus_per_trial=0.5")
     assert tuner.run(spec, tmp_path, on_ready=lambda devices, dashboard: ready.append((devices, dashboard))).finished

@@ -33,7 +33,7 @@ WIDER_THAN_MEMORY = "model.width=10_000_000"  # a network that no worker can bui
 
 
 @pytest.mark.smoke
-def test_a_trial_whose_process_is_killed_goes_on_from_its_last_checkpoint(
+def test_a_trial_whose_process_is_killed_continues_from_its_last_checkpoint(
     undisturbed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pids: list[int] = []
@@ -55,7 +55,9 @@ def test_a_trial_whose_process_is_killed_goes_on_from_its_last_checkpoint(
     assert results.epochs(tmp_path)[NUMBERS].equals(results.epochs(undisturbed)[NUMBERS])
 
 
-def test_a_trial_that_fails_is_retried_as_often_as_asked_and_then_told_to_the_study(tmp_path: Path) -> None:
+def test_a_failing_trial_is_retried_as_often_as_search_retries_says_and_then_recorded_in_the_study(
+    tmp_path: Path,
+) -> None:
     spec = tiny(tmp_path, "search.trials=2", "search.retries=1", WIDER_THAN_MEMORY)
     assert tuner.run(spec, tmp_path).finished
     trials = results.trials(tmp_path)
@@ -66,7 +68,7 @@ def test_a_trial_that_fails_is_retried_as_often_as_asked_and_then_told_to_the_st
     assert [told.state for told in study_of(tmp_path).trials] == [TrialState.FAIL] * 2
 
 
-def test_first_trials_that_all_fail_alike_end_the_search(tmp_path: Path) -> None:
+def test_a_search_ends_if_its_first_trials_all_fail_for_the_same_reason(tmp_path: Path) -> None:
     result = tuner.run(tiny(tmp_path, "search.trials=8", "search.retries=0", WIDER_THAN_MEMORY), tmp_path)
     assert result.outcome == "failing"
     assert result.reason.startswith("the first 3 trials all failed: ")

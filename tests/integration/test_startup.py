@@ -48,7 +48,7 @@ def test_the_help_names_every_command() -> None:
         assert " ".join(summary.split()) in " ".join(printed.stdout.split())
 
 
-def test_an_error_in_a_yaml_file_is_answered_before_anything_slow_is_imported(tmp_path: Path) -> None:
+def test_an_error_in_a_yaml_file_is_printed_before_any_slow_library_is_imported(tmp_path: Path) -> None:
     (tmp_path / "space.yaml").write_text(TINY.replace("lambda: {log", "lamda: {log"))
     (tmp_path / "run.yaml").write_text("training: {epoch: 3}\n")
     codes, imported = run(
@@ -91,7 +91,7 @@ def test_the_package_is_quick_to_import_in_any_order() -> None:
 
 
 @pytest.mark.parametrize("room", ["data", "models", "gradients", "evaluation.metrics", "training.run"])
-def test_a_room_reads_no_library_of_pictures_or_tables_when_it_is_imported(room: str) -> None:
+def test_importing_a_room_imports_no_library_for_plots_or_tables(room: str) -> None:
     script = f"import sys, tune_cure.{room}; print(*sys.modules)"
     process = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert set(process.stdout.split()).isdisjoint([*SLOW_TO_IMPORT, "PIL", "pyautoattack"])

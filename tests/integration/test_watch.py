@@ -36,7 +36,7 @@ def followed(folder: Path, steps: list[Any]) -> tuple[SearchState, list[str]]:
     return state, lines
 
 
-def test_trials_are_shown_as_they_end_until_all_have(tmp_path: Path) -> None:
+def test_watch_prints_each_trial_that_ends_until_all_have_ended(tmp_path: Path) -> None:
     tiny(tmp_path, "search.trials=2")
     journal = Journal(tmp_path)
     write_trial(journal, 0)
@@ -45,7 +45,7 @@ def test_trials_are_shown_as_they_end_until_all_have(tmp_path: Path) -> None:
     assert state.ends.total() == 2
 
 
-def test_a_line_that_is_being_written_is_waited_for_and_one_that_is_cut_off_forgotten(tmp_path: Path) -> None:
+def test_watch_waits_for_a_line_that_is_being_written_and_drops_one_that_was_cut_off(tmp_path: Path) -> None:
     tiny(tmp_path, "search.trials=2")
     journal = Journal(tmp_path)
     write_trial(journal, 0)
@@ -69,7 +69,7 @@ def test_a_line_that_is_being_written_is_waited_for_and_one_that_is_cut_off_forg
     assert len(lines) == state.ends.total() == 2
 
 
-def test_a_search_that_is_resumed_with_more_trials_is_followed_to_its_new_end(tmp_path: Path) -> None:
+def test_watch_follows_a_search_that_is_resumed_with_more_trials_to_its_new_end(tmp_path: Path) -> None:
     tiny(tmp_path, "search.trials=2")
     journal = Journal(tmp_path)
     write_trial(journal, 0)
@@ -86,7 +86,7 @@ def test_a_search_that_is_resumed_with_more_trials_is_followed_to_its_new_end(tm
     assert state.started == (tmp_path / "spec.yaml").stat().st_mtime
 
 
-def test_a_search_that_nobody_runs_any_more_is_said_with_the_command_that_continues_it(
+def test_watch_says_that_no_process_runs_the_search_and_prints_the_command_that_resumes_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tiny(tmp_path)
@@ -105,7 +105,7 @@ def test_a_search_that_nobody_runs_any_more_is_said_with_the_command_that_contin
     assert "2 of 8 trials have ended. Continue it with:\n" in capsys.readouterr().out
 
 
-def test_a_search_whose_patience_is_used_up_has_ended_early_and_is_not_to_be_continued(
+def test_watch_says_that_a_search_ended_early_by_its_patience_and_prints_no_command(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tiny(tmp_path, "search.patience=1")
@@ -125,7 +125,7 @@ def test_a_search_whose_patience_is_used_up_has_ended_early_and_is_not_to_be_con
     "content",
     ['{"host": "elsewhere"}', '{"resumed": [{"host": "elsewhere"}]}', "{}", "[]", "{", '{"resumed": 3}', '{"host": 3}'],
 )
-def test_whether_a_search_runs_on_another_machine_is_not_known(content: str, tmp_path: Path) -> None:
+def test_watch_does_not_say_whether_another_machine_runs_the_search(content: str, tmp_path: Path) -> None:
     with locking.hold_run_lock(tmp_path):
         pass
     assert not watch.is_dead(tmp_path)
@@ -133,7 +133,7 @@ def test_whether_a_search_runs_on_another_machine_is_not_known(content: str, tmp
     assert not watch.is_dead(tmp_path)
 
 
-def test_watching_changes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_watch_changes_no_file_of_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tiny(tmp_path, "search.trials=1")
     write_trial(Journal(tmp_path), 0)
 
@@ -150,7 +150,9 @@ def test_watching_changes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert f"all 1 trials have ended; the report: {tmp_path / 'report.html'}" in capsys.readouterr().out
 
 
-def test_a_journal_that_is_damaged_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_watch_answers_a_damaged_journal_with_an_error_of_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     tiny(tmp_path)
     (tmp_path / "journal.jsonl").write_text("garbage\n")
     with pytest.raises(JournalError, match="line 1 is no event"):
@@ -160,7 +162,7 @@ def test_a_journal_that_is_damaged_is_one_line(tmp_path: Path, capsys: pytest.Ca
     assert capsys.readouterr().err.count("\n") == 2
 
 
-def test_what_is_not_there_yet_is_waited_for_and_ctrl_c_ends_the_watching_alone(tmp_path: Path) -> None:
+def test_watch_waits_for_a_run_that_does_not_exist_yet_and_ctrl_c_ends_watch_alone(tmp_path: Path) -> None:
     out = tmp_path / "results" / "tiny"
     process = subprocess.Popen([*WATCH, str(out)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None

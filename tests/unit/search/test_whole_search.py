@@ -39,7 +39,7 @@ def finished(tmp_path: Path) -> tuple[Path, optuna.Study]:
     return tmp_path, study
 
 
-def test_every_trial_comes_to_an_end_and_the_first_is_that_of_start_from(finished: tuple[Path, optuna.Study]) -> None:
+def test_every_trial_ends_and_the_first_is_that_of_start_from(finished: tuple[Path, optuna.Study]) -> None:
     trials = results.trials(finished[0])
     assert list(trials["trial"]) == list(range(8))
     assert set(trials["status"]) == {"completed", "stopped"}
@@ -56,14 +56,14 @@ def test_asha_stops_trials_at_its_rungs(finished: tuple[Path, optuna.Study]) -> 
     assert len(epochs) == trials["epochs_trained"].sum() < 8 * 4
 
 
-def test_the_leaders_alone_keep_their_checkpoints(finished: tuple[Path, optuna.Study]) -> None:
+def test_only_leaders_keep_their_checkpoints(finished: tuple[Path, optuna.Study]) -> None:
     folder = finished[0]
     spec, trials = results.read_spec(folder), results.trials(folder)
     kept = {int(file.parts[-3].removeprefix("trial_")) for file in folder.glob("trials/*/*/trainer.pt")}
     assert kept == set(ranking.rank_trials(trials, spec).head(spec.rescore.top)["trial"])
 
 
-def test_the_study_knows_stopped_trials_as_pruned_at_their_epoch_and_the_others_as_complete(
+def test_the_study_has_stopped_trials_as_pruned_at_their_last_epoch_and_the_others_as_complete(
     finished: tuple[Path, optuna.Study],
 ) -> None:
     folder, study = finished
@@ -86,7 +86,7 @@ def test_the_same_seed_proposes_the_same(finished: tuple[Path, optuna.Study], tm
     assert results.trials(folder)[keys].equals(results.trials(finished[0]).head(4)[keys])
 
 
-def test_an_interrupted_search_goes_on_where_it_was(tmp_path: Path) -> None:
+def test_an_interrupted_search_is_resumed_where_it_stopped(tmp_path: Path) -> None:
     def is_second_checkpoint(event: Event) -> bool:
         return event["event"] == "checkpoint" and (event["trial"], event["epoch"]) == (0, 2)
 

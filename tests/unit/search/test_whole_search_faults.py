@@ -60,7 +60,7 @@ def interrupt(spec: SearchSpec, folder: Path, *, trial: int, epoch: int) -> None
     assert run_scripted(spec, folder, rising, interrupt_at=is_checkpoint)[0].outcome == "interrupted"
 
 
-def test_a_trial_whose_process_is_killed_goes_on_from_its_last_checkpoint(undisturbed: Path, tmp_path: Path) -> None:
+def test_a_trial_whose_process_is_killed_continues_from_its_last_checkpoint(undisturbed: Path, tmp_path: Path) -> None:
     def scripts(proposal: Proposal) -> Script:
         failures = {3: [DEATH]} if proposal.number == 0 else {}
         return Script(rising(proposal).accuracies, failures=failures)
@@ -75,7 +75,9 @@ def test_a_trial_whose_process_is_killed_goes_on_from_its_last_checkpoint(undist
     assert epochs[:4] == [1, 2, 3, 4]  # none ran twice
 
 
-def test_a_trial_that_fails_is_retried_as_often_as_asked_and_then_told_to_the_study(tmp_path: Path) -> None:
+def test_a_failing_trial_is_retried_as_often_as_search_retries_says_and_then_recorded_in_the_study(
+    tmp_path: Path,
+) -> None:
     spec = tiny(tmp_path, "search.trials=2", "search.retries=1")
     result, study = run_scripted(spec, tmp_path, lambda proposal: failing(NO_MEMORY.format(8)))
     assert result.finished
@@ -121,7 +123,7 @@ def test_a_search_whose_trials_wait_for_memory_can_be_interrupted_and_continued(
     assert run_scripted(spec, tmp_path, rising, resume=True)[0].finished
 
 
-def test_first_trials_that_all_fail_alike_end_the_search(tmp_path: Path) -> None:
+def test_a_search_ends_if_its_first_trials_all_fail_for_the_same_reason(tmp_path: Path) -> None:
     spec = tiny(tmp_path, "search.trials=8", "search.retries=0")
     result, _ = run_scripted(spec, tmp_path, lambda proposal: failing(NO_MEMORY.format(proposal.number)))
     assert result.outcome == "failing"
