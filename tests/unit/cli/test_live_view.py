@@ -2,14 +2,17 @@ import io
 from pathlib import Path
 
 import pytest
-from rich.console import Console
+from rich.console import Console, ConsoleDimensions
 
 from tests.support.journal_lines import begin, epoch
 from tests.support.spaces import tiny
-from tune_cure.cli.views.live_view import LiveView, PlainView
+from tune_cure.cli.console import SafeConsole
+from tune_cure.cli.views.live_picture import fit_columns
+from tune_cure.cli.views.live_view import CLEAR, LiveView, PlainView
 from tune_cure.search import ranking, results
 from tune_cure.search.journal import Event, Journal
 from tune_cure.search.progress import SearchState
+from tune_cure.search.space.loading import load
 
 
 @pytest.fixture
@@ -110,3 +113,128 @@ def test_of_equals_in_the_first_metric_the_second_decides_as_in_the_tables(tmp_p
         state.update(event)
     assert state.best is not None
     assert state.best.number == 1 == ranking.rank_trials(results.trials(tmp_path), spec).iloc[0]["trial"]
+
+
+class Terminal(io.StringIO):
+    """A terminal of a size that can change, and what was written to it."""
+
+    def __init__(self, width: int, height: int = 40) -> None:
+        super().__init__()
+        self.width = width
+        terminal = self
+
+        class Resized(SafeConsole):
+            @property
+            def size(self) -> ConsoleDimensions:
+                return ConsoleDimensions(terminal.width, height)
+
+            @property
+            def width(self) -> int:
+                return terminal.width
+
+        self.console = Resized(file=self, force_terminal=True, color_system=None, soft_wrap=True, highlight=False)
+
+
+def many(tmp_path: Path) -> SearchState:
+    """A search of thirteen hyperparameters, six trials of which run."""
+    fixed = ["data.dataset=digits", "data.validation=100", "model=small_cnn", "start_from=[]"]
+    spec = load("search_spaces/cure_full.yaml", fixed)
+    space = {key: value for key, value in spec.space.items() if key != "noise"}
+    assert len(space) == 13
+    state = SearchState(spec.model_copy(update={"space": space}), started=0.0)
+    values = {key: where.values[-1] for key, where in space.items()}
+    journal = Journal(tmp_path)
+    for number in range(6):
+        begin(journal, number, **{**values, "lambda": 0.00012345, "weight_decay": 1.2345e-05})
+        accuracies = {"clean_accuracy": 1.0, "pgd_accuracy": 0.5432, "pgd_accuracy_best": 0.6, "objective": 0.6}
+        epoch(journal, number, epoch=12, **accuracies, pid=4194300)
+    for event in journal.read():
+        state.update(event)
+    return state
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 140])
+@pytest.mark.parametrize("number", [4, 13])
+def test_at_any_width_the_accuracies_are_shown_no_line_is_too_long_and_no_word_is_cut(
+    width: int, number: int, state: SearchState, events: list[Event], tmp_path: Path
+) -> None:
+    (tmp_path / "many").mkdir()
+    if number == 13:
+        state = many(tmp_path / "many")
+    else:
+        for event in events:
+            state.update(event)
+
+    def draw(columns: int) -> str:
+        terminal = Terminal(columns)
+        terminal.console.print(LiveView(state, terminal.console).render())
+        return terminal.getvalue()
+
+    lines = draw(width).splitlines()
+    assert max(map(len, lines)) <= width
+    assert "…" not in "".join(lines)
+    header = next(line for line in lines if "epoch " in line and "PGD" in line)
+    assert header.split()[:5] == ["trial", "epoch", "PGD", "best", "clean"]
+    first = lines[lines.index(header) + 1].split()
+    assert first[:5] == (
+        ["0", "12", "54.3%", "60.0%", "100.0%"] if number == 13 else ["0", "1", "20.0%", "20.0%", "60.0%"]
+    )
+    notes = ("trials", "epochs", " so far, about ", "wider terminal")  # bars, the time, and which columns are left out
+    words = {
+        word for line in lines[lines.index("") :] if not any(note in line for note in notes) for word in line.split()
+    }
+    assert words <= {*draw(400).split(), "and", *(key + "," * comma for key in state.spec.space for comma in (0, 1))}
+    shown, has_pid = fit_columns(state.spec, width)
+    hidden = [key for key in state.spec.space if key not in shown]
+    assert ("a wider terminal also shows" in "".join(lines)) == bool(hidden)
+    assert header.split()[5:] == [*shown, *["pid"] * has_pid]
+
+
+def test_more_running_trials_than_the_terminal_has_rows_are_counted(tmp_path: Path) -> None:
+    terminal = Terminal(120, height=17)
+    state = many(tmp_path)
+    terminal.console.print(LiveView(state, terminal.console).render())
+    assert len(terminal.getvalue().splitlines()) <= 17
+    assert "and 2 more trials" in terminal.getvalue()
+
+
+@pytest.mark.parametrize(("before", "after"), [(140, 80), (80, 140)])
+def test_a_terminal_that_changes_its_width_is_cleared_and_keeps_what_was_said(
+    before: int, after: int, tmp_path: Path
+) -> None:
+    terminal = Terminal(before)
+    view = LiveView(many(tmp_path), terminal.console, ["results in results/tiny"])
+    view.live.auto_refresh = False
+    with view:
+        view.say("Ray dashboard: http://127.0.0.1:8265")
+        view.live.refresh()
+        assert CLEAR not in terminal.getvalue()
+        terminal.width = after
+        view.live.refresh()
+        screen = terminal.getvalue().rpartition(CLEAR)[2]
+        assert screen.startswith("results in results/tiny\nRay dashboard: http://127.0.0.1:8265\n")
+        assert "54.3%" in screen
+        assert terminal.getvalue().count(CLEAR) == 1
+        view.live.refresh()
+        assert terminal.getvalue().count(CLEAR) == 1
+
+
+def test_why_no_trial_runs_is_said_at_the_begin_between_trials_and_at_the_end(tmp_path: Path) -> None:
+    state = SearchState(tiny(tmp_path, "search.trials=1"), started=0.0)
+
+    def drawn() -> str:
+        terminal = Terminal(100)
+        terminal.console.print(LiveView(state, terminal.console).render())
+        return terminal.getvalue()
+
+    assert "waiting for the first trial" in drawn()
+    journal = Journal(tmp_path)
+    begin(journal, 0)
+    journal.append("end", 0, status="failed", reason="")
+    for event in journal.read():
+        state.update(event)
+    assert "all trials have ended; the leaders are judged again, then tables and report are written" in drawn()
+    state.spec = tiny(tmp_path, "search.trials=2")
+    assert "waiting for the next trial" in drawn()
+    state.spec = tiny(tmp_path, "search.trials=1", "rescore.top=0")
+    assert "all trials have ended; now tables and report are written" in drawn()

@@ -1,26 +1,20 @@
 """Views of a search that runs: redrawn in place in a terminal, or plain lines for logs and pipes."""
 
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, RenderableType
 from rich.live import Live
-from rich.progress_bar import ProgressBar
-from rich.table import Table
 from rich.text import Text
 
+from tune_cure.cli.views.live_picture import Picture, percent
 from tune_cure.search.journal import Event
 from tune_cure.search.progress import SearchState
 from tune_cure.search.space.config import SearchSpec
-from tune_cure.utils.formatting import (
-    STATUS_WORDS,
-    format_duration,
-    format_hyperparameters,
-    format_percent,
-    format_value,
-)
+from tune_cure.utils.formatting import STATUS_WORDS, format_hyperparameters, format_percent, spell_out
+
+CLEAR = "\x1b[H\x1b[2J"  # moves the cursor to the top left, and erases the screen
 
 
 class PlainView:
@@ -40,6 +34,10 @@ class PlainView:
     def __exit__(self, *error: object) -> None:
         return None
 
+    def say(self, line: str) -> None:
+        """Write a line that is of no event."""
+        self.write(line)
+
     def on_event(self, event: Event) -> None:
         """Update the state, and write a line for an event that has one."""
         trial = self.state.update(event)
@@ -51,11 +49,11 @@ class PlainView:
             return
         state, best = self.state, self.state.best
         line = f"[{state.ends.total()}/{state.spec.search.trials}] trial {trial.number} {STATUS_WORDS[trial.status]}"
-        line += f" after epoch {trial.epochs}: PGD {_percent(trial.best, 'pgd_accuracy')}"
-        line += f", clean {_percent(trial.best, 'clean_accuracy')}  ({format_hyperparameters(trial.hyperparameters)})"
+        line += f" after epoch {trial.epochs}: PGD {percent(trial.best, 'pgd_accuracy')}"
+        line += f", clean {percent(trial.best, 'clean_accuracy')}  ({format_hyperparameters(trial.hyperparameters)})"
         line += f" {trial.reason}" if trial.reason else ""
         if best:
-            line += f"; best so far: trial {best.number}, PGD {_percent(best.best, 'pgd_accuracy')}"
+            line += f"; best so far: trial {best.number}, PGD {percent(best.best, 'pgd_accuracy')}"
         self.write(line)
 
 
@@ -65,10 +63,13 @@ class LiveView:
     Args:
         state: The search; each event updates it.
         console: The terminal.
+        lines: What the command has printed before, line by line; printed again when the terminal changes its size.
     """
 
-    def __init__(self, state: SearchState, console: Console) -> None:
-        self.state = state
+    def __init__(self, state: SearchState, console: Console, lines: Iterable[str] = ()) -> None:
+        self.state, self.console, self.picture = state, console, Picture(state)
+        self.lines = list(lines)
+        self._size, self._is_resized = console.size, False
         self.live = Live(get_renderable=self.render, console=console, refresh_per_second=4, transient=True)
 
     def __enter__(self) -> Self:
@@ -84,68 +85,42 @@ class LiveView:
         """Update the state, which the next redraw shows; print a failure or a second judgement above the picture."""
         trial = self.state.update(event)
         if event["event"] == "retry":
-            self.live.console.print(_describe_retry(event, self.state.spec))
+            self.say(_describe_retry(event, self.state.spec))
         elif event["event"] == "leader":
-            self.live.console.print(_describe_rescoring(event, self.state.spec))
+            self.say(_describe_rescoring(event, self.state.spec))
         elif trial.status == "failed":
-            self.live.console.print(f"trial {trial.number} failed: {trial.reason}")
+            self.say(f"trial {trial.number} failed: {trial.reason}")
+
+    def say(self, line: str) -> None:
+        """Print a line above the picture."""
+        self.lines.append(line)
+        self.console.print(line, soft_wrap=False)
 
     def render(self) -> RenderableType:
         """Return the picture as the search is now."""
-        return Group(self._render_bars(), Text(), self._render_running(), Text(), self._render_leaders())
+        if self.console.size != self._size:
+            size, self._size = self._size, self.console.size
+            if self.console.is_terminal:
+                self._clear(min(self.picture.height, size.height))
+        return self.picture
 
-    def _render_bars(self) -> RenderableType:
-        state, spec = self.state, self.state.spec
-        now = time.time()
-        left = state.seconds_left(now)
-        ends = ", ".join(
-            f"{state.ends[status]} {words}" for status, words in STATUS_WORDS.items() if state.ends[status]
-        )
-        elapsed = f"{format_duration(now - state.started)} so far" + (
-            f", about {format_duration(left)} left" if left else ""
-        )
-        bars = Table.grid(padding=(0, 1))
-        bars.add_row(
-            "trials", ProgressBar(spec.search.trials, state.ends.total(), width=30), f"{state.ends.total()} of "
-            f"{spec.search.trials}", Text(ends, style="dim")
-        )  # fmt: skip
-        most = spec.search.trials * spec.max_epochs
-        bar = ProgressBar(most, state.epochs, width=30)
-        bars.add_row("epochs", bar, f"{state.epochs} of at most {most}", Text(elapsed, style="dim"))
-        return bars
+    def _clear(self, height: int) -> None:
+        """Clear a terminal that has changed its size, and print the last lines again.
 
-    def _render_running(self) -> RenderableType:
-        spec = self.state.spec
-        table = Table(box=None, header_style="bold", pad_edge=False)
-        for title in ("trial", "epoch", "PGD", "best", "clean", *spec.space, "pid"):
-            table.add_column(title, justify="right", no_wrap=True)
-        for trial in self.state.running:
-            values = [format_value(trial.hyperparameters.get(key)) for key in spec.space]
-            accuracies = [
-                _percent(trial.last, name) for name in ("pgd_accuracy", "pgd_accuracy_best", "clean_accuracy")
-            ]
-            pid = str(trial.last["pid"]) if trial.last else "–"  # by which its actor is found in Ray's dashboard
-            table.add_row(str(trial.number), str(trial.epochs or "–"), *accuracies, *values, pid)
-        return table if self.state.running else Text("waiting for the first trial", style="dim")
+        A narrower terminal shows a line of the old picture in several rows, and how many redraws that has spoilt is not
+        known, so that nothing less is safe. What was on the screen before the first change is scrolled out first, and
+        so kept.
 
-    def _render_leaders(self) -> RenderableType:
-        best, baseline = self.state.best, self.state.baseline
-        table = Table.grid(padding=(0, 2))
-        for title, trial in (("best so far", best), ("start_from", baseline)):
-            if trial and trial.last:
-                table.add_row(
-                    title,
-                    f"trial {trial.number}",
-                    f"PGD {_percent(trial.best, 'pgd_accuracy')}",
-                    f"clean {_percent(trial.best, 'clean_accuracy')}",
-                    Text(format_hyperparameters(trial.hyperparameters), style="dim"),
-                )
-        return table
-
-
-def _percent(event: Event | None, name: str) -> str:
-    """Return an accuracy of an epoch's event as a percentage; a dash without an event."""
-    return format_percent(None if event is None else event[name])
+        Args:
+            height: Lines of the old picture. The cursor is left so many lines further down, from where rich goes back.
+        """
+        width, rows = self.console.size
+        lines = [part.plain for line in self.lines for part in Text(spell_out(line)).wrap(self.console, width)]
+        scroll = "" if self._is_resized else "\n" * rows
+        self._is_resized = True
+        shown = lines[-max(rows - height - 1, 0) :] if rows > height + 1 else []
+        below = "\n" * max(height - 1, 0)
+        self.console.file.write(scroll + CLEAR + "".join(f"{line}\n" for line in shown) + below)
 
 
 def _describe_retry(event: Event, spec: SearchSpec) -> str:
