@@ -127,7 +127,7 @@ def fit_columns(spec: SearchSpec, width: int) -> tuple[Sequence[str], bool]:
         The hyperparameters, the first ones of the space; and whether there is room for the process's number, too.
     """
     left = width - len(ALWAYS) * COLUMN_WIDTH
-    shown = []
+    shown: list[str] = []
     for key, distribution in spec.space.items():
         is_choice = distribution.kind == "choice"
         widest = max(len(format_value(value)) for value in distribution.values) if is_choice else NUMBER_WIDTH
