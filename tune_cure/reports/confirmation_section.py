@@ -11,6 +11,7 @@ from tune_cure.evaluation.names import COMPARED_ATTACKS, UNTARGETED_LABEL
 from tune_cure.reports import html_page
 from tune_cure.reports.figures.style import BLUE, START_COLOR, accuracy_range, blank_figure
 from tune_cure.search.results import SearchResult
+from tune_cure.search.space.radii import LEVELS
 from tune_cure.utils.formatting import format_count, format_percent, format_points, format_radius, join_words
 
 
@@ -90,7 +91,9 @@ def verdicts(confirmation: Confirmation) -> str:
 
 
 def _radius(epsilon: float, confirmation: Confirmation) -> str:
-    return escape(format_radius(epsilon, confirmation.table["norm"].iloc[0]).removeprefix("epsilon "))
+    """Return a radius for a table: 8/255 where it is a whole number of these, else 0.15."""
+    is_linf, levels = confirmation.table["norm"].iloc[0] == "linf", LEVELS * epsilon
+    return f"{levels:.0f}/{LEVELS}" if is_linf and abs(levels - round(levels)) < 1e-3 else f"{epsilon:.4g}"
 
 
 def warnings(confirmation: Confirmation) -> str:
@@ -173,7 +176,7 @@ def _table_of_means(confirmation: Confirmation) -> str:
     titles = {"candidate": "", "radius": "number", "seeds": "number"}
     titles |= {labels[attack]: "number" for attack in attacks}
     titles |= {"training, seconds": "number", "description": "long"}
-    seconds = confirmation.table.groupby("contender")["train_seconds"].mean()
+    seconds = confirmation.table.groupby("contender")["train_seconds"].min()
     rows = []
     for _, row in means.iterrows():
         numbers = [_radius(row["epsilon"], confirmation), str(row["seeds"])]
@@ -186,8 +189,8 @@ def _table_of_means(confirmation: Confirmation) -> str:
             )
         )
     text = (
-        "Means over the seeds ± their standard deviation, in percent. Each of AutoAttack's attacks includes those "
-        "before it: an image counts only if it withstood all of them."
+        "Means over the seeds ± their standard deviation, in percent, and the seconds of the shortest training run. "
+        "Each of AutoAttack's attacks includes those before it: an image counts only if it withstood all of them."
     )
     return f"<p>{text}</p>" + html_page.table(titles, rows)
 

@@ -163,7 +163,7 @@ def test_the_default_baselines_say_what_the_penalty_is_worth_in_the_first_line_a
     write_quick_search(tmp_path)
     assert cli.main(["confirm", str(tmp_path), "--top", "1", "--examples", "200"]) == 0
     printed = " ".join(capsys.readouterr().out.split())
-    plan, results = printed.split(" A training run of ")[0].split("--no-autoattack ")
+    plan, results = printed.split(" The shortest training run of ")[0].split("--no-autoattack ")
     for name in ("start_from", "ablation", "fgsm", "pgd"):
         assert f"{name} baseline 2 epochs" in plan
     assert results.startswith("CURE helped: trial-2 has ")

@@ -47,9 +47,11 @@ def test_what_the_penalty_cost_in_time_comes_next(tmp_path: Path) -> None:
     for job in jobs:
         write_outcomes(job, 0.5, seconds={"ablation": 40.0, "pgd": 120.0}.get(job.candidate.name, 100.0))
     sentences = answer(Confirmation(jobs), SearchResult(tmp_path))
-    assert sentences[1] == ("A training run of trial-2 took 1 min 40 s and one of ablation 40 s, 2.5 times as long.")
+    assert sentences[1] == (
+        "The shortest training run of trial-2 took 1 min 40 s, that of ablation 40 s, 2.5 times as long."
+    )
     assert sentences[2].startswith("Against PGD adversarial training (pgd), it cannot be told which is better: ")
-    assert sentences[2].endswith("took 1 min 40 s and one of pgd 2 min 0 s, 0.8 times as long.")
+    assert sentences[2].endswith("took 1 min 40 s, that of pgd 2 min 0 s, 0.8 times as long.")
 
 
 def test_without_an_ablation_the_answer_is_not_known_and_the_command_that_gives_it_is_named(tmp_path: Path) -> None:
