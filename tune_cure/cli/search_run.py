@@ -9,7 +9,7 @@ from rich.console import Console
 
 from tune_cure.cli.options import UsageError
 from tune_cure.cli.search import SearchOptions, ended_early
-from tune_cure.cli.views import search_plan
+from tune_cure.cli.views import duration, search_plan
 from tune_cure.cli.views.live_view import LiveView, PlainView
 from tune_cure.cli.views.search_results import print_results
 from tune_cure.data import config, source, splits as splits_module
@@ -53,7 +53,7 @@ def check(spec: SearchSpec, options: SearchOptions, console: Console) -> None:
         images = f"not here yet: {error}"
     search_plan.print_plan(spec, plan, images, console)
     if splits and options.address is None:
-        search_plan.print_cost(spec, splits, plan, console.print)
+        duration.say_search_duration(spec, splits, plan, console.print)
     if prior_trials:
         console.print(prior_trials)
     console.print("resolved:\n")
@@ -123,9 +123,8 @@ def open_folder(spec: SearchSpec, options: SearchOptions, say: Callable[[str], N
     elif options.dashboard_host != dashboard.LOOPBACK:
         raise UsageError("--dashboard-host: goes with a Ray that is started here, not with --address")
     spec, splits = load_data(spec, options)
-    if options.address is None:
-        search_plan.print_cost(spec, splits, search_plan.plan_on_this_machine(spec), say)
-    else:
+    plan = search_plan.plan_on_this_machine(spec) if options.address is None else None
+    if options.address is not None:
         _join(options)
     folder = _make_folder(spec, options)
     running = f"its search is running already; to see it: tune-cure watch {folder.directory}"
@@ -133,6 +132,8 @@ def open_folder(spec: SearchSpec, options: SearchOptions, say: Callable[[str], N
         if options.resume:
             record = resume.prepare(folder.directory, spec, force=options.force, say=say)
             folder = replace(folder, record=record)
+        elif plan:  # of a resumed search, the views say how much is left
+            duration.say_search_duration(spec, splits, plan, say)
         judged = splits.validation.subset(spec.evaluation.examples, seed=0)
         chance = chance_level(judged.labels[judged.indices])
         environment.write(folder.directory, splits.source, chance_level=chance)

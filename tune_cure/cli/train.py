@@ -130,7 +130,7 @@ def _add_manner(parser: argparse.ArgumentParser) -> None:
     stop_help = "end at catastrophic overfitting, instead of warning (a run's key early_stop)"
     group.add_argument("--early-stop", action="store_true", default=None, help=stop_help)
     group.add_argument("--device", help="cuda, cuda:1, cpu (default: cuda if there is one)")
-    threads_help = "CPU threads (default: those of the trial if --config is from a search, else torch's choice)"
+    threads_help = "CPU threads (default: the trial's if --config is from a search, else a fast number, measured)"
     group.add_argument("--threads", metavar="N", help=threads_help)
 
 

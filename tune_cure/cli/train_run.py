@@ -7,10 +7,11 @@ import torch
 from rich.console import Console
 
 from tune_cure.cli.train import DEFAULT_FOLDER, TrainOptions
-from tune_cure.cli.views import training
+from tune_cure.cli.views import duration, training
 from tune_cure.data import config, splits as splits_module
 from tune_cure.reports import training_page
 from tune_cure.training.run import BEST, CONFIG, LAST, LOG, TEST, Run, RunSpec
+from tune_cure.training.speed import choose_threads
 from tune_cure.utils import cpu, environment, locking
 from tune_cure.utils.errors import first_line
 from tune_cure.utils.files import make_run_folder, replace_text
@@ -22,6 +23,7 @@ def run(spec: RunSpec, options: TrainOptions, console: Console) -> int:
     """Train, print how to continue if that is interrupted, and return the command's exit code."""
     with open_run(spec, options) as begun:
         training.say_plan(begun, console.print)
+        duration.say_run_duration(begun, console.print)
         treat_sigterm_as_ctrl_c()
         try:
             training.train_epochs(begun, console.print, console)
@@ -54,6 +56,9 @@ def open_run(spec: RunSpec, options: TrainOptions) -> Iterator[Run]:
         directory = options.output or DEFAULT_FOLDER
     else:
         directory = make_run_folder(DEFAULT_FOLDER, options.output)
+        if spec.threads is None and device.type == "cpu":
+            threads = choose_threads(spec.training, splits, model=spec.model, evaluation=spec.evaluation)
+            spec = spec.model_copy(update={"threads": threads})
         replace_text(directory / CONFIG, spec.to_yaml())
     cpu.configure_cpu(spec.threads)
     with locking.hold_run_lock(directory):

@@ -1,6 +1,5 @@
 """CPUs and GPUs that a search uses, how many trials run at a time, and an estimate of how long it takes."""
 
-import dataclasses
 import math
 import os
 from collections.abc import Sequence
@@ -10,11 +9,10 @@ from typing import Any
 import torch
 
 from tune_cure.data.splits import Splits
+from tune_cure.search.duration import measure_trial_speed
 from tune_cure.search.space.config import SearchSpec
-from tune_cure.training.trainer import Trainer
 from tune_cure.utils.errors import TuneCureError
 
-MEASURED_IMAGES = 64
 USABLE = 0.9  # of a GPU's memory: the rest is for what falls between torch's blocks
 MOST_ON_A_GPU = 8  # trials: they compute by turns, so more of them would only wait for each other
 
@@ -153,22 +151,7 @@ def this_machine() -> Machine:
 
 
 def measure_epoch_seconds(spec: SearchSpec, splits: Splits) -> float:
-    """Return the seconds of an epoch with its evaluation on this machine's CPU, from timing a small one."""
-    config = spec.training_config({key: distribution.values[0] for key, distribution in spec.space.items()})
-    images = min(MEASURED_IMAGES, len(splits.train))
-    small = dataclasses.replace(splits, train=splits.train.subset(images, seed=0))
-    threads = torch.get_num_threads()
-    torch.set_num_threads(spec.resources.cpus_per_trial)
-    try:
-        trainer = Trainer(
-            config.model_copy(update={"batch_size": min(config.batch_size, images // 2), "amp": "off"}),
-            small,
-            model=spec.model,
-            evaluation=spec.evaluation.model_copy(update={"examples": MEASURED_IMAGES}),
-        )
-        training = trainer.train_epoch()["train_seconds"] / len(small.train)
-        evaluation = trainer.evaluate()["eval_seconds"] / len(trainer.judged_on)
-    finally:
-        torch.set_num_threads(threads)
+    """Return the seconds of an epoch with its evaluation on this machine's CPU, measured on a few images."""
+    speed = measure_trial_speed(spec, splits)
     judged = min(spec.evaluation.examples, len(splits.validation))
-    return float(training * len(splits.train) + evaluation * judged)
+    return speed.of_epoch(len(splits.train), judged, spec.evaluation)

@@ -48,7 +48,7 @@ class RunSpec(Schema):
         default=None,
         ge=1,
         le=1024,
-        description="CPU threads, on which the last digits of results depend; torch's choice if absent.",
+        description="CPU threads, on which the last digits of results depend; if absent, a fast number is measured.",
     )
 
     def to_yaml(self) -> str:

@@ -1,6 +1,4 @@
-"""The plan of a search as `search --check` prints it, and what it costs on a machine without a GPU."""
-
-from collections.abc import Callable
+"""The plan of a search as `search --check` prints it."""
 
 from rich.console import Console
 from rich.table import Table
@@ -8,16 +6,14 @@ from rich.table import Table
 from tune_cure.data.splits import Splits
 from tune_cure.ray_backend.resources import (
     ResourcePlan,
-    measure_epoch_seconds,
     plan_resources,
     this_machine,
 )
 from tune_cure.search import trial_table
-from tune_cure.search.progress import expected_epochs
+from tune_cure.search.duration import play_epochs
 from tune_cure.search.space.config import SearchSpec
-from tune_cure.utils.formatting import format_duration, format_hyperparameters
+from tune_cure.utils.formatting import format_hyperparameters
 
-SMALLER_SPACE = "cifar10_cpu"
 MEASURED_LATER = (
     "\nor more on each GPU: gpus_per_trial is auto, so a trial's memory is measured before the search starts"
 )
@@ -53,7 +49,7 @@ def print_plan(spec: SearchSpec, plan: ResourcePlan, images: str, console: Conso
         "space": "\n".join(f"{key}: {_describe_values(spec, key)}{_describe_use(spec, key)}" for key in spec.space),
         "start_from": "\n".join(format_hyperparameters(start) for start in spec.start_from) or "none",
         "scheduler": f"{spec.search.scheduler} {_describe_stops(spec)}; runs to {spec.max_epochs}",
-        "epochs": f"at most {most}" + _describe_expected_epochs(spec),
+        "epochs": f"at most {most}" + _describe_expected_epochs(spec, plan),
         "judged by": f"{spec.evaluation} on {trial_table.judged_examples(spec)} validation images",
         "devices": f"{plan}{MEASURED_LATER if plan.gpus_per_trial and spec.resources.gpus_per_trial == 'auto' else ''}",
     }
@@ -61,24 +57,6 @@ def print_plan(spec: SearchSpec, plan: ResourcePlan, images: str, console: Conso
     for name, text in rows.items():
         table.add_row(name, text)
     console.print(table)
-
-
-def print_cost(spec: SearchSpec, splits: Splits, plan: ResourcePlan, say: Callable[[str], None]) -> None:
-    """Say how long a search that was made for GPUs would take on a machine without one; an epoch is measured.
-
-    Nothing is said of a search that asks for no GPU, or gets one.
-    """
-    if not spec.resources.gpus_per_trial or plan.gpus_per_trial:
-        return
-    epoch = measure_epoch_seconds(spec, splits)
-    most, expected = spec.search.trials * spec.max_epochs, expected_epochs(spec)
-    say(
-        f"no GPU found: an epoch of {spec.model.name} takes about {format_duration(epoch)} on "
-        f"{plan.cpus_per_trial} CPU(s) "
-        f"here (measured). {plan.concurrent} at a time, about {expected:.0f} epochs take "
-        f"{format_duration(expected * epoch / plan.concurrent)}, the most possible, {most}, "
-        f"{format_duration(most * epoch / plan.concurrent)}.\nA search made for CPUs: --space {SMALLER_SPACE}"
-    )
 
 
 def _describe_values(spec: SearchSpec, key: str) -> str:
@@ -101,7 +79,7 @@ def _describe_stops(spec: SearchSpec) -> str:
     return f"may stop a trial after epoch {', '.join(map(str, spec.rungs))}" if spec.rungs else "stops nothing"
 
 
-def _describe_expected_epochs(spec: SearchSpec) -> str:
-    if not spec.rungs:
+def _describe_expected_epochs(spec: SearchSpec, plan: ResourcePlan) -> str:
+    if spec.search.scheduler == "none":
         return ""
-    return f"; about {expected_epochs(spec):.0f} if one in {spec.asha.reduction_factor:g} goes on at each rung"
+    return f"; about {play_epochs(spec, plan.concurrent):.0f} with early stopping"

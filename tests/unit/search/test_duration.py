@@ -1,0 +1,65 @@
+from pathlib import Path
+
+import pytest
+
+from tests.support.spaces import tiny
+from tune_cure.search import duration
+from tune_cure.search.progress import expected_epochs
+from tune_cure.search.space import bundled_spaces
+from tune_cure.search.space.loading import load
+from tune_cure.training.speed import Speed
+
+SPEED = Speed(trained_image=0.01, judged_image=0.002, attacked_image=0.0)
+
+
+def test_without_early_stopping_every_epoch_counts(tmp_path: Path) -> None:
+    assert duration.play_epochs(tiny(tmp_path, "search.scheduler=none"), 2) == 8 * 4
+
+
+@pytest.mark.parametrize("scheduler", ["asha", "hyperband", "median"])
+def test_a_game_counts_what_the_formula_leaves_out(scheduler: str, tmp_path: Path) -> None:
+    spec = tiny(tmp_path, f"search.scheduler={scheduler}", "training.epochs=12", "search.trials=30")
+    epochs = duration.play_epochs(spec, 2)
+    assert epochs == duration.play_epochs(spec, 2)
+    assert epochs < 30 * 12
+    if scheduler != "median":
+        assert epochs > expected_epochs(spec)
+
+
+def test_the_trials_of_start_from_count_in_full(tmp_path: Path) -> None:
+    starts = "start_from=[{}]".format(", ".join(["{lambda: 0.5, h: 1.0, lr_max: 0.02, epsilon: 0.1}"] * 8))
+    assert duration.play_epochs(tiny(tmp_path, starts), 2) == 8 * 4
+
+
+def test_a_search_of_very_many_trials_is_scaled_up(tmp_path: Path) -> None:
+    few, many = (tiny(tmp_path, f"search.trials={number}") for number in (200, 2000))
+    assert duration.play_epochs(many, 2) == pytest.approx(10 * duration.play_epochs(few, 2), rel=0.1)
+
+
+@pytest.mark.parametrize("name", bundled_spaces.bundled())
+def test_what_is_timed_of_a_bundled_space_is_a_trial_of_it(name: str) -> None:
+    spec = load(bundled_spaces.find(name))
+    for starts in (spec.start_from, []):
+        values = duration.typical_hyperparameters(spec.model_copy(update={"start_from": starts}))
+        assert all(distribution.contains(values[key]) for key, distribution in spec.space.items())
+
+
+def test_a_search_is_its_epochs_its_second_judgment_and_its_start(tmp_path: Path) -> None:
+    spec = tiny(tmp_path, "search.scheduler=none", "rescore={top: 2, steps: 1, restarts: 1}")
+    epoch, judging = 600 * 0.01 + 100 * 0.002 + duration.EPOCH_OVERHEAD, 2 * 50 * 0.002
+    sizes = {"num_train": 600, "num_judged": 100, "num_fresh": 50}
+    alone = duration.estimate_duration(spec, SPEED, **sizes, concurrent=1)
+    assert alone.epochs == 32
+    assert alone.seconds == pytest.approx(duration.START_SECONDS + 32 * epoch + judging)
+    two = duration.estimate_duration(spec, SPEED, **sizes, concurrent=2)
+    assert two.seconds - duration.START_SECONDS == pytest.approx(
+        (alone.seconds - duration.START_SECONDS) / (2 * duration.SIDE_BY_SIDE)
+    )
+
+
+def test_no_more_trials_run_at_a_time_than_there_are(tmp_path: Path) -> None:
+    spec = tiny(tmp_path, "search.trials=1", "rescore.top=0")
+    sizes = {"num_train": 600, "num_judged": 100, "num_fresh": 0}
+    assert duration.estimate_duration(spec, SPEED, **sizes, concurrent=4) == duration.estimate_duration(
+        spec, SPEED, **sizes, concurrent=1
+    )

@@ -1,0 +1,130 @@
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.support.networks import smooth_network
+from tests.support.spaces import tiny
+from tune_cure.data import splits as splits_module
+from tune_cure.data.splits import Splits
+from tune_cure.evaluation.config import EvaluationConfig
+from tune_cure.search.space.config import SearchSpec
+from tune_cure.training import speed
+from tune_cure.training.speed import Speed
+
+COLD, STEP = 30.0, 0.05  # seconds: of the first step of a process, and of all later ones
+
+
+@pytest.fixture
+def search(tmp_path: Path) -> tuple[SearchSpec, Splits]:
+    spec = tiny(tmp_path)
+    return spec, splits_module.load(spec.data)
+
+
+class ColdTrainer:
+    """Trainer of a process whose first step takes `COLD` seconds."""
+
+    num_steps = 0
+
+    def __init__(self, config: Any, splits: Splits, **_: Any) -> None:
+        self.steps = -(-len(splits.train) // config.batch_size)
+        self.model = smooth_network()
+
+    def train_epoch(self) -> dict[str, float]:
+        seconds = COLD * (ColdTrainer.num_steps == 0) + STEP * self.steps
+        ColdTrainer.num_steps += self.steps
+        return {"train_seconds": seconds}
+
+
+def test_the_first_step_of_a_process_is_not_timed(
+    search: tuple[SearchSpec, Splits], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec, splits = search
+    monkeypatch.setattr(speed, "Trainer", ColdTrainer)
+    monkeypatch.setattr(ColdTrainer, "num_steps", 0)
+    config = spec.training_config(spec.start_from[0])
+    seconds, _ = speed._time_training(config, splits, spec.model, spec.evaluation, "cpu")
+    assert seconds == pytest.approx(STEP / config.batch_size)
+
+
+def test_of_a_slow_step_a_part_of_the_batch_is_timed(
+    search: tuple[SearchSpec, Splits], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec, splits = search
+    sizes: list[int] = []
+
+    class SlowTrainer(ColdTrainer):
+        def __init__(self, config: Any, splits: Splits, **parts: Any) -> None:
+            super().__init__(config, splits, **parts)
+            sizes.append(len(splits.train))
+
+        def train_epoch(self) -> dict[str, float]:
+            return {"train_seconds": 3.0}
+
+    monkeypatch.setattr(speed, "Trainer", SlowTrainer)
+    config = spec.training_config(spec.start_from[0])
+    seconds, _ = speed._time_training(config, splits, spec.model, spec.evaluation, "cpu")
+    assert seconds == 3.0 / speed.WARM_UP_IMAGES
+    assert sizes == [speed.WARM_UP_IMAGES] * 2
+
+
+def test_an_epoch_is_its_images_and_an_evaluation_in_which_pgd_attacks_some_images() -> None:
+    measured = Speed(trained_image=0.01, judged_image=0.002, attacked_image=0.001)
+    evaluation = EvaluationConfig(steps=10, restarts=2)
+    judging = 50 * (0.002 + speed.ATTACKED * 20 * 0.001)
+    assert measured.of_evaluation(50, evaluation) == pytest.approx(judging)
+    assert measured.of_epoch(300, 50, evaluation) == pytest.approx(3 + judging)
+
+
+def test_a_measured_speed_is_that_of_all_parts_and_leaves_random_states_and_threads_alone(
+    search: tuple[SearchSpec, Splits], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(speed, "ENOUGH", 0.02)
+    spec, splits = search
+    state, threads = torch.random.get_rng_state(), torch.get_num_threads()
+    python = random.getstate()
+    with speed.cpu_threads(2):
+        assert torch.get_num_threads() == 2
+        measured = speed.measure_speed(
+            spec.training_config(spec.start_from[0]), splits, model=spec.model, evaluation=spec.evaluation
+        )
+    assert min(measured.trained_image, measured.judged_image, measured.attacked_image) > 0
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert random.getstate() == python
+    assert torch.get_num_threads() == threads
+
+
+@pytest.mark.parametrize(
+    ("most", "seconds", "chosen"),
+    [
+        (1, {}, 1),
+        (2, {1: 1.0, 2: 3.0}, 1),
+        (2, {1: 1.0, 2: 0.95}, 1),  # an advantage that may be chance
+        (2, {1: 1.0, 2: 0.6}, 2),
+        (8, {1: 1.0, 2: 0.6, 4: 0.4, 8: 0.5}, 4),
+        (6, {1: 1.0, 2: 0.6, 4: 0.4, 6: 0.3}, 6),
+    ],
+)
+def test_more_threads_are_chosen_only_where_they_are_clearly_faster(
+    most: int,
+    seconds: dict[int, float],
+    chosen: int,
+    search: tuple[SearchSpec, Splits],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    count = most
+
+    def set_threads(number: int | None) -> None:
+        nonlocal count
+        count = number or count
+
+    monkeypatch.setattr(speed.torch, "get_num_threads", lambda: count)
+    monkeypatch.setattr(speed.torch, "set_num_threads", set_threads)
+    monkeypatch.setattr(speed, "configure_cpu", set_threads)
+    monkeypatch.setattr(speed, "_time_training", lambda *_: (seconds[count], smooth_network()))
+    spec, splits = search
+    config = spec.training_config(spec.start_from[0])
+    assert speed.choose_threads(config, splits, model=spec.model, evaluation=spec.evaluation) == chosen
+    assert count == most

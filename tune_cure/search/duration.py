@@ -1,0 +1,116 @@
+"""Estimate of how long a search takes, before its first trial."""
+
+import math
+import random
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+from tune_cure.data.splits import Splits
+from tune_cure.search.journal import OBJECTIVE
+from tune_cure.search.schedulers.early_stopper import EarlyStopper
+from tune_cure.search.space.config import SearchSpec
+from tune_cure.search.space.distributions import Distribution
+from tune_cure.training.speed import Speed, cpu_threads, measure_speed
+
+START_SECONDS = 15.0  # Ray's start and end, the workers' imports, tables and report: docs/performance.md
+EPOCH_OVERHEAD = 0.02  # seconds between two epochs of a trial: docs/performance.md
+SIDE_BY_SIDE = 0.77  # speed of a trial beside another one, as a share of its speed alone: docs/performance.md
+PLAYED_TRIALS = 200  # at most in one game; a search of more trials is scaled up
+GAMES = 10
+
+
+@dataclass(frozen=True)
+class Duration:
+    """Expected cost of a search.
+
+    Attributes:
+        epochs: Epochs of all trials together.
+        seconds: From the command to the report.
+    """
+
+    epochs: float
+    seconds: float
+
+
+def typical_hyperparameters(spec: SearchSpec) -> dict[str, Any]:
+    """Return the first values of `start_from`, or else the middle of the space: their cost stands for all trials."""
+    middle = {key: _middle(distribution) for key, distribution in spec.space.items()}
+    return middle | (spec.start_from[0] if spec.start_from else {})
+
+
+def _middle(distribution: Distribution) -> Any:
+    if distribution.kind == "choice":
+        return distribution.values[0]
+    low, high = distribution.values
+    if distribution.kind == "loguniform":
+        return math.sqrt(low * high)
+    step = distribution.step or (1 if distribution.kind == "int" else None)
+    middle = (low + high) / 2 if step is None else low + (high - low) / 2 // step * step
+    return int(middle) if distribution.kind == "int" else float(middle)
+
+
+def measure_trial_speed(spec: SearchSpec, splits: Splits) -> Speed:
+    """Return the speed of a trial on this machine's CPU, with the number of threads that trials have."""
+    config = spec.training_config(typical_hyperparameters(spec))
+    with cpu_threads(spec.resources.cpus_per_trial):
+        return measure_speed(config, splits, model=spec.model, evaluation=spec.evaluation)
+
+
+def estimate_duration(
+    spec: SearchSpec, speed: Speed, *, num_train: int, num_judged: int, num_fresh: int, concurrent: int
+) -> Duration:
+    """Return how long a search takes on workers of this speed.
+
+    Args:
+        spec: The search.
+        speed: Of a trial that has the machine for itself.
+        num_train: Training images.
+        num_judged: Validation images that each epoch is judged on.
+        num_fresh: Validation images that the leaders are judged on at the end.
+        concurrent: Trials at a time.
+    """
+    workers = min(concurrent, spec.search.trials)
+    pace = workers * (SIDE_BY_SIDE if workers > 1 else 1.0)
+    epochs = play_epochs(spec, workers)
+    epoch = speed.of_epoch(num_train, num_judged, spec.evaluation) + EPOCH_OVERHEAD
+    again = spec.rescore.top * speed.of_evaluation(num_fresh, spec.rescoring)
+    return Duration(epochs, START_SECONDS + (epochs * epoch + again) / pace)
+
+
+def play_epochs(spec: SearchSpec, concurrent: int) -> float:
+    """Return the epochs of all trials together, as the search's own rule of early stopping decides.
+
+    The rule plays games with made-up trials, whose accuracies are random and keep their order. So what is counted is
+    what a formula leaves out: the first trials pass every rung, and those of `start_from` are never stopped.
+
+    Args:
+        spec: The search.
+        concurrent: Trials at a time.
+    """
+    trials, length = spec.search.trials, spec.training_config(typical_hyperparameters(spec)).epochs
+    if spec.search.scheduler == "none":
+        return float(trials * length)
+    played = min(trials, PLAYED_TRIALS)
+    games = max(1, min(GAMES, 2 * PLAYED_TRIALS // played))
+    return trials / played * fmean(_play(spec, played, length, concurrent, game) for game in range(games))
+
+
+def _play(spec: SearchSpec, trials: int, length: int, concurrent: int, seed: int) -> int:
+    """Return the epochs of all trials in one game; running trials report by turns."""
+    chance, stopper = random.Random(seed), EarlyStopper(spec)
+    waiting = list(range(trials))[::-1]
+    running: list[tuple[int, int, float]] = []  # number, epochs trained, accuracy
+    total = 0
+    while waiting or running:
+        while waiting and len(running) < concurrent:
+            stopper.add(waiting[-1])
+            running.append((waiting.pop(), 0, chance.random()))
+        number, epoch, accuracy = running.pop(0)
+        epoch, total = epoch + 1, total + 1
+        metrics = {OBJECTIVE: accuracy}
+        if epoch < length and stopper.report(number, epoch, metrics):
+            running.append((number, epoch, accuracy))
+        else:
+            stopper.complete(number, epoch, metrics)
+    return total
