@@ -98,7 +98,7 @@ def search(
                 folder,
                 options,
                 view,
-                on_ready=lambda devices, url: search_run.say_start(devices, url, folder, _logger.info),
+                on_ready=lambda devices, url: search_run.say_start(devices, url, _logger.info),
             )
         try:
             search_run.write_results(result, folder)

@@ -35,6 +35,7 @@ class SearchOptions:
         force: With `resume`: continue although settings have changed.
         time_budget: Seconds after which no more epoch is trained; None is without limit.
         check: Print the plan and start nothing.
+        resolved: With `check`: a new file for the search space with every default; None writes none.
         address: Address of a Ray cluster to join; None starts a Ray on this machine.
         dashboard_host: Address at which Ray's dashboard listens.
         verbose: Show what Ray and Optuna say.
@@ -48,6 +49,7 @@ class SearchOptions:
     force: bool = False
     time_budget: float | None = None
     check: bool = False
+    resolved: Path | None = None
     address: str | None = None
     dashboard_host: str = LOOPBACK
     verbose: bool = False
@@ -91,7 +93,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--force", action="store_true", help=force_help)
     budget_help = "stop after this time; --resume continues (default: no limit)"
     parser.add_argument("--time-budget", type=_duration, metavar="2h", help=budget_help)
-    parser.add_argument("--check", action="store_true", help="print the resolved plan and start nothing")
+    check_help = "print the plan and start nothing; with --verbose also the YAML with every default"
+    parser.add_argument("--check", action="store_true", help=check_help)
+    resolved_help = "with --check: write the YAML with every default into this new file"
+    parser.add_argument("--resolved", type=Path, metavar="FILE", help=resolved_help)
     address_help = "a Ray cluster to join: auto or HOST:PORT (docs/cluster.md); default: none"
     parser.add_argument("--address", help=address_help)
     host_help = "where Ray's dashboard listens; 0.0.0.0 opens it to other machines; it asks for a token"

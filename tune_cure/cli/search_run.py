@@ -25,7 +25,7 @@ from tune_cure.search.run_storage import LocalStorage, ObjectStore, RunStorage, 
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.trial_table import SearchRecord
 from tune_cure.utils import environment, locking
-from tune_cure.utils.files import FolderError, make_run_folder
+from tune_cure.utils.files import FolderError, choose_run_folder, make_run_folder, write_new_text
 from tune_cure.utils.folder_watch import LostFolderError
 from tune_cure.utils.signals import treat_sigterm_as_ctrl_c
 
@@ -33,7 +33,7 @@ FAULTS = ("failing", "disk", "ray")  # outcomes of a search that something outsi
 
 
 def check(spec: SearchSpec, options: SearchOptions, console: Console) -> None:
-    """Print what the search would do and its YAML, for copying.
+    """Print what the search would do; print or write its YAML with every default, for copying, if that is asked for.
 
     Data that would be downloaded first is not checked.
 
@@ -41,6 +41,7 @@ def check(spec: SearchSpec, options: SearchOptions, console: Console) -> None:
         TuneCureError: The search would be refused.
     """
     prior_trials = _describe_prior_trials(spec, options)
+    output = _choose_output(spec, options)
     plan = search_plan.plan_on_this_machine(spec)
     splits = None
     try:
@@ -51,13 +52,17 @@ def check(spec: SearchSpec, options: SearchOptions, console: Console) -> None:
         if not _may_download(spec, options):
             raise
         images = f"not here yet: {error}"
-    search_plan.print_plan(spec, plan, images, console)
+    if options.resolved:
+        write_new_text(options.resolved, spec.to_yaml())
+    elif options.verbose:
+        console.print(f"resolved:\n\n{spec.to_yaml()}")
+    search_plan.print_plan(spec, plan, images, output, console)
     if splits and options.address is None:
         duration.say_search_duration(spec, splits, plan, console.print)
     if prior_trials:
         console.print(prior_trials)
-    console.print("resolved:\n")
-    console.print(spec.to_yaml())
+    if options.resolved:
+        console.print(f"wrote {options.resolved}")
 
 
 def run(spec: SearchSpec, options: SearchOptions, console: Console) -> int:
@@ -71,7 +76,7 @@ def run(spec: SearchSpec, options: SearchOptions, console: Console) -> int:
 
         def on_ready(devices: object, url: str) -> None:
             treat_sigterm_as_ctrl_c()  # only now: Ray sets a handler of its own when it starts
-            say_start(devices, url, folder, console.print)
+            say_start(devices, url, view.say)
 
         try:
             with view, refresher:
@@ -127,6 +132,7 @@ def open_folder(spec: SearchSpec, options: SearchOptions, say: Callable[[str], N
     if options.address is not None:
         _join(options)
     folder = _make_folder(spec, options)
+    say(f"results go to {_describe_output(folder.directory, folder.storage.checkpoint_uri)}")
     running = f"its search is running already; to see it: tune-cure watch {folder.directory}"
     with locking.hold_run_lock(folder.directory, running):
         if options.resume:
@@ -188,11 +194,9 @@ def run_trials(
     return tuner.run(spec, folder.storage, run_options, on_event=view.on_event, on_ready=on_ready)
 
 
-def say_start(devices: object, url: str, folder: RunFolder, say: Callable[[str], None]) -> None:
-    """Say on what devices the search runs, where its results go, and where Ray's dashboard is."""
-    uri = folder.storage.checkpoint_uri
-    copied = f", copied to {uri}" if uri else ""
-    say(f"{devices}; results in {folder.directory}{copied}")
+def say_start(devices: object, url: str, say: Callable[[str], None]) -> None:
+    """Say on what devices the search runs, and where Ray's dashboard is."""
+    say(str(devices))
     if url:
         say(f"Ray dashboard: {url} (asks for the token in ~/.ray/auth_token)")
 
@@ -258,6 +262,27 @@ def _join(options: SearchOptions) -> None:
 def _with_validation(spec: SearchSpec, splits: Splits) -> SearchSpec:
     """Return the search with the number of validation images, which depends on the data where it is a share."""
     return spec.model_copy(update={"data": splits_module.with_validation(spec.data, splits)})
+
+
+def _choose_output(spec: SearchSpec, options: SearchOptions) -> str:
+    """Return where the results of the search would go, in words; nothing is made.
+
+    Raises:
+        TuneCureError: They cannot go there.
+    """
+    default = run_files.RESULTS / spec.name
+    if options.output and "://" in options.output:
+        return _describe_output(choose_run_folder(default, None), options.output)
+    directory = Path(options.output) if options.output else None
+    if options.resume:
+        directory = directory or default
+        results.read_spec(directory)
+        return str(directory)
+    return str(choose_run_folder(default, directory))
+
+
+def _describe_output(directory: Path, uri: str | None) -> str:
+    return f"{directory}, copied to {uri}" if uri else str(directory)
 
 
 def _make_folder(spec: SearchSpec, options: SearchOptions) -> RunFolder:

@@ -37,6 +37,19 @@ def replace_arrays(path: Path, content: Mapping[str, Any]) -> None:
         np.savez_compressed(file, **content)
 
 
+def write_new_text(path: Path, text: str) -> None:
+    """Write a text file that is not there yet.
+
+    Raises:
+        FolderError: It is there already, or cannot be written.
+    """
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise FolderError(f"{path}: cannot be written: {error.strerror}") from error
+
+
 @contextmanager
 def _partial(path: Path) -> Iterator[BinaryIO]:
     """Open a new file that replaces `path` once it is on the disk. If writing it fails, the new file is deleted.
@@ -134,17 +147,26 @@ def make_run_folder(default: Path, named: Path | None) -> Path:
     Raises:
         FolderError: The named folder is not empty, or the folder cannot be made.
     """
+    return _make(choose_run_folder(default, named))
+
+
+def choose_run_folder(default: Path, named: Path | None) -> Path:
+    """Return the folder that `make_run_folder` would make, and make nothing.
+
+    Raises:
+        FolderError: The named folder is not empty.
+    """
     if named is not None:
         if named.exists() and not named.is_dir():
             raise FolderError(f"--output {named}: is a file; a folder is needed")
         if named.exists() and any(named.iterdir()):
             raise FolderError(f"{named}: is not empty; name another --output, or continue what is there with --resume")
-        return _make(named)
+        return named
     number, folder = 1, default
     while os.path.lexists(folder):
         number += 1
         folder = default.with_name(f"{default.name}-{number}")
-    return _make(folder)
+    return folder
 
 
 def _make(folder: Path) -> Path:

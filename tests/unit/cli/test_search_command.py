@@ -136,7 +136,8 @@ def test_help_names_every_registered_choice(capsys: pytest.CaptureFixture[str]) 
 def test_check_prints_the_plan_and_starts_nothing(
     space: Path, elsewhere: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["search", "--space", str(space), "--check", "--set", "search.trials=5"]) == 0
+    check = ["search", "--space", str(space), "--check", "--set", "search.trials=5"]
+    assert main([*check, "--resolved", "resolved.yaml"]) == 0
     out = capsys.readouterr().out
     for said in (
         "5 trials by tpe",
@@ -146,8 +147,33 @@ def test_check_prints_the_plan_and_starts_nothing(
         "lambda: loguniform [0.001, 1]",
     ):
         assert said in out
-    assert yaml.safe_load(out.partition("resolved:")[2])["search"]["trials"] == 5
+    assert "resolved:" not in out
+    resolved = (elsewhere / "resolved.yaml").read_text()
+    assert yaml.safe_load(resolved)["search"]["trials"] == 5
     assert not (elsewhere / "results").exists()
+    assert "resolved.yaml: cannot be written: File exists" in failed(capsys, *check, "--resolved", "resolved.yaml")
+    assert main([*check, "--verbose"]) == 0
+    found, _, plan = capsys.readouterr().out.partition("resolved:\n\n")[2].rpartition("\n\nsearch ")
+    assert (found.strip(), "5 trials by tpe" in plan) == (resolved.strip(), True)  # the plan is last
+
+
+def test_check_says_where_results_would_go_and_refuses_a_folder_that_the_search_would_refuse(
+    space: Path, elsewhere: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def output(*arguments: str) -> str:
+        assert main(["search", str(space), "--check", *arguments]) == 0
+        (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("results "))
+        return line.removeprefix("results").strip()
+
+    assert output() == "results/tiny"
+    assert output("--output", "s3://bucket/run") == "results/tiny, copied to s3://bucket/run"
+    (elsewhere / "results" / "tiny").mkdir(parents=True)
+    assert output() == "results/tiny-2"
+    assert output("--output", "mine") == "mine"
+    assert not (elsewhere / "mine").exists()
+    (elsewhere / "results" / "tiny" / "thesis.txt").write_text("precious")
+    assert "is not empty" in failed(capsys, "search", str(space), "--check", "--output", "results/tiny")
+    assert "holds no search" in failed(capsys, "search", str(space), "--check", "--resume", "--output", "mine")
 
 
 def test_check_does_not_download(space: Path, elsewhere: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -182,10 +208,10 @@ def test_check_says_what_a_space_for_gpus_costs_without_one(
 ) -> None:
     monkeypatch.setattr("tune_cure.cli.views.search_plan.this_machine", lambda: Machine(cpus=2, gpus=0))
     check = ["search", "--space", str(space), "--check"]
-    assert main([*check, "--set", "resources.gpus_per_trial=auto"]) == 0
+    assert main([*check, "--set", "resources.gpus_per_trial=auto", "--resolved", "resolved.yaml"]) == 0
     out = capsys.readouterr().out
     assert "no GPU found: an epoch of small_cnn takes about " in out
-    assert yaml.safe_load(out.partition("resolved:")[2])["name"] == "tiny"  # can be copied
+    assert yaml.safe_load((elsewhere / "resolved.yaml").read_text())["name"] == "tiny"  # can be copied
     assert main([*check, "--set", "resources.gpus_per_trial=0"]) == 0
     assert "no GPU found" not in capsys.readouterr().out
 

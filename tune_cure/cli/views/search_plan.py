@@ -37,8 +37,16 @@ def describe_images(splits: Splits) -> str:
     return f"{counts} images of {shape}\n{splits.source}"
 
 
-def print_plan(spec: SearchSpec, plan: ResourcePlan, images: str, console: Console) -> None:
-    """Print what the search would do, a row for each part; `images` describes the data."""
+def print_plan(spec: SearchSpec, plan: ResourcePlan, images: str, output: str, console: Console) -> None:
+    """Print what the search would do, a row for each part.
+
+    Args:
+        spec: The search.
+        plan: Its use of this machine.
+        images: The data in words.
+        output: Where its results go, in words.
+        console: Where to print.
+    """
     most = spec.search.trials * spec.max_epochs
     rows = {
         "search": f"{spec.name}: {spec.search.trials} trials by {spec.search.sampler}, seed {spec.search.seed}, for "
@@ -52,6 +60,7 @@ def print_plan(spec: SearchSpec, plan: ResourcePlan, images: str, console: Conso
         "epochs": f"at most {most}" + _describe_expected_epochs(spec, plan),
         "judged by": f"{spec.evaluation} on {trial_table.judged_examples(spec)} validation images",
         "devices": f"{plan}{MEASURED_LATER if plan.gpus_per_trial and spec.resources.gpus_per_trial == 'auto' else ''}",
+        "results": output,
     }
     table = Table.grid(padding=(0, 2))
     for name, text in rows.items():
