@@ -75,7 +75,7 @@ def test_a_documented_command_that_ends_within_seconds_succeeds(
     if words[:2] == ["python", "run_search.py"]:
         words = ["tune-cure", "search", *words[2:]]
     words = [str(file) for word in words for file in (sorted(Path().glob(word)) if "*" in word else [word])]
-    also = {"search": ["--check"], "train": SHORT}.get(words[1], [])
+    also = {"search": ["--check", "--output", "new"], "train": SHORT}.get(words[1], [])
     assert cli.main([*words[1:], *also]) == 0
 
 
