@@ -90,7 +90,7 @@ def interrupted(folder: Path, stop: signal.Signals) -> tuple[Path, str]:
         time.sleep(0.1)
     process.send_signal(stop)
     printed, errors = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 130
+    assert process.returncode == 128 + stop
     assert errors == ""
     assert (out / "trials.csv").exists()
     assert (out / "report.html").exists()

@@ -68,7 +68,7 @@ def test_an_interrupted_run_goes_on_in_a_new_process_bit_for_bit(tmp_path: Path)
         time.sleep(0.02)
     process.send_signal(signal.SIGTERM)
     printed, _ = process.communicate(timeout=600)
-    assert process.returncode == 130
+    assert process.returncode == 128 + signal.SIGTERM
     assert 1 <= len(pd.read_csv(stopped / "epochs.csv")) < 12
     resume = printed.strip().splitlines()[-1].split()
     assert resume[:2] == ["tune-cure", "train"]

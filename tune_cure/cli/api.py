@@ -23,6 +23,7 @@ from tune_cure.cli.search import SearchOptions, load_spec
 from tune_cure.cli.train import TrainOptions, read_begun, read_content, resolve_run
 from tune_cure.cli.views.confirmation import JobLines
 from tune_cure.cli.views.live_view import PlainView
+from tune_cure.cli.views.ray_logs import say_where_logs_are
 from tune_cure.cli.views.training import train_epochs
 from tune_cure.confirmation.candidates import DEFAULT_BASELINES
 from tune_cure.confirmation.verdicts import Confirmation
@@ -56,7 +57,8 @@ def search(
     """Search a space, and write tables, report and the best model into a folder.
 
     A folder that holds the same search, ended, is read and not searched again: a notebook's cell can be run twice.
-    Ctrl-C ends the search with all state saved; the result's `outcome` is then `interrupted`.
+    Ctrl-C ends the search with all state saved; the result's `outcome` is then `interrupted`. A second Ctrl-C waits for
+    nothing and raises KeyboardInterrupt.
 
     Args:
         space: A YAML file, the name of a bundled search space, or a mapping with the keys of such a file.
@@ -105,6 +107,7 @@ def search(
         except OSError as error:
             raise FolderError(f"{folder.directory}: the tables could not be written: {error.strerror}") from error
         folder.storage.copy_all()
+        say_where_logs_are(_logger.info)
         return result
 
 
@@ -249,6 +252,7 @@ def confirm(
         failures = confirm_command.run_jobs(prepared, options, lines)
         for job, reason in failures.items():
             _logger.warning("failed: %s: %s", job, reason)
+        say_where_logs_are(_logger.info)
         return confirm_command.write_results(prepared)
 
 

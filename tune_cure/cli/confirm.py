@@ -4,7 +4,7 @@ import argparse
 import math
 import shlex
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,8 @@ from rich.console import Console
 
 from tune_cure.cli import options as command_line
 from tune_cure.cli.views.confirmation import JobLines, print_plan, print_results
+from tune_cure.cli.views.interruption import EXIT_CODE, Interruption
+from tune_cure.cli.views.ray_logs import say_where_logs_are
 from tune_cure.confirmation import candidates as candidates_module, plan as plan_module
 from tune_cure.confirmation.candidates import BASELINES, DEFAULT_BASELINES, Candidate, explain_baselines
 from tune_cure.confirmation.checks import ConfirmError, check_attacks, check_disk, rehearse
@@ -31,7 +33,7 @@ from tune_cure.search.results import SearchResult
 from tune_cure.search.space.own_parts import import_parts_of_run
 from tune_cure.utils import environment, locking
 from tune_cure.utils.schema import parse_number
-from tune_cure.utils.signals import treat_sigterm_as_ctrl_c
+from tune_cure.utils.signals import ignore_ctrl_c, on_ctrl_c
 
 REWRITE_SECONDS = 20.0
 """Least time between two rewritings of the tables while runs are left."""
@@ -260,10 +262,18 @@ def _check(options: ConfirmOptions) -> None:
             raise ConfirmError(f"epsilons: a radius above 0 is needed, but found {epsilon}")
 
 
-def run_jobs(prepared: Prepared, options: ConfirmOptions, lines: JobLines) -> dict[str, str]:
+def run_jobs(
+    prepared: Prepared, options: ConfirmOptions, lines: JobLines, on_interrupt: Callable[[], None] = lambda: None
+) -> dict[str, str]:
     """Run the jobs that are not done, and return the reason of each that failed, by its folder.
 
     Tables and page are written anew while they run: a run that is done is in them although the process is killed.
+
+    Args:
+        prepared: The confirmation.
+        options: The command line.
+        lines: Prints the progress.
+        on_interrupt: Is called at Ctrl-C.
     """
     from tune_cure.ray_backend import confirmation  # Ray takes seconds to import
     from tune_cure.reports import confirmation_page
@@ -284,33 +294,57 @@ def run_jobs(prepared: Prepared, options: ConfirmOptions, lines: JobLines) -> di
         verbose=options.verbose,
         on_ready=lines.on_ready,
         on_status=on_status,
+        on_interrupt=on_interrupt,
     )
-
-
-class _Lines(JobLines):
-    """Progress in the terminal, which a batch system's SIGTERM ends as Ctrl-C does."""
-
-    def on_ready(self, devices: object) -> None:
-        treat_sigterm_as_ctrl_c()  # only now: Ray sets a handler of its own when it starts
-        super().on_ready(devices)
 
 
 def _run(prepared: Prepared, options: ConfirmOptions, console: Console) -> int:
     """Run the jobs, write and print the results, and return the exit code."""
-    jobs, directory = prepared.jobs, prepared.result.directory
+    interruption = Interruption(console.print)
     try:
-        failures = run_jobs(prepared, options, _Lines(len(jobs), console.print))
+        with on_ctrl_c(interruption):
+            failures = _run_jobs(prepared, options, interruption, console)
+            code = _conclude(prepared, failures, interruption, console)
     except KeyboardInterrupt:
-        if any(job.is_judged for job in jobs):
-            write_results(prepared)
-            console.print(f"interrupted; with what is done so far, {_wrote(directory)}")
-        else:
-            console.print("interrupted; no run has been judged yet")
+        ignore_ctrl_c()
+        interruption.settle()
+        console.print("interrupted", end="; ")
+        code = EXIT_CODE
+    if code == EXIT_CODE:
         console.print("what is done is kept. Continue with:\n  " + options.command())
-        return 130
-    print_results(write_results(prepared), prepared.result, console)
+    return code
+
+
+def _run_jobs(
+    prepared: Prepared, options: ConfirmOptions, interruption: Interruption, console: Console
+) -> dict[str, str]:
+    """Run the jobs until all are done or Ctrl-C is pressed, and return the reasons of those that failed."""
+    try:
+        return run_jobs(prepared, options, JobLines(len(prepared.jobs), console.print), interruption.announce)
+    except KeyboardInterrupt:
+        if interruption.is_urgent:
+            raise
+        interruption.is_asked = True
+        return {}
+    finally:
+        interruption.finish()
+
+
+def _conclude(prepared: Prepared, failures: dict[str, str], interruption: Interruption, console: Console) -> int:
+    """Write and print the results that there are, and return the exit code."""
+    directory = prepared.result.directory
+    if interruption.is_asked and not any(job.is_judged for job in prepared.jobs):
+        interruption.settle()
+        console.print("interrupted; no run has been judged yet")
+        return EXIT_CODE
+    results = write_results(prepared)
+    if interruption.settle():
+        console.print(f"interrupted; with what is done so far, {_wrote(directory)}")
+        return EXIT_CODE
+    print_results(results, prepared.result, console)
     for job, reason in failures.items():
         console.print(f"failed: {job}: {reason}", style="bold")
+    say_where_logs_are(console.print)
     console.print(f"\n{_wrote(directory)}")
     return 1 if failures else 0
 

@@ -6,7 +6,7 @@ Exit codes:
     0: done.
     1: ran, but no trial succeeded, or something else than the search ended it: a full disk, a dead Ray.
     2: bad input; one line says what is wrong, and nothing was started.
-    130: interrupted; the state is saved.
+    130: interrupted by Ctrl-C; the state is saved. After SIGTERM it is 143, after SIGHUP 129.
 """
 
 import argparse
@@ -14,14 +14,17 @@ import importlib
 import importlib.metadata
 import itertools
 import logging
+import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from types import ModuleType
 from typing import NoReturn
 
+from tune_cure.cli.views.interruption import EXIT_CODE
 from tune_cure.utils.errors import TuneCureError
 from tune_cure.utils.registry import did_you_mean
+from tune_cure.utils.signals import StopSignals, WorkLeftBehindError
 
 COMMANDS = {
     "search": "search the space of a YAML file",
@@ -48,15 +51,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     handler.setFormatter(SafeFormatter("%(message)s"))
     logging.basicConfig(handlers=[handler], level=logging.INFO if parsed.verbose else logging.WARNING)
     logging.getLogger("tune_cure").setLevel(logging.INFO)
-    try:
-        command = _module(parsed.command)
-        return int(command.run(command.read_options(parsed), console))
-    except TuneCureError as error:
-        print(f"tune-cure: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("tune-cure: interrupted", file=sys.stderr)
-        return 130
+    with StopSignals() as signals:
+        try:
+            command = _module(parsed.command)
+            code = int(command.run(command.read_options(parsed), console))
+        except TuneCureError as error:
+            print(f"tune-cure: {error}", file=sys.stderr)
+            return error.exit_code
+        except WorkLeftBehindError:  # it may crash while Python and Ray tidy up
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(signals.exit_code)
+        except KeyboardInterrupt:
+            print("tune-cure: interrupted", file=sys.stderr)
+            code = EXIT_CODE
+        return signals.exit_code if code == EXIT_CODE else code
 
 
 def _parse(words: Sequence[str]) -> argparse.Namespace:

@@ -10,7 +10,9 @@ from rich.console import Console
 from tune_cure.cli.options import UsageError
 from tune_cure.cli.search import SearchOptions, ended_early
 from tune_cure.cli.views import duration, search_plan
+from tune_cure.cli.views.interruption import EXIT_CODE, Interruption
 from tune_cure.cli.views.live_view import LiveView, PlainView
+from tune_cure.cli.views.ray_logs import say_where_logs_are
 from tune_cure.cli.views.search_results import print_results
 from tune_cure.data import config, source, splits as splits_module
 from tune_cure.data.splits import Splits
@@ -25,9 +27,9 @@ from tune_cure.search.run_storage import LocalStorage, ObjectStore, RunStorage, 
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.trial_table import SearchRecord
 from tune_cure.utils import environment, locking
-from tune_cure.utils.files import FolderError, choose_run_folder, make_run_folder, write_new_text
+from tune_cure.utils.files import FolderError, choose_run_folder, make_run_folder, replace_text, write_new_text
 from tune_cure.utils.folder_watch import LostFolderError
-from tune_cure.utils.signals import treat_sigterm_as_ctrl_c
+from tune_cure.utils.signals import WorkLeftBehindError, ignore_ctrl_c, on_ctrl_c
 
 FAULTS = ("failing", "disk", "ray")  # outcomes of a search that something outside of it has ended
 
@@ -68,26 +70,37 @@ def check(spec: SearchSpec, options: SearchOptions, console: Console) -> None:
 def run(spec: SearchSpec, options: SearchOptions, console: Console) -> int:
     """Run the search, print what it does and what came of it, and return the command's exit code."""
     with open_folder(spec, options, console.print) as folder:
-        spec = folder.spec
-        state = read_state(spec, folder)
-        live = console.is_terminal and not options.verbose
-        view = LiveView(state, console) if live else PlainView(state, console.print)
-        refresher = ReportRefresher(folder.directory, folder.record)
-
-        def on_ready(devices: object, url: str) -> None:
-            treat_sigterm_as_ctrl_c()  # only now: Ray sets a handler of its own when it starts
-            say_start(devices, url, view.say)
-
+        interruption = Interruption(console.print)
         try:
-            with view, refresher:
-                result = run_trials(spec, folder, options, view, on_ready)
-        except LostFolderError as error:
-            command = options.resume_command(folder.directory, folder.storage.output)
-            remains = "; delete what Ray has written there since" if folder.directory.exists() else ""
-            console.print(f"{error}{remains}. Once it is back, continue with:\n  {command}")
-            return error.exit_code
-        treat_sigterm_as_ctrl_c()  # Ray's shutdown has given SIGTERM back to the system
-        return _conclude(result, folder, options, console)
+            with on_ctrl_c(interruption):
+                return _run(folder, options, interruption, console)
+        except KeyboardInterrupt as error:
+            ignore_ctrl_c()
+            interruption.settle()
+            _say_how_to_continue("interrupted", folder, options, console)
+            if isinstance(error, WorkLeftBehindError):
+                raise
+            return EXIT_CODE
+
+
+def _run(folder: "RunFolder", options: SearchOptions, interruption: Interruption, console: Console) -> int:
+    state = read_state(folder.spec, folder)
+    live = console.is_terminal and not options.verbose
+    view = LiveView(state, console) if live else PlainView(state, console.print)
+
+    def on_ready(devices: object, url: str) -> None:
+        say_start(devices, url, view.say)
+
+    try:
+        with view, ReportRefresher(folder.directory, folder.record):
+            result = run_trials(folder.spec, folder, options, view, on_ready, interruption.announce)
+            interruption.finish()
+    except LostFolderError as error:
+        command = options.resume_command(folder.directory, folder.storage.output)
+        remains = "; delete what Ray has written there since" if folder.directory.exists() else ""
+        console.print(f"{error}{remains}. Once it is back, continue with:\n  {command}")
+        return error.exit_code
+    return _conclude(result, folder, options, interruption, console)
 
 
 @dataclass(frozen=True)
@@ -135,6 +148,7 @@ def open_folder(spec: SearchSpec, options: SearchOptions, say: Callable[[str], N
     say(f"results go to {_describe_output(folder.directory, folder.storage.checkpoint_uri)}")
     running = f"its search is running already; to see it: tune-cure watch {folder.directory}"
     with locking.hold_run_lock(folder.directory, running):
+        _write_first_files(folder.directory, spec, options)
         if options.resume:
             record = resume.prepare(folder.directory, spec, force=options.force, say=say)
             folder = replace(folder, record=record)
@@ -145,6 +159,13 @@ def open_folder(spec: SearchSpec, options: SearchOptions, say: Callable[[str], N
         environment.write(folder.directory, splits.source, chance_level=chance)
         del splits, judged  # the trials map the same file; this process need not hold it
         yield folder
+
+
+def _write_first_files(directory: Path, spec: SearchSpec, options: SearchOptions) -> None:
+    """Make a folder that of a search, before Ray is imported, which takes seconds: --resume needs these files."""
+    if not (options.resume and (directory / run_files.SPEC).exists()):
+        replace_text(directory / run_files.SPEC, spec.to_yaml())
+    (directory / run_files.JOURNAL).touch()
 
 
 def load_data(spec: SearchSpec, options: SearchOptions) -> tuple[SearchSpec, Splits]:
@@ -171,6 +192,7 @@ def run_trials(
     options: SearchOptions,
     view: LiveView | PlainView,
     on_ready: Callable[[object, str], None],
+    on_interrupt: Callable[[], None] = lambda: None,
 ) -> SearchResult:
     """Run the trials of a search until it ends or is interrupted.
 
@@ -180,6 +202,10 @@ def run_trials(
         options: The command line.
         view: Is told of every event.
         on_ready: Is called once Ray is up, with the devices and the dashboard's address.
+        on_interrupt: Is called at once at a first Ctrl-C.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C was pressed twice, or before there was anything to end in order.
     """
     from tune_cure.ray_backend import tuner  # Ray takes seconds to import: not before the input is known to be good
 
@@ -191,14 +217,16 @@ def run_trials(
         verbose=options.verbose,
         seconds=options.time_budget,
     )
-    return tuner.run(spec, folder.storage, run_options, on_event=view.on_event, on_ready=on_ready)
+    return tuner.run(
+        spec, folder.storage, run_options, on_event=view.on_event, on_ready=on_ready, on_interrupt=on_interrupt
+    )
 
 
 def say_start(devices: object, url: str, say: Callable[[str], None]) -> None:
     """Say on what devices the search runs, and where Ray's dashboard is."""
     say(str(devices))
     if url:
-        say(f"Ray dashboard: {url} (asks for the token in ~/.ray/auth_token)")
+        say(f"Ray dashboard: {url} ({dashboard.describe_token()})")
 
 
 def write_results(result: SearchResult, folder: RunFolder) -> Path:
@@ -212,7 +240,9 @@ def write_results(result: SearchResult, folder: RunFolder) -> Path:
     return artifacts.write_artifacts(result)
 
 
-def _conclude(result: SearchResult, folder: RunFolder, options: SearchOptions, console: Console) -> int:
+def _conclude(
+    result: SearchResult, folder: RunFolder, options: SearchOptions, interruption: Interruption, console: Console
+) -> int:
     """Write the results, print how the search ended and how to continue it, and return the exit code."""
     directory, outcome, reason = result.directory, result.outcome, result.reason
     is_copied = True
@@ -228,16 +258,23 @@ def _conclude(result: SearchResult, folder: RunFolder, options: SearchOptions, c
         except FolderError as error:  # the search is over all the same
             console.print(str(error), style="bold")
             is_copied = False
+    say_where_logs_are(console.print)
+    if interruption.settle() and not reason:
+        outcome = "interrupted"  # by Ctrl-C after the last trial, too: what follows the command is not to run
     if outcome in ("finished", "patience", "time"):
         print_results(result, page, console)
     if outcome == "patience":
         console.print(ended_early(reason))
     elif outcome != "finished":
-        command = options.resume_command(directory, folder.storage.output)
-        console.print(f"{reason or 'interrupted'}; all state is in {directory}. Continue with:\n  {command}")
-    if outcome == "interrupted":
-        return 130
+        _say_how_to_continue(reason or "interrupted", folder, options, console)
+    if interruption.is_asked:
+        return EXIT_CODE
     return 0 if result.best and outcome not in FAULTS and is_copied else 1
+
+
+def _say_how_to_continue(reason: str, folder: RunFolder, options: SearchOptions, console: Console) -> None:
+    command = options.resume_command(folder.directory, folder.storage.output)
+    console.print(f"{reason}; all state is in {folder.directory}. Continue with:\n  {command}")
 
 
 def _describe_prior_trials(spec: SearchSpec, options: SearchOptions) -> str:
@@ -272,13 +309,14 @@ def _choose_output(spec: SearchSpec, options: SearchOptions) -> str:
     """
     default = run_files.RESULTS / spec.name
     if options.output and "://" in options.output:
-        return _describe_output(choose_run_folder(default, None), options.output)
+        return _describe_output(choose_run_folder(default, None, resume.is_unbegun), options.output)
     directory = Path(options.output) if options.output else None
     if options.resume:
         directory = directory or default
-        results.read_spec(directory)
+        if not resume.is_unbegun(directory):
+            results.read_spec(directory)
         return str(directory)
-    return str(choose_run_folder(default, directory))
+    return str(choose_run_folder(default, directory, resume.is_unbegun))
 
 
 def _describe_output(directory: Path, uri: str | None) -> str:
@@ -293,9 +331,10 @@ def _make_folder(spec: SearchSpec, options: SearchOptions) -> RunFolder:
     directory = Path(options.output) if options.output else None
     if options.resume:
         directory = directory or default
-        results.read_spec(directory)  # nothing is written where there is no search
+        if not resume.is_unbegun(directory):
+            results.read_spec(directory)  # nothing is written where there is no search
     else:
-        directory = make_run_folder(default, directory)
+        directory = make_run_folder(default, directory, resume.is_unbegun)
     return RunFolder(spec, directory, LocalStorage(directory))
 
 
@@ -305,7 +344,7 @@ def _make_folder_with_store(spec: SearchSpec, default: Path, store: ObjectStore,
         raise UsageError(f"--output {store.uri}: holds a search; name another, or continue it with --resume")
     if options.resume and not store.exists(run_files.JOURNAL):
         raise UsageError(f"--output {store.uri}: holds no search: there is no {run_files.JOURNAL} in it")
-    directory = make_run_folder(default, None)
+    directory = make_run_folder(default, None, resume.is_unbegun)
     if options.resume:
         store.get_run(directory)
     return RunFolder(spec, directory, UriStorage(store, directory))

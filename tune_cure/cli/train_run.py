@@ -8,6 +8,7 @@ from rich.console import Console
 
 from tune_cure.cli.train import DEFAULT_FOLDER, TrainOptions
 from tune_cure.cli.views import duration, training
+from tune_cure.cli.views.interruption import EXIT_CODE
 from tune_cure.data import config, splits as splits_module
 from tune_cure.reports import training_page
 from tune_cure.training.run import BEST, CONFIG, LAST, LOG, TEST, Run, RunSpec
@@ -15,30 +16,34 @@ from tune_cure.training.speed import choose_threads
 from tune_cure.utils import cpu, environment, locking
 from tune_cure.utils.errors import first_line
 from tune_cure.utils.files import make_run_folder, replace_text
-from tune_cure.utils.signals import treat_sigterm_as_ctrl_c
+from tune_cure.utils.signals import ignore_ctrl_c
 from tune_cure.utils.yaml_config import SpecError
 
 
 def run(spec: RunSpec, options: TrainOptions, console: Console) -> int:
     """Train, print how to continue if that is interrupted, and return the command's exit code."""
     with open_run(spec, options) as begun:
-        training.say_plan(begun, console.print)
-        duration.say_run_duration(begun, console.print)
-        treat_sigterm_as_ctrl_c()
         try:
-            training.train_epochs(begun, console.print, console)
+            return _run(begun, options, console)
         except KeyboardInterrupt:
+            ignore_ctrl_c()
             epochs = spec.training.epochs
             saved = f"{len(begun.log)} of {epochs} epochs are saved" if begun.log else "no epoch was finished"
             command = options.resume_command(begun.directory)
             console.print(f"interrupted; {saved}. Continue with:\n  {command}")
-            return 130
-        if options.test and begun.trainer.best_epoch:
-            training.say_test(begun.evaluate_on_test(), begun, console.print)
-        page = training_page.write(begun)
-        files = [name for name in (page.name, LOG, CONFIG, BEST, LAST, TEST) if (begun.directory / name).exists()]
-        console.print(f"wrote in {begun.directory}: {', '.join(files)}")
-        return 1 if begun.log[-1]["diverged"] else 0
+            return EXIT_CODE
+
+
+def _run(begun: Run, options: TrainOptions, console: Console) -> int:
+    training.say_plan(begun, console.print)
+    duration.say_run_duration(begun, console.print)
+    training.train_epochs(begun, console.print, console)
+    if options.test and begun.trainer.best_epoch:
+        training.say_test(begun.evaluate_on_test(), begun, console.print)
+    page = training_page.write(begun)
+    files = [name for name in (page.name, LOG, CONFIG, BEST, LAST, TEST) if (begun.directory / name).exists()]
+    console.print(f"wrote in {begun.directory}: {', '.join(files)}")
+    return 1 if begun.log[-1]["diverged"] else 0
 
 
 @contextmanager

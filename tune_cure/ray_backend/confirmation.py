@@ -43,6 +43,7 @@ def run(
     verbose: bool = False,
     on_ready: Callable[[ResourcePlan], None] = lambda devices: None,
     on_status: Callable[[Job, dict[str, Any]], None] = lambda job, status: None,
+    on_interrupt: Callable[[], None] = lambda: None,
 ) -> dict[str, str]:
     """Train and judge the networks of a confirmation that are not there yet.
 
@@ -53,6 +54,7 @@ def run(
         verbose: Show what Ray says.
         on_ready: Is told of the devices once Ray is up.
         on_status: Is told of a job's `status` whenever it has changed.
+        on_interrupt: Is called at Ctrl-C, before Ray is ended, which takes seconds.
 
     Returns:
         The reasons of jobs that failed, by their folders.
@@ -60,6 +62,7 @@ def run(
     Raises:
         ClusterError: The cluster cannot be joined, or one of its machines does not see the run's folder.
         DeviceError: Not even one job fits into the devices.
+        KeyboardInterrupt: Ctrl-C was pressed.
     """
     with _ray(address, verbose):
         if address is not None:
@@ -71,7 +74,11 @@ def run(
             num_cpus=plan.cpus_per_trial, num_gpus=plan.gpus_per_trial, max_retries=result.spec.search.retries
         )(work)
         running = {task.remote(job, plan.device, broadcast): job for job in pending}
-        return _follow(running, on_status)
+        try:
+            return _follow(running, on_status)
+        except KeyboardInterrupt:
+            on_interrupt()
+            raise
 
 
 def _follow(running: dict[Any, Job], on_status: Callable[[Job, dict[str, Any]], None]) -> dict[str, str]:
@@ -90,6 +97,7 @@ def _follow(running: dict[Any, Job], on_status: Callable[[Job, dict[str, Any]], 
             try:
                 ray.get(reference)
             except ray.exceptions.RayError as error:  # the task, its process or its machine failed
+                session.keep_logs()
                 failures[str(job.folder)] = describe(error)
                 on_status(job, {"stage": "failed", "reason": failures[str(job.folder)]})
     return failures
@@ -105,7 +113,7 @@ def _ray(address: str | None, verbose: bool) -> Iterator[None]:
     try:
         yield
     finally:
-        ray.shutdown()
+        session.stop_ray()
 
 
 def work(job: Job, device_name: str = "cpu", broadcast: DataBroadcast | None = None) -> None:

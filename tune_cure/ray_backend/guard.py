@@ -1,16 +1,15 @@
 """Calls of Ray that end even if Ray has died: they run in a thread that can be left behind."""
 
 import logging
-import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import ray
 
-from tune_cure.ray_backend import ray_internals
+from tune_cure.ray_backend import ray_internals, session
 from tune_cure.search.stopping import SearchStopper
+from tune_cure.utils.signals import on_ctrl_c
 
 POLL_SECONDS = 0.05  # until the main thread handles a signal that another thread has received
 LOOK_SECONDS = 1.0  # from one look at Ray's processes to the next
@@ -45,17 +44,20 @@ class GuardedCall:
     """A call that uses Ray, in a daemon thread, while the caller watches over Ray's processes.
 
     Where Ray dies, its functions wait for it, and after a minute Ray ends the whole process. Here the caller notices
-    within seconds, disconnects from Ray, which then ends nothing, and leaves behind a call that goes on waiting.
+    within seconds, disconnects from Ray, which then ends nothing, and leaves behind a call that goes on waiting. After
+    a second Ctrl-C it leaves behind the call and Ray.
 
     Args:
         work: What to call. It must end soon once `stopper` has an outcome.
-        stopper: Is told of Ctrl-C and of Ray's death.
+        stopper: Is told of Ray's death.
+        interrupt: Is called at Ctrl-C, and tells the stopper; None tells the stopper alone.
     """
 
-    def __init__(self, work: Callable[[], object], stopper: SearchStopper) -> None:
-        self.work, self.stopper = work, stopper
+    def __init__(
+        self, work: Callable[[], object], stopper: SearchStopper, interrupt: Callable[[], None] | None = None
+    ) -> None:
+        self.work, self.stopper, self.interrupt = work, stopper, interrupt or stopper.interrupt
         self.error: BaseException | None = None
-        self.is_interrupted = self.is_given_up = False
         self.ray = RayWatch()
         self.thread = threading.Thread(target=self._work, name="uses-ray", daemon=True)
 
@@ -65,37 +67,18 @@ class GuardedCall:
         Raises:
             Exception: The call has raised it, and Ray lives.
         """
-        with self._watch_ctrl_c():
+        with on_ctrl_c(self.interrupt):  # not KeyboardInterrupt, which could come between any two steps
             self.thread.start()
-            while self.thread.is_alive() and not self.ray.find_fault() and not self.is_given_up:
+            while self.thread.is_alive() and not self.ray.find_fault() and not self._is_given_up():
                 self._wait()
         if fault := self.ray.find_fault():
             self.stopper.end("ray", fault)
             self._disconnect()
-        elif self.is_given_up:
-            ray_internals.forbid_automatic_start()  # by the call, which goes on after this Ray has ended
+        elif self._is_given_up():
+            ray_internals.forbid_automatic_start()  # by the call, if this Ray ends before it
+            session.abandon_ray()
         elif self.error is not None:
             raise self.error
-
-    @contextmanager
-    def _watch_ctrl_c(self) -> Iterator[None]:
-        """Tell the stopper of a first Ctrl-C inside the context, and give the call up at a second one.
-
-        No KeyboardInterrupt is raised, which could come between any two steps. Only the main thread can do this.
-        """
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-
-        def handle(number: int, frame: object) -> None:
-            self.is_given_up, self.is_interrupted = self.is_interrupted, True
-            self.stopper.end("interrupted", "")
-
-        before = signal.signal(signal.SIGINT, handle)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGINT, before)
 
     def _work(self) -> None:
         try:
@@ -106,12 +89,16 @@ class GuardedCall:
     def _wait(self) -> None:
         """Wait until the call has ended or is given up, or it is time to look at Ray's processes."""
         deadline = time.monotonic() + LOOK_SECONDS
-        while self.thread.is_alive() and not self.is_given_up and time.monotonic() < deadline:
+        while self.thread.is_alive() and not self._is_given_up() and time.monotonic() < deadline:
             self.thread.join(POLL_SECONDS)
+
+    def _is_given_up(self) -> bool:
+        return self.stopper.num_interrupts > 1
 
     def _disconnect(self) -> None:
         """End the connection to a dead Ray, and give the call time to end with an error of Ray's."""
         ray_internals.forbid_automatic_start()
+        session.keep_logs()
         ray.shutdown()
         self.thread.join(GRACE_SECONDS)
         _logger.debug("the work on Ray %s: %s", "is left behind" if self.thread.is_alive() else "has ended", self.error)

@@ -14,6 +14,7 @@ import torch
 from tune_cure.data.splits import Examples, Splits
 from tune_cure.evaluation.metrics import evaluate
 from tune_cure.models import checkpoints as models
+from tune_cure.ray_backend import session
 from tune_cure.ray_backend.data_broadcast import DataBroadcast
 from tune_cure.ray_backend.resources import ResourcePlan
 from tune_cure.ray_backend.trainable import shared_data
@@ -69,6 +70,7 @@ def run(
                 metrics = ray.get(reference)
             except ray.exceptions.RayError as error:  # the search is over, and its results stand without this
                 reason = describe(error)
+                session.keep_logs()
                 _logger.warning("trial %d could not be judged again (--resume tries it once more): %s", number, reason)
                 continue
             if metrics["examples"]:

@@ -1,9 +1,14 @@
 """Start of a Ray on this machine, or connection to a cluster: quiet, without telemetry, closed to other machines."""
 
+import atexit
+import gc
 import logging
 import os
+import shutil
+import time
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +17,7 @@ import ray
 
 from tune_cure.ray_backend import cluster, ray_internals
 from tune_cure.ray_backend.monitoring import dashboard
+from tune_cure.utils.signals import keep_handlers
 
 SNAPSHOTS = "TUNE_GLOBAL_CHECKPOINT_S"  # seconds between two of Tune's snapshots of all trials, which are never read
 QUIET = {
@@ -23,7 +29,27 @@ QUIET = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
-_dashboards = {"url": ""}  # of the Ray that this process uses
+
+
+@dataclass
+class _Ray:
+    """The Ray that this process uses.
+
+    Attributes:
+        url: URL of its dashboard; empty if there is none.
+        folder: The folder of its session, with logs and sockets; None if another process has started it.
+        keeps_logs: Whether that folder is left when this Ray ends.
+        is_abandoned: Whether it was left running for a thread that uses it.
+    """
+
+    url: str = ""
+    folder: Path | None = None
+    keeps_logs: bool = False
+    is_abandoned: bool = False
+
+
+REMOVAL_SECONDS = 2.0  # to remove the folder of a session: Ray's agents end a moment after Ray
+_current = _Ray()
 
 
 def start_ray(
@@ -49,26 +75,28 @@ def start_ray(
     """
     _quieten(verbose)
     ray_internals.survive_memory_kills()
+    _current.keeps_logs = False
     os.environ[SNAPSHOTS] = "inf"
     options: dict[str, Any] = {"log_to_driver": verbose, "configure_logging": verbose}
     if setup is not None:
         options["runtime_env"] = {"worker_process_setup_hook": setup}
     if address is not None:
-        context = _join(address, options)
-        _dashboards["url"] = _url(context.dashboard_url, None)
+        with keep_handlers():
+            context = _join(address, options)
+        _current.url = _url(context.dashboard_url, None)
         return
     ray_internals.listen_on_loopback()
     dashboard.check(dashboard_host)
-    with ray_internals.any_port_for_the_log_agent():
+    dashboard.make_token()
+    with keep_handlers(), ray_internals.any_port_for_the_log_agent():
         context = ray.init(address="local", include_dashboard=True, dashboard_host=dashboard_host, **options)
-    if dashboard.TOKEN.exists():  # Ray makes the file readable for all users of the machine
-        dashboard.TOKEN.chmod(0o600)
-    _dashboards["url"] = _url(context.dashboard_url, dashboard_host)
+    _current.url = _url(context.dashboard_url, dashboard_host)
+    _current.folder = Path(context.address_info["session_dir"])
 
 
 def dashboard_url() -> str:
     """Return the URL of the dashboard of the Ray that `start_ray` has started or joined; empty if there is none."""
-    return _dashboards["url"]
+    return _current.url
 
 
 def _join(address: str, options: dict[str, Any]) -> Any:
@@ -110,5 +138,58 @@ def is_running() -> bool:
 
 
 def stop_ray() -> None:
-    """End the Ray that this process has started, or leave the cluster that it has joined."""
-    ray.shutdown()
+    """End the Ray that this process has started, or leave the cluster that it has joined; not if it was abandoned.
+
+    The folder of its session is removed, unless `keep_logs` was called.
+    """
+    if _current.is_abandoned:
+        return
+    gc.collect()
+    is_collecting = gc.isenabled()
+    gc.disable()  # Ray ends the process if another thread collects a handle of Ray's meanwhile
+    try:
+        with keep_handlers():
+            ray.shutdown(wait_for_processes=True)
+    finally:
+        if is_collecting:
+            gc.enable()
+    _current.url = ""
+    if _current.folder and not _current.keeps_logs:
+        _remove_session(_current.folder)
+        _current.folder = None
+
+
+def _remove_session(folder: Path) -> None:
+    """Remove the folder of a session that has ended, and Ray's link to it, which later sessions could not replace."""
+    latest = folder.with_name("session_latest")
+    if latest.is_symlink() and latest.readlink() == folder:
+        latest.unlink(missing_ok=True)
+    deadline = time.monotonic() + REMOVAL_SECONDS
+    while folder.exists() and time.monotonic() < deadline:  # the last of Ray's processes may still write into it
+        shutil.rmtree(folder, ignore_errors=True)
+        time.sleep(0.05)
+
+
+def keep_logs() -> None:
+    """Let `stop_ray` leave the folder of the session with Ray's logs: something has failed."""
+    _current.keeps_logs = True
+
+
+def kept_logs() -> Path | None:
+    """Return the folder of Ray's logs if `keep_logs` was called for the Ray that this process has started last."""
+    logs = _current.folder / "logs" if _current.folder and _current.keeps_logs else None
+    return logs if logs and logs.is_dir() else None  # not where somebody has removed them, which ends a search, too
+
+
+def is_abandoned() -> bool:
+    """Return whether Ray was left running for a thread that uses it."""
+    return _current.is_abandoned
+
+
+def abandon_ray() -> None:
+    """Let Ray end with this process and not before, because a thread still uses it.
+
+    Where `ray.shutdown` comes before the thread's next call of Ray, Ray ends the whole process on the spot.
+    """
+    _current.is_abandoned = True
+    atexit.unregister(ray.shutdown)

@@ -40,6 +40,7 @@ from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.stopping import FULL_DISK_ERROR, SearchStopper
 from tune_cure.search.trial_table import SearchRecord
 from tune_cure.utils.files import replace_text
+from tune_cure.utils.signals import WorkLeftBehindError, on_ctrl_c
 
 _logger = logging.getLogger(__name__)
 
@@ -74,6 +75,7 @@ def run(
     *,
     on_event: Callable[[Event], None] | None = None,
     on_ready: Callable[[ResourcePlan, str], None] = lambda devices, url: None,
+    on_interrupt: Callable[[], None] = lambda: None,
 ) -> SearchResult:
     """Run a search until it ends, Ctrl-C interrupts it, or its stopper ends it.
 
@@ -83,28 +85,40 @@ def run(
         options: How to run it.
         on_event: Is told of every event of the journal as it is written.
         on_ready: Is told, once Ray is up, of the devices and the dashboard's address, which is empty if there is none.
+        on_interrupt: Is called at once at a first Ctrl-C, by the handler of the signal.
 
     Raises:
         ResumeError: The folder holds another search, or this one before it has ended, and is not to be resumed.
         DeviceError: Not even one trial fits into the devices.
         ClusterError: The cluster cannot be joined, or one of its machines does not see the run's folder.
         LostFolderError: The run's folder was deleted or moved away meanwhile.
+        KeyboardInterrupt: Ctrl-C was pressed twice; as WorkLeftBehindError where Ray goes on until this process ends.
     """
     search = _begin(spec, output if isinstance(output, RunStorage) else LocalStorage(output), options, on_event)
     is_started = not ray.is_initialized()
+
+    def interrupt() -> None:
+        search.stopper.interrupt()
+        if search.stopper.num_interrupts == 1:
+            on_interrupt()
+
     try:
         if is_started:
             session.start_ray(options.address, dashboard_host=options.dashboard_host, verbose=options.verbose)
-        _run_on_ray(search, options, on_ready)
+        _run_on_ray(search, options, on_ready, interrupt)
     except KeyboardInterrupt:  # while Ray starts, or a trial's memory is measured
-        search.stopper.end("interrupted", "")
+        interrupt()
     except Exception as error:  # of any kind: what cannot write to the run's folder fails in its own way
         if not _is_fault_of_disk(error, search):
+            session.keep_logs()
             raise
     finally:
-        search.tensorboard.close()
-        if is_started:
-            ray.shutdown()
+        with on_ctrl_c(interrupt):
+            search.tensorboard.close()
+            if is_started:
+                session.stop_ray()
+    if search.stopper.num_interrupts > 1:
+        raise WorkLeftBehindError if session.is_abandoned() else KeyboardInterrupt
     return search.stopper.conclude(search.counts, search.record)
 
 
@@ -145,7 +159,7 @@ def _begin(
     if record is None:
         record = SearchRecord(Journal(folder).load(repair=True)) if options.resume else SearchRecord()
     tensorboard, counts = TensorBoard(folder), TrialCounts(record.history)
-    listeners = [counts.take, tensorboard.on_event, *([on_event] if on_event else [])]
+    listeners = [counts.take, tensorboard.on_event, _keep_logs_of_failures, *([on_event] if on_event else [])]
 
     def tell(event: Event) -> None:
         record.take(event)
@@ -161,7 +175,17 @@ def _begin(
     return _Search(spec, storage, record, journal, listeners, counts, tensorboard, stopper)
 
 
-def _run_on_ray(search: _Search, options: RunOptions, on_ready: Callable[[ResourcePlan, str], None]) -> None:
+def _keep_logs_of_failures(event: Event) -> None:
+    if event["event"] == "retry" or (event["event"] == "end" and event["status"] == "failed"):
+        session.keep_logs()
+
+
+def _run_on_ray(
+    search: _Search,
+    options: RunOptions,
+    on_ready: Callable[[ResourcePlan, str], None],
+    interrupt: Callable[[], None],
+) -> None:
     """Run the trials that are left, then judge the leaders again."""
     spec, stopper, storage = search.spec, search.stopper, search.storage
     if options.address is not None and storage.checkpoint_uri is None:
@@ -173,10 +197,10 @@ def _run_on_ray(search: _Search, options: RunOptions, on_ready: Callable[[Resour
     proposer = StudyProposer(spec, search.journal, search.record.history, stopper, storage_uri=storage.checkpoint_uri)
     if search.counts.num_ended < spec.search.trials:
         tuner = _make_tuner(search, proposer, plan, broadcast, verbose=options.verbose)
-        GuardedCall(tuner.fit, stopper).run()
+        GuardedCall(tuner.fit, stopper, interrupt).run()
     if not stopper.outcome and stopper.is_over(search.counts):
         rescore = partial(rescoring.run, spec, search.journal, search.record, storage, plan, broadcast)
-        GuardedCall(partial(rescore, lambda: bool(stopper.outcome)), stopper).run()
+        GuardedCall(partial(rescore, lambda: bool(stopper.outcome)), stopper, interrupt).run()
 
 
 def _plan(spec: SearchSpec, broadcast: DataBroadcast | None) -> ResourcePlan:

@@ -32,9 +32,10 @@ class ReportRefresher:
     def __enter__(self) -> None:
         self._thread.start()
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._is_over.set()
-        self._thread.join()
+        if kind is not KeyboardInterrupt:  # a rewriting may take minutes; each file is replaced in one step
+            self._thread.join()
 
     def _refresh(self) -> None:
         pause = PAUSE

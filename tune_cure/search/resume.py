@@ -4,11 +4,12 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from tune_cure.search import results
+from tune_cure.search import results, run_files
 from tune_cure.search.journal import Event, Journal, JournalContent, JournalError, drop_running
 from tune_cure.search.patience import is_search_over
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.trial_table import SearchRecord
+from tune_cure.utils import locking
 from tune_cure.utils.errors import TuneCureError
 from tune_cure.utils.yaml_config import by_path, differences
 from tune_cure.utils.yaml_parser import parse
@@ -24,6 +25,23 @@ BEGIN_ANEW = "begin a new search, which learns from this one by search.warm_star
 
 class ResumeError(TuneCureError):
     """A search that cannot be continued as asked."""
+
+
+def is_unbegun(directory: Path) -> bool:
+    """Return whether a folder holds a search that ended before its first trial, and that no process runs now.
+
+    A search locks its folder, then writes spec.yaml and environment.json. A folder with other files and without
+    spec.yaml is somebody else's.
+    """
+    if not locking.is_unlocked(directory):
+        return False
+    names = {path.name for path in directory.iterdir()}
+    if run_files.SPEC not in names:
+        return names <= {locking.LOCK_FILE, run_files.ENVIRONMENT}
+    if run_files.JOURNAL not in names:
+        return True
+    with (directory / run_files.JOURNAL).open("rb") as lines:
+        return not any(b'"event": "trial"' in line for line in lines)
 
 
 def refuse_other_search(directory: Path, spec: SearchSpec) -> None:

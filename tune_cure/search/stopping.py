@@ -33,10 +33,12 @@ class SearchStopper:
         reason: The outcome in words.
         deadline: When the time budget is used up, in seconds since 1970; None if there is no limit.
         patience: The count of trials since one that improved something.
+        num_interrupts: How often Ctrl-C was pressed. From the second time on nothing is waited for.
     """
 
     def __init__(self, spec: SearchSpec, folder: Path, seconds: float | None, history: Iterable[Event]) -> None:
         self.spec, self.folder = spec, folder
+        self.num_interrupts = 0
         self.deadline = None if seconds is None else time.time() + seconds
         self.outcome = self.reason = ""
         self.watch = FolderWatch(folder / run_files.JOURNAL)
@@ -75,6 +77,11 @@ class SearchStopper:
         """
         if not self.outcome:
             self.outcome, self.reason = outcome, reason
+
+    def interrupt(self) -> None:
+        """Stop the search because of Ctrl-C."""
+        self.num_interrupts += 1
+        self.end("interrupted", "")
 
     def stop_all(self) -> bool:
         """Return whether the search stops now; Tune's loop asks at each turn."""

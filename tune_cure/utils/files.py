@@ -2,7 +2,7 @@
 
 import os
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -137,20 +137,23 @@ def _refuse_foreign(link: Path, root: Path) -> None:
         raise FolderError(f"{link}: is a link that leads out of the run's folder")
 
 
-def make_run_folder(default: Path, named: Path | None) -> Path:
+def make_run_folder(default: Path, named: Path | None, is_free: Callable[[Path], bool] = lambda folder: False) -> Path:
     """Make the folder of a run, and return it.
 
     Args:
         default: The folder if the user named none; if it exists, a number is appended to its name.
         named: The folder that the user named; it must be empty or not exist yet. None if the user named none.
+        is_free: Returns whether a folder that is not empty may be taken all the same.
 
     Raises:
         FolderError: The named folder is not empty, or the folder cannot be made.
     """
-    return _make(choose_run_folder(default, named))
+    return _make(choose_run_folder(default, named, is_free))
 
 
-def choose_run_folder(default: Path, named: Path | None) -> Path:
+def choose_run_folder(
+    default: Path, named: Path | None, is_free: Callable[[Path], bool] = lambda folder: False
+) -> Path:
     """Return the folder that `make_run_folder` would make, and make nothing.
 
     Raises:
@@ -159,11 +162,11 @@ def choose_run_folder(default: Path, named: Path | None) -> Path:
     if named is not None:
         if named.exists() and not named.is_dir():
             raise FolderError(f"--output {named}: is a file; a folder is needed")
-        if named.exists() and any(named.iterdir()):
+        if named.exists() and any(named.iterdir()) and not is_free(named):
             raise FolderError(f"{named}: is not empty; name another --output, or continue what is there with --resume")
         return named
     number, folder = 1, default
-    while os.path.lexists(folder):
+    while os.path.lexists(folder) and not is_free(folder):
         number += 1
         folder = default.with_name(f"{default.name}-{number}")
     return folder

@@ -1,13 +1,121 @@
-"""Signals that stop a long-running command."""
+"""Signals that ask a command to stop: Ctrl-C, SIGTERM of a batch system, SIGHUP of a terminal that was closed."""
 
+import os
 import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Self
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+OUTPUTS = (1, 2)  # the descriptors of what is printed
 
 
-def treat_sigterm_as_ctrl_c() -> None:
-    """Make SIGTERM, which a batch system sends, act like Ctrl-C.
+class WorkLeftBehindError(KeyboardInterrupt):
+    """Ctrl-C was pressed twice, and a thread that cannot be ended goes on until this process ends."""
 
-    A shell that starts a command in the background (`command &`) makes it ignore Ctrl-C; that is undone first.
+
+class StopSignals:
+    """Context manager inside which SIGTERM and SIGHUP do what Ctrl-C does.
+
+    A shell that starts a command in the background (`command &`) makes it ignore Ctrl-C; that is undone. SIGHUP stays
+    ignored where it is (`nohup command`). Only the main thread can do this; in another one nothing is changed.
+
+    Attributes:
+        number: The first SIGTERM or SIGHUP that came; SIGINT if none did.
     """
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+
+    def __init__(self) -> None:
+        self.number = signal.SIGINT
+        self._before: dict[int, Any] = {}
+        self._terminals: list[int] = []
+
+    @property
+    def exit_code(self) -> int:
+        """The exit code of a command that the signal ended, as shells have it: 130, 143 or 129."""
+        return 128 + self.number
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is not threading.main_thread():
+            return self
+        self._before = _handlers()
+        self._terminals = [descriptor for descriptor in OUTPUTS if os.isatty(descriptor)]  # not asked once it is gone
+        if self._before[signal.SIGINT] is signal.SIG_IGN:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, self._act_like_ctrl_c)
+        if self._before[signal.SIGHUP] is not signal.SIG_IGN:
+            signal.signal(signal.SIGHUP, self._act_like_ctrl_c)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        _set_handlers(self._before)
+
+    def _act_like_ctrl_c(self, number: int, frame: object) -> None:
+        is_first = self.number == signal.SIGINT
+        if is_first:
+            self.number = signal.Signals(number)
+        if number == signal.SIGHUP:
+            self._leave_terminal()
+        if is_first or number != signal.SIGHUP:  # the system and the shell both send it; systemd does, after SIGTERM
+            signal.raise_signal(signal.SIGINT)
+
+    def _leave_terminal(self) -> None:
+        """Let what is printed from now on go nowhere: printing to a terminal that is gone raises an OSError."""
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for descriptor in self._terminals:
+            os.dup2(nowhere, descriptor)
+        os.close(nowhere)
+
+
+@contextmanager
+def on_ctrl_c(handle: Callable[[], None]) -> Iterator[None]:
+    """Call `handle` at each Ctrl-C inside the context, where Python would raise KeyboardInterrupt.
+
+    Only the main thread can do this; in another one nothing is changed.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, lambda number, frame: handle())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def keep_handlers() -> Iterator[None]:
+    """Put the handlers of the stop signals back at the end of the context: Ray sets some when it starts and ends.
+
+    Only the main thread can do this, and only there does Ray set any.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handlers, is_terminated = _handlers(), False
+    try:
+        yield
+    except SystemExit:  # raised by Ray's own handler of SIGTERM
+        is_terminated = True
+        raise
+    finally:
+        _set_handlers(handlers)
+        if is_terminated:
+            signal.raise_signal(signal.SIGTERM)
+
+
+def ignore_ctrl_c() -> None:
+    """Ignore further signals to stop: the command is at its last lines."""
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _handlers() -> dict[int, Any]:
+    """Return the handlers of the stop signals. None stands for one that is not Python's, which Python cannot set."""
+    return {number: signal.getsignal(number) for number in STOP_SIGNALS}
+
+
+def _set_handlers(handlers: dict[int, Any]) -> None:
+    for number, handler in handlers.items():
+        if handler is not None:
+            signal.signal(number, handler)

@@ -1,5 +1,6 @@
 import json
 import logging
+import signal
 import tomllib
 from pathlib import Path
 
@@ -10,11 +11,15 @@ from rich.console import Console
 
 from tests.support.journals import BEST, write_search
 from tests.support.spaces import TINY
+from tune_cure.cli import search_run
 from tune_cure.cli.main import main
+from tune_cure.cli.views import interruption
 from tune_cure.cli.views.search_results import print_results
 from tune_cure.ray_backend.resources import Machine
 from tune_cure.search import run_files
 from tune_cure.search.results import SearchResult
+from tune_cure.search.space.config import SearchSpec
+from tune_cure.utils import locking
 
 
 @pytest.fixture
@@ -265,3 +270,80 @@ def test_the_end_of_a_search_says_that_no_trial_is_clearly_above_chance(
         print_results(SearchResult(tmp_path), tmp_path / "report.html", Console(width=200))
         out = " ".join(capsys.readouterr().out.split())
         assert ("No trial is clearly above chance. One fixed answer is right on 95.0%" in out) == is_said
+
+
+@pytest.mark.parametrize("again", [["--resume"], []], ids=["--resume", "the same command"])
+@pytest.mark.parametrize("written", [3, 2, 1, 0])
+def test_a_search_that_was_interrupted_before_its_first_trial_is_taken_up_again(
+    written: int, again: list[str], space: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch
+) -> None:
+    taken: list[str] = []
+
+    def interrupted(spec: SearchSpec, folder: search_run.RunFolder, *_: object) -> None:
+        assert (folder.directory / "spec.yaml").read_text() == spec.to_yaml()  # before Ray is imported
+        taken.append(folder.directory.name)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(search_run, "run_trials", interrupted)
+    out = tmp_path / "out"
+    command = ["search", "--space", str(space), "--output", str(out)]
+    assert main(command) == 130
+    said = capsys.readouterr().out.splitlines()
+    assert said[-2] == f"interrupted; all state is in {out}. Continue with:"
+    assert said[-1].endswith(f"--space {out}/spec.yaml --output {out} --resume")
+    for name in ("spec.yaml", "journal.jsonl", "environment.json")[written:]:  # as if the signal had come before
+        (out / name).unlink()
+    assert main([*command, *again]) == 130
+    assert taken == ["out", "out"]
+
+
+def test_a_folder_that_is_somebody_elses_is_not_taken_for_one_of_a_search(
+    space: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for names in (["spec.yaml"], [".lock", "environment.json", "config.yaml"], [".lock", "thesis.tex"]):
+        out = tmp_path / "-".join(names)
+        out.mkdir()
+        for name in names:
+            (out / name).touch()
+        assert "is not empty" in failed(capsys, "search", "--space", str(space), "--output", str(out))
+
+
+def test_a_search_without_a_folder_of_its_own_goes_beside_one_that_is_starting(
+    space: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(search_run, "run_trials", interrupted)
+    command = ["search", "--space", str(space)]
+    assert main(command) == main(command) == 130
+    assert [path.name for path in (elsewhere / "results").iterdir()] == ["tiny"]
+    with locking.hold_run_lock(elsewhere / "results" / "tiny"):
+        assert main(command) == 130
+    assert sorted(path.name for path in (elsewhere / "results").iterdir()) == ["tiny", "tiny-2"]
+
+
+def test_the_tables_of_a_search_are_written_although_ctrl_c_is_pressed_meanwhile_and_once_more_ends_it(
+    space: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    presses = 1
+
+    def write(result: SearchResult, folder: search_run.RunFolder) -> Path:
+        for _ in range(presses):
+            signal.raise_signal(signal.SIGINT)
+        (folder.directory / "report.html").touch()
+        return folder.directory / "report.html"
+
+    def ended(spec: SearchSpec, folder: search_run.RunFolder, *_: object) -> SearchResult:
+        write_search(folder.directory)
+        return SearchResult(folder.directory, "finished")
+
+    monkeypatch.setattr(search_run, "run_trials", ended)
+    monkeypatch.setattr(search_run, "write_results", write)
+    for presses in (1, 2):
+        out = tmp_path / f"pressed {presses}"
+        assert main(["search", "--space", str(space), "--output", str(out)]) == 130
+        said = capsys.readouterr().out.splitlines()
+        assert said[-3:-1] == [interruption.STOPPING, f"interrupted; all state is in {out}. Continue with:"]
+        assert said[-1].endswith("--resume")
+        assert (out / "report.html").exists() == (presses == 1)

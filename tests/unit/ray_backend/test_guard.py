@@ -26,6 +26,9 @@ class FakeRay:
         monkeypatch.setattr(guard.ray_internals, "vital_paths", lambda: [self.session, tmp_path / "never-made"])
         monkeypatch.setattr(guard.ray_internals, "forbid_automatic_start", lambda: self.calls.append("forbid"))
         monkeypatch.setattr(guard.ray, "shutdown", lambda: self.calls.append("shutdown"))
+        monkeypatch.setattr(guard.session, "abandon_ray", lambda: self.abandoned.append(True))
+        monkeypatch.setattr(guard.session, "keep_logs", lambda: None)
+        self.abandoned: list[bool] = []
         monkeypatch.setattr(guard, "LOOK_SECONDS", 0.1)
         monkeypatch.setattr(guard, "GRACE_SECONDS", 0.1)
 
@@ -120,3 +123,4 @@ def test_a_second_ctrl_c_does_not_wait(fake_ray: FakeRay, stopper: SearchStopper
     assert call.thread.is_alive()
     assert stopper.outcome == "interrupted"
     assert fake_ray.calls == ["forbid"]  # or Tune's loop would start another Ray when this one is shut down
+    assert fake_ray.abandoned == [True]  # Ray ends the process whose thread calls it after its shutdown

@@ -1,7 +1,9 @@
-"""Check of the address at which Ray's dashboard listens: the loopback, or another one if a token is asked for."""
+"""Address of Ray's dashboard, which is the loopback or one where a token is asked for, and the token."""
 
+import contextlib
 import ipaddress
 import os
+import secrets
 import socket
 from pathlib import Path
 
@@ -11,6 +13,7 @@ LOOPBACK = "127.0.0.1"
 EVERYWHERE = ("0.0.0.0", "::")
 TOKEN = Path("~/.ray/auth_token").expanduser()  # opens the dashboard
 AUTH_MODE = "RAY_AUTH_MODE"
+OWN_TOKEN, OWN_TOKEN_FILE = "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"  # in this order Ray takes them before TOKEN
 
 
 class DashboardError(TuneCureError):
@@ -35,3 +38,41 @@ def check(host: str) -> None:
             f"--dashboard-host {host}: the dashboard is opened to other machines with a token only, but {AUTH_MODE} is "
             f"{mode}; unset it"
         )
+
+
+def make_token() -> None:
+    """Make the file of the token that a Ray on this machine asks for, readable by its owner alone.
+
+    Ray would make it readable by all users. Nothing is done where Ray is to ask for no token, or for another one.
+
+    Raises:
+        DashboardError: The file cannot be written.
+    """
+    is_asked_for = os.environ.get(AUTH_MODE, "token").lower() == "token"
+    if not is_asked_for or os.environ.get(OWN_TOKEN) or os.environ.get(OWN_TOKEN_FILE):
+        return
+    new = TOKEN.with_name(f".{TOKEN.name}.{secrets.token_hex(4)}")
+    try:
+        TOKEN.parent.mkdir(parents=True, exist_ok=True)
+        if TOKEN.exists() and TOKEN.stat().st_size:
+            TOKEN.chmod(0o600)
+            return
+        with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(secrets.token_hex(32))
+        TOKEN.unlink(missing_ok=True)  # an empty one, which Ray would fill
+        with contextlib.suppress(FileExistsError):  # another search has just made it
+            os.link(new, TOKEN)
+        new.unlink()
+    except OSError as error:
+        raise DashboardError(
+            f"{TOKEN}: the dashboard's token cannot be kept there: {error.strerror}; set {OWN_TOKEN} to a token instead"
+        ) from error
+
+
+def describe_token() -> str:
+    """Return what the dashboard of the Ray that this process uses asks for. Ray sets its variable when it starts."""
+    if os.environ.get(AUTH_MODE, "").lower() != "token":
+        return "asks for no token: whoever reaches it can run code as you"
+    if os.environ.get(OWN_TOKEN):
+        return f"asks for the token in {OWN_TOKEN}"
+    return f"asks for the token in {os.environ.get(OWN_TOKEN_FILE) or '~/.ray/auth_token'}"
