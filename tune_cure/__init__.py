@@ -1,8 +1,9 @@
 """Hyperparameter search for FGSM adversarial training with CURE curvature regularization.
 
-The public functions are `search`, `train`, `confirm`, `load_model` and `register`, the class of a search's results is
-`SearchResult`, and every error that a user can mend is a `TuneCureError`. Each is imported when it is first used, so
-`import tune_cure` is quick. docs/python_api.md shows them all.
+The public functions are `search`, `train`, `confirm`, `report`, `compare`, `replay`, `export`, `load_model` and
+`register`, the class of a search's results is `SearchResult`, and every error that a user can mend is a
+`TuneCureError`. Each is imported when it is first used, so `import tune_cure` is quick. docs/python_api.md shows them
+all.
 
 `tune_cure.search` is two things: the function that runs a search, and the package that `from tune_cure.search.results
 import SearchResult` names. Python sets the attribute `search` of this package to the sub-package once that has been
@@ -21,7 +22,11 @@ if TYPE_CHECKING:
     import inspect
 
     from tune_cure.cli.api import TrainResult, confirm, search, train
+    from tune_cure.cli.compare import Comparison, compare
+    from tune_cure.cli.export import export
     from tune_cure.cli.parts import register
+    from tune_cure.cli.replay import Replay, replay
+    from tune_cure.cli.report import report
     from tune_cure.models import load as load_model
     from tune_cure.search.results import SearchResult
     from tune_cure.utils.errors import TuneCureError
@@ -29,24 +34,36 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
+    "Comparison",
+    "Replay",
     "SearchResult",
     "TrainResult",
     "TuneCureError",
     "__version__",
+    "compare",
     "confirm",
+    "export",
     "load_model",
     "register",
+    "replay",
+    "report",
     "search",
     "train",
 ]
 
 _LAZY = {
+    "Comparison": "tune_cure.cli.compare:Comparison",
+    "Replay": "tune_cure.cli.replay:Replay",
     "SearchResult": "tune_cure.search.results:SearchResult",
     "TrainResult": "tune_cure.cli.api:TrainResult",
     "TuneCureError": "tune_cure.utils.errors:TuneCureError",
+    "compare": "tune_cure.cli.compare:compare",
     "confirm": "tune_cure.cli.api:confirm",
+    "export": "tune_cure.cli.export:export",
     "load_model": "tune_cure.models:load",
     "register": "tune_cure.cli.parts:register",
+    "replay": "tune_cure.cli.replay:replay",
+    "report": "tune_cure.cli.report:report",
     "train": "tune_cure.cli.api:train",
 }
 """Definition of each public name as `module:name`; PEP 562 calls `__getattr__` when a name is first used."""

@@ -1,7 +1,8 @@
-"""The public functions of the package: the commands `search`, `train` and `confirm` for scripts and notebooks.
+"""The public functions that train: the commands `search`, `train` and `confirm` for scripts and notebooks.
 
 They take the same steps as the commands and write the same files. They print nothing: their lines of progress go to
-the logger `tune_cure` at level INFO.
+the logger `tune_cure` at level INFO. The functions `report`, `compare`, `replay` and `export` are in their commands'
+modules.
 """
 
 import json

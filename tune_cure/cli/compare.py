@@ -5,6 +5,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
@@ -18,6 +19,22 @@ from tune_cure.utils.files import replace_text
 
 TITLES_WIDTH = 24  # columns of the terminal for the titles of the rows
 SEARCH_WIDTH = 22  # columns of the terminal for a search; searches that do not fit follow in a block below
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Searches side by side.
+
+    Attributes:
+        table: A row per search: what it was, what it took, what won.
+        verdicts: A row per pair of searches: the difference of their winners with its 95% interval, and the verdict;
+            or the reason for none.
+        warnings: What speaks against comparing them.
+    """
+
+    table: pd.DataFrame
+    verdicts: pd.DataFrame
+    warnings: list[str]
 
 
 @dataclass(frozen=True)
@@ -115,3 +132,20 @@ def _print(searches: Searches, console: Console) -> None:
         console.print(note, style="dim", soft_wrap=False)
     for warning in comparison.comparison_warnings(searches):
         console.print(f"warning: {warning}")
+
+
+def compare(*searches: SearchResult | str | Path) -> Comparison:
+    """Compare searches: whose winner is better, as far as the standard errors allow it.
+
+    Args:
+        searches: The searches, or their folders; two or more.
+
+    Raises:
+        TuneCureError: A folder holds no search.
+    """
+    named = comparison.name_searches([SearchResult(command_line.folder_of(search)) for search in searches])
+    return Comparison(
+        comparison.build_comparison_table(named),
+        comparison.compare_winners(named),
+        comparison.comparison_warnings(named),
+    )

@@ -54,17 +54,46 @@ def run(options: ExportOptions, console: Console) -> int:
     """Run the command and return its exit code."""
     if options.seed is not None and options.confirmed is None:
         raise measurements.ExportError("--seed: makes no difference without --confirmed")
-    result = SearchResult(options.directory)
-    if options.confirmed is None:
-        bundle = exporting.collect_search_model(result, trust_code=options.trust_code)
-    else:
-        bundle = exporting.collect_confirmed_model(
-            result, options.confirmed, options.seed, trust_code=options.trust_code
-        )
-    exporting.write_bundle(bundle, model_card.build_model_card(bundle), options.directory, options.to)
+    bundle = export(
+        options.directory, options.to, confirmed=options.confirmed, seed=options.seed, trust_code=options.trust_code
+    )
     console.print(f"wrote {options.to}: {bundle.description}")
     for warning in bundle.warnings:
         console.print(f"warning: {warning}", style="bold")
     if not bundle.is_confirmed:
         console.print("its accuracies are those on the validation images that chose it; the model card says so")
     return 0
+
+
+def export(
+    search: SearchResult | str | Path,
+    to: str | Path,
+    *,
+    confirmed: str | None = None,
+    seed: int | None = None,
+    trust_code: bool = False,
+) -> exporting.ExportedModel:
+    """Write a trained network into a folder to give away: weights, a loader that needs torch alone, a model card.
+
+    Args:
+        search: The search, or its folder.
+        to: The folder to write; empty, or not there yet.
+        confirmed: Name of a network that `confirm` has trained: `trial-11`. None exports the search's best model.
+        seed: Which seed of `confirmed`; None is its first.
+        trust_code: Import the network's module where its name is a `module:name`.
+
+    Returns:
+        What was exported: `description`, `measured` (its accuracies), `warnings`, and more.
+
+    Raises:
+        TuneCureError: There is no such network, or the folder is not free.
+    """
+    if seed is not None and confirmed is None:
+        raise measurements.ExportError("seed: makes no difference without confirmed")
+    result = SearchResult(command_line.folder_of(search))
+    if confirmed is None:
+        exported = exporting.collect_search_model(result, trust_code=trust_code)
+    else:
+        exported = exporting.collect_confirmed_model(result, confirmed, seed, trust_code=trust_code)
+    exporting.write_bundle(exported, model_card.build_model_card(exported), result.directory, Path(to))
+    return exported

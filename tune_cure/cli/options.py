@@ -12,6 +12,8 @@ from tune_cure.utils.errors import TuneCureError
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
+    from tune_cure.search.results import SearchResult
+
 Options = TypeVar("Options", bound="DataclassInstance")
 
 
@@ -44,3 +46,8 @@ def find_folder(directory: Path | None, say: Callable[[str], None]) -> Path:
         raise UsageError(f"{run_files.RESULTS}: holds no search yet; name the folder of one")
     say(f"the newest run: {runs[0]}")
     return runs[0]
+
+
+def folder_of(search: "SearchResult | str | Path") -> Path:
+    """Return the folder of a search that a public function was given."""
+    return Path(search) if isinstance(search, str | Path) else search.directory

@@ -2,6 +2,7 @@
 
 import argparse
 import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,9 +15,23 @@ from tune_cure.cli.options import UsageError
 from tune_cure.evaluation.metrics import standard_error
 from tune_cure.search import asha_replay, ranking, run_files, trial_table
 from tune_cure.search.results import SearchResult
-from tune_cure.search.space.config import LEAST_REDUCTION, SearchSpec
+from tune_cure.search.space.config import LEAST_REDUCTION
 
 TITLES = ("grace", "factor", "stopped", "epochs", "saved", "kept", "regret", "saved*", "kept*", "regret*")
+
+
+@dataclass(frozen=True)
+class Replay:
+    """What ASHA with other numbers would have done to a search.
+
+    Attributes:
+        table: A row per pair of numbers: trials stopped, epochs saved, whether the winner was kept, points lost.
+        trade_off: The rows that no other pair beats in both what is kept and what is saved, most kept first. The
+            column `recommended` is true in one of them.
+    """
+
+    table: pd.DataFrame
+    trade_off: pd.DataFrame
 
 
 @dataclass(frozen=True)
@@ -53,7 +68,7 @@ def read_options(parsed: argparse.Namespace) -> ReplayOptions:
 def run(options: ReplayOptions, console: Console) -> int:
     """Run the command and return its exit code."""
     result = SearchResult(options.directory)
-    _check(options, result)
+    _check(result, options.grace_period, options.reduction_factor)
     frame = asha_replay.write(options.directory, list(options.grace_period), list(options.reduction_factor))
     console.print(_table(frame))
     console.print(
@@ -73,17 +88,39 @@ def run(options: ReplayOptions, console: Console) -> int:
     return 0
 
 
-def _check(options: ReplayOptions, result: SearchResult) -> None:
-    """Refuse numbers that ASHA cannot have, and a search without a judged trial."""
-    spec: SearchSpec = result.spec
-    for grace_period in options.grace_period:
-        if not 1 <= grace_period <= spec.max_epochs:
-            raise UsageError(f"--grace-period: 1 to {spec.max_epochs} epochs are possible, but found {grace_period}")
-    for factor in options.reduction_factor:
+def _check(
+    result: SearchResult,
+    grace_periods: Iterable[int],
+    reduction_factors: Iterable[float],
+    names: tuple[str, str] = ("--grace-period", "--reduction-factor"),
+) -> None:
+    """Refuse numbers that ASHA cannot have, and a search without a judged trial.
+
+    Args:
+        result: The search.
+        grace_periods: Grace periods to try, in epochs.
+        reduction_factors: Reduction factors to try.
+        names: What errors call the two.
+
+    Raises:
+        UsageError: The search cannot be replayed so.
+    """
+    most = result.spec.max_epochs
+    for grace_period in grace_periods:
+        if not 1 <= grace_period <= most:
+            raise UsageError(f"{names[0]}: 1 to {most} epochs are possible, but found {grace_period}")
+    for factor in reduction_factors:
         if not LEAST_REDUCTION <= factor < math.inf:
-            raise UsageError(f"--reduction-factor: must be at least {LEAST_REDUCTION}, but found {factor:g}")
+            raise UsageError(f"{names[1]}: must be at least {LEAST_REDUCTION}, but found {factor:g}")
     if result.best is None:
-        raise UsageError(f"{options.directory}: no trial has been judged yet: there is nothing to replay")
+        raise UsageError(f"{result.directory}: no trial has been judged yet: there is nothing to replay")
+
+
+def _weigh_by_noise(frame: pd.DataFrame, result: SearchResult) -> tuple[pd.DataFrame, float]:
+    """Return `asha_replay.weigh` of a replay, and the noise that it was weighed by: the winner's standard error."""
+    best = ranking.rank_trials(result.trials, result.spec).iloc[0]["objective"]
+    error = standard_error(best, trial_table.judged_examples(result.spec))
+    return asha_replay.weigh(frame, error), error
 
 
 def _table(frame: pd.DataFrame) -> Table:
@@ -102,9 +139,7 @@ def _table(frame: pd.DataFrame) -> Table:
 
 def _print_trade_off(frame: pd.DataFrame, result: SearchResult, console: Console) -> None:
     """Print the pairs that are worth choosing from, what each keeps and saves, and which one to take."""
-    best = ranking.rank_trials(result.trials, result.spec).iloc[0]["objective"]
-    error = standard_error(best, trial_table.judged_examples(result.spec))
-    weighed = asha_replay.weigh(frame, error)
+    weighed, error = _weigh_by_noise(frame, result)
     table = Table(box=None, pad_edge=False, padding=(0, 1), title="what is kept, against what is saved")
     table.title_justify = "left"
     for title in ("grace", "factor", "regret", "regret*", "kept*", "saved*", ""):
@@ -124,3 +159,25 @@ def _print_trade_off(frame: pd.DataFrame, result: SearchResult, console: Console
         console.print(f"most saved with a regret and a regret* of at most {noise}: {pair}")
     else:
         console.print(f"every pair loses more than {noise}; the least is lost with {pair}")
+
+
+def replay(
+    search: SearchResult | str | Path,
+    *,
+    grace_period: Sequence[int] = (1, 2, 3),
+    reduction_factor: Sequence[float] = (2, 3, 4),
+) -> Replay:
+    """Replay a search's recorded epochs for each pair of ASHA's numbers, and write replay.csv into its folder.
+
+    Args:
+        search: The search, or its folder. One without early stopping has whole curves, which say most.
+        grace_period: Grace periods to try, in epochs.
+        reduction_factor: Reduction factors to try.
+
+    Raises:
+        TuneCureError: The search has no judged trial, or ASHA cannot have such a number.
+    """
+    result = SearchResult(command_line.folder_of(search))
+    _check(result, grace_period, reduction_factor, ("grace_period", "reduction_factor"))
+    table = asha_replay.write(result.directory, grace_period, reduction_factor)
+    return Replay(table, _weigh_by_noise(table, result)[0])

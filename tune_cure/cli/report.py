@@ -36,9 +36,24 @@ def read_options(parsed: argparse.Namespace) -> ReportOptions:
 def run(options: ReportOptions, console: Console) -> int:
     """Run the command and return its exit code."""
     directory = command_line.find_folder(options.directory, console.print)
+    console.print(f"wrote {report(directory)}, and tables and figures beside it")
+    return 0
+
+
+def report(search: SearchResult | str | Path) -> Path:
+    """Write the tables, the page, the figures and the best model of a search again, from its journal.
+
+    Args:
+        search: The search, or its folder.
+
+    Returns:
+        The path of report.html.
+
+    Raises:
+        TuneCureError: The folder holds no search, or cannot be written.
+    """
+    directory = command_line.folder_of(search)
     try:
-        page = artifacts.write_artifacts(SearchResult(directory))
+        return artifacts.write_artifacts(SearchResult(directory))
     except OSError as error:
         raise UsageError(f"{directory}: cannot be written: {error.strerror}") from error
-    console.print(f"wrote {page}, and tables and figures beside it")
-    return 0

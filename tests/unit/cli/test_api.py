@@ -11,6 +11,8 @@ import torch
 from torch import nn
 
 import tune_cure
+from tests.support.confirmations import write_quick_search
+from tests.support.exported_models import write_best_model
 from tests.support.journals import write_search
 from tune_cure.cli import api, parts
 from tune_cure.models.registry import MODELS
@@ -33,6 +35,8 @@ def test_every_public_name_is_there_and_listed() -> None:
         assert getattr(tune_cure, name) is not None
         assert name in dir(tune_cure)
     assert tune_cure.train is api.train
+    for name in ("compare", "export", "replay", "report"):
+        assert inspect.isfunction(getattr(tune_cure, name))
     with pytest.raises(AttributeError, match="no attribute 'serach'"):
         tune_cure.serach  # type: ignore[attr-defined]  # noqa: B018
 
@@ -143,6 +147,52 @@ def test_a_confirmation_that_cannot_be_is_one_line(arguments: dict[str, Any], me
     with pytest.raises(TuneCureError, match=message):
         tune_cure.confirm(tmp_path, **arguments)
     assert not (tmp_path / "confirm").exists()
+
+
+def test_report_makes_the_page_again(tmp_path: Path) -> None:
+    write_search(tmp_path, 2, judged=False)  # a page without plots is quick
+    page = tune_cure.report(tune_cure.SearchResult(tmp_path))
+    assert page == tmp_path / "report.html"
+    assert page.stat().st_size > 10_000
+    with pytest.raises(TuneCureError, match="holds no search"):
+        tune_cure.report(tmp_path / "none")
+
+
+def test_replay_returns_the_table_that_it_writes_and_the_trade_off(tmp_path: Path) -> None:
+    write_search(tmp_path)
+    replay = tune_cure.replay(tmp_path, grace_period=[1, 3], reduction_factor=[2])
+    assert replay.table[["grace_period", "reduction_factor"]].to_numpy().tolist() == [[1, 2], [3, 2]]
+    assert pd.read_csv(tmp_path / "replay.csv")["epochs_saved"].tolist() == replay.table["epochs_saved"].tolist()
+    assert replay.trade_off["recommended"].sum() == 1
+    with pytest.raises(TuneCureError, match=r"^grace_period: 1 to 12 epochs are possible, but found 20"):
+        tune_cure.replay(tmp_path, grace_period=[20])
+    with pytest.raises(TuneCureError, match=r"^reduction_factor: must be at least"):
+        tune_cure.replay(tmp_path, reduction_factor=[0.5])
+
+
+def test_compare_returns_table_verdicts_and_warnings(tmp_path: Path) -> None:
+    for name, trials in (("A", 24), ("B", 8)):
+        (tmp_path / name).mkdir()
+        write_search(tmp_path / name, trials)
+    comparison = tune_cure.compare(tune_cure.SearchResult(tmp_path / "A"), tmp_path / "B")
+    assert comparison.table["search"].tolist() == ["A", "B"]
+    assert comparison.verdicts[["first", "second"]].to_numpy().tolist() == [["A", "B"]]
+    assert any("B is unfinished" in warning for warning in comparison.warnings)
+    with pytest.raises(TuneCureError, match="two folders or more are needed"):
+        tune_cure.compare(tmp_path / "A")
+
+
+def test_export_returns_what_it_has_written(tmp_path: Path) -> None:
+    result = write_quick_search(tmp_path)
+    write_best_model(result)
+    exported = tune_cure.export(result, tmp_path / "out")
+    assert result.best is not None
+    assert f"trial {result.best.trial} of the search" in exported.description
+    assert (tmp_path / "out" / "model.safetensors").exists()
+    with pytest.raises(TuneCureError, match="seed: makes no difference without confirmed"):
+        tune_cure.export(result, tmp_path / "other", seed=1)
+    with pytest.raises(TuneCureError, match="is not an empty folder"):
+        tune_cure.export(result, tmp_path / "out")
 
 
 def test_a_time_budget_that_is_no_time_is_one_line(tmp_path: Path) -> None:
