@@ -18,7 +18,7 @@ from tune_cure.utils.formatting import format_count, format_percent, format_poin
 def report_section(confirmation: Confirmation, result: SearchResult) -> str:
     """Return the content of the report's section on the confirmation, as HTML."""
     return (
-        f"{answer_paragraph(confirmation, result)}<p>{introduction(confirmation)}</p>"
+        f"{answer_paragraph(confirmation, result)}<p>{introduction(confirmation)}</p>{baselines(confirmation)}"
         f"<h3>Accuracies on the test set</h3>{accuracies(confirmation)}"
         f"<h3>Which candidate is better</h3>{verdicts(confirmation)}"
         f"<h3>Warnings</h3>{warnings(confirmation)}"
@@ -54,6 +54,14 @@ def introduction(confirmation: Confirmation) -> str:
         f"{table['examples'].max():,} test images, clean and under {attacks}."
     )
     return text if num_judged >= num_planned else f"{text} {so_far}"
+
+
+def baselines(confirmation: Confirmation) -> str:
+    """Return what each baseline is, as a list; empty if there is none."""
+    table = confirmation.table[confirmation.table["kind"].eq("baseline")].drop_duplicates("contender")
+    names = zip(table["contender"], table["description"], strict=True)
+    items = "".join(f"<li><code>{escape(name)}</code>: {escape(description)}</li>" for name, description in names)
+    return f"<ul>{items}</ul>" if items else ""
 
 
 def verdicts(confirmation: Confirmation) -> str:
@@ -165,6 +173,7 @@ def plot_seeds(runs: pd.DataFrame, attack: str) -> go.Figure:
             marker={"symbol": "circle", "size": 9, "color": BLUE, "opacity": 0.8},
         )
     )
+    figure.update_layout(margin_r=24)  # room for half of the label 100%
     figure.update_xaxes(tickformat=".0%", range=accuracy_range(runs[attack]))
     figure.update_yaxes(tickformat=None, ticklabelstandoff=6, range=[-0.6, len(names) - 0.4])
     return figure
@@ -175,19 +184,14 @@ def _table_of_means(confirmation: Confirmation) -> str:
     attacks = [attack for attack in labels if means[attack].notna().any()]
     titles = {"candidate": "", "radius": "number", "seeds": "number"}
     titles |= {labels[attack]: "number" for attack in attacks}
-    titles |= {"training, seconds": "number", "description": "long"}
+    titles |= {"training, seconds": "number"}
     seconds = confirmation.table.groupby("contender")["train_seconds"].min()
     rows = []
     for _, row in means.iterrows():
         numbers = [_radius(row["epsilon"], confirmation), str(row["seeds"])]
         numbers += [format_percent(row[attack], row[f"{attack}_sd"], unit="") for attack in attacks]
         numbers.append(f"{seconds[row['contender']]:,.0f}")
-        rows.append(
-            html_page.row(
-                escape(row["contender"]),
-                html_page.number_cells(numbers) + f'<td class="long">{escape(row["description"])}</td>',
-            )
-        )
+        rows.append(html_page.row(escape(row["contender"]), html_page.number_cells(numbers)))
     text = (
         "Means over the seeds ± their standard deviation, in percent, and the seconds of the shortest training run. "
         "Each of AutoAttack's attacks includes those before it: an image counts only if it withstood all of them."
