@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 
 from tune_cure.confirmation.answers import answer, chance_warnings
 from tune_cure.confirmation.verdicts import Confirmation, warn_of_few_seeds
-from tune_cure.evaluation.names import COMPARED_ATTACKS, UNTARGETED_LABEL
+from tune_cure.evaluation.names import ATTACKS, COMPARED_ATTACKS, UNTARGETED_LABEL
 from tune_cure.reports import html_page
 from tune_cure.reports.figures.style import BLUE, START_COLOR, accuracy_range, blank_figure
 from tune_cure.search.results import SearchResult
@@ -181,10 +181,9 @@ def plot_seeds(runs: pd.DataFrame, attack: str) -> go.Figure:
 
 def _table_of_means(confirmation: Confirmation) -> str:
     means, labels = confirmation.means(), confirmation.attack_labels
-    attacks = [attack for attack in labels if means[attack].notna().any()]
+    attacks = _measured_attacks(means)
     titles = {"candidate": "", "radius": "number", "seeds": "number"}
-    titles |= {labels[attack]: "number" for attack in attacks}
-    titles |= {"training, seconds": "number"}
+    titles |= {labels[attack]: "number" for attack in attacks} | {"training, seconds": "number"}
     seconds = confirmation.table.groupby("contender")["train_seconds"].min()
     rows = []
     for _, row in means.iterrows():
@@ -199,10 +198,16 @@ def _table_of_means(confirmation: Confirmation) -> str:
     return f"<p>{text}</p>" + html_page.table(titles, rows)
 
 
+def _measured_attacks(table: pd.DataFrame) -> list[str]:
+    """Return the attacks with accuracies in a table: first those that candidates are compared by, then the others."""
+    ordered = dict.fromkeys([*COMPARED_ATTACKS, *ATTACKS])
+    return [attack for attack in ordered if table[attack].notna().any()]
+
+
 def table_of_runs(confirmation: Confirmation) -> str:
     """Return the accuracies of each candidate and seed at each radius."""
     table, labels = confirmation.table, confirmation.attack_labels
-    attacks = [attack for attack in labels if table[attack].notna().any()]
+    attacks = _measured_attacks(table)
     titles = {"candidate": "", "seed": "number", "radius": "number"}
     titles |= {labels[attack]: "number" for attack in attacks}
     rows = []
