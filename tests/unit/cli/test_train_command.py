@@ -88,6 +88,29 @@ def test_other_balls_in_training_than_in_judging_are_pointed_out(
 
 
 @pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (
+            "--epsilon 0.15",
+            "trains at epsilon 0.15 (38.2/255), but is judged at epsilon 0.03137 (8/255): "
+            "--set evaluation.epsilon=0.15?",
+        ),
+        ("--epsilon 3/255", "trains at epsilon 0.01176 (3/255), but is judged at epsilon 0.03137 (8/255): "),
+        ("--epsilon 0.15 --set evaluation.epsilon=0.15", ""),
+        ("--epsilon 12/255", ""),
+        ("--epsilon 4/255", ""),
+        ("--epsilon 0.15 --attack none", ""),
+    ],
+)
+def test_another_radius_in_training_than_in_judging_is_pointed_out_if_it_differs_by_more_than_half(
+    arguments: str, said: str
+) -> None:
+    warning = training.describe_other_ball(asked_for(*arguments.split()))
+    assert warning.startswith(said)
+    assert bool(warning) == bool(said)
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--nesterov", "maybe"], "--nesterov: true or false is needed, but found 'maybe' (str)"),

@@ -11,11 +11,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from tune_cure.evaluation.names import ACCURACY_LABELS
 from tune_cure.training.config import HYPERPARAMETERS, TrainingConfig, config_class
-from tune_cure.training.run import Run
+from tune_cure.training.run import Run, RunSpec
 from tune_cure.utils.formatting import format_duration, format_hyperparameters, format_percent, format_radius
 
 STATISTICS_LAG = 0.2
 """Largest sound lag of clean validation accuracy behind adversarial training accuracy, which is harder to reach."""
+
+MAX_RADIUS_GAP = 0.5
+"""Largest difference between the radii of training and evaluation that is not pointed out, as a share of the latter."""
 
 
 def say_plan(run: Run, say: Callable[[str], None]) -> None:
@@ -29,8 +32,8 @@ def say_plan(run: Run, say: Callable[[str], None]) -> None:
         f"{spec.model.name} on {spec.data.dataset}: {len(splits.train):,} images to train on{against}, judged by "
         f"{spec.evaluation} on {len(run.trainer.judged_on):,} validation images; {where}; results in {run.directory}"
     )
-    if spec.training.attack != "none" and spec.training.norm != spec.evaluation.norm:
-        say(f"trains in {spec.training.norm}, but is judged in {spec.evaluation.norm}: set evaluation.norm?")
+    if warning := describe_other_ball(spec):
+        say(warning)
     fields = config_class().model_fields
     changed = {
         name: getattr(spec.training, field)
@@ -38,6 +41,19 @@ def say_plan(run: Run, say: Callable[[str], None]) -> None:
         if getattr(spec.training, field) != fields[field].default
     }
     say(f"hyperparameters that are not at their defaults: {format_hyperparameters(changed) or 'none'}")
+
+
+def describe_other_ball(spec: RunSpec) -> str:
+    """Return a warning where a run trains in another ball than it is judged in; empty where both are alike."""
+    training, judged = spec.training, spec.evaluation
+    if training.attack == "none":
+        return ""
+    if training.norm != judged.norm:
+        return f"trains in {training.norm}, but is judged in {judged.norm}: set evaluation.norm?"
+    if abs(training.epsilon - judged.epsilon) <= MAX_RADIUS_GAP * judged.epsilon:
+        return ""
+    radii = [format_radius(epsilon, training.norm) for epsilon in (training.epsilon, judged.epsilon)]
+    return f"trains at {radii[0]}, but is judged at {radii[1]}: --set evaluation.epsilon={training.epsilon:.4g}?"
 
 
 def train_epochs(run: Run, say: Callable[[str], None], console: Console | None = None) -> None:
