@@ -54,7 +54,7 @@ TAKES = {  # where the type alone does not say it
 }
 UNITS = {  # of every number
     "images": "data.validation data.train_examples training.batch_size evaluation.examples rescore.examples",
-    "pixels": "data.image_size",
+    "pixels": "data.image_size training.cutout",
     "channels": "model.width",
     "epochs": "training.epochs asha.grace_period",
     "steps": "training.penalty_every evaluation.steps asha.steps rescore.steps",

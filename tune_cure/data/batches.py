@@ -1,6 +1,6 @@
 """Batches of one epoch: random order, augmentation and conversion to float, on the device."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +26,8 @@ def batches(
     augmentation: Augmentation,
     order: torch.Generator,
     generator: torch.Generator,
+    cutout: int = 0,
+    mean: Sequence[float] = (),
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield the batches of one epoch in random order, on the examples' device.
 
@@ -35,6 +37,8 @@ def batches(
         augmentation: Applied to each image independently.
         order: Random generator of the order, on the CPU.
         generator: Random generator of the augmentation, on the examples' device.
+        cutout: Side of the square that `cut_out` fills, in pixels; 0 fills none.
+        mean: Mean of each of the C channels, in [0, 1]; needed for `cutout`.
 
     Yields:
         (B, C, H, W) augmented float32 images in [0, 1], and (B,) labels.
@@ -42,7 +46,8 @@ def batches(
     positions = torch.randperm(len(examples), generator=order).to(examples.images.device)
     for chosen in positions.split(batch_size)[: num_batches(examples, batch_size)]:
         images, labels = examples.gather(chosen)
-        yield to_float(augment(images, augmentation=augmentation, generator=generator)), labels
+        images = to_float(augment(images, augmentation=augmentation, generator=generator))
+        yield (cut_out(images, cutout, mean, generator=generator) if cutout else images), labels
 
 
 def to_float(images: Tensor) -> Tensor:
@@ -75,3 +80,29 @@ def augment(images: Tensor, *, augmentation: Augmentation, generator: torch.Gene
     padded = F.pad(images, (padding,) * 4)
     index = torch.arange(count, device=device)[:, None, None]
     return padded[index, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+def cut_out(images: Tensor, side: int, mean: Sequence[float], *, generator: torch.Generator) -> Tensor:
+    """Fill a square of each image with the mean, where the network sees nothing (cutout).
+
+    DeVries and Taylor 2017 (arXiv 1708.04552): the center of the square is a uniform pixel of the image, so the square
+    may reach over the border. Their images are normalized, and their squares are 0, which is the mean.
+
+    Args:
+        images: (N, C, H, W) floats in [0, 1].
+        side: Side of the square, in pixels.
+        mean: Mean of each of the C channels.
+        generator: Random generator on the images' device.
+
+    Returns:
+        (N, C, H, W) images; those that were given stay as they were.
+    """
+    count, _, height, width = images.shape
+
+    def covered(size: int) -> Tensor:  # (N, size): the rows or columns of the square
+        center = torch.randint(0, size, (count, 1), device=images.device, generator=generator)
+        distance = torch.arange(size, device=images.device) - (center - side // 2)
+        return (distance >= 0) & (distance < side)
+
+    inside = covered(height)[:, None, :, None] & covered(width)[:, None, None, :]
+    return torch.where(inside, images.new_tensor(mean).view(1, -1, 1, 1), images)

@@ -55,10 +55,19 @@ class OptimizerConfig(Schema):
 
     epochs: int = Field(default=30, ge=1, le=MAX_EPOCHS, description="Passes over the training images.")
     batch_size: int = Field(default=128, ge=2, description="Images in a step.")
+    cutout: int = Field(
+        default=0,
+        ge=0,
+        le=1024,
+        description="Side of a square of each training image that is hidden, in pixels; 0: none.",
+    )
     optimizer: Annotated[str, one_of(OPTIMIZERS)] = Field(default="sgd", description="The optimizer.")
     momentum: Number = Field(default=0.9, ge=0, lt=1, description="Momentum of SGD.")
     nesterov: bool = Field(default=False, description="Nesterov's momentum for SGD, which needs a momentum.")
-    weight_decay: Number = Field(default=5e-4, ge=0, description="L2 penalty on all parameters; decoupled with adamw.")
+    weight_decay: Number = Field(default=5e-4, ge=0, description="L2 penalty on the parameters; decoupled with adamw.")
+    decay_vectors: bool = Field(
+        default=True, description="Weight decay on all parameters; false spares batch norm's, and biases."
+    )
     gradient_clip: Number = Field(default=0.0, ge=0, description="Clip the gradient's L2 norm to this; 0: do not.")
 
 
@@ -272,6 +281,8 @@ def inactive_hyperparameters(config: TrainingConfig) -> dict[str, str]:
     idle: dict[str, str] = {}
     if config.optimizer != "sgd":
         idle |= dict.fromkeys(("momentum", "nesterov"), f"optimizer is {config.optimizer}")
+    if config.weight_decay == 0:
+        idle["decay_vectors"] = "weight_decay is 0"
     if config.lr_schedule == "fixed":
         idle["lr_min"] = "lr_schedule is fixed"
     if config.averaging != "ema":

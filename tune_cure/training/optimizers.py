@@ -1,13 +1,30 @@
 """Optimizers by name. To add one, write a function and add a line to `OPTIMIZERS`."""
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import nn
 
 from tune_cure.utils.registry import Registry
 
-Parameters = Iterable[nn.Parameter]
+Parameters = Iterable[nn.Parameter] | Iterable[dict[str, Any]]
+
+
+def decay_groups(model: nn.Module, *, decay_vectors: bool) -> Parameters:
+    """Return the parameters of `model` for an optimizer, in groups where some are spared from weight decay.
+
+    Args:
+        model: The network.
+        decay_vectors: Weight decay acts on all parameters. Otherwise it spares those of one dimension: weights and
+            biases of batch norm, and other biases (Goyal et al. 2017, arXiv 1706.02677, section 5.3).
+    """
+    if decay_vectors:
+        return model.parameters()
+    parameters = list(model.parameters())
+    decayed: dict[str, Any] = {"params": [parameter for parameter in parameters if parameter.dim() > 1]}
+    spared = {"params": [parameter for parameter in parameters if parameter.dim() <= 1], "weight_decay": 0.0}
+    return [decayed, spared]
 
 
 def sgd(
@@ -19,8 +36,9 @@ def sgd(
     )
     if fused and momentum > 0:
         # The fused step allocates the buffer without initializing it, and a step that a GradScaler skips leaves it so.
-        for parameter in optimizer.param_groups[0]["params"]:
-            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
     return optimizer
 
 

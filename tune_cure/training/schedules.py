@@ -1,9 +1,9 @@
 """Learning-rate schedules by name, as pure functions of the fraction of training that is done.
 
 A schedule is a shape from [0, 1] to [0, 1]. `learning_rate` stretches it between `lr_min` and `lr_max`, so every
-schedule keeps to both. The names are those of `CURE_fast_adversarial`. With `lr_min` 0 the shapes are those of Rice et
-al. 2020 (arXiv 2002.11569); `cyclic` and `multistep` are those of Wong et al. 2020 (arXiv 2001.03994). Deviation:
-`onedrop` drops after half of the epochs, to a tenth; there, both were settings.
+schedule keeps to both. All names but `onecycle` are those of `CURE_fast_adversarial`. With `lr_min` 0 their shapes are
+those of Rice et al. 2020 (arXiv 2002.11569); `cyclic` and `multistep` are those of Wong et al. 2020 (arXiv 2001.03994).
+Deviation: `onedrop` drops after half of the epochs, to a tenth; there, both were settings.
 
 To add one, write its shape and add a line to `SCHEDULES`.
 """
@@ -48,6 +48,18 @@ def cosine(fraction: float) -> float:
     return 0.5 * (1.0 + math.cos(math.pi * fraction))
 
 
+def onecycle(fraction: float) -> float:
+    """Return half a cosine up from 1/25 over the first three tenths, then half a cosine down to 1/250,000.
+
+    The one-cycle policy (Smith and Topin 2018, arXiv 1708.07120) with the shape and the defaults of
+    `torch.optim.lr_scheduler.OneCycleLR`. The momentum is not cycled.
+    """
+    first, last, peak = 1 / 25, 1 / 25e4, 0.3
+    if fraction < peak:
+        return first + (1.0 - first) * (1.0 - cosine(fraction / peak))
+    return last + (1.0 - last) * cosine((fraction - peak) / (1.0 - peak))
+
+
 def onedrop(fraction: float) -> float:
     """Return 1 for the first half, then 1/10."""
     return 1.0 if fraction < 0.5 else 0.1
@@ -74,6 +86,7 @@ SCHEDULES: Registry[Callable[[float], float]] = Registry(
         "onedrop": onedrop,
         "multipledecay": multipledecay,
         "cosine": cosine,
+        "onecycle": onecycle,
         "fixed": fixed,
     },
 )

@@ -25,7 +25,7 @@ from tune_cure.models.registry import build
 from tune_cure.training.averaging import WeightAverage
 from tune_cure.training.config import ModelConfig, TrainingConfig, find_conflict
 from tune_cure.training.loss_terms import LossTerms
-from tune_cure.training.optimizers import OPTIMIZERS
+from tune_cure.training.optimizers import OPTIMIZERS, decay_groups
 from tune_cure.training.schedules import learning_rate
 from tune_cure.training.timing import Stopwatch, peak_memory_mb
 from tune_cure.utils.seeding import epoch_seed, seeded_global_state
@@ -117,7 +117,7 @@ class Trainer:
     def _make_optimizer(self) -> torch.optim.Optimizer:
         config = self.config
         return OPTIMIZERS.resolve(config.optimizer)(
-            self.model.parameters(),
+            decay_groups(self.model, decay_vectors=config.decay_vectors),
             lr=config.lr_max,
             weight_decay=config.weight_decay,
             momentum=config.momentum,
@@ -205,6 +205,8 @@ class Trainer:
             augmentation=self.splits.augmentation,
             order=self.order,
             generator=self.generator,
+            cutout=self.config.cutout,
+            mean=self.splits.mean,
         )
         with seeded_global_state(epoch_seed(self.order.initial_seed(), self.epoch), self.device):
             for index, (images, labels) in enumerate(epoch_batches):

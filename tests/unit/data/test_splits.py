@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from tune_cure.data.batches import augment, batches, num_batches, to_float
+from tune_cure.data.batches import augment, batches, cut_out, num_batches, to_float
 from tune_cure.data.config import DataSpec, is_default
 from tune_cure.data.datasets import DATASETS
 from tune_cure.data.source import Augmentation, DataError
@@ -178,3 +178,29 @@ def test_the_default_folder_of_data_is_told_from_others(tmp_path: Path, monkeypa
     assert is_default(str(Path("~/.cache/tune_cure/cifar").expanduser()))
     for other in ("~", "~/.cache/tune_cure/..", "~/.cache/tune_cure2", str(tmp_path)):
         assert not is_default(other)
+
+
+@pytest.mark.parametrize("side", [1, 3, 4, 20])
+def test_cutout_fills_a_square_around_a_pixel_of_each_image_with_the_mean(side: int) -> None:
+    images = torch.rand(64, 2, 6, 5, generator=torch.Generator().manual_seed(0))
+    result = cut_out(images, side, [0.25, 0.75], generator=torch.Generator().manual_seed(1))
+    again = torch.Generator().manual_seed(1)
+    tops, lefts = ((torch.randint(0, size, (64, 1), generator=again) - side // 2).flatten().tolist() for size in (6, 5))
+    for image, cut, top, left in zip(images, result, tops, lefts, strict=True):
+        expected = image.clone()
+        window = (slice(max(top, 0), top + side), slice(max(left, 0), left + side))
+        expected[0][window], expected[1][window] = 0.25, 0.75
+        assert torch.equal(cut, expected)
+    assert len(set(tops)) > 1
+
+
+def test_cutout_follows_the_augmentation_and_leaves_the_images_of_the_data_alone() -> None:
+    images = torch.full((8, 1, 6, 6), 255, dtype=torch.uint8)
+    examples = Examples(images, torch.arange(8), torch.arange(8))
+    ((cut, _),) = batches(
+        examples, 8, augmentation=Augmentation(0, flip=False), order=torch.Generator().manual_seed(0),
+        generator=torch.Generator().manual_seed(0), cutout=2, mean=[0.5],
+    )  # fmt: skip
+    assert (images == 255).all()
+    assert {1.0, 0.5} == set(cut.unique().tolist())
+    assert (cut == 0.5).flatten(1).sum(dim=1).max() == 4

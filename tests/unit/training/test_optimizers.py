@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from tune_cure.training.optimizers import OPTIMIZERS
+from tune_cure.training.optimizers import OPTIMIZERS, decay_groups
 
 LR, DECAY, MOMENTUM = 0.1, 0.01, 0.8
 
@@ -56,3 +56,18 @@ def test_a_fused_optimiser_whose_first_step_is_skipped_goes_on_as_if_it_had_not_
     finally:
         torch.use_deterministic_algorithms(False)
     torch.testing.assert_close(weights[0], weights[1])
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("decay_vectors", [True, False])
+def test_weight_decay_spares_batch_norm_and_biases_on_request(name: str, decay_vectors: bool) -> None:
+    network = nn.Sequential(nn.Conv2d(2, 3, 1, bias=False), nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(3, 2))
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.fill_(1.0)
+            parameter.grad = torch.zeros_like(parameter)
+    groups = decay_groups(network, decay_vectors=decay_vectors)
+    OPTIMIZERS[name](groups, lr=LR, weight_decay=DECAY, momentum=MOMENTUM, nesterov=False, fused=True).step()
+    for key, parameter in network.named_parameters():
+        is_spared = not decay_vectors and key not in ("0.weight", "3.weight")
+        assert (parameter == 1.0).all() if is_spared else (parameter < 1.0).all(), key

@@ -1,6 +1,7 @@
 import math
 
 import pytest
+import torch
 
 from tune_cure.training.schedules import SCHEDULES, learning_rate
 
@@ -42,3 +43,19 @@ def test_a_schedule_stays_between_lr_min_and_lr_max_and_touches_lr_max(name: str
 )
 def test_a_schedule_has_its_published_shape(name: str, fraction: float, expected: float) -> None:
     assert learning_rate(name, fraction, lr_max=2.0) == pytest.approx(2.0 * expected, abs=1e-12)
+
+
+def test_onecycle_is_the_one_of_pytorch() -> None:
+    steps = 4_000
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.3, total_steps=steps, cycle_momentum=False)
+    theirs = []
+    for _ in range(steps):
+        theirs.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        if len(theirs) < steps:
+            scheduler.step()
+    ours = [learning_rate("onecycle", (step + 0.5) / steps, lr_max=0.3) for step in range(steps)]
+    # PyTorch reaches the peak and the end one step earlier, which is nothing in so many steps.
+    assert ours == pytest.approx(theirs, abs=0.3 * math.pi / 2 / (0.3 * steps))
+    assert max(ours) == pytest.approx(0.3, rel=1e-6)
