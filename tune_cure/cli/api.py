@@ -248,6 +248,8 @@ def confirm(
         verbose=verbose,
     )
     prepared = confirm_command.prepare(options)
+    for note in prepared.notes:
+        _logger.info("%s", note)
     with _own_ray(address, verbose), prepared.lock():
         lines = JobLines(len(prepared.jobs), _logger.info)
         failures = confirm_command.run_jobs(prepared, options, lines)

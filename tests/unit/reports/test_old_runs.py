@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.old_runs import FOLDER, copy_run
 from tune_cure import models
-from tune_cure.confirmation.candidates import choose_candidates
+from tune_cure.confirmation.candidates import DEFAULT_BASELINES, choose_candidates, explain_baselines
 from tune_cure.confirmation.plan import Plan, plan_jobs
 from tune_cure.reports import confirmation_page, search_page, tables
 from tune_cure.search.results import SearchResult
@@ -80,3 +80,22 @@ def test_the_confirmation_is_rebuilt_to_the_last_digit(finished: Path) -> None:
     summaries = [json.loads((path / "confirm.json").read_text()) for path in (folder, FINISHED / "confirm")]
     assert summaries[0] == summaries[1]
     assert "trial-1" in (folder / "confirm.html").read_text()
+
+
+def test_a_confirmation_of_version_0_1_0_goes_on_with_the_new_baselines(finished: Path) -> None:
+    result = SearchResult(finished)
+    candidates = choose_candidates(result, 1, DEFAULT_BASELINES)
+    plan = Plan(seeds=(1, 2), epsilons=(0.15,), examples=40, train_images=200, autoattack=True)
+    done = {(job.candidate.name, job.seed): job.is_done for job in plan_jobs(result, candidates, plan)}
+    assert [name for name, seed in done if seed == 1] == ["trial-1", "start_from", "ablation", "fgsm", "pgd"]
+    assert {name for (name, _), is_done in done.items() if is_done} == {"trial-1", "start_from", "fgsm"}
+    (sentence,) = explain_baselines(result, candidates, DEFAULT_BASELINES)
+    assert sentence.startswith("fgsm goes on with epsilon 0.05 (12.8/255) in training, as an earlier version began it")
+
+
+def test_the_report_takes_in_a_confirmation_of_version_0_1_0(finished: Path) -> None:
+    page = search_page.write(SearchResult(finished)).read_text()
+    assert "Confirmed on the test set" in page
+    assert "AutoAttack accuracy of trial 1 on 40 test images" in page
+    assert "The test set is still untouched" not in page
+    assert "Whether CURE helped is not known: no run without it has been judged." in page
