@@ -123,8 +123,3 @@ def test_a_start_up_time_is_a_ratio_to_importing_torch_within_its_round(script: 
     assert table.loc["--help", "times_import_torch"] == 0.1
     assert table.loc["--help", "times_import_torch_75"] == pytest.approx(0.15)
     assert (table.loc["--help", "limit"], table.loc["--help", "rounds"]) == (0.3, 3)
-
-
-@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
-def test_the_benchmark_of_proposals_measures_the_samplers_of_today(script: Any) -> None:
-    assert script("proposal").milliseconds(15) > 0

@@ -7,7 +7,6 @@ trials of a machine, in the page cache.
 import hashlib
 import logging
 import os
-import pickle
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -151,8 +150,10 @@ def _open(path: Path) -> dict[str, Any] | None:
         return None
     try:
         content: dict[str, Any] = torch.load(path, mmap=True, weights_only=True)
-    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:  # truncated, empty, or foreign
-        _logger.warning("%s: is damaged (%s) and is made anew", path, first_line(error))
+        _check_content(path.name, content)
+        _check_statistics(content)
+    except Exception:  # a damaged file makes struct, pickle or zipfile raise errors of any kind
+        _logger.warning("%s: is damaged, and is made anew", path)
         return None
     return content
 
@@ -208,6 +209,21 @@ def _check_content(name: str, content: Mapping[str, Any]) -> None:
             raise DataError(f"{expected}{part}_labels as a tensor (M,) of int64, one for each image")
         if not len(labels) or not 0 <= int(labels.min()) <= int(labels.max()) < num_classes:
             raise DataError(f"{expected}{part}_labels from 0 to {num_classes - 1}, the index of a class")
+
+
+def _check_statistics(content: Mapping[str, Any]) -> None:
+    """Check what a prepared file adds to the content of a data set's function.
+
+    Raises:
+        DataError: An entry is missing, or of another type.
+    """
+    channels = content["train_images"].shape[1]
+    for name in ("mean", "std"):
+        values = content.get(name)
+        if not isinstance(values, list) or [type(value) for value in values] != [float] * channels:
+            raise DataError(f"{name} is no list of {channels} numbers")
+    if not isinstance(content.get("source"), str):
+        raise DataError("source is no text")
 
 
 def _resize(images: Tensor, side: int) -> Tensor:

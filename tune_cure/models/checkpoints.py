@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from tune_cure.models.registry import MODELS, build
+from tune_cure.utils.errors import TuneCureError
 from tune_cure.utils.registry import PartError, is_reference
 
 
@@ -15,8 +16,19 @@ def load(path: str | PathLike[str], *, map_location: str = "cpu", trust_code: bo
     """Return the network of a `best_model.pt` in evaluation mode, ready for images in [0, 1].
 
     The file holds tensors and plain values only: it is opened with `weights_only=True`. See `rebuild` for `trust_code`.
+
+    Raises:
+        OSError: The file cannot be read.
+        PartError: See `rebuild`.
+        TuneCureError: The file is damaged, or holds no network of this project.
     """
-    return rebuild(torch.load(path, map_location=map_location, weights_only=True), trust_code=trust_code)
+    try:
+        return rebuild(torch.load(path, map_location=map_location, weights_only=True), trust_code=trust_code)
+    except (OSError, PartError):
+        raise
+    except Exception as error:  # a damaged file makes struct, pickle or zipfile raise errors of any kind
+        # torch's own text advises to set weights_only=False, which would run the code of whoever sent the file.
+        raise TuneCureError(f"{path}: is damaged, or holds no network of this project") from error
 
 
 def rebuild(saved: Mapping[str, Any], *, device: torch.device | str = "cpu", trust_code: bool = False) -> nn.Module:

@@ -17,6 +17,7 @@ from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.space.objectives import reached
 from tune_cure.training.trainer import Trainer
 from tune_cure.utils import cpu, formatting
+from tune_cure.utils.files import read_tensors
 
 LOGGED = ("train_loss", "curvature", "clean_accuracy", "fgsm_accuracy", "pgd_accuracy", "train_seconds", "eval_seconds")
 WORST = {"max": 0.0, "min": 1.0}
@@ -120,8 +121,7 @@ class CureTrainable(tune.Trainable):  # type: ignore[misc]
 
     def load_checkpoint(self, checkpoint: str) -> None:
         """Continue from a folder written by `save_checkpoint`."""
-        state = torch.load(Path(checkpoint) / run_files.CHECKPOINT, map_location=self.trainer.device, weights_only=True)
-        self.trainer.load_state_dict(state)
+        self.trainer.load_state_dict(read_tensors(Path(checkpoint) / run_files.CHECKPOINT, self.trainer.device))
 
 
 @functools.lru_cache(maxsize=1)

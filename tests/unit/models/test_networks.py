@@ -1,4 +1,5 @@
 import ast
+import pickle
 import sys
 from pathlib import Path
 
@@ -6,6 +7,7 @@ import pytest
 import torch
 
 from tune_cure.models import checkpoints, networks, registry
+from tune_cure.utils.errors import TuneCureError
 from tune_cure.utils.registry import PartError
 
 SIZES = {"small_cnn": 8, "preact_resnet10": 8, "preact_resnet18": 4, "wide_resnet28_10": 4}  # widths that test fast
@@ -145,3 +147,17 @@ def test_the_file_that_an_export_copies_imports_torch_alone() -> None:
     imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
     modules = {alias.name if isinstance(node, ast.Import) else node.module for node in imports for alias in node.names}
     assert modules == {"collections.abc", "typing", "torch", "torch.nn.functional"}
+
+
+@pytest.mark.parametrize(
+    "content", [{}, {"model": {}}, {"model": {"name": "small_cnn"}, "weights": {}}, [1], 3], ids=str
+)
+def test_a_file_without_a_network_is_one_line_without_advice_to_trust_it(content: object, tmp_path: Path) -> None:
+    torch.save(content, tmp_path / "a.pt")
+    with pytest.raises(TuneCureError, match=r"a\.pt: is damaged, or holds no network of this project$"):
+        checkpoints.load(tmp_path / "a.pt")
+    (tmp_path / "a.pt").write_bytes(pickle.dumps(tmp_path))
+    with pytest.raises(TuneCureError, match=r"a\.pt: is damaged, or holds no network of this project$"):
+        checkpoints.load(tmp_path / "a.pt")
+    with pytest.raises(FileNotFoundError):
+        checkpoints.load(tmp_path / "b.pt")

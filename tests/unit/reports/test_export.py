@@ -272,3 +272,27 @@ def test_a_folder_that_is_not_empty_is_not_written_to(result: SearchResult, tmp_
     )
     (tmp_path / "empty").mkdir()
     assert (write_bundle(bundle.collect_search_model(result), result, tmp_path / "empty") / "load.py").exists()
+
+
+def test_names_and_descriptions_from_files_are_neither_markdown_nor_html_nor_escape_sequences(
+    result: SearchResult, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = write_confirmed_runs(result, 1)[-1]
+    config = job.folder / run_files.JOB_CONFIG
+    config.write_text(job.config.model_copy(update={"contender": "<b>\x1b]0;x\x07[x](y)\u202e"}).to_yaml())
+    card = build_model_card(bundle.collect_confirmed_model(result, "fgsm", 1))
+    assert "\\<b\\>" in card
+    assert not set("\x1b\x07\u202e") & set(card)
+    hostile = job.folder.parent.with_name("<script>\x1b[2J")
+    job.folder.parent.rename(hostile)
+    message = refused(lambda: bundle.collect_confirmed_model(result, hostile.name, None))
+    assert "was not confirmed; choose from trial-" in message
+    assert message.isprintable()
+
+
+@pytest.mark.parametrize("changes", [{"trial": torch.zeros(0)}, {"epoch": [1]}, {"trial": None}], ids=str)
+def test_a_file_that_does_not_say_whose_weights_it_holds_is_refused(
+    changes: dict[str, Any], result: SearchResult
+) -> None:
+    write_best_model(result, **changes)
+    assert "brings it up to date" in refused(lambda: bundle.collect_search_model(result))

@@ -35,7 +35,20 @@ def test_a_missing_record_is_empty_and_no_damage(tmp_path: Path) -> None:
     assert environment.read(tmp_path) == Environment({}, "")
 
 
-@pytest.mark.parametrize("content", [b"{", b"[]", b"\xff\xfe", b"3", b"[" * 100_000, b'{"a": "\n'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"{",
+        b"[]",
+        b"\xff\xfe",
+        b"3",
+        b"[" * 100_000,
+        b'{"a": "\n',
+        b'{"a": NaN}',
+        b'{"a": 1e999}',
+        b'{"a": ' + b"[" * 900 + b"]" * 900 + b"}",
+    ],
+)
 def test_a_damaged_record_says_so_and_is_empty(content: bytes, tmp_path: Path) -> None:
     (tmp_path / environment.FILE).write_bytes(content)
     record = environment.read(tmp_path)
@@ -60,3 +73,8 @@ def test_values_of_unexpected_types_count_as_not_recorded(content: dict[str, obj
     assert record.devices == ""
     environment.write(tmp_path, "digits")
     assert environment.read(tmp_path).content
+
+
+def test_texts_of_a_record_have_no_control_characters(tmp_path: Path) -> None:
+    (tmp_path / environment.FILE).write_text('{"\\u001b[2J": "\\u202ea\\ud800", "gpus": ["a\\u0007"]}')
+    assert environment.read(tmp_path).content == {r"\x1b[2J": r"\u202ea\ud800", "gpus": [r"a\x07"]}

@@ -156,10 +156,10 @@ def collect_search_model(result: SearchResult, *, trust_code: bool = False) -> E
         raise ExportError(f"{result.directory}: there is no {run_files.BEST_MODEL} yet: there is nothing to export")
     saved = read_tensors(file, torch.device("cpu"))
     in_file, leading = (saved.get("trial"), saved.get("epoch")), (best.trial, int(best.row["best_epoch"]))
-    if in_file != leading:
+    if not all(isinstance(number, int) for number in in_file) or in_file != leading:
         raise ExportError(
-            f"{file}: holds trial {in_file[0]} after epoch {in_file[1]}, but the best is {leading[0]} after "
-            f"{leading[1]}; `tune-cure report {result.directory}` brings it up to date"
+            f"{file}: holds trial {in_file[0]!r:.20} after epoch {in_file[1]!r:.20}, but the best is {leading[0]} "
+            f"after {leading[1]}; `tune-cure report {result.directory}` brings it up to date"
         )
     candidate = f"trial-{best.trial}"
     return ExportedModel(
@@ -293,6 +293,8 @@ def _network_fields(file: Path, saved: Mapping[str, Any], side: int | None, trus
     Raises:
         ExportError: The file holds no network.
     """
+    if not isinstance(saved.get("model"), dict) or not isinstance(saved.get("weights"), dict):
+        raise ExportError(f"{file}: holds no network of this project")
     try:
         name = saved["model"]["name"]
         if is_reference(name) and name not in MODELS and not trust_code:
@@ -300,6 +302,7 @@ def _network_fields(file: Path, saved: Mapping[str, Any], side: int | None, trus
                 f"{file}: its network {name!r} is code that is not part of this project, and a file that somebody sent "
                 "can name any module here; if you trust the file, add --trust-code"
             )
+        json.dumps(saved["model"], allow_nan=False)  # raises for what config.json cannot hold
         network = checkpoints.rebuild(saved, trust_code=trust_code)
         classes, size = saved.get("classes"), saved.get("image_size", side and (side, side))
         fields: dict[str, Any] = {

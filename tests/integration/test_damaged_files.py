@@ -1,0 +1,189 @@
+"""Damaged files of every kind that commands read, thousands of each where asked: TUNE_CURE_FUZZ=5000 makes that many.
+
+Whatever is in a file, each command that reads it does what it does, with a warning where something is left out, or
+exits with 2 and one line. It writes nothing outside of the folder that it was given.
+"""
+
+import io
+import logging
+import os
+import shutil
+import tempfile
+import zlib
+from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+
+pytest.importorskip("hypothesis")
+from hypothesis import given, strategies as st
+
+from tests.support.damage import Damage, damages
+from tests.support.damaged_runs import write_everything
+from tests.support.fuzzing import fuzzed
+from tune_cure.cli import confirm, search_run
+from tune_cure.cli.main import main
+from tune_cure.reports.figures import catalog, static
+from tune_cure.search.journal import Journal
+from tune_cure.search.proposals.proposer import StudyProposer
+from tune_cure.search.results import SearchResult
+from tune_cure.search.stopping import SearchStopper
+from tune_cure.training.trainer import Trainer
+
+REPORT = "report run"
+EXPORT = "export run --to out"
+WATCH = "watch run"
+COMPARE = "compare run other --csv table.csv"
+CONFIRMED = "export run --confirmed fgsm --to out"
+CONFIRM = "confirm run --top 1 --seeds 2 --baselines fgsm --examples 30 --train-images 200 --no-autoattack"
+RESUME = "search --space space.yaml --output run --resume --force"
+REPLAY = "replay run --grace-period 1 --reduction-factor 2"
+RETRAIN = "train --config run/trials.csv --trial 2"
+SEARCHES = [REPORT, EXPORT, WATCH, COMPARE, CONFIRMED, CONFIRM, RESUME, REPLAY, RETRAIN]
+CONTINUE = "train --output trained --resume --test"
+CHECK = "search --check --space space.yaml"
+WARM = f"{CHECK} --set search.warm_start="
+PICTURES = f'{CHECK} --set data={{"dataset":"image_folder","root":"pictures","validation":2,"image_size":8}}'
+CHECKPOINT = "run/trials/trial_00002/trainer.pt"
+JOB = "run/confirm/fgsm/seed-1"
+# Each file with its format, and the commands that read it.
+FILES = {
+    "run/spec.yaml": ("yaml", SEARCHES),
+    "run/journal.jsonl": ("jsonl", [*SEARCHES, f"{WARM}run"]),
+    "run/environment.json": ("json", [REPORT, EXPORT, WATCH, COMPARE, CONFIRM, RESUME]),
+    "run/best_model.pt": ("pt", [EXPORT]),
+    CHECKPOINT: ("pt", [REPORT]),
+    "run/trials/trial_00008/trainer.pt": ("pt", [RESUME]),
+    "run/trials.csv": ("csv", [RETRAIN, f"{WARM}run/trials.csv"]),
+    "run/best_config.csv": ("csv", ["train --config run/best_config.csv", f"{WARM}run/best_config.csv"]),
+    "run/best_config.yaml": (
+        "yaml",
+        [
+            "train --config run/best_config.yaml",
+            "search --check --space space.yaml --set start_from=[run/best_config.yaml]",
+        ],
+    ),
+    "run/confirm/confirm.csv": ("csv", [COMPARE, REPORT]),
+    "run/confirm/confirm.json": ("json", [REPORT]),
+    "run/confirm/outcomes.npz": ("npz", [REPORT]),
+    "run/confirm/environment.json": ("json", [CONFIRM]),
+    f"{JOB}/config.yaml": ("yaml", [CONFIRMED, CONFIRM]),
+    f"{JOB}/status.json": ("json", [CONFIRM]),
+    f"{JOB}/model.pt": ("pt", [CONFIRMED, CONFIRM]),
+    f"{JOB}/linf-0.15-30/outcomes.npz": ("npz", [CONFIRMED, CONFIRM, EXPORT]),
+    "trained/config.yaml": ("yaml", [CONTINUE]),
+    "trained/last.pt": ("pt", [CONTINUE]),
+    "trained/environment.json": ("json", [CONTINUE]),
+    "trained/test.csv": ("csv", [CONTINUE]),
+    "pictures/cat/0.png": ("picture", [PICTURES]),
+    "pictures/cat/x.jpg": ("picture", [PICTURES]),
+    "pictures/cat/x.tif": ("picture", [PICTURES]),
+    "cache/prepared/digits-*.pt": ("pt", [f"{WARM}run", CONTINUE]),
+    "study.db": ("db", [f"{WARM}study.db"]),
+    "space.yaml": ("yaml", [CHECK, "search --space space.yaml"]),
+}
+PLOTTED = ("run/spec.yaml", "run/journal.jsonl")  # what plots are made from; of other files they do not depend
+
+
+class Records(logging.Handler):
+    """Keeps the messages that are logged."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append(record.getMessage())
+
+
+@pytest.fixture(scope="module")
+def pristine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The folder before any damage. Commands go as far as the data, the training or Ray."""
+
+    def begin_search(spec: Any, folder: Any, *_: Any, **__: Any) -> SearchResult:
+        stopper = SearchStopper(spec, folder.directory, None, folder.record.history)
+        storage = optuna.storages.InMemoryStorage()
+        StudyProposer(spec, Journal(folder.directory), folder.record.history, stopper, storage=storage).propose()
+        raise KeyboardInterrupt
+
+    def train(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    folder = tmp_path_factory.mktemp("everything")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TUNE_CURE_CACHE", str(folder / "cache"))
+        write_everything(folder)
+        patch.setattr(search_run, "run_trials", begin_search)
+        patch.setattr(confirm, "run_jobs", lambda *_: {})
+        patch.setattr(Trainer, "train_epoch", train)
+        patch.setattr("time.sleep", train)  # who watches a search that does not end goes away
+        yield folder
+
+
+def run_command(command: str, folder: Path) -> tuple[int, str, str, list[str]]:
+    """Run a command in a folder; return its exit code, what it printed, its errors and its warnings."""
+    out, err, records = io.StringIO(), io.StringIO(), Records()
+    logging.getLogger().addHandler(records)
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+            patch.setenv("TUNE_CURE_CACHE", str(folder / "cache"))
+            code = main(command.split(" "))
+    finally:
+        os.chdir(before)
+        logging.getLogger().removeHandler(records)
+    return code, out.getvalue(), err.getvalue(), records.messages
+
+
+def check(command: str, folder: Path, *, plotted: bool, drawn: bool) -> None:
+    """Run a command and check that it ends as every command ends."""
+    with pytest.MonkeyPatch.context() as patch:
+        if not plotted:
+            patch.setattr(catalog, "build_plots", lambda result: [])
+        if not drawn:
+            patch.setattr(static, "write_figures", lambda *_: None)
+        code, out, err, warnings = run_command(command, folder)
+    assert code in (0, 1, 2, 130), command
+    for line in [*out.splitlines(), *err.splitlines(), *warnings]:
+        assert line.replace("\t", "").isprintable(), (command, line)
+        assert "weights_only" not in line
+    if code == 2:
+        assert err.startswith("tune-cure: "), (command, err)
+        assert err.count("\n") == 1
+
+
+def state(folder: Path) -> dict[str, int]:
+    """Return a checksum of each file that lies beside the runs."""
+    files = [path for path in folder.iterdir() if path.is_file()]
+    return {path.name: zlib.crc32(path.read_bytes()) for path in files if path.name not in ("table.csv", "out")}
+
+
+def damage_and_check(name: str, damage: Damage, chosen: int, pristine: Path) -> None:
+    """Damage a file in a copy of everything, and run one of the commands that read it."""
+    commands = FILES[name][1]
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary, "box")
+        shutil.copytree(pristine, folder)
+        file = next(folder.glob(name))
+        content = damage(file.read_bytes())
+        file.write_bytes(content)
+        before = state(folder)
+        drawn = name in PLOTTED and zlib.crc32(content) % 10 == 0  # matplotlib takes two seconds
+        check(commands[chosen % len(commands)], folder, plotted=name in PLOTTED, drawn=drawn)
+        assert state(folder) == before
+        assert {path.name for path in Path(temporary).iterdir()} == {"box"}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_damaged_file_is_left_out_with_a_warning_or_is_one_line(name: str, pristine: Path) -> None:
+    @fuzzed(12)
+    @given(damage=damages(FILES[name][0]), chosen=st.integers(0, 100))
+    def attempt(damage: Damage, chosen: int) -> None:
+        damage_and_check(name, damage, chosen, pristine)
+
+    attempt()
