@@ -24,7 +24,7 @@ from typing import NoReturn
 from tune_cure.cli.views.interruption import EXIT_CODE
 from tune_cure.utils.errors import TuneCureError
 from tune_cure.utils.registry import did_you_mean
-from tune_cure.utils.signals import StopSignals, WorkLeftBehindError
+from tune_cure.utils.signals import StopSignals, WorkLeftBehindError, ignore_ctrl_c
 
 COMMANDS = {
     "search": "search the space of a YAML file",
@@ -41,7 +41,27 @@ COMMANDS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit code."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    with StopSignals() as signals:
+        try:
+            code = _run(list(sys.argv[1:] if arguments is None else arguments))
+        except TuneCureError as error:
+            print(f"tune-cure: {error}", file=sys.stderr)
+            return error.exit_code
+        except WorkLeftBehindError:  # it may crash while Python and Ray tidy up
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(signals.exit_code)
+        except KeyboardInterrupt:
+            ignore_ctrl_c()
+            print("tune-cure: interrupted", file=sys.stderr)
+            code = EXIT_CODE
+        if code != EXIT_CODE:
+            return code
+        ignore_ctrl_c()
+        return signals.exit_code
+
+
+def _run(words: list[str]) -> int:
     parsed = _parse(words)
     # Imported after the help and the errors of the command line, which do not need rich.
     from tune_cure.cli.console import SafeConsole, SafeFormatter
@@ -51,21 +71,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     handler.setFormatter(SafeFormatter("%(message)s"))
     logging.basicConfig(handlers=[handler], level=logging.INFO if parsed.verbose else logging.WARNING)
     logging.getLogger("tune_cure").setLevel(logging.INFO)
-    with StopSignals() as signals:
-        try:
-            command = _module(parsed.command)
-            code = int(command.run(command.read_options(parsed), console))
-        except TuneCureError as error:
-            print(f"tune-cure: {error}", file=sys.stderr)
-            return error.exit_code
-        except WorkLeftBehindError:  # it may crash while Python and Ray tidy up
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(signals.exit_code)
-        except KeyboardInterrupt:
-            print("tune-cure: interrupted", file=sys.stderr)
-            code = EXIT_CODE
-        return signals.exit_code if code == EXIT_CODE else code
+    command = _module(parsed.command)
+    return int(command.run(command.read_options(parsed), console))
 
 
 def _parse(words: Sequence[str]) -> argparse.Namespace:

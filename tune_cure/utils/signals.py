@@ -1,5 +1,6 @@
 """Signals that ask a command to stop: Ctrl-C, SIGTERM of a batch system, SIGHUP of a terminal that was closed."""
 
+import atexit
 import os
 import signal
 import threading
@@ -105,7 +106,13 @@ def keep_handlers() -> Iterator[None]:
 
 
 def ignore_ctrl_c() -> None:
-    """Ignore further signals to stop: the command is at its last lines."""
+    """Ignore further signals to stop, because the command is at its last lines, and again while Python ends."""
+    _ignore()
+    atexit.unregister(_ignore)
+    atexit.register(_ignore)  # runs before what other packages have registered
+
+
+def _ignore() -> None:
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
