@@ -214,6 +214,12 @@ PERFORMANCE: dict[str, tuple[str, str, dict[str, Callable[["pd.Series[Any]"], st
             f"{100 * of['share_in_training_and_judging']:.0f}%"
         ),
     }),
+    "The time before the start": ("announced, s", "estimates", {
+        "command": lambda of: of["what"],
+        "announced, s": lambda of: f"{of['estimated_seconds']:.0f}",
+        "taken, s": lambda of: f"{of['seconds']:.0f}",
+        "ratio": lambda of: f"{of['ratio']:.2f}",
+    }),
     "Start-up": ("command", "startup", {
         "command": lambda of: of["command"],
         "× importing torch": times("times_import_torch"),

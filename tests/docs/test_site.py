@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.browser import dump_page, needs_browser
+
 LOADED = {"script": "src", "img": "src", "iframe": "src", "link": "href", "source": "src"}
 """What a browser fetches by itself: tags and the attributes that say from where."""
 
@@ -60,3 +62,18 @@ def test_stylesheets_load_nothing_from_another_host(site: Path) -> None:
 def test_the_search_of_the_site_works_without_a_server(site: Path) -> None:
     assert (site / "search" / "search_index.js").read_text(encoding="utf-8").startswith("var __index = {")
     assert "iframe-worker.js" in loads(site / "index.html")
+
+
+def test_the_navigation_stands_beside_the_page_from_1100_pixels_on(site: Path) -> None:
+    styles = "".join(file.read_text(encoding="utf-8") for file in site.rglob("assets/stylesheets/*.css"))
+    assert "68.75em" in styles
+    assert "76.25em" not in styles
+
+
+@needs_browser
+@pytest.mark.parametrize("query", ["out of memory", "CUDA out of memory"])
+def test_the_search_finds_troubleshooting_for_a_symptom(query: str, site: Path, tmp_path: Path) -> None:
+    address = f"{(site / 'index.html').as_uri()}?q={query.replace(' ', '+')}"
+    html = dump_page(address, tmp_path, milliseconds=15000)
+    links = re.findall(r'href="([^"?]*)[^"]*" class="md-search-result__link', html)
+    assert Path(links[0]).name == "troubleshooting.html"

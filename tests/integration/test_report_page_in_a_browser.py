@@ -2,20 +2,18 @@
 
 import json
 import re
-import shutil
-import subprocess
 from html import unescape
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support.browser import dump_page, needs_browser
 from tests.support.journals import write_search
 from tune_cure.reports import search_page
 from tune_cure.search.results import SearchResult
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+pytestmark = needs_browser
 
 ACTIONS = """
 addEventListener("load", () => {
@@ -49,13 +47,9 @@ def act(directory: Path, width: int) -> dict[str, Any]:
     """What the page shows while `ACTIONS` click and type, in a window of `width` pixels."""
     page = search_page.write(SearchResult(directory))
     page.write_text(page.read_text(encoding="utf-8").replace("</body>", f"<script>{ACTIONS}</script></body>"))
-    assert CHROMIUM is not None
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=3000", f"--window-size={width},900"]
-    profile = f"--user-data-dir={directory / 'profile'}"
-    command = [CHROMIUM, *flags, profile, "--dump-dom", page.as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
-    found = re.search(r'<pre id="found">(.*?)</pre>', done.stdout, flags=re.DOTALL)
-    assert found is not None, done.stderr
+    html = dump_page(page.as_uri(), directory / "profile", width=width)
+    found = re.search(r'<pre id="found">(.*?)</pre>', html, flags=re.DOTALL)
+    assert found is not None
     content: dict[str, Any] = json.loads(unescape(found[1]))
     return content
 

@@ -123,3 +123,14 @@ def test_a_start_up_time_is_a_ratio_to_importing_torch_within_its_round(script: 
     assert table.loc["--help", "times_import_torch"] == 0.1
     assert table.loc["--help", "times_import_torch_75"] == pytest.approx(0.15)
     assert (table.loc["--help", "limit"], table.loc["--help", "rounds"]) == (0.3, 3)
+
+
+def test_the_announced_time_is_read_from_the_lines_of_search_and_train(script: Any) -> None:
+    estimates = script("estimates")
+    search = (
+        "an epoch of small_cnn takes about 0.44 s on 1 CPU here (measured); the search, about 265 epochs, 2 at a time, "
+    )
+    assert estimates.read_estimate(f"{search}takes about 1 min 36 s\n") == 96
+    assert estimates.read_estimate("an epoch takes about 0.75 s here (measured), 40 epochs about 1 h 2 min") == 3720
+    assert estimates.read_estimate("epoch 1/6  loss 2.4532  clean 33.9 ± 2.5%  1 s") is None
+    assert estimates.read_estimate("shorter: --set data.train_examples=200 takes about 30 min 0 s") is None
