@@ -166,7 +166,7 @@ def test_watch_waits_for_a_run_that_does_not_exist_yet_and_ctrl_c_ends_watch_alo
     out = tmp_path / "results" / "tiny"
     process = subprocess.Popen([*WATCH, str(out)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
-    assert process.stdout.readline() == f"waiting for a search in {out}; Ctrl-C ends this\n"
+    assert process.stdout.readline() == f"waiting for a search in {out}, which is not there yet; Ctrl-C ends this\n"
     out.mkdir(parents=True)
     tiny(out)
     write_trial(Journal(out), 0)
