@@ -25,8 +25,9 @@ from tune_cure.regularizers.registry import REGULARIZERS
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.space.distributions import Distribution
 from tune_cure.search.space.objectives import METRICS
-from tune_cure.training.config import HYPERPARAMETERS, TrainingConfig, deciding_keys, inactive_hyperparameters
+from tune_cure.training.config import HYPERPARAMETERS, TrainingConfig, deciding_keys
 from tune_cure.training.delta import DELTA
+from tune_cure.training.interactions import inactive_hyperparameters
 from tune_cure.utils.hyperparameters import declared_hyperparameters
 from tune_cure.utils.schema import OneOf, choices
 

@@ -3,7 +3,8 @@ import re
 from tools import reference
 from tune_cure.regularizers.registry import REGULARIZERS
 from tune_cure.search.proposals.samplers import SAMPLERS
-from tune_cure.training.config import HYPERPARAMETERS, TrainingConfig, inactive_hyperparameters
+from tune_cure.training.config import HYPERPARAMETERS, TrainingConfig
+from tune_cure.training.interactions import inactive_hyperparameters
 
 
 def test_the_reference_is_what_the_models_generate() -> None:

@@ -15,13 +15,9 @@ from tune_cure.data.datasets import DATASETS
 from tune_cure.models.registry import MODELS
 from tune_cure.search.run_files import RESULTS
 from tune_cure.search.space import trial_config
-from tune_cure.training.config import (
-    HYPERPARAMETERS,
-    TrainingConfig,
-    expand_model_name,
-    inactive_hyperparameters,
-)
+from tune_cure.training.config import HYPERPARAMETERS, TrainingConfig, expand_model_name
 from tune_cure.training.delta import DELTA, delta_names, delta_notice, expand_delta
+from tune_cure.training.interactions import inactive_hyperparameters
 from tune_cure.training.run import CONFIG, RunSpec, add_dataset_defaults, resolve
 from tune_cure.utils.files import refuse_foreign_links
 from tune_cure.utils.formatting import format_hyperparameters, format_value

@@ -14,8 +14,9 @@ from tune_cure.data.splits import Splits
 from tune_cure.evaluation.config import EvaluationConfig
 from tune_cure.evaluation.metrics import METRICS, evaluate
 from tune_cure.models import checkpoints
-from tune_cure.training.config import AnyTrainingConfig, ModelConfig, TrainingConfig, find_conflict, import_parts
+from tune_cure.training.config import AnyTrainingConfig, ModelConfig, TrainingConfig, import_parts
 from tune_cure.training.delta import expand_delta
+from tune_cure.training.interactions import find_conflict
 from tune_cure.training.trainer import EPOCH_METRICS, Trainer
 from tune_cure.utils.csv_tables import format_csv
 from tune_cure.utils.errors import first_line

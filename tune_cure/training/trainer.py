@@ -23,7 +23,8 @@ from tune_cure.gradients.mixed_precision import (
 from tune_cure.models import checkpoints
 from tune_cure.models.registry import build
 from tune_cure.training.averaging import WeightAverage
-from tune_cure.training.config import ModelConfig, TrainingConfig, find_conflict
+from tune_cure.training.config import ModelConfig, TrainingConfig
+from tune_cure.training.interactions import find_conflict
 from tune_cure.training.loss_terms import LossTerms
 from tune_cure.training.optimizers import OPTIMIZERS, decay_groups
 from tune_cure.training.schedules import learning_rate

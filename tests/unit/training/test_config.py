@@ -7,13 +7,8 @@ from tune_cure.data.splits import Splits
 from tune_cure.evaluation.config import EvaluationConfig
 from tune_cure.regularizers.registry import REGULARIZERS
 from tune_cure.regularizers.regularizer import NoRegularizer
-from tune_cure.training.config import (
-    HYPERPARAMETERS,
-    ModelConfig,
-    TrainingConfig,
-    find_conflict,
-    inactive_hyperparameters,
-)
+from tune_cure.training.config import HYPERPARAMETERS, ModelConfig, TrainingConfig
+from tune_cure.training.interactions import find_conflict, inactive_hyperparameters
 from tune_cure.training.trainer import Trainer
 from tune_cure.utils.schema import choices
 

@@ -19,14 +19,8 @@ from tune_cure.search.proposals.samplers import SAMPLERS
 from tune_cure.search.schedulers.registry import SCHEDULERS
 from tune_cure.search.space.distributions import Distribution
 from tune_cure.search.space.objectives import Constraint, metrics
-from tune_cure.training.config import (
-    ModelConfig,
-    TrainingConfig,
-    deciding_keys,
-    has_unread_parts,
-    inactive_hyperparameters,
-    parse_training,
-)
+from tune_cure.training.config import ModelConfig, TrainingConfig, deciding_keys, has_unread_parts, parse_training
+from tune_cure.training.interactions import inactive_hyperparameters
 from tune_cure.utils.schema import MAX_SEED, Number, Schema, one_of, parse_number
 from tune_cure.utils.yaml_config import (
     describe,

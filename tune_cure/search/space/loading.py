@@ -13,14 +13,9 @@ from tune_cure.search.space import checks, keys
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.space.distributions import ON_GRID, Distribution
 from tune_cure.search.space.own_parts import import_own_parts
-from tune_cure.training.config import (
-    HYPERPARAMETERS,
-    config_class,
-    expand_model_name,
-    inactive_hyperparameters,
-    parse_hyperparameter,
-)
+from tune_cure.training.config import HYPERPARAMETERS, config_class, expand_model_name, parse_hyperparameter
 from tune_cure.training.delta import DELTA, delta_notice, expand_delta, say_delta_in
+from tune_cure.training.interactions import inactive_hyperparameters
 from tune_cure.utils.yaml_config import (
     ProblemError,
     SpecError,

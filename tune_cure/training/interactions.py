@@ -1,0 +1,117 @@
+"""Hyperparameters that contradict each other, and those that make no difference beside others."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from tune_cure.attacks.registry import ATTACKS
+from tune_cure.regularizers.registry import REGULARIZERS
+from tune_cure.training.config import TrainingConfig, declared_keys
+from tune_cure.training.delta import DELTA
+from tune_cure.utils.hyperparameters import build_part
+from tune_cure.utils.registry import Registry
+
+CONFLICTING_KEYS = (
+    "lr_min",
+    "lr_max",
+    "attack",
+    "norm",
+    "epsilon",
+    "regularizer",
+    "direction",
+    DELTA,
+    "optimizer",
+    "momentum",
+    "nesterov",
+    "adversarial_weight",
+    "clean_weight",
+    "trades_weight",
+    "hat_weight",
+)
+"""The hyperparameters, by their YAML names, that `find_conflict` looks at."""
+
+
+def find_conflict(config: TrainingConfig) -> tuple[str, str] | None:
+    """Return a hyperparameter (by its YAML name) and why its value conflicts with another's; None without conflict."""
+    if config.lr_min > config.lr_max:
+        return (
+            "lr_min",
+            f"must be at most lr_max, but lr_min can be {config.lr_min:g} where lr_max is {config.lr_max:g}",
+        )
+    if config.norm == "linf" and config.epsilon > 1:
+        return "epsilon", f"must be at most 1 with norm linf, but can be {config.epsilon:g}: images are in [0, 1]"
+    if config.optimizer == "sgd" and config.nesterov and config.momentum == 0:
+        return "nesterov", "needs a momentum above 0, but momentum can be 0"
+    if config.adversarial_weight == 0 and config.clean_weight == 0:
+        return "adversarial_weight", "can be 0 where clean_weight is 0 too: then nothing would be learnt from labels"
+    if config.attack == "none":
+        penalty = _known_part(REGULARIZERS, config.regularizer, config)
+        if penalty is not None and penalty.needs_attack:
+            key = "direction" if config.regularizer == "cure" else "regularizer"
+            name = getattr(config, key)
+            return key, f"{name} needs the adversarial examples of an attack, but attack can be none"
+        for name in ("clean_weight", "trades_weight", "hat_weight"):
+            if getattr(config, name) > 0:
+                return name, "goes with an attack, but attack can be none, which trains on clean images as they are"
+    return None
+
+
+def _known_part(registry: Registry[Any], name: str, config: TrainingConfig) -> Any:
+    """Return the part as `config` says; None if it is a `module:name` that is not imported here."""
+    part = registry.get(name)
+    return None if part is None else build_part(part, config)
+
+
+_OF_ALL_PENALTIES = ("penalty_two_sided", "penalty_statistics", "penalty_fraction", "penalty_every")
+
+
+def inactive_hyperparameters(config: TrainingConfig) -> dict[str, str]:
+    """Return the hyperparameters (by their YAML names) that make no difference to this training, and why."""
+    idle: dict[str, str] = {}
+    if config.optimizer != "sgd":
+        idle |= dict.fromkeys(("momentum", "nesterov"), f"optimizer is {config.optimizer}")
+    if config.weight_decay == 0:
+        idle["decay_vectors"] = "weight_decay is 0"
+    if config.lr_schedule == "fixed":
+        idle["lr_min"] = "lr_schedule is fixed"
+    if config.averaging != "ema":
+        idle["ema_decay"] = f"averaging is {config.averaging}"
+    if config.averaging != "swa":
+        idle["swa_start"] = f"averaging is {config.averaging}"
+    return idle | _inactive_of_attack(config) | _inactive_of_penalty(config)
+
+
+def _inactive_of_attack(config: TrainingConfig) -> dict[str, str]:
+    reason = f"attack is {config.attack}"
+    attack = _known_part(ATTACKS, config.attack, config)
+    idle = _of_other_parts(ATTACKS, config.attack, reason)
+    if config.attack == "none":
+        idle["attack_statistics"] = reason
+    return idle | (attack.inactive() if attack else {})
+
+
+def _inactive_of_penalty(config: TrainingConfig) -> dict[str, str]:
+    penalty = _known_part(REGULARIZERS, config.regularizer, config)
+    if config.regularizer == "none":
+        penalized, idle = False, dict.fromkeys(("lambda", *_OF_ALL_PENALTIES), "regularizer is none")
+        idle |= _of_other_parts(REGULARIZERS, "none", "regularizer is none")
+    elif config.lambda_ == 0:
+        penalized, idle = False, dict.fromkeys(("regularizer", DELTA, *_OF_ALL_PENALTIES), "lambda is 0")
+        idle |= dict.fromkeys(_yaml_names(declared_keys(REGULARIZERS.own)), "lambda is 0")
+    else:
+        reason = f"regularizer is {config.regularizer}"
+        penalized, idle = True, _of_other_parts(REGULARIZERS, config.regularizer, reason)
+        if penalty:
+            idle |= penalty.inactive() | ({} if penalty.uses_two_sided else {"penalty_two_sided": reason})
+    if config.attack == "none" and not (penalized and (penalty is None or penalty.uses_ball)):
+        idle |= dict.fromkeys(("epsilon", "norm"), "attack is none")
+    return idle
+
+
+def _of_other_parts(registry: Registry[Any], name: str, reason: str) -> dict[str, str]:
+    """Return the hyperparameters that other parts than `name` declare, with `reason`."""
+    own = declared_keys([registry.get(name)])
+    return dict.fromkeys(_yaml_names(key for key in declared_keys(registry.own) if key not in own), reason)
+
+
+def _yaml_names(fields: Iterable[str]) -> list[str]:
+    return [name.removesuffix("_") for name in fields]
