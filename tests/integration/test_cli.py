@@ -1,6 +1,7 @@
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 
 from tests.support.spaces import TINY
 from tune_cure.cli.main import main
+from tune_cure.cli.views.interruption import STOPPING
 from tune_cure.search.journal import Journal
 
 PATIENCE = 600  # seconds: what takes ten on an idle machine may take minutes on a busy one
@@ -100,19 +102,24 @@ def interrupted(folder: Path, stop: signal.Signals) -> tuple[Path, str]:
 @pytest.mark.ray
 def test_sigterm_from_a_batch_system_saves_everything_as_ctrl_c_does(tmp_path: Path) -> None:
     out, printed = interrupted(tmp_path, signal.SIGTERM)
-    assert f"--output {out} --resume" in printed
+    assert printed.endswith(f" search --resume {out}\n")
 
 
 @pytest.mark.ray
 def test_the_command_that_an_interrupted_search_prints_resumes_that_search_and_no_other(tmp_path: Path) -> None:
     out, printed = interrupted(tmp_path, signal.SIGINT)
-    resume = printed.strip().splitlines()[-1].split()
-    assert resume[:2] == ["python", "run_search.py"]
-    command = [*COMMAND, *resume[2:]]
-    changed = subprocess.run([*command, "--set", "training.epochs=3"], capture_output=True, text=True, check=False)
+    assert f"{STOPPING}\nbest so far: trial 0, PGD " in printed
+    assert f"; the report: {out}/report.html\n" in printed
+    command = shlex.split(printed.strip().splitlines()[-1])
+    assert command[-2:] == ["--resume", str(out)]
+    elsewhere = tmp_path / "elsewhere"  # it works from any folder
+    elsewhere.mkdir()
+    changed = subprocess.run(
+        [*command, "--set", "training.epochs=3"], cwd=elsewhere, capture_output=True, text=True, check=False
+    )
     assert changed.returncode == 2
     assert "is of another search: training.epochs was 4 and is 3" in changed.stderr
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE)
+    done = subprocess.run(command, cwd=elsewhere, capture_output=True, text=True, check=False, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     assert list(pd.read_csv(out / "trials.csv")["trial"]) == [0, 1, 2]
     assert set(os.listdir(out)) >= {"trials", "trials-2"}

@@ -1,3 +1,4 @@
+import contextlib
 import re
 import signal
 import subprocess
@@ -86,6 +87,57 @@ def test_watch_follows_a_search_that_is_resumed_with_more_trials_to_its_new_end(
     assert state.started == (tmp_path / "spec.yaml").stat().st_mtime
 
 
+@pytest.fixture
+def _no_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A search that is not running is given no time to be resumed."""
+    monkeypatch.setattr(watch, "RESUME_LOOKS", 0)
+
+
+def test_watch_waits_for_a_search_that_is_about_to_be_resumed(tmp_path: Path) -> None:
+    tiny(tmp_path, "search.trials=2")
+    journal = Journal(tmp_path)
+    write_trial(journal, 0)
+    with locking.hold_run_lock(tmp_path):
+        environment.write(tmp_path, "digits")
+    assert watch.is_dead(tmp_path)
+    with contextlib.ExitStack() as resumed:
+
+        def resume() -> None:
+            resumed.enter_context(locking.hold_run_lock(tmp_path))
+
+        steps = [lambda: None, resume, lambda: write_trial(journal, 1), resumed.close]
+        state, lines = followed(tmp_path, steps)
+    assert lines[1] == "the search is not running; waiting 10 s for it to be resumed"
+    assert [line.partition(" ran")[0] for line in [lines[0], *lines[2:]]] == ["[1/2] trial 0", "[2/2] trial 1"]
+    assert state.ends.total() == 2
+
+
+def test_watch_ends_once_a_search_that_is_not_running_is_not_resumed_for_some_seconds(tmp_path: Path) -> None:
+    tiny(tmp_path, "search.trials=2")
+    write_trial(Journal(tmp_path), 0)
+    with locking.hold_run_lock(tmp_path):
+        environment.write(tmp_path, "digits")
+    state, _ = followed(tmp_path, [lambda: None] * watch.RESUME_LOOKS)
+    assert state.ends.total() == 1
+
+
+def test_watch_follows_a_search_whose_trials_have_ended_while_a_process_still_runs_it(tmp_path: Path) -> None:
+    tiny(tmp_path, "search.trials=1")
+    journal = Journal(tmp_path)
+    write_trial(journal, 0)
+    more = load(tmp_path / "spec.yaml", ["search.trials=2"])
+    with contextlib.ExitStack() as running:
+        running.enter_context(locking.hold_run_lock(tmp_path))
+
+        def resume() -> None:
+            time.sleep(0.02)  # file systems' clocks are coarse
+            (tmp_path / "spec.yaml").write_text(more.to_yaml())
+
+        state, lines = followed(tmp_path, [resume, lambda: write_trial(journal, 1), running.close])
+    assert [line.partition(" ran")[0] for line in lines] == ["[1/1] trial 0", "[2/2] trial 1"]
+
+
+@pytest.mark.usefixtures("_no_wait")
 def test_watch_says_that_no_process_runs_the_search_and_prints_the_command_that_resumes_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -99,7 +151,7 @@ def test_watch_says_that_no_process_runs_the_search_and_prints_the_command_that_
     assert main(["watch", str(tmp_path)]) == 1
     said = capsys.readouterr().out
     assert "the search is not running any more; 1 of 8 trials have ended. Continue it with:\n" in said
-    assert said.endswith(f"  python run_search.py --space {tmp_path}/spec.yaml --output {tmp_path} --resume\n")
+    assert said.endswith(f" search --resume {tmp_path}\n")
     end(journal, 1)  # between two trials
     assert main(["watch", str(tmp_path)]) == 1
     assert "2 of 8 trials have ended. Continue it with:\n" in capsys.readouterr().out

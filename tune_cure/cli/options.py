@@ -2,6 +2,9 @@
 
 import argparse
 import dataclasses
+import shlex
+import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -51,3 +54,10 @@ def find_folder(directory: Path | None, say: Callable[[str], None]) -> Path:
 def folder_of(search: "SearchResult | str | Path") -> Path:
     """Return the folder of a search that a public function was given."""
     return Path(search) if isinstance(search, str | Path) else search.directory
+
+
+def program() -> str:
+    """Return what starts this program from any working directory: its name if that is found on the PATH."""
+    installed = Path(sys.executable).with_name("tune-cure")
+    is_found = shutil.which("tune-cure") == str(installed)
+    return "tune-cure" if is_found else f"{shlex.quote(sys.executable)} -m tune_cure"

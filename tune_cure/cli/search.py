@@ -15,7 +15,7 @@ from rich.console import Console
 
 from tune_cure.cli import options as command_line
 from tune_cure.ray_backend.monitoring.dashboard import LOOPBACK
-from tune_cure.search import run_files
+from tune_cure.search import results, run_files
 from tune_cure.search.space import bundled_spaces, loading
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.utils.formatting import join_words
@@ -55,15 +55,18 @@ class SearchOptions:
     verbose: bool = False
 
     def resume_command(self, directory: Path, output: str) -> str:
-        """Return the command that continues a search that was begun with these options.
+        """Return the command that continues a search that was begun with these options, from any working directory.
 
         Args:
             directory: The run's folder on this machine; the search's settings are those of its spec.yaml.
             output: The --output that names the run: the folder, or a URI.
         """
-        words = ["--space", str(directory / run_files.SPEC), "--output", output, "--resume"]
+        folder = directory.absolute()
+        words = ["--space", str(folder / run_files.SPEC), "--output", output, "--resume"]
+        if "://" not in output:
+            words = ["--resume", str(folder)]
         words += ["--address", self.address] if self.address else []
-        return f"{bundled_spaces.search_command()} {shlex.join(words)}"
+        return f"{command_line.program()} search {shlex.join(words)}"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -88,7 +91,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data-root", metavar="FOLDER", help="where the data is: overrides data.root")
     output_help = "the run's folder, or a URI: s3://… (default: results/NAME)"
     parser.add_argument("--output", metavar="FOLDER", help=output_help)
-    parser.add_argument("--resume", action="store_true", help="continue the search in the run's folder")
+    resume_help = "continue the search in the run's folder; alone, this names everything: --resume results/NAME"
+    parser.add_argument("--resume", nargs="?", const=True, default=False, metavar="FOLDER", help=resume_help)
     force_help = "with --resume: continue although settings have changed"
     parser.add_argument("--force", action="store_true", help=force_help)
     budget_help = "stop after this time; --resume continues (default: no limit)"
@@ -155,10 +159,24 @@ def _duration(text: str) -> float:
 
 def read_options(parsed: argparse.Namespace) -> SearchOptions:
     """Return a parsed command line as options."""
+    if isinstance(parsed.resume, str):
+        _take_folder(parsed)
     if parsed.space is None:
         names = ", ".join(bundled_spaces.bundled())
         parsed.parser.error(f"a search space is needed: a YAML file, or one of {names}")
     return command_line.read(SearchOptions, parsed)
+
+
+def _take_folder(parsed: argparse.Namespace) -> None:
+    """Let `--resume FOLDER` stand for the folder's own search space and for `--output FOLDER --resume`."""
+    if parsed.output not in (None, parsed.resume):
+        parsed.parser.error(f"one folder is needed, but found --resume {parsed.resume} and --output {parsed.output}")
+    if parsed.space is None and "://" in parsed.resume:
+        parsed.parser.error("--resume URI: a search space is needed, too")
+    if parsed.space is None:
+        results.read_spec(Path(parsed.resume))
+        parsed.space = str(Path(parsed.resume) / run_files.SPEC)
+    parsed.output, parsed.resume = parsed.resume, True
 
 
 def run(options: SearchOptions, console: Console) -> int:

@@ -1,5 +1,7 @@
 """A search from the check of its data to its report. The command `search` and `tune_cure.search` share these steps."""
 
+import os
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -11,7 +13,7 @@ from tune_cure.cli.options import UsageError
 from tune_cure.cli.search import SearchOptions, ended_early
 from tune_cure.cli.views import duration, search_plan
 from tune_cure.cli.views.interruption import EXIT_CODE, Interruption
-from tune_cure.cli.views.live_view import LiveView, PlainView
+from tune_cure.cli.views.live_view import LiveView, PlainView, describe_best
 from tune_cure.cli.views.ray_logs import say_where_logs_are
 from tune_cure.cli.views.search_results import print_results
 from tune_cure.data import config, source, splits as splits_module
@@ -25,6 +27,7 @@ from tune_cure.search.progress import SearchState
 from tune_cure.search.results import SearchResult
 from tune_cure.search.run_storage import LocalStorage, ObjectStore, RunStorage, UriStorage
 from tune_cure.search.space.config import SearchSpec
+from tune_cure.search.space.own_parts import own_part_files
 from tune_cure.search.trial_table import SearchRecord
 from tune_cure.utils import environment, locking
 from tune_cure.utils.files import FolderError, choose_run_folder, make_run_folder, replace_text, write_new_text
@@ -70,10 +73,14 @@ def check(spec: SearchSpec, options: SearchOptions, console: Console) -> None:
 def run(spec: SearchSpec, options: SearchOptions, console: Console) -> int:
     """Run the search, print what it does and what came of it, and return the command's exit code."""
     with open_folder(spec, options, console.print) as folder:
-        interruption = Interruption(console.print)
+        state = read_state(folder.spec, folder)
+        report = folder.directory / run_files.REPORT
+        interruption = Interruption(
+            console.print, lambda: f"{best}; the report: {report}" if (best := describe_best(state)) else ""
+        )
         try:
             with on_ctrl_c(interruption):
-                return _run(folder, options, interruption, console)
+                return _run(folder, state, options, interruption, console)
         except KeyboardInterrupt as error:
             ignore_ctrl_c()
             interruption.settle()
@@ -83,8 +90,9 @@ def run(spec: SearchSpec, options: SearchOptions, console: Console) -> int:
             return EXIT_CODE
 
 
-def _run(folder: "RunFolder", options: SearchOptions, interruption: Interruption, console: Console) -> int:
-    state = read_state(folder.spec, folder)
+def _run(
+    folder: "RunFolder", state: SearchState, options: SearchOptions, interruption: Interruption, console: Console
+) -> int:
     live = console.is_terminal and not options.verbose
     view = LiveView(state, console) if live else PlainView(state, console.print)
 
@@ -274,6 +282,8 @@ def _conclude(
 
 def _say_how_to_continue(reason: str, folder: RunFolder, options: SearchOptions, console: Console) -> None:
     command = options.resume_command(folder.directory, folder.storage.output)
+    if own_part_files(folder.spec):  # they are found in the working directory alone
+        command = f"cd {shlex.quote(os.getcwd())} && {command}"
     console.print(f"{reason}; all state is in {folder.directory}. Continue with:\n  {command}")
 
 

@@ -22,6 +22,7 @@ from tune_cure.utils import environment, locking
 from tune_cure.utils.registry import did_you_mean
 
 SECONDS = 0.5  # between two looks at the folder
+RESUME_LOOKS = 20  # at a search that is not running when the watching begins: it may be about to be resumed
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def _conclude(directory: Path, state: SearchState, console: Console) -> int:
         early = ended_early(patience.replay_patience(result).words)
         console.print(f"{ended} of {planned} trials have ended; the report: {report}\n{early}")
         return 0
-    command = SearchOptions(space=str(directory / run_files.SPEC)).resume_command(directory, str(directory))
+    command = SearchOptions(space="").resume_command(directory, str(directory))
     console.print(
         f"the search is not running any more; {ended} of {planned} trials have ended. Continue it with:\n  {command}"
     )
@@ -117,7 +118,9 @@ def follow(
 ) -> SearchState:
     """Show the search in `directory` until all its trials have ended or no process runs it any more.
 
-    Once the search's patience is used up, no new trial begins: then the trials that have begun are all there are.
+    Once the search's patience is used up, no new trial begins: then the trials that have begun are all there are. A
+    search that is not running at first is given some seconds to be resumed, and one whose trials have ended while a
+    process still runs it is waited for: it judges its leaders, or is resumed with more trials.
 
     Args:
         directory: The run's folder.
@@ -130,7 +133,7 @@ def follow(
     tail = JournalFollower(directory / run_files.JOURNAL)
     state = SearchState(results.read_spec(directory))
     patience = Patience(state.spec)
-    written = 0.0
+    written, looks_left = 0.0, RESUME_LOOKS
     with view(state) as shown:
         while True:
             # A search writes its spec anew when it begins or resumes, perhaps with more trials: its clock starts then.
@@ -144,6 +147,15 @@ def follow(
                     shown.on_event(event)
                     patience.take(event)
             is_spent = patience.is_used_up and not state.running
-            if dead or is_spent or state.ends.total() >= state.spec.search.trials:
+            if is_spent or state.ends.total() >= state.spec.search.trials:
+                if not locking.is_locked(directory):
+                    return state
+            elif not dead:
+                looks_left = 0
+            elif not looks_left:
                 return state
+            else:
+                if looks_left == RESUME_LOOKS:
+                    shown.say(f"the search is not running; waiting {RESUME_LOOKS * SECONDS:g} s for it to be resumed")
+                looks_left -= 1
             pause(SECONDS)

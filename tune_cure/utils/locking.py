@@ -46,14 +46,26 @@ def hold_run_lock(directory: Path, message: str = "another process is writing in
 
 def is_unlocked(directory: Path) -> bool:
     """Return whether no process of this machine holds the lock; False if that is not known. Nothing is written."""
+    return _is_held(directory) is False
+
+
+def is_locked(directory: Path) -> bool:
+    """Return whether a process of this machine holds the lock; False if that is not known. Nothing is written."""
+    return _is_held(directory) is True
+
+
+def _is_held(directory: Path) -> bool | None:
+    """Return whether a process holds the lock; None if there is no lock, or the file system does not say."""
     try:
         descriptor = os.open(directory / LOCK_FILE, os.O_RDONLY | os.O_NOFOLLOW)
     except OSError:
-        return False
+        return None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
     except OSError:
-        return False
+        return None
     finally:
         os.close(descriptor)
-    return True
+    return False

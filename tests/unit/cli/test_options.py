@@ -2,13 +2,16 @@ import argparse
 import dataclasses
 import importlib
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
 
+from tests.support.journals import write_search
 from tune_cure.cli import confirm, search, train
 from tune_cure.cli.confirm import ConfirmOptions
-from tune_cure.cli.main import COMMANDS, build_parser
+from tune_cure.cli.main import COMMANDS, build_parser, main
+from tune_cure.cli.options import program
 from tune_cure.cli.train import TrainOptions
 
 LEAST = {  # the arguments without which a command is refused
@@ -61,10 +64,43 @@ def test_the_command_that_continues_a_training_run_keeps_its_device_and_its_test
     assert resumed == TrainOptions(output=Path("a run"), resume=True, test=True, device="cuda:1")
 
 
-def test_the_command_that_continues_a_search_keeps_its_folder_and_its_cluster() -> None:
+def test_the_command_that_continues_a_search_keeps_its_folder_and_its_cluster(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     options = search.SearchOptions(space="cure", settings=("search.trials=3",), address="auto")
+    run = tmp_path / "a run"
+    run.mkdir()
+    write_search(run, 1)
+    monkeypatch.chdir(tmp_path)
     words = shlex.split(options.resume_command(Path("a run"), "a run"))
-    words = words[words.index("--space") :]
-    resumed = search.SearchOptions(space="a run/spec.yaml", output="a run", resume=True, address="auto")
+    words = words[words.index("search") + 1 :]
+    assert words == ["--resume", str(run), "--address", "auto"]
+    resumed = search.SearchOptions(space=f"{run}/spec.yaml", output=str(run), resume=True, address="auto")
     assert search.read_options(parse("search", *words)) == resumed
-    assert "--output s3://bucket/run " in options.resume_command(Path("a run"), "s3://bucket/run")
+    in_store = options.resume_command(Path("a run"), "s3://bucket/run")
+    assert f"--space '{run}/spec.yaml' --output s3://bucket/run --resume --address auto" in in_store
+
+
+def test_resume_with_a_folder_takes_its_own_space_unless_another_is_given(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for words in (["cure", "--resume", "run"], ["--resume", "run", "--space", "cure"]):
+        options = search.read_options(parse("search", *words))
+        assert options == search.SearchOptions(space="cure", output="run", resume=True)
+    assert main(["search", "--resume", str(tmp_path)]) == 2
+    assert "holds no search: there is no spec.yaml in it" in capsys.readouterr().err
+    for words, said in (
+        (["--resume", "run", "--output", "other"], "one folder is needed, but found --resume run and --output other"),
+        (["--resume", "s3://bucket/run"], "--resume URI: a search space is needed, too"),
+    ):
+        with pytest.raises(SystemExit):
+            main(["search", *words])
+        assert said in capsys.readouterr().err
+
+
+def test_the_program_is_named_as_it_is_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = Path(sys.executable).with_name("tune-cure")
+    monkeypatch.setattr("shutil.which", lambda name_: str(name))
+    assert program() == "tune-cure"
+    monkeypatch.setattr("shutil.which", lambda name_: "/usr/bin/tune-cure")
+    assert program() == f"{shlex.quote(sys.executable)} -m tune_cure"

@@ -1,5 +1,6 @@
 import json
 import logging
+import shlex
 import signal
 import tomllib
 from pathlib import Path
@@ -290,7 +291,7 @@ def test_a_search_that_was_interrupted_before_its_first_trial_is_taken_up_again(
     assert main(command) == 130
     said = capsys.readouterr().out.splitlines()
     assert said[-2] == f"interrupted; all state is in {out}. Continue with:"
-    assert said[-1].endswith(f"--space {out}/spec.yaml --output {out} --resume")
+    assert said[-1].endswith(f" search --resume {out}")
     for name in ("spec.yaml", "journal.jsonl", "environment.json")[written:]:  # as if the signal had come before
         (out / name).unlink()
     assert main([*command, *again]) == 130
@@ -345,5 +346,5 @@ def test_the_tables_of_a_search_are_written_although_ctrl_c_is_pressed_meanwhile
         assert main(["search", "--space", str(space), "--output", str(out)]) == 130
         said = capsys.readouterr().out.splitlines()
         assert said[-3:-1] == [interruption.STOPPING, f"interrupted; all state is in {out}. Continue with:"]
-        assert said[-1].endswith("--resume")
+        assert said[-1].endswith(f" search --resume {shlex.quote(str(out))}")
         assert (out / "report.html").exists() == (presses == 1)

@@ -16,15 +16,17 @@ class Interruption:
 
     Args:
         say: Prints a line.
+        describe: Returns a line about what has been reached, or an empty text; it is printed after the first one.
 
     Attributes:
         is_asked: Whether the command was asked to stop.
         is_urgent: Whether it was asked again after that.
     """
 
-    def __init__(self, say: Callable[[str], None]) -> None:
+    def __init__(self, say: Callable[[str], None], describe: Callable[[], str] = str) -> None:
         self.is_asked = self.is_urgent = False
-        self._say, self._is_finishing, self._is_said = say, False, threading.Event()
+        self._say, self._describe = say, describe
+        self._is_finishing, self._is_said = False, threading.Event()
         self._is_said.set()
 
     def __call__(self) -> None:
@@ -47,6 +49,8 @@ class Interruption:
 
     def _print(self) -> None:
         self._say(STOPPING)
+        if description := self._describe():
+            self._say(description)
         self._is_said.set()
 
     def finish(self) -> None:

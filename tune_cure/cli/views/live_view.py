@@ -14,6 +14,7 @@ from tune_cure.search.progress import SearchState
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.utils.formatting import STATUS_WORDS, format_hyperparameters, format_percent, spell_out
 
+ACCURACIES = {"PGD": "pgd_accuracy", "clean": "clean_accuracy"}
 CLEAR = "\x1b[H\x1b[2J"  # moves the cursor to the top left, and erases the screen
 
 
@@ -121,6 +122,14 @@ class LiveView:
         shown = lines[-max(rows - height - 1, 0) :] if rows > height + 1 else []
         below = "\n" * max(height - 1, 0)
         self.console.file.write(scroll + CLEAR + "".join(f"{line}\n" for line in shown) + below)
+
+
+def describe_best(state: SearchState) -> str:
+    """Return which trial leads, with its accuracies; empty before the first one is judged."""
+    if (trial := state.best) is None:
+        return ""
+    accuracies = [f"{title} {percent(trial.best, name)}" for title, name in ACCURACIES.items()]
+    return f"best so far: trial {trial.number}, {', '.join(accuracies)}"
 
 
 def _describe_retry(event: Event, spec: SearchSpec) -> str:
