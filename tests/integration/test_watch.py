@@ -133,7 +133,7 @@ def test_watch_follows_a_search_whose_trials_have_ended_while_a_process_still_ru
             time.sleep(0.02)  # file systems' clocks are coarse
             (tmp_path / "spec.yaml").write_text(more.to_yaml())
 
-        state, lines = followed(tmp_path, [resume, lambda: write_trial(journal, 1), running.close])
+        _, lines = followed(tmp_path, [resume, lambda: write_trial(journal, 1), running.close])
     assert [line.partition(" ran")[0] for line in lines] == ["[1/1] trial 0", "[2/2] trial 1"]
 
 
