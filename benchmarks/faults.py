@@ -142,6 +142,7 @@ def main() -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tries", type=int, default=5)
+    parser.add_argument("--first", type=int, default=0, help="number of the first try: others follow earlier ones")
     parser.add_argument("--jobs", type=int, default=1, help="tries at a time")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--only", choices=FAULTS, nargs="+", metavar="FAULT", help="some of: " + "; ".join(FAULTS))
@@ -162,7 +163,8 @@ def main() -> None:
         return {"fault": name, "try": number, **attempt(name, chance, events, reference)}
 
     with ThreadPoolExecutor(options.jobs) as pool:
-        tries = {name: [pool.submit(attempt_one, name, number) for number in range(options.tries)] for name in names}
+        numbers = range(options.first, options.first + options.tries)
+        tries = {name: [pool.submit(attempt_one, name, number) for number in numbers] for name in names}
         for name in names:
             rows = []
             for attempted in tries[name]:

@@ -134,3 +134,19 @@ def test_the_announced_time_is_read_from_the_lines_of_search_and_train(script: A
     assert estimates.read_estimate("an epoch takes about 0.75 s here (measured), 40 epochs about 1 h 2 min") == 3720
     assert estimates.read_estimate("epoch 1/6  loss 2.4532  clean 33.9 ± 2.5%  1 s") is None
     assert estimates.read_estimate("shorter: --set data.train_examples=200 takes about 30 min 0 s") is None
+
+
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+def test_the_benchmark_of_proposals_measures_the_samplers_of_today(script: Any) -> None:
+    assert script("proposal").milliseconds(15) > 0
+
+
+def test_tries_of_faults_are_put_in_the_place_of_the_same_ones_and_beside_others(script: Any, tmp_path: Path) -> None:
+    faults, file = script("faults"), tmp_path / "faults.csv"
+    tries = [{"fault": name, "try": number, "retries": 1} for name in ("full disk", "Ctrl-C") for number in (0, 1)]
+    faults.write(file, tries)
+    faults.write(file, [{"fault": "full disk", "try": number, "retries": 2} for number in (2, 1)])
+    found = pd.read_csv(file).to_dict("list")
+    assert found["fault"] == ["Ctrl-C"] * 2 + ["full disk"] * 3
+    assert found["try"] == [0, 1, 0, 1, 2]
+    assert found["retries"] == [1, 1, 1, 2, 2]
