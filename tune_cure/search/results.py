@@ -59,7 +59,8 @@ class SearchResult:
         directory: The run's folder.
         outcome: Why a search that has just been run ended; empty for any other. finished: every trial ended. patience:
             nothing improved any more. time: the time budget was used up. failing: the first trials all failed alike.
-            disk: the disk was full. interrupted: by Ctrl-C. ray: Ray died.
+            disk: the disk was full, or the folder could not be written to. interrupted: by Ctrl-C.
+            ray: Ray died, or the folder of its session was deleted.
         reason: The outcome in words; empty for finished and interrupted.
         record: What the search's journal says, where this process has read or written it; None reads the journal.
 
