@@ -83,9 +83,10 @@ def _on_penalty(
         "worse": f"{_capitalize(penalty)} did not help, it hurt",
         "cannot tell": f"Whether {penalty} helped cannot be told",
     }[row["verdict"]]
+    difference = _difference(confirmation, row, ", the same without it,")
     seeds = format_count(int(row["seeds"]), "seed")
     return [
-        f"{verdict}: {_difference(confirmation, row)}, with {seeds} and {row['examples']:,} test images.",
+        f"{verdict}: {difference}, with {seeds} and {row['examples']:,} test images.",
         _times(confirmation, winner, ablation),
     ]
 
@@ -105,15 +106,15 @@ def _strongest(
     return None if rows.empty else rows.iloc[0]  # the strongest attack comes first
 
 
-def _difference(confirmation: Confirmation, row: "pd.Series[Any]") -> str:
-    """Return the accuracies of a comparison and their difference, in words."""
+def _difference(confirmation: Confirmation, row: "pd.Series[Any]", explanation: str = "") -> str:
+    """Return the accuracies of a comparison and their difference, in words; `explanation` follows the second name."""
     table = confirmation.table
     runs = table[table["epsilon"].eq(row["epsilon"])].pivot(index="seed", columns="contender", values=row["metric"])
     means = runs[[row["first"], row["second"]]].dropna().mean()
     at = format_radius(row["epsilon"], table["norm"].iloc[0])
     label = confirmation.attack_labels[row["metric"]]
     return (
-        f"{row['first']} has {format_percent(means[row['first']])} and {row['second']} "
+        f"{row['first']} has {format_percent(means[row['first']])} and {row['second']}{explanation} "
         f"{format_percent(means[row['second']])} under {label} at {at}, a difference of "
         f"{format_points(row['difference'])} points (95% interval {format_points(row['low'])} to "
         f"{format_points(row['high'])})"

@@ -132,7 +132,8 @@ def _next_step(result: SearchResult, confirmation: Confirmation | None, finding:
     if not is_search_over(result):
         return _next(f"tune-cure watch {folder}", "shows the search while it runs")
     if finding:
-        return f'<dd class="next">Next: {escape(finding.reasons[0].lower() + finding.reasons[1:])}</dd>'
+        words = f"Next: change the space; a confirmation would compare guesses. {finding.reasons}"
+        return f'<dd class="next">{escape(words)}</dd>'
     confirmed = find_confirmed_accuracy(result, confirmation)
     if confirmation is None or confirmed is None:
         what = "trains the winner again with other seeds, with and without its penalty, and judges it on test images"

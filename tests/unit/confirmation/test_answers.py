@@ -28,6 +28,7 @@ def test_the_first_sentence_says_whether_the_penalty_helped(
     assert first.startswith(words)
     interval = f"(95% interval {100 * row['low']:+.1f} to {100 * row['high']:+.1f})".replace("-", "−")
     assert interval in first
+    assert " and ablation, the same without it, " in first
     assert "under AutoAttack at epsilon 0.15 (38.2/255)" in first
     assert "with 3 seeds and 400 test images." in first
 

@@ -82,5 +82,6 @@ def test_the_report_names_no_winner_of_trials_at_chance(tmp_path: Path) -> None:
     assert "at chance" in text
     assert "No trial is clearly above chance. One fixed answer is right on 33.3%" in text
     assert "Trial 1 ranks first, with" in text
+    assert "Next: change the space; a confirmation would compare guesses. Likely reasons: too few epochs" in text
     for words in ("won", "+8.0 points", "compared with start_from", "The winner differs"):
         assert words not in text
