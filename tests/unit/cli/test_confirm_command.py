@@ -2,6 +2,8 @@ import importlib.util
 import json
 import re
 import shlex
+import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -9,6 +11,7 @@ import pytest
 
 from tests.support.confirmations import write_outcomes, write_quick_search
 from tune_cure.cli import main as cli
+from tune_cure.cli.views.interruption import STOPPING
 from tune_cure.confirmation.plan import Job
 from tune_cure.confirmation.verdicts import FEW_SEEDS_WARNINGS
 from tune_cure.ray_backend import confirmation
@@ -246,3 +249,31 @@ def test_a_baseline_that_is_left_out_is_said_with_the_reason(
     printed = " ".join(capsys.readouterr().out.split())
     assert "ablation is left out: trial 2, the winner, trains without a penalty" in printed
     assert "The winner, trial-2, trains without a penalty." in printed
+
+
+@pytest.mark.parametrize("is_interrupted", [True, False], ids=["while runs are judged", "while tables are written"])
+def test_ctrl_c_twice_ends_a_confirmation_at_once_with_the_command_that_goes_on(
+    is_interrupted: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def judged(jobs: list[Job], *_: object, on_interrupt: Callable[[], None], **__: object) -> dict[str, str]:
+        write_outcomes(jobs[0], 0.6, num_images=40)
+        try:
+            if is_interrupted:
+                signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            on_interrupt()
+            raise
+        return {}
+
+    def write(*_: object) -> None:
+        for _ in range(1 if is_interrupted else 2):
+            signal.raise_signal(signal.SIGINT)
+        raise AssertionError("the second Ctrl-C was not heard")
+
+    monkeypatch.setattr(confirmation, "run", judged)
+    monkeypatch.setattr("tune_cure.cli.confirm.write_results", write)
+    write_quick_search(tmp_path)
+    assert cli.main(["confirm", str(tmp_path), *QUICK]) == 130
+    said = capsys.readouterr().out.splitlines()
+    assert said[-3:-1] == [STOPPING, "interrupted; what is done is kept. Continue with:"]
+    assert said[-1].startswith(f"  tune-cure confirm {tmp_path} ")

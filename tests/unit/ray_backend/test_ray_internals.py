@@ -3,9 +3,12 @@
 import inspect
 from pathlib import Path
 from types import SimpleNamespace
+from urllib.parse import urlsplit
 
 import pytest
+import requests
 from ray import cloudpickle
+from ray._common.usage import usage_lib
 from ray.air.execution._internal.actor_manager import RayActorManager
 from ray.air.execution._internal.tracked_actor import TrackedActor
 from ray.air.execution._internal.tracked_actor_task import TrackedActorTask
@@ -148,3 +151,21 @@ def test_tune_lets_schedulers_set_the_status_of_a_trial() -> None:
 
 def test_a_trial_without_an_error_file_has_no_reason(tmp_path: Path) -> None:
     assert failure_reason(SimpleNamespace(error_file=None)) == "Ray gives no reason"
+
+
+def test_the_docs_name_each_address_that_rays_dashboard_asks_whether_it_is_in_a_cloud(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[str] = []
+
+    def get(url: str, **_: object) -> None:
+        asked.append(url)
+        raise requests.exceptions.ConnectionError
+
+    monkeypatch.setattr(requests, "get", get)
+    assert usage_lib.get_cloud_from_metadata_requests() == "unknown"
+    page = Path("docs/watching.md").read_text(encoding="utf-8")
+    assert len(asked) == 3
+    for url in asked:
+        host = urlsplit(url).netloc
+        assert (url.partition("?")[0] if host[0].isdigit() else host) in page
