@@ -75,7 +75,7 @@ def start_ray(
     """
     _quieten(verbose)
     ray_internals.survive_memory_kills()
-    _current.keeps_logs = False
+    _current.folder, _current.keeps_logs, _current.is_abandoned = None, False, False
     os.environ[SNAPSHOTS] = "inf"
     options: dict[str, Any] = {"log_to_driver": verbose, "configure_logging": verbose}
     if setup is not None:

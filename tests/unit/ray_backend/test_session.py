@@ -25,13 +25,12 @@ def mode(path: Path) -> int:
 
 def test_the_token_is_its_owners_alone_from_the_first_moment(token: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     modes: list[int] = []
-    link = os.link
 
-    def note_mode(new: Path, path: Path) -> None:
-        modes.append(mode(new))
-        link(new, path)
+    def make(num_bytes: int) -> str:
+        modes.append(mode(token))
+        return "x" * 2 * num_bytes
 
-    monkeypatch.setattr(os, "link", note_mode)
+    monkeypatch.setattr(dashboard.secrets, "token_hex", make)
     before = os.umask(0)
     dashboard.make_token()
     os.umask(before)
@@ -47,12 +46,12 @@ def test_a_token_that_is_there_is_kept_and_closed_to_others(token: Path) -> None
     assert (token.read_text(), mode(token)) == ("x" * 64, 0o600)
 
 
-def test_an_empty_token_is_replaced_and_no_other_file_is_left(token: Path) -> None:
+def test_an_empty_token_which_ray_fills_is_closed_to_others_before(token: Path) -> None:
     token.parent.mkdir()
     token.touch(0o644)
     dashboard.make_token()
     assert [path.name for path in token.parent.iterdir()] == ["auth_token"]
-    assert (len(token.read_text()), mode(token)) == (64, 0o600)
+    assert mode(token) == 0o600
 
 
 @pytest.mark.parametrize(

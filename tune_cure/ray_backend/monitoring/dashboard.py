@@ -51,18 +51,13 @@ def make_token() -> None:
     is_asked_for = os.environ.get(AUTH_MODE, "token").lower() == "token"
     if not is_asked_for or os.environ.get(OWN_TOKEN) or os.environ.get(OWN_TOKEN_FILE):
         return
-    new = TOKEN.with_name(f".{TOKEN.name}.{secrets.token_hex(4)}")
     try:
         TOKEN.parent.mkdir(parents=True, exist_ok=True)
-        if TOKEN.exists() and TOKEN.stat().st_size:
-            TOKEN.chmod(0o600)
-            return
-        with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(secrets.token_hex(32))
-        TOKEN.unlink(missing_ok=True)  # an empty one, which Ray would fill
-        with contextlib.suppress(FileExistsError):  # another search has just made it
-            os.link(new, TOKEN)
-        new.unlink()
+        with contextlib.suppress(FileExistsError):
+            descriptor = os.open(TOKEN, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "w") as file:
+                file.write(secrets.token_hex(32))
+        TOKEN.chmod(0o600)  # of one that Ray has made; into one that is empty Ray writes a token
     except OSError as error:
         raise DashboardError(
             f"{TOKEN}: the dashboard's token cannot be kept there: {error.strerror}; set {OWN_TOKEN} to a token instead"
