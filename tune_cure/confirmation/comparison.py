@@ -3,7 +3,6 @@
 The functions take the searches by their names (`name_searches`). docs/columns.md describes the columns of their tables.
 """
 
-import heapq
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -13,12 +12,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from tune_cure.confirmation.lead import find_lasting_lead
 from tune_cure.evaluation.metrics import standard_error
-from tune_cure.evaluation.names import COMPARED_ATTACKS
+from tune_cure.evaluation.names import ATTACKS, COMPARED_ATTACKS, label_attacks
 from tune_cure.search import run_files
 from tune_cure.search.event_schemas import STATUSES
 from tune_cure.search.patience import is_search_over
-from tune_cure.search.ranking import UNSOUND_STATUSES, comparable_to_first, rank_trials, rescoring_decides
+from tune_cure.search.ranking import UNSOUND_STATUSES, rescoring_decides
 from tune_cure.search.results import SearchResult
 from tune_cure.search.space.config import SAME_AS, SearchSpec
 from tune_cure.search.trial_table import judged_examples
@@ -173,7 +173,7 @@ def _cost(result: SearchResult) -> dict[str, Any]:
 
 def _confirmed_accuracies(result: SearchResult, trial: Any) -> dict[str, Any]:
     """Return the winner's means over seeds on the test set at the search's radius; None in each if not confirmed."""
-    columns: dict[str, Any] = {"confirmed_seeds": 0, "confirmed_examples": None}
+    columns: dict[str, Any] = {"confirmed_seeds": 0, "confirmed_examples": None, "confirmed_autoattack_parts": None}
     columns |= {f"confirmed_{attack}{suffix}": None for attack in COMPARED_ATTACKS for suffix in ("", "_sd")}
     file = result.directory / run_files.CONFIRMED
     if trial is None or not file.is_file():
@@ -199,65 +199,15 @@ def _confirmed_accuracies(result: SearchResult, trial: Any) -> dict[str, Any]:
     for attack in COMPARED_ATTACKS:
         mean, deviation = significance.mean_and_deviation(runs[attack].to_numpy())
         columns |= {f"confirmed_{attack}": mean, f"confirmed_{attack}_sd": deviation}
+    measured = [attack for attack in ATTACKS if attack in runs and runs[attack].notna().any()]
+    if "autoattack" in measured:
+        columns["confirmed_autoattack_parts"] = label_attacks(measured)["autoattack"]
     return columns
 
 
 def _value(spec: SearchSpec, values: dict[str, Any], key: str) -> Any:
     """Return a hyperparameter's value in a trial, searched or fixed; None if it had no effect there."""
     return values.get(key) if key in spec.space else hyperparameter_value(spec.training_config(values), key)
-
-
-def leader_progress(result: SearchResult) -> pd.DataFrame:
-    """Return the leader's objective after so many epochs and device hours: a row at each change, and one at the end.
-
-    The leader at a moment is the trial that `ranking.rank_trials` would put first if the search had ended there. Only
-    trials count that ended as soundly as the final winner: what others scored before they failed is no result.
-
-    Columns: epochs, device_hours, trials (that had reported), objective, trial.
-    """
-    epochs = result.epochs.sort_values(["time", "trial", "epoch"], kind="stable")
-    hours = (epochs["train_seconds"].fillna(0) + epochs["eval_seconds"].fillna(0)).cumsum() / 3600
-    sign, is_judged = _sign(result), epochs["pgd_accuracy"].notna()
-    comparable = _trials_as_sound_as_the_winner(result)
-    current: dict[int, float] = {}  # each trial's latest objective; with `sign`, larger is better
-    heap: list[tuple[float, int]] = []  # of (−objective, trial): the best on top, of equals the first trial
-    rows: list[tuple[int, float, int, float, int]] = []
-    events = zip(hours, epochs["trial"], sign * epochs["objective"], is_judged, strict=True)
-    begun: set[int] = set()
-    for number, (spent, trial, objective, judged) in enumerate(events, 1):
-        begun.add(trial)
-        if judged and trial in comparable:
-            current[trial] = objective
-            heapq.heappush(heap, (-objective, trial))
-        while heap and current[heap[0][1]] != -heap[0][0]:  # that trial has another objective now
-            heapq.heappop(heap)
-        if not heap:
-            continue
-        leader = (sign * -heap[0][0], heap[0][1])
-        if number == len(epochs) or not rows or rows[-1][3:] != leader:
-            rows.append((number, spent, len(begun), *leader))
-    return pd.DataFrame(rows, columns=["epochs", "device_hours", "trials", "objective", "trial"])
-
-
-def _trials_as_sound_as_the_winner(result: SearchResult) -> set[int]:
-    """Return the judged trials that are sound, and keep the constraints, if and only if the first in rank does."""
-    order = rank_trials(result.trials, result.spec)
-    if order.empty:
-        return set()
-    return set(comparable_to_first(order)["trial"])
-
-
-def find_lasting_lead(result: SearchResult) -> tuple[int, float] | None:
-    """Return after how many epochs and device hours the winner took the lead for good.
-
-    None if the winner did not lead at the end of the search, and became first only when the leaders were judged again.
-    A lead that another trial took over does not count: the first trial to report always leads at first.
-    """
-    frame = leader_progress(result)
-    if result.best is None or not (leads := frame["trial"].eq(result.best.trial)).iloc[-1]:
-        return None
-    row = frame[leads[::-1].cummin()[::-1]].iloc[0]
-    return int(row["epochs"]), float(row["device_hours"])
 
 
 def compare_winners(searches: Searches) -> pd.DataFrame:

@@ -55,6 +55,6 @@ def judging_attacks(num_classes: int, *, autoattack: bool) -> tuple[str, ...]:
 
 def label_attacks(measured: Collection[str]) -> dict[str, str]:
     """Return `ATTACK_LABELS`; `autoattack` is `UNTARGETED_LABEL` if it was measured without its targeted parts."""
-    if "autoattack" in measured and TARGETED_PARTS[0] not in measured:
+    if "autoattack" in measured and "apgd_ce" in measured and "apgd_t" not in measured:
         return ATTACK_LABELS | {"autoattack": UNTARGETED_LABEL}
     return ATTACK_LABELS

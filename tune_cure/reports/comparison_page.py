@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tune_cure.confirmation import comparison
 from tune_cure.confirmation.comparison import Searches
+from tune_cure.confirmation.lead import leader_progress
 from tune_cure.reports import html_page
 from tune_cure.reports.comparison_text import (
     ERRORS_NOTE,
@@ -80,7 +81,7 @@ def _titles(searches: Iterable[str]) -> dict[str, str]:
 
 def _progress(searches: Searches) -> str:
     """Return the plots of the leader's objective; empty if no search has judged a trial."""
-    frames = {name: comparison.leader_progress(result) for name, result in searches.items()}
+    frames = {name: leader_progress(result) for name, result in searches.items()}
     if all(frame.empty for frame in frames.values()):
         return ""
     metrics = join_words(dict.fromkeys(result.spec.search.metrics[0] for result in searches.values()))

@@ -5,7 +5,7 @@ from typing import Any
 import pandas as pd
 
 from tune_cure.confirmation.comparison import DECISIVE_SETTINGS, SECONDARY_SETTINGS, Searches, build_comparison_table
-from tune_cure.evaluation.names import ATTACK_LABELS, COMPARED_ATTACKS
+from tune_cure.evaluation.names import ATTACK_LABELS, COMPARED_ATTACKS, UNTARGETED_LABEL
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.utils.formatting import (
     STATUS_WORDS,
@@ -107,7 +107,9 @@ def _lead(row: "pd.Series[Any]") -> str:
 
 
 def _confirmed(row: "pd.Series[Any]", attack: str) -> str:
-    return format_percent(row[f"confirmed_{attack}"], row[f"confirmed_{attack}_sd"])
+    accuracy = format_percent(row[f"confirmed_{attack}"], row[f"confirmed_{attack}_sd"])
+    is_partial = attack == "autoattack" and row["confirmed_autoattack_parts"] == UNTARGETED_LABEL
+    return f"{accuracy} ({UNTARGETED_LABEL})" if is_partial else accuracy
 
 
 def _seeds(row: "pd.Series[Any]") -> str:

@@ -30,7 +30,8 @@ def write(result: SearchResult, jobs: Sequence[Job], folder: Path) -> Confirmati
     confirmation.write(folder)
     title = f"{result.spec.name}: confirmation"
     answer = parts.answer_paragraph(confirmation, result)
-    body = [f"<header><h1>{escape(title)}</h1>{answer}<p>{parts.introduction(confirmation)}</p></header>", "<main>"]
+    body = [f"<header><h1>{escape(title)}</h1>{answer}<p>{parts.introduction(confirmation)}</p></header>"]
+    body += ["<main>", parts.baselines(confirmation)]
     if not confirmation.table.empty:
         body += [
             html_page.section("verdicts", "Which candidate is better", parts.verdicts(confirmation)),

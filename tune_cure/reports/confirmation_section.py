@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 
 from tune_cure.confirmation.answers import answer, chance_warnings
 from tune_cure.confirmation.verdicts import Confirmation, warn_of_few_seeds
-from tune_cure.evaluation.names import COMPARED_ATTACKS, UNTARGETED_LABEL
+from tune_cure.evaluation.names import ATTACKS, COMPARED_ATTACKS, UNTARGETED_LABEL
 from tune_cure.reports import html_page
 from tune_cure.reports.figures.style import BLUE, START_COLOR, accuracy_range, blank_figure
 from tune_cure.search.results import SearchResult
@@ -18,7 +18,7 @@ from tune_cure.utils.formatting import format_count, format_percent, format_poin
 def report_section(confirmation: Confirmation, result: SearchResult) -> str:
     """Return the content of the report's section on the confirmation, as HTML."""
     return (
-        f"{answer_paragraph(confirmation, result)}<p>{introduction(confirmation)}</p>"
+        f"{answer_paragraph(confirmation, result)}<p>{introduction(confirmation)}</p>{baselines(confirmation)}"
         f"<h3>Accuracies on the test set</h3>{accuracies(confirmation)}"
         f"<h3>Which candidate is better</h3>{verdicts(confirmation)}"
         f"<h3>Warnings</h3>{warnings(confirmation)}"
@@ -54,6 +54,14 @@ def introduction(confirmation: Confirmation) -> str:
         f"{table['examples'].max():,} test images, clean and under {attacks}."
     )
     return text if num_judged >= num_planned else f"{text} {so_far}"
+
+
+def baselines(confirmation: Confirmation) -> str:
+    """Return what each baseline is, as a list; empty if there is none."""
+    table = confirmation.table[confirmation.table["kind"].eq("baseline")].drop_duplicates("contender")
+    names = zip(table["contender"], table["description"], strict=True)
+    items = "".join(f"<li><code>{escape(name)}</code>: {escape(description)}</li>" for name, description in names)
+    return f"<ul>{items}</ul>" if items else ""
 
 
 def verdicts(confirmation: Confirmation) -> str:
@@ -165,6 +173,7 @@ def plot_seeds(runs: pd.DataFrame, attack: str) -> go.Figure:
             marker={"symbol": "circle", "size": 9, "color": BLUE, "opacity": 0.8},
         )
     )
+    figure.update_layout(margin_r=24)  # room for half of the label 100%
     figure.update_xaxes(tickformat=".0%", range=accuracy_range(runs[attack]))
     figure.update_yaxes(tickformat=None, ticklabelstandoff=6, range=[-0.6, len(names) - 0.4])
     return figure
@@ -172,22 +181,16 @@ def plot_seeds(runs: pd.DataFrame, attack: str) -> go.Figure:
 
 def _table_of_means(confirmation: Confirmation) -> str:
     means, labels = confirmation.means(), confirmation.attack_labels
-    attacks = [attack for attack in labels if means[attack].notna().any()]
+    attacks = _measured_attacks(means)
     titles = {"candidate": "", "radius": "number", "seeds": "number"}
-    titles |= {labels[attack]: "number" for attack in attacks}
-    titles |= {"training, seconds": "number", "description": "long"}
+    titles |= {labels[attack]: "number" for attack in attacks} | {"training, seconds": "number"}
     seconds = confirmation.table.groupby("contender")["train_seconds"].min()
     rows = []
     for _, row in means.iterrows():
         numbers = [_radius(row["epsilon"], confirmation), str(row["seeds"])]
         numbers += [format_percent(row[attack], row[f"{attack}_sd"], unit="") for attack in attacks]
         numbers.append(f"{seconds[row['contender']]:,.0f}")
-        rows.append(
-            html_page.row(
-                escape(row["contender"]),
-                html_page.number_cells(numbers) + f'<td class="long">{escape(row["description"])}</td>',
-            )
-        )
+        rows.append(html_page.row(escape(row["contender"]), html_page.number_cells(numbers)))
     text = (
         "Means over the seeds ± their standard deviation, in percent, and the seconds of the shortest training run. "
         "Each of AutoAttack's attacks includes those before it: an image counts only if it withstood all of them."
@@ -195,10 +198,16 @@ def _table_of_means(confirmation: Confirmation) -> str:
     return f"<p>{text}</p>" + html_page.table(titles, rows)
 
 
+def _measured_attacks(table: pd.DataFrame) -> list[str]:
+    """Return the attacks with accuracies in a table: first those that candidates are compared by, then the others."""
+    ordered = dict.fromkeys([*COMPARED_ATTACKS, *ATTACKS])
+    return [attack for attack in ordered if table[attack].notna().any()]
+
+
 def table_of_runs(confirmation: Confirmation) -> str:
     """Return the accuracies of each candidate and seed at each radius."""
     table, labels = confirmation.table, confirmation.attack_labels
-    attacks = [attack for attack in labels if table[attack].notna().any()]
+    attacks = _measured_attacks(table)
     titles = {"candidate": "", "seed": "number", "radius": "number"}
     titles |= {labels[attack]: "number" for attack in attacks}
     rows = []

@@ -16,6 +16,7 @@ from tests.support.comparisons import (
 from tune_cure.confirmation import comparison, verdicts
 from tune_cure.confirmation.comparison import ComparisonError
 from tune_cure.evaluation.names import COMPARED_ATTACKS
+from tune_cure.reports.comparison_text import side_by_side
 from tune_cure.search import run_files
 from tune_cure.search.results import SearchResult
 
@@ -155,41 +156,6 @@ def test_a_search_without_a_sound_winner_gets_no_verdict(tmp_path: Path) -> None
     assert comparison.build_comparison_table(pair(good, nothing))["trials_ended"].tolist() == [1, 0]
 
 
-def test_best_so_far_counts_sound_trials_in_order_of_time(tmp_path: Path) -> None:
-    lines = [(0, 1, 0.2), (2, 1, 0.9), (1, 1, 0.3), (0, 2, 0.3), (1, 2, 0.25), (0, 3, 0.5), (1, 3, 0.4)]
-    frame = comparison.leader_progress(write_epochs(tmp_path, lines, statuses={2: "diverged"}))
-    # Of equals the trial with the lower number leads, as in results.ranked.
-    assert frame[["epochs", "objective", "trial"]].to_numpy().tolist() == [
-        [1, 0.2, 0], [3, 0.3, 1], [4, 0.3, 0], [6, 0.5, 0], [7, 0.5, 0],
-    ]  # fmt: skip
-    assert frame["device_hours"].tolist() == pytest.approx([EPOCH_HOURS * n for n in (1, 3, 4, 6, 7)])
-
-
-def test_a_leader_that_falls_back_loses_the_lead(tmp_path: Path) -> None:
-    result = write_epochs(tmp_path, [(0, 1, 0.4), (1, 1, 0.3), (0, 2, 0.1)], "search.metric=pgd_accuracy")
-    frame = comparison.leader_progress(result)
-    assert frame[["epochs", "objective", "trial"]].to_numpy().tolist() == [[1, 0.4, 0], [3, 0.3, 1]]
-    assert result.best is not None
-    assert result.best.trial == 1
-
-
-def test_the_lowest_objective_leads_in_mode_min(tmp_path: Path) -> None:
-    lines = [(0, 1, 0.4), (1, 1, 0.5), (2, 1, 0.1)]
-    result = write_epochs(tmp_path, lines, "search.metric=pgd_accuracy", "search.mode=min")
-    assert comparison.leader_progress(result)[["objective", "trial"]].to_numpy().tolist() == [[0.4, 0], [0.1, 2]]
-
-
-def test_a_lasting_lead_begins_after_the_last_other_leader(tmp_path: Path) -> None:
-    lines = [(0, 1, 0.075), (1, 1, 0.3), (0, 2, 0.4), (1, 2, 0.35), (0, 3, 0.5)]
-    assert comparison.find_lasting_lead(write_epochs(tmp_path, lines)) == (3, pytest.approx(3 * EPOCH_HOURS))
-
-
-def test_a_winner_by_the_second_judgment_has_no_lasting_lead(tmp_path: Path) -> None:
-    lines = [(0, 1, 0.8), (1, 1, 0.7)]
-    assert comparison.find_lasting_lead(write_epochs(tmp_path / "a", lines)) == (1, pytest.approx(EPOCH_HOURS))
-    assert comparison.find_lasting_lead(write_epochs(tmp_path / "b", lines, again={0: 0.3, 1: 0.6})) is None
-
-
 def test_the_row_of_a_search_has_its_counts_winner_gain_and_cost(tmp_path: Path) -> None:
     lines = [(0, 1, 0.3), (1, 1, 0.5), (2, 1, 0.1), (1, 2, 0.6)]
     first = write_epochs(tmp_path / "a", lines, statuses={2: "stopped"})
@@ -227,6 +193,15 @@ def test_the_confirmed_accuracies_are_the_winners_at_the_radius_of_the_search(tm
     assert (row["confirmed_seeds"], row["confirmed_examples"]) == (2, 359)
     assert [row[f"confirmed_{name}"] for name in COMPARED_ATTACKS] == pytest.approx([0.85, 0.55, 0.4])
     assert row["confirmed_clean_sd"] == pytest.approx(math.sqrt(0.005))
+    assert row["confirmed_autoattack_parts"] == "AutoAttack"
+
+
+def test_autoattack_without_its_targeted_parts_is_called_by_those_that_ran(tmp_path: Path) -> None:
+    header, *rows = CONFIRMED.splitlines()
+    content = "\n".join([f"{header},apgd_ce,apgd_t", *(f"{row},0.45," for row in rows)])
+    searches = pair_with_confirmation(tmp_path, content)
+    assert comparison.build_comparison_table(searches).iloc[0]["confirmed_autoattack_parts"] == "APGD-CE + Square"
+    assert side_by_side(searches)["test set: AutoAttack"][0] == "40.0 ± 0.0% (APGD-CE + Square)"
 
 
 def test_a_confirmation_without_the_winner_gives_no_accuracies(tmp_path: Path) -> None:

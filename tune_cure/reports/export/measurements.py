@@ -14,7 +14,7 @@ from tune_cure.confirmation.job_config import JobConfig, read_job_config
 from tune_cure.confirmation.outcomes import read_outcomes
 from tune_cure.evaluation import gradient_masking
 from tune_cure.evaluation.config import EvaluationConfig
-from tune_cure.evaluation.names import ACCURACY_LABELS, ATTACK_LABELS, ATTACKS
+from tune_cure.evaluation.names import ACCURACY_LABELS, ATTACKS, label_attacks
 from tune_cure.evaluation.robustness import Outcomes
 from tune_cure.search import run_files
 from tune_cure.search.ranking import UNSOUND_STATUSES
@@ -111,6 +111,7 @@ def measured_by_confirmation(result: SearchResult, candidate: str, seed: int | N
     outcomes = {run_seed(run): _read_outcomes(result, run) for run in find_runs(result, candidate)}
     keys = dict.fromkeys(key for of_run in outcomes.values() for key in of_run) if seed is None else outcomes[seed]
     for key in keys:
+        labels = label_attacks({attack for of_run in outcomes.values() for attack in of_run.get(key, {})})
         for attack in ATTACKS:
             accuracies = {
                 run: float(of_run[key][attack].mean())
@@ -121,7 +122,7 @@ def measured_by_confirmation(result: SearchResult, candidate: str, seed: int | N
                 mean, deviation = significance.mean_and_deviation(np.array(list(accuracies.values()), dtype=float))
                 yield Measurement(
                     "test",
-                    ATTACK_LABELS[attack],
+                    labels[attack],
                     *key,
                     accuracy=None if seed is None else accuracies[seed],
                     mean=mean,

@@ -7,7 +7,7 @@ from html import escape
 import pandas as pd
 import plotly.graph_objects as go
 
-from tune_cure.confirmation import comparison
+from tune_cure.confirmation.lead import leader_progress
 from tune_cure.evaluation.names import ACCURACY_LABELS
 from tune_cure.reports.figures import accuracies, cost, progress, space
 from tune_cure.reports.figures.legends import (
@@ -143,7 +143,7 @@ def _rim_note(at_rim: int) -> str:
 
 def _plots_of_progress(result: SearchResult) -> Iterator[Plot]:
     """Yield the rise of the best so far; nothing for few trials, or if it hardly changed."""
-    frame = comparison.leader_progress(result)
+    frame = leader_progress(result)
     if len(frame) < MIN_LEADS or frame["trials"].iloc[-1] < MIN_BEGUN:
         return
     frames, metric = {result.spec.name: frame}, _metric_title(result.spec)

@@ -27,7 +27,7 @@ def plot_by_epochs(frames: Mapping[str, pd.DataFrame], metrics: str) -> go.Figur
     """Draw the leader's objective of each search against the number of epochs trained in all its trials.
 
     Args:
-        frames: `comparison.leader_progress` of each search by its name: columns `epochs`, `device_hours`,
+        frames: `lead.leader_progress` of each search by its name: columns `epochs`, `device_hours`,
             `trials`, `objective`, `trial`. At least one has rows.
         metrics: The title of the vertical axis.
     """
