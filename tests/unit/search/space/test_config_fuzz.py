@@ -228,25 +228,25 @@ def check_search(file: Path, content: bytes | str) -> None:
     assert {path.name for path in file.parent.iterdir()} == {file.name}
 
 
-@fuzzed(60)
+@fuzzed(30)
 @given(content=damaged_trees(BASES))
 def test_a_space_of_damaged_structure_is_a_search_or_one_line(content: str, folder: Path) -> None:
     check_search(folder / "space.yaml", content)
 
 
-@fuzzed(60)
+@fuzzed(30)
 @given(content=damaged_texts(BASES))
 def test_a_space_of_damaged_bytes_is_a_search_or_one_line(content: bytes, folder: Path) -> None:
     check_search(folder / "space.yaml", content)
 
 
-@fuzzed(60)
+@fuzzed(30)
 @given(content=damaged_values(BASES))
 def test_a_space_with_hostile_yaml_for_a_value_is_a_search_or_one_line(content: str, folder: Path) -> None:
     check_search(folder / "space.yaml", content)
 
 
-@fuzzed(60)
+@fuzzed(30)
 @given(content=st.one_of(damaged_trees([RUN]), damaged_values([RUN]), damaged_texts([RUN])))
 def test_a_damaged_configuration_of_a_run_is_a_run_or_one_line(content: bytes | str, folder: Path) -> None:
     file = folder / "space.yaml"
