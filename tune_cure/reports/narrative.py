@@ -13,13 +13,13 @@ from tune_cure.search import ranking, trial_table
 from tune_cure.search.patience import is_search_over, replay_patience
 from tune_cure.search.results import SearchResult
 from tune_cure.search.space.config import SearchSpec
+from tune_cure.search.space.radii import format_setting
 from tune_cure.utils.formatting import (
     STATUS_WORDS,
     format_count,
     format_duration,
     format_percent,
     format_untrained_epochs,
-    format_value,
     join_words,
 )
 
@@ -95,7 +95,8 @@ def _describe_winner(result: SearchResult, finding: ChanceFinding | None) -> str
         return "<strong>No trial has been judged yet</strong>, so there is no winner and nothing to plot."
     clean_error = standard_error(best["clean_accuracy_best"], trial_table.judged_examples(spec))
     values = join_words(
-        f"<code>{escape(key)}</code> {escape(format_value(value))}" for key, value in best["hyperparameters"].items()
+        f"<code>{escape(key)}</code> {escape(format_setting(spec, key, value))}"
+        for key, value in best["hyperparameters"].items()
     )
     trial = f"Trial {best['trial']}"
     place = f"<strong>{trial} {'won' if is_search_over(result) else 'leads'}</strong> with {values}."

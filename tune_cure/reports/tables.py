@@ -17,10 +17,11 @@ from tune_cure.search import run_files
 from tune_cure.search.journal import Journal
 from tune_cure.search.results import Best, SearchResult
 from tune_cure.search.space.config import SearchSpec
+from tune_cure.search.space.radii import format_setting
 from tune_cure.search.trial_table import judged_examples
 from tune_cure.utils.csv_tables import format_csv
 from tune_cure.utils.files import FolderError, read_tensors, replace_bytes, replace_tensors, replace_text
-from tune_cure.utils.formatting import format_percent, format_value
+from tune_cure.utils.formatting import format_percent
 
 _logger = logging.getLogger(__name__)
 
@@ -98,7 +99,7 @@ def write_top_configurations(result: SearchResult) -> None:
     rows = [
         [
             str(row["trial"]),
-            *(format_value(row[key]) for key in result.spec.space),
+            *(format_setting(result.spec, key, row[key]) for key in result.spec.space),
             str(row["epochs_trained"]),
             format_percent(row["clean_accuracy_best"], unit=""),
             format_percent(row["pgd_accuracy_best"], row["pgd_accuracy_best_se"], unit=""),

@@ -129,9 +129,12 @@ def test_radii_of_pictures_are_in_255ths_in_tables_and_plain_numbers_in_the_csv(
         epoch(journal, number, 1, 0.3, 0.3)
         journal.append("end", number, status="completed", reason="")
     html = page_html(tmp_path)
+    assert "<code>epsilon</code> 8.5/255 and <code>lr_max</code> 0.1" in html
     assert '<td class="number">8.5/255</td><td>uniform [4/255, 12/255]</td>' in html
     trials = html[html.index('<h2 id="trials">') :]
     assert trials.count('<td class="number">8.5/255</td>') == 2
+    tables.write_top_configurations(SearchResult(tmp_path))
+    assert "| 8.5/255 |" in (tmp_path / run_files.TOP_MARKDOWN).read_text(encoding="utf-8")
     tables.write_tables(SearchResult(tmp_path))
     assert pd.read_csv(tmp_path / run_files.TRIALS_TABLE)["epsilon"].tolist() == [8.5 / 255] * 2
 
