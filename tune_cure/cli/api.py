@@ -7,10 +7,11 @@ modules.
 
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ from tune_cure.search.results import SearchResult
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.utils.errors import TuneCureError
 from tune_cure.utils.files import FolderError
+from tune_cure.utils.formatting import spell_out
 from tune_cure.utils.yaml_config import parse_duration
 
 Settings = Mapping[str, Any] | Sequence[str]
@@ -54,6 +56,7 @@ def search(
     time_budget: float | str | None = None,
     address: str | None = None,
     verbose: bool = False,
+    quiet: bool = False,
 ) -> SearchResult:
     """Search a space, and write tables, report and the best model into a folder.
 
@@ -71,6 +74,7 @@ def search(
         time_budget: Seconds, or a text such as `2h`, after which no more epoch is trained; None is without limit.
         address: Address of a Ray cluster to join; None starts a Ray on this machine, and ends it afterwards.
         verbose: Show what Ray and Optuna say.
+        quiet: Print no progress.
 
     Returns:
         The trials, and how the search ended in `outcome` and `reason`.
@@ -92,23 +96,24 @@ def search(
     spec = load_spec(options, dict(deepcopy(space)) if isinstance(space, Mapping) else None)
     if not resume and (ended := _find_ended(spec, options)):
         return ended
-    with _own_ray(address, verbose), search_run.open_folder(spec, options, _logger.info) as folder:
+    say = _progress(quiet)
+    with _own_ray(address, verbose), search_run.open_folder(spec, options, say) as folder:
         spec = folder.spec
-        view = PlainView(search_run.read_state(spec, folder), _logger.info)
+        view = PlainView(search_run.read_state(spec, folder), say)
         with view, ReportRefresher(folder.directory, folder.record):
             result = search_run.run_trials(
                 spec,
                 folder,
                 options,
                 view,
-                on_ready=lambda devices, url: search_run.say_start(devices, url, _logger.info),
+                on_ready=lambda devices, url: search_run.say_start(devices, url, say),
             )
         try:
             search_run.write_results(result, folder)
         except OSError as error:
             raise FolderError(f"{folder.directory}: the tables could not be written: {error.strerror}") from error
         folder.storage.copy_all()
-        say_where_logs_are(_logger.info)
+        say_where_logs_are(say)
         return result
 
 
@@ -156,6 +161,7 @@ def train(
     device: str | None = None,
     resume: bool = False,
     test: bool = False,
+    quiet: bool = False,
 ) -> TrainResult:
     """Train one network, without Ray, and write its log, curves and checkpoints into a folder.
 
@@ -169,6 +175,7 @@ def train(
         device: Name of a torch device; None takes CUDA if there is any.
         resume: Continue the run in the folder, which has its configuration.
         test: Judge the best and the last network on the test set at the end.
+        quiet: Print no progress.
 
     Raises:
         TuneCureError: The run cannot be trained, or the folder is not free or cannot be continued.
@@ -184,15 +191,16 @@ def train(
         test=test,
         device=device,
     )
+    say = _progress(quiet)
     if resume and given:
         raise TuneCureError("resume takes its configuration from the run's folder: leave out config")
     if resume:
         spec = read_begun(options)
     else:
         content = dict(deepcopy(config)) if isinstance(config, Mapping) else read_content(options)
-        spec = resolve_run(content, options, _logger.info, source="config")
+        spec = resolve_run(content, options, say, source="config")
     with train_run.open_run(spec, options) as run:
-        train_epochs(run, _logger.info)
+        train_epochs(run, say)
         frame = run.evaluate_on_test() if test and run.trainer.best_epoch else None
         training_page.write(run)
         epoch = run.trainer.best_epoch
@@ -213,6 +221,7 @@ def confirm(
     data_root: str | Path | None = None,
     address: str | None = None,
     verbose: bool = False,
+    quiet: bool = False,
 ) -> Confirmation:
     """Retrain a search's winners and baselines over seeds, judge them on the test set, and write the results.
 
@@ -230,6 +239,7 @@ def confirm(
         data_root: Folder of the data; None leaves that of the search.
         address: Address of a Ray cluster to join; None starts a Ray on this machine, and ends it afterwards.
         verbose: Show what Ray says.
+        quiet: Print no progress.
 
     Raises:
         TuneCureError: The search cannot be confirmed as asked for.
@@ -247,15 +257,16 @@ def confirm(
         address=address,
         verbose=verbose,
     )
+    say = _progress(quiet)
     prepared = confirm_command.prepare(options)
     for note in prepared.notes:
-        _logger.info("%s", note)
+        say(note)
     with _own_ray(address, verbose), prepared.lock():
-        lines = JobLines(len(prepared.jobs), _logger.info)
+        lines = JobLines(len(prepared.jobs), say)
         failures = confirm_command.run_jobs(prepared, options, lines)
         for job, reason in failures.items():
             _logger.warning("failed: %s: %s", job, reason)
-        say_where_logs_are(_logger.info)
+        say_where_logs_are(say)
         return confirm_command.write_results(prepared)
 
 
@@ -277,6 +288,13 @@ def _own_ray(address: str | None, verbose: bool) -> Iterator[None]:
         yield
     finally:
         session.stop_ray()
+
+
+def _progress(quiet: bool) -> Callable[[str], None]:
+    """Return what takes lines of progress: print, or the logger where that shows them or nothing is to be printed."""
+    if quiet or (_logger.isEnabledFor(logging.INFO) and _logger.hasHandlers()):
+        return partial(_logger.info, "%s")
+    return lambda line: print(spell_out(line), flush=True)
 
 
 def _seconds(time_budget: str) -> float:

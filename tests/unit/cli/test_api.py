@@ -1,7 +1,9 @@
 import importlib
 import inspect
+import logging
 import pickle
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +16,18 @@ import tune_cure
 from tests.support.confirmations import write_quick_search
 from tests.support.exported_models import write_best_model
 from tests.support.journals import write_search
-from tune_cure.cli import api, parts
+from tune_cure.cli import api, parts, search_run
+from tune_cure.cli.views.live_view import PlainView
 from tune_cure.models.registry import MODELS
 from tune_cure.ray_backend import tuner
+from tune_cure.search.journal import Journal
+from tune_cure.search.results import SearchResult
 from tune_cure.search.resume import ResumeError
 from tune_cure.search.space.loading import load
 from tune_cure.utils.errors import TuneCureError
 from tune_cure.utils.yaml_config import SpecError
 
+PROGRESS = "[24/24] trial 23 "
 SMALL = {
     "data": {"dataset": "digits", "train_examples": 128, "validation": 100},
     "model": {"name": "small_cnn", "width": 4},
@@ -198,3 +204,60 @@ def test_export_returns_what_it_has_written(tmp_path: Path) -> None:
 def test_a_time_budget_that_is_no_time_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(TuneCureError, match=r"^time_budget: "):
         tune_cure.search("quickstart", output=tmp_path / "out", time_budget="soon")
+
+
+@pytest.fixture
+def _finished_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A search writes its trials without training them."""
+
+    def run_trials(
+        spec: object,
+        folder: search_run.RunFolder,
+        options: object,
+        view: PlainView,
+        on_ready: Callable[[str, str], None],
+    ) -> SearchResult:
+        on_ready("2 CPUs, no GPU", "")
+        write_search(folder.directory)
+        for event in Journal(folder.directory).read():
+            view.on_event(event)
+        return SearchResult(folder.directory, "finished")
+
+    monkeypatch.setattr(search_run, "run_trials", run_trials)
+    monkeypatch.setattr(search_run, "write_results", lambda result, folder: folder.directory)
+
+
+@pytest.mark.usefixtures("_finished_at_once")
+def test_a_search_prints_its_progress_unless_it_is_to_be_quiet(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING, logger="tune_cure")
+    space = {
+        "name": "digits-search",
+        **SMALL,
+        "space": {"lambda": {"loguniform": [0.001, 1]}},
+        "search": {"trials": 24},
+    }
+    tune_cure.search(space, output=tmp_path / "loud")
+    lines = capsys.readouterr().out.splitlines()
+    assert f"results go to {tmp_path / 'loud'}" in lines
+    assert "2 CPUs, no GPU" in lines
+    assert any(line.startswith(PROGRESS) for line in lines)
+    tune_cure.search(space, output=tmp_path / "quiet", quiet=True)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.usefixtures("_finished_at_once")
+def test_a_search_logs_its_progress_where_the_logger_shows_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    space = {
+        "name": "digits-search",
+        **SMALL,
+        "space": {"lambda": {"loguniform": [0.001, 1]}},
+        "search": {"trials": 24},
+    }
+    with caplog.at_level(logging.INFO, logger="tune_cure"):
+        tune_cure.search(space, output=tmp_path / "run")
+    assert any(message.startswith(PROGRESS) for message in caplog.messages)
+    assert capsys.readouterr().out == ""
