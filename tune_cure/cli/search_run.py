@@ -30,8 +30,14 @@ from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.space.own_parts import own_part_files
 from tune_cure.search.trial_table import SearchRecord
 from tune_cure.utils import environment, locking
-from tune_cure.utils.files import FolderError, choose_run_folder, make_run_folder, replace_text, write_new_text
-from tune_cure.utils.folder_watch import LostFolderError
+from tune_cure.utils.files import (
+    FolderError,
+    LostFolderError,
+    choose_run_folder,
+    make_run_folder,
+    replace_text,
+    write_new_text,
+)
 from tune_cure.utils.signals import WorkLeftBehindError, ignore_ctrl_c, on_ctrl_c
 
 FAULTS = ("failing", "disk", "ray")  # outcomes of a search that something outside of it has ended

@@ -12,7 +12,7 @@ from tune_cure.search.patience import Patience
 from tune_cure.search.results import SearchResult
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.trial_table import SearchRecord
-from tune_cure.utils.folder_watch import FolderWatch, LostFolderError
+from tune_cure.utils.files import FolderWatch, LostFolderError
 
 MAX_EQUAL_FAILURES = 3  # if the first trials of a search all fail for one reason, the others would, too
 RESERVED_BYTES = 32 * 2**20  # free disk space that journal, study and tables need at the end

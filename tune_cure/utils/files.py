@@ -1,7 +1,11 @@
-"""Files that are replaced in one step: a reader, or a power cut, finds the old content or the new one, never a part."""
+"""Files that are replaced in one step, and the folders of runs.
+
+A reader of a replaced file, or a power cut, finds the old content or the new one, never a part.
+"""
 
 import os
 import secrets
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -178,3 +182,46 @@ def _make(folder: Path) -> Path:
     except OSError as error:
         raise FolderError(f"{folder}: cannot be made: {error.strerror}") from error
     return folder
+
+
+class LostFolderError(FolderError):
+    """A run's folder that was deleted or moved away while the run was writing to it."""
+
+    exit_code = 1
+
+
+class FolderWatch:
+    """Watch over the folder of a file that lasts as long as the folder is used.
+
+    A folder that somebody makes anew in the place of the first one is another folder: the file is not in it.
+
+    Args:
+        file: The file. If it is not there yet, its absence is no fault.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self.file, self.folder = file, file.parent
+        self._has_file = file.exists()
+        self._number = self.folder.stat().st_ino
+
+    def is_lost(self) -> bool:
+        """Return whether the folder was deleted or moved away."""
+        try:
+            return self.folder.stat().st_ino != self._number or (self._has_file and not self.file.stat())
+        except (FileNotFoundError, NotADirectoryError):
+            return True
+        except OSError:
+            return False  # it is there, but cannot be read
+
+    def find_fault(self) -> str:
+        """Return in words why nothing can be written into the folder; empty if it can."""
+        if self.is_lost():
+            return f"{self.folder} was deleted or moved away"
+        paths = [self.folder, self.file] if self._has_file else [self.folder]
+        if all(os.access(path, os.W_OK) for path in paths):
+            return ""
+        try:  # some network file systems answer the question wrongly
+            with tempfile.TemporaryFile(dir=self.folder), self.file.open("ab"):
+                return ""
+        except OSError as error:
+            return f"{self.folder} cannot be written to: {error.strerror}"

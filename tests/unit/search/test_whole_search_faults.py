@@ -18,7 +18,7 @@ from tune_cure.search.proposals.study import create_storage
 from tune_cure.search.results import SearchResult
 from tune_cure.search.schedulers.memory_backoff import FIRST_SECONDS, GROWTH
 from tune_cure.search.space.config import SearchSpec
-from tune_cure.utils.folder_watch import FolderWatch, LostFolderError
+from tune_cure.utils.files import FolderWatch, LostFolderError
 
 NUMBERS = ["trial", "epoch", "train_loss", "clean_accuracy", "pgd_accuracy", "pgd_accuracy_best"]
 NO_MEMORY = "RuntimeError: DefaultCPUAllocator: can't allocate memory: you tried to allocate {} bytes"
