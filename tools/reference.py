@@ -46,6 +46,7 @@ TAKES = {  # where the type alone does not say it
     "resources.gpus_per_trial": "whole number ≥ 0, fraction from 0.0001 to 1, or `auto` (GPUs)",
     "resources.concurrent": "whole number ≥ 1, or `auto` (trials)",
     "start_from": "list of mappings of the keys of `space` to values, or of file names",
+    "parts": "file or module, or a list of these",
     "training": "mapping of [these keys](#training)",
     "space": "mapping of keys of [training](#training) to [distributions](#distributions)",
     "model": "mapping of [these keys](#model), or the network's name alone",

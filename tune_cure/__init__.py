@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from tune_cure.cli.api import TrainResult, confirm, search, train
     from tune_cure.cli.compare import Comparison, compare
     from tune_cure.cli.export import export
-    from tune_cure.cli.parts import register
     from tune_cure.cli.replay import Replay, replay
     from tune_cure.cli.report import report
     from tune_cure.models import load as load_model
     from tune_cure.search.results import SearchResult
+    from tune_cure.search.space.registration import register
     from tune_cure.utils.errors import TuneCureError
 
     __version__: str
@@ -61,7 +61,7 @@ _LAZY = {
     "confirm": "tune_cure.cli.api:confirm",
     "export": "tune_cure.cli.export:export",
     "load_model": "tune_cure.models:load",
-    "register": "tune_cure.cli.parts:register",
+    "register": "tune_cure.search.space.registration:register",
     "replay": "tune_cure.cli.replay:replay",
     "report": "tune_cure.cli.report:report",
     "train": "tune_cure.cli.api:train",

@@ -40,9 +40,14 @@ def test_an_address_that_cannot_be_joined_gives_an_error_of_one_line(address: st
 class TwoNodes:
     """A cluster of two nodes on this machine, each with one CPU."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path | None = None) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.two_nodes"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, "-m", "tests.support.two_nodes"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": os.getcwd()},
         )
         assert self.process.stdout is not None
         told = json.loads(self.process.stdout.readline())
@@ -139,3 +144,64 @@ def test_trials_of_a_killed_node_continue_on_another_node_from_their_last_checkp
     study = optuna.load_study(study_name="tiny", storage=f"sqlite:///{folder / 'study.db'}")
     assert [told.number for told in study.trials] == [0, 1, 2]
     assert all(told.state.is_finished() for told in study.trials)
+
+
+OWN_NETWORK = """
+from torch import nn
+
+
+def flat(num_classes, in_channels, width=4):
+    return nn.Sequential(nn.Flatten(), nn.Linear(64 * in_channels, num_classes))
+"""
+OWN_PARTS = """
+import tune_cure
+import own_direction
+
+tune_cure.register("direction", "ascent", own_direction.ascent)
+"""
+OWN_DIRECTION = "def ascent(point):\n    return point.h * point.gradient.sign()\n"
+DRIVER = """
+import sys
+from pathlib import Path
+
+from tune_cure.ray_backend import session, tuner
+from tune_cure.search.space.loading import load
+from tune_cure.search.space.own_parts import own_part_files
+
+space, address = sys.argv[1:]
+own = ["training.direction=ascent", "model=own_network:flat", "training.epochs=1", "search.trials=2"]
+spec = load(space, [*own, "resources.concurrent=2", "start_from=[]"], import_parts=True)
+session.start_ray(address, modules=own_part_files(spec))
+for file in (*Path(space).parent.glob("*.py"), Path("own_network.py")):
+    file.unlink()  # as on a machine that never had it
+folder = Path("run").absolute()
+folder.mkdir()
+assert tuner.run(spec, folder, tuner.RunOptions(address=address)).finished
+"""
+
+
+@pytest.mark.ray
+def test_own_parts_are_sent_to_machines_that_lack_their_files(tmp_path: Path) -> None:
+    for name in ("nodes", "here", "spaces"):
+        (tmp_path / name).mkdir()
+    space = tmp_path / "spaces" / "space.yaml"
+    space.write_text("parts: own_parts.py\n" + TINY)
+    (tmp_path / "spaces" / "own_parts.py").write_text(OWN_PARTS)
+    (tmp_path / "spaces" / "own_direction.py").write_text(OWN_DIRECTION)
+    (tmp_path / "here" / "own_network.py").write_text(OWN_NETWORK)
+    nodes = TwoNodes(tmp_path / "nodes")
+    try:
+        search = subprocess.run(
+            [sys.executable, "-c", DRIVER, str(space), nodes.address],
+            cwd=tmp_path / "here",
+            env={**os.environ, "PYTHONPATH": os.getcwd()},
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+        )
+    finally:
+        nodes.close()
+    assert search.returncode == 0, search.stderr[-3000:]
+    assert set(results.trials(tmp_path / "here" / "run")["status"]) <= {"completed", "stopped"}
+    workers = {event["pid"] for event in Journal(tmp_path / "here" / "run").read() if event["event"] == "epoch"}
+    assert len(workers) == 2  # one on each node, which has a single CPU

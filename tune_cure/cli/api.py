@@ -20,7 +20,6 @@ from torch import nn
 
 from tune_cure.cli import confirm as confirm_command, search_run, train_run
 from tune_cure.cli.confirm import ConfirmOptions
-from tune_cure.cli.parts import setup_of_workers
 from tune_cure.cli.search import SearchOptions, load_spec
 from tune_cure.cli.train import TrainOptions, read_begun, read_content, resolve_run
 from tune_cure.cli.views.confirmation import JobLines
@@ -35,6 +34,8 @@ from tune_cure.reports.refresh import ReportRefresher
 from tune_cure.search import resume as resuming, run_files
 from tune_cure.search.results import SearchResult
 from tune_cure.search.space.config import SearchSpec
+from tune_cure.search.space.own_parts import own_part_files
+from tune_cure.search.space.registration import setup_of_workers
 from tune_cure.utils.errors import TuneCureError
 from tune_cure.utils.files import FolderError
 from tune_cure.utils.formatting import spell_out
@@ -97,7 +98,7 @@ def search(
     if not resume and (ended := _find_ended(spec, options)):
         return ended
     say = _progress(quiet)
-    with _own_ray(address, verbose), search_run.open_folder(spec, options, say) as folder:
+    with _own_ray(spec, address, verbose), search_run.open_folder(spec, options, say) as folder:
         spec = folder.spec
         view = PlainView(search_run.read_state(spec, folder), say)
         with view, ReportRefresher(folder.directory, folder.record):
@@ -222,6 +223,7 @@ def confirm(
     address: str | None = None,
     verbose: bool = False,
     quiet: bool = False,
+    parts: str | Path | None = None,
 ) -> Confirmation:
     """Retrain a search's winners and baselines over seeds, judge them on the test set, and write the results.
 
@@ -240,6 +242,7 @@ def confirm(
         address: Address of a Ray cluster to join; None starts a Ray on this machine, and ends it afterwards.
         verbose: Show what Ray says.
         quiet: Print no progress.
+        parts: The file of your own parts, where it is not the one that the search used; None takes that one.
 
     Raises:
         TuneCureError: The search cannot be confirmed as asked for.
@@ -256,12 +259,13 @@ def confirm(
         data_root=None if data_root is None else str(data_root),
         address=address,
         verbose=verbose,
+        parts=None if parts is None else Path(parts),
     )
     say = _progress(quiet)
     prepared = confirm_command.prepare(options)
     for note in prepared.notes:
         say(note)
-    with _own_ray(address, verbose), prepared.lock():
+    with _own_ray(prepared.result.spec, address, verbose), prepared.lock():
         lines = JobLines(len(prepared.jobs), say)
         failures = confirm_command.run_jobs(prepared, options, lines)
         for job, reason in failures.items():
@@ -271,7 +275,7 @@ def confirm(
 
 
 @contextmanager
-def _own_ray(address: str | None, verbose: bool) -> Iterator[None]:
+def _own_ray(spec: SearchSpec, address: str | None, verbose: bool) -> Iterator[None]:
     """Start or join a Ray that knows the registered parts, and leave it at the end.
 
     Nothing is done where this process is connected to a Ray already, and where neither a cluster is to be joined nor a
@@ -283,7 +287,7 @@ def _own_ray(address: str | None, verbose: bool) -> Iterator[None]:
     if session.is_running() or (address is None and setup is None):
         yield
         return
-    session.start_ray(address, verbose=verbose, setup=setup)
+    session.start_ray(address, verbose=verbose, setup=setup, modules=own_part_files(spec))
     try:
         yield
     finally:

@@ -55,6 +55,7 @@ class ConfirmOptions:
         data_root: Folder of the data; None leaves that of the search.
         address: Address of a Ray cluster to join; None starts a Ray on this machine.
         verbose: Show what Ray says.
+        parts: The file of the user's own parts; None takes the one that the search was begun with.
     """
 
     directory: Path
@@ -68,13 +69,14 @@ class ConfirmOptions:
     data_root: str | None = None
     address: str | None = None
     verbose: bool = False
+    parts: Path | None = None
 
     def command(self) -> str:
         """Return this command line as typed in a shell."""
         words = ["tune-cure", "confirm", str(self.directory), "--top", str(self.top), "--seeds", str(self.seeds)]
         words += ["--baselines", *self.baselines]
         words += ["--epsilons", *map(repr, self.epsilons)] if self.epsilons else []
-        for flag in ("examples", "train_images", "data_root", "address"):
+        for flag in ("examples", "train_images", "data_root", "address", "parts"):
             value = getattr(self, flag)
             words += [f"--{flag.replace('_', '-')}", str(value)] if value else []
         words += ["--no-autoattack"] * self.no_autoattack
@@ -111,6 +113,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-autoattack", action="store_true", help="leave AutoAttack out: quick, and less certain")
     parser.add_argument("--data-root", metavar="FOLDER", help="where the data is")
     parser.add_argument("--address", help="a Ray cluster to join, as for search; its machines must see the folder")
+    parser.add_argument("--parts", type=Path, metavar="FILE", help=command_line.PARTS_HELP)
 
 
 def _positive(text: str) -> int:
@@ -198,8 +201,8 @@ def prepare(options: ConfirmOptions) -> Prepared:
     """
     _check(options)
     result = SearchResult(options.directory)
-    spec = result.spec
-    import_parts_of_run(spec, options.directory / run_files.SPEC)
+    spec = import_parts_of_run(result.spec, options.directory / run_files.SPEC, options.parts)
+    result.spec = spec
     candidates = candidates_module.choose_candidates(result, options.top, list(options.baselines))
     data = spec.data
     if options.data_root:

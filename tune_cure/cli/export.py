@@ -8,7 +8,10 @@ from rich.console import Console
 
 from tune_cure.cli import options as command_line
 from tune_cure.reports.export import bundle as exporting, measurements, model_card
+from tune_cure.search import run_files
 from tune_cure.search.results import SearchResult
+from tune_cure.search.space.own_parts import choose_parts, import_modules
+from tune_cure.utils.yaml_config import ProblemError
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,8 @@ class ExportOptions:
         to: The folder to write; empty, or not there yet.
         confirmed: Name of a network that `confirm` has trained; None exports the best model of the search.
         seed: Which seed of `confirmed`; None is its first.
-        trust_code: Import the network's module where its name is a `module:name`.
+        trust_code: Import the code of a network of the user's own, as the search's folder names it.
+        parts: The file of the user's own parts; it is imported.
     """
 
     directory: Path
@@ -28,6 +32,7 @@ class ExportOptions:
     confirmed: str | None
     seed: int | None
     trust_code: bool = False
+    parts: Path | None = None
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,8 +46,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--to", type=Path, required=True, metavar="FOLDER", help="where to: empty, or not there yet")
     parser.add_argument("--confirmed", metavar="NAME", help="a network that `confirm` has trained: trial-11, fgsm")
     parser.add_argument("--seed", type=int, metavar="N", help="which of its seeds (default: the first)")
-    trust_help = "import the module of a network of your own (model: my_nets:mlp): only for a folder that you trust"
+    trust_help = (
+        "import the code of a network of your own (model: my_nets:mlp, or parts:): only for a folder that you trust"
+    )
     parser.add_argument("--trust-code", action="store_true", help=trust_help)
+    parser.add_argument("--parts", type=Path, metavar="FILE", help=command_line.PARTS_HELP)
 
 
 def read_options(parsed: argparse.Namespace) -> ExportOptions:
@@ -55,7 +63,12 @@ def run(options: ExportOptions, console: Console) -> int:
     if options.seed is not None and options.confirmed is None:
         raise measurements.ExportError("--seed: makes no difference without --confirmed")
     bundle = export(
-        options.directory, options.to, confirmed=options.confirmed, seed=options.seed, trust_code=options.trust_code
+        options.directory,
+        options.to,
+        confirmed=options.confirmed,
+        seed=options.seed,
+        trust_code=options.trust_code,
+        parts=options.parts,
     )
     console.print(f"wrote {options.to}: {bundle.description}")
     for warning in bundle.warnings:
@@ -72,6 +85,7 @@ def export(
     confirmed: str | None = None,
     seed: int | None = None,
     trust_code: bool = False,
+    parts: str | Path | None = None,
 ) -> exporting.ExportedModel:
     """Write a trained network into a folder to give away: weights, a loader that needs torch alone, a model card.
 
@@ -80,7 +94,8 @@ def export(
         to: The folder to write; empty, or not there yet.
         confirmed: Name of a network that `confirm` has trained: `trial-11`. None exports the search's best model.
         seed: Which seed of `confirmed`; None is its first.
-        trust_code: Import the network's module where its name is a `module:name`.
+        trust_code: Import the code of a network of your own, as the search's folder names it.
+        parts: The file of your own parts, which is imported.
 
     Returns:
         What was exported: `description`, `measured` (its accuracies), `warnings`, and more.
@@ -91,9 +106,24 @@ def export(
     if seed is not None and confirmed is None:
         raise measurements.ExportError("seed: makes no difference without confirmed")
     result = SearchResult(command_line.folder_of(search))
+    if trust_code or parts:
+        _import_parts(result, None if parts is None else Path(parts))
     if confirmed is None:
         exported = exporting.collect_search_model(result, trust_code=trust_code)
     else:
         exported = exporting.collect_confirmed_model(result, confirmed, seed, trust_code=trust_code)
     exporting.write_bundle(exported, model_card.build_model_card(exported), result.directory, Path(to))
     return exported
+
+
+def _import_parts(result: SearchResult, given: Path | None) -> None:
+    """Import the files and modules of the search's own parts, one of which the network may be.
+
+    Raises:
+        SpecError: One cannot be imported.
+    """
+    file = result.directory / run_files.SPEC
+    try:
+        import_modules(choose_parts(result.spec.parts, file, given))
+    except ProblemError as problem:
+        raise problem.within(file) from problem

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 Options = TypeVar("Options", bound="DataclassInstance")
 
 
+PARTS_HELP = "the file of your own parts, in the place of the one that the run was begun with"
+
+
 class UsageError(TuneCureError):
     """A command line that cannot be carried out."""
 

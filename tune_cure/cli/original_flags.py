@@ -12,6 +12,7 @@ from typing import Any
 from tune_cure.training.config import HYPERPARAMETERS, TrainingConfig, config_class, parse_hyperparameter
 from tune_cure.training.delta import DELTA
 from tune_cure.utils.registry import is_reference
+from tune_cure.utils.schema import choices
 from tune_cure.utils.yaml_config import parse_value
 
 FLAGS = {  # of the original project, beside this project's; `--lambda_` is its way around Python's keyword
@@ -86,7 +87,7 @@ def translate(given: Mapping[str, str], original: OriginalFlags, say: Callable[[
     values: dict[str, Any] = {}
     for key, text in given.items():
         if key == DELTA or config_class().model_fields[HYPERPARAMETERS[key]].annotation is str:
-            text = text if is_reference(text) else VALUES.get(key, {}).get(text.lower(), text.lower())
+            text = text if _is_name(key, text) else VALUES.get(key, {}).get(text.lower(), text.lower())
         flag = f"--{key.replace('_', '-')}"
         values[key] = parse_hyperparameter(key, parse_value(text, flag), flag)
     for flag in original.without_effect:
@@ -120,3 +121,8 @@ def rescale(content: dict[str, Any], given: Mapping[str, str], say: Callable[[st
         epsilon = parse_hyperparameter("epsilon", training.get("epsilon", TrainingConfig().epsilon), "training.epsilon")
         training["alpha"] = step / epsilon
         say(f"--alpha {255 * step:g} is taken as a step of {255 * step:g}/255, {training['alpha']:.4g} times epsilon")
+
+
+def _is_name(key: str, text: str) -> bool:
+    """Return whether `text` is a name as it stands, capitals included: of a part of the user's own, perhaps."""
+    return is_reference(text) or (key != DELTA and text in choices(config_class().model_fields[HYPERPARAMETERS[key]]))

@@ -157,7 +157,7 @@ def open_folder(spec: SearchSpec, options: SearchOptions, say: Callable[[str], N
     spec, splits = load_data(spec, options)
     plan = search_plan.plan_on_this_machine(spec) if options.address is None else None
     if options.address is not None:
-        _join(options)
+        _join(spec, options)
     folder = _make_folder(spec, options)
     say(f"results go to {_describe_output(folder.directory, folder.storage.checkpoint_uri)}")
     running = f"its search is running already; to see it: tune-cure watch {folder.directory}"
@@ -304,12 +304,12 @@ def _describe_prior_trials(spec: SearchSpec, options: SearchOptions) -> str:
     return line + f"; {left_out} did not end, or lie outside of the space" * bool(left_out)
 
 
-def _join(options: SearchOptions) -> None:
+def _join(spec: SearchSpec, options: SearchOptions) -> None:
     """Join the cluster before anything is written: there may be none."""
     from tune_cure.ray_backend import session
 
     if not session.is_running():
-        session.start_ray(options.address, verbose=options.verbose)
+        session.start_ray(options.address, verbose=options.verbose, modules=own_part_files(spec))
 
 
 def _with_validation(spec: SearchSpec, splits: Splits) -> SearchSpec:

@@ -13,8 +13,9 @@ from tune_cure.cli import original_flags
 from tune_cure.cli.original_flags import OriginalFlags
 from tune_cure.data.datasets import DATASETS
 from tune_cure.models.registry import MODELS
+from tune_cure.search import run_files
 from tune_cure.search.run_files import RESULTS
-from tune_cure.search.space import trial_config
+from tune_cure.search.space import own_parts, trial_config
 from tune_cure.training.config import HYPERPARAMETERS, TrainingConfig, expand_model_name
 from tune_cure.training.delta import DELTA, delta_names, delta_notice, expand_delta
 from tune_cure.training.interactions import inactive_hyperparameters
@@ -33,7 +34,7 @@ KEYS = {  # of a run's YAML, by the flags that set them
     "threads": "threads",
 }
 NUMBERS = ("seed", "threads")  # those of KEYS that take a number
-WITH_RESUME = ("output", "resume", "test", "device")  # the only options that go with --resume
+WITH_RESUME = ("output", "resume", "test", "device", "parts")  # the only options that go with --resume
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class TrainOptions:
         early_stop: End at catastrophic overfitting; None leaves it to the file.
         device: Name of a torch device; None takes CUDA if there is any.
         threads: CPU threads, as typed.
+        parts: The file of the user's own parts; None takes those that the run's file names.
         hyperparameters: The texts typed after the flags of hyperparameters, by name.
         original: Flags of the original project.
     """
@@ -71,6 +73,7 @@ class TrainOptions:
     early_stop: bool | None = None
     device: str | None = None
     threads: str | None = None
+    parts: Path | None = None
     hyperparameters: dict[str, str] = field(default_factory=dict)
     original: OriginalFlags = field(default_factory=OriginalFlags)
 
@@ -106,6 +109,8 @@ def _add_subject(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--dataset", help=f"default cifar10; {_datasets()}")
     group.add_argument("--data-root", "--data-dir", metavar="FOLDER", help="where the data is")
     group.add_argument("--model", metavar="NAME", help=f"default: the data set's; {', '.join(MODELS)}")
+    parts_help = "a file that registers parts of your own, such as my_parts.py (docs/own_parts.md)"
+    group.add_argument("--parts", type=Path, metavar="FILE", help=parts_help)
     seed_help = "seed of the weights, of the order of the data and of the attacks; default 0"
     group.add_argument("--seed", metavar="N", help=seed_help)
     set_help = "any other key: evaluation.steps=50"
@@ -209,6 +214,7 @@ def resolve_run(
         for assignment in options.settings:
             override(content, assignment)
             expand_model_name(content)
+        _import_parts(content, options.config or Path(source), options)
         given = options.hyperparameters
         _expand_delta(content, say)
         values = original_flags.translate(given, options.original, say)
@@ -256,6 +262,29 @@ def read_begun(options: TrainOptions) -> RunSpec:
         raise SpecError(f"{directory}: holds no training run: there is no {CONFIG} in it")
     refuse_foreign_links(directory)
     try:
-        return resolve(read_mapping(file))
+        content = read_mapping(file)
+        _import_parts(content, file, options)
+        return resolve(content)
     except ProblemError as problem:
         raise problem.within(file) from problem
+
+
+def _import_parts(content: dict[str, Any], file: Path, options: TrainOptions) -> None:
+    """Import the modules of the user's own parts, and put their paths into the sections of a run.
+
+    Args:
+        content: The sections, changed in place.
+        file: The file that they are from.
+        options: The command line. The parts that it names count instead of those of the file.
+
+    Raises:
+        SpecError: The file is of a run's folder, whose parts may not be imported from where they are.
+        ProblemError: One cannot be imported.
+    """
+    content |= own_parts.read_parts(content, file.parent)
+    parts = content.get("parts", [])
+    if options.parts or file.with_name(run_files.SPEC).is_file() or options.resume:
+        parts = own_parts.choose_parts(parts, file, options.parts)
+    own_parts.import_modules(parts)
+    if parts:
+        content["parts"] = parts

@@ -20,7 +20,6 @@ from torch import Tensor
 from tune_cure.data.datasets import DATASETS
 from tune_cure.data.source import DataError, DataSource
 from tune_cure.utils.errors import TuneCureError, first_line
-from tune_cure.utils.registry import is_reference
 
 _logger = logging.getLogger(__name__)
 
@@ -178,13 +177,13 @@ def _decode(name: str, source: DataSource, image_size: int | None) -> dict[str, 
 
 @contextmanager
 def _one_line_errors(name: str) -> Iterator[None]:
-    """Turn any exception of the function behind a `module:name` into an error of one line."""
+    """Turn any exception of the function of a data set of the user's own into an error of one line."""
     try:
         yield
     except TuneCureError:
         raise
     except Exception as error:  # the user's own code runs, which can raise anything
-        if not is_reference(name):
+        if DATASETS.is_builtin(name):
             raise
         raise DataError(f"data set {name!r}: cannot be read: {type(error).__name__}: {first_line(error)}") from error
 

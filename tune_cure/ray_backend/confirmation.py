@@ -1,6 +1,7 @@
 """Ray tasks of a confirmation: each trains one network and judges it on the test set."""
 
 import json
+import pickle
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,6 +27,8 @@ from tune_cure.ray_backend.trainable import shared_data
 from tune_cure.ray_backend.worker_errors import describe
 from tune_cure.search import run_files
 from tune_cure.search.results import SearchResult
+from tune_cure.search.space.own_parts import own_part_files
+from tune_cure.search.space.registration import import_sent_parts
 from tune_cure.training.config import TrainingConfig
 from tune_cure.training.trainer import Trainer
 from tune_cure.utils import cpu as cpus
@@ -64,7 +67,8 @@ def run(
         DeviceError: Not even one job fits into the devices.
         KeyboardInterrupt: Ctrl-C was pressed.
     """
-    with _ray(address, verbose):
+    modules = own_part_files(result.spec) if address else []
+    with _ray(address, verbose, modules):
         if address is not None:
             cluster.check_folder(result.directory.resolve())
         broadcast = None if address is None else DataBroadcast(pending[0].data)
@@ -72,8 +76,9 @@ def run(
         on_ready(plan)
         task = ray.remote(
             num_cpus=plan.cpus_per_trial, num_gpus=plan.gpus_per_trial, max_retries=result.spec.search.retries
-        )(work)
-        running = {task.remote(job, plan.device, broadcast): job for job in pending}
+        )(_work_with_parts)
+        parts = result.spec.parts
+        running = {task.remote(parts, pickle.dumps(job), plan.device, broadcast): job for job in pending}
         try:
             return _follow(running, on_status)
         except KeyboardInterrupt:
@@ -104,16 +109,22 @@ def _follow(running: dict[Any, Job], on_status: Callable[[Job, dict[str, Any]], 
 
 
 @contextmanager
-def _ray(address: str | None, verbose: bool) -> Iterator[None]:
+def _ray(address: str | None, verbose: bool, modules: list[Path]) -> Iterator[None]:
     """Start or join a Ray inside the context, unless this process has one."""
     if ray.is_initialized():
         yield
         return
-    session.start_ray(address, verbose=verbose)
+    session.start_ray(address, verbose=verbose, modules=modules)
     try:
         yield
     finally:
         session.stop_ray()
+
+
+def _work_with_parts(parts: list[str], job: bytes, device_name: str, broadcast: DataBroadcast | None) -> None:
+    """Do the work of a job, which cannot be unpickled before the user's own parts are imported."""
+    import_sent_parts(parts)
+    work(pickle.loads(job), device_name, broadcast)
 
 
 def work(job: Job, device_name: str = "cpu", broadcast: DataBroadcast | None = None) -> None:

@@ -11,6 +11,7 @@ from tune_cure.data.splits import Splits
 from tune_cure.ray_backend.data_broadcast import DataBroadcast, load
 from tune_cure.ray_backend.resources import DeviceError, MeasuredMemory
 from tune_cure.search.space.config import SearchSpec
+from tune_cure.search.space.registration import import_sent_parts
 from tune_cure.training.trainer import Trainer
 
 STEPS = 3  # training steps: from the second on there are optimizer state and averages; all later ones are alike
@@ -25,6 +26,7 @@ def measure(spec: SearchSpec, broadcast: DataBroadcast | None = None) -> Measure
     Raises:
         DeviceError: The largest trial does not fit into the GPU.
     """
+    import_sent_parts(spec.parts)
     splits = load(spec.data, broadcast).to("cuda")
     hyperparameters, peak = largest(spec, lambda values: peak_memory(spec, splits, values))
     free, total = torch.cuda.mem_get_info()

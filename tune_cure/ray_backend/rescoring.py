@@ -23,6 +23,7 @@ from tune_cure.search import ranking, trial_table
 from tune_cure.search.journal import Journal
 from tune_cure.search.run_storage import RunStorage
 from tune_cure.search.space.config import SearchSpec
+from tune_cure.search.space.registration import import_sent_parts
 from tune_cure.search.trial_table import SearchRecord
 from tune_cure.utils import cpu
 from tune_cure.utils.files import read_tensors
@@ -91,6 +92,7 @@ def _judge(spec: SearchSpec, file: str, device_name: str, broadcast: DataBroadca
     """Return the metrics of a leader, and on how many images they were measured. Runs in a worker process."""
     device = torch.device(device_name)
     cpu.configure_cpu(spec.resources.cpus_per_trial)
+    import_sent_parts(spec.parts)
     examples = fresh_examples(spec, shared_data(spec.data, device.type, broadcast))
     if not len(examples):
         return {"examples": 0}

@@ -7,7 +7,7 @@ import os
 import shutil
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,7 @@ def start_ray(
     dashboard_host: str = dashboard.LOOPBACK,
     verbose: bool = False,
     setup: Callable[[], None] | None = None,
+    modules: Sequence[Path] = (),
 ) -> None:
     """Start a Ray on this machine, or join the cluster at `address`, for the searches that follow.
 
@@ -68,6 +69,7 @@ def start_ray(
         dashboard_host: Address at which the dashboard of a Ray that is started listens.
         verbose: Show what Ray and Optuna say.
         setup: Called in each process that runs trials when it starts; registers parts that are not of this package.
+        modules: Files and package folders that the machines of a cluster get, so that they can be imported there.
 
     Raises:
         ClusterError: The cluster cannot be joined.
@@ -82,7 +84,7 @@ def start_ray(
         options["runtime_env"] = {"worker_process_setup_hook": setup}
     if address is not None:
         with keep_handlers():
-            context = _join(address, options)
+            context = _join(address, options, modules)
         _current.url = _url(context.dashboard_url, None)
         return
     ray_internals.listen_on_loopback()
@@ -99,11 +101,11 @@ def dashboard_url() -> str:
     return _current.url
 
 
-def _join(address: str, options: dict[str, Any]) -> Any:
-    """Join the cluster at `address`, send its machines this package, and return Ray's context."""
+def _join(address: str, options: dict[str, Any], modules: Sequence[Path]) -> Any:
+    """Join the cluster at `address`, send its machines this package and `modules`, and return Ray's context."""
     cluster.check_address(address)
     package = str(Path(__file__).parent.parent)
-    options["runtime_env"] = {**options.get("runtime_env", {}), "py_modules": [package]}
+    options["runtime_env"] = {**options.get("runtime_env", {}), "py_modules": [package, *map(str, modules)]}
     try:
         return ray.init(address=address, **options)
     except ConnectionError as error:

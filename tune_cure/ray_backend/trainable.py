@@ -15,6 +15,7 @@ from tune_cure.search import run_files
 from tune_cure.search.journal import OBJECTIVE, RUNG
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.space.objectives import reached
+from tune_cure.search.space.registration import import_sent_parts
 from tune_cure.training.trainer import Trainer
 from tune_cure.utils import cpu, formatting
 from tune_cure.utils.files import read_tensors
@@ -52,6 +53,7 @@ class CureTrainable(tune.Trainable):  # type: ignore[misc]
         """
         self.spec, self.device, self.reused, self.broadcast = spec, device, reused, broadcast
         cpu.configure_cpu(spec.resources.cpus_per_trial)
+        import_sent_parts(spec.parts)
         self._start(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:

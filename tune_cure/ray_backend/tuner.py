@@ -37,6 +37,7 @@ from tune_cure.search.run_storage import LocalStorage, RunStorage
 from tune_cure.search.schedulers.early_stopper import EarlyStopper
 from tune_cure.search.schedulers.memory_backoff import MemoryBackoff
 from tune_cure.search.space.config import SearchSpec
+from tune_cure.search.space.own_parts import own_part_files
 from tune_cure.search.stopping import FULL_DISK_ERROR, SearchStopper
 from tune_cure.search.trial_table import SearchRecord
 from tune_cure.utils.files import replace_text
@@ -104,7 +105,12 @@ def run(
 
     try:
         if is_started:
-            session.start_ray(options.address, dashboard_host=options.dashboard_host, verbose=options.verbose)
+            session.start_ray(
+                options.address,
+                dashboard_host=options.dashboard_host,
+                verbose=options.verbose,
+                modules=own_part_files(spec) if options.address else (),
+            )
         _run_on_ray(search, options, on_ready, interrupt)
     except KeyboardInterrupt:  # while Ray starts, or a trial's memory is measured
         interrupt()

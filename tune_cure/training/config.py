@@ -131,8 +131,8 @@ AnyTrainingConfig = Annotated[SerializeAsAny[TrainingConfig], BeforeValidator(_p
 
 
 def has_unread_parts(values: Mapping[str, Any]) -> bool:
-    """Return whether an attack or penalty in `values` (by YAML names) is a `module:name` that is not imported here."""
-    return any(is_reference(values.get(key)) and values[key] not in registry for key, registry in _PARTS.items())
+    """Return whether an attack or penalty in `values` (by YAML names) is the user's own and not imported here."""
+    return any(registry.is_unread(values.get(key)) for key, registry in _PARTS.items())
 
 
 def import_parts(values: Mapping[str, Any], path: str) -> None:

@@ -1,5 +1,6 @@
 """Hyperparameters that contradict each other, and those that make no difference beside others."""
 
+import dataclasses
 from collections.abc import Iterable
 from typing import Any
 
@@ -108,9 +109,11 @@ def _inactive_of_penalty(config: TrainingConfig) -> dict[str, str]:
 
 
 def _of_other_parts(registry: Registry[Any], name: str, reason: str) -> dict[str, str]:
-    """Return the hyperparameters that other parts than `name` declare, with `reason`."""
-    own = declared_keys([registry.get(name)])
-    return dict.fromkeys(_yaml_names(key for key in declared_keys(registry.own) if key not in own), reason)
+    """Return the hyperparameters that others declare and `name` has no field for, with `reason`; {} if not imported."""
+    if (part := registry.get(name)) is None:
+        return {}
+    used = {field.name for field in dataclasses.fields(part)}
+    return dict.fromkeys(_yaml_names(key for key in declared_keys(registry.own) if key not in used), reason)
 
 
 def _yaml_names(fields: Iterable[str]) -> list[str]:

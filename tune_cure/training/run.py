@@ -37,6 +37,7 @@ COLUMNS = (*EPOCH_METRICS, "diverged")
 class RunSpec(Schema):
     """Configuration of one training run."""
 
+    parts: list[str] = Field(default_factory=list, description="As in a search space.")
     data: DataSpec = Field(default=DataSpec(dataset=DEFAULT_DATASET), description="As in a search space.")
     model: ModelConfig = Field(default=ModelConfig(name="preact_resnet18"), description="As in a search space.")
     training: AnyTrainingConfig = Field(default=TrainingConfig(), description="The hyperparameters.")
@@ -54,7 +55,8 @@ class RunSpec(Schema):
 
     def to_yaml(self) -> str:
         """Return YAML with every value written out, which `resolve` reads as the same run."""
-        return yaml.safe_dump(self.model_dump(mode="json", by_alias=True), sort_keys=False)
+        without = None if self.parts else {"parts"}
+        return yaml.safe_dump(self.model_dump(mode="json", by_alias=True, exclude=without), sort_keys=False)
 
 
 def add_dataset_defaults(content: dict[str, Any]) -> dict[str, Any]:
@@ -220,5 +222,5 @@ class Run:
 
 
 def _values_by_key(spec: RunSpec) -> dict[str, Any]:
-    """Return each value of a run by the path of its key, without the folder of the data, which may move."""
-    return by_path(spec.model_dump(mode="json", by_alias=True, exclude={"data": {"root"}}))
+    """Return each value of a run by the path of its key, without paths of data and parts, which may move."""
+    return by_path(spec.model_dump(mode="json", by_alias=True, exclude={"parts": True, "data": {"root"}}))

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMappin
 from functools import cache
 from importlib.machinery import PathFinder
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from tune_cure.utils.errors import TuneCureError
@@ -69,6 +70,8 @@ class Registry(MutableMapping[str, Part]):
             for name, part in parts.items()
         }
         self._imported: dict[str, Part] = {}
+        self._expected: set[str] = set()
+        self._builtin = frozenset(parts)
 
     @property
     def own(self) -> list[Part]:
@@ -92,6 +95,22 @@ class Registry(MutableMapping[str, Part]):
             raise PartError(f"there is a {self.kind} named {name!r} already")
         self._parts[name] = self._checked(name, part)
 
+    def is_builtin(self, name: str) -> bool:
+        """Return whether `name` is that of one of the project's own parts."""
+        return name in self._builtin
+
+    def expect(self, name: str) -> None:
+        """Accept `name` in what is read from now on: its part is in a module that is not imported."""
+        self._expected.add(name)
+
+    def is_unread(self, name: object) -> bool:
+        """Return whether `name` can stand for a part that this process has not imported."""
+        return isinstance(name, str) and name not in self and (is_reference(name) or name in self._expected)
+
+    def forget_module(self, module: str) -> None:
+        """Forget the parts that were found in `module` by a `module:name`."""
+        self._imported = {name: part for name, part in self._imported.items() if name.partition(":")[0] != module}
+
     def resolve(self, name: str) -> Part:
         """Return the part that `name` stands for; import its module where the name is a `module:name`.
 
@@ -99,8 +118,7 @@ class Registry(MutableMapping[str, Part]):
             PartError: No part has this name, its module cannot be imported, or it is of another kind.
         """
         if name not in self and is_reference(name):
-            if "" not in sys.path and os.getcwd() not in sys.path:
-                sys.path.append(os.getcwd())  # as `python -m` has it, but after all else
+            add_working_directory()
             self._imported[name] = self._checked(name, _imported(name, self.kind))
         if name not in self:
             raise PartError(self.unknown(name))
@@ -108,6 +126,8 @@ class Registry(MutableMapping[str, Part]):
 
     def unknown(self, name: object) -> str:
         """Return the message that no part is called `name`."""
+        if self.is_unread(name):
+            return f"{self.kind} {name!r} is the user's own, and the search's parts are not imported here"
         hint = did_you_mean(name, self) if isinstance(name, str) else ""
         return f"{shorten_repr(name)} is not one of {', '.join(self)}{hint}"
 
@@ -131,7 +151,7 @@ class Registry(MutableMapping[str, Part]):
             part = entry_point.load()
         except Exception as error:  # the package's own code runs, which can raise anything
             raise PartError(
-                f"{self.kind} {name!r}: {entry_point.value} cannot be imported: {_reason(error)}"
+                f"{self.kind} {name!r}: {entry_point.value} cannot be imported: {describe_error(error)}"
             ) from error
         self._parts[name] = self._checked(name, part)
         return self._parts[name]
@@ -164,10 +184,7 @@ def _entry_points(group: str) -> "dict[str, EntryPoint]":
 def _imported(reference: str, kind: str) -> object:
     """Return the object that `module:name` names."""
     module_name, _, attribute = reference.partition(":")
-    try:
-        module = importlib.import_module(module_name)
-    except Exception as error:  # the module's own code runs, which can raise anything
-        raise PartError(f"{kind} {reference!r}: module {module_name} cannot be imported: {_reason(error)}") from error
+    module = import_module(module_name, kind, reference)
     if not hasattr(module, attribute):
         names = [name for name in vars(module) if not name.startswith("_")]
         raise PartError(
@@ -177,7 +194,31 @@ def _imported(reference: str, kind: str) -> object:
     return found
 
 
-def _reason(error: Exception) -> str:
+def add_working_directory() -> None:
+    """Make the modules in the working directory importable, after all others."""
+    if "" not in sys.path and os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # as `python -m` has it
+
+
+def import_module(name: str, kind: str, reference: str) -> ModuleType:
+    """Return the module `name`.
+
+    Args:
+        name: The module's name.
+        kind: What is looked for in it, for errors.
+        reference: How the user named that, for errors.
+
+    Raises:
+        PartError: The module cannot be imported.
+    """
+    try:
+        return importlib.import_module(name)
+    except Exception as error:  # the module's own code runs, which can raise anything
+        raise PartError(f"{kind} {reference!r}: module {name} cannot be imported: {describe_error(error)}") from error
+
+
+def describe_error(error: Exception) -> str:
+    """Return the kind of an error that the user's own code raised, and the first line of its message."""
     lines = str(error).splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 

@@ -10,7 +10,7 @@ from pydantic.fields import FieldInfo
 
 from tune_cure.utils.formatting import shorten_repr
 from tune_cure.utils.hyperparameters import Hyperparameter, declared_hyperparameters
-from tune_cure.utils.registry import PartError, Registry, did_you_mean, is_reference
+from tune_cure.utils.registry import PartError, Registry, did_you_mean
 
 MAX_SEED = 2**31 - 1  # numpy's take twice as much, but a search adds to its own
 MAX_NUMBER = 1e100  # far beyond what float32 holds; sums, squares and axes of such numbers are finite
@@ -58,7 +58,7 @@ Number = Annotated[float, BeforeValidator(parse_number), AfterValidator(_check_m
 class OneOf:
     """Validator of a name: one of `choices`, which the error lists.
 
-    Where `choices` is a `Registry`, a `module:name` passes, too. It is judged by its shape and not imported.
+    Where `choices` is a `Registry`, the name of a part that is not imported passes, too (`Registry.is_unread`).
 
     Args:
         choices: The names.
@@ -71,7 +71,7 @@ class OneOf:
     def __call__(self, name: str) -> str:
         if self.any_case and name.lower() in self.choices:
             return name.lower()
-        if name in self.choices or (isinstance(self.choices, Registry) and is_reference(name)):
+        if name in self.choices or (isinstance(self.choices, Registry) and self.choices.is_unread(name)):
             return name
         raise ValueError(
             f"{shorten_repr(name)} is not one of {', '.join(self.choices)}{did_you_mean(name, self.choices)}"

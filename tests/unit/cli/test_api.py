@@ -16,13 +16,14 @@ import tune_cure
 from tests.support.confirmations import write_quick_search
 from tests.support.exported_models import write_best_model
 from tests.support.journals import write_search
-from tune_cure.cli import api, parts, search_run
+from tune_cure.cli import api, search_run
 from tune_cure.cli.views.live_view import PlainView
 from tune_cure.models.registry import MODELS
 from tune_cure.ray_backend import tuner
 from tune_cure.search.journal import Journal
 from tune_cure.search.results import SearchResult
 from tune_cure.search.resume import ResumeError
+from tune_cure.search.space import registration
 from tune_cure.search.space.loading import load
 from tune_cure.utils.errors import TuneCureError
 from tune_cure.utils.yaml_config import SpecError
@@ -112,15 +113,18 @@ def test_an_error_in_a_run_is_one_line_that_names_its_key(tmp_path: Path) -> Non
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("kind", parts.REGISTRIES)
+@pytest.mark.parametrize("kind", registration.REGISTRIES)
 def test_each_kind_of_part_has_a_registry_of_this_name(kind: str) -> None:
-    module, _, attribute = parts.REGISTRIES[kind].partition(":")
+    module, _, attribute = registration.REGISTRIES[kind].partition(":")
     assert getattr(importlib.import_module(module), attribute).kind == kind
 
 
 def test_every_registry_of_the_package_can_be_registered_with() -> None:
     for file in Path("tune_cure").rglob("*.py"):
-        assert set(re.findall(r'Registry\(\s*"([^"]+)"', file.read_text(encoding="utf-8"))) <= parts.REGISTRIES.keys()
+        assert (
+            set(re.findall(r'Registry\(\s*"([^"]+)"', file.read_text(encoding="utf-8")))
+            <= registration.REGISTRIES.keys()
+        )
 
 
 def test_a_registered_network_is_trained_by_its_name(tmp_path: Path) -> None:
@@ -131,7 +135,7 @@ def test_a_registered_network_is_trained_by_its_name(tmp_path: Path) -> None:
     try:
         result = tune_cure.train(SMALL | {"model": {"name": "tiny"}}, output=tmp_path / "out")
     finally:
-        del MODELS["tiny"], parts._registered["network", "tiny"]
+        del MODELS["tiny"], registration._registered["network", "tiny"]
     assert isinstance(result.network, nn.Module)
     with pytest.raises(TuneCureError, match=r"'netwrk' is not one of .*did you mean 'network'"):
         tune_cure.register("netwrk", "tiny", tiny)

@@ -297,10 +297,10 @@ def _network_fields(file: Path, saved: Mapping[str, Any], side: int | None, trus
         raise ExportError(f"{file}: holds no network of this project")
     try:
         name = saved["model"]["name"]
-        if is_reference(name) and name not in MODELS and not trust_code:
+        if MODELS.is_unread(name) and not trust_code:
             raise ExportError(
                 f"{file}: its network {name!r} is code that is not part of this project, and a file that somebody sent "
-                "can name any module here; if you trust the file, add --trust-code"
+                "can name any module here; if you trust the file, add --trust-code, or name your own with --parts FILE"
             )
         json.dumps(saved["model"], allow_nan=False)  # raises for what config.json cannot hold
         network = checkpoints.rebuild(saved, trust_code=trust_code)

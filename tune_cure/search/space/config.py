@@ -157,6 +157,10 @@ class SearchSpec(Schema):
     asha: AshaConfig = AshaConfig()
     rescore: RescoreConfig = RescoreConfig()
     resources: ResourcesConfig = ResourcesConfig()
+    parts: list[str] = Field(
+        default_factory=list,
+        description="Files or modules of your own parts, imported first: `my_parts.py` beside the YAML.",
+    )
 
     def training_config(self, hyperparameters: dict[str, Any]) -> TrainingConfig:
         """Return the configuration of a trial with these values of the searched hyperparameters."""
@@ -164,7 +168,7 @@ class SearchSpec(Schema):
 
     @property
     def has_unread_parts(self) -> bool:
-        """Return True if an attack or a penalty of the search is a `module:name` that this process has not imported."""
+        """Return True if an attack or a penalty of the search is the user's own and not imported here."""
         choices = ((key, where.values) for key, where in self.space.items() if where.kind == "choice")
         searched = ({key: name} for key, names in choices for name in names)
         return has_unread_parts(self.training) or any(map(has_unread_parts, searched))
@@ -241,6 +245,8 @@ class SearchSpec(Schema):
     def to_yaml(self) -> str:
         """Return the search as YAML with every default written out. Loading it gives the same search."""
         content = self.model_dump(mode="json", by_alias=True, exclude={"space", "training"})
+        if not self.parts:
+            del content["parts"]
         fixed = {**self.training_config({}).model_dump(mode="json", by_alias=True), **self.training}
         searched = {*self.space, *(key for name in self.space for key in SAME_AS.get(name, ()))}
         content["training"] = {key: value for key, value in fixed.items() if key not in searched}

@@ -12,7 +12,7 @@ from tune_cure.search import run_files
 from tune_cure.search.space import checks, keys
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.space.distributions import ON_GRID, Distribution
-from tune_cure.search.space.own_parts import import_own_parts
+from tune_cure.search.space.own_parts import expect_own_parts, import_modules, import_own_parts, read_parts
 from tune_cure.training.config import HYPERPARAMETERS, config_class, expand_model_name, parse_hyperparameter
 from tune_cure.training.delta import DELTA, delta_notice, expand_delta, say_delta_in
 from tune_cure.training.interactions import inactive_hyperparameters
@@ -36,6 +36,7 @@ def load(path: str | Path, overrides: Sequence[str] = (), *, import_parts: bool 
         overrides: `training.epochs=5` and the like: a key's path, an equals sign, a YAML value.
         import_parts: Import the user's own parts, to check their names and hyperparameters. A file that somebody else
             wrote could name any module, and importing a module runs its code; so only commands that train set this.
+            Without it, any name may be that of a part that `parts` register.
 
     Raises:
         SpecError: The file cannot be read, or what it asks for cannot be run.
@@ -66,6 +67,11 @@ def load_mapping(
         for assignment in overrides:
             override(content, assignment)
             expand_model_name(content)
+        content |= read_parts(content, Path(source).parent)
+        if import_parts:
+            import_modules(content.get("parts", []))
+        else:
+            expect_own_parts(content)
         _read_starts(content)
         spec = _check(content, import_parts=import_parts)
     except ProblemError as problem:
@@ -194,6 +200,8 @@ def _resolve_start(spec: SearchSpec, start: dict[str, Any], path: str) -> dict[s
         return values.get(key, space[key].values[0])
 
     active = spec.propose(given_value)
+    if spec.has_unread_parts:  # which keys count in this start is not known
+        return values
     if missing:
         missing = [key for key in space if key in missing]
         raise ProblemError(path, f"gives no value for {', '.join(missing)}; every key of space that counts needs one")

@@ -1,9 +1,12 @@
-"""The user's own parts in a search: which ones it names, and what must be imported or sent for them.
+"""The user's own parts in a search: which ones it names, what is imported for them, and what is sent to other machines.
 
-Reading a search's files imports no `module:name`. Commands that train or judge networks call `import_own_parts` first.
+A search names a part as `module:name`, or by a name that one of its `parts` (files or modules) registers. Reading a
+search's files imports none of them. Commands that train or judge networks call `import_own_parts` first.
 """
 
-from collections.abc import Iterator
+import re
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +19,12 @@ from tune_cure.regularizers.cure import DIRECTIONS
 from tune_cure.regularizers.registry import REGULARIZERS
 from tune_cure.search.proposals.samplers import SAMPLERS
 from tune_cure.search.space.config import SearchSpec
+from tune_cure.search.space.registration import import_parts, is_file
 from tune_cure.training.optimizers import OPTIMIZERS
 from tune_cure.training.schedules import SCHEDULES
+from tune_cure.utils.formatting import shorten_repr
 from tune_cure.utils.registry import PartError, Registry, is_reference, local_modules
-from tune_cure.utils.yaml_config import ProblemError
+from tune_cure.utils.yaml_config import ProblemError, SpecError
 
 OF_TRAINING: dict[str, Registry[Any]] = {
     "attack": ATTACKS,
@@ -29,6 +34,45 @@ OF_TRAINING: dict[str, Registry[Any]] = {
     "optimizer": OPTIMIZERS,
     "lr_schedule": SCHEDULES,
 }
+
+
+OF_SECTIONS: dict[str, Registry[Any]] = {
+    "data.dataset": DATASETS,
+    "model.name": MODELS,
+    "evaluation.norm": NORMS,
+    "evaluation.loss": LOSSES,
+    "search.sampler": SAMPLERS,
+}
+_MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
+
+
+def read_parts(content: dict[str, Any], folder: Path) -> dict[str, list[str]]:
+    """Return the `parts` of a YAML file as a list, with absolute paths; empty if it has none.
+
+    Args:
+        content: The content of the file.
+        folder: The folder of the file, which paths are relative to.
+
+    Raises:
+        ProblemError: They are no files or modules.
+    """
+    given = content.get("parts")
+    if given is None:
+        return {}
+    for name in given if isinstance(given, list) else [given]:
+        if not isinstance(name, str) or not (is_file(name) or _MODULE.fullmatch(name)) or "\0" in name:
+            found = shorten_repr(name)
+            raise ProblemError("parts", f"a file such as my_parts.py, or a module, is needed, but found {found}")
+    names = [given] if isinstance(given, str) else given
+    return {"parts": [str((folder / name).absolute()) if is_file(name) else name for name in names]}
+
+
+def expect_own_parts(content: dict[str, Any]) -> None:
+    """Accept the names of parts in a YAML file with `parts`, which is read without importing these."""
+    if content.get("parts"):
+        for _, registry, name in _names(content):
+            if isinstance(name, str) and name not in registry:
+                registry.expect(name)
 
 
 def import_own_parts(spec: SearchSpec) -> None:
@@ -44,38 +88,98 @@ def import_own_parts(spec: SearchSpec) -> None:
             raise ProblemError(path, str(error)) from error
 
 
-def import_parts_of_run(spec: SearchSpec, file: Path) -> None:
-    """Import the user's own parts of a search whose networks are to be trained again.
+def import_parts_of_run(spec: SearchSpec, file: Path, given: Path | None = None) -> SearchSpec:
+    """Import the user's own parts of a run whose networks are to be built; return the search with their paths as now.
+
+    Args:
+        spec: The search.
+        file: The run's file that names the parts.
+        given: The file of the parts that the user names; None takes those that the run names.
 
     Raises:
-        SpecError: A module cannot be imported, or has no such part; the error names `file`, the run's spec.yaml.
+        SpecError: A module cannot be imported, or has no such part; the error names `file`.
     """
+    parts = choose_parts(spec.parts, file, given)
+    spec = spec.model_copy(update={"parts": parts})
     try:
+        import_modules(parts)
         import_own_parts(spec)
     except ProblemError as problem:
         raise problem.within(file) from problem
+    return spec
+
+
+def choose_parts(parts: Sequence[str], file: Path, given: Path | None) -> list[str]:
+    """Return the files and modules of parts that may be imported for a run, whose folder somebody may have sent.
+
+    Args:
+        parts: Those that the run names.
+        file: The run's file that names them.
+        given: The file that the user names instead; None if there is none.
+
+    Raises:
+        SpecError: One is not where it was, or in the run's folder, and the user has not named it.
+    """
+    if given is not None:
+        return [str(given.expanduser().absolute())]
+    for part in filter(is_file, parts):
+        if not Path(part).is_file():
+            raise SpecError(f"{file}: parts: {part}: there is no such file any more; name it with --parts FILE")
+        if Path(part).resolve().is_relative_to(file.parent.resolve()):
+            raise SpecError(
+                f"{file}: parts: {part}: is in the run's folder, which somebody may have sent, and importing it runs "
+                f"its code; if you trust it, name it with --parts FILE"
+            )
+    return list(parts)
+
+
+def import_modules(parts: Sequence[str]) -> None:
+    """Import the files and modules that a search names as its `parts`.
+
+    Raises:
+        ProblemError: One cannot be imported; the path is `parts`.
+    """
+    try:
+        import_parts(parts)
+    except PartError as error:
+        raise ProblemError("parts", str(error)) from error
 
 
 def own_part_files(spec: SearchSpec) -> list[Path]:
-    """Return the files and package folders in the working directory that a search's own parts need.
+    """Return the files and package folders that a search's own parts need, once they are imported.
 
-    Other machines of a cluster have no such directory: these files must be sent there. Nothing is imported.
+    Other machines of a cluster may lack them, so they are sent there. These are the files of `parts`, what
+    `module:name` names in the working directory, and what of their folders they have imported.
     """
-    return local_modules(name for _, _, name in _references(spec))
+    names = [name for _, _, name in _references(spec)] + [part for part in spec.parts if not is_file(part)]
+    found = dict.fromkeys([*(Path(part) for part in spec.parts if is_file(part)), *local_modules(names)])
+    folders = {file.parent.resolve() for file in found}
+    for name, module in list(sys.modules.items()):
+        file = Path(getattr(module, "__file__", None) or "/")
+        whole = file.parent if file.name == "__init__.py" else file
+        if "." not in name and name not in ("__main__", "tune_cure") and whole.parent.resolve() in folders:
+            found[whole] = None
+    return list({path.resolve(): path for path in found}.values())
 
 
 def _references(spec: SearchSpec) -> Iterator[tuple[str, Registry[Any], str]]:
-    """Yield the path, the registry and the name of each part of the user's own that a search names."""
-    names: list[tuple[str, Registry[Any], Any]] = [
-        ("data.dataset", DATASETS, spec.data.dataset),
-        ("model.name", MODELS, spec.model.name),
-        ("evaluation.norm", NORMS, spec.evaluation.norm),
-        ("evaluation.loss", LOSSES, spec.evaluation.loss),
-        ("search.sampler", SAMPLERS, spec.search.sampler),
-    ]
-    for key, registry in OF_TRAINING.items():
-        if key in spec.training:
-            names.append((f"training.{key}", registry, spec.training[key]))
-        if key in spec.space and spec.space[key].kind == "choice":
-            names += [(f"space.{key}", registry, name) for name in spec.space[key].values]
+    """Yield the path, the registry and the name of each `module:name` in a search."""
+    sections = {name: getattr(spec, name).model_dump() for name in ("data", "model", "evaluation", "search")}
+    space = {key: {"choice": where.values} for key, where in spec.space.items() if where.kind == "choice"}
+    names = _names({**sections, "training": spec.training, "space": space})
     yield from ((path, registry, name) for path, registry, name in names if is_reference(name))
+
+
+def _names(content: dict[str, Any]) -> Iterator[tuple[str, Registry[Any], Any]]:
+    """Yield the path, the registry and the name of each part in the content of a YAML file, which may be damaged."""
+    sections = {name: section for name, section in content.items() if isinstance(section, dict)}
+    for path, registry in OF_SECTIONS.items():
+        section, _, key = path.partition(".")
+        if key in sections.get(section, {}):
+            yield path, registry, sections[section][key]
+    for key, registry in OF_TRAINING.items():
+        if key in sections.get("training", {}):
+            yield f"training.{key}", registry, sections["training"][key]
+        searched = sections.get("space", {}).get(key)
+        if isinstance(searched, dict) and isinstance(searched.get("choice"), list):
+            yield from ((f"space.{key}", registry, name) for name in searched["choice"])

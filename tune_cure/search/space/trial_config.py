@@ -77,7 +77,7 @@ def _of_search(path: Path, hyperparameters: dict[str, Any]) -> dict[str, Any]:
     if not file.is_file():
         raise SpecError(f"{path}: lies beside no {run_files.SPEC}, which says on what data and network its search was")
     search = specs.load(file)
-    sections = search.model_dump(mode="json", by_alias=True, include={"data", "model", "evaluation"})
+    sections = search.model_dump(mode="json", by_alias=True, include={"parts", "data", "model", "evaluation"})
     training = {**search.training, **hyperparameters}
     if not has_unread_parts(training):  # else unknown keys may be that part's
         training = {key: value for key, value in training.items() if key in HYPERPARAMETERS or key == DELTA}
