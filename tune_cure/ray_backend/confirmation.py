@@ -166,7 +166,7 @@ def _train(job: Job, config: TrainingConfig, splits: Splits, device: torch.devic
         try:
             trainer.load_state_dict(saved["trainer"])
             seconds = float(saved["seconds"])
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        except (AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
             raise FolderError(f"{last}: the training cannot go on from it: {first_line(error)}") from error
     while trainer.epoch < config.epochs and not diverged:
         _write_status(job, "training", epoch=trainer.epoch, epochs=config.epochs)

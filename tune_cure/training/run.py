@@ -151,14 +151,21 @@ class Run:
             before = expand_delta(saved["run"], section="training.")
             change = next(differences(_values_by_key(RunSpec()) | before, _values_by_key(self.spec)), None)
             if not change:
-                self.trainer.load_state_dict(saved["trainer"])
-                self.log = saved["log"]
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+                self._load(saved)
+        except (AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
             raise FolderError(f"{file}: the run cannot go on from it: {first_line(error)}") from error
         if change:
             key, before, now = change
             message = f"{key} is {now} now, but was {before} when the run was begun"
             raise FolderError(f"{self.directory / CONFIG}: {message}; undo that, or begin a new run")
+
+    def _load(self, saved: dict[str, Any]) -> None:
+        """Continue from the content of last.pt. What is wrong with it raises an error of almost any kind."""
+        self.trainer.load_state_dict(saved["trainer"])
+        self.log = saved["log"]
+        values = [value for row in self.log for value in row.values()]
+        if len(self.log) != self.trainer.epoch or not all(isinstance(value, int | float | None) for value in values):
+            raise ValueError("its log is not that of the epochs that were trained")
         if self.trainer.best_epoch:
             self._save_best()
 
