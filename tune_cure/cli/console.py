@@ -1,6 +1,7 @@
 """Terminal of the commands: text that comes from files cannot take control of it."""
 
 import logging
+import sys
 from collections.abc import Iterable
 from typing import Any
 
@@ -30,3 +31,15 @@ class SafeFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Return the record as text."""
         return spell_out(super().format(record))
+
+
+class TerminalHandler(logging.Handler):
+    """Handler that prints log records on what is the standard error when they come.
+
+    A live view prints there above its picture. A handler that keeps the stream of its beginning would print into the
+    picture, which wipes the line out when it is drawn the next time.
+    """
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a record."""
+        print(self.format(record), file=sys.stderr)

@@ -64,10 +64,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(words: list[str]) -> int:
     parsed = _parse(words)
     # Imported after the help and the errors of the command line, which do not need rich.
-    from tune_cure.cli.console import SafeConsole, SafeFormatter
+    from tune_cure.cli.console import SafeConsole, SafeFormatter, TerminalHandler
 
     console = SafeConsole(soft_wrap=True, highlight=False, markup=False)  # [x] in a file name is no markup
-    handler = logging.StreamHandler()
+    handler = TerminalHandler()
     handler.setFormatter(SafeFormatter("%(message)s"))
     logging.basicConfig(handlers=[handler], level=logging.INFO if parsed.verbose else logging.WARNING)
     logging.getLogger("tune_cure").setLevel(logging.INFO)

@@ -2,10 +2,11 @@ import io
 import logging
 
 import pytest
+from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from tune_cure.cli.console import SafeConsole, SafeFormatter
+from tune_cure.cli.console import SafeConsole, SafeFormatter, TerminalHandler
 
 HOSTILE = "\x1b]0;owned\x07\x9b2Jcafé\u202eexe\r"
 
@@ -41,3 +42,19 @@ def test_the_consoles_own_styles_and_line_breaks_remain(console: SafeConsole) ->
 def test_warnings_have_no_control_characters() -> None:
     record = logging.makeLogRecord({"msg": "%s: damaged", "args": ("a\x1b[2J",)})
     assert SafeFormatter("%(message)s").format(record) == r"a\x1b[2J: damaged"
+
+
+def test_a_log_record_is_printed_above_the_picture_of_a_live_view(capsys: pytest.CaptureFixture[str]) -> None:
+    handler = TerminalHandler()
+    handler.setFormatter(SafeFormatter("%(message)s"))
+    record = logging.LogRecord("tune_cure", logging.WARNING, "", 0, "memory is short", (), None)
+    console = SafeConsole(force_terminal=True, width=40, file=io.StringIO())
+    with Live(Text("picture"), console=console, auto_refresh=False) as live:
+        handler.emit(record)
+        live.refresh()
+    assert "memory is short" not in capsys.readouterr().err
+    assert isinstance(console.file, io.StringIO)
+    shown = console.file.getvalue()
+    assert shown.index("memory is short") < shown.rindex("picture")
+    handler.emit(record)
+    assert capsys.readouterr().err == "memory is short\n"
