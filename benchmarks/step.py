@@ -181,7 +181,7 @@ def check_equal(splits: Splits, model: ModelConfig, options: dict[str, Any]) -> 
             ours.model.train()
             for group in ours.optimizer.param_groups:
                 group["lr"] = 0.05
-            ours._step(x, y, index, Stopwatch(ours.device))
+            ours.step(x, y, index, Stopwatch(ours.device))
             reference.step(x, y)
         pairs = zip(ours.model.parameters(), theirs.model.parameters(), strict=True)
         return max(float((a - b).detach().abs().max() / a.detach().abs().max()) for a, b in pairs)
@@ -249,7 +249,7 @@ def make(key: Key, options: argparse.Namespace, device: torch.device) -> Callabl
     if kind == OURS:
         x, watch, steps = plain.contiguous(memory_format=torch.channels_last), Stopwatch(device), itertools.count()
         one.model.train()
-        return lambda: [one._step(x, y, next(steps), watch) for _ in range(TOGETHER)]
+        return lambda: [one.step(x, y, next(steps), watch) for _ in range(TOGETHER)]
     loop = Reference(one, lean=kind == LEAN or name == FGSM)
     return lambda: [loop.step(plain, y) for _ in range(TOGETHER)]
 

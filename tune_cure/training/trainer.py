@@ -14,7 +14,6 @@ from tune_cure.evaluation.catastrophic_overfitting import catastrophic_overfitti
 from tune_cure.evaluation.config import EvaluationConfig
 from tune_cure.evaluation.metrics import METRICS, evaluate
 from tune_cure.gradients.mixed_precision import (
-    RunningStatistics,
     amp_dtype,
     low_precision,
     precision_name,
@@ -28,6 +27,7 @@ from tune_cure.training.interactions import find_conflict
 from tune_cure.training.loss_terms import LossTerms
 from tune_cure.training.optimizers import OPTIMIZERS, decay_groups
 from tune_cure.training.schedules import learning_rate
+from tune_cure.training.step import TrainingStep
 from tune_cure.training.timing import Stopwatch, peak_memory_mb
 from tune_cure.utils.seeding import epoch_seed, seeded_global_state
 
@@ -105,11 +105,10 @@ class Trainer:
         network, loss_scale = low_precision(self.model, self.device, dtype)
         self.precision = precision_name(config.amp, self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=dtype == torch.float16)
-        self.parameters = list(self.model.parameters())
-        self.statistics = RunningStatistics(self.model)
         self.order = torch.Generator().manual_seed(seed)
         self.generator = torch.Generator(self.device).manual_seed(seed)
         self.terms = LossTerms(config, self.model, network, loss_scale=loss_scale, generator=self.generator)
+        self.step = TrainingStep(config, self.model, self.terms, optimizer=self.optimizer, scaler=self.scaler)
         self.epoch = 0
         self.accuracies: dict[int, dict[str, float]] = {}  # epoch -> accuracies of `evaluate`
         self.best_epoch = 0
@@ -194,10 +193,10 @@ class Trainer:
             on_step: As for `train_epoch`.
 
         Returns:
-            The (6,) sums of what `_step` returns, the last learning rate, the number of images, and whether training
+            The (6,) sums of what `step` returns, the last learning rate, the number of images, and whether training
             has diverged.
         """
-        sums = torch.zeros(6, dtype=torch.float64, device=self.device)  # sums over the steps of what `_step` returns
+        sums = torch.zeros(6, dtype=torch.float64, device=self.device)  # sums over the steps of what `step` returns
         total_steps = self.config.epochs * self.steps_per_epoch
         rate, images_seen, diverged = 0.0, 0, False
         epoch_batches = batches(
@@ -221,7 +220,7 @@ class Trainer:
                 )
                 for group in self.optimizer.param_groups:
                     group["lr"] = rate
-                sums += self._step(images, labels, step, watch)
+                sums += self.step(images, labels, step, watch)
                 images_seen += len(images)
                 if self.average:
                     self.average.after_step(self.model, step + 1)
@@ -232,85 +231,6 @@ class Trainer:
                 if diverged:
                     break
         return sums, rate, images_seen, diverged
-
-    def _step(self, images: Tensor, labels: Tensor, step: int, watch: Stopwatch) -> Tensor:
-        """Make one optimizer step, and time its attack and penalty with `watch`.
-
-        Args:
-            images: (N, C, H, W) in [0, 1].
-            labels: (N,) class indices.
-            step: The step's number in the run, from 0 on.
-            watch: Stopwatch of the epoch.
-
-        Returns:
-            (6,) on the device: number of images with a finite loss, their summed loss, number of correct ones, number
-            of penalized images, their summed penalty, and whether the step was skipped.
-        """
-        statistics = self.statistics.copy() if self.scaler.is_enabled() else None
-        watch.start()
-        num_penalized = self.terms.num_penalized(len(images), step)
-        clean_grad = self.terms.shared_gradient(images, labels, num_penalized)
-        adversarial = self.terms.adversarial_images(images, labels, clean_grad)
-        watch.split("attack")
-        self.optimizer.zero_grad(set_to_none=True)
-        adversarial_forward = self.terms.shared_forward(adversarial, num_penalized)
-        logits = adversarial_forward.logits if adversarial_forward else self.terms.network(adversarial)
-        loss = self.terms.unpenalized_loss(images, labels, adversarial, logits)
-        zero = torch.zeros((), device=self.device)
-        mean_penalty = zero
-        if num_penalized:
-            if adversarial_forward is None:
-                self._backward(loss)  # here and not below, because it frees memory for the penalty's graph
-                loss = loss.detach()
-            watch.start()
-            part = slice(num_penalized)
-            penalties = self.terms.penalty(
-                images[part], labels[part], adversarial[part], clean_grad, adversarial_forward
-            )
-            mean_penalty = penalties.mean()
-            # Computed every k steps and scaled by k, so that its expectation is unchanged.
-            loss = loss + self.config.lambda_ * self.config.penalty_every * mean_penalty
-            if adversarial_forward is not None:
-                watch.split("penalty")  # the backward pass below belongs to the loss, too
-        self._backward(loss)
-        if num_penalized and adversarial_forward is None:
-            watch.split("penalty")
-        finite = loss.isfinite()
-        skipped = self._update(finite)
-        with torch.no_grad():
-            if statistics is not None:
-                self.statistics.restore_unless(finite, statistics)
-            correct = (logits.argmax(dim=1) == labels).sum()
-            count = len(images)
-            row = torch.stack(
-                [zero + count, loss * count, correct, zero + num_penalized, mean_penalty * num_penalized]
-            ).double()
-            row = torch.where(finite, row, 0.0)
-            return torch.cat([row, skipped.double().view(1)])
-
-    def _backward(self, loss: Tensor) -> None:
-        """Add to the gradients of the parameters alone: those of the images have been taken already."""
-        self.scaler.scale(loss).backward(inputs=self.parameters)
-
-    def _update(self, finite: Tensor) -> Tensor:
-        """Step the optimizer; return whether the scaler skipped the step. `finite`: whether the loss was finite."""
-        self.scaler.unscale_(self.optimizer)
-        skipped = torch.zeros((), dtype=torch.bool, device=self.device)
-        if self.scaler.is_enabled() or self.config.gradient_clip > 0:
-            gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
-            norm = torch.nn.utils.get_total_norm(gradients)
-            if self.config.gradient_clip > 0:
-                torch.nn.utils.clip_grads_with_norm_(self.parameters, self.config.gradient_clip, norm)
-            if self.scaler.is_enabled():
-                skipped = ~norm.isfinite()
-        self.scaler.step(self.optimizer)
-        if self.scaler.is_enabled():
-            one = torch.ones((), device=self.device)
-            before = self.scaler.scale(one)
-            self.scaler.update()
-            # The scale is not the cause of a loss that is not finite: a few such steps would halve it to nothing.
-            self.scaler.update(torch.where(finite, self.scaler.scale(one), before))
-        return skipped
 
     def _has_diverged(self, sums: Tensor, images_seen: int) -> bool:
         """Return whether the weights are ruined.

@@ -52,7 +52,7 @@ def train(run: Trainer, images: Tensor, labels: Tensor) -> int:
     passes = []
     run.model.double().train().register_forward_pre_hook(lambda *_: passes.append(1))
     for step, (x, y) in enumerate(zip(images.split(16), labels.split(16), strict=True)):
-        run._step(x, y, step, Stopwatch(run.device))
+        run.step(x, y, step, Stopwatch(run.device))
     return len(passes) // 2
 
 
@@ -127,7 +127,7 @@ def test_a_step_never_waits_for_the_device(attack: str, delta: str, splits: Spli
     run = trainer(splits, attack=attack, delta=delta, **weights)
     run.model.train()
     with Counting() as counting:
-        run._step(*images_of(splits, 16), 0, Stopwatch(run.device))
+        run.step(*images_of(splits, 16), 0, Stopwatch(run.device))
     assert counting.seen["convolution"] > 10
     assert not [name for name in WAITING if counting.seen[name]]
 
@@ -142,9 +142,9 @@ def test_the_guard_of_fp16_takes_as_many_operations_in_a_deep_network_as_in_a_sh
         for guarded in (True, False):
             run = Trainer(TrainingConfig.model_validate({"amp": "fp16", "lambda": 0.0}), splits, model=model)
             if not guarded:
-                monkeypatch.setattr(run.statistics, "buffers", [])
+                monkeypatch.setattr(run.step.statistics, "buffers", [])
             with Counting() as counting:
-                run._step(*images_of(splits, 4), 0, Stopwatch(run.device))
+                run.step(*images_of(splits, 4), 0, Stopwatch(run.device))
             seen.append(counting.seen)
         more = seen[0] - seen[1]
         taken.append({name: more[name] for name in more if name not in VIEWS})
@@ -159,7 +159,7 @@ def test_the_norm_of_the_gradients_is_taken_only_where_somebody_reads_it(
     taken, get = [], torch.nn.utils.get_total_norm
     monkeypatch.setattr("torch.nn.utils.get_total_norm", lambda gradients: taken.append(1) or get(gradients))
     run = trainer(splits, **hyperparameters)
-    run._step(*images_of(splits, 16), 0, Stopwatch(run.device))
+    run.step(*images_of(splits, 16), 0, Stopwatch(run.device))
     assert len(taken) == norms
 
 

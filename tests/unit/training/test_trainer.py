@@ -426,7 +426,7 @@ def test_a_penalty_on_every_second_step_weighs_double_there(splits: Splits) -> N
     for every, index in ((1, 0), (2, 0), (2, 1)):
         one = trainer(splits, penalty_every=every, momentum=0.0, weight_decay=0.0, init="zero", **{"lambda": 0.1})
         before = [parameter.detach().clone() for parameter in one.model.parameters()]
-        row = one._step(images, labels, index, Stopwatch(one.device))
+        row = one.step(images, labels, index, Stopwatch(one.device))
         assert row[3] == (0 if index else 64)  # images penalized
         gradients.append([(a - b) / 0.1 for a, b in zip(before, one.model.parameters(), strict=True)])
     for each, doubled, without in zip(*gradients, strict=True):

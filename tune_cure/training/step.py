@@ -1,0 +1,117 @@
+"""One optimizer step of training: the attack, the loss with its penalty, one or two backward passes, the update."""
+
+import torch
+from torch import Tensor, nn
+
+from tune_cure.gradients.mixed_precision import RunningStatistics
+from tune_cure.training.config import TrainingConfig
+from tune_cure.training.loss_terms import LossTerms
+from tune_cure.training.timing import Stopwatch
+
+
+class TrainingStep:
+    """The steps of a training run: call it with each batch.
+
+    Args:
+        config: The hyperparameters.
+        model: The network.
+        terms: The attack and the terms of the loss.
+        optimizer: The optimizer of the network's parameters.
+        scaler: Scales the loss of fp16; otherwise it is not enabled.
+
+    Attributes:
+        parameters: The parameters that are trained.
+        statistics: The buffers that a step in fp16 may have to restore.
+    """
+
+    def __init__(
+        self,
+        config: TrainingConfig,
+        model: nn.Module,
+        terms: LossTerms,
+        *,
+        optimizer: torch.optim.Optimizer,
+        scaler: torch.amp.GradScaler,
+    ) -> None:
+        self.config, self.terms, self.optimizer, self.scaler = config, terms, optimizer, scaler
+        self.parameters = list(model.parameters())
+        self.statistics = RunningStatistics(model)
+
+    def __call__(self, images: Tensor, labels: Tensor, step: int, watch: Stopwatch) -> Tensor:
+        """Make one optimizer step, and time its attack and penalty with `watch`.
+
+        Args:
+            images: (N, C, H, W) in [0, 1].
+            labels: (N,) class indices.
+            step: The step's number in the run, from 0 on.
+            watch: Stopwatch of the epoch.
+
+        Returns:
+            (6,) on the device: number of images with a finite loss, their summed loss, number of correct ones, number
+            of penalized images, their summed penalty, and whether the step was skipped.
+        """
+        statistics = self.statistics.copy() if self.scaler.is_enabled() else None
+        watch.start()
+        num_penalized = self.terms.num_penalized(len(images), step)
+        clean_grad = self.terms.shared_gradient(images, labels, num_penalized)
+        adversarial = self.terms.adversarial_images(images, labels, clean_grad)
+        watch.split("attack")
+        self.optimizer.zero_grad(set_to_none=True)
+        adversarial_forward = self.terms.shared_forward(adversarial, num_penalized)
+        logits = adversarial_forward.logits if adversarial_forward else self.terms.network(adversarial)
+        loss = self.terms.unpenalized_loss(images, labels, adversarial, logits)
+        zero = loss.new_zeros(())
+        mean_penalty = zero
+        if num_penalized:
+            if adversarial_forward is None:
+                self._backward(loss)  # here and not below, because it frees memory for the penalty's graph
+                loss = loss.detach()
+            watch.start()
+            part = slice(num_penalized)
+            penalties = self.terms.penalty(
+                images[part], labels[part], adversarial[part], clean_grad, adversarial_forward
+            )
+            mean_penalty = penalties.mean()
+            # Computed every k steps and scaled by k, so that its expectation is unchanged.
+            loss = loss + self.config.lambda_ * self.config.penalty_every * mean_penalty
+            if adversarial_forward is not None:
+                watch.split("penalty")  # the backward pass below belongs to the loss, too
+        self._backward(loss)
+        if num_penalized and adversarial_forward is None:
+            watch.split("penalty")
+        finite = loss.isfinite()
+        skipped = self._update(finite)
+        with torch.no_grad():
+            if statistics is not None:
+                self.statistics.restore_unless(finite, statistics)
+            correct = (logits.argmax(dim=1) == labels).sum()
+            count = len(images)
+            row = torch.stack(
+                [zero + count, loss * count, correct, zero + num_penalized, mean_penalty * num_penalized]
+            ).double()
+            row = torch.where(finite, row, 0.0)
+            return torch.cat([row, skipped.double().view(1)])
+
+    def _backward(self, loss: Tensor) -> None:
+        """Add to the gradients of the parameters alone: those of the images have been taken already."""
+        self.scaler.scale(loss).backward(inputs=self.parameters)
+
+    def _update(self, finite: Tensor) -> Tensor:
+        """Step the optimizer; return whether the scaler skipped the step. `finite`: whether the loss was finite."""
+        self.scaler.unscale_(self.optimizer)
+        skipped = torch.zeros((), dtype=torch.bool, device=finite.device)
+        if self.scaler.is_enabled() or self.config.gradient_clip > 0:
+            gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+            norm = torch.nn.utils.get_total_norm(gradients)
+            if self.config.gradient_clip > 0:
+                torch.nn.utils.clip_grads_with_norm_(self.parameters, self.config.gradient_clip, norm)
+            if self.scaler.is_enabled():
+                skipped = ~norm.isfinite()
+        self.scaler.step(self.optimizer)
+        if self.scaler.is_enabled():
+            one = torch.ones((), device=finite.device)
+            before = self.scaler.scale(one)
+            self.scaler.update()
+            # The scale is not the cause of a loss that is not finite: a few such steps would halve it to nothing.
+            self.scaler.update(torch.where(finite, self.scaler.scale(one), before))
+        return skipped
