@@ -18,9 +18,9 @@ import pandas as pd
 
 CIFAR10 = ["--set", "data.train_examples=1280", "--set", "data.validation=400", "--set", "evaluation.examples=200"]
 COMMANDS = {
-    "search, quickstart": ["search", "--space", "quickstart"],
+    "search, quickstart of 8 trials": ["search", "--space", "quickstart", "--set", "search.trials=8"],
     "search, cifar10_cpu made small": [
-        *["search", "--space", "cifar10_cpu", *CIFAR10, "--set", "training.epochs=4", "--set", "search.trials=6"],
+        *["search", "--space", "cifar10_cpu", *CIFAR10, "--set", "training.epochs=3", "--set", "search.trials=4"],
         *["--set", "rescore.examples=200"],
     ],
     "train, digits": ["train", "--dataset", "digits", "--lambda", "0.01", "--epochs", "40"],

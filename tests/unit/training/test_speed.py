@@ -14,7 +14,7 @@ from tune_cure.search.space.config import SearchSpec
 from tune_cure.training import speed
 from tune_cure.training.speed import Speed
 
-COLD, STEP = 30.0, 0.05  # seconds: of the first step of a process, and of all later ones
+COLD, STEP = 5.0, 0.05  # seconds: of the first step of a process, and of all later ones
 
 
 @pytest.fixture
@@ -68,6 +68,9 @@ def test_of_a_slow_step_a_part_of_the_batch_is_timed(
     seconds, _ = speed._time_training(config, splits, spec.model, spec.evaluation, "cpu")
     assert seconds == 3.0 / speed.WARM_UP_IMAGES
     assert sizes == [speed.WARM_UP_IMAGES] * 2
+    monkeypatch.setattr(speed, "VERY_LONG_STEP", 2.0)
+    assert speed._time_training(config, splits, spec.model, spec.evaluation, "cpu")[0] == seconds
+    assert len(sizes) == 3  # no step is made twice
 
 
 def test_an_epoch_is_its_images_and_an_evaluation_in_which_pgd_attacks_some_images() -> None:
