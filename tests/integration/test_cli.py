@@ -1,18 +1,23 @@
+import fcntl
 import json
 import os
 import re
+import select
 import shlex
 import signal
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 
 from tests.support.spaces import TINY
 from tune_cure.cli.main import main
+from tune_cure.cli.views import interruption
 from tune_cure.cli.views.interruption import STOPPING
 from tune_cure.search.journal import Journal
 
@@ -126,3 +131,58 @@ def test_the_command_that_an_interrupted_search_prints_resumes_that_search_and_n
     environment = json.loads((out / "environment.json").read_text())
     assert "--resume" not in environment["command"]
     assert ["--resume" in session["command"] for session in environment["resumed"]] == [True]
+
+
+# Validation images beyond those that trials are judged on, and a judgement of minutes.
+SLOW_JUDGEMENT = ["data.validation=300", "search.trials=1", "training.epochs=1", "rescore.steps=5000"]
+
+
+def start(folder: Path, *settings: str, **options: Any) -> tuple[Path, subprocess.Popen[str]]:
+    """Start a search in a folder, and return the folder of its results and its process."""
+    (folder / "tiny.yaml").write_text(TINY)
+    words = [word for setting in settings for word in ("--set", setting)]
+    command = [*COMMAND, "--space", str(folder / "tiny.yaml"), "--output", str(folder / "out"), *words]
+    return folder / "out", subprocess.Popen(command, text=True, **options)
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("presses", [1, 2])
+def test_ctrl_c_after_the_last_trial_ends_the_second_judgement_with_the_command_that_continues(
+    presses: int, tmp_path: Path
+) -> None:
+    out, process = start(tmp_path, *SLOW_JUDGEMENT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    deadline = time.time() + PATIENCE
+    while not any(event["event"] == "end" for event in Journal(out).read()) and time.time() < deadline:
+        time.sleep(0.1)
+    time.sleep(1)  # Tune's loop ends, and the leader's judgement begins
+    for _ in range(presses):
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.1)
+    printed = process.communicate(timeout=PATIENCE)[0].splitlines()
+    assert process.returncode == 130
+    assert printed[-3:-1] == [interruption.STOPPING, f"interrupted; all state is in {out}. Continue with:"]
+    assert printed[-1].endswith(f"--output {out} --resume")
+    assert presses == 2 or (out / "report.html").exists()
+    assert not any(event["event"] == "leader" for event in Journal(out).read())
+
+
+@pytest.mark.ray
+@pytest.mark.skipif(sys.platform != "linux", reason="terminals of other systems differ")
+def test_a_search_whose_terminal_is_closed_ends_in_order(tmp_path: Path) -> None:
+    controller, terminal = os.openpty()
+    out, process = start(
+        tmp_path,
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+    )
+    os.close(terminal)
+    deadline = time.time() + PATIENCE
+    while not any(event["event"] == "epoch" for event in Journal(out).read()) and time.time() < deadline:
+        if select.select([controller], [], [], 0.1)[0]:
+            os.read(controller, 65536)
+    os.close(controller)
+    assert process.wait(PATIENCE) == 128 + signal.SIGHUP
+    assert (out / "report.html").exists()
