@@ -7,10 +7,11 @@ from tests.support.spaces import tiny
 from tune_cure.cli.main import main
 from tune_cure.ray_backend import tuner
 from tune_cure.reports import tables
-from tune_cure.search import results, run_storage
+from tune_cure.search import results
 from tune_cure.search.journal import Event, Journal
 from tune_cure.search.results import SearchResult
-from tune_cure.search.run_storage import ObjectStore, UriStorage
+from tune_cure.search.storage import run_storage
+from tune_cure.search.storage.run_storage import ObjectStore, UriStorage
 
 
 @pytest.fixture

@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(words: list[str]) -> int:
     parsed = _parse(words)
     # Imported after the help and the errors of the command line, which do not need rich.
-    from tune_cure.cli.console import SafeConsole, SafeFormatter, TerminalHandler
+    from tune_cure.cli.views.console import SafeConsole, SafeFormatter, TerminalHandler
 
     console = SafeConsole(soft_wrap=True, highlight=False, markup=False)  # [x] in a file name is no markup
     handler = TerminalHandler()

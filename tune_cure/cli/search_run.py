@@ -25,9 +25,9 @@ from tune_cure.reports.refresh import ReportRefresher
 from tune_cure.search import results, resume, run_files
 from tune_cure.search.progress import SearchState
 from tune_cure.search.results import SearchResult
-from tune_cure.search.run_storage import LocalStorage, ObjectStore, RunStorage, UriStorage
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.space.own_parts import own_part_files
+from tune_cure.search.storage.run_storage import LocalStorage, ObjectStore, RunStorage, UriStorage
 from tune_cure.search.trial_table import SearchRecord
 from tune_cure.utils import environment, locking
 from tune_cure.utils.files import (

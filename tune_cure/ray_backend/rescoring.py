@@ -21,9 +21,9 @@ from tune_cure.ray_backend.trainable import shared_data
 from tune_cure.ray_backend.worker_errors import describe
 from tune_cure.search import ranking, trial_table
 from tune_cure.search.journal import Journal
-from tune_cure.search.run_storage import RunStorage
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.space.registration import import_sent_parts
+from tune_cure.search.storage.run_storage import RunStorage
 from tune_cure.search.trial_table import SearchRecord
 from tune_cure.utils import cpu
 from tune_cure.utils.files import read_tensors

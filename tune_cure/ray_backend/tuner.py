@@ -33,12 +33,12 @@ from tune_cure.search.proposals.proposer import StudyProposer
 from tune_cure.search.recorder import TrialRecorder
 from tune_cure.search.results import SearchResult
 from tune_cure.search.resume import refuse_other_search
-from tune_cure.search.run_storage import LocalStorage, RunStorage
 from tune_cure.search.schedulers.early_stopper import EarlyStopper
 from tune_cure.search.schedulers.memory_backoff import MemoryBackoff
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.space.own_parts import own_part_files
 from tune_cure.search.stopping import FULL_DISK_ERROR, SearchStopper
+from tune_cure.search.storage.run_storage import LocalStorage, RunStorage
 from tune_cure.search.trial_table import SearchRecord
 from tune_cure.utils.files import replace_text
 from tune_cure.utils.signals import WorkLeftBehindError, on_ctrl_c

@@ -6,7 +6,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from tune_cure.cli.console import SafeConsole, SafeFormatter, TerminalHandler
+from tune_cure.cli.views.console import SafeConsole, SafeFormatter, TerminalHandler
 
 HOSTILE = "\x1b]0;owned\x07\x9b2Jcafé\u202eexe\r"
 

@@ -6,7 +6,7 @@ from rich.console import Console, ConsoleDimensions
 
 from tests.support.journal_lines import begin, epoch
 from tests.support.spaces import tiny
-from tune_cure.cli.console import SafeConsole
+from tune_cure.cli.views.console import SafeConsole
 from tune_cure.cli.views.live_picture import fit_columns
 from tune_cure.cli.views.live_view import CLEAR, LiveView, PlainView
 from tune_cure.search import ranking, results

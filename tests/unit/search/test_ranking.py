@@ -8,13 +8,13 @@ import pytest
 from tests.support.journal_lines import begin, end, epoch
 from tests.support.spaces import tiny
 from tune_cure.confirmation.lead import leader_progress
-from tune_cure.search.checkpoint_retention import CheckpointRetention
 from tune_cure.search.journal import Journal
 from tune_cure.search.patience import Patience
 from tune_cure.search.progress import SearchState
 from tune_cure.search.ranking import UNSOUND_STATUSES, RankTracker, rank_trials
 from tune_cure.search.results import SearchResult
 from tune_cure.search.space.config import SearchSpec
+from tune_cure.search.storage.checkpoint_retention import CheckpointRetention
 
 STATUSES = ("completed", "completed", "stopped", "catastrophic_overfitting", "diverged", "failed")
 SETTINGS = [

@@ -5,10 +5,10 @@ import pytest
 from tests.support import journal_lines
 from tests.support.spaces import tiny
 from tune_cure.search import ranking, results
-from tune_cure.search.checkpoint_retention import CheckpointRetention
 from tune_cure.search.journal import Journal
 from tune_cure.search.results import SearchResult
 from tune_cure.search.space.config import SearchSpec
+from tune_cure.search.storage.checkpoint_retention import CheckpointRetention
 
 
 class Run:

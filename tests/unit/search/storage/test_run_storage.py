@@ -4,9 +4,9 @@ from pathlib import Path
 import pytest
 
 from tests.support.journal_lines import begin
-from tune_cure.search import run_storage
 from tune_cure.search.journal import Event, Journal, JournalError
-from tune_cure.search.run_storage import LocalStorage, ObjectStore, RunStorage, UriStorage
+from tune_cure.search.storage import run_storage
+from tune_cure.search.storage.run_storage import LocalStorage, ObjectStore, RunStorage, UriStorage
 from tune_cure.utils import locking
 from tune_cure.utils.files import FolderError
 
