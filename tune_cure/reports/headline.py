@@ -130,7 +130,9 @@ def _next_step(result: SearchResult, confirmation: Confirmation | None, finding:
     """Return the next command with what it does, as HTML."""
     folder = shlex.quote(str(result.directory))
     if not is_search_over(result):
-        return _next(f"tune-cure watch {folder}", "shows the search while it runs")
+        resume = f"<code>{escape(f'tune-cure search --resume {folder}')}</code> goes on with one that was interrupted."
+        watch = f"<code>{escape(f'tune-cure watch {folder}')}</code> shows the search while it runs;"
+        return f'<dd class="next">Next: {watch} {resume}</dd>'
     if finding:
         words = f"Next: change the space; a confirmation would compare guesses. {finding.reasons}"
         return f'<dd class="next">{escape(words)}</dd>'

@@ -52,7 +52,9 @@ def test_without_a_confirmation_the_first_number_is_that_of_the_search_with_its_
 
 def test_a_search_that_is_not_over_names_the_command_that_shows_it(tmp_path: Path) -> None:
     plan_quick_jobs(tmp_path)
-    assert f"Next: tune-cure watch {tmp_path} shows the search while it runs." in first_tile(tmp_path)
+    tile = first_tile(tmp_path)
+    assert f"Next: tune-cure watch {tmp_path} shows the search while it runs;" in tile
+    assert f"tune-cure search --resume {tmp_path} goes on with one that was interrupted." in tile
 
 
 def test_the_confirmed_accuracy_comes_first_and_the_test_set_is_no_longer_untouched(tmp_path: Path) -> None:
