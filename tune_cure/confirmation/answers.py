@@ -37,7 +37,7 @@ def answer(confirmation: Confirmation, result: SearchResult) -> list[str]:
     if config is None:
         return []
     winner, comparisons = leaders.iloc[0], confirmation.comparisons()
-    sentences = _on_penalty(confirmation, comparisons, winner, config, result)
+    sentences = _on_penalty(confirmation, comparisons, winner, config)
     pgd = [name for name in confirmation.table["contender"].unique() if name.partition("-of-")[0] == "pgd"]
     row = _strongest(confirmation, comparisons, winner, pgd[0]) if pgd else None
     if row is not None:
@@ -60,7 +60,7 @@ def _config(result: SearchResult, name: str) -> TrainingConfig | None:
 
 
 def _on_penalty(
-    confirmation: Confirmation, comparisons: pd.DataFrame, winner: str, config: TrainingConfig, result: SearchResult
+    confirmation: Confirmation, comparisons: pd.DataFrame, winner: str, config: TrainingConfig
 ) -> list[str]:
     """Return the sentences on the winner's penalty."""
     if not has_penalty(config):
@@ -69,8 +69,8 @@ def _on_penalty(
     row = _strongest(confirmation, comparisons, *confirmation.question) if confirmation.question else None
     if row is None:
         return [
-            f"Whether {penalty} helped is not known: no run without it has been judged. "
-            f"tune-cure confirm {result.directory} --baselines ablation measures it."
+            f"Whether {penalty} helped is not known: no run without it has been judged. tune-cure confirm with the "
+            "baseline ablation measures it."
         ]
     ablation = row["second"]
     if {winner, ablation} <= _at_chance(confirmation, "clean"):

@@ -6,7 +6,6 @@ somebody else, so their contents are checked.
 
 import io
 import json
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -60,14 +59,24 @@ def _read_table(file: Path) -> pd.DataFrame:
     except (OSError, ValueError, KeyError, OverflowError) as error:  # pandas' own errors are ValueErrors
         raise SavedConfirmationError(f"{file}: is no table of a confirmation: {first_line(error)}") from error
     table["warnings"] = table["warnings"].fillna("")
-    if table[["contender", "kind", "description", "norm"]].isna().any(axis=None):
-        raise SavedConfirmationError(f"{file}: is no table of a confirmation: a cell is empty")
+    if problem := _find_problem(table):
+        raise SavedConfirmationError(f"{file}: is no table of a confirmation: {problem}")
+    return table
+
+
+def _find_problem(table: pd.DataFrame) -> str:
+    """Return what no confirmation would have written into its table; empty if there is nothing."""
+    if table[["contender", "kind", "description", "norm", "clean", "zero_gradient"]].isna().any(axis=None):
+        return "a cell is empty"
     if not set(table["kind"]) <= KINDS:
-        raise SavedConfirmationError(f"{file}: is no table of a confirmation: kind is neither leader nor baseline")
+        return "kind is neither leader nor baseline"
     shares = table[[*ATTACKS, "zero_gradient", "chance"]]
     if not (shares.isna() | shares.ge(0) & shares.le(1)).all(axis=None):
-        raise SavedConfirmationError(f"{file}: is no table of a confirmation: a share is not between 0 and 1")
-    return table
+        return "a share is not between 0 and 1"
+    numbers = table[["epsilon", "train_seconds", "judge_seconds"]]
+    if not (np.isfinite(numbers) & numbers.ge(0)).all(axis=None) or table["examples"].lt(2).any():
+        return "a radius, a time or a number of images is not possible"
+    return "a run is there twice" if table.duplicated(["contender", "seed", "epsilon"]).any() else ""
 
 
 def _read_outcomes(file: Path, table: pd.DataFrame) -> dict[RunKey, Arrays]:
@@ -84,7 +93,7 @@ def _read_outcomes(file: Path, table: pd.DataFrame) -> dict[RunKey, Arrays]:
                         raise ValueError(f"{prefix}/{attack} is no outcome of {row['examples']} images")
                 arrays |= {"zero_gradient": np.array(row["zero_gradient"]), "chance": np.array(row["chance"])}
                 outcomes[row["contender"], row["seed"], row["epsilon"]] = arrays
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except Exception as error:  # a damaged file makes numpy, zipfile or zlib raise errors of any kind
         raise SavedConfirmationError(
             f"{file}: does not belong to {run_files.CONFIRM_TABLE}: {first_line(error)}"
         ) from error

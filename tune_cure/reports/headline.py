@@ -16,7 +16,7 @@ from tune_cure.search import ranking, run_files
 from tune_cure.search.patience import is_search_over
 from tune_cure.search.results import SearchResult
 from tune_cure.search.space.config import SearchSpec
-from tune_cure.utils import significance
+from tune_cure.utils import environment, significance
 from tune_cure.utils.formatting import (
     STATUS_WORDS,
     format_count,
@@ -142,12 +142,25 @@ def _next_step(result: SearchResult, confirmation: Confirmation | None, finding:
         return _next(f"tune-cure confirm {folder}", what)
     if confirmation.num_judged < confirmation.num_planned:
         done = f"{confirmation.num_judged} of {format_count(confirmation.num_planned, 'run')} are done"
-        return _next(f"tune-cure confirm {folder}", f"goes on with the confirmation: {done}")
+        return _next(_last_command(result), f"goes on with the confirmation: {done}")
     if confirmed.attack not in ("AutoAttack", UNTARGETED_LABEL):
-        return _next(f"tune-cure confirm {folder}", "adds AutoAttack")
+        return _next(_last_command(result).replace(" --no-autoattack", ""), "adds AutoAttack")
     if confirmation.question is None and result.best and has_penalty(_config(result)):
-        return _next(f"tune-cure confirm {folder} --top 1 --baselines ablation", "measures what the penalty is worth")
+        command = _last_command(result).replace(" --baselines", " --baselines ablation")
+        return _next(command, "measures what the penalty is worth")
     return _next(f"tune-cure export {folder} --to winner", "writes the winner's weights, a loader and a model card")
+
+
+def _last_command(result: SearchResult) -> str:
+    """Return the last command line that confirmed the search, as its environment.json has it."""
+    sessions = environment.read(result.directory / run_files.CONFIRM).sessions
+    try:
+        words = shlex.split(str(sessions[-1].get("command", ""))) if sessions else []
+    except ValueError:  # a quote without an end
+        words = []
+    if "confirm" not in words:  # confirmed in Python
+        return shlex.join(["tune-cure", "confirm", str(result.directory)])
+    return shlex.join(["tune-cure", *words[words.index("confirm") :]])
 
 
 def _config(result: SearchResult) -> Any:

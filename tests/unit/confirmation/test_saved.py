@@ -76,7 +76,18 @@ def test_a_damaged_table_is_one_line_with_its_name(
     assert "\n" not in str(raised.value)
 
 
-@pytest.mark.parametrize(("old", "new"), [(",leader,", ",loser,"), (",400,", ",4,"), (",0.15,", ",0.2,")])
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (",leader,", ",loser,"),
+        (",400,", ",4,"),
+        (",400,", ",1,"),
+        (",0.15,", ",0.2,"),
+        (",3.0,", ",inf,"),
+        (",3.0,", ",,"),
+        ("start_from,", "fgsm,"),
+    ],
+)
 def test_a_table_that_contradicts_its_outcomes_is_refused(
     old: str, new: str, written: Confirmation, tmp_path: Path
 ) -> None:

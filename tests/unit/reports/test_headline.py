@@ -1,3 +1,5 @@
+import html
+import json
 import re
 from pathlib import Path
 
@@ -13,18 +15,18 @@ from tune_cure.search.results import SearchResult
 BASELINES = ("start_from", "ablation", "fgsm", "pgd")
 
 
-def page(directory: Path) -> str:
+def write_page(directory: Path) -> str:
     return search_page.write(SearchResult(directory)).read_text(encoding="utf-8")
 
 
-def text_of(html: str) -> str:
-    html = re.sub(r"<(script|style)>.*?</\1>", " ", html, flags=re.DOTALL)
-    return re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", html))
+def text_of(page: str) -> str:
+    page = re.sub(r"<(script|style)>.*?</\1>", " ", page, flags=re.DOTALL)
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", page))
 
 
 def first_tile(directory: Path) -> str:
     """The first tile of the report: what the number is, the number, and the next command."""
-    match = re.search(r'<dl class="tiles"><div class="first">(.*?)</div>', page(directory), flags=re.DOTALL)
+    match = re.search(r'<dl class="tiles"><div class="first">(.*?)</div>', write_page(directory), flags=re.DOTALL)
     assert match
     return text_of(match[1]).strip()
 
@@ -68,7 +70,7 @@ def test_the_confirmed_accuracy_comes_first_and_the_test_set_is_no_longer_untouc
     assert f"{100 * row['autoattack']:.1f} ± {100 * row['autoattack_sd']:.1f}%" in tile
     assert "Believe this number." in tile
     assert f"Next: tune-cure export {tmp_path} --to winner" in tile
-    text = text_of(page(tmp_path))
+    text = text_of(write_page(tmp_path))
     assert "The test set is still untouched" not in text
     assert "Confirmed: trained again with 3 other seeds, trial 2 has" in text
 
@@ -78,14 +80,14 @@ def test_the_report_has_the_verdict_the_tables_and_the_figures_of_the_confirmati
     for job in jobs:
         write_outcomes(job, 0.6 if job.candidate.kind == "leader" else 0.4)
     save(jobs, tmp_path)
-    html = page(tmp_path)
-    section = html.split('<h2 id="confirmation">')[1].split("<section")[0]
+    page = write_page(tmp_path)
+    section = page.split('<h2 id="confirmation">')[1].split("<section")[0]
     text = text_of(section)
     assert text.split("</h2>")[0].strip().startswith("Confirmed on the test set")
     assert text.index("CURE helped: trial-2 has") < text.index("Candidates:")
     assert "<strong>better</strong>" in section
     assert 'id="plot-autoattack-0.15"' in section and 'id="plot-clean-0.15"' in section
-    assert '<a href="#confirmation">' in html
+    assert '<a href="#confirmation">' in page
 
 
 def test_an_unfinished_confirmation_names_the_command_that_goes_on(tmp_path: Path) -> None:
@@ -97,22 +99,31 @@ def test_an_unfinished_confirmation_names_the_command_that_goes_on(tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("baselines", "autoattack", "words"),
+    ("baselines", "autoattack", "command", "words"),
     [
-        (("fgsm",), True, "--top 1 --baselines ablation measures what the penalty is worth."),
-        (("ablation",), False, "adds AutoAttack."),
+        (
+            ("fgsm",), True, "python tune-cure confirm 'a run' --top 2 --baselines fgsm",
+            "Next: tune-cure confirm 'a run' --top 2 --baselines ablation fgsm measures what the penalty is worth.",
+        ),
+        (
+            ("ablation",), False, "python tune-cure confirm run --no-autoattack --top 2",
+            "Next: tune-cure confirm run --top 2 adds AutoAttack.",
+        ),
+        (("ablation",), False, "jupyter kernel", "Next: tune-cure confirm FOLDER adds AutoAttack."),
+        (("ablation",), False, "python tune-cure confirm 'run", "Next: tune-cure confirm FOLDER adds AutoAttack."),
     ],
-)
+)  # fmt: skip
 def test_what_a_confirmation_lacks_is_the_next_command(
-    baselines: tuple[str, ...], autoattack: bool, words: str, tmp_path: Path
+    baselines: tuple[str, ...], autoattack: bool, command: str, words: str, tmp_path: Path
 ) -> None:
     jobs = plan_quick_jobs(tmp_path, baselines)
     over(tmp_path)
     for job in jobs:
         write_outcomes(job, 0.6, autoattack=autoattack)
     save(jobs, tmp_path)
-    tile = first_tile(tmp_path)
-    assert words in tile
+    (tmp_path / run_files.CONFIRM / run_files.ENVIRONMENT).write_text(json.dumps({"command": command}))
+    tile = html.unescape(first_tile(tmp_path))
+    assert words.replace("FOLDER", str(tmp_path)) in tile
     assert tile.startswith("AutoAttack" if autoattack else "PGD-50-10")
 
 
@@ -122,7 +133,7 @@ def test_a_confirmation_of_another_trial_is_not_that_of_the_winner(tmp_path: Pat
     finish(jobs)
     save(jobs, tmp_path)
     assert first_tile(tmp_path).startswith("validation PGD accuracy of trial 2")
-    text = text_of(page(tmp_path))
+    text = text_of(write_page(tmp_path))
     assert "A confirmation has judged trial-7 on the test set, but not trial 2, which leads now." in text
 
 
@@ -131,6 +142,6 @@ def test_a_damaged_table_of_the_confirmation_is_said_and_the_search_is_reported(
     finish(jobs)
     save(jobs, tmp_path)
     (tmp_path / run_files.CONFIRM / run_files.CONFIRM_TABLE).write_text("a,b\n1,2\n")
-    text = text_of(page(tmp_path))
+    text = text_of(write_page(tmp_path))
     assert "confirm.csv: is no table of a confirmation" in text
     assert "Trial 2 leads" in text
