@@ -11,12 +11,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from tune_cure.confirmation.outcomes import Arrays
+from tune_cure.confirmation.outcomes import Arrays, read_outcomes
 from tune_cure.confirmation.verdicts import COLUMNS, Confirmation, RunKey
 from tune_cure.evaluation.names import ATTACKS
 from tune_cure.search import run_files
 from tune_cure.utils.csv_tables import read_csv
 from tune_cure.utils.errors import TuneCureError, first_line
+from tune_cure.utils.files import FolderError
 
 LATER_COLUMNS = ("chance",)
 """Columns that version 0.1.0 did not write."""
@@ -44,7 +45,12 @@ def read_confirmation(directory: Path) -> Confirmation | None:
     confirmation.table = _read_table(table_file)
     if confirmation.table.empty:
         return None
-    confirmation.outcomes = _read_outcomes(outcomes_file, confirmation.table)
+    is_packed = outcomes_file.is_file()
+    confirmation.outcomes = (
+        _read_outcomes(outcomes_file, confirmation.table)
+        if is_packed
+        else _read_outcomes_of_jobs(folder, confirmation.table)
+    )
     confirmation.num_planned = _read_num_planned(summary_file) or confirmation.num_judged
     return confirmation
 
@@ -97,6 +103,19 @@ def _read_outcomes(file: Path, table: pd.DataFrame) -> dict[RunKey, Arrays]:
         raise SavedConfirmationError(
             f"{file}: does not belong to {run_files.CONFIRM_TABLE}: {first_line(error)}"
         ) from error
+    return outcomes
+
+
+def _read_outcomes_of_jobs(folder: Path, table: pd.DataFrame) -> dict[RunKey, Arrays]:
+    """Return the outcomes of each row of the table from the folders of the jobs, where outcomes.npz is missing."""
+    outcomes: dict[RunKey, Arrays] = {}
+    for row in table.to_dict("records"):
+        job = folder / Path(row["contender"]).name / f"seed-{row['seed']}"
+        file = job / f"{Path(row['norm']).name}-{row['epsilon']:.6g}-{row['examples']}" / run_files.OUTCOMES
+        try:
+            outcomes[row["contender"], row["seed"], row["epsilon"]] = read_outcomes(file, row["examples"])
+        except FolderError as error:
+            raise SavedConfirmationError(str(error)) from error
     return outcomes
 
 

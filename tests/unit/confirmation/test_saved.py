@@ -95,3 +95,14 @@ def test_a_table_that_contradicts_its_outcomes_is_refused(
     file.write_text(file.read_text().replace(old, new))
     with pytest.raises(SavedConfirmationError):
         read_confirmation(tmp_path)
+
+
+def test_without_the_packed_outcomes_those_of_the_runs_are_read(written: Confirmation, tmp_path: Path) -> None:
+    (tmp_path / run_files.CONFIRM / run_files.OUTCOMES).unlink()
+    read = read_confirmation(tmp_path)
+    assert read is not None
+    assert_frame_equal(read.comparisons(), written.comparisons())
+    file = next((tmp_path / run_files.CONFIRM).glob(f"fgsm/seed-1/*/{run_files.OUTCOMES}"))
+    file.write_bytes(b"damaged")
+    with pytest.raises(SavedConfirmationError, match="is damaged"):
+        read_confirmation(tmp_path)
