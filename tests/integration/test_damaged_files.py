@@ -179,6 +179,7 @@ def damage_and_check(name: str, damage: Damage, chosen: int, pristine: Path) -> 
         assert {path.name for path in Path(temporary).iterdir()} == {"box"}
 
 
+@pytest.mark.filterwarnings("ignore:Casting complex values")  # torch's, of a state that only damage can hold
 @pytest.mark.parametrize("name", FILES)
 def test_a_damaged_file_is_left_out_with_a_warning_or_is_one_line(name: str, pristine: Path) -> None:
     @fuzzed(12)
