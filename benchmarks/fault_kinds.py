@@ -346,6 +346,7 @@ class Fault:
         environment: Variables of the search's environment.
         needs_root: Whether only root can do it.
         has_small_disk: Whether the run is on a small file system of its own.
+        is_alone: Whether its tries run one at a time, because other searches disturb what it measures.
     """
 
     strike: Callable[[Search, random.Random], None]
@@ -354,6 +355,7 @@ class Fault:
     environment: Callable[[], dict[str, str]] = dict
     needs_root: bool = False
     has_small_disk: bool = False
+    is_alone: bool = False
 
 
 FAULTS: dict[str, Fault] = {
@@ -377,5 +379,5 @@ FAULTS: dict[str, Fault] = {
     "run's folder read-only": Fault(make_read_only, repair=make_writable, needs_root=True),
     "run's folder moved away": Fault(move_folder, repair=move_folder_back),
     "folder of Ray's session deleted": Fault(delete_session),
-    "full memory, Ray kills trials": Fault(fill_memory, environment=memory_threshold),
+    "full memory, Ray kills trials": Fault(fill_memory, environment=memory_threshold, is_alone=True),
 }

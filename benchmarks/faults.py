@@ -138,6 +138,25 @@ def summary(rows: list[dict[str, Any]]) -> str:
     return f"{done['fault'][0]:51} {reached}: {said}"
 
 
+def run(names: list[str], jobs: int, options: argparse.Namespace, events: int, reference: pd.DataFrame) -> None:
+    """Runs the tries of some faults, `jobs` at a time, prints their lines, and writes each try into the table."""
+
+    def attempt_one(name: str, number: int) -> dict[str, Any]:
+        chance = random.Random(f"{options.seed} {name} {number}")
+        return {"fault": name, "try": number, **attempt(name, chance, events, reference)}
+
+    numbers = range(options.first, options.first + options.tries)
+    with ThreadPoolExecutor(jobs) as pool:
+        tries = {name: [pool.submit(attempt_one, name, number) for number in numbers] for name in names}
+        for attempted in tries.values():
+            rows = []
+            for one in attempted:
+                rows.append(one.result())
+                if options.output:
+                    write(options.output / "faults.csv", rows)
+            print(summary(rows), flush=True)
+
+
 def main() -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -146,8 +165,9 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1, help="tries at a time")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--only", choices=FAULTS, nargs="+", metavar="FAULT", help="some of: " + "; ".join(FAULTS))
-    undisturbed = "the folder of an undisturbed search of an earlier run on this machine; made if it is not there"
-    parser.add_argument("--undisturbed", type=Path, help=undisturbed)
+    parser.add_argument(
+        "--undisturbed", type=Path, help="an earlier undisturbed search on this machine, or a new folder"
+    )
     parser.add_argument("--output", type=Path, help="a folder for faults.csv; other tries in it stay")
     options = parser.parse_args()
     with place(None) as parent:
@@ -160,21 +180,9 @@ def main() -> None:
     names = [name for name in options.only or FAULTS if os.geteuid() == 0 or not FAULTS[name].needs_root]
     for name in set(options.only or FAULTS) - set(names):
         print(f"{name:51} left out: it takes root", flush=True)
-
-    def attempt_one(name: str, number: int) -> dict[str, Any]:
-        chance = random.Random(f"{options.seed} {name} {number}")
-        return {"fault": name, "try": number, **attempt(name, chance, events, reference)}
-
-    with ThreadPoolExecutor(options.jobs) as pool:
-        numbers = range(options.first, options.first + options.tries)
-        tries = {name: [pool.submit(attempt_one, name, number) for number in numbers] for name in names}
-        for name in names:
-            rows = []
-            for attempted in tries[name]:
-                rows.append(attempted.result())
-                if options.output:
-                    write(options.output / "faults.csv", rows)
-            print(summary(rows), flush=True)
+    alone = [name for name in names if FAULTS[name].is_alone]
+    for jobs, group in ((options.jobs, [name for name in names if name not in alone]), (1, alone)):
+        run(group, jobs, options, events, reference)
 
 
 if __name__ == "__main__":
