@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from tune_cure.data.splits import Splits
-from tune_cure.search.duration import measure_trial_speed
+from tune_cure.search.schedulers.duration import measure_trial_speed
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.utils.errors import TuneCureError
 

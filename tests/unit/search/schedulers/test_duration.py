@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.spaces import tiny
-from tune_cure.search import duration
 from tune_cure.search.progress import expected_epochs
+from tune_cure.search.schedulers import duration
 from tune_cure.search.space import bundled_spaces
 from tune_cure.search.space.loading import load
 from tune_cure.training.speed import Speed

@@ -1,4 +1,4 @@
-"""Estimate of how long a search takes, before its first trial."""
+"""Estimate of how long a search takes, before its first trial: what its rule lets trials train, and their speed."""
 
 import math
 import random
