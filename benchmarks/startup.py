@@ -8,6 +8,7 @@ that a slow moment of the machine counts on both sides. Run it on idle cores.
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -18,6 +19,7 @@ import pandas as pd
 
 REFERENCE = "import torch"
 LIMITS = {"--help": 0.3, "--version": 0.3, "error in a search space": 1.3, "error in a run": 1.3}
+FINISHED = Path("tests/data/v0_1_0/finished")  # the search that watch, compare, replay and report read
 SPACE = """
 name: startup
 data: {dataset: digits, validation: 360}
@@ -31,6 +33,9 @@ def commands(folder: Path) -> dict[str, list[str]]:
     """Return the command lines by name; their files are written into `folder`."""
     (folder / "space.yaml").write_text(SPACE, encoding="utf-8")
     (folder / "run.yaml").write_text("training: {epoch: 3}\n", encoding="utf-8")
+    runs = [folder / "first", folder / "second"]
+    for run in runs:
+        shutil.copytree(FINISHED, run)
     package = [sys.executable, "-m", "tune_cure"]
     return {
         REFERENCE: [sys.executable, "-c", REFERENCE],
@@ -38,6 +43,10 @@ def commands(folder: Path) -> dict[str, list[str]]:
         "--version": [*package, "--version"],
         "error in a search space": [*package, "search", "--space", str(folder / "space.yaml")],
         "error in a run": [*package, "train", "--config", str(folder / "run.yaml")],
+        "watch": [*package, "watch", str(runs[0])],
+        "compare": [*package, "compare", *map(str, runs)],
+        "replay": [*package, "replay", str(runs[0])],
+        "report": [*package, "report", str(runs[0])],
     }
 
 

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from tune_cure.cli import options as command_line
 from tune_cure.ray_backend.monitoring.dashboard import LOOPBACK
-from tune_cure.search import results, run_files
+from tune_cure.search import run_files
 from tune_cure.search.space import bundled_spaces, loading
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.utils.formatting import join_words
@@ -174,6 +174,8 @@ def _take_folder(parsed: argparse.Namespace) -> None:
     if parsed.space is None and "://" in parsed.resume:
         parsed.parser.error("--resume URI: a search space is needed, too")
     if parsed.space is None:
+        from tune_cure.search import results  # imports pandas
+
         results.read_spec(Path(parsed.resume))
         parsed.space = str(Path(parsed.resume) / run_files.SPEC)
     parsed.output, parsed.resume = parsed.resume, True

@@ -1,7 +1,7 @@
 """Chance level of a task, and whether an accuracy is clearly above it."""
 
 import torch
-from scipy import stats
+from scipy import special
 from torch import Tensor
 
 LEVEL = 0.95
@@ -30,5 +30,5 @@ def is_clearly_above(accuracy: float, num_examples: int, chance: float, *, num_c
     correct = round(accuracy * num_examples)
     if correct == 0:
         return False
-    lowest = stats.beta.ppf((1 - LEVEL) / num_compared, correct, num_examples - correct + 1)
+    lowest = special.betaincinv(correct, num_examples - correct + 1, (1 - LEVEL) / num_compared)
     return bool(lowest > chance)

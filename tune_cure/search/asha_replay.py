@@ -1,5 +1,6 @@
 """Replay of a search's recorded learning curves under other numbers of ASHA."""
 
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ def write(directory: Path, grace_periods: Iterable[int], reduction_factors: Iter
         JournalError: The journal is damaged.
     """
     spec, trials = results.read_spec(directory), results.trials(directory)
-    order = ranking.rank_trials(trials, spec)
+    order = ranking.rank_records(ranking.rank_trials(trials, spec), spec)
     recorded = _epochs_by_trial(Journal(directory).read())
     in_order = sorted((event for events in recorded.values() for event in events), key=lambda event: event["time"])
     random = np.random.default_rng(0)
@@ -105,12 +106,12 @@ def _epochs_by_trial(events: list[Event]) -> dict[int, list[Event]]:
     return {number: list(epochs.values()) for number, epochs in trials.items()}
 
 
-def _replay(spec: SearchSpec, order: pd.DataFrame, epochs: list[Event]) -> dict[str, Any]:
+def _replay(spec: SearchSpec, order: list[dict[Any, Any]], epochs: list[Event]) -> dict[str, Any]:
     """Return what ASHA makes of recorded epochs.
 
     Args:
         spec: The search, with the numbers of ASHA to replay.
-        order: The judged trials as they were recorded, best first.
+        order: `rank_records` of the judged trials as they were recorded, best first.
         epochs: The recorded epochs, in the order of the replay.
     """
     stopper = EarlyStopper(spec)
@@ -128,10 +129,15 @@ def _replay(spec: SearchSpec, order: pd.DataFrame, epochs: list[Event]) -> dict[
             stopper.complete(number, epoch, event)
         elif not stopper.report(number, epoch, event):
             stopped.add(number)
-    winner, best = int(order.iloc[0]["trial"]), float(order.iloc[0]["objective"])
-    statuses = order["status"].where(~order["trial"].isin(stopped), "stopped")
-    replayed = order.assign(objective=order["trial"].map(objectives), status=statuses)
-    value = float(ranking.rank_trials(replayed, spec).iloc[0]["objective"])
+    winner, best = int(order[0]["trial"]), float(order[0]["objective"])
+    ranked = []
+    for row in order:
+        number = row["trial"]
+        status = "stopped" if number in stopped else row["status"]
+        replayed = {**row, "objective": objectives.get(number, math.nan), "status": status}
+        if (key := ranking.rank_key(replayed, spec)) is not None:
+            ranked.append((key, replayed["objective"]))
+    value = float(max(ranked)[1])
     return {
         "stopped": len(stopped),
         "epochs": num_trained,

@@ -107,10 +107,15 @@ def rank_epochs(number: int, status: str, last: Event, best: Event, spec: Search
     return rank_key(row | values, spec)
 
 
+def rank_records(frame: pd.DataFrame, spec: SearchSpec) -> list[dict[Any, Any]]:
+    """Return rows of `SearchResult.trials` with the values that `rank_key` reads."""
+    columns = list(dict.fromkeys(["trial", "status", "feasible", "objective", *spec.search.metrics]))
+    return frame[columns].to_dict("records")
+
+
 def rank_trials(frame: pd.DataFrame, spec: SearchSpec) -> pd.DataFrame:
     """Return the judged rows of `SearchResult.trials`, best first, in the order of `RankKey`."""
-    columns = list(dict.fromkeys(["trial", "status", "feasible", "objective", *spec.search.metrics]))
-    keys = [rank_key(row, spec) for row in frame[columns].to_dict("records")]
+    keys = [rank_key(row, spec) for row in rank_records(frame, spec)]
     judged = [(key, place) for place, key in enumerate(keys) if key is not None]
     return frame.iloc[[place for _, place in sorted(judged, reverse=True)]]
 

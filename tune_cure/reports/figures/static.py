@@ -52,12 +52,22 @@ def write_figures(directory: Path, plots: Iterable[Plot]) -> Path:
     folder.mkdir(exist_ok=True)
     for plot in plots:
         figure = draw_figure(plot.figure, SMALL if plot.small else WIDE)
+        _lay_out(figure)
         for kind, metadata in (("svg", {"Date": None}), ("png", {})):
             content = io.BytesIO()
             with mpl.rc_context(STYLE):
                 figure.savefig(content, format=kind, dpi=DOTS_PER_INCH, metadata=metadata)
             replace_bytes(folder / f"{plot.name}.{kind}", content.getvalue())
     return folder
+
+
+def _lay_out(figure: Figure) -> None:
+    """Place a figure's axes, once for all its files: saving it with a layout engine does so anew for each."""
+    engine = figure.get_layout_engine()
+    assert engine is not None
+    with mpl.rc_context(STYLE):
+        engine.execute(figure)
+    figure.set_layout_engine("none")
 
 
 def draw_figure(source: go.Figure, size: tuple[float, float]) -> Figure:

@@ -94,6 +94,8 @@ def asha(spec: SearchSpec) -> Asha:
     shares = weights / weights.sum()
 
     def draw_bracket(number: int) -> int:
+        if len(brackets) == 1:
+            return 0
         # Ray Tune draws with numpy's legacy generator: searches of earlier versions keep their brackets.
         generator = np.random.RandomState((spec.search.seed, number))
         return int(generator.choice(len(brackets), p=shares))
