@@ -100,7 +100,7 @@ class Reference:
     def __init__(self, like: Trainer, *, lean: bool = False) -> None:
         like.model.to(memory_format=torch.contiguous_format)
         self.model = like.terms.network  # under autocast on a GPU
-        self.scaler = like.scaler
+        self.scaler = like.step.scaler
         self.config = like.config
         self.lean = lean
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4)

@@ -1,8 +1,8 @@
 """The training attack: what it is given at a step, and what each attack must do."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -40,11 +40,17 @@ class Attack(ABC):
         epsilon: Radius of the ball, in pixel units.
         norm: Norm of the ball, a name of `norms.NORMS`.
         attack_statistics: What batch norm normalizes by in the attack, a key of `batch_norm_mode.STATISTICS`.
+        keeps_start: Whether the attack sets `start`.
+        start: (N, C, H, W) points from which the last step's attack set out, in [0, 1] unless init is `noise`; None
+            before the first step, or if the attack does not keep it.
     """
+
+    keeps_start: ClassVar[bool] = False
 
     epsilon: float
     norm: str
     attack_statistics: str
+    start: Tensor | None = field(default=None, init=False, repr=False)
 
     @abstractmethod
     def __call__(self, step: Step) -> Tensor:

@@ -8,7 +8,7 @@ instead. The model's mode, the parameters' gradients and the images are left as 
 """
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,27 @@ from tune_cure.gradients.input_gradients import input_gradient
 from tune_cure.utils.hyperparameters import hyperparameter
 
 INITS = ("uniform", "zero", "previous", "noise")
+
+
+def start_point(
+    images: Tensor,
+    epsilon: float,
+    *,
+    init: str,
+    norm: str = "linf",
+    generator: torch.Generator | None = None,
+    noise: float = 2.0,
+    previous: Tensor | None = None,
+) -> Tensor:
+    """Return the (N, C, H, W) points from which `fgsm` takes its step; `fgsm` describes the arguments."""
+    if init == "zero":
+        return images
+    if init == "uniform":
+        return random_start(images, epsilon, generator, norm)
+    if init == "noise":
+        return images + NORMS.resolve(norm).noise(images, noise * epsilon, generator)
+    assert previous is not None, "init previous needs the perturbations to start from"
+    return project(images + previous, images, epsilon, norm)
 
 
 def fgsm(
@@ -38,6 +59,7 @@ def fgsm(
     zero_fraction: float = 0.0,
     statistics: str = "running",
     loss_scale: float = 1.0,
+    start: Tensor | None = None,
     start_grad: Tensor | None = None,
 ) -> Tensor:
     """Return the images after one gradient step within a ball.
@@ -65,21 +87,15 @@ def fgsm(
         statistics: What batch norm normalizes by, a key of `batch_norm_mode.STATISTICS`. With `batch` the examples of a
             batch are attacked together, as in the code of Wong et al. (which also records the statistics).
         loss_scale: See `gradients.input_gradients.logits_and_input_gradient`.
+        start: (N, C, H, W) points to start from, in the place of what `init` says.
         start_grad: (N, C, H, W) gradients at the images where they are known already; goes with init `zero` only.
 
     Returns:
         (N, C, H, W) adversarial images, detached: in [0, 1], and in the ball unless init is `noise`.
     """
     ball = NORMS.resolve(norm)
-    if init == "zero":
-        start = images
-    elif init == "uniform":
-        start = random_start(images, epsilon, generator, norm)
-    elif init == "noise":
-        start = images + ball.noise(images, noise * epsilon, generator)
-    else:
-        assert previous is not None, "init previous needs the perturbations to start from"
-        start = project(images + previous, images, epsilon, norm)
+    if start is None:
+        start = start_point(images, epsilon, init=init, norm=norm, generator=generator, noise=noise, previous=previous)
     if start_grad is None:
         with STATISTICS[statistics](model):
             start_grad = input_gradient(model, start, labels, loss_scale=loss_scale)
@@ -95,6 +111,8 @@ def fgsm(
 @dataclass(kw_only=True)
 class Fgsm(Attack):
     """One step of alpha × epsilon (or step_size) from `init`."""
+
+    keeps_start: ClassVar[bool] = True
 
     alpha: float = hyperparameter(1.25, "Step of fgsm and zerograd as a multiple of epsilon.", gt=0, unit="of epsilon")
     step_size: float | None = hyperparameter(
@@ -113,6 +131,15 @@ class Fgsm(Attack):
         images = step.images
         if self.init == "previous" and self.previous is None:
             self.previous = torch.zeros_like(images)
+        self.start = start_point(
+            images,
+            self.epsilon,
+            init=self.init,
+            norm=self.norm,
+            generator=step.generator,
+            noise=self.noise,
+            previous=None if self.previous is None else self.previous[: len(images)],
+        )
         adversarial = fgsm(
             step.network,
             images,
@@ -122,12 +149,10 @@ class Fgsm(Attack):
             step_size=self.step_size,
             init=self.init,
             norm=self.norm,
-            generator=step.generator,
-            noise=self.noise,
-            previous=None if self.previous is None else self.previous[: len(images)],
             zero_fraction=zero_fraction,
             statistics=self.attack_statistics,
             loss_scale=step.loss_scale,
+            start=self.start,
             start_grad=None if step.clean_grad is None else step.clean_grad.detach(),
         )
         if self.previous is not None:

@@ -1,14 +1,18 @@
 """The penalty of a training run: what it is given at a step, and what each penalty must do."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from tune_cure.attacks.attack import Step
 from tune_cure.gradients.input_gradients import Forward
+
+POINTS = ("clean", "start", "adversarial")
+"""The points of a training step: the image, the point from which the attack set out, and the adversarial image."""
 
 
 @dataclass(frozen=True)
@@ -19,10 +23,13 @@ class PenaltyStep(Step):
         adversarial: (N, C, H, W) adversarial images of this step; None with attack none.
         adversarial_forward: The forward pass at `adversarial` with the penalty's batch-norm statistics; None if there
             was none.
+        logits: (N, K) logits at each point that the penalty names in `points`, with their graph, from the forward
+            passes of the training loss: batch norm is in training mode and has normalized by the whole batch.
     """
 
     adversarial: Tensor | None = None
     adversarial_forward: Forward | None = None
+    logits: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(kw_only=True)
@@ -37,7 +44,11 @@ class Regularizer(ABC):
         norm: Norm of that ball, a name of `norms.NORMS`.
         penalty_two_sided: Whether the gradient at the image is differentiated with respect to the parameters, too.
         penalty_statistics: What batch norm normalizes by in the penalty, a key of `batch_norm_mode.STATISTICS`.
+        points: The points whose logits the penalty takes from `step.logits`: names of `POINTS`. Empty for a penalty
+            that makes its own forward passes.
     """
+
+    points: ClassVar[tuple[str, ...]] = ()
 
     epsilon: float
     norm: str
@@ -65,7 +76,7 @@ class Regularizer(ABC):
     @property
     def needs_attack(self) -> bool:
         """Return True if the penalty needs adversarial images."""
-        return False
+        return "start" in self.points or "adversarial" in self.points
 
     @property
     def uses_two_sided(self) -> bool:
@@ -88,6 +99,19 @@ class Regularizer(ABC):
     def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
         """Continue from what `state_dict` returned."""
         return
+
+
+@dataclass(kw_only=True)
+class LogitRegularizer(Regularizer):
+    """A penalty that is a function of the logits at its `points` alone."""
+
+    @property
+    def uses_two_sided(self) -> bool:
+        return False
+
+    @property
+    def uses_ball(self) -> bool:
+        return False
 
 
 @dataclass(kw_only=True)

@@ -53,6 +53,9 @@ def find_conflict(config: TrainingConfig) -> tuple[str, str] | None:
         for name in ("clean_weight", "trades_weight", "hat_weight"):
             if getattr(config, name) > 0:
                 return name, "goes with an attack, but attack can be none, which trains on clean images as they are"
+    penalty, attack = _known_part(REGULARIZERS, config.regularizer, config), _known_part(ATTACKS, config.attack, config)
+    if penalty is not None and attack is not None and "start" in penalty.points and not attack.keeps_start:
+        return "regularizer", f"{config.regularizer} needs the start of the attack, which {config.attack} does not keep"
     return None
 
 
@@ -103,6 +106,7 @@ def _inactive_of_penalty(config: TrainingConfig) -> dict[str, str]:
         penalized, idle = True, _of_other_parts(REGULARIZERS, config.regularizer, reason)
         if penalty:
             idle |= penalty.inactive() | ({} if penalty.uses_two_sided else {"penalty_two_sided": reason})
+            idle |= {"penalty_statistics": reason} if penalty.points else {}
     if config.attack == "none" and not (penalized and (penalty is None or penalty.uses_ball)):
         idle |= dict.fromkeys(("epsilon", "norm"), "attack is none")
     return idle

@@ -5,6 +5,7 @@ share.
 """
 
 import math
+from collections.abc import Iterator, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +22,35 @@ from tune_cure.training.losses import hat, helper_images, trades
 from tune_cure.utils.hyperparameters import build_part
 
 DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
+
+
+class StepLogits(Mapping[str, Tensor]):
+    """The network's logits at the points of a step, each from one forward pass, made when it is first needed.
+
+    Names of one and the same tensor share a pass.
+
+    Args:
+        network: From images to logits, in training mode.
+        points: (N, C, H, W) images by name, of `regularizer.POINTS`.
+        known: (N, K) logits by name, of passes that were made already.
+    """
+
+    def __init__(self, network: nn.Module, points: Mapping[str, Tensor], known: Mapping[str, Tensor]) -> None:
+        self.network, self.points = network, points
+        self._logits = {id(points[name]): logits for name, logits in known.items()}
+
+    def __getitem__(self, name: str) -> Tensor:
+        """Return the (N, K) logits at a point, with their graph."""
+        images = self.points[name]
+        if id(images) not in self._logits:
+            self._logits[id(images)] = self.network(images)
+        return self._logits[id(images)]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.points)
+
+    def __len__(self) -> int:
+        return len(self.points)
 
 
 class LossTerms:
@@ -89,38 +119,49 @@ class LossTerms:
         with differentiable_twice(self.model):
             return Forward.of(self.network, adversarial, twice=True)
 
-    def unpenalized_loss(self, images: Tensor, labels: Tensor, adversarial: Tensor, logits: Tensor) -> Tensor:
-        """Return the loss without the penalty; `logits` are those of the adversarial images."""
+    def logits(self, images: Tensor, adversarial: Tensor, adversarial_forward: Forward | None) -> StepLogits:
+        """Return the logits at the points of this step, after its attack; the forward pass if any is taken over."""
+        points = {"clean": images, "adversarial": adversarial}
+        if self.attack.start is not None:
+            points["start"] = self.attack.start
+        known = {"adversarial": adversarial_forward.logits} if adversarial_forward else {}
+        return StepLogits(self.network, points, known)
+
+    def unpenalized_loss(self, labels: Tensor, logits: StepLogits) -> Tensor:
+        """Return the loss without the penalty."""
         config = self.config
         smoothing = config.label_smoothing
-        loss = config.adversarial_weight * F.cross_entropy(logits, labels, label_smoothing=smoothing)
+        adversarial = logits["adversarial"]
+        loss = config.adversarial_weight * F.cross_entropy(adversarial, labels, label_smoothing=smoothing)
         if config.clean_weight > 0 or config.trades_weight > 0:
-            clean_logits = self.network(images)
-            clean = F.cross_entropy(clean_logits, labels, label_smoothing=smoothing)
-            loss = loss + config.clean_weight * clean + config.trades_weight * trades(clean_logits, logits)
+            clean = F.cross_entropy(logits["clean"], labels, label_smoothing=smoothing)
+            divergence = trades(logits["clean"], adversarial)
+            loss = loss + config.clean_weight * clean + config.trades_weight * divergence
         if config.hat_weight > 0:
-            loss = loss + config.hat_weight * hat(self.network(helper_images(images, adversarial)), logits)
+            helper = helper_images(logits.points["clean"], logits.points["adversarial"])
+            loss = loss + config.hat_weight * hat(self.network(helper), adversarial)
         return loss
 
     def penalty(
         self,
-        images: Tensor,
         labels: Tensor,
-        adversarial: Tensor,
+        logits: StepLogits,
+        num_penalized: int,
         clean_grad: Tensor | None,
         adversarial_forward: Forward | None,
     ) -> Tensor:
-        """Return (N,) penalties, before lambda, with what is known already from other passes."""
-        found = None if self.config.attack == "none" else adversarial
+        """Return (M,) penalties of the first M images, before lambda, with what is known already from other passes."""
+        part = slice(num_penalized)
         return self.regularizer(
             PenaltyStep(
                 self.network,
-                images,
-                labels,
+                logits.points["clean"][part],
+                labels[part],
                 self.generator,
                 self.loss_scale,
                 clean_grad,
-                adversarial=found,
+                adversarial=None if self.config.attack == "none" else logits.points["adversarial"][part],
                 adversarial_forward=adversarial_forward,
+                logits={name: logits[name][part] for name in self.regularizer.points},
             )
         )

@@ -58,33 +58,32 @@ class TrainingStep:
         watch.split("attack")
         self.optimizer.zero_grad(set_to_none=True)
         adversarial_forward = self.terms.shared_forward(adversarial, num_penalized)
-        logits = adversarial_forward.logits if adversarial_forward else self.terms.network(adversarial)
-        loss = self.terms.unpenalized_loss(images, labels, adversarial, logits)
+        logits = self.terms.logits(images, adversarial, adversarial_forward)
+        loss = self.terms.unpenalized_loss(labels, logits)
         zero = loss.new_zeros(())
         mean_penalty = zero
+        # Where loss and penalty share a forward pass, one backward pass goes through both.
+        separate = adversarial_forward is None and not self.terms.regularizer.points
         if num_penalized:
-            if adversarial_forward is None:
+            if separate:
                 self._backward(loss)  # here and not below, because it frees memory for the penalty's graph
                 loss = loss.detach()
             watch.start()
-            part = slice(num_penalized)
-            penalties = self.terms.penalty(
-                images[part], labels[part], adversarial[part], clean_grad, adversarial_forward
-            )
+            penalties = self.terms.penalty(labels, logits, num_penalized, clean_grad, adversarial_forward)
             mean_penalty = penalties.mean()
             # Computed every k steps and scaled by k, so that its expectation is unchanged.
             loss = loss + self.config.lambda_ * self.config.penalty_every * mean_penalty
-            if adversarial_forward is not None:
+            if not separate:
                 watch.split("penalty")  # the backward pass below belongs to the loss, too
         self._backward(loss)
-        if num_penalized and adversarial_forward is None:
+        if num_penalized and separate:
             watch.split("penalty")
         finite = loss.isfinite()
         skipped = self._update(finite)
         with torch.no_grad():
             if statistics is not None:
                 self.statistics.restore_unless(finite, statistics)
-            correct = (logits.argmax(dim=1) == labels).sum()
+            correct = (logits["adversarial"].argmax(dim=1) == labels).sum()
             count = len(images)
             row = torch.stack(
                 [zero + count, loss * count, correct, zero + num_penalized, mean_penalty * num_penalized]

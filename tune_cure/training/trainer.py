@@ -104,11 +104,11 @@ class Trainer:
         dtype = amp_dtype(config.amp, self.device)
         network, loss_scale = low_precision(self.model, self.device, dtype)
         self.precision = precision_name(config.amp, self.device)
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=dtype == torch.float16)
+        scaler = torch.amp.GradScaler(self.device.type, enabled=dtype == torch.float16)
         self.order = torch.Generator().manual_seed(seed)
         self.generator = torch.Generator(self.device).manual_seed(seed)
         self.terms = LossTerms(config, self.model, network, loss_scale=loss_scale, generator=self.generator)
-        self.step = TrainingStep(config, self.model, self.terms, optimizer=self.optimizer, scaler=self.scaler)
+        self.step = TrainingStep(config, self.model, self.terms, optimizer=self.optimizer, scaler=scaler)
         self.epoch = 0
         self.accuracies: dict[int, dict[str, float]] = {}  # epoch -> accuracies of `evaluate`
         self.best_epoch = 0
@@ -239,8 +239,8 @@ class Trainer:
         then training is over only if all steps were skipped, or if gradients overflow at any scale.
         """
         finite_images = sums[0].item()
-        if self.scaler.is_enabled():
-            return finite_images == 0 or self.scaler.get_scale() < 1
+        if self.step.scaler.is_enabled():
+            return finite_images == 0 or self.step.scaler.get_scale() < 1
         return finite_images < images_seen
 
     def evaluate(self) -> dict[str, Any]:
@@ -286,7 +286,7 @@ class Trainer:
             "epoch": self.epoch,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "scaler": self.scaler.state_dict(),
+            "scaler": self.step.scaler.state_dict(),
             "average": self.average.state_dict() if self.average else None,
             "order": self.order.get_state(),
             "generator": self.generator.get_state(),
@@ -307,7 +307,7 @@ class Trainer:
         self.epoch = state["epoch"]
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
+        self.step.scaler.load_state_dict(state["scaler"])
         if self.average:
             self.average.load_state_dict(state["average"])
         self.order.set_state(state["order"].cpu())

@@ -5,10 +5,11 @@ import torch
 from torch import Tensor, nn
 
 from tune_cure.attacks.fgsm import fgsm
-from tune_cure.gradients.batch_norm_mode import STATISTICS
+from tune_cure.attacks.norms import random_start
+from tune_cure.gradients.batch_norm_mode import STATISTICS, batch_statistics
 from tune_cure.regularizers.config import RegularizerConfig
 from tune_cure.regularizers.registry import REGULARIZERS
-from tune_cure.regularizers.regularizer import PenaltyStep, Regularizer
+from tune_cure.regularizers.regularizer import POINTS, PenaltyStep, Regularizer
 from tune_cure.training.config import TrainingConfig
 from tune_cure.utils.hyperparameters import build_part, declared_hyperparameters
 
@@ -23,11 +24,15 @@ def build(name: str, **changes: object) -> Regularizer:
 
 def penalties(name: str, network: nn.Module, batch: tuple[Tensor, Tensor], **changes: object) -> Tensor:
     """The penalties of a step that is not a run's first, in which one that compares steps has nothing to compare."""
-    adversarial = fgsm(network, *batch, EPSILON, generator=torch.Generator().manual_seed(7))
+    start = random_start(batch[0], EPSILON, torch.Generator().manual_seed(7))
+    adversarial = fgsm(network, *batch, EPSILON, start=start)
     part = build(name, **changes)
     if name == "elle_a":  # one earlier step without an error, so that this one's is out of the ordinary
         part.load_state_dict({"history": torch.tensor([1.0, 0.0, 0.0, 0.0], dtype=torch.float64)}, batch[0].device)
-    return part(PenaltyStep(network, *batch, torch.Generator().manual_seed(5), adversarial=adversarial))
+    points = {"clean": batch[0], "start": start, "adversarial": adversarial}
+    with batch_statistics(network):
+        logits = {point: network(points[point]) for point in part.points}
+    return part(PenaltyStep(network, *batch, torch.Generator().manual_seed(5), adversarial=adversarial, logits=logits))
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
@@ -96,3 +101,10 @@ def test_it_says_what_it_is_and_documents_its_hyperparameters(name: str) -> None
     assert all(hyperparameter.description.endswith(".") for hyperparameter in declared.values())
     assert declared.keys() <= RegularizerConfig.model_fields.keys()
     assert set(build(name).inactive()) <= set(declared)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_names_known_points_and_needs_an_attack_where_these_come_from_one(name: str) -> None:
+    points = build(name).points
+    assert set(points) <= set(POINTS)
+    assert build(name).needs_attack or not {"start", "adversarial"} & set(points)

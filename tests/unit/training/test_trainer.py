@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from tests.support.penalties import DELTAS
-from tune_cure.attacks.fgsm import INITS, fgsm
+from tune_cure.attacks.fgsm import INITS, fgsm, start_point
 from tune_cure.attacks.registry import ATTACKS
 from tune_cure.data import batches as batches_module, splits as splits_module
 from tune_cure.data.config import DataSpec
@@ -280,7 +280,7 @@ def test_mixed_precision_trains_close_to_float32(splits: Splits, amp: str, dtype
 
 def test_fp16_overflows_are_counted_skipped_and_kept_out_of_the_averages(splits: Splits) -> None:
     run = trainer(splits, amp="fp16")
-    run.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40, backoff_factor=2.0**-20)
+    run.step.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40, backoff_factor=2.0**-20)
     before = copy.deepcopy(run.model)
     metrics = run.train_epoch()
     assert 1 <= metrics["skipped_steps"] < run.steps_per_epoch
@@ -291,7 +291,7 @@ def test_fp16_overflows_are_counted_skipped_and_kept_out_of_the_averages(splits:
 
 def test_an_fp16_forward_pass_that_overflows_leaves_the_running_statistics_as_they_were(splits: Splits) -> None:
     run = trainer(splits, amp="fp16", **{"lambda": 0})
-    run.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**8)
+    run.step.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**8)
     calls = itertools.count(1)
 
     def overflow(layer, inputs, output):  # type: ignore[no-untyped-def]
@@ -307,17 +307,17 @@ def test_an_fp16_forward_pass_that_overflows_leaves_the_running_statistics_as_th
 
 def test_a_loss_that_is_not_finite_leaves_the_scale_alone_and_gradients_that_overflow_halve_it(splits: Splits) -> None:
     run = trainer(splits, amp="fp16", **{"lambda": 0})
-    run.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**8)
+    run.step.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**8)
     factors = iter([1.0, float("nan"), 1.0, float("inf")])  # of the losses of an epoch of four steps
     loss = run.terms.unpenalized_loss
     run.terms.unpenalized_loss = lambda *inputs: next(factors) * loss(*inputs)  # type: ignore[method-assign]
     assert run.train_epoch()["skipped_steps"] == 2
-    assert run.scaler.get_scale() == 2.0**8
+    assert run.step.scaler.get_scale() == 2.0**8
     run.terms.unpenalized_loss = loss  # type: ignore[method-assign]
-    run.scaler.update(2.0**30)
+    run.step.scaler.update(2.0**30)
     skipped = run.train_epoch()["skipped_steps"]
     assert skipped > 0
-    assert run.scaler.get_scale() == 2.0 ** (30 - skipped)
+    assert run.step.scaler.get_scale() == 2.0 ** (30 - skipped)
 
 
 def test_gradients_that_overflow_at_any_scale_end_the_run_though_the_loss_is_finite(
@@ -403,18 +403,23 @@ def test_a_network_trains_with_each_attack_and_continues_bit_for_bit(
 def test_the_previous_start_is_the_perturbation_of_the_batch_before(
     splits: Splits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen = []
+    given, made = [], []
 
-    def recording(model, images, labels, epsilon, *, previous, **options):  # type: ignore[no-untyped-def]
-        adversarial = fgsm(model, images, labels, epsilon, previous=previous, **options)
-        seen.append((previous.clone(), (adversarial - images).clone()))
+    def starting(images, epsilon, *, previous, **options):  # type: ignore[no-untyped-def]
+        given.append(previous.clone())
+        return start_point(images, epsilon, previous=previous, **options)
+
+    def recording(model, images, labels, epsilon, **options):  # type: ignore[no-untyped-def]
+        adversarial = fgsm(model, images, labels, epsilon, **options)
+        made.append((adversarial - images).clone())
         return adversarial
 
+    monkeypatch.setattr("tune_cure.attacks.fgsm.start_point", starting)
     monkeypatch.setattr("tune_cure.attacks.fgsm.fgsm", recording)
     trainer(splits, init="previous", **{"lambda": 0}).train_epoch()
-    assert not seen[0][0].any()
-    for (_, made), (given, _) in itertools.pairwise(seen):
-        assert torch.equal(made, given)
+    assert not given[0].any()
+    for before, start in zip(made[:-1], given[1:], strict=True):
+        assert torch.equal(before, start)
 
 
 def test_a_penalty_on_every_second_step_weighs_double_there(splits: Splits) -> None:
