@@ -76,7 +76,6 @@ def start_ray(
         DashboardError: The dashboard cannot, or must not, be opened at `dashboard_host`.
     """
     _quieten(verbose)
-    ray_internals.survive_memory_kills()
     _current.folder, _current.keeps_logs, _current.is_abandoned = None, False, False
     os.environ[SNAPSHOTS] = "inf"
     options: dict[str, Any] = {"log_to_driver": verbose, "configure_logging": verbose}

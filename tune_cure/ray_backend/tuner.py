@@ -16,7 +16,7 @@ import ray
 from ray import tune
 from ray.tune.experiment import Trial
 
-from tune_cure.ray_backend import cluster, gpu_memory, rescoring, session
+from tune_cure.ray_backend import cluster, gpu_memory, ray_internals, rescoring, session
 from tune_cure.ray_backend.data_broadcast import DataBroadcast
 from tune_cure.ray_backend.guard import GuardedCall, RayWatch
 from tune_cure.ray_backend.journal_callback import JournalCallback
@@ -257,6 +257,7 @@ def _make_tuner(
     recorder = TrialRecorder(spec, search.journal, search.stopper, storage.delete_file)
     recorder.delete_useless(search.record.history)
     backoff = MemoryBackoff(plan.concurrent)
+    ray_internals.survive_memory_kills()
     return tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
