@@ -234,3 +234,27 @@ PERFORMANCE: dict[str, tuple[str, str, dict[str, Callable[["pd.Series[Any]"], st
 def test_a_table_of_measured_times_is_that_of_its_csv(section: str) -> None:
     column, file, forms = PERFORMANCE[section]
     agree(of_section("performance.md", section, column), pd.read_csv(RESULTS / f"{file}.csv"), forms)
+
+
+def test_the_documented_table_of_faults_sums_up_its_csv() -> None:
+    columns = {
+        "trials lost": "trials lost",
+        "twice": "trials run twice",
+        "not ended": "trials not ended",
+        "failed": "trials failed",
+        "numbers changed": "numbers changed",
+        "study disagrees": "study disagrees",
+        "tracebacks": "tracebacks",
+        "epochs run again": "epochs run again",
+    }
+    measured = pd.read_csv(RESULTS / "faults.csv")
+    rows = [row for _, table in tables(Path("docs/reliability.md")) for row in table if "fault" in row]
+    assert [row["fault"] for row in rows] == list(dict.fromkeys(measured["fault"]))
+    for row in rows:
+        tries = measured[measured["fault"] == row["fault"]]
+        assert int(row["tries"]) == len(tries) == (tries["exit code"] == 0).sum()
+        continued = tries["resumed"].sum()
+        assert row["continued with --resume"] == (str(continued) if continued else "by itself")
+        assert {title: int(row[title]) for title in columns} == {
+            title: tries[name].sum() for title, name in columns.items()
+        }
