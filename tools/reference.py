@@ -70,7 +70,7 @@ UNITS = {  # of every number
     "a share": "training.momentum training.label_smoothing training.penalty_fraction "
     "training.ema_decay training.swa_start",
     "a weight": "training.weight_decay training.adversarial_weight training.clean_weight training.trades_weight "
-    "training.hat_weight training.lambda",
+    "training.boosted_weight training.mart_weight training.hat_weight training.lambda",
     "a learning rate": "training.lr_max training.lr_min",
     "a length of the gradient": "training.gradient_clip",
     "a factor": "asha.reduction_factor",

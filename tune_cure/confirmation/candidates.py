@@ -19,7 +19,10 @@ PGD_STEPS = 7
 
 Wong et al. 2020 compare with the same attack.
 """
-CROSS_ENTROPY_ALONE = {"adversarial_weight": 1.0, "clean_weight": 0.0, "trades_weight": 0.0, "hat_weight": 0.0}
+CROSS_ENTROPY_ALONE = {
+    "adversarial_weight": 1.0,
+    **dict.fromkeys(("clean_weight", "trades_weight", "boosted_weight", "mart_weight", "hat_weight"), 0.0),
+}
 """The loss of PGD adversarial training (Madry et al. 2018, arXiv 1706.06083)."""
 
 

@@ -26,6 +26,8 @@ CONFLICTING_KEYS = (
     "adversarial_weight",
     "clean_weight",
     "trades_weight",
+    "boosted_weight",
+    "mart_weight",
     "hat_weight",
 )
 """The hyperparameters, by their YAML names, that `find_conflict` looks at."""
@@ -50,7 +52,7 @@ def find_conflict(config: TrainingConfig) -> tuple[str, str] | None:
             key = "direction" if config.regularizer == "cure" else "regularizer"
             name = getattr(config, key)
             return key, f"{name} needs the adversarial examples of an attack, but attack can be none"
-        for name in ("clean_weight", "trades_weight", "hat_weight"):
+        for name in ("clean_weight", "trades_weight", "boosted_weight", "mart_weight", "hat_weight"):
             if getattr(config, name) > 0:
                 return name, "goes with an attack, but attack can be none, which trains on clean images as they are"
     penalty, attack = _known_part(REGULARIZERS, config.regularizer, config), _known_part(ATTACKS, config.attack, config)

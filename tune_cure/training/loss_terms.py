@@ -18,7 +18,7 @@ from tune_cure.gradients.input_gradients import Forward, input_gradient
 from tune_cure.regularizers.registry import REGULARIZERS
 from tune_cure.regularizers.regularizer import PenaltyStep
 from tune_cure.training.config import TrainingConfig
-from tune_cure.training.losses import hat, helper_images, trades
+from tune_cure.training.losses import boosted, hat, helper_images, mart, trades
 from tune_cure.utils.hyperparameters import build_part
 
 DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
@@ -137,6 +137,10 @@ class LossTerms:
             clean = F.cross_entropy(logits["clean"], labels, label_smoothing=smoothing)
             divergence = trades(logits["clean"], adversarial)
             loss = loss + config.clean_weight * clean + config.trades_weight * divergence
+        if config.boosted_weight > 0:
+            loss = loss + config.boosted_weight * boosted(adversarial, labels)
+        if config.mart_weight > 0:
+            loss = loss + config.mart_weight * mart(logits["clean"], adversarial, labels)
         if config.hat_weight > 0:
             helper = helper_images(logits.points["clean"], logits.points["adversarial"])
             loss = loss + config.hat_weight * hat(self.network(helper), adversarial)

@@ -50,6 +50,14 @@ class LossConfig(Schema):
     adversarial_weight: Number = Field(default=1.0, ge=0, description="Weight of the attack's cross-entropy.")
     clean_weight: Number = Field(default=0.0, ge=0, description="Weight of the unattacked images' cross-entropy.")
     trades_weight: Number = Field(default=0.0, ge=0, description="Weight of KL(clean, adversarial prediction).")
+    boosted_weight: Number = Field(
+        default=0.0, ge=0, description="Weight of -log(1 - p) of the likeliest wrong class under attack (MART)."
+    )
+    mart_weight: Number = Field(
+        default=0.0,
+        ge=0,
+        description="Weight of KL(clean, adversarial prediction) times the clean doubt in the label (MART).",
+    )
     hat_weight: Number = Field(
         default=0.0, ge=0, description="Weight of the cross-entropy at twice the perturbation (HAT)."
     )

@@ -116,46 +116,69 @@ def batches(splits: Splits) -> list[tuple[Tensor, Tensor]]:
     return list(zip(images.split(BATCH), labels.split(BATCH), strict=True))
 
 
-def gat(outputs: dict[str, Tensor]) -> Tensor:
+Outputs = dict[str, Tensor]
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    return -sum(row.log_softmax(0)[label] for row, label in zip(logits, labels, strict=True)) / BATCH
+
+
+def gat(outputs: Outputs, labels: Tensor) -> Tensor:
     pairs = zip(outputs["clean"], outputs["adversarial"], strict=True)
-    return sum(((b.exp() / b.exp().sum() - a.exp() / a.exp().sum()) ** 2).sum() for a, b in pairs) / BATCH
+    penalty = sum(((b.exp() / b.exp().sum() - a.exp() / a.exp().sum()) ** 2).sum() for a, b in pairs) / BATCH
+    return cross_entropy(outputs["clean"], labels) + LAMBDA * penalty
 
 
-def nuat(outputs: dict[str, Tensor]) -> Tensor:
+def nuat(outputs: Outputs, labels: Tensor) -> Tensor:
     difference = outputs["adversarial"] - outputs["clean"]
-    return torch.linalg.svd(difference, full_matrices=False).S.sum() / BATCH
+    nuclear = torch.linalg.svd(difference, full_matrices=False).S.sum()
+    return cross_entropy(outputs["clean"], labels) + LAMBDA * nuclear / BATCH
 
 
-def pgi(outputs: dict[str, Tensor]) -> Tensor:
+def pgi(outputs: Outputs, labels: Tensor) -> Tensor:
     pairs = zip(outputs["start"], outputs["adversarial"], strict=True)
-    return sum(((a - b) ** 2).sum() / len(a) for a, b in pairs) / BATCH
+    penalty = sum(((a - b) ** 2).sum() / len(a) for a, b in pairs) / BATCH
+    return cross_entropy(outputs["adversarial"], labels) + LAMBDA * penalty
+
+
+def mart(outputs: Outputs, labels: Tensor) -> Tensor:
+    total = torch.zeros(())
+    for clean, attacked, label in zip(outputs["clean"], outputs["adversarial"], labels, strict=True):
+        p, q = clean.exp() / clean.exp().sum(), attacked.exp() / attacked.exp().sum()
+        wrong = torch.cat([q[:label], q[label + 1 :]]).max()
+        total = total - q[label].log() - (1 - wrong).log() + 5.0 * (p * (p / q).log()).sum() * (1 - p[label])
+    return total / BATCH
+
+
+CLEAN = {"adversarial_weight": 0.0, "clean_weight": 1.0}
 
 
 @pytest.mark.usefixtures("double")
 @pytest.mark.parametrize(
-    ("name", "formula", "weights"),
+    ("hyperparameters", "points", "objective"),
     [
-        ("gat", gat, {"adversarial_weight": 0.0, "clean_weight": 1.0}),
-        ("nuat", nuat, {"adversarial_weight": 0.0, "clean_weight": 1.0}),
-        ("fgsm_pgi", pgi, {}),
+        ({"regularizer": "gat", **CLEAN}, ("adversarial", "clean"), gat),
+        ({"regularizer": "nuat", **CLEAN}, ("adversarial", "clean"), nuat),
+        ({"regularizer": "fgsm_pgi"}, ("adversarial", "start"), pgi),
+        ({"regularizer": "none", "boosted_weight": 1.0, "mart_weight": 5.0}, ("adversarial", "clean"), mart),
     ],
+    ids=["gat", "nuat", "fgsm_pgi", "mart"],
 )
 def test_three_steps_move_the_weights_as_the_papers_loss_says(
-    name: str, formula: Callable[[dict[str, Tensor]], Tensor], weights: dict[str, float], splits: Splits
+    hyperparameters: dict[str, object],
+    points: tuple[str, ...],
+    objective: Callable[[Outputs, Tensor], Tensor],
+    splits: Splits,
 ) -> None:
-    run = trainer(splits, regularizer=name, **weights)
-    reference = trainer(splits).model
+    run, reference = trainer(splits, **hyperparameters), trainer(splits).model
     generator = torch.Generator().manual_seed(0)
     for index, (images, labels) in enumerate(batches(splits)):
         run.step(images, labels, index, Stopwatch(run.device))
         start = random_start(images, EPSILON, generator)
-        points = {"clean": images, "start": start, "adversarial": fgsm(reference, images, labels, EPSILON, start=start)}
-        used = {"fgsm_pgi": ("adversarial", "start")}.get(name, ("adversarial", "clean"))
-        outputs = {point: reference(points[point]) for point in used}
-        trained_on = "clean" if weights else "adversarial"
-        loss = -sum(row.log_softmax(0)[label] for row, label in zip(outputs[trained_on], labels, strict=True)) / BATCH
+        at = {"clean": images, "start": start, "adversarial": fgsm(reference, images, labels, EPSILON, start=start)}
+        loss = objective({point: reference(at[point]) for point in points}, labels)
         parameters = list(reference.parameters())
-        gradients = torch.autograd.grad(loss + LAMBDA * formula(outputs), parameters)
+        gradients = torch.autograd.grad(loss, parameters)
         with torch.no_grad():
             for parameter, gradient in zip(parameters, gradients, strict=True):
                 parameter -= RATE * gradient
@@ -182,6 +205,7 @@ def count_passes(run: Trainer, images: Tensor, labels: Tensor, step: int = 0) ->
         ({"regularizer": "fgsm_pgi"}, 3),
         ({"regularizer": "fgsm_pgi", "clean_weight": 1.0}, 4),
         ({"regularizer": "fgsm_pgi", "clean_weight": 1.0, "init": "zero"}, 3),  # the start is the image
+        ({"regularizer": "gat", "mart_weight": 5.0, "boosted_weight": 1.0}, 3),
         ({"regularizer": "gat", "lambda": 0.0}, 2),
     ],
     ids=str,

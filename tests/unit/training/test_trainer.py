@@ -95,6 +95,7 @@ def test_the_objective_is_adversarial_cross_entropy_plus_lambda_times_the_mean_p
 
 def test_the_other_terms_are_added_with_their_weights_and_smoothed_labels(splits: Splits) -> None:
     weights = {"adversarial_weight": 0.5, "clean_weight": 0.3, "trades_weight": 2.0, "hat_weight": 0.7}
+    weights |= {"boosted_weight": 0.9, "mart_weight": 5.0}
     run = trainer(splits, **ONE_STEP, **weights, label_smoothing=0.2, **{"lambda": 0})
     reference = copy.deepcopy(run)
     metrics = run.train_epoch()
@@ -108,6 +109,10 @@ def test_the_other_terms_are_added_with_their_weights_and_smoothed_labels(splits
     helper = log_p((2 * adversarial - images).clamp(0, 1))
     loss = -0.5 * (target * attacked).sum(dim=1).mean() - 0.3 * (target * clean).sum(dim=1).mean()
     loss = loss + 2.0 * (clean.exp() * (clean - attacked)).sum(dim=1).mean()
+    wrong = attacked.exp() * (1 - F.one_hot(labels, 10))
+    loss = loss - 0.9 * (1 - wrong.amax(dim=1)).log().mean()
+    doubt = 1 - clean.exp()[range(len(labels)), labels]
+    loss = loss + 5.0 * ((clean.exp() * (clean - attacked)).sum(dim=1) * doubt).mean()
     loss = loss - 0.7 * helper.gather(1, attacked.argmax(dim=1, keepdim=True)).mean()
     assert metrics["train_loss"] == pytest.approx(loss.item(), rel=1e-5)
     check_step(run, reference, loss)
