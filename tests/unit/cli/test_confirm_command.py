@@ -15,7 +15,9 @@ from tune_cure.cli.views.interruption import STOPPING
 from tune_cure.confirmation.plan import Job
 from tune_cure.confirmation.verdicts import FEW_SEEDS_WARNINGS
 from tune_cure.ray_backend import confirmation
+from tune_cure.reports import search_page
 from tune_cure.search import run_files
+from tune_cure.search.results import SearchResult
 from tune_cure.utils import environment, locking
 
 QUICK = ["--top", "1", "--seeds", "2", "--baselines", "fgsm", "--examples", "40", "--train-images", "200",
@@ -174,8 +176,7 @@ def test_the_default_baselines_say_what_the_penalty_is_worth_in_the_first_line_a
     report = (tmp_path / run_files.REPORT).read_text()
     assert "CURE helped: trial-2 has" in report
     assert "The test set is still untouched" not in report
-    assert cli.main(["report", str(tmp_path)]) == 0
-    assert "CURE helped: trial-2 has" in (tmp_path / run_files.REPORT).read_text()
+    assert search_page.write(SearchResult(tmp_path)).read_text() == report
 
 
 def test_the_plan_says_how_long_it_takes_and_how_to_make_it_shorter(
