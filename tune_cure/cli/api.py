@@ -32,6 +32,7 @@ from tune_cure.models import checkpoints
 from tune_cure.reports import training_page
 from tune_cure.reports.refresh import ReportRefresher
 from tune_cure.search import resume as resuming, run_files
+from tune_cure.search.progress import SearchState
 from tune_cure.search.results import SearchResult
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.space.own_parts import own_part_files
@@ -100,7 +101,8 @@ def search(
     say = _progress(quiet)
     with _own_ray(spec, address, verbose), search_run.open_folder(spec, options, say) as folder:
         spec = folder.spec
-        view = PlainView(search_run.read_state(spec, folder), say)
+        view = PlainView(SearchState(spec), say)
+        search_run.take_history(view.state, folder)
         with view, ReportRefresher(folder.directory, folder.record):
             result = search_run.run_trials(
                 spec,

@@ -78,15 +78,23 @@ def check(spec: SearchSpec, options: SearchOptions, console: Console) -> None:
 
 def run(spec: SearchSpec, options: SearchOptions, console: Console) -> int:
     """Run the search, print what it does and what came of it, and return the command's exit code."""
-    with open_folder(spec, options, console.print) as folder:
-        state = read_state(folder.spec, folder)
+    said: list[str] = []
+
+    def say(line: str) -> None:
+        said.append(line)
+        console.print(line)
+
+    with open_folder(spec, options, say) as folder:
+        state = SearchState(folder.spec)
+        is_live = console.is_terminal and not options.verbose
+        view = LiveView(state, console, said) if is_live else PlainView(state, console.print)
         report = folder.directory / run_files.REPORT
         interruption = Interruption(
             console.print, lambda: f"{best}; the report: {report}" if (best := describe_best(state)) else ""
         )
         try:
             with on_ctrl_c(interruption):
-                return _run(folder, state, options, interruption, console)
+                return _run(folder, view, options, interruption, console)
         except KeyboardInterrupt as error:
             ignore_ctrl_c()
             interruption.settle()
@@ -97,14 +105,16 @@ def run(spec: SearchSpec, options: SearchOptions, console: Console) -> int:
 
 
 def _run(
-    folder: "RunFolder", state: SearchState, options: SearchOptions, interruption: Interruption, console: Console
+    folder: "RunFolder",
+    view: LiveView | PlainView,
+    options: SearchOptions,
+    interruption: Interruption,
+    console: Console,
 ) -> int:
-    live = console.is_terminal and not options.verbose
-    view = LiveView(state, console) if live else PlainView(state, console.print)
-
     def on_ready(devices: object, url: str) -> None:
         say_start(devices, url, view.say)
 
+    take_history(view.state, folder)
     try:
         with view, ReportRefresher(folder.directory, folder.record):
             result = run_trials(folder.spec, folder, options, view, on_ready, interruption.announce)
@@ -192,12 +202,10 @@ def load_data(spec: SearchSpec, options: SearchOptions) -> tuple[SearchSpec, Spl
     return _with_validation(spec, splits), splits
 
 
-def read_state(spec: SearchSpec, folder: RunFolder) -> SearchState:
-    """Return the state of the search after the events before this session."""
-    state = SearchState(spec)
+def take_history(state: SearchState, folder: RunFolder) -> None:
+    """Update the state of a search with the events before this session."""
     for event in folder.record.history:
         state.update(event)
-    return state
 
 
 def run_trials(
