@@ -87,8 +87,9 @@ MEANINGS = {  # of names that stand for no function with a description of its ow
     "training.init": {
         "uniform": "a random point of the ball, clipped to [0, 1]",
         "zero": "the image",
-        "previous": "what the attack found for this image in the last epoch",
+        "previous": "the image plus the perturbation that the batch before has in its place",
         "noise": "the image plus uniform noise of `noise` × epsilon, neither clipped nor projected but to [0, 1]",
+        "bernoulli": "the image plus or minus epsilon / 2 in each pixel, projected into the ball",
     },
     "training.norm": {"linf": "no pixel moves by more than epsilon", "l2": "the L2 length of all changes is bounded"},
     "training.penalty_statistics": {

@@ -19,7 +19,7 @@ from tune_cure.gradients.batch_norm_mode import STATISTICS
 from tune_cure.gradients.input_gradients import input_gradient
 from tune_cure.utils.hyperparameters import hyperparameter
 
-INITS = ("uniform", "zero", "previous", "noise")
+INITS = ("uniform", "zero", "previous", "noise", "bernoulli")
 
 
 def start_point(
@@ -39,6 +39,9 @@ def start_point(
         return random_start(images, epsilon, generator, norm)
     if init == "noise":
         return images + NORMS.resolve(norm).noise(images, noise * epsilon, generator)
+    if init == "bernoulli":
+        signs = torch.randint(0, 2, images.shape, generator=generator, device=images.device, dtype=images.dtype)
+        return project(images + epsilon * (signs - 0.5), images, epsilon, norm)
     assert previous is not None, "init previous needs the perturbations to start from"
     return project(images + previous, images, epsilon, norm)
 
@@ -77,7 +80,8 @@ def fgsm(
         step_size: Step size in pixel units, in the place of `alpha`.
         init: `uniform` starts at a random point of the ball, `zero` at the image, `previous` at the image plus
             `previous`; `noise` at the image plus uniform noise of `noise` × epsilon, and neither clips nor projects but
-            to [0, 1] (N-FGSM: de Jorge et al. 2022, arXiv 2202.01181, with alpha 1).
+            to [0, 1] (N-FGSM: de Jorge et al. 2022, arXiv 2202.01181, with alpha 1); `bernoulli` at the image plus or
+            minus epsilon / 2 in each pixel, projected into the ball (Sriramanan et al. 2020, arXiv 2011.14969).
         norm: Norm of the ball.
         generator: Source of the random start, on the images' device.
         noise: Radius of the noise of init `noise`, as a multiple of `epsilon`.
@@ -114,12 +118,12 @@ class Fgsm(Attack):
 
     keeps_start: ClassVar[bool] = True
 
-    alpha: float = hyperparameter(1.25, "Step of fgsm and zerograd as a multiple of epsilon.", gt=0, unit="of epsilon")
+    alpha: float = hyperparameter(1.25, "Step of one-step attacks as a multiple of epsilon.", gt=0, unit="of epsilon")
     step_size: float | None = hyperparameter(
-        None, "Step of fgsm and zerograd in pixel units, in the place of alpha.", gt=0, unit="pixel units"
+        None, "Step of one-step attacks in pixel units, in the place of alpha.", gt=0, unit="pixel units"
     )
     init: str = hyperparameter(
-        "uniform", "Start of fgsm and zerograd; noise: uniform, neither clipped nor projected.", choices=INITS
+        "uniform", "Start of one-step attacks; noise: uniform, neither clipped nor projected.", choices=INITS
     )
     noise: float = hyperparameter(2.0, "Radius of init noise as a multiple of epsilon.", gt=0, unit="of epsilon")
     previous: Tensor | None = field(default=None, init=False)

@@ -106,7 +106,7 @@ def test_it_says_what_it_is_and_documents_its_hyperparameters(name: str) -> None
 
 
 def test_a_step_in_pixels_is_alpha_times_epsilon(batch: tuple[nn.Module, Tensor, Tensor]) -> None:
-    for name in ("fgsm", "zerograd"):
+    for name in ("fgsm", "zerograd", "ssat"):
         by_alpha, by_pixels = attack(name, batch, alpha=0.75), attack(name, batch, step_size=0.075)
         torch.testing.assert_close(by_pixels, by_alpha, rtol=0, atol=1e-15)
         assert build(name, step_size=0.075).inactive()["alpha"] == "step_size is given"
@@ -115,3 +115,17 @@ def test_a_step_in_pixels_is_alpha_times_epsilon(batch: tuple[nn.Module, Tensor,
 def test_a_part_is_built_from_the_configuration_and_from_its_own_defaults() -> None:
     built = build_part(ATTACKS["pgd"], SimpleNamespace(epsilon=0.2, norm="l2", attack_statistics="batch"))
     assert (built.epsilon, built.norm, built.attack_steps) == (0.2, "l2", 7)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if ATTACKS[name].keeps_start])
+def test_an_attack_that_keeps_its_start_keeps_that_of_the_last_step(
+    name: str, batch: tuple[nn.Module, Tensor, Tensor]
+) -> None:
+    part, images = build(name, init="bernoulli"), batch[1]
+    assert part.start is None
+    part(Step(*batch, torch.Generator().manual_seed(1)))
+    assert part.start is not None
+    offsets = part.start - images
+    inside = (part.start > 0) & (part.start < 1)
+    torch.testing.assert_close(offsets.abs()[inside], torch.full_like(offsets, EPSILON / 2)[inside])
+    assert 0.3 < (offsets[inside] > 0).double().mean() < 0.7

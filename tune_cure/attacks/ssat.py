@@ -1,0 +1,59 @@
+"""The attack of single-step adversarial training with checkpoints (Kim, Lee and Lee 2020, arXiv 2010.01799)."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from tune_cure.attacks.attack import Step
+from tune_cure.attacks.fgsm import Fgsm
+from tune_cure.attacks.norms import broadcast
+from tune_cure.gradients.batch_norm_mode import STATISTICS
+from tune_cure.utils.hyperparameters import hyperparameter
+
+
+@torch.no_grad()
+def first_fooling(
+    model: nn.Module, images: Tensor, adversarial: Tensor, labels: Tensor, *, points: int, statistics: str = "running"
+) -> Tensor:
+    """Return the first of the points x + k/c · (x′ − x), k = 1, …, c, that the network misclassifies; x′ if none is.
+
+    Kim, Lee and Lee 2020 (arXiv 2010.01799). The last point is x′ whatever the network says there, so c points take
+    c − 1 forward passes.
+
+    Args:
+        model: Network from images to logits.
+        images: (N, C, H, W) in [0, 1].
+        adversarial: (N, C, H, W) ends of the lines.
+        labels: (N,) class indices.
+        points: c, the number of points on each line.
+        statistics: What batch norm normalizes by, a key of `batch_norm_mode.STATISTICS`.
+
+    Returns:
+        (N, C, H, W) images.
+    """
+    share = torch.ones(len(images), dtype=images.dtype, device=images.device)
+    with STATISTICS[statistics](model):
+        for index in range(points - 1, 0, -1):  # backwards, so that the nearest point has the last word
+            wrong = model(torch.lerp(images, adversarial, index / points)).argmax(dim=1) != labels
+            share = torch.where(wrong, index / points, share)
+    return torch.lerp(images, adversarial, broadcast(share))
+
+
+@dataclass(kw_only=True)
+class Ssat(Fgsm):
+    """The first of `ssat_points` points on the way to the fgsm example that fools the network."""
+
+    ssat_points: int = hyperparameter(
+        3, "Points that ssat tries between the image and the fgsm example, this one included.", ge=1, unit="points"
+    )
+
+    def __call__(self, step: Step) -> Tensor:
+        return first_fooling(
+            step.network,
+            step.images,
+            super().__call__(step),
+            step.labels,
+            points=self.ssat_points,
+            statistics=self.attack_statistics,
+        )
