@@ -250,7 +250,7 @@ def _make_tuner(
     # On CUDA each trial gets a fresh process: whether one that changes networks gives its memory back is not measured.
     is_reused = plan.gpus_per_trial == 0
     trainable = tune.with_resources(
-        tune.with_parameters(CureTrainable, spec=spec, device=plan.device, reused=is_reused, broadcast=broadcast),
+        _with_parameters(CureTrainable, broadcast, spec=spec, device=plan.device, reused=is_reused),
         {"cpu": plan.cpus_per_trial, "gpu": plan.gpus_per_trial},
     )
     trainable.__qualname__ = CureTrainable.__name__  # the name that the dashboard shows
@@ -279,6 +279,21 @@ def _make_tuner(
             verbose=1 if verbose else 0,
         ),
     )
+
+
+def _with_parameters(trainable: type[tune.Trainable], broadcast: DataBroadcast | None, **parameters: Any) -> Any:
+    """Return a trainable with arguments of its `setup`.
+
+    `tune.with_parameters` puts each into Ray's object store. If Ray then dies in order, as after SIGTERM to all
+    processes, this process tries to write to the store what became of them, and Ray ends it at once: no tables are
+    written, and no line says how to continue. So they travel with the class, except for what is in the store already.
+    """
+
+    class WithParameters(trainable):  # type: ignore[misc]
+        def setup(self, config: dict[str, Any], **more: Any) -> None:
+            super().setup(config, **parameters, **more)
+
+    return WithParameters if broadcast is None else tune.with_parameters(WithParameters, broadcast=broadcast)
 
 
 class _Stopper(tune.Stopper):  # type: ignore[misc]

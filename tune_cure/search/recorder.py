@@ -70,7 +70,7 @@ class TrialRecorder:
 
     def on_retry(self, number: int, attempt: int, reason: str) -> None:
         """Record that a trial failed, and goes back to its last checkpoint for the `attempt`-th time."""
-        if not self._is_fault_of_disk(reason):
+        if not self._is_consequence(reason):
             self.record("retry", number, attempt=attempt, reason=reason)
 
     def on_end(self, number: int, result: Mapping[str, Any]) -> None:
@@ -86,7 +86,7 @@ class TrialRecorder:
 
     def on_failure(self, number: int, reason: str) -> None:
         """Record the end of a trial that failed more often than `search.retries` allows."""
-        if not self._is_fault_of_disk(reason):
+        if not self._is_consequence(reason):
             self.record("end", number, status="failed", reason=reason)
         self._last_checkpoints.pop(number, None)
 
@@ -103,11 +103,14 @@ class TrialRecorder:
             self.stopper.take(line)
             self.delete_useless([line])
 
-    def _is_fault_of_disk(self, reason: str) -> bool:
-        """Return whether a trial failed because the disk is full or the run's folder cannot be written to.
+    def _is_consequence(self, reason: str) -> bool:
+        """Return whether a trial failed because of something else than itself.
 
-        All trials would fail, so the search then ends.
+        That is a full disk or a run's folder that cannot be written to: all trials would fail, so the search then ends.
+        Or the search has been interrupted: what has sent it SIGTERM may have sent it to the trials, too.
         """
+        if self.stopper.outcome == "interrupted":
+            return True
         is_full = bool(FULL_DISK_ERROR.search(reason))
         fault = "a trial found the disk full" if is_full else self.stopper.watch.find_fault()
         if fault:

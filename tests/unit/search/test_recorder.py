@@ -161,6 +161,16 @@ def test_no_file_outside_of_the_runs_folder_is_deleted(recording: Recording) -> 
     assert recording.deleted == []
 
 
+@pytest.mark.parametrize("last", ["on_retry", "on_failure"])
+def test_a_trial_that_fails_after_an_interruption_is_not_recorded_as_failed(recording: Recording, last: str) -> None:
+    before = recording.journal.read()
+    recording.stopper.end("interrupted", "")
+    getattr(recording.recorder, last)(0, *([1] if last == "on_retry" else []), "the worker process died")
+    assert recording.journal.read() == before
+    recording.epoch(1, 1, 0.3)
+    assert len(recording.events("epoch")) == 1  # what trials still do is recorded
+
+
 def test_nothing_is_recorded_of_trials_once_ray_has_died(recording: Recording) -> None:
     recording.epoch(0, 1, 0.3)
     before = recording.journal.read()
