@@ -91,6 +91,10 @@ MEANINGS = {  # of names that stand for no function with a description of its ow
         "noise": "the image plus uniform noise of `noise` × epsilon, neither clipped nor projected but to [0, 1]",
         "bernoulli": "the image plus or minus epsilon / 2 in each pixel, projected into the ball",
     },
+    "training.guide": {
+        "softmax": "squared distance of the probabilities, as in `regularizer: gat`",
+        "nuclear": "nuclear norm of the differences of the logits, as in `regularizer: nuat`",
+    },
     "training.norm": {"linf": "no pixel moves by more than epsilon", "l2": "the L2 length of all changes is bounded"},
     "training.penalty_statistics": {
         "running": "the running statistics: examples stay independent",

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from tune_cure.attacks.attack import Attack, Step
 from tune_cure.attacks.norms import NORMS, broadcast, project, random_start
 from tune_cure.gradients.batch_norm_mode import STATISTICS
-from tune_cure.gradients.input_gradients import input_gradient
+from tune_cure.gradients.input_gradients import Loss, cross_entropy, logits_and_input_gradient
 from tune_cure.utils.hyperparameters import hyperparameter
 
 INITS = ("uniform", "zero", "previous", "noise", "bernoulli")
@@ -62,6 +62,7 @@ def fgsm(
     zero_fraction: float = 0.0,
     statistics: str = "running",
     loss_scale: float = 1.0,
+    loss: Loss = cross_entropy,
     start: Tensor | None = None,
     start_grad: Tensor | None = None,
 ) -> Tensor:
@@ -91,6 +92,7 @@ def fgsm(
         statistics: What batch norm normalizes by, a key of `batch_norm_mode.STATISTICS`. With `batch` the examples of a
             batch are attacked together, as in the code of Wong et al. (which also records the statistics).
         loss_scale: See `gradients.input_gradients.logits_and_input_gradient`.
+        loss: From (N, K) logits and (N,) labels to the (N,) losses whose sum is ascended.
         start: (N, C, H, W) points to start from, in the place of what `init` says.
         start_grad: (N, C, H, W) gradients at the images where they are known already; goes with init `zero` only.
 
@@ -102,7 +104,7 @@ def fgsm(
         start = start_point(images, epsilon, init=init, norm=norm, generator=generator, noise=noise, previous=previous)
     if start_grad is None:
         with STATISTICS[statistics](model):
-            start_grad = input_gradient(model, start, labels, loss_scale=loss_scale)
+            _, start_grad = logits_and_input_gradient(model, start, labels, loss=loss, loss_scale=loss_scale)
     gradient = start_grad
     if zero_fraction > 0:
         sizes = gradient.abs().flatten(1)
@@ -129,9 +131,9 @@ class Fgsm(Attack):
     previous: Tensor | None = field(default=None, init=False)
 
     def __call__(self, step: Step) -> Tensor:
-        return self._attack(step, zero_fraction=0.0)
+        return self._attack(step)
 
-    def _attack(self, step: Step, zero_fraction: float) -> Tensor:
+    def _attack(self, step: Step, *, zero_fraction: float = 0.0, loss: Loss = cross_entropy) -> Tensor:
         images = step.images
         if self.init == "previous" and self.previous is None:
             self.previous = torch.zeros_like(images)
@@ -156,6 +158,7 @@ class Fgsm(Attack):
             zero_fraction=zero_fraction,
             statistics=self.attack_statistics,
             loss_scale=step.loss_scale,
+            loss=loss,
             start=self.start,
             start_grad=None if step.clean_grad is None else step.clean_grad.detach(),
         )

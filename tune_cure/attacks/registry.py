@@ -9,6 +9,7 @@ ATTACKS: Registry[type[Attack]] = Registry(
         "fgsm": "tune_cure.attacks.fgsm:Fgsm",
         "zerograd": "tune_cure.attacks.fgsm:ZeroGrad",
         "pgd": "tune_cure.attacks.pgd:Pgd",
+        "guided": "tune_cure.attacks.guided:Guided",
         "ssat": "tune_cure.attacks.ssat:Ssat",
         "none": "tune_cure.attacks.attack:NoAttack",
     },

@@ -5,15 +5,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from tune_cure.gradients.logit_distances import softmax_distance
 from tune_cure.regularizers.regularizer import LogitRegularizer, PenaltyStep
-
-
-def softmax_distance(clean_logits: Tensor, adversarial_logits: Tensor) -> Tensor:
-    """Return the (N,) values ‖p(x′) − p(x)‖₂² of the predicted probabilities; logits are (N, K).
-
-    Sriramanan et al. 2020 (arXiv 2011.14969), the second term of the loss of guided adversarial training (GAT).
-    """
-    return (adversarial_logits.softmax(dim=1) - clean_logits.softmax(dim=1)).square().sum(dim=1)
 
 
 @dataclass(kw_only=True)

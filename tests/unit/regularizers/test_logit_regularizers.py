@@ -13,9 +13,8 @@ from tune_cure.data import splits as data
 from tune_cure.data.batches import to_float
 from tune_cure.data.config import DataSpec
 from tune_cure.data.splits import Splits
+from tune_cure.gradients.logit_distances import nuclear_distance, softmax_distance
 from tune_cure.regularizers.fgsm_pgi import logit_distance
-from tune_cure.regularizers.gat import softmax_distance
-from tune_cure.regularizers.nuat import nuclear_distance
 from tune_cure.training.config import ModelConfig, TrainingConfig
 from tune_cure.training.timing import Stopwatch
 from tune_cure.training.trainer import Trainer

@@ -89,6 +89,7 @@ def test_resuming_changes_nothing_with_any_optimiser_and_schedule(
         {"attack": "pgd", "delta": "llr", "label_smoothing": 0.1},
         {"clean_weight": 0.5, "trades_weight": 1.0, "hat_weight": 0.5, "penalty_statistics": "batch"},
         {"amp": "fp16"},
+        {"attack": "guided", "guide": "nuclear", "guide_every": 3, "init": "bernoulli", "regularizer": "nuat"},
         {"attack": "ssat", "init": "bernoulli", "regularizer": "none"},
         {"boosted_weight": 1.0, "mart_weight": 5.0, "attack": "pgd", "lambda": 0},
         {"regularizer": "fgsm_pgi", "init": "previous"},
