@@ -270,8 +270,9 @@ def _first_line(registry: Mapping[str, Any] | tuple[str, ...], name: str) -> str
     return meaning[:1].upper() + meaning[1:]
 
 
-def _idle() -> Iterator[str]:
-    """Yield the table of hyperparameters without effect beside some values of others, from all combinations."""
+@functools.cache
+def _idle() -> tuple[str, str]:
+    """Return the table of hyperparameters without effect beside some values of others, from all combinations."""
     fields = TrainingConfig.model_fields
     values = {key: choices(fields[HYPERPARAMETERS[key]]) or [0, 1] for key in DECIDING_KEYS}
     cases = list(itertools.product(*values.values()))
@@ -287,8 +288,8 @@ def _idle() -> Iterator[str]:
     }
     masks = {key: _mask(key in keys for keys in idle) for key in HYPERPARAMETERS}
     rows = [f"| `{key}` | {_conditions(mask, having)} |" for key, mask in masks.items() if mask]
-    yield "A search omits a key from trials in which it has no effect; the tables show a dash."
-    yield "\n".join(["| key | has no effect where |", "|---|---|", *rows])
+    sentence = "A search omits a key from trials in which it has no effect; the tables show a dash."
+    return sentence, "\n".join(["| key | has no effect where |", "|---|---|", *rows])
 
 
 def _mask(flags: Iterable[bool]) -> int:
