@@ -160,8 +160,9 @@ def test_ctrl_c_after_the_last_trial_ends_the_second_judgement_with_the_command_
         time.sleep(0.1)
     printed = process.communicate(timeout=PATIENCE)[0].splitlines()
     assert process.returncode == 130
-    assert printed[-3:-1] == [interruption.STOPPING, f"interrupted; all state is in {out}. Continue with:"]
-    assert printed[-1].endswith(f"--output {out} --resume")
+    assert interruption.STOPPING in printed
+    assert printed[-2] == f"interrupted; all state is in {out}. Continue with:"
+    assert printed[-1].endswith(f"search --resume {out}")
     assert presses == 2 or (out / "report.html").exists()
     assert not any(event["event"] == "leader" for event in Journal(out).read())
 

@@ -37,7 +37,7 @@ def guided_loss(clean_logits: Tensor, guide: str, weight: float) -> Loss:
 class Guided(Fgsm):
     """FGSM on the cross-entropy and, in every `guide_every`-th step, the distance of the outputs from the clean ones.
 
-    Deviation from the authors' code: the clean outputs are computed with the attack's batch-norm statistics.
+    The clean outputs are computed with the attack's batch-norm statistics.
     """
 
     guide: str = hyperparameter(

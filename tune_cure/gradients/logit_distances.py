@@ -19,8 +19,8 @@ def nuclear_distance(clean_logits: Tensor, adversarial_logits: Tensor) -> Tensor
     """Return ‖f(x′) − f(x)‖_* / N, the sum of the singular values of the (N, K) difference of the logits over N.
 
     Sriramanan et al. 2021 (Towards Efficient and Effective Adversarial Training, NeurIPS 2021), the second term of the
-    loss of nuclear norm adversarial training (NuAT), divided by the number of examples as in the authors' code. On a
-    GPU the host waits for the decomposition.
+    loss of nuclear norm adversarial training (NuAT), divided by the number of examples. On a GPU the host waits
+    for the decomposition.
 
     Returns:
         (N,) times the same number, because the norm is one of the whole batch: the mean is the penalty. Not finite

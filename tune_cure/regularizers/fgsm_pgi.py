@@ -12,7 +12,7 @@ def logit_distance(start_logits: Tensor, adversarial_logits: Tensor) -> Tensor:
     """Return the (N,) mean squared differences of the logits at the attack's start and end; logits are (N, K).
 
     Jia et al. 2022 (arXiv 2207.08859), the second term of the loss of FGSM-PGI. The squares are averaged over the K
-    logits, as in the authors' code, so that lambda is theirs.
+    logits.
     """
     return (adversarial_logits - start_logits).square().mean(dim=1)
 

@@ -11,7 +11,10 @@ from tune_cure.utils.errors import TuneCureError
 from tune_cure.utils.yaml_config import SpecError
 
 PACKAGE = Path(tune_cure.__file__).parent
-INTERNAL = {"ProblemError"}  # always turned into a SpecError, a FolderError or a JournalError, with the file's name
+INTERNAL = {
+    "ProblemError",  # always turned into a SpecError, a FolderError or a JournalError, with the file's name
+    "WorkLeftBehindError",  # a second Ctrl-C
+}
 
 
 def error_bases() -> dict[str, str]:

@@ -105,7 +105,7 @@ def _study(path: Path, metrics: list[str]) -> pd.DataFrame:
         ValueError: The file holds no study or several, or the study has another number of objectives.
     """
     with tempfile.TemporaryDirectory(prefix="tune_cure-") as temporary:
-        copy = Path(temporary, "study.db")
+        copy = Path(temporary, "copy.db")
         shutil.copyfile(path, copy)
         for ending in SQLITE_COMPANIONS:
             if (companion := path.with_name(path.name + ending)).is_file():
