@@ -60,16 +60,20 @@ def test_the_report_names_the_winner_and_the_version_that_found_it(finished: Pat
     assert "tune-cure 0.1.0" in page
 
 
-def test_the_confirmation_is_rebuilt_to_the_last_digit(finished: Path) -> None:
+@pytest.fixture(scope="module")
+def confirmed(finished: Path) -> Path:
+    """The same search with the tables and the page of its confirmation, made anew."""
     result = SearchResult(finished)
     candidates = choose_candidates(result, 1, ["start_from", "fgsm"])
     plan = Plan(seeds=(1, 2), epsilons=(0.15,), examples=40, train_images=200, autoattack=True)
     jobs = plan_jobs(result, candidates, plan)  # refuses runs that were trained with other settings
     assert len(jobs) == 6 and all(job.is_judged for job in jobs)
+    confirmation_page.write(result, jobs, finished / "confirm")
+    return finished
 
-    folder = finished / "confirm"
-    confirmation_page.write(result, jobs, folder)
 
+def test_the_confirmation_is_rebuilt_to_the_last_digit(confirmed: Path) -> None:
+    folder = confirmed / "confirm"
     table, reference = (
         pd.read_csv(path / "confirm.csv", dtype=str, keep_default_na=False) for path in (folder, FINISHED / "confirm")
     )
@@ -93,8 +97,8 @@ def test_a_confirmation_of_version_0_1_0_goes_on_with_the_new_baselines(finished
     assert sentence.startswith("fgsm goes on with epsilon 0.05 (12.8/255) in training, as an earlier version began it")
 
 
-def test_the_report_takes_in_a_confirmation_of_version_0_1_0(finished: Path) -> None:
-    page = search_page.write(SearchResult(finished)).read_text()
+def test_the_report_takes_in_a_confirmation_of_version_0_1_0(confirmed: Path) -> None:
+    page = search_page.write(SearchResult(confirmed)).read_text()
     assert "Confirmed on the test set" in page
     assert "AutoAttack accuracy of trial 1 on 40 test images" in page
     assert "The test set is still untouched" not in page
