@@ -12,6 +12,7 @@ import tempfile
 import zlib
 from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from hypothesis import given, strategies as st
 from tests.support.damage import Damage, damages
 from tests.support.damaged_runs import write_everything
 from tests.support.fuzzing import fuzzed
-from tune_cure.cli import confirm, search_run
+from tune_cure.cli import confirm, search_run, watch
 from tune_cure.cli.main import main
 from tune_cure.reports.figures import catalog, static
 from tune_cure.search.journal import Journal
@@ -121,6 +122,7 @@ def pristine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setattr(confirm, "run_jobs", lambda *_: {})
         patch.setattr(Trainer, "train_epoch", train)
         patch.setattr("time.sleep", train)  # who watches a search that does not end goes away
+        patch.setattr(watch, "follow", partial(watch.follow, pause=train))
         yield folder
 
 
