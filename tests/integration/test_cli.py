@@ -167,6 +167,12 @@ def test_ctrl_c_after_the_last_trial_ends_the_second_judgement_with_the_command_
     assert not any(event["event"] == "leader" for event in Journal(out).read())
 
 
+def take_terminal() -> None:
+    """Make the standard input the terminal of this process, which notices when it is closed, also under nohup."""
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 @pytest.mark.ray
 @pytest.mark.skipif(sys.platform != "linux", reason="terminals of other systems differ")
 def test_a_search_whose_terminal_is_closed_ends_in_order(tmp_path: Path) -> None:
@@ -177,7 +183,7 @@ def test_a_search_whose_terminal_is_closed_ends_in_order(tmp_path: Path) -> None
         stdout=terminal,
         stderr=terminal,
         start_new_session=True,
-        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        preexec_fn=take_terminal,
     )
     os.close(terminal)
     deadline = time.time() + PATIENCE
