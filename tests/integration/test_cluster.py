@@ -147,10 +147,18 @@ def test_trials_of_a_killed_node_continue_on_another_node_from_their_last_checkp
 
 
 OWN_NETWORK = """
+import os
+import time
+from pathlib import Path
+
 from torch import nn
 
 
 def flat(num_classes, in_channels, width=4):
+    builders, deadline = Path(BUILDERS), time.time() + 60
+    (builders / str(os.getpid())).touch()
+    while len(list(builders.iterdir())) < 2 and time.time() < deadline:
+        time.sleep(0.1)  # until the other trial has a worker, too: a free one would run both
     return nn.Sequential(nn.Flatten(), nn.Linear(64 * in_channels, num_classes))
 """
 OWN_PARTS = """
@@ -182,13 +190,13 @@ assert tuner.run(spec, folder, tuner.RunOptions(address=address)).finished
 
 @pytest.mark.ray
 def test_own_parts_are_sent_to_machines_that_lack_their_files(tmp_path: Path) -> None:
-    for name in ("nodes", "here", "spaces"):
+    for name in ("nodes", "here", "spaces", "builders"):
         (tmp_path / name).mkdir()
     space = tmp_path / "spaces" / "space.yaml"
     space.write_text("parts: own_parts.py\n" + TINY)
     (tmp_path / "spaces" / "own_parts.py").write_text(OWN_PARTS)
     (tmp_path / "spaces" / "own_direction.py").write_text(OWN_DIRECTION)
-    (tmp_path / "here" / "own_network.py").write_text(OWN_NETWORK)
+    (tmp_path / "here" / "own_network.py").write_text(OWN_NETWORK.replace("BUILDERS", repr(str(tmp_path / "builders"))))
     nodes = TwoNodes(tmp_path / "nodes")
     try:
         search = subprocess.run(
