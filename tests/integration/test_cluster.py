@@ -158,7 +158,7 @@ def flat(num_classes, in_channels, width=4):
     builders, deadline = Path(BUILDERS), time.time() + 60
     (builders / str(os.getpid())).touch()
     while len(list(builders.iterdir())) < 2 and time.time() < deadline:
-        time.sleep(0.1)  # until the other trial has a worker, too: a free one would run both
+        time.sleep(0.1)  # until the other machine has a worker, too
     return nn.Sequential(nn.Flatten(), nn.Linear(64 * in_channels, num_classes))
 """
 OWN_PARTS = """
@@ -211,5 +211,5 @@ def test_own_parts_are_sent_to_machines_that_lack_their_files(tmp_path: Path) ->
         nodes.close()
     assert search.returncode == 0, search.stderr[-3000:]
     assert set(results.trials(tmp_path / "here" / "run")["status"]) <= {"completed", "stopped"}
-    workers = {event["pid"] for event in Journal(tmp_path / "here" / "run").read() if event["event"] == "epoch"}
-    assert len(workers) == 2  # one on each node, which has a single CPU
+    # One on each node, which has a single CPU. Tune may give the second trial to the first worker that is free.
+    assert len(list((tmp_path / "builders").iterdir())) == 2
