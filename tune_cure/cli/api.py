@@ -18,7 +18,7 @@ from typing import Any
 import pandas as pd
 from torch import nn
 
-from tune_cure.cli import confirm as confirm_command, search_run, train_run
+from tune_cure.cli import confirm as confirm_command, options as command_line, search_run, train_run
 from tune_cure.cli.confirm import ConfirmOptions
 from tune_cure.cli.search import SearchOptions, load_spec
 from tune_cure.cli.train import TrainOptions, read_begun, read_content, resolve_run
@@ -250,7 +250,7 @@ def confirm(
         TuneCureError: The search cannot be confirmed as asked for.
     """
     options = ConfirmOptions(
-        directory=search.directory if isinstance(search, SearchResult) else Path(search),
+        directory=command_line.folder_of(search),
         top=top,
         seeds=seeds,
         baselines=tuple(baselines),

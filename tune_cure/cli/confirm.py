@@ -246,7 +246,7 @@ def _notes(result: SearchResult, candidates: Sequence[Candidate], options: Confi
             f"{splits.num_classes}: they are left out, and {UNTARGETED_LABEL} remain"
         )
     judged = splits.validation.subset(result.spec.evaluation.examples, seed=0)
-    if finding := find_chance(result, chance_level(judged.labels[judged.indices])):
+    if finding := find_chance(result, chance_level(judged.own_labels)):
         notes.append(f"warning: {finding}")
     return notes
 

@@ -10,8 +10,7 @@ from tune_cure.cli import options as command_line
 from tune_cure.reports.export import bundle as exporting, measurements, model_card
 from tune_cure.search import run_files
 from tune_cure.search.results import SearchResult
-from tune_cure.search.space.own_parts import choose_parts, import_modules
-from tune_cure.utils.yaml_config import ProblemError
+from tune_cure.search.space.own_parts import import_chosen_parts
 
 
 @dataclass(frozen=True)
@@ -107,23 +106,11 @@ def export(
         raise measurements.ExportError("seed: makes no difference without confirmed")
     result = SearchResult(command_line.folder_of(search))
     if trust_code or parts:
-        _import_parts(result, None if parts is None else Path(parts))
+        given = None if parts is None else Path(parts)
+        import_chosen_parts(result.spec.parts, result.directory / run_files.SPEC, given)
     if confirmed is None:
         exported = exporting.collect_search_model(result, trust_code=trust_code)
     else:
         exported = exporting.collect_confirmed_model(result, confirmed, seed, trust_code=trust_code)
     exporting.write_bundle(exported, model_card.build_model_card(exported), result.directory, Path(to))
     return exported
-
-
-def _import_parts(result: SearchResult, given: Path | None) -> None:
-    """Import the files and modules of the search's own parts, one of which the network may be.
-
-    Raises:
-        SpecError: One cannot be imported.
-    """
-    file = result.directory / run_files.SPEC
-    try:
-        import_modules(choose_parts(result.spec.parts, file, given))
-    except ProblemError as problem:
-        raise problem.within(file) from problem

@@ -22,7 +22,7 @@ TITLES = ("grace", "factor", "stopped", "epochs", "saved", "kept", "regret", "sa
 
 @dataclass(frozen=True)
 class Replay:
-    """What ASHA with other numbers would have done to a search.
+    """Outcome of a search under other numbers of ASHA.
 
     Attributes:
         table: A row per pair of numbers: trials stopped, epochs saved, whether the winner was kept, points lost.
@@ -69,14 +69,14 @@ def run(options: ReplayOptions, console: Console) -> int:
     """Run the command and return its exit code."""
     result = SearchResult(options.directory)
     _check(result, options.grace_period, options.reduction_factor)
-    frame = asha_replay.write(options.directory, list(options.grace_period), list(options.reduction_factor))
+    frame = asha_replay.write(result, options.grace_period, options.reduction_factor)
     console.print(_table(frame))
     console.print(
         "kept: whether the recorded winner runs on; regret: points lost; "
         f"*: mean over {asha_replay.ORDERS} other orders",
         style="dim",
     )
-    complete, total = asha_replay.count_complete_curves(options.directory)
+    complete, total = asha_replay.count_complete_curves(result)
     console.print(f"\n{complete} of {total} learning curves are complete; proposals are those of the recorded search")
     if complete < total:
         console.print(
@@ -179,5 +179,5 @@ def replay(
     """
     result = SearchResult(command_line.folder_of(search))
     _check(result, grace_period, reduction_factor, ("grace_period", "reduction_factor"))
-    table = asha_replay.write(result.directory, grace_period, reduction_factor)
+    table = asha_replay.write(result, grace_period, reduction_factor)
     return Replay(table, _weigh_by_noise(table, result)[0])

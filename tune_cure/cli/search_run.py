@@ -34,7 +34,7 @@ from tune_cure.utils.files import (
     FolderError,
     LostFolderError,
     choose_run_folder,
-    make_run_folder,
+    make_folder,
     replace_text,
     write_new_text,
 )
@@ -179,7 +179,7 @@ def open_folder(spec: SearchSpec, options: SearchOptions, say: Callable[[str], N
         elif plan:  # of a resumed search, the views say how much is left
             duration.say_search_duration(spec, splits, plan, say)
         judged = splits.validation.subset(spec.evaluation.examples, seed=0)
-        chance = chance_level(judged.labels[judged.indices])
+        chance = chance_level(judged.own_labels)
         environment.write(folder.directory, splits.source, chance_level=chance)
         del splits, judged  # the trials map the same file; this process need not hold it
         yield folder
@@ -331,16 +331,30 @@ def _choose_output(spec: SearchSpec, options: SearchOptions) -> str:
     Raises:
         TuneCureError: They cannot go there.
     """
+    return _describe_output(_choose_directory(spec, options), _find_uri(options))
+
+
+def _find_uri(options: SearchOptions) -> str | None:
+    """Return the URI of the object store that the results are copied to; None if they stay on this machine."""
+    return options.output if options.output and "://" in options.output else None
+
+
+def _choose_directory(spec: SearchSpec, options: SearchOptions) -> Path:
+    """Return the folder of the search on this machine; nothing is made.
+
+    Raises:
+        TuneCureError: The folder is not free, or holds no search to resume.
+    """
     default = run_files.RESULTS / spec.name
-    if options.output and "://" in options.output:
-        return _describe_output(choose_run_folder(default, None, resume.is_unbegun), options.output)
-    directory = Path(options.output) if options.output else None
-    if options.resume:
-        directory = directory or default
-        if not resume.is_unbegun(directory):
-            results.read_spec(directory)
-        return str(directory)
-    return str(choose_run_folder(default, directory, resume.is_unbegun))
+    if _find_uri(options):
+        return choose_run_folder(default, None, resume.is_unbegun)
+    named = Path(options.output) if options.output else None
+    if not options.resume:
+        return choose_run_folder(default, named, resume.is_unbegun)
+    directory = named or default
+    if not resume.is_unbegun(directory):
+        results.read_spec(directory)
+    return directory
 
 
 def _describe_output(directory: Path, uri: str | None) -> str:
@@ -349,26 +363,19 @@ def _describe_output(directory: Path, uri: str | None) -> str:
 
 def _make_folder(spec: SearchSpec, options: SearchOptions) -> RunFolder:
     """Make the run's folder on this machine, or find that of the search to continue."""
-    default = run_files.RESULTS / spec.name
-    if options.output and "://" in options.output:
-        return _make_folder_with_store(spec, default, ObjectStore(options.output), options)
-    directory = Path(options.output) if options.output else None
-    if options.resume:
-        directory = directory or default
-        if not resume.is_unbegun(directory):
-            results.read_spec(directory)  # nothing is written where there is no search
-    else:
-        directory = make_run_folder(default, directory, resume.is_unbegun)
+    if uri := _find_uri(options):
+        return _make_folder_with_store(spec, ObjectStore(uri), options)
+    directory = make_folder(_choose_directory(spec, options))
     return RunFolder(spec, directory, LocalStorage(directory))
 
 
-def _make_folder_with_store(spec: SearchSpec, default: Path, store: ObjectStore, options: SearchOptions) -> RunFolder:
+def _make_folder_with_store(spec: SearchSpec, store: ObjectStore, options: SearchOptions) -> RunFolder:
     """Make the local folder of a search that is kept in an object store, with the store's files if it is resumed."""
     if not options.resume and store.exists(run_files.JOURNAL):
         raise UsageError(f"--output {store.uri}: holds a search; name another, or continue it with --resume")
     if options.resume and not store.exists(run_files.JOURNAL):
         raise UsageError(f"--output {store.uri}: holds no search: there is no {run_files.JOURNAL} in it")
-    directory = make_run_folder(default, None, resume.is_unbegun)
+    directory = make_folder(_choose_directory(spec, options))
     if options.resume:
         store.get_run(directory)
     return RunFolder(spec, directory, UriStorage(store, directory))

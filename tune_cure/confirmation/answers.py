@@ -4,7 +4,7 @@ from typing import Any
 
 import pandas as pd
 
-from tune_cure.confirmation.candidates import has_penalty
+from tune_cure.confirmation.candidates import find_hyperparameters, has_penalty
 from tune_cure.confirmation.verdicts import Confirmation
 from tune_cure.evaluation.chance import is_clearly_above
 from tune_cure.evaluation.names import COMPARED_ATTACKS
@@ -53,10 +53,8 @@ def answer(confirmation: Confirmation, result: SearchResult) -> list[str]:
 
 def _config(result: SearchResult, name: str) -> TrainingConfig | None:
     """Return how the leader of this name is trained; None if the search has no such trial."""
-    for event in result.events:
-        if event["event"] == "trial" and f"trial-{event['trial']}" == name:
-            return result.spec.training_config(event["hyperparameters"])
-    return None
+    hyperparameters = find_hyperparameters(result, name)
+    return None if hyperparameters is None else result.spec.training_config(hyperparameters)
 
 
 def _on_penalty(

@@ -66,12 +66,11 @@ def choose_candidates(result: SearchResult, top: int, baselines: Sequence[str]) 
     sound = result.leaders[~result.leaders["status"].isin([*UNSOUND_STATUSES, "unfinished"])]
     if sound.empty:
         raise CandidateError(f"{result.directory}: no trial has come to a sound end yet: there is nothing to confirm")
-    proposed = {event["trial"]: event["hyperparameters"] for event in result.events if event["event"] == "trial"}
     leaders = [
-        Candidate(f"trial-{number}", "leader", result.spec.training_config(proposed[number]), f"trial {number}")
+        Candidate(f"trial-{number}", "leader", result.spec.training_config(result.proposals[number]), f"trial {number}")
         for number in sound["trial"].head(top)
     ]
-    winner = proposed[int(sound["trial"].iloc[0])]
+    winner = result.proposals[int(sound["trial"].iloc[0])]
     chosen = list(leaders)
     for candidate in _baselines(result, winner, baselines):
         config = candidate.config
@@ -93,6 +92,11 @@ def has_penalty(config: TrainingConfig) -> bool:
     return config.lambda_ != 0 and config.regularizer != "none"
 
 
+def find_hyperparameters(result: SearchResult, leader: str) -> dict[str, Any] | None:
+    """Return the hyperparameters of the trial that a leader's name stands for; None if the search has no such trial."""
+    return {f"trial-{number}": values for number, values in result.proposals.items()}.get(leader)
+
+
 def explain_baselines(result: SearchResult, candidates: Sequence[Candidate], baselines: Sequence[str]) -> list[str]:
     """Return a sentence for each baseline that `choose_candidates` left out, or took as an earlier version began it.
 
@@ -103,11 +107,8 @@ def explain_baselines(result: SearchResult, candidates: Sequence[Candidate], bas
     """
     names = [candidate.name.partition("-of-")[0] for candidate in candidates if candidate.kind == "baseline"]
     winner = candidates[0]
-    hyperparameters = next(
-        event["hyperparameters"]
-        for event in result.events
-        if event["event"] == "trial" and f"trial-{event['trial']}" == winner.name
-    )
+    hyperparameters = find_hyperparameters(result, winner.name)
+    assert hyperparameters is not None, winner.name
     sentences = []
     for baseline in _baselines(result, hyperparameters, [name for name in baselines if name not in names]):
         if baseline.name == ABLATION and not has_penalty(winner.config):

@@ -68,9 +68,7 @@ def estimate_costs(
     leaders = [int(job.candidate.name.removeprefix("trial-")) for job in jobs if job.candidate.kind == "leader"]
     known = {*leaders, *result.trials.loc[result.trials["origin"].eq("start_from"), "trial"]} & {*epochs["trial"]}
     trials = {
-        event["trial"]: result.spec.training_config(event["hyperparameters"])
-        for event in result.events
-        if event["event"] == "trial" and event["trial"] in known
+        number: result.spec.training_config(result.proposals[number]) for number in result.proposals if number in known
     }
     costs: dict[str, Cost] = {}
     for job in jobs:

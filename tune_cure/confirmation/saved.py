@@ -45,12 +45,10 @@ def read_confirmation(directory: Path) -> Confirmation | None:
     confirmation.table = _read_table(table_file)
     if confirmation.table.empty:
         return None
-    is_packed = outcomes_file.is_file()
-    confirmation.outcomes = (
-        _read_outcomes(outcomes_file, confirmation.table)
-        if is_packed
-        else _read_outcomes_of_jobs(folder, confirmation.table)
-    )
+    if outcomes_file.is_file():
+        confirmation.outcomes = _read_outcomes(outcomes_file, confirmation.table)
+    else:
+        confirmation.outcomes = _read_outcomes_of_jobs(folder, confirmation.table)
     confirmation.num_planned = _read_num_planned(summary_file) or confirmation.num_judged
     return confirmation
 

@@ -47,18 +47,17 @@ class Confirmation:
     """Outcomes of the finished jobs, read once from their folders.
 
     Attributes:
-        jobs: All jobs, finished or not; empty if `saved.read_confirmation` has read the tables.
         num_planned: The number of runs that were asked for, judged or not.
         outcomes: For each judged network the content of its outcomes.npz. Under each attack's name (`ATTACKS`) lies an
             array of shape (examples,): True where the test image was still classified correctly.
         table: A row of `COLUMNS` for each judged network; accuracies are fractions.
 
     Args:
-        jobs: The jobs of a plan.
+        jobs: All jobs of a plan, finished or not; empty if `saved.read_confirmation` reads the tables.
     """
 
     def __init__(self, jobs: Sequence[Job]) -> None:
-        self.jobs, self.num_planned = jobs, len(jobs)
+        self.num_planned = len(jobs)
         self.outcomes: dict[RunKey, Arrays] = {}
         rows = []
         for job in jobs:
@@ -77,7 +76,7 @@ class Confirmation:
 
     @property
     def attack_labels(self) -> dict[str, str]:
-        """How people write the attacks, by their columns; see `names.label_attacks`."""
+        """The attacks as people write them, by their columns; see `names.label_attacks`."""
         return label_attacks([attack for attack in ATTACKS if self.table[attack].notna().any()])
 
     @property

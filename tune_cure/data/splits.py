@@ -29,6 +29,11 @@ class Examples:
     def __len__(self) -> int:
         return len(self.indices)
 
+    @property
+    def own_labels(self) -> Tensor:
+        """The (N,) labels of these examples, in their order."""
+        return self.labels[self.indices]
+
     def gather(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Return (B, C, H, W) uint8 images and (B,) labels at `positions` (B,), which lie between 0 and N − 1."""
         rows = self.indices[positions]
@@ -38,7 +43,7 @@ class Examples:
         """Return `count` of these examples, stratified and fixed by the seed; all of them if there are not more."""
         if count >= len(self):
             return self
-        chosen = stratified(self.labels[self.indices].cpu(), count, seed)
+        chosen = stratified(self.own_labels.cpu(), count, seed)
         return replace(self, indices=self.indices[chosen.to(self.indices.device)])
 
     def without(self, others: "Examples") -> "Examples":

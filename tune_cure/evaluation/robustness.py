@@ -26,6 +26,7 @@ from tune_cure.evaluation.names import ATTACKS, AUTOATTACK_PARTS, NORM_LABELS, j
 from tune_cure.gradients.input_gradients import input_gradient
 from tune_cure.utils.errors import first_line
 from tune_cure.utils.files import replace_bytes
+from tune_cure.utils.seeding import kept_global_state
 
 _logger = logging.getLogger(__name__)
 
@@ -223,7 +224,7 @@ def _isolated_autoattack(device: torch.device) -> Iterator[None]:
     level = logger.level
     logger.setLevel(logging.CRITICAL)
     try:
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        with kept_global_state(device):
             yield
     finally:
         logger.setLevel(level)

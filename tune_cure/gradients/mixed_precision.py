@@ -33,10 +33,9 @@ def precision_name(mode: str, device: torch.device) -> str:
         mode: See `amp_dtype`.
         device: Device that the network runs on.
     """
-    dtype = amp_dtype(mode, device)
-    if dtype is None and mode == "tf32" and device.type == "cuda":
+    if mode == "tf32" and device.type == "cuda":
         return "tf32 on cuda"
-    return f"{str(dtype or torch.float32).removeprefix('torch.')} on {device.type}"
+    return f"{str(amp_dtype(mode, device) or torch.float32).removeprefix('torch.')} on {device.type}"
 
 
 class Autocast(nn.Module):

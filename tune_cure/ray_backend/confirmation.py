@@ -206,5 +206,5 @@ def _judge(job: Job, network: nn.Module | None, test: Examples, epsilon: float, 
         )
         found = outcomes.correct
         numbers = {"zero_gradient": outcomes.zero_gradient}
-    numbers |= {"chance": chance_level(test.labels[test.indices]), "seconds": time.perf_counter() - started}
+    numbers |= {"chance": chance_level(test.own_labels), "seconds": time.perf_counter() - started}
     replace_arrays(file, {**found, **numbers})

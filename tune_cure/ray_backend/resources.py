@@ -1,4 +1,4 @@
-"""CPUs and GPUs that a search uses, how many trials run at a time, and an estimate of how long it takes."""
+"""CPUs and GPUs that a search uses, and how many trials run at a time."""
 
 import math
 import os
@@ -8,8 +8,6 @@ from typing import Any
 
 import torch
 
-from tune_cure.data.splits import Splits
-from tune_cure.search.schedulers.duration import measure_trial_speed
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.utils.errors import TuneCureError
 
@@ -148,10 +146,3 @@ def _share(spec: SearchSpec, machines: Sequence[Machine], measured: MeasuredMemo
 def this_machine() -> Machine:
     """Return the CPUs and GPUs of this machine."""
     return Machine(os.cpu_count() or 1, torch.cuda.device_count())
-
-
-def measure_epoch_seconds(spec: SearchSpec, splits: Splits) -> float:
-    """Return the seconds of an epoch with its evaluation on this machine's CPU, measured on a few images."""
-    speed = measure_trial_speed(spec, splits)
-    judged = min(spec.evaluation.examples, len(splits.validation))
-    return speed.of_epoch(len(splits.train), judged, spec.evaluation)

@@ -22,7 +22,7 @@ NOT_ROBUST = (
 
 @dataclass(frozen=True)
 class ChanceFinding:
-    """What is known of a search none of whose trials is clearly above chance.
+    """Finding about a search none of whose trials is clearly above chance.
 
     Attributes:
         claim: The finding, in a few words.

@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from tune_cure.search import ranking, results, run_files
+from tune_cure.search import ranking, run_files
 from tune_cure.search.journal import OBJECTIVE, Event, Journal
+from tune_cure.search.results import SearchResult
 from tune_cure.search.schedulers.early_stopper import EarlyStopper
 from tune_cure.search.space.config import AshaConfig, SearchSpec
 from tune_cure.utils.csv_tables import format_csv
@@ -18,8 +18,8 @@ from tune_cure.utils.files import replace_text
 ORDERS = 20  # random orders of the trials that each pair of numbers is replayed in
 
 
-def write(directory: Path, grace_periods: Iterable[int], reduction_factors: Iterable[float]) -> pd.DataFrame:
-    """Replay the search in `directory` for each pair of numbers, and write a row for each to replay.csv there.
+def write(result: SearchResult, grace_periods: Iterable[int], reduction_factors: Iterable[float]) -> pd.DataFrame:
+    """Replay a search for each pair of numbers, and write a row for each to replay.csv in its folder.
 
     Each pair is replayed in the recorded order of epochs, and in `ORDERS` others, in which whole trials follow each
     other at random: the first trials at a rung pass it, so whether the winner is kept in one order is luck. The
@@ -27,15 +27,14 @@ def write(directory: Path, grace_periods: Iterable[int], reduction_factors: Iter
     that was stopped when it was recorded ends there in every replay.
 
     Args:
-        directory: The folder of a run.
+        result: The search.
         grace_periods: Values of `asha.grace_period`, in epochs.
         reduction_factors: Values of `asha.reduction_factor`.
 
     Raises:
-        ResultsError: The folder holds no search.
         JournalError: The journal is damaged.
     """
-    spec, trials = results.read_spec(directory), results.trials(directory)
+    spec, trials, directory = result.spec, result.trials, result.directory
     order = ranking.rank_records(ranking.rank_trials(trials, spec), spec)
     recorded = _epochs_by_trial(Journal(directory).read())
     in_order = sorted((event for events in recorded.values() for event in events), key=lambda event: event["time"])
@@ -86,9 +85,9 @@ def weigh(frame: pd.DataFrame, noise: float) -> pd.DataFrame:
     return front.assign(recommended=front.index == recommended)
 
 
-def count_complete_curves(directory: Path) -> tuple[int, int]:
+def count_complete_curves(result: SearchResult) -> tuple[int, int]:
     """Return how many learning curves of a search end where the training did, and how many there are."""
-    trials = results.trials(directory)
+    trials = result.trials
     return int((~trials["status"].isin(("stopped", "unfinished"))).sum()), len(trials)
 
 

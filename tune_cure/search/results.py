@@ -132,12 +132,12 @@ class SearchResult:
         if self.leaders.empty:
             return None
         row = self.leaders.iloc[0]
-        return Best(row, self._hyperparameters(row))
+        return Best(row, dict(self.proposals[row["trial"]]))
 
-    def _hyperparameters(self, row: "pd.Series[Any]") -> dict[str, Any]:
-        """Return a trial's hyperparameters as the journal has them: with their own types, without inactive ones."""
-        begins = (event for event in self.events if event["event"] == "trial" and event["trial"] == row["trial"])
-        return dict(next(begins)["hyperparameters"])
+    @cached_property
+    def proposals(self) -> dict[int, dict[str, Any]]:
+        """The hyperparameters of each trial by its number, as the journal has them: typed, without inactive ones."""
+        return {event["trial"]: event["hyperparameters"] for event in self.events if event["event"] == "trial"}
 
     @cached_property
     def pareto_front(self) -> pd.DataFrame:
@@ -287,7 +287,7 @@ def _summary(result: SearchResult) -> dict[str, Any]:
         "pareto_front": [int(number) for number in result.pareto_front["trial"]],
         "baseline": None
         if baseline.empty
-        else _describe_trial(baseline.iloc[0], result._hyperparameters(baseline.iloc[0])),
+        else _describe_trial(baseline.iloc[0], result.proposals[baseline.iloc[0]["trial"]]),
     }
 
 

@@ -46,8 +46,8 @@ def find_conflict(config: TrainingConfig) -> tuple[str, str] | None:
         return "nesterov", "needs a momentum above 0, but momentum can be 0"
     if config.adversarial_weight == 0 and config.clean_weight == 0:
         return "adversarial_weight", "can be 0 where clean_weight is 0 too: then nothing would be learnt from labels"
+    penalty = _known_part(REGULARIZERS, config.regularizer, config)
     if config.attack == "none":
-        penalty = _known_part(REGULARIZERS, config.regularizer, config)
         if penalty is not None and penalty.needs_attack:
             key = "direction" if config.regularizer == "cure" else "regularizer"
             name = getattr(config, key)
@@ -55,7 +55,7 @@ def find_conflict(config: TrainingConfig) -> tuple[str, str] | None:
         for name in ("clean_weight", "trades_weight", "boosted_weight", "mart_weight", "hat_weight"):
             if getattr(config, name) > 0:
                 return name, "goes with an attack, but attack can be none, which trains on clean images as they are"
-    penalty, attack = _known_part(REGULARIZERS, config.regularizer, config), _known_part(ATTACKS, config.attack, config)
+    attack = ATTACKS.get(config.attack)
     if penalty is not None and attack is not None and "start" in penalty.points and not attack.keeps_start:
         return "regularizer", f"{config.regularizer} needs the start of the attack, which {config.attack} does not keep"
     return None

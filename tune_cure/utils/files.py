@@ -152,7 +152,7 @@ def make_run_folder(default: Path, named: Path | None, is_free: Callable[[Path],
     Raises:
         FolderError: The named folder is not empty, or the folder cannot be made.
     """
-    return _make(choose_run_folder(default, named, is_free))
+    return make_folder(choose_run_folder(default, named, is_free))
 
 
 def choose_run_folder(
@@ -176,7 +176,12 @@ def choose_run_folder(
     return folder
 
 
-def _make(folder: Path) -> Path:
+def make_folder(folder: Path) -> Path:
+    """Make a folder that may be there already, and return it.
+
+    Raises:
+        FolderError: It cannot be made.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

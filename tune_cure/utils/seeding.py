@@ -8,12 +8,18 @@ import torch
 
 
 @contextmanager
+def kept_global_state(device: torch.device) -> Iterator[None]:
+    """Restore the global states of the CPU and of `device` after the context."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        yield
+
+
+@contextmanager
 def seeded_global_state(seed: int, device: torch.device) -> Iterator[None]:
     """Seed the global states of the CPU and of `device` within the context, and restore them afterwards."""
-    on_cuda = device.type == "cuda"
-    with torch.random.fork_rng(devices=[device] if on_cuda else []):
+    with kept_global_state(device):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed every device's as well
-        if on_cuda:
+        if device.type == "cuda":
             with torch.cuda.device(device):
                 torch.cuda.manual_seed(seed)
         yield

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.command_line import failed
 from tests.support.journals import write_search
 from tests.support.spaces import TINY
 from tune_cure.cli import search
@@ -13,15 +14,6 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     with pytest.raises(SystemExit) as caught:
         main(arguments)
     assert caught.value.code == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.count("\n") == 1
-    return err
-
-
-def failed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """Runs a command that must exit with 2 and one line, having written and printed nothing else."""
-    assert main(arguments) == 2
     out, err = capsys.readouterr()
     assert out == ""
     assert err.count("\n") == 1

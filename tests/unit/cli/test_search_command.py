@@ -10,6 +10,7 @@ import yaml
 from PIL import Image
 from rich.console import Console
 
+from tests.support.command_line import failed
 from tests.support.journals import BEST, write_search
 from tests.support.spaces import TINY
 from tune_cure.cli import search_run
@@ -35,15 +36,6 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The default results folder is below the current one: make that a temporary folder."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def failed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """Runs a command that must exit with 2 and one line, having written and printed nothing else."""
-    assert main(arguments) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.count("\n") == 1
-    return err
 
 
 def test_a_typo_in_the_space_is_one_line_and_starts_nothing(

@@ -4,12 +4,10 @@ from pathlib import Path
 import pytest
 
 from tests.support.spaces import tiny
-from tune_cure.data import splits
 from tune_cure.ray_backend.resources import (
     DeviceError,
     Machine,
     MeasuredMemory,
-    measure_epoch_seconds,
     plan_resources,
 )
 from tune_cure.search.progress import expected_epochs
@@ -118,12 +116,6 @@ def test_expected_epochs_of_the_other_schedulers(tmp_path: Path) -> None:
     assert expected_epochs(spec(tmp_path, "search.scheduler=hyperband")) == pytest.approx(
         8 * (8 / 3 + 3 + 4) / (10 / 3)
     )
-
-
-def test_the_estimate_of_an_epoch_grows_with_the_training_images(tmp_path: Path) -> None:
-    few, many = (spec(tmp_path, f"data.train_examples={count}") for count in (100, 1200))
-    seconds = [measure_epoch_seconds(s, splits.load(s.data)) for s in (few, many)]
-    assert 0 < seconds[0] < seconds[1]
 
 
 @pytest.mark.parametrize(("gpus_per_trial", "gpus", "device"), [(0, 1, "cpu"), (0.5, 1, "cuda"), (0.5, 0, "cpu")])

@@ -8,6 +8,7 @@ from tests.support.spaces import tiny
 from tune_cure.cli import main as cli
 from tune_cure.search import asha_replay, run_files
 from tune_cure.search.journal import Journal
+from tune_cure.search.results import SearchResult
 
 LEVELS = [0.10, 0.30, 0.40, 0.20, 0.15, 0.60]  # of the trials after their first epoch
 GAINS = [0.02, 0.02, 0.02, 0.02, 0.02, 0.01]  # in each of the three that follow
@@ -28,7 +29,7 @@ def run(tmp_path: Path) -> Path:
 
 
 def test_a_replay_stops_what_asha_would_have_stopped(run: Path) -> None:
-    row = asha_replay.write(run, [1], [2.0]).iloc[0]
+    row = asha_replay.write(SearchResult(run), [1], [2.0]).iloc[0]
     # Rungs after 1 and 2 epochs, the median of those before to pass: trials 3 (0.2 < 0.3) and 4 (0.15 < 0.25) fail at
     # the first, 0, 1, 2 and 5 are always ahead.
     assert row["stopped"] == 2
@@ -45,7 +46,7 @@ def test_a_winner_that_starts_badly_is_lost_by_a_short_grace_and_found_by_a_long
     for at, accuracy in enumerate((0.05, 0.5, 0.8, 0.9), start=1):
         epoch(journal, 6, at, accuracy, accuracy, ended="completed" * (at == 4))
     journal.append("end", 6, status="completed", reason="")
-    short, long = (row for _, row in asha_replay.write(run, [1, 2], [2.0]).iterrows())
+    short, long = (row for _, row in asha_replay.write(SearchResult(run), [1, 2], [2.0]).iterrows())
     assert (short["winner_kept"], long["winner_kept"]) == (False, True)
     assert short["regret"] == pytest.approx(0.9 - 0.63)
     assert long["regret"] == 0
@@ -57,16 +58,16 @@ def test_other_orders_tell_luck_from_a_grace_period_that_is_long_enough(run: Pat
     for at, accuracy in enumerate((0.25, 0.5, 0.8, 0.9), start=1):  # in the middle at first
         epoch(journal, 6, at, accuracy, accuracy, ended="completed" * (at == 4))
     journal.append("end", 6, status="completed", reason="")
-    short, long = (row for _, row in asha_replay.write(run, [1, 4], [2.0]).iterrows())
+    short, long = (row for _, row in asha_replay.write(SearchResult(run), [1, 4], [2.0]).iterrows())
     assert 0 < short["winner_kept_mean"] < 1
     assert short["regret_mean"] == pytest.approx((1 - short["winner_kept_mean"]) * (0.9 - 0.63), abs=0.02)
     assert (long["winner_kept_mean"], long["regret_mean"], long["epochs_saved_mean"]) == (1, 0, 0)
 
 
 def test_an_epoch_that_ran_twice_is_replayed_once(run: Path) -> None:
-    before = asha_replay.write(run, [1], [2.0])
+    before = asha_replay.write(SearchResult(run), [1], [2.0])
     epoch(Journal(run), 5, 2, 0.0, 0.0)
-    assert asha_replay.write(run, [1], [2.0]).equals(before)
+    assert asha_replay.write(SearchResult(run), [1], [2.0]).equals(before)
 
 
 def test_curves_that_were_cut_short_are_said(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -78,7 +79,7 @@ def test_curves_that_were_cut_short_are_said(run: Path, capsys: pytest.CaptureFi
     journal = run / "journal.jsonl"
     ends = [line for line in journal.read_text().splitlines() if '"event": "end", "trial": 3' in line]
     journal.write_text(journal.read_text().replace(ends[0], ends[0].replace("completed", "stopped")))
-    assert asha_replay.count_complete_curves(run) == (5, 6)
+    assert asha_replay.count_complete_curves(SearchResult(run)) == (5, 6)
     cli.main(["replay", str(run)])
     assert "--set search.scheduler=none" in capsys.readouterr().out
 

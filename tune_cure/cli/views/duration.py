@@ -1,10 +1,10 @@
-"""How long a search or a training run takes on this machine, said before it starts."""
+"""Lines on the time that a search or a training run takes on this machine, said before it starts."""
 
 from collections.abc import Callable
 
 from tune_cure.data.splits import Splits
 from tune_cure.ray_backend.resources import ResourcePlan
-from tune_cure.search.schedulers.duration import Duration, estimate_duration, measure_trial_speed
+from tune_cure.search.duration import Duration, estimate_duration, measure_trial_speed
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.training.run import Run
 from tune_cure.training.speed import Speed, measure_speed

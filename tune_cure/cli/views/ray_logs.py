@@ -1,4 +1,4 @@
-"""Where Ray's logs are found, for the commands that start Ray."""
+"""Line that names the folder of Ray's logs, for the commands that start Ray."""
 
 from collections.abc import Callable
 

@@ -10,7 +10,7 @@ from tune_cure.ray_backend.resources import (
     this_machine,
 )
 from tune_cure.search import trial_table
-from tune_cure.search.schedulers.duration import play_epochs
+from tune_cure.search.duration import play_epochs
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.utils.formatting import format_hyperparameters
 

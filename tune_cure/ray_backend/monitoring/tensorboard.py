@@ -65,7 +65,7 @@ class _EventFile:
 
 
 class _EventFiles:
-    """What SummaryWriter calls for a path with `SCHEME`."""
+    """Opener of event files, which SummaryWriter calls for a path with `SCHEME`."""
 
     def directory_check(self, path: str) -> None:
         """Do nothing: the folder is made with the file."""

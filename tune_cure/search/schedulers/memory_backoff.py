@@ -5,7 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
-from tune_cure.utils.formatting import format_duration
+from tune_cure.utils.formatting import format_count, format_duration
 
 MEMORY_KILL = "killed by Ray: the machine's memory was "  # how the reason of such a trial begins
 FIRST_SECONDS = 30.0  # a trial waits so long when it is killed for the first time
@@ -56,7 +56,7 @@ class MemoryBackoff:
             self._first_wave_end = now + WAVE_SECONDS
         elif now > self._first_wave_end and self.limit > 1:
             self.limit -= 1
-            message += f"; from now on at most {self.limit} trial{'s' * (self.limit != 1)} at a time"
+            message += f"; from now on at most {format_count(self.limit, 'trial')} at a time"
         _logger.warning(message)
 
     def may_start(self, number: int, num_running: int) -> bool:

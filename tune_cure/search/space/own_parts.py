@@ -59,11 +59,11 @@ def read_parts(content: dict[str, Any], folder: Path) -> dict[str, list[str]]:
     given = content.get("parts")
     if given is None:
         return {}
-    for name in given if isinstance(given, list) else [given]:
+    names = given if isinstance(given, list) else [given]
+    for name in names:
         if not isinstance(name, str) or not (is_file(name) or _MODULE.fullmatch(name)) or "\0" in name:
             found = shorten_repr(name)
             raise ProblemError("parts", f"a file such as my_parts.py, or a module, is needed, but found {found}")
-    names = [given] if isinstance(given, str) else given
     return {"parts": [str((folder / name).absolute()) if is_file(name) else name for name in names]}
 
 
@@ -99,14 +99,26 @@ def import_parts_of_run(spec: SearchSpec, file: Path, given: Path | None = None)
     Raises:
         SpecError: A module cannot be imported, or has no such part; the error names `file`.
     """
-    parts = choose_parts(spec.parts, file, given)
-    spec = spec.model_copy(update={"parts": parts})
+    spec = spec.model_copy(update={"parts": import_chosen_parts(spec.parts, file, given)})
     try:
-        import_modules(parts)
         import_own_parts(spec)
     except ProblemError as problem:
         raise problem.within(file) from problem
     return spec
+
+
+def import_chosen_parts(parts: Sequence[str], file: Path, given: Path | None) -> list[str]:
+    """Import the files and modules that `choose_parts` returns for these arguments, and return them.
+
+    Raises:
+        SpecError: One may not or cannot be imported; the error names `file`.
+    """
+    chosen = choose_parts(parts, file, given)
+    try:
+        import_modules(chosen)
+    except ProblemError as problem:
+        raise problem.within(file) from problem
+    return chosen
 
 
 def choose_parts(parts: Sequence[str], file: Path, given: Path | None) -> list[str]:

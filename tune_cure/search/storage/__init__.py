@@ -1,1 +1,1 @@
-"""Where a run is kept: a folder or an object store, and the checkpoints that stay."""
+"""Storage of a run: a folder or an object store, and the checkpoints that stay."""

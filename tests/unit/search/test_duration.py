@@ -3,8 +3,9 @@ from pathlib import Path
 import pytest
 
 from tests.support.spaces import tiny
+from tune_cure.data import splits
+from tune_cure.search import duration
 from tune_cure.search.progress import expected_epochs
-from tune_cure.search.schedulers import duration
 from tune_cure.search.space import bundled_spaces
 from tune_cure.search.space.loading import load
 from tune_cure.training.speed import Speed
@@ -63,3 +64,13 @@ def test_no_more_trials_run_at_a_time_than_there_are(tmp_path: Path) -> None:
     assert duration.estimate_duration(spec, SPEED, **sizes, concurrent=4) == duration.estimate_duration(
         spec, SPEED, **sizes, concurrent=1
     )
+
+
+def test_the_estimate_of_an_epoch_grows_with_the_training_images(tmp_path: Path) -> None:
+    seconds = []
+    for count in (100, 1200):
+        spec = tiny(tmp_path, f"data.train_examples={count}")
+        data = splits.load(spec.data)
+        speed = duration.measure_trial_speed(spec, data)
+        seconds.append(speed.of_epoch(len(data.train), len(data.validation), spec.evaluation))
+    assert 0 < seconds[0] < seconds[1]
