@@ -1,7 +1,7 @@
 """Hyperparameter search for FGSM adversarial training with CURE curvature regularization.
 
-The public functions are `search`, `train`, `confirm`, `report`, `compare`, `replay`, `export`, `load_model` and
-`register`, the class of a search's results is `SearchResult`, and every error that a user can mend is a
+The public functions are `search`, `train`, `confirm`, `report`, `compare`, `replay`, `evaluate`, `export`, `load_model`
+and `register`, the class of a search's results is `SearchResult`, and every error that a user can mend is a
 `TuneCureError`. Each is imported when it is first used, so `import tune_cure` is quick. docs/python_api.md shows them
 all.
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from tune_cure.cli.api import TrainResult, confirm, search, train
     from tune_cure.cli.compare import Comparison, compare
+    from tune_cure.cli.evaluate import evaluate
     from tune_cure.cli.export import export
     from tune_cure.cli.replay import Replay, replay
     from tune_cure.cli.report import report
@@ -42,6 +43,7 @@ __all__ = [
     "__version__",
     "compare",
     "confirm",
+    "evaluate",
     "export",
     "load_model",
     "register",
@@ -59,6 +61,7 @@ _LAZY = {
     "TuneCureError": "tune_cure.utils.errors:TuneCureError",
     "compare": "tune_cure.cli.compare:compare",
     "confirm": "tune_cure.cli.api:confirm",
+    "evaluate": "tune_cure.cli.evaluate:evaluate",
     "export": "tune_cure.cli.export:export",
     "load_model": "tune_cure.models:load",
     "register": "tune_cure.search.space.registration:register",

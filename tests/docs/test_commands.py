@@ -23,6 +23,7 @@ ONLY_PARSED = {  # of what begins so: why it is not run here
     "tune-cure confirm": "trains for minutes; tests/integration/test_confirm_command.py runs it",
     "tune-cure train --delta": "needs CIFAR-10",
     "tune-cure train --dataset image_folder": "needs pictures",
+    "tune-cure evaluate ours": "needs another project's weights; see tests/unit/cli/test_evaluate.py",
     "tune-cure export results/NAME --to FOLDER --confirmed": "see tests/unit/cli/test_export.py",
     "python benchmarks": "takes minutes to hours",
     "tune-cure search --space own_parts.yaml": "needs the folder of its parts; tests/docs/test_own_parts.py runs it",

@@ -38,6 +38,7 @@ def random_network(seed: int = 0, **sizes: Any) -> torch.nn.Module:
 
 def write_search_with_model(folder: Path) -> SearchResult:
     """Write a small search that has ended, its tables and its best model."""
+    folder.mkdir(exist_ok=True)
     search = write_quick_search(folder)
     tables.write_tables(search)
     write_best_model(search)

@@ -7,11 +7,10 @@ modules.
 
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +38,6 @@ from tune_cure.search.space.own_parts import own_part_files
 from tune_cure.search.space.registration import setup_of_workers
 from tune_cure.utils.errors import TuneCureError
 from tune_cure.utils.files import FolderError
-from tune_cure.utils.formatting import spell_out
 from tune_cure.utils.yaml_config import parse_duration
 
 Settings = Mapping[str, Any] | Sequence[str]
@@ -98,7 +96,7 @@ def search(
     spec = load_spec(options, dict(deepcopy(space)) if isinstance(space, Mapping) else None)
     if not resume and (ended := _find_ended(spec, options)):
         return ended
-    say = _progress(quiet)
+    say = command_line.progress(quiet)
     with _own_ray(spec, address, verbose), search_run.open_folder(spec, options, say) as folder:
         spec = folder.spec
         view = PlainView(SearchState(spec), say)
@@ -194,7 +192,7 @@ def train(
         test=test,
         device=device,
     )
-    say = _progress(quiet)
+    say = command_line.progress(quiet)
     if resume and given:
         raise TuneCureError("resume takes its configuration from the run's folder: leave out config")
     if resume:
@@ -263,7 +261,7 @@ def confirm(
         verbose=verbose,
         parts=None if parts is None else Path(parts),
     )
-    say = _progress(quiet)
+    say = command_line.progress(quiet)
     prepared = confirm_command.prepare(options)
     for note in prepared.notes:
         say(note)
@@ -294,13 +292,6 @@ def _own_ray(spec: SearchSpec, address: str | None, verbose: bool) -> Iterator[N
         yield
     finally:
         session.stop_ray()
-
-
-def _progress(quiet: bool) -> Callable[[str], None]:
-    """Return what takes lines of progress: print, or the logger where that shows them or nothing is to be printed."""
-    if quiet or (_logger.isEnabledFor(logging.INFO) and _logger.hasHandlers()):
-        return partial(_logger.info, "%s")
-    return lambda line: print(spell_out(line), flush=True)
 
 
 def _seconds(time_budget: str) -> float:

@@ -32,7 +32,6 @@ from tune_cure.search import run_files
 from tune_cure.search.results import SearchResult
 from tune_cure.search.space.own_parts import import_parts_of_run
 from tune_cure.utils import environment, locking
-from tune_cure.utils.schema import parse_number
 from tune_cure.utils.signals import ignore_ctrl_c, on_ctrl_c
 
 REWRITE_SECONDS = 20.0
@@ -96,8 +95,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "winner's settings with PGD adversarial training at that radius, without the penalty)"
     )
     parser.add_argument("directory", type=Path, metavar="FOLDER", help="the search's folder")
-    parser.add_argument("--top", type=_positive, default=3, metavar="N", help="leading configurations (default: 3)")
-    parser.add_argument("--seeds", type=_positive, default=3, metavar="N", help="training runs of each (default: 3)")
+    parser.add_argument(
+        "--top", type=command_line.positive, default=3, metavar="N", help="leading configurations (default: 3)"
+    )
+    parser.add_argument(
+        "--seeds", type=command_line.positive, default=3, metavar="N", help="training runs of each (default: 3)"
+    )
     parser.add_argument(
         "--baselines",
         nargs="*",
@@ -107,37 +110,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"what they are measured against: {', '.join(BASELINES)} (default: {' '.join(DEFAULT_BASELINES)})",
     )
     epsilons_help = "radii to judge at besides the search's: 4/255"
-    parser.add_argument("--epsilons", nargs="*", type=_radius, default=[], metavar="X", help=epsilons_help)
-    parser.add_argument("--examples", type=_several, metavar="N", help="test images to judge on (default: all)")
-    parser.add_argument("--train-images", type=_several, metavar="N", help="training images to use (default: all)")
+    parser.add_argument("--epsilons", nargs="*", type=command_line.radius, default=[], metavar="X", help=epsilons_help)
+    parser.add_argument(
+        "--examples", type=command_line.several, metavar="N", help="test images to judge on (default: all)"
+    )
+    parser.add_argument(
+        "--train-images", type=command_line.several, metavar="N", help="training images to use (default: all)"
+    )
     parser.add_argument("--no-autoattack", action="store_true", help="leave AutoAttack out: quick, and less certain")
     parser.add_argument("--data-root", metavar="FOLDER", help="where the data is")
     parser.add_argument("--address", help="a Ray cluster to join, as for search; its machines must see the folder")
     parser.add_argument("--parts", type=Path, metavar="FILE", help=command_line.PARTS_HELP)
-
-
-def _positive(text: str) -> int:
-    number = int(text) if text.isdigit() else 0
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"a whole number of at least 1 is needed, but found {text!r}")
-    return number
-
-
-def _several(text: str) -> int:
-    number = _positive(text)
-    if number < 2:
-        raise argparse.ArgumentTypeError("at least 2 are needed: one image has no spread")
-    return number
-
-
-def _radius(text: str) -> float:
-    try:
-        number = float(parse_number(text))
-    except (ValueError, TypeError):
-        number = 0.0
-    if not 0 < number < float("inf"):
-        raise argparse.ArgumentTypeError(f"a radius such as 4/255 or 0.5 is needed, but found {text!r}")
-    return number
 
 
 def read_options(parsed: argparse.Namespace) -> ConfirmOptions:
@@ -218,7 +201,7 @@ def prepare(options: ConfirmOptions) -> Prepared:
         train_images=_at_most(options.train_images, images, "--train-images", "training images"),
         autoattack=not options.no_autoattack,
     )
-    check_attacks(plan, spec.evaluation)
+    check_attacks(plan.epsilons, spec.evaluation, autoattack=plan.autoattack)
     jobs = plan_module.plan_jobs(result, candidates, plan)
     concurrent = None if options.address else plan_resources(spec, [this_machine()]).concurrent
     check_disk(result.directory, jobs, rehearse(jobs, splits), concurrent or len(jobs))

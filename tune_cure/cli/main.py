@@ -30,6 +30,7 @@ COMMANDS = {
     "search": "search the space of a YAML file",
     "train": "train one network, without Ray",
     "confirm": "retrain a search's winners over seeds, and judge them on the test set",
+    "evaluate": "judge trained networks of any origin, as they are, on the same test images",
     "compare": "show searches side by side, and which found the better winner",
     "export": "put a search's best model into a folder to give away, with a model card",
     "report": "rebuild the tables and the report of a run from what is on disk",

@@ -2,20 +2,25 @@
 
 import argparse
 import dataclasses
+import logging
 import shlex
 import shutil
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from tune_cure.search import run_files
 from tune_cure.utils.errors import TuneCureError
+from tune_cure.utils.formatting import spell_out
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
     from tune_cure.search.results import SearchResult
+
+_logger = logging.getLogger(__name__)
 
 Options = TypeVar("Options", bound="DataclassInstance")
 
@@ -57,6 +62,42 @@ def find_folder(directory: Path | None, say: Callable[[str], None]) -> Path:
 def folder_of(search: "SearchResult | str | Path") -> Path:
     """Return the folder of a search that a public function was given."""
     return Path(search) if isinstance(search, str | Path) else search.directory
+
+
+def positive(text: str) -> int:
+    """Return a whole number of at least 1 from a command line."""
+    number = int(text) if text.isdigit() else 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"a whole number of at least 1 is needed, but found {text!r}")
+    return number
+
+
+def several(text: str) -> int:
+    """Return a number of images from a command line."""
+    number = positive(text)
+    if number < 2:
+        raise argparse.ArgumentTypeError("at least 2 are needed: one image has no spread")
+    return number
+
+
+def radius(text: str) -> float:
+    """Return a radius in pixel units from a command line, which may spell it as a fraction."""
+    from tune_cure.utils.schema import parse_number  # pydantic takes long to import
+
+    try:
+        number = float(parse_number(text))
+    except (ValueError, TypeError):
+        number = 0.0
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"a radius such as 4/255 or 0.5 is needed, but found {text!r}")
+    return number
+
+
+def progress(quiet: bool) -> Callable[[str], None]:
+    """Return what takes lines of progress: print, or the logger where that shows them or nothing is to be printed."""
+    if quiet or (_logger.isEnabledFor(logging.INFO) and _logger.hasHandlers()):
+        return partial(_logger.info, "%s")
+    return lambda line: print(spell_out(line), flush=True)
 
 
 def program() -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from tune_cure.confirmation.candidates import Candidate
-from tune_cure.confirmation.plan import Job, Plan
+from tune_cure.confirmation.plan import Job
 from tune_cure.data.splits import Splits
 from tune_cure.evaluation.config import EvaluationConfig
 from tune_cure.evaluation.names import NORM_LABELS
@@ -40,16 +40,21 @@ class Sizes:
     model: int
 
 
-def check_attacks(plan: Plan, evaluation: EvaluationConfig) -> None:
+def check_attacks(epsilons: Sequence[float], evaluation: EvaluationConfig, *, autoattack: bool) -> None:
     """Refuse radii and attacks with which no network can be judged.
+
+    Args:
+        epsilons: The radii, in pixel units.
+        evaluation: The threat model, of which the norm counts.
+        autoattack: Whether AutoAttack is to judge.
 
     Raises:
         ConfirmError: A radius is not in the pixels' range, AutoAttack does not know the norm, or it is not installed.
     """
-    largest = max(plan.epsilons)
+    largest = max(epsilons)
     if evaluation.norm == "linf" and largest > 1:
         raise ConfirmError(f"--epsilons: must be at most 1 with norm linf, but found {largest:g}")
-    if not plan.autoattack:
+    if not autoattack:
         return
     if evaluation.norm not in NORM_LABELS:
         known = " and ".join(NORM_LABELS)

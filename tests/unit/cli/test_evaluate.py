@@ -1,0 +1,107 @@
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+
+import tune_cure
+from tests.support.exported_models import random_network, write_best_model, write_search_with_model
+from tune_cure.cli import evaluate as command, main as cli
+from tune_cure.confirmation.trained_networks import ModelError
+
+
+@pytest.fixture(autouse=True)
+def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def search(tmp_path: Path) -> Path:
+    return write_search_with_model(tmp_path / "run").directory
+
+
+def evaluate(*arguments: str) -> int:
+    return cli.main(["evaluate", *arguments, "--examples", "20", "--no-autoattack"])
+
+
+def test_networks_are_judged_and_compared(search: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = tmp_path / "other.pt"
+    write_best_model(tune_cure.SearchResult(search), weights=random_network(1).state_dict()).rename(other)
+    write_best_model(tune_cure.SearchResult(search))
+    assert evaluate(str(search), f"mine={other}", "--output", "out") == 0
+    said = capsys.readouterr().out
+    assert "2 networks on 20 test images (8×8 handwritten digits" in said and "at epsilon 0.15" in said
+    assert "run against mine, PGD-50-10: " in said and "run: PGD-10 " in said
+    assert "this says nothing of the methods that trained them" in said
+    assert pd.read_csv("out/evaluation.csv")["model"].tolist() == ["run", "mine"]
+
+
+def test_what_was_judged_is_not_judged_again(search: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = tune_cure.evaluate([search], examples=20, autoattack=False, quiet=True)
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise AssertionError("an attack ran again")
+
+    monkeypatch.setattr("tune_cure.evaluation.robustness._run_attack", fail)
+    second = tune_cure.evaluate([f"again={search}"], examples=20, autoattack=False, quiet=True)
+    assert second.table()["pgd_50_10"].tolist() == first.table()["pgd_50_10"].tolist()
+    with pytest.raises(AssertionError, match="ran again"):
+        tune_cure.evaluate([search], examples=20, autoattack=False, epsilon=0.2, quiet=True)
+
+
+def test_ctrl_c_says_how_to_continue(
+    search: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "evaluate_robustness", interrupt)
+    assert evaluate(str(search)) == 130
+    said = capsys.readouterr().out
+    assert "what is done is kept" in said
+    assert f"tune-cure evaluate {search} --examples 20 --no-autoattack\n" in said
+
+
+def test_names_are_as_short_as_they_can_be() -> None:
+    assert command.name_models(["a/x/best.pt", "a/y/best.pt", "n=b/best.pt"]) == {
+        "x/best.pt": "a/x/best.pt", "y/best.pt": "a/y/best.pt", "n": "b/best.pt",
+    }  # fmt: skip
+    assert command.name_models(["a/best.pt"]) == {"best.pt": "a/best.pt"}
+    assert command.name_models(["w.pt@nets:one", "w.pt@nets:two"]) == {
+        "w.pt@nets:one": "w.pt@nets:one", "w.pt@nets:two": "w.pt@nets:two",
+    }  # fmt: skip
+    with pytest.raises(ModelError, match="names two networks; give one a name of its own: NAME=a"):
+        command.name_models(["a", "a"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["missing"], "missing: is no trained network"),
+        (["linear.pt@{module}:linear", "--image-size", "16"], "cannot classify images of 1×16×16: RuntimeError: "),
+        (["{run}", "--dataset", "cifar10", "--data-root", "nowhere"], "CIFAR-10 is not in"),
+        (["linear.pt@{module}:linear"], "returns values of shape (2, 3) for 2 images, where 10 classes"),
+        (["{run}", "--device", "cuda:77"], "--device cuda:77: cannot be used"),
+    ],
+)
+def test_bad_input_is_one_line_and_writes_nothing(
+    search: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    torch.save(linear().state_dict(), "linear.pt")
+    words = [word.format(run=search, module=__name__) for word in arguments]
+    words = words if "--dataset" in words or "linear" not in words[0] else [*words, "--dataset", "digits"]
+    assert evaluate(*words) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and message in error
+    assert not Path("results").exists()
+
+
+def linear() -> torch.nn.Module:
+    """Build a network of three classes."""
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3))
+
+
+def test_too_many_images_are_refused(search: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["evaluate", str(search), "--examples", "1000"]) == 2
+    assert "--examples 1000: there are 359 test images" in capsys.readouterr().err

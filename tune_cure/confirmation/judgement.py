@@ -1,0 +1,166 @@
+"""Judgement of trained networks as they are: the accuracy of each under every attack, and which is better than which.
+
+All networks are judged on the same images. Each is one network: a verdict says which of two networks is better on
+images like these, and nothing of the methods that trained them. `tune-cure confirm` compares methods, over seeds.
+"""
+
+import hashlib
+import itertools
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from tune_cure.data.splits import Examples
+from tune_cure.evaluation import gradient_masking
+from tune_cure.evaluation.chance import is_clearly_above
+from tune_cure.evaluation.names import ATTACKS, COMPARED_ATTACKS, label_attacks
+from tune_cure.evaluation.robustness import Outcomes
+from tune_cure.utils import significance
+from tune_cure.utils.csv_tables import format_csv
+from tune_cure.utils.files import replace_arrays, replace_text
+from tune_cure.utils.formatting import format_percent
+from tune_cure.utils.significance import Difference
+
+TABLE, SUMMARY, OUTCOMES = "evaluation.csv", "evaluation.json", "outcomes.npz"
+COLUMNS = ("model", "origin", "parameters", "norm", "epsilon", "examples", *ATTACKS, "zero_gradient", "chance",
+           "judge_seconds", "warnings")  # fmt: skip
+COMPARISON_COLUMNS = ("first", "second", "metric", "examples", "difference", "low", "high", "p_value", "p_value_holm",
+                      "verdict")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class JudgedNetwork:
+    """One network and what it withstood.
+
+    Attributes:
+        name: Its name in tables.
+        origin: Where it is from, in words.
+        parameters: The number of its trainable parameters.
+        outcomes: The outcome of each attack on each image.
+        seconds: How long judging took.
+    """
+
+    name: str
+    origin: str
+    parameters: int
+    outcomes: Outcomes
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """Networks that were judged on the same images in the same threat model.
+
+    Attributes:
+        networks: The networks.
+        norm: The norm of the attacks.
+        epsilon: Their radius, in pixel units.
+        chance: The accuracy of one fixed answer on the images, a fraction.
+    """
+
+    networks: Sequence[JudgedNetwork]
+    norm: str
+    epsilon: float
+    chance: float
+
+    @property
+    def examples(self) -> int:
+        """The number of images."""
+        return len(self.networks[0].outcomes.correct["clean"])
+
+    @property
+    def attack_labels(self) -> dict[str, str]:
+        """The attacks as people write them, by their columns; see `names.label_attacks`."""
+        return label_attacks(list(self.networks[0].outcomes.correct))
+
+    def table(self) -> pd.DataFrame:
+        """Return a row of `COLUMNS` for each network; accuracies are fractions."""
+        rows = []
+        for judged in self.networks:
+            accuracies = {name: float(found.mean()) for name, found in judged.outcomes.correct.items()}
+            row = {"model": judged.name, "origin": judged.origin, "parameters": judged.parameters, "norm": self.norm}
+            row |= {"epsilon": self.epsilon, "examples": self.examples, **accuracies, "chance": self.chance}
+            row |= {"zero_gradient": judged.outcomes.zero_gradient, "judge_seconds": judged.seconds}
+            signs = gradient_masking.find_masking_signs(judged.outcomes)
+            rows.append(row | {"warnings": " ".join(map(str, signs))})
+        return pd.DataFrame(rows, columns=list(COLUMNS))
+
+    def comparisons(self) -> pd.DataFrame:
+        """Return a row for each pair of networks and each compared attack: the difference and the verdict.
+
+        The test is the paired t-test over images. P-values are adjusted after Holm (1979) over all pairs under an
+        attack.
+
+        Columns: first, second, metric (the attack), examples, difference (first minus second, a fraction), low and
+        high (its 95% interval), p_value, p_value_holm, verdict.
+        """
+        rows = []
+        for attack in reversed(COMPARED_ATTACKS):
+            measured = {
+                judged.name: judged.outcomes.correct[attack][None]
+                for judged in self.networks
+                if attack in judged.outcomes.correct
+            }
+            pairs = list(itertools.combinations(measured, 2))
+            differences = [significance.paired_difference(measured[one], measured[two]) for one, two in pairs]
+            adjusted = significance.holm([difference.p_value for difference in differences])
+            rows += [
+                self._row(pair, attack, difference, p_value)
+                for pair, difference, p_value in zip(pairs, differences, adjusted, strict=True)
+            ]
+        return pd.DataFrame(rows, columns=list(COMPARISON_COLUMNS))
+
+    def _row(self, pair: tuple[str, str], attack: str, difference: Difference, p_value: float) -> dict[str, Any]:
+        return {
+            "first": pair[0], "second": pair[1], "metric": attack, "examples": self.examples,
+            "difference": difference.estimate, "low": difference.low, "high": difference.high,
+            "p_value": difference.p_value, "p_value_holm": p_value,
+            "verdict": significance.verdict(difference.estimate, p_value),
+        }  # fmt: skip
+
+    def warnings(self) -> list[str]:
+        """Return a sentence for each reason to doubt a network's accuracies: masked gradients, and no more than chance.
+
+        The level of chance is adjusted for the number of networks.
+        """
+        sentences = []
+        for judged in self.networks:
+            clean = float(judged.outcomes.correct["clean"].mean())
+            if not is_clearly_above(clean, self.examples, self.chance, num_compared=len(self.networks)):
+                level = f"{format_percent(self.chance)}, which one fixed answer reaches"
+                sentences.append(f"{judged.name}: Not clearly above chance without attack. Chance is {level}.")
+            sentences += [f"{judged.name}: {sign}" for sign in gradient_masking.find_masking_signs(judged.outcomes)]
+        return sentences
+
+    def write(self, folder: Path) -> None:
+        """Write evaluation.csv, evaluation.json with the comparisons, and outcomes.npz with every single outcome."""
+        replace_text(folder / TABLE, format_csv(self.table()))
+        comparisons = self.comparisons().to_dict("records")
+        replace_text(folder / SUMMARY, json.dumps({"comparisons": comparisons}, indent=2, allow_nan=False) + "\n")
+        packed = {
+            f"{judged.name}/{attack}": found
+            for judged in self.networks
+            for attack, found in judged.outcomes.correct.items()
+        }
+        replace_arrays(folder / OUTCOMES, packed)
+
+
+def outcome_key(network: nn.Module, examples: Examples, *, norm: str, epsilon: float) -> str:
+    """Return a text that names the outcomes of a network: equal where weights, images and threat model are equal.
+
+    Outcomes that are saved under it stay valid whatever the network is called and whichever networks stand beside it.
+    """
+    digest = hashlib.sha256(f"{network} {norm} {epsilon!r}".encode())
+    every = torch.arange(len(examples), device=examples.images.device)
+    images, labels = examples.gather(every)
+    tensors: Mapping[str, Tensor] = {**network.state_dict(), "images": images, "labels": labels}
+    for name, tensor in tensors.items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:32]

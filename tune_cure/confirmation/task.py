@@ -1,0 +1,123 @@
+"""What trained networks are judged on: a data set and a threat model, as the folders of the networks record them."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from tune_cure.confirmation.trained_networks import EXPORTED_CONFIG, EXPORTED_WEIGHTS
+from tune_cure.data.config import DataSpec
+from tune_cure.data.datasets import DATASETS
+from tune_cure.evaluation.config import EvaluationConfig
+from tune_cure.search import run_files
+from tune_cure.search.results import SearchResult
+from tune_cure.training import run as training_run
+from tune_cure.utils.errors import TuneCureError, first_line
+from tune_cure.utils.yaml_config import ProblemError, first_problem, read_mapping
+
+Section = TypeVar("Section", DataSpec, EvaluationConfig)
+LEVELS = 5
+"""Folders to look in, from the file of a network upwards: that of a confirmation's run is four below the search's."""
+
+
+class TaskError(TuneCureError):
+    """A data set or a threat model that cannot be used."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What networks are judged on.
+
+    Attributes:
+        data: The data set, whose test images are used.
+        evaluation: The threat model: its norm and its radius. The rest has no effect.
+    """
+
+    data: DataSpec
+    evaluation: EvaluationConfig
+
+
+def choose_task(paths: Iterable[Path], *, data: Mapping[str, Any], evaluation: Mapping[str, Any]) -> Task:
+    """Return what networks are judged on: what is asked for, and else what the first folder that tells records.
+
+    Args:
+        paths: The folders or files of the networks.
+        data: What is asked for, by keys of `DataSpec`; None asks for nothing.
+        evaluation: Likewise, by keys of `EvaluationConfig`.
+
+    Raises:
+        TuneCureError: A folder is damaged, or a name or number is not possible.
+    """
+    data = {key: value for key, value in data.items() if value is not None}
+    evaluation = {key: value for key, value in evaluation.items() if value is not None}
+    recorded = next((task for path in paths if (task := find_task(path))), None)
+    if recorded is not None and data.get("dataset", recorded.data.dataset) == recorded.data.dataset:
+        data = recorded.data.model_dump() | {"train_examples": None} | data
+        if evaluation.get("norm", recorded.evaluation.norm) == recorded.evaluation.norm:
+            evaluation = recorded.evaluation.model_dump() | evaluation
+    else:
+        data.setdefault("dataset", training_run.DEFAULT_DATASET)
+    spec = _validate(DataSpec, data)
+    if evaluation.get("norm", "linf") == "linf":
+        evaluation.setdefault("epsilon", DATASETS.resolve(spec.dataset).epsilon)
+    elif "epsilon" not in evaluation:
+        raise TaskError(f"--norm {evaluation['norm']}: its radius is needed, too: --epsilon")
+    return Task(spec, _validate(EvaluationConfig, evaluation))
+
+
+def _validate(kind: type[Section], section: Mapping[str, Any]) -> Section:
+    """Return a section as its configuration.
+
+    Raises:
+        TaskError: A value is not possible.
+    """
+    try:
+        return kind.model_validate(section)
+    except ValidationError as error:
+        problem = first_problem(error, kind)
+        raise TaskError(f"--{problem.path.replace('_', '-')}: {problem.message}") from error
+
+
+def find_task(path: Path) -> Task | None:
+    """Return what a network was trained for, from the folder of its search, training run or export; None if unknown.
+
+    Args:
+        path: The folder, or a file in it, at most as deep as that of a confirmation's run.
+
+    Raises:
+        TuneCureError: The folder's record is damaged.
+    """
+    if not path.exists():
+        return None
+    for folder in [path, *path.absolute().parents][:LEVELS]:
+        if (folder / run_files.SPEC).is_file():
+            spec = SearchResult(folder).spec
+            return Task(spec.data, spec.evaluation)
+        if (folder / training_run.CONFIG).is_file() and (folder / training_run.BEST).is_file():
+            return _task_of_training(folder / training_run.CONFIG)
+        if (folder / EXPORTED_WEIGHTS).is_file() and (folder / EXPORTED_CONFIG).is_file():
+            return _task_of_export(folder / EXPORTED_CONFIG)
+    return None
+
+
+def _task_of_training(file: Path) -> Task:
+    try:
+        run = training_run.resolve(read_mapping(file))
+    except ProblemError as problem:
+        raise problem.within(file) from problem
+    return Task(run.data, run.evaluation)
+
+
+def _task_of_export(file: Path) -> Task:
+    """Return the task in an export's config.json. Images of unequal sides were not resized."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        size, evaluation = content["image_size"], content["evaluation"]
+        side = size[0] if size and size[0] == size[1] else None
+        data = _validate(DataSpec, {"dataset": content["data"]["dataset"], "image_size": side})
+        return Task(data, _validate(EvaluationConfig, evaluation))
+    except (OSError, ValueError, RecursionError, LookupError, TypeError) as error:
+        raise TaskError(f"{file}: does not say what the network was trained for: {first_line(error)}") from error
