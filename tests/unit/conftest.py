@@ -8,6 +8,7 @@ from collections.abc import Generator
 import pytest
 
 from tests.support.unit_limits import CPU_SECONDS, refuse_both, refuse_long_test
+from tune_cure.gradients import batch_norm, double_backward
 from tune_cure.utils import environment
 
 
@@ -32,3 +33,10 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     item.user_properties.append((CPU_SECONDS, seconds))
     refuse_long_test(seconds, len(sys.modules) - num_modules)
     return result
+
+
+@pytest.fixture
+def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batch norm computes on the CPU as it does on a GPU."""
+    for module in (batch_norm, double_backward):
+        monkeypatch.setattr(module, "prefers_few_launches", lambda images: True)

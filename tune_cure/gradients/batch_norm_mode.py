@@ -6,6 +6,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from tune_cure.gradients.double_backward import sums_in_float32
+
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d | nn.SyncBatchNorm
 
@@ -45,7 +47,8 @@ def differentiable_twice(model: nn.Module) -> Iterator[None]:
     """Compute batch norm in float32 in the block, even where autocast hands it fp16 or bf16.
 
     The second derivative of batch norm contains the standard deviation of the batch to the power of −3, which
-    overflows fp16 where a channel varies little.
+    overflows fp16 where a channel varies little. Batch norms that keep such numbers in float32 by themselves
+    (`double_backward.sums_in_float32`) take their images as they are.
     """
     with _in_float32(_batch_norms(model)):
         yield
@@ -65,8 +68,11 @@ def _batch_norms(model: nn.Module) -> list[BatchNorm]:
     return [layer for layer in model.modules() if isinstance(layer, BATCH_NORMS)]
 
 
-def _to_float32(_: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
-    return (inputs[0].float() if inputs[0].dtype in (torch.float16, torch.bfloat16) else inputs[0],)
+def _to_float32(layer: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
+    (images,) = inputs
+    is_narrow = images.dtype in (torch.float16, torch.bfloat16)
+    weight: Tensor | None = layer.weight  # type: ignore[assignment]
+    return (images.float() if is_narrow and not sums_in_float32(images, weight) else images,)
 
 
 STATISTICS = {"running": evaluation_mode, "batch": batch_statistics}

@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tune_cure.gradients.double_backward import cheap_second_derivatives, input_gradients_only
+from tune_cure.gradients.backward_scope import input_gradients_only
+from tune_cure.gradients.double_backward import cheap_first_derivatives, cheap_second_derivatives
 from tune_cure.utils.registry import Registry
 
 
@@ -53,7 +53,7 @@ class Forward:
     def of(cls, model: nn.Module, images: Tensor, *, twice: bool = False) -> "Forward":
         """Run `model` on images (N, C, H, W); `twice` says that the input gradient will be differentiated again."""
         images = images.detach().requires_grad_()
-        with cheap_second_derivatives() if twice else nullcontext():
+        with cheap_second_derivatives() if twice else cheap_first_derivatives(images):
             return cls(images, model(images))
 
     def gradient(

@@ -1,11 +1,12 @@
 """Automatic mixed precision for training with a gradient penalty: data types, loss scales, exact float32."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import Function
 
 INPUT_LOSS_SCALE = 2.0**8
 """Loss scale of fp16 input gradients: keeps the smallest from underflow, and the largest far from overflow."""
@@ -41,7 +42,9 @@ def precision_name(mode: str, device: torch.device) -> str:
 class Autocast(nn.Module):
     """Network whose forward pass runs under autocast, and whose logits are float32.
 
-    Every loss and every gradient with respect to the images is therefore float32, too.
+    Every loss and every gradient with respect to the images is therefore float32, too. On CUDA the weights of
+    convolutions and linear layers are converted before the pass, all in one launch, as are their gradients. Autocast
+    would convert each weight in a launch of its own.
 
     Args:
         model: Network from (N, C, H, W) images to (N, K) logits.
@@ -52,11 +55,46 @@ class Autocast(nn.Module):
     def __init__(self, model: nn.Module, device_type: str, dtype: torch.dtype) -> None:
         super().__init__()
         self.model, self.device_type, self.dtype = model, device_type, dtype
+        self.converted = weights_of_products(model) if device_type == "cuda" else {}
 
     def forward(self, images: Tensor) -> Tensor:
         with torch.autocast(self.device_type, self.dtype):
-            logits: Tensor = self.model(images)
+            if not self.converted:
+                logits: Tensor = self.model(images)
+            else:
+                weights = dict(zip(self.converted, _Converted.apply(self.dtype, *self.converted.values()), strict=True))
+                logits = torch.func.functional_call(self.model, weights, images, tie_weights=False)
         return logits.float()
+
+
+def weights_of_products(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Return weights and biases of the layers of `model` that autocast computes in low precision, by their names."""
+    forwards = (nn.Conv2d.forward, nn.Linear.forward)  # a subclass may do with its weight what it likes
+    return {
+        f"{path}.{name}" if path else name: parameter
+        for path, module in model.named_modules()
+        if type(module).forward in forwards
+        for name, parameter in module.named_parameters(recurse=False)
+        if parameter.dtype == torch.float32
+    }
+
+
+class _Converted(Function):
+    """Tensors of one data type, converted to another, in one launch where torch can."""
+
+    @staticmethod
+    def forward(ctx: Any, dtype: torch.dtype, *tensors: Tensor) -> tuple[Tensor, ...]:
+        ctx.set_materialize_grads(False)
+        ctx.dtype = tensors[0].dtype
+        converted = [torch.empty_like(tensor, dtype=dtype) for tensor in tensors]
+        copy_all(converted, list(tensors))
+        return tuple(converted)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        known = [grad for grad in grads if grad is not None]
+        converted = iter(_Converted.apply(ctx.dtype, *known) if known else ())
+        return None, *[None if grad is None else next(converted) for grad in grads]
 
 
 def low_precision(model: nn.Module, device: torch.device, dtype: torch.dtype | None) -> tuple[nn.Module, float]:
@@ -103,19 +141,42 @@ class RunningStatistics:
 def copy_all(targets: list[Tensor], sources: list[Tensor]) -> None:
     """Copy each source into its target, in one launch where torch can.
 
-    `torch._foreach_copy_` has no public counterpart. A torch without it copies tensor by tensor, which gives the same
-    values in one launch per tensor.
-
     Args:
         targets: Tensors to overwrite, on one device.
         sources: As many tensors, each of its target's shape.
     """
-    together = getattr(torch, "_foreach_copy_", None)
+    _together("_foreach_copy_", Tensor.copy_, targets, sources)
+
+
+def add_gradients(parameters: Sequence[nn.Parameter], gradients: Sequence[Tensor | None]) -> None:
+    """Add gradients to those that the parameters have, in one launch where torch can.
+
+    Args:
+        parameters: On one device.
+        gradients: As many, each of its parameter's shape; None for a parameter that the loss does not depend on.
+    """
+    pairs = []
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        if parameter.grad is None:
+            parameter.grad = gradient
+        elif gradient is not None:
+            pairs.append((parameter.grad, gradient))
+    _together("_foreach_add_", Tensor.add_, [total for total, _ in pairs], [summand for _, summand in pairs])
+
+
+def _together(name: str, alone: Callable[..., Any], targets: list[Tensor], sources: list[Tensor]) -> None:
+    """Change each target by its source, by torch's function `name` or, in a torch without it, `alone` one by one.
+
+    The functions of many tensors have no public names. Both ways give the same values.
+    """
+    if not targets:
+        return
+    together = getattr(torch, name, None)
     if together is not None:
         together(targets, sources)
         return
     for target, source in zip(targets, sources, strict=True):
-        target.copy_(source)
+        alone(target, source)
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from tune_cure.gradients.mixed_precision import RunningStatistics
+from tune_cure.gradients.mixed_precision import RunningStatistics, add_gradients
 from tune_cure.training.config import TrainingConfig
 from tune_cure.training.loss_terms import LossTerms
 from tune_cure.training.timing import Stopwatch
@@ -93,24 +93,27 @@ class TrainingStep:
 
     def _backward(self, loss: Tensor) -> None:
         """Add to the gradients of the parameters alone: those of the images have been taken already."""
-        self.scaler.scale(loss).backward(inputs=self.parameters)
+        scaled = self.scaler.scale(loss)
+        if loss.is_cuda and any(parameter.grad is not None for parameter in self.parameters):
+            # All sums in one launch; `backward` would add each parameter's in a launch of its own.
+            add_gradients(self.parameters, torch.autograd.grad(scaled, self.parameters, allow_unused=True))
+        else:
+            scaled.backward(inputs=self.parameters)
 
     def _update(self, finite: Tensor) -> Tensor:
         """Step the optimizer; return whether the scaler skipped the step. `finite`: whether the loss was finite."""
         self.scaler.unscale_(self.optimizer)
-        skipped = torch.zeros((), dtype=torch.bool, device=finite.device)
-        if self.scaler.is_enabled() or self.config.gradient_clip > 0:
+        if self.config.gradient_clip > 0:
             gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
             norm = torch.nn.utils.get_total_norm(gradients)
-            if self.config.gradient_clip > 0:
-                torch.nn.utils.clip_grads_with_norm_(self.parameters, self.config.gradient_clip, norm)
-            if self.scaler.is_enabled():
-                skipped = ~norm.isfinite()
+            torch.nn.utils.clip_grads_with_norm_(self.parameters, self.config.gradient_clip, norm)
         self.scaler.step(self.optimizer)
-        if self.scaler.is_enabled():
-            one = torch.ones((), device=finite.device)
-            before = self.scaler.scale(one)
-            self.scaler.update()
-            # The scale is not the cause of a loss that is not finite: a few such steps would halve it to nothing.
-            self.scaler.update(torch.where(finite, self.scaler.scale(one), before))
-        return skipped
+        if not self.scaler.is_enabled():
+            return torch.zeros((), dtype=torch.bool, device=finite.device)
+        one = torch.ones((), device=finite.device)
+        before = self.scaler.scale(one)
+        self.scaler.update()
+        after = self.scaler.scale(one)
+        # The scale is not the cause of a loss that is not finite: a few such steps would halve it to nothing.
+        self.scaler.update(torch.where(finite, after, before))
+        return after < before  # it falls after steps that were skipped, and after no others

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from tune_cure.gradients.backward_scope import input_gradients_only
 from tune_cure.gradients.batch_norm_mode import STATISTICS
-from tune_cure.gradients.double_backward import cheap_second_derivatives, input_gradients_only
+from tune_cure.gradients.double_backward import cheap_second_derivatives
 from tune_cure.models import networks, registry
 
 GEOMETRIES = [

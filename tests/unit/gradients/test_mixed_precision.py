@@ -8,17 +8,22 @@ from torch.nn import functional as F
 from tune_cure.data import splits as data
 from tune_cure.data.batches import to_float
 from tune_cure.data.config import DataSpec
-from tune_cure.gradients.batch_norm_mode import BATCH_NORMS, STATISTICS
+from tune_cure.gradients.batch_norm_mode import BATCH_NORMS, STATISTICS, batch_statistics
+from tune_cure.gradients.double_backward import cheap_second_derivatives
 from tune_cure.gradients.input_gradients import input_gradient
 from tune_cure.gradients.mixed_precision import (
     INPUT_LOSS_SCALE,
+    Autocast,
     RunningStatistics,
+    add_gradients,
     copy_all,
     full_float32,
     low_precision,
     precision_name,
     training_float32,
+    weights_of_products,
 )
+from tune_cure.models.networks import StridedPointwise
 from tune_cure.regularizers.cure import cure_penalty
 from tune_cure.training.config import ModelConfig, TrainingConfig
 from tune_cure.training.loss_terms import DROPOUTS
@@ -74,8 +79,13 @@ def test_penalty_and_parameter_gradient_are_close_to_float32(
         assert (ours - theirs).norm() < limit * theirs.norm()
 
 
+@pytest.mark.parametrize("on_a_gpu", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=["fp16", "bf16"])
-def test_a_channel_that_hardly_varies_does_not_overflow_the_penalty_by_batch_statistics(dtype: torch.dtype) -> None:
+def test_a_channel_that_hardly_varies_does_not_overflow_the_penalty_by_batch_statistics(
+    dtype: torch.dtype, on_a_gpu: bool, request: pytest.FixtureRequest
+) -> None:
+    if on_a_gpu:
+        request.getfixturevalue("as_on_a_gpu")
     model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 3))
     with torch.no_grad():
         model[0].weight.mul_(1e-4)
@@ -85,6 +95,59 @@ def test_a_channel_that_hardly_varies_does_not_overflow_the_penalty_by_batch_sta
     values = cure_penalty(network, images, labels, 1.0, statistics="batch", loss_scale=loss_scale)
     slopes = torch.autograd.grad(values.mean(), list(model.parameters()))
     assert all(slope.isfinite().all() for slope in slopes)
+
+
+@pytest.mark.usefixtures("as_on_a_gpu")
+def test_batch_norms_that_are_not_of_images_are_computed_in_float32_on_a_gpu_too() -> None:
+    """They are torch's own, whose second derivative overflows fp16."""
+    seen = []
+    layers = [nn.BatchNorm1d(3), nn.BatchNorm2d(3, affine=False), nn.BatchNorm2d(3)]
+    for layer in layers:
+        layer.register_forward_hook(lambda _, inputs, output: seen.append(inputs[0].dtype))
+    with batch_statistics(nn.Sequential(*layers)), cheap_second_derivatives():
+        layers[0](torch.randn(4, 3).half())
+        for layer in layers[1:]:
+            layer(torch.randn(4, 3, 2, 2).half())
+    assert seen == [torch.float32, torch.float32, torch.float16]
+
+
+@pytest.mark.parametrize("has_foreach", [True, False])
+def test_gradients_are_added_even_by_a_torch_without_foreach_add(
+    has_foreach: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not has_foreach:
+        monkeypatch.delattr(torch, "_foreach_add_")
+    parameters = [nn.Parameter(torch.zeros(2)) for _ in range(4)]
+    parameters[0].grad, parameters[1].grad = torch.ones(2), torch.ones(2)
+    add_gradients(parameters, [torch.full((2,), 3.0), None, torch.full((2,), 5.0), None])
+    assert [None if parameter.grad is None else parameter.grad[0].item() for parameter in parameters] == [4, 1, 5, None]
+
+
+class _Convolutions(nn.Module):
+    """Two convolutions, one of which does with its weight what it likes, a batch norm and a linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.own = nn.Conv2d(1, 4, 3), StridedPointwise(4, 4, 2)
+        self.norm, self.last = nn.BatchNorm2d(4), nn.Linear(4, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.last(self.norm(self.own(self.first(images))).mean((2, 3)))
+        return logits
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=["fp16", "bf16"])
+def test_weights_converted_together_give_the_numbers_of_weights_converted_one_by_one(dtype: torch.dtype) -> None:
+    model, images = _Convolutions(), torch.rand(4, 1, 8, 8)
+    results = []
+    for together in (True, False):
+        network = Autocast(model, "cpu", dtype)
+        network.converted = weights_of_products(model) if together else {}
+        logits = network(images)
+        results.append([logits, *torch.autograd.grad(logits.square().sum(), list(model.parameters()))])
+    assert list(weights_of_products(model)) == ["first.weight", "first.bias", "last.weight", "last.bias"]
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(*results, strict=True))
+    assert model.first.weight.dtype == torch.float32
 
 
 def test_scaled_fp16_input_gradients_survive_where_unscaled_ones_vanish(
