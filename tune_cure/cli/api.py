@@ -215,6 +215,7 @@ def confirm(
     top: int = 3,
     seeds: int = 3,
     baselines: Sequence[str] = DEFAULT_BASELINES,
+    candidates: Sequence[str] = (),
     epsilons: Sequence[float] = (),
     examples: int | None = None,
     train_images: int | None = None,
@@ -234,6 +235,8 @@ def confirm(
         top: How many leading configurations are retrained.
         seeds: How many training runs of each.
         baselines: What they are measured against: start_from, ablation, fgsm, pgd.
+        candidates: Configurations to retrain and trained networks to judge as they are, as the command line takes
+            them: `mine.yaml`, `results/A/trials.csv:7`, `weights.pt@my_nets:resnet`, `NAME=FILE`.
         epsilons: Radii to judge at besides that of the search, in pixel units.
         examples: Test images to judge on; None is all.
         train_images: Training images to use; None is all.
@@ -252,6 +255,7 @@ def confirm(
         top=top,
         seeds=seeds,
         baselines=tuple(baselines),
+        candidates=tuple(candidates),
         epsilons=tuple(epsilons),
         examples=examples,
         train_images=train_images,

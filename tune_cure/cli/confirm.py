@@ -20,6 +20,7 @@ from tune_cure.confirmation import candidates as candidates_module, plan as plan
 from tune_cure.confirmation.candidates import BASELINES, DEFAULT_BASELINES, Candidate, explain_baselines
 from tune_cure.confirmation.checks import ConfirmError, check_attacks, check_disk, rehearse
 from tune_cure.confirmation.cost import Cost, estimate_costs
+from tune_cure.confirmation.own_candidates import read_own_candidates
 from tune_cure.confirmation.plan import Job, Plan
 from tune_cure.confirmation.verdicts import Confirmation
 from tune_cure.data import config as config_module, splits as splits_module
@@ -47,6 +48,7 @@ class ConfirmOptions:
         top: How many leading configurations are retrained.
         seeds: How many training runs of each.
         baselines: Names from `BASELINES`.
+        candidates: Configurations and trained networks of the user's own, as `own_candidates` names them.
         epsilons: Radii to judge at besides that of the search, in pixel units.
         examples: Test images to judge on; None is all.
         train_images: Training images to use; None is all.
@@ -61,6 +63,7 @@ class ConfirmOptions:
     top: int = 3
     seeds: int = 3
     baselines: tuple[str, ...] = DEFAULT_BASELINES
+    candidates: tuple[str, ...] = ()
     epsilons: tuple[float, ...] = ()
     examples: int | None = None
     train_images: int | None = None
@@ -74,6 +77,7 @@ class ConfirmOptions:
         """Return this command line as typed in a shell."""
         words = ["tune-cure", "confirm", str(self.directory), "--top", str(self.top), "--seeds", str(self.seeds)]
         words += ["--baselines", *self.baselines]
+        words += ["--candidates", *self.candidates] if self.candidates else []
         words += ["--epsilons", *map(repr, self.epsilons)] if self.epsilons else []
         for flag in ("examples", "train_images", "data_root", "address", "parts"):
             value = getattr(self, flag)
@@ -92,7 +96,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = (
         "baselines: start_from (its first configuration), ablation (the winner without the penalty: what the penalty "
         "is worth), fgsm (start_from without the penalty, trained at the radius that it is judged at), pgd (the "
-        "winner's settings with PGD adversarial training at that radius, without the penalty)"
+        "winner's settings with PGD adversarial training at that radius, without the penalty). candidates: a "
+        "configuration to retrain (FILE.yaml, best_config.csv, trials.csv:7) or a trained network to judge as it is "
+        "(as MODEL of tune-cure evaluate); NAME=FILE gives it a name"
     )
     parser.add_argument("directory", type=Path, metavar="FOLDER", help="the search's folder")
     parser.add_argument(
@@ -109,6 +115,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help=f"what they are measured against: {', '.join(BASELINES)} (default: {' '.join(DEFAULT_BASELINES)})",
     )
+    candidates_help = "what else is retrained or judged, see below"
+    parser.add_argument("--candidates", nargs="*", default=[], metavar="FILE", help=candidates_help)
     epsilons_help = "radii to judge at besides the search's: 4/255"
     parser.add_argument("--epsilons", nargs="*", type=command_line.radius, default=[], metavar="X", help=epsilons_help)
     parser.add_argument(
@@ -202,6 +210,9 @@ def prepare(options: ConfirmOptions) -> Prepared:
         autoattack=not options.no_autoattack,
     )
     check_attacks(plan.epsilons, spec.evaluation, autoattack=plan.autoattack)
+    candidates += read_own_candidates(
+        options.candidates, result, candidates, splits.test.subset(plan.examples, seed=0), splits.num_classes
+    )
     jobs = plan_module.plan_jobs(result, candidates, plan)
     concurrent = None if options.address else plan_resources(spec, [this_machine()]).concurrent
     check_disk(result.directory, jobs, rehearse(jobs, splits), concurrent or len(jobs))

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from rich.console import Console
 
 from tune_cure.cli import options as command_line
@@ -18,9 +17,8 @@ from tune_cure.confirmation import judgement as judging
 from tune_cure.confirmation.checks import ConfirmError, check_attacks
 from tune_cure.confirmation.judgement import JudgedNetwork, Judgement, outcome_key
 from tune_cure.confirmation.task import choose_task
-from tune_cure.confirmation.trained_networks import ModelError, TrainedNetwork, load_trained
+from tune_cure.confirmation.trained_networks import ModelError, TrainedNetwork, load_trained, rehearse_network
 from tune_cure.data import config as data_config, splits as splits_module
-from tune_cure.data.batches import to_float
 from tune_cure.data.config import DataSpec
 from tune_cure.data.splits import Examples
 from tune_cure.evaluation.chance import chance_level
@@ -29,7 +27,6 @@ from tune_cure.evaluation.names import ATTACK_LABELS, MIN_TARGETED_CLASSES, UNTA
 from tune_cure.evaluation.robustness import evaluate_robustness
 from tune_cure.search.space.own_parts import import_chosen_parts
 from tune_cure.utils import cpu, environment, locking
-from tune_cure.utils.errors import first_line
 from tune_cure.utils.files import make_folder, refuse_foreign_links
 from tune_cure.utils.formatting import format_count, format_percent, format_radius
 from tune_cure.utils.signals import ignore_ctrl_c
@@ -218,7 +215,7 @@ def judge(options: EvaluateOptions, say: Callable[[str], None]) -> Judgement:
     }
     test, source, num_classes = _load_images(options, task.data)
     for name, trained in networks.items():
-        _rehearse(name, trained, test, num_classes)
+        rehearse_network(name, trained, test, num_classes)
     folder = make_folder(options.output)
     refuse_foreign_links(folder)
     cpu.configure_cpu(None)
@@ -272,27 +269,6 @@ def _load_images(options: EvaluateOptions, data: DataSpec) -> tuple[Examples, st
     if options.examples is not None and options.examples > len(splits.test):
         raise ConfirmError(f"--examples {options.examples}: there are {len(splits.test):,} test images")
     return splits.test.subset(options.examples or len(splits.test), seed=0), splits.source, splits.num_classes
-
-
-def _rehearse(name: str, trained: TrainedNetwork, test: Examples, num_classes: int) -> None:
-    """Classify two images, so that a network that cannot is refused before any is judged.
-
-    Raises:
-        ModelError: The network fails on such images, or has another number of classes.
-    """
-    images = to_float(test.gather(torch.arange(2))[0])
-    try:
-        with torch.no_grad():
-            logits = trained.network(images)
-        shape = tuple(logits.shape)
-    except Exception as error:  # a network of any origin can raise anything
-        size = "×".join(map(str, images.shape[1:]))
-        problem = f"cannot classify images of {size}: {type(error).__name__}: {first_line(error)}"
-        raise ModelError(f"{name}: {problem}; --dataset and --image-size choose others") from error
-    if shape != (2, num_classes):
-        raise ModelError(
-            f"{name}: returns values of shape {shape} for 2 images, where {num_classes} classes are needed"
-        )
 
 
 def _judge(

@@ -8,7 +8,7 @@ from tune_cure.confirmation.job_config import read_job_config
 from tune_cure.search import run_files
 from tune_cure.search.ranking import UNSOUND_STATUSES
 from tune_cure.search.results import SearchResult
-from tune_cure.training.config import TrainingConfig
+from tune_cure.training.config import ModelConfig, TrainingConfig
 from tune_cure.utils.errors import TuneCureError
 from tune_cure.utils.formatting import format_radius
 
@@ -28,19 +28,25 @@ CROSS_ENTROPY_ALONE = {
 
 @dataclass(frozen=True)
 class Candidate:
-    """A configuration to retrain.
+    """A configuration to retrain, or a trained network to judge as it is.
 
     Attributes:
         name: Its name in tables and the name of its folder: `trial-11`, `start_from`, `fgsm`, `ablation`, `pgd`.
-        kind: leader or baseline.
-        config: How its networks are trained.
+        kind: leader, baseline, or candidate (the user's own).
+        config: How its networks are trained; None for a trained network.
         description: Where it comes from, in words.
+        model: Its network, if that is not the search's.
+        trained: The trained network, as `trained_networks.load_trained` names it; None for a configuration.
+        digest: Stands for the weights of the trained network; empty for a configuration.
     """
 
     name: str
     kind: str
-    config: TrainingConfig
+    config: TrainingConfig | None
     description: str
+    model: ModelConfig | None = None
+    trained: str | None = None
+    digest: str = ""
 
 
 class CandidateError(TuneCureError):
@@ -73,9 +79,8 @@ def choose_candidates(result: SearchResult, top: int, baselines: Sequence[str]) 
     winner = result.proposals[int(sound["trial"].iloc[0])]
     chosen = list(leaders)
     for candidate in _baselines(result, winner, baselines):
-        config = candidate.config
         is_idle = candidate.name == ABLATION and not has_penalty(leaders[0].config)
-        if not is_idle and all(config != other.config for other in chosen):
+        if not is_idle and all(candidate.config != other.config for other in chosen):
             chosen.append(_settle(candidate, result, leaders[0], winner))
     return chosen
 
@@ -87,9 +92,9 @@ def _baselines(result: SearchResult, winner: dict[str, Any], names: Sequence[str
         yield Candidate(name, "baseline", result.spec.training_config(values), description)
 
 
-def has_penalty(config: TrainingConfig) -> bool:
+def has_penalty(config: TrainingConfig | None) -> bool:
     """Return whether the training has a penalty with a weight above 0."""
-    return config.lambda_ != 0 and config.regularizer != "none"
+    return config is not None and config.lambda_ != 0 and config.regularizer != "none"
 
 
 def find_hyperparameters(result: SearchResult, leader: str) -> dict[str, Any] | None:

@@ -81,7 +81,7 @@ def rehearse(jobs: Sequence[Job], splits: Splits) -> dict[str, Sizes]:
     few = replace(splits, train=splits.train.subset(REHEARSED_IMAGES, seed=0))
     sizes: dict[str, Sizes] = {}
     for job in jobs:
-        if not job.is_done and job.candidate.name not in sizes:
+        if not job.is_done and job.candidate.name not in sizes and job.candidate.trained is None:
             try:
                 sizes[job.candidate.name] = _rehearse(job, few)
             except Exception as error:  # parts of the user's own can raise anything
@@ -91,12 +91,13 @@ def rehearse(jobs: Sequence[Job], splits: Splits) -> dict[str, Sizes]:
 
 
 def _how_to_omit(candidate: Candidate) -> str:
-    return "; leave it out of --baselines" if candidate.kind == "baseline" else ""
+    flags = {"baseline": "--baselines", "candidate": "--candidates"}
+    return f"; leave it out of {flags[candidate.kind]}" if candidate.kind in flags else ""
 
 
 def _rehearse(job: Job, few: Splits) -> Sizes:
     """Make one step of a candidate, and save and rebuild what it trained."""
-    config = job.candidate.config.model_copy(update={"batch_size": REHEARSED_IMAGES, "amp": "off"})
+    config = job.training.model_copy(update={"batch_size": REHEARSED_IMAGES, "amp": "off"})
     trainer = Trainer(config, few, model=job.model, evaluation=job.evaluation, seed=job.seed)
     trainer.train_epoch()
     state, model = io.BytesIO(), io.BytesIO()

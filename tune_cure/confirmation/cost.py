@@ -56,7 +56,8 @@ def estimate_costs(
     """Return the cost of one run of each candidate, by its name; empty if the search has recorded no times.
 
     A candidate that was a trial of the search takes as long an epoch as it took there. A baseline that was not takes
-    what the winner took, without the penalty, and with as many attack steps as it makes itself.
+    what the winner took, without the penalty, and with as many attack steps as it makes itself. A candidate with a
+    network of its own has no estimate: the search has no times of it.
 
     Args:
         result: The search.
@@ -74,7 +75,7 @@ def estimate_costs(
     for job in jobs:
         config, name = job.candidate.config, job.candidate.name
         own = next((number for number, of_trial in trials.items() if of_trial == config), leaders[0])
-        if name not in costs and own in trials:
+        if name not in costs and own in trials and config is not None and job.model == result.spec.model:
             recorded = epochs[epochs["trial"].eq(own)]
             train = _epoch_seconds(recorded, trials[own], config) * config.epochs * job.plan.train_images / num_searched
             costs[name] = Cost(train, *_judging_seconds(recorded, result, job, num_classes))

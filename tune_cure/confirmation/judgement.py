@@ -156,11 +156,21 @@ def outcome_key(network: nn.Module, examples: Examples, *, norm: str, epsilon: f
 
     Outcomes that are saved under it stay valid whatever the network is called and whichever networks stand beside it.
     """
-    digest = hashlib.sha256(f"{network} {norm} {epsilon!r}".encode())
-    every = torch.arange(len(examples), device=examples.images.device)
-    images, labels = examples.gather(every)
-    tensors: Mapping[str, Tensor] = {**network.state_dict(), "images": images, "labels": labels}
+    digest = digest_weights(network)
+    images, labels = examples.gather(torch.arange(len(examples), device=examples.images.device))
+    _update(digest, {"images": images, "labels": labels})
+    digest.update(f"{norm} {epsilon!r}".encode())
+    return digest.hexdigest()[:32]
+
+
+def digest_weights(network: nn.Module) -> "hashlib._Hash":
+    """Return the SHA-256 of a network's layers and of its tensors."""
+    digest = hashlib.sha256(str(network).encode())
+    _update(digest, network.state_dict())
+    return digest
+
+
+def _update(digest: "hashlib._Hash", tensors: Mapping[str, Tensor]) -> None:
     for name, tensor in tensors.items():
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:32]

@@ -24,9 +24,12 @@ from tune_cure.data.config import DataSpec
 from tune_cure.evaluation.config import EvaluationConfig
 from tune_cure.search import run_files
 from tune_cure.search.results import SearchResult
-from tune_cure.training.config import ModelConfig
+from tune_cure.training.config import ModelConfig, TrainingConfig
 from tune_cure.utils.files import FolderError
 from tune_cure.utils.yaml_config import by_path, differences
+
+AS_IS = 0
+"""Stands in the place of a seed for a network that was not trained here. Seeds of a confirmation begin at 1."""
 
 
 @dataclass(frozen=True)
@@ -50,16 +53,17 @@ class Plan:
 
 @dataclass(frozen=True)
 class Job:
-    """One candidate, trained with one seed and judged at every radius of the plan.
+    """One candidate, trained with one seed and judged at every radius of the plan; a trained network is judged alone.
 
     Attributes:
-        candidate: The configuration.
-        seed: The seed of the training run.
+        candidate: The configuration, or the trained network.
+        seed: The seed of the training run; `AS_IS` for a trained network.
         data: The data set, without a limit on its training images.
         model: The network.
         evaluation: The search's evaluation. Its norm counts; the radii are those of the plan.
         plan: The settings of the confirmation.
-        folder: The job's folder: confirm/CANDIDATE/seed-SEED in the search's folder.
+        folder: The job's folder: confirm/CANDIDATE/seed-SEED in the search's folder; for a trained network
+            confirm/CANDIDATE/DIGEST, so that other weights have another folder.
         cpus: The number of CPU cores to use.
     """
 
@@ -73,6 +77,17 @@ class Job:
     cpus: int
 
     @property
+    def name(self) -> str:
+        """The job in words: its candidate and its seed."""
+        return self.candidate.name if self.candidate.trained else f"{self.candidate.name}, seed {self.seed}"
+
+    @property
+    def training(self) -> TrainingConfig:
+        """How the network is trained."""
+        assert self.candidate.config is not None, f"{self.name} is trained already"
+        return self.candidate.config
+
+    @property
     def config(self) -> JobConfig:
         """The content of the job's config.yaml."""
         return JobConfig(
@@ -81,7 +96,7 @@ class Job:
             train_images=self.plan.train_images,
             data=self.data,
             model=self.model,
-            training=self.candidate.config,
+            training=self.training,
         )
 
     def outcome_folder(self, epsilon: float) -> Path:
@@ -111,33 +126,39 @@ class Job:
 
 
 def plan_jobs(result: SearchResult, candidates: Sequence[Candidate], plan: Plan) -> list[Job]:
-    """Return a job for each candidate and seed.
+    """Return a job for each candidate and seed, and one for each trained network.
 
     All candidates of a seed come before those of the next seed: if the confirmation ends early, they have seeds in
-    common and can be compared.
+    common and can be compared. Trained networks come with the first seed.
 
     Raises:
         FolderError: A job's folder holds a network that was trained otherwise.
     """
-    spec = result.spec
     directory = result.directory.resolve() / run_files.CONFIRM
     jobs = [
-        Job(
-            candidate=candidate,
-            seed=seed,
-            data=spec.data.model_copy(update={"train_examples": None}),
-            model=spec.model,
-            evaluation=spec.evaluation,
-            plan=plan,
-            folder=directory / candidate.name / f"seed-{seed}",
-            cpus=spec.resources.cpus_per_trial,
-        )
+        _plan_job(result, candidate, plan, directory, AS_IS if candidate.trained else seed)
         for seed in plan.seeds
         for candidate in candidates
+        if candidate.trained is None or seed == plan.seeds[0]
     ]
     for job in jobs:
         _check_folder(job)
     return jobs
+
+
+def _plan_job(result: SearchResult, candidate: Candidate, plan: Plan, directory: Path, seed: int) -> Job:
+    """Return the job of a candidate and a seed in the confirmation's folder `directory`."""
+    spec = result.spec
+    return Job(
+        candidate=candidate,
+        seed=seed,
+        data=spec.data.model_copy(update={"train_examples": None}),
+        model=candidate.model or spec.model,
+        evaluation=spec.evaluation,
+        plan=plan,
+        folder=directory / candidate.name / (candidate.digest or f"seed-{seed}"),
+        cpus=spec.resources.cpus_per_trial,
+    )
 
 
 def _check_folder(job: Job) -> None:

@@ -18,12 +18,13 @@ from tune_cure.search import run_files
 from tune_cure.utils.csv_tables import read_csv
 from tune_cure.utils.errors import TuneCureError, first_line
 from tune_cure.utils.files import FolderError
+from tune_cure.utils.formatting import join_words
 
 LATER_COLUMNS = ("chance",)
 """Columns that version 0.1.0 did not write."""
 NUMBERS = ("epsilon", *ATTACKS, "zero_gradient", "chance", "train_seconds", "judge_seconds")
 WHOLE_NUMBERS = ("seed", "examples", "train_images", "epochs")
-KINDS = {"leader", "baseline"}
+KINDS = {"leader", "baseline", "candidate"}
 
 
 class SavedConfirmationError(TuneCureError):
@@ -73,7 +74,7 @@ def _find_problem(table: pd.DataFrame) -> str:
     if table[["contender", "kind", "description", "norm", "clean", "zero_gradient"]].isna().any(axis=None):
         return "a cell is empty"
     if not set(table["kind"]) <= KINDS:
-        return "kind is neither leader nor baseline"
+        return f"kind is not one of {join_words(sorted(KINDS))}"
     shares = table[[*ATTACKS, "zero_gradient", "chance"]]
     if not (shares.isna() | shares.ge(0) & shares.le(1)).all(axis=None):
         return "a share is not between 0 and 1"

@@ -18,6 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tune_cure.data.batches import to_float
+from tune_cure.data.splits import Examples
 from tune_cure.models import checkpoints
 from tune_cure.models.registry import MODELS
 from tune_cure.utils.errors import TuneCureError, first_line
@@ -87,6 +89,27 @@ def load_trained(
         forms = f"a folder with {BEST_MODEL} or {EXPORTED_WEIGHTS}, a file, FILE@module:name or {ROBUSTBENCH}ID"
         raise ModelError(f"{name}: is no trained network: {forms} is needed")
     return _load_own(file, trust_code)
+
+
+def rehearse_network(name: str, trained: TrainedNetwork, test: Examples, num_classes: int) -> None:
+    """Classify two images, so that a network that cannot is refused before any is judged.
+
+    Raises:
+        ModelError: The network fails on such images, or has another number of classes.
+    """
+    images = to_float(test.gather(torch.arange(2))[0])
+    try:
+        with torch.no_grad():
+            logits = trained.network(images)
+        shape = tuple(logits.shape)
+    except Exception as error:  # a network of any origin can raise anything
+        size = "×".join(map(str, images.shape[1:]))
+        problem = f"cannot classify images of {size}: {type(error).__name__}: {first_line(error)}"
+        raise ModelError(f"{name}: {problem}") from error
+    if shape != (2, num_classes):
+        raise ModelError(
+            f"{name}: returns values of shape {shape} for 2 images, where {num_classes} classes are needed"
+        )
 
 
 def _load_own(file: Path, trust_code: bool) -> TrainedNetwork:

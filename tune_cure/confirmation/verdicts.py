@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from tune_cure.confirmation.candidates import ABLATION
 from tune_cure.confirmation.outcomes import Arrays, read_outcomes, read_trained
-from tune_cure.confirmation.plan import Job
+from tune_cure.confirmation.plan import AS_IS, Job
 from tune_cure.evaluation import gradient_masking
 from tune_cure.evaluation.gradient_masking import MaskingSign
 from tune_cure.evaluation.names import ATTACKS, COMPARED_ATTACKS, label_attacks
@@ -27,7 +28,7 @@ from tune_cure.utils.files import replace_arrays, replace_text
 from tune_cure.utils.formatting import join_words
 
 RunKey = tuple[str, int, float]
-"""Candidate, seed and radius of one judged network."""
+"""Candidate, seed and radius of one judged network; the seed is `AS_IS` where it was not trained here."""
 
 KEYS = ("contender", "kind", "description", "seed", "norm", "epsilon", "examples", "train_images", "epochs", "diverged")
 COLUMNS = (*KEYS, *ATTACKS, "zero_gradient", "chance", "train_seconds", "judge_seconds", "warnings")
@@ -107,7 +108,8 @@ class Confirmation:
     def comparisons(self) -> pd.DataFrame:
         """Return a row per pair of candidates, radius and attack: the difference and the verdict.
 
-        Each leader is compared with each baseline, and the first leader with the other leaders. A comparison uses the
+        Each leader is compared with each baseline and each candidate of the user's, and the first leader with the
+        other leaders. A comparison uses the
         same test images for both, and the seeds that both have. P-values are adjusted after Holm (1979) over all pairs
         at a radius under an attack, but for that of `question`: it is asked before any number is seen, and stands by
         itself.
@@ -134,27 +136,34 @@ class Confirmation:
         kinds = dict(zip(self.table["contender"], self.table["kind"], strict=True))
         leaders = [name for name, kind in kinds.items() if kind == "leader"]
         for leader in leaders:
-            yield from ((leader, name) for name, kind in kinds.items() if kind == "baseline")
+            yield from ((leader, name) for name, kind in kinds.items() if kind != "leader")
         yield from ((leaders[0], other) for other in leaders[1:])
 
     def _compare(self, first: str, second: str, epsilon: float, attack: str) -> dict[str, Any] | None:
-        """Return a row of `comparisons` without the verdict; None if the two have no seed in common."""
-        seeds = [
-            seed
-            for seed in dict.fromkeys(self.table["seed"])
-            if all(attack in self.outcomes.get((name, seed, epsilon), {}) for name in (first, second))
-        ]
+        """Return a row of `comparisons` without the verdict; None if the two have no seed in common.
+
+        A network that was judged as it is, is compared with every seed of the other.
+        """
+        of_first, of_second = (self._outcomes_by_seed(name, epsilon, attack) for name in (first, second))
+        if AS_IS in of_second:
+            of_second = dict.fromkeys(of_first, of_second[AS_IS])
+        seeds = [seed for seed in of_first if seed in of_second]
         if not seeds:
             return None
-        first_outcomes, second_outcomes = (
-            np.stack([self.outcomes[name, seed, epsilon][attack] for seed in seeds]) for name in (first, second)
-        )
+        first_outcomes = np.stack([of_first[seed] for seed in seeds])
+        second_outcomes = np.stack([of_second[seed] for seed in seeds])
         difference = significance.paired_difference(first_outcomes, second_outcomes)
         return {
             "first": first, "second": second, "epsilon": epsilon, "metric": attack, "seeds": len(seeds),
             "examples": first_outcomes.shape[1], "difference": difference.estimate, "low": difference.low,
             "high": difference.high, "p_value": difference.p_value,
         }  # fmt: skip
+
+    def _outcomes_by_seed(self, name: str, epsilon: float, attack: str) -> dict[int, NDArray[Any]]:
+        """Return the outcomes (examples,) of a candidate's networks at a radius under an attack, by seed."""
+        seeds = dict.fromkeys(self.table["seed"])
+        found = {seed: self.outcomes.get((name, seed, epsilon), {}) for seed in seeds}
+        return {seed: arrays[attack] for seed, arrays in found.items() if attack in arrays}
 
     def masking_warnings(self) -> list[tuple[float, str]]:
         """Return the signs of masked gradients as pairs of radius and sentence.
@@ -195,9 +204,10 @@ class Confirmation:
 
 def _row(job: Job, epsilon: float, arrays: Arrays) -> dict[str, Any]:
     """Return a row of `COLUMNS`."""
-    trained = read_trained(job.folder / run_files.JOB_MODEL)
+    is_trained_here = job.candidate.trained is None
+    trained = read_trained(job.folder / run_files.JOB_MODEL) if is_trained_here else {}
     accuracies = {attack: float(arrays[attack].mean()) for attack in ATTACKS if attack in arrays}
-    diverged = not trained["weights"]
+    diverged = is_trained_here and not trained["weights"]
     signs = [] if diverged else gradient_masking.find_masking_signs(Outcomes.from_arrays(arrays))
     return {
         "contender": job.candidate.name,
@@ -207,13 +217,13 @@ def _row(job: Job, epsilon: float, arrays: Arrays) -> dict[str, Any]:
         "norm": job.evaluation.norm,
         "epsilon": epsilon,
         "examples": job.plan.examples,
-        "train_images": job.plan.train_images,
-        "epochs": trained["epoch"],
+        "train_images": job.plan.train_images if is_trained_here else 0,
+        "epochs": trained.get("epoch", 0),
         "diverged": diverged,
         **accuracies,
         "zero_gradient": float(arrays["zero_gradient"]),
         "chance": float(arrays.get("chance", np.nan)),
-        "train_seconds": trained["train_seconds"],
+        "train_seconds": trained.get("train_seconds", 0.0),
         "judge_seconds": float(arrays["seconds"]),
         "warnings": " ".join(map(str, signs)),
     }

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from tune_cure.confirmation.plan import Job
+from tune_cure.confirmation.trained_networks import load_trained
 from tune_cure.data.splits import Examples, Splits
 from tune_cure.evaluation import robustness
 from tune_cure.evaluation.chance import chance_level
@@ -29,7 +30,6 @@ from tune_cure.search import run_files
 from tune_cure.search.results import SearchResult
 from tune_cure.search.space.own_parts import own_part_files
 from tune_cure.search.space.registration import import_sent_parts
-from tune_cure.training.config import TrainingConfig
 from tune_cure.training.trainer import Trainer
 from tune_cure.utils import cpu as cpus
 from tune_cure.utils.errors import first_line
@@ -133,8 +133,11 @@ def work(job: Job, device_name: str = "cpu", broadcast: DataBroadcast | None = N
     cpus.configure_cpu(job.cpus)
     splits = shared_data(job.data, device.type, broadcast)
     job.folder.mkdir(parents=True, exist_ok=True)
-    replace_text(job.folder / run_files.JOB_CONFIG, job.config.to_yaml())
-    network = _train_or_load(job, splits, device)
+    if job.candidate.trained is None:
+        replace_text(job.folder / run_files.JOB_CONFIG, job.config.to_yaml())
+        network = _train_or_load(job, splits, device)
+    else:
+        network = _load_trained(job.candidate.trained, job, device)
     test = splits.test.subset(job.plan.examples, seed=0).to(device)
     for epsilon in job.plan.epsilons:
         _judge(job, network, test, epsilon, splits.num_classes)
@@ -146,18 +149,25 @@ def _write_status(job: Job, stage: str, **details: Any) -> None:
     replace_text(job.folder / run_files.JOB_STATUS, json.dumps({"stage": stage, **details}) + "\n")
 
 
+def _load_trained(name: str, job: Job, device: torch.device) -> nn.Module:
+    """Return a trained network, which the process that planned the job has checked."""
+    trained = load_trained(name, trust_code=True, dataset=job.data.dataset, norm=job.evaluation.norm)
+    return trained.network.to(device)
+
+
 def _train_or_load(job: Job, splits: Splits, device: torch.device) -> nn.Module | None:
     """Return the network after the whole schedule; None if it diverged."""
-    file, config = job.folder / run_files.JOB_MODEL, job.candidate.config
+    file = job.folder / run_files.JOB_MODEL
     if not file.exists():
         images = splits.all_training_images().subset(job.plan.train_images, seed=0)
-        _train(job, config, replace(splits, train=images), device)
+        _train(job, replace(splits, train=images), device)
     saved = read_tensors(file, device)
     return checkpoints.rebuild(saved, device=device, trust_code=True) if saved["weights"] else None
 
 
-def _train(job: Job, config: TrainingConfig, splits: Splits, device: torch.device) -> None:
+def _train(job: Job, splits: Splits, device: torch.device) -> None:
     """Train a network for its whole schedule, from the last epoch that was saved, and write it."""
+    config = job.training
     trainer = Trainer(config, splits, model=job.model, evaluation=job.evaluation, device=device, seed=job.seed)
     last = job.folder / run_files.JOB_STATE
     seconds, diverged = 0.0, False

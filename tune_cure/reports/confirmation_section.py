@@ -6,6 +6,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from tune_cure.confirmation.answers import answer, chance_warnings
+from tune_cure.confirmation.plan import AS_IS
 from tune_cure.confirmation.verdicts import Confirmation, warn_of_few_seeds
 from tune_cure.evaluation.names import ATTACKS, COMPARED_ATTACKS, UNTARGETED_LABEL
 from tune_cure.reports import html_page
@@ -49,16 +50,26 @@ def introduction(confirmation: Confirmation) -> str:
         if label == UNTARGETED_LABEL:
             attacks += " (AutoAttack without its targeted parts, which need four classes)"
     text = (
-        f"Candidates: {names}. Each was trained on {table['train_images'].max():,} training images for its whole "
-        f"schedule, with {format_count(table['seed'].nunique(), 'seed')}. The last weights were judged on "
+        f"Candidates: {names}. {_training(table)} The last weights were judged on "
         f"{table['examples'].max():,} test images, clean and under {attacks}."
     )
     return text if num_judged >= num_planned else f"{text} {so_far}"
 
 
+def _training(table: pd.DataFrame) -> str:
+    """Return how the candidates were trained, as a sentence."""
+    trained, as_is = table[table["seed"].ne(AS_IS)], table[table["seed"].eq(AS_IS)]
+    names = join_words(f"<code>{escape(name)}</code>" for name in as_is["contender"].unique())
+    return (
+        f"Each was trained{f' (but for {names}, judged as they are)' if names else ''} on "
+        f"{trained['train_images'].max():,} training images for its whole schedule, with "
+        f"{format_count(trained['seed'].nunique(), 'seed')}."
+    )
+
+
 def baselines(confirmation: Confirmation) -> str:
-    """Return what each baseline is, as a list; empty if there is none."""
-    table = confirmation.table[confirmation.table["kind"].eq("baseline")].drop_duplicates("contender")
+    """Return what each baseline, and each candidate of the user's own, is, as a list; empty if there is none."""
+    table = confirmation.table[confirmation.table["kind"].ne("leader")].drop_duplicates("contender")
     names = zip(table["contender"], table["description"], strict=True)
     items = "".join(f"<li><code>{escape(name)}</code>: {escape(description)}</li>" for name, description in names)
     return f"<ul>{items}</ul>" if items else ""
@@ -168,7 +179,7 @@ def plot_seeds(runs: pd.DataFrame, attack: str) -> go.Figure:
             mode="markers",
             x=runs[attack].astype(float).tolist(),
             y=[escape(name) for name in runs["contender"]],
-            hovertext=[f"seed {seed}" for seed in runs["seed"]],
+            hovertext=["as it is" if seed == AS_IS else f"seed {seed}" for seed in runs["seed"]],
             hovertemplate="%{y}, %{hovertext}: %{x:.1%}<extra></extra>",
             marker={"symbol": "circle", "size": 9, "color": BLUE, "opacity": 0.8},
         )
@@ -212,7 +223,7 @@ def table_of_runs(confirmation: Confirmation) -> str:
     titles |= {labels[attack]: "number" for attack in attacks}
     rows = []
     for _, row in table.iterrows():
-        numbers = [str(row["seed"]), _radius(row["epsilon"], confirmation)]
+        numbers = [str(row["seed"]) if row["seed"] != AS_IS else "–", _radius(row["epsilon"], confirmation)]
         numbers += [format_percent(row[attack], digits=2, unit="") for attack in attacks]
         rows.append(html_page.row(escape(row["contender"]), html_page.number_cells(numbers)))
     return html_page.table(titles, rows)

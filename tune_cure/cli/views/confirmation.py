@@ -37,9 +37,8 @@ def print_plan(jobs: Sequence[Job], costs: Mapping[str, Cost], concurrent: int |
     for candidate in {job.candidate.name: job.candidate for job in jobs}.values():
         cost = costs.get(candidate.name)
         takes = [f"{format_duration(cost.total)} a run"] if cost else []
-        table.add_row(
-            candidate.name, candidate.kind, f"{candidate.config.epochs} epochs", *takes, candidate.description
-        )
+        epochs = "as it is" if candidate.config is None else f"{candidate.config.epochs} epochs"
+        table.add_row(candidate.name, candidate.kind, epochs, *takes, candidate.description)
     console.print(table)
     seeds = f"seed{'s' * (len(plan.seeds) > 1)} {join_words(map(str, plan.seeds))}"
     radii = join_words(format_radius(epsilon, norm) for epsilon in plan.epsilons)
@@ -85,7 +84,7 @@ class JobLines:
 
     def on_status(self, job: Job, status: dict[str, Any]) -> None:
         """Say a job's new status."""
-        name = f"{job.candidate.name}, seed {job.seed}"
+        name = job.name
         match status["stage"]:
             case "training" if status["epoch"] == 0:
                 self.say(f"{name}: trains {status['epochs']} epochs")
