@@ -67,9 +67,10 @@ lint: venv
 docs: venv
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-# Writes the tables of docs/search_space.md from the models that read the YAML.
+# Writes the tables of docs/search_space.md from the models that read the YAML, and that of docs/methods.md.
 reference: venv
 	$(BIN)/python tools/reference.py
+	$(BIN)/python tools/methods.py
 
 # Takes the pictures of README and docs: a search and its confirmation, half an hour the first time; needs chromium.
 pictures: venv

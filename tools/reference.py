@@ -28,7 +28,9 @@ from tune_cure.search.space.objectives import METRICS
 from tune_cure.training.config import HYPERPARAMETERS, TrainingConfig, deciding_keys
 from tune_cure.training.delta import DELTA
 from tune_cure.training.interactions import inactive_hyperparameters
+from tune_cure.training.presets import Preset
 from tune_cure.utils.hyperparameters import declared_hyperparameters
+from tune_cure.utils.registry import Registry
 from tune_cure.utils.schema import OneOf, choices
 
 DECIDING_KEYS = [key for key in deciding_keys() if key != DELTA]
@@ -77,11 +79,13 @@ UNITS = {  # of every number
     "as the hyperparameter": "distribution.step",
 }
 MEANINGS = {  # of names that stand for no function with a description of its own
+    "training.method": {"none": "no preset: every key that is not given has its default"},
     "data.dataset": {
         "digits": "1,797 handwritten digits of 1×8×8 that ship with scikit-learn; a fifth of them is the test set",
         "cifar10": "60,000 photographs of 3×32×32 in 10 classes; downloaded, or read from a folder",
         "cifar100": "the same in 100 classes",
         "svhn": "house numbers of 3×32×32 in 10 classes, 73,257 to train on",
+        "tiny_imagenet": "110,000 photographs of 3×64×64 in 200 classes; its validation images are the test set",
         "image_folder": "your pictures: `train/CLASS/*.jpg` and, if there is one, `test/CLASS/*.jpg`",
     },
     "training.init": {
@@ -119,6 +123,14 @@ MEANINGS = {  # of names that stand for no function with a description of its ow
         "none": "every trial runs to its end",
     },
 }
+FAMILIES = {
+    "timm": "a network of timm by its name there, without weights; an extra: `pip install 'tune-cure[timm]'`",
+    "torchvision": "a classifier of torchvision by its name there, without weights",
+    "medmnist": "a data set of MedMNIST, such as `medmnist:pathmnist`, or `medmnist:pathmnist_64` for pictures of 64×64; "
+    "the extra `medmnist` downloads it",
+    "hf": "a data set of the Hugging Face Hub, such as `hf:OWNER/NAME`; the extra `hf` downloads it",
+}
+"""What stands before the colon in `family:NAME`."""
 AS_OF = {  # names that are told elsewhere
     "evaluation.norm": "training.norm",
     "training.attack_statistics": "training.penalty_statistics",
@@ -254,11 +266,15 @@ def _names(prefix: str, model: type[BaseModel]) -> Iterator[str]:
 
 def _rows(key: str, registry: Mapping[str, Any] | tuple[str, ...], meanings: Mapping[str, str]) -> Iterator[str]:
     for name in registry:
-        meaning = meanings.get(name) or _first_line(registry, name)
+        part = None if isinstance(registry, tuple) else registry[name]
+        told = f"{part.title}: {part.source}" if isinstance(part, Preset) else _first_line(registry, name)
+        meaning = meanings.get(name) or told
         assert meaning, f"{key}: nothing says what {name} is"
         if key == "data.dataset":
             meaning += f". Defaults of `tune-cure train`: {registry[name].describe_defaults()}"
         yield f"| `{name}` | {meaning.replace('|', chr(92) + '|').rstrip('.')} |"
+    for family in registry.families if isinstance(registry, Registry) else ():
+        yield f"| `{family}:NAME` | {FAMILIES[family]} |"
 
 
 def _first_line(registry: Mapping[str, Any] | tuple[str, ...], name: str) -> str:

@@ -5,6 +5,7 @@ from tune_cure.regularizers.registry import REGULARIZERS
 from tune_cure.search.proposals.samplers import SAMPLERS
 from tune_cure.training.config import HYPERPARAMETERS, TrainingConfig
 from tune_cure.training.interactions import inactive_hyperparameters
+from tune_cure.training.presets import METHOD
 
 
 def test_the_reference_is_what_the_models_generate() -> None:
@@ -15,7 +16,7 @@ def test_the_reference_is_what_the_models_generate() -> None:
 def test_every_hyperparameter_and_sampler_has_its_row() -> None:
     tables = reference.tables()
     training = tables.partition("## training\n")[2].partition("\n###")[0]
-    assert re.findall(r"^\| `(\w+)`", training, re.MULTILINE) == list(HYPERPARAMETERS)
+    assert re.findall(r"^\| `(\w+)`", training, re.MULTILINE) == [METHOD, *HYPERPARAMETERS]
     samplers = tables.partition("### Names of search.sampler\n")[2].partition("\n##")[0]
     assert re.findall(r"^\| `(\w+)` \| \w", samplers, re.MULTILINE) == list(SAMPLERS)
 

@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic.fields import FieldInfo
+
 from tune_cure.training.config import HYPERPARAMETERS, TrainingConfig, config_class, parse_hyperparameter
 from tune_cure.training.delta import DELTA
 from tune_cure.utils.registry import is_reference
@@ -86,7 +88,7 @@ def translate(given: Mapping[str, str], original: OriginalFlags, say: Callable[[
     """
     values: dict[str, Any] = {}
     for key, text in given.items():
-        if key == DELTA or config_class().model_fields[HYPERPARAMETERS[key]].annotation is str:
+        if key == DELTA or _field(key).annotation is str:
             text = text if _is_name(key, text) else VALUES.get(key, {}).get(text.lower(), text.lower())
         flag = f"--{key.replace('_', '-')}"
         values[key] = parse_hyperparameter(key, parse_value(text, flag), flag)
@@ -125,4 +127,9 @@ def rescale(content: dict[str, Any], given: Mapping[str, str], say: Callable[[st
 
 def _is_name(key: str, text: str) -> bool:
     """Return whether `text` is a name as it stands, capitals included: of a part of the user's own, perhaps."""
-    return is_reference(text) or (key != DELTA and text in choices(config_class().model_fields[HYPERPARAMETERS[key]]))
+    return is_reference(text) or (key != DELTA and text in choices(_field(key)))
+
+
+def _field(key: str) -> FieldInfo:
+    """Return the field of a hyperparameter, or of `method`."""
+    return config_class().model_fields[HYPERPARAMETERS.get(key, key)]

@@ -136,11 +136,13 @@ def _names() -> dict[str, Iterable[str]]:
     from tune_cure.regularizers.registry import REGULARIZERS
     from tune_cure.search.proposals.samplers import SAMPLERS
     from tune_cure.training.optimizers import OPTIMIZERS
+    from tune_cure.training.presets import METHODS
     from tune_cure.training.schedules import SCHEDULES
 
     return {
         "data sets": DATASETS,
         "networks": MODELS,
+        "methods": METHODS,
         "attacks": ATTACKS,
         "regularizers": REGULARIZERS,
         "directions of cure": DIRECTIONS,

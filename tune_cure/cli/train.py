@@ -2,7 +2,7 @@
 
 import argparse
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,9 @@ from tune_cure.search import run_files
 from tune_cure.search.run_files import RESULTS
 from tune_cure.search.space import own_parts, trial_config
 from tune_cure.training.config import HYPERPARAMETERS, TrainingConfig, expand_model_name
-from tune_cure.training.delta import DELTA, delta_names, delta_notice, expand_delta
+from tune_cure.training.delta import DELTA, SAME_AS, delta_names, delta_notice, expand_delta
 from tune_cure.training.interactions import inactive_hyperparameters
+from tune_cure.training.presets import METHOD, METHODS, describe_method, expand_method
 from tune_cure.training.run import CONFIG, RunSpec, add_dataset_defaults, resolve
 from tune_cure.utils.files import refuse_foreign_links
 from tune_cure.utils.formatting import format_hyperparameters, format_value
@@ -137,6 +138,8 @@ def _add_manner(parser: argparse.ArgumentParser) -> None:
 
 def _add_hyperparameters(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("hyperparameters (the keys of training: in a search space)")
+    method_help = f"stands for the hyperparameters of a paper that are not given. One of {', '.join(METHODS)}."
+    group.add_argument(f"--{METHOD}", dest=f"training.{METHOD}", metavar="X", help=method_help)
     for name, field_name in HYPERPARAMETERS.items():
         info = TrainingConfig.model_fields[field_name]
         flags = [f"--{name.replace('_', '-')}", *original_flags.FLAGS.get(name, [])]
@@ -150,7 +153,7 @@ def _add_hyperparameters(parser: argparse.ArgumentParser) -> None:
 
 def read_options(parsed: argparse.Namespace) -> TrainOptions:
     """Return a parsed command line as options."""
-    texts = {name: getattr(parsed, f"training.{name}") for name in (*HYPERPARAMETERS, DELTA)}
+    texts = {name: getattr(parsed, f"training.{name}") for name in (METHOD, *HYPERPARAMETERS, DELTA)}
     simple = [item.name for item in fields(TrainOptions) if item.name not in ("hyperparameters", "original")]
     values = {name: getattr(parsed, name) for name in simple}
     return TrainOptions(
@@ -220,8 +223,7 @@ def resolve_run(
         values = original_flags.translate(given, options.original, say)
         if DELTA in values:
             say(f"--{delta_notice(values[DELTA])}")
-        for key, value in expand_delta(values).items():
-            put(content, f"training.{key}", value)
+        _take_method(content, expand_delta(values), say)
         defaults = add_dataset_defaults(content)
         original_flags.rescale(content, given, say)
         spec = resolve(content)
@@ -233,6 +235,33 @@ def resolve_run(
         return spec
     except ProblemError as problem:
         raise problem.within(source) from problem
+
+
+def _take_method(content: dict[str, Any], values: Mapping[str, Any], say: Callable[[str], None]) -> None:
+    """Put hyperparameters that were typed, and the keys of a method, into the sections of a run.
+
+    The keys of a method that was typed count instead of those of the file; those that were typed beside it count more.
+
+    Args:
+        content: The sections; changed in place.
+        values: What was typed.
+        say: Prints a line.
+
+    Raises:
+        ProblemError: There is no such method.
+    """
+    typed = expand_method(values)
+    for key in typed.keys() - values.keys():
+        for other in SAME_AS.get(key, ()):
+            if isinstance(content.get("training"), dict):
+                content["training"].pop(other, None)
+    for key, value in typed.items():
+        put(content, f"training.{key}", value)
+    training = content.get("training")
+    if isinstance(training, dict):
+        content["training"] = training = expand_method(training)
+        if line := describe_method(training):
+            say(f"method {line}")
 
 
 def _expand_delta(content: dict[str, Any], say: Callable[[str], None]) -> None:

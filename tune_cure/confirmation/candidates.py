@@ -9,6 +9,7 @@ from tune_cure.search import run_files
 from tune_cure.search.ranking import UNSOUND_STATUSES
 from tune_cure.search.results import SearchResult
 from tune_cure.training.config import ModelConfig, TrainingConfig
+from tune_cure.training.presets import METHOD, METHODS, NO_METHOD
 from tune_cure.utils.errors import TuneCureError
 from tune_cure.utils.formatting import format_radius
 
@@ -174,7 +175,7 @@ def _ablation(result: SearchResult, winner: dict[str, Any]) -> tuple[dict[str, A
 def _fgsm(result: SearchResult, winner: dict[str, Any]) -> tuple[dict[str, Any], str]:
     values, description = _start_from(result, winner)
     at = format_radius(result.spec.evaluation.epsilon, result.spec.evaluation.norm)
-    values = values | WITHOUT_PENALTY | {"attack": "fgsm"} | _judged_ball(result, values)
+    values = values | WITHOUT_PENALTY | {"attack": "fgsm"} | _plain(result, "fgsm_rs") | _judged_ball(result, values)
     return values, f"plain FGSM at {at}, where it is judged: {description}, without the penalty"
 
 
@@ -182,9 +183,22 @@ def _pgd(result: SearchResult, winner: dict[str, Any]) -> tuple[dict[str, Any], 
     at = format_radius(result.spec.evaluation.epsilon, result.spec.evaluation.norm)
     values = winner | WITHOUT_PENALTY | CROSS_ENTROPY_ALONE | {"attack": "pgd", "attack_steps": PGD_STEPS}
     return (
-        values | _judged_ball(result, winner),
+        values | _plain(result, "pgd") | _judged_ball(result, winner),
         f"PGD adversarial training at {at}, {PGD_STEPS} steps of a quarter of it: the winner's other settings",
     )
+
+
+def _plain(result: SearchResult, method: str) -> dict[str, Any]:
+    """Return what makes a configuration that of a plain method; empty in a search without a method.
+
+    The loss of the searched method may have terms, and its attack a start, that the plain method lacks.
+    """
+    if result.spec.training.get(METHOD, NO_METHOD) == NO_METHOD:
+        return {}
+    plain = {METHOD: method, **CROSS_ENTROPY_ALONE, **METHODS[method].keys}
+    if result.spec.training_config({}).step_size is not None or "step_size" in result.spec.space:
+        plain.pop("alpha", None)
+    return plain
 
 
 def _judged_ball(result: SearchResult, values: dict[str, Any]) -> dict[str, Any]:

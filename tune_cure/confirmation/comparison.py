@@ -20,10 +20,11 @@ from tune_cure.search.event_schemas import STATUSES
 from tune_cure.search.patience import is_search_over
 from tune_cure.search.ranking import UNSOUND_STATUSES, rescoring_decides
 from tune_cure.search.results import SearchResult
-from tune_cure.search.space.config import SAME_AS, SearchSpec
+from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.trial_table import judged_examples
 from tune_cure.training.config import HYPERPARAMETERS, hyperparameter_value
-from tune_cure.training.delta import DELTA
+from tune_cure.training.delta import DELTA, SAME_AS
+from tune_cure.training.presets import METHOD
 from tune_cure.utils import environment, significance
 from tune_cure.utils.csv_tables import read_csv
 from tune_cure.utils.errors import TuneCureError, first_line
@@ -330,7 +331,7 @@ def compare_spaces(searches: Searches) -> pd.DataFrame:
     """
     rows = []
     with_delta = any(DELTA in result.spec.space for result in searches.values())
-    for key in [*HYPERPARAMETERS, *[DELTA] * with_delta]:
+    for key in [METHOD, *HYPERPARAMETERS, *[DELTA] * with_delta]:
         ranges = {name: _range(result.spec, key) for name, result in searches.items()}
         differs = len(set(ranges.values())) > 1
         if differs or any(key in result.spec.space for result in searches.values()):

@@ -14,7 +14,9 @@ from typing import Any
 
 import torch
 
+from tune_cure.data.hugging_face import hugging_face_dataset
 from tune_cure.data.image_folder import class_folders, find_image_folder
+from tune_cure.data.medmnist import medmnist_dataset
 from tune_cure.data.source import (
     TEST_SEED,
     Augmentation,
@@ -24,6 +26,7 @@ from tune_cure.data.source import (
     NotHereError,
     stratified,
 )
+from tune_cure.data.tiny_imagenet import find_tiny_imagenet
 from tune_cure.utils.errors import first_line
 from tune_cure.utils.registry import Registry
 
@@ -192,8 +195,10 @@ DATASETS: Registry[Dataset] = _Datasets(
             Augmentation(padding=4, flip=False),
             validation=5000,
         ),
+        "tiny_imagenet": Dataset(find_tiny_imagenet, Augmentation(padding=8, flip=True), validation=2000),
         "image_folder": Dataset(find_image_folder),
     },
     accepts=lambda part: isinstance(part, Dataset),
     expected="a Dataset, or a function that finds one,",
+    families={"medmnist": medmnist_dataset, "hf": hugging_face_dataset},
 )

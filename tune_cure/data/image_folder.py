@@ -3,10 +3,12 @@
 import logging
 import stat
 import warnings
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import torch
 
@@ -49,7 +51,7 @@ def find_image_folder(root: Path, image_size: int | None, download: bool) -> Dat
             raise DataError(f"{file}: cannot be read as a picture")
     # Paths are relative, so that the same folder is not decoded again under another path, such as a link.
     fingerprint = repr([(str(file.relative_to(root)), state.st_size, state.st_mtime_ns) for file, state in files])
-    return DataSource(f"pictures in {root}", fingerprint, partial(_read_image_folder, listings, image_size, root))
+    return DataSource(f"pictures in {root}", fingerprint, partial(read_pictures, listings, image_size, root))
 
 
 def _list(folder: Path) -> dict[str, list[Path]]:
@@ -76,12 +78,32 @@ def _is_picture(file: Path) -> bool:
     return file.suffix.lower() in EXTENSIONS and not file.name.startswith(".")
 
 
-def _read_image_folder(listings: dict[str, dict[str, list[Path]]], side: int | None, root: Path) -> dict[str, Any]:
+def read_pictures(listings: dict[str, dict[str, list[Path]]], side: int | None, root: Path) -> dict[str, Any]:
+    """Return the content of a data set whose pictures are files.
+
+    Args:
+        listings: The files of each class by its name, by `train` and, if there is one, `test`.
+        side: Side to resize the pictures to, in pixels; None leaves them as they are.
+        root: Their folder, for messages.
+
+    Returns:
+        As `DataSource.read`.
+
+    Raises:
+        DataError: A file is no picture, or pictures have different sizes.
+    """
+    with oversized_pictures_are_errors():
+        return _read_pictures(listings, side, root)
+
+
+@contextmanager
+def oversized_pictures_are_errors() -> Iterator[None]:
+    """Leave it to `decode_picture` to refuse pictures of many pixels, of which Pillow warns."""
     from PIL import Image
 
     with warnings.catch_warnings():  # set once for all threads
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # `_check_size` refuses such a picture
-        return _read_pictures(listings, side, root)
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        yield
 
 
 def _read_pictures(listings: dict[str, dict[str, list[Path]]], side: int | None, root: Path) -> dict[str, Any]:
@@ -113,7 +135,7 @@ def _read_pictures(listings: dict[str, dict[str, list[Path]]], side: int | None,
     return content
 
 
-def _check_size(file: Path, width: int, height: int) -> None:
+def _check_size(file: Path | str, width: int, height: int) -> None:
     """Refuse a picture that would take gigabytes: a file of a few kilobytes can say that it has any size."""
     if width * height > MAX_PIXELS or max(width, height) > MAX_RATIO * min(width, height):
         raise DataError(
@@ -123,18 +145,33 @@ def _check_size(file: Path, width: int, height: int) -> None:
 
 
 def _decode(file: Path, side: int | None) -> "np.ndarray[Any, np.dtype[np.uint8]]":
-    """Return a picture as (H, W, 3) uint8; with `side`, resize its shorter side to that and cut out the center."""
+    return decode_picture(file, file, side)
+
+
+def decode_picture(
+    content: Path | BinaryIO, name: Path | str, side: int | None
+) -> "np.ndarray[Any, np.dtype[np.uint8]]":
+    """Return a picture as (H, W, 3) uint8; with `side`, resize its shorter side to that and cut out the center.
+
+    Args:
+        content: The file, or an open one.
+        name: Names it in errors.
+        side: The side, in pixels; None leaves the picture as it is.
+
+    Raises:
+        DataError: It is no picture, or has too many pixels.
+    """
     import numpy as np
     from PIL import Image
 
     try:
-        with Image.open(file) as picture:
-            _check_size(file, *picture.size)
+        with Image.open(content) as picture:
+            _check_size(name, *picture.size)
             image = picture.convert("RGB")
     except DataError:
         raise
     except Exception as error:  # a damaged file makes Pillow's decoders raise errors of any kind
-        raise DataError(f"{file}: cannot be read as a picture") from error
+        raise DataError(f"{name}: cannot be read as a picture") from error
     if side is not None:
         scale = side / min(image.size)
         image = image.resize(

@@ -7,6 +7,7 @@ trials of a machine, in the page cache.
 import hashlib
 import logging
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -88,7 +89,7 @@ def _prepare_and_map(name: str, root: Path, image_size: int | None, download: bo
     dataset = DATASETS.resolve(name)
     folder = cache_folder() / "prepared"
     origin = hashlib.sha256(repr((name, os.path.realpath(root), image_size)).encode()).hexdigest()[:12]
-    prefix = f"{name.replace(':', '.')}-{origin}"
+    prefix = f"{re.sub('[:/]', '.', name)}-{origin}"
     # Two processes must neither download nor prepare at the same time: the second finds the first one's file.
     with _locked(folder, prefix):
         try:

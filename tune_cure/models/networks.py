@@ -121,6 +121,134 @@ def wide_resnet28_10(num_classes: int, in_channels: int, width: int = 160) -> nn
     return PreActResNet([4] * 3, [width, 2 * width, 4 * width], 16, num_classes, in_channels)
 
 
+def wide_resnet34_10(num_classes: int, in_channels: int, width: int = 160) -> nn.Module:
+    """Build WRN-34-10 (Zagoruyko and Komodakis 2016, arXiv 1605.07146) without dropout; `width`: first stage."""
+    return PreActResNet([5] * 3, [width, 2 * width, 4 * width], 16, num_classes, in_channels)
+
+
+class BasicBlock(nn.Module):
+    """Residual block (He et al. 2015, arXiv 1512.03385): 3×3, BN, ReLU, 3×3, BN, plus shortcut, ReLU."""
+
+    def __init__(self, in_planes: int, planes: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_planes, planes, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(planes)
+        self.conv2 = nn.Conv2d(planes, planes, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(planes)
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or in_planes != planes:
+            self.shortcut = nn.Sequential(StridedPointwise(in_planes, planes, stride), nn.BatchNorm2d(planes))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = F.relu(self.bn1(self.conv1(x)))
+        return F.relu(self.bn2(self.conv2(out)) + self.shortcut(x))
+
+
+class ResNet(nn.Module):
+    """ResNet for small images: a 3×3 stem, BN, ReLU, four stages of two blocks, mean over the pixels, linear.
+
+    Each stage but the first halves the resolution.
+
+    Args:
+        width: Channels of the first stage; each later stage has twice those of the one before.
+        num_classes: Number of logits per image.
+        in_channels: Channels of the images.
+    """
+
+    def __init__(self, width: int, num_classes: int, in_channels: int) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(in_channels, width, 3, 1, 1, bias=False)
+        self.bn = nn.BatchNorm2d(width)
+        layers: list[nn.Module] = []
+        planes = width
+        for stage in range(4):
+            for index in range(2):
+                layers.append(BasicBlock(planes, width << stage, 2 if stage > 0 and index == 0 else 1))
+                planes = width << stage
+        self.blocks = nn.Sequential(*layers)
+        self.linear = nn.Linear(planes, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.blocks(F.relu(self.bn(self.stem(x))))
+        logits: Tensor = self.linear(out.mean(dim=(2, 3)))
+        return logits
+
+
+def resnet18(num_classes: int, in_channels: int, width: int = 64) -> nn.Module:
+    """Build ResNet-18 with a 3×3 stem, as most papers on CIFAR-10 do; width 64 has 11.17 M parameters."""
+    return ResNet(width, num_classes, in_channels)
+
+
+class TransformerBlock(nn.Module):
+    """Pre-norm transformer block of N sequences of T tokens, (N, T, D): attention, then a hidden layer of 4D.
+
+    The attention is written out, because torch's fused kernels have no second derivative.
+    """
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.inputs, self.outputs = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.hidden = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        queries, keys, values = (
+            part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in self.inputs(self.norm1(x)).chunk(3, dim=2)
+        )
+        weights = (queries @ keys.transpose(2, 3) * queries.shape[3] ** -0.5).softmax(dim=3)
+        x = x + self.outputs((weights @ values).transpose(1, 2).flatten(2))
+        total: Tensor = x + self.hidden(self.norm2(x))
+        return total
+
+
+class VisionTransformer(nn.Module):
+    """Vision transformer (Dosovitskiy et al. 2020, arXiv 2010.11929) for small images of any size.
+
+    As in Beyer et al. 2022 (arXiv 2205.01580) the positions are sines and cosines, without parameters, and the head
+    takes the mean of all tokens.
+
+    Args:
+        depth: Number of blocks.
+        width: Numbers in a token.
+        num_classes: Number of logits per image.
+        in_channels: Channels of the images.
+        patch: Side of a patch, in pixels. Images are padded with zeros to a multiple.
+    """
+
+    def __init__(self, depth: int, width: int, num_classes: int, in_channels: int, patch: int = 4) -> None:
+        super().__init__()
+        heads = next(heads for heads in range(max(1, width // 64), 0, -1) if width % heads == 0)
+        self.patch = patch
+        self.stem = nn.Conv2d(in_channels, width, patch, patch)
+        self.blocks = nn.Sequential(*(TransformerBlock(width, heads) for _ in range(depth)))
+        self.norm = nn.LayerNorm(width)
+        self.linear = nn.Linear(width, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = x.shape[2:]
+        tokens = self.stem(F.pad(x, (0, -width % self.patch, 0, -height % self.patch)))
+        tokens = tokens + _positions(tokens)
+        logits: Tensor = self.linear(self.norm(self.blocks(tokens.flatten(2).transpose(1, 2)).mean(dim=1)))
+        return logits
+
+
+def _positions(tokens: Tensor) -> Tensor:
+    """Return (D, H, W) sines and cosines of the rows and of the columns of (N, D, H, W) tokens."""
+    _, width, rows, columns = tokens.shape
+    count = -(-width // 4)
+    rates = 10000.0 ** (-torch.arange(count, device=tokens.device, dtype=tokens.dtype) / max(1, count - 1))
+    along = [torch.arange(side, device=tokens.device)[:, None] * rates for side in (rows, columns)]
+    row, column = (torch.cat([angles.sin(), angles.cos()], dim=1).T for angles in along)
+    grid = torch.cat([row[:, :, None].expand(-1, -1, columns), column[:, None, :].expand(-1, rows, -1)])
+    return grid[:width]
+
+
+def small_vit(num_classes: int, in_channels: int, width: int = 192) -> nn.Module:
+    """Build a vision transformer of 6 blocks on patches of 4×4; width 192 has 2.7 M parameters."""
+    return VisionTransformer(6, width, num_classes, in_channels)
+
+
 def small_cnn(num_classes: int, in_channels: int, width: int = 16) -> nn.Module:
     """Build three 3×3 convolutions with batch norm (the last two of stride 2), mean, linear: for images near 8×8."""
     layers: list[nn.Module] = []
@@ -134,7 +262,10 @@ def small_cnn(num_classes: int, in_channels: int, width: int = 16) -> nn.Module:
 ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "preact_resnet18": preact_resnet18,
     "preact_resnet10": preact_resnet10,
+    "resnet18": resnet18,
     "wide_resnet28_10": wide_resnet28_10,
+    "wide_resnet34_10": wide_resnet34_10,
+    "small_vit": small_vit,
     "small_cnn": small_cnn,
 }
 

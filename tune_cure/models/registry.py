@@ -1,14 +1,19 @@
-"""Networks by name: those of `networks`, of installed packages, and the user's own as `module:name`."""
+"""Networks by name: of `networks`, of timm and torchvision, of installed packages, and the user's own `module:name`."""
 
 from collections.abc import Callable, Sequence
 
 from torch import nn
 
 from tune_cure.models import networks
+from tune_cure.models.libraries import timm_network, torchvision_network
 from tune_cure.utils.formatting import shorten_repr
 from tune_cure.utils.registry import PartError, Registry
 
-MODELS: Registry[Callable[..., nn.Module]] = Registry("network", networks.ARCHITECTURES)
+MODELS: Registry[Callable[..., nn.Module]] = Registry(
+    "network",
+    networks.ARCHITECTURES,
+    families={"timm": timm_network, "torchvision": torchvision_network},
+)
 
 
 def build(

@@ -25,6 +25,7 @@ from tune_cure.models.registry import MODELS
 from tune_cure.regularizers.config import RegularizerConfig
 from tune_cure.regularizers.registry import REGULARIZERS
 from tune_cure.training.delta import DELTA, check_delta, collapse_delta, expand_delta
+from tune_cure.training.presets import METHOD, MethodConfig
 from tune_cure.training.sections import AveragingConfig, LossConfig, OptimizerConfig, PrecisionConfig, ScheduleConfig
 from tune_cure.utils.hyperparameters import declared_hyperparameters
 from tune_cure.utils.registry import PartError, Registry, is_reference
@@ -46,9 +47,18 @@ def expand_model_name(content: dict[str, Any]) -> None:
 
 
 class TrainingConfig(  # pydantic takes the fields of the last base first
-    PrecisionConfig, AveragingConfig, RegularizerConfig, LossConfig, AttackConfig, ScheduleConfig, OptimizerConfig
+    PrecisionConfig,
+    AveragingConfig,
+    RegularizerConfig,
+    LossConfig,
+    AttackConfig,
+    ScheduleConfig,
+    OptimizerConfig,
+    MethodConfig,
 ):
-    """Hyperparameters of one training run. Every field may be searched."""
+    """Hyperparameters of one training run. Every field but `method` may be searched."""
+
+    # `method` changes nothing here: `presets.expand_method` has put its keys where they were not given.
 
     @model_validator(mode="before")
     @classmethod
@@ -169,7 +179,7 @@ class _Hyperparameters(Mapping[str, str]):
 
 @cache
 def _field_names(config: type[TrainingConfig]) -> dict[str, str]:
-    return {field.alias or name: name for name, field in config.model_fields.items()}
+    return {field.alias or name: name for name, field in config.model_fields.items() if name != METHOD}
 
 
 HYPERPARAMETERS = _Hyperparameters()
@@ -190,26 +200,29 @@ def deciding_keys() -> tuple[str, ...]:
 
 
 def parse_hyperparameter(key: str, value: Any, path: str) -> Any:
-    """Return `value` of hyperparameter `key` as TrainingConfig understands it.
+    """Return `value` of hyperparameter `key`, or of `method`, as TrainingConfig understands it.
 
     Raises:
         ProblemError: The key is unknown, or the value is of the wrong kind; the error names `path`.
     """
     if key == DELTA:
         return check_delta(value, path)
-    if key not in HYPERPARAMETERS:
-        raise ProblemError(path, unknown(key, HYPERPARAMETERS))
+    if key not in HYPERPARAMETERS and key != METHOD:
+        raise ProblemError(path, unknown(key, [METHOD, *HYPERPARAMETERS]))
     try:
-        return getattr(config_class().model_validate({key: value}), HYPERPARAMETERS[key])
+        return getattr(config_class().model_validate({key: value}), HYPERPARAMETERS.get(key, key))
     except ValidationError as error:
         raise ProblemError(path, first_problem(error, TrainingConfig).message) from error
 
 
 def hyperparameter_value(config: TrainingConfig, key: str) -> Any:
-    """Return the value of a hyperparameter by its YAML name; `delta` is put together from regularizer and direction."""
-    return (
-        collapse_delta(config.regularizer, config.direction) if key == DELTA else getattr(config, HYPERPARAMETERS[key])
-    )
+    """Return the value of a hyperparameter, or of `method`, by its YAML name.
+
+    `delta` is put together from regularizer and direction.
+    """
+    if key == DELTA:
+        return collapse_delta(config.regularizer, config.direction)
+    return getattr(config, HYPERPARAMETERS.get(key, key))
 
 
 def describe_hyperparameter(key: str) -> str:

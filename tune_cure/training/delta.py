@@ -14,6 +14,13 @@ from tune_cure.utils.registry import did_you_mean
 from tune_cure.utils.yaml_config import ProblemError
 
 DELTA = "delta"
+SAME_AS = {  # keys that say the same in other words: only one of them can be given
+    DELTA: ("regularizer", "direction"),
+    "regularizer": (DELTA,),
+    "direction": (DELTA,),
+    "alpha": ("step_size",),
+    "step_size": ("alpha",),
+}
 _DEFAULT_DIRECTION = "classic"
 
 

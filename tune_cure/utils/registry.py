@@ -1,7 +1,8 @@
 """Registries: the parts of one kind (networks, attacks, …) by name, open to parts of the user's own.
 
-A name is one of three: a registered name; a name that an installed package adds by an entry point; or `module:name`, an
-object in a module of the user's. A `module:name` is imported only by `Registry.resolve`, never when a file is read.
+A name is one of four: a registered name; a name that an installed package adds by an entry point; `family:name`, which
+a function of the registry makes a part of; or `module:name`, an object in a module of the user's. A `module:name` is
+imported only by `Registry.resolve`, never when a file is read.
 """
 
 import difflib
@@ -54,6 +55,8 @@ class Registry(MutableMapping[str, Part]):
             file of its own takes one line.
         accepts: Whether an object can be a part.
         expected: What `accepts` asks for, in words.
+        families: Functions that return the part of a name, by what stands before the colon in `family:name`. They raise
+            a PartError where there is none.
     """
 
     def __init__(
@@ -63,8 +66,10 @@ class Registry(MutableMapping[str, Part]):
         *,
         accepts: Callable[[object], bool] = callable,
         expected: str = "a function or a class",
+        families: Mapping[str, Callable[[str], Part]] | None = None,
     ) -> None:
         self.kind, self.accepts, self.expected = kind, accepts, expected
+        self.families = families or {}
         self._parts: dict[str, Part] = {
             name: self._checked(name, _imported(part, kind) if isinstance(part, str) else part)
             for name, part in parts.items()
@@ -129,7 +134,8 @@ class Registry(MutableMapping[str, Part]):
         if self.is_unread(name):
             return f"{self.kind} {name!r} is the user's own, and the search's parts are not imported here"
         hint = did_you_mean(name, self) if isinstance(name, str) else ""
-        return f"{shorten_repr(name)} is not one of {', '.join(self)}{hint}"
+        names = [*self, *(f"{family}:NAME" for family in self.families)]
+        return f"{shorten_repr(name)} is not one of {', '.join(names)}{hint}"
 
     def _checked(self, name: str, part: object) -> Part:
         if not self.accepts(part):
@@ -140,12 +146,25 @@ class Registry(MutableMapping[str, Part]):
         return _entry_points(self.group)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._parts or name in self._imported or name in self._entry_points()
+        return (
+            name in self._parts
+            or name in self._imported
+            or (isinstance(name, str) and self._is_of_family(name))
+            or name in self._entry_points()
+        )
+
+    def _is_of_family(self, name: str) -> bool:
+        family, _, rest = name.partition(":")
+        return family in self.families and bool(rest)
 
     def __getitem__(self, name: str) -> Part:
         for parts in (self._parts, self._imported):
             if name in parts:
                 return parts[name]
+        if self._is_of_family(name):
+            family, _, rest = name.partition(":")
+            self._imported[name] = self.families[family](rest)
+            return self._imported[name]
         entry_point = self._entry_points()[name]
         try:
             part = entry_point.load()

@@ -73,6 +73,8 @@ class OneOf:
             return name.lower()
         if name in self.choices or (isinstance(self.choices, Registry) and self.choices.is_unread(name)):
             return name
+        if isinstance(self.choices, Registry):
+            raise ValueError(self.choices.unknown(name))
         raise ValueError(
             f"{shorten_repr(name)} is not one of {', '.join(self.choices)}{did_you_mean(name, self.choices)}"
         )

@@ -228,3 +228,28 @@ def test_two_processes_do_not_go_on_with_one_run_at_a_time(
     with locking.hold_run_lock(out):
         assert cli.main(["train", "--output", str(out), "--resume"]) == 2
     assert capsys.readouterr().err == f"tune-cure: {out}: another process is writing in it\n"
+
+
+def test_a_method_stands_for_its_hyperparameters_and_flags_override_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    training = asked_for("--method", "n_fgsm", "--noise", "3").training
+    assert (training.method, training.init, training.noise, training.regularizer) == ("n_fgsm", "noise", 3, "none")
+    said = capsys.readouterr().out
+    assert "method n_fgsm (FGSM from unclipped noise; de Jorge et al. 2022, arXiv 2202.01181): attack fgsm" in said
+    assert "given instead: noise 3" in said
+    assert asked_for("--method", "n_fgsm", "--step-size", "0.02").training.step_size == 0.02
+
+
+def test_a_method_that_is_typed_counts_instead_of_the_keys_of_a_file(tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text("training: {method: gat, step_size: 0.01, epochs: 7}\n")
+    file = ["--config", str(tmp_path / "run.yaml")]
+    of_file, typed = asked_for(*file).training, asked_for(*file, "--method", "gradalign").training
+    assert (of_file.method, of_file.regularizer, of_file.step_size, of_file.epochs) == ("gat", "gat", 0.01, 7)
+    assert (typed.method, typed.regularizer, typed.step_size, typed.alpha) == ("gradalign", "gradalign", None, 1)
+
+
+def test_the_recorded_run_of_a_method_is_the_same_run(tmp_path: Path) -> None:
+    spec = asked_for("--method", "nuat", "--dataset", "digits")
+    (tmp_path / "config.yaml").write_text(spec.to_yaml())
+    assert asked_for("--config", str(tmp_path / "config.yaml")) == spec

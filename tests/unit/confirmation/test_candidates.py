@@ -136,3 +136,18 @@ def test_a_baseline_of_another_winner_keeps_its_folder_and_the_new_one_has_a_nam
     config.write_text(config.read_text().replace(f"lr_max: {baseline.config.lr_max}", f"lr_max: {other.lr_max}"))
     renamed = choose_candidates(result, 1, [name])[1]
     assert (renamed.name, renamed.config) == (f"{name}-of-{winner.name}", baseline.config)
+
+
+def test_the_plain_baselines_of_a_method_are_those_of_the_papers(tmp_path: Path) -> None:
+    """NuAT's loss has the clean cross-entropy alone; with it, FGSM would train on clean images."""
+    write_search(tmp_path)
+    (tmp_path / run_files.SPEC).write_text(load(tmp_path / "space.yaml", ["training.method=nuat"]).to_yaml())
+    chosen = {one.name: one.config for one in choose_candidates(SearchResult(tmp_path), 1, list(BASELINES))}
+    for name, attack in (("fgsm", "fgsm"), ("pgd", "pgd")):
+        config = chosen[name]
+        assert (config.attack, config.regularizer, config.lambda_) == (attack, "none", 0)
+        assert (config.adversarial_weight, config.clean_weight) == (1, 0)
+        assert config.epsilon == 0.15
+    assert (chosen["fgsm"].method, chosen["fgsm"].init, chosen["fgsm"].alpha) == ("fgsm_rs", "uniform", 1.25)
+    assert (chosen["pgd"].method, chosen["pgd"].attack_steps) == ("pgd", 7)
+    assert chosen["ablation"].method == "nuat"

@@ -10,7 +10,15 @@ from tune_cure.models import checkpoints, networks, registry
 from tune_cure.utils.errors import TuneCureError
 from tune_cure.utils.registry import PartError
 
-SIZES = {"small_cnn": 8, "preact_resnet10": 8, "preact_resnet18": 4, "wide_resnet28_10": 4}  # widths that test fast
+SIZES = {  # widths that test fast
+    "small_cnn": 8,
+    "preact_resnet10": 8,
+    "preact_resnet18": 4,
+    "resnet18": 4,
+    "wide_resnet28_10": 4,
+    "wide_resnet34_10": 4,
+    "small_vit": 6,
+}
 
 
 @pytest.mark.parametrize("name", registry.MODELS)
@@ -28,6 +36,36 @@ def test_preact_resnet18_has_the_published_number_of_parameters() -> None:
 def test_wide_resnet28_10_has_the_published_number_of_parameters() -> None:
     network = networks.build("wide_resnet28_10", num_classes=10, in_channels=3)
     assert sum(p.numel() for p in network.parameters()) / 1e6 == pytest.approx(36.48, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("name", "millions"), [("resnet18", 11.174), ("wide_resnet34_10", 46.16), ("small_vit", 2.681)]
+)
+def test_networks_have_the_number_of_parameters_that_is_known_or_documented(name: str, millions: float) -> None:
+    network = networks.build(name, num_classes=10, in_channels=3)
+    assert sum(p.numel() for p in network.parameters()) / 1e6 == pytest.approx(millions, abs=0.005)
+
+
+def test_resnet18_of_width_64_is_torchvisions_with_a_stem_for_small_images() -> None:
+    ours = networks.resnet18(10, 3)
+    theirs = registry.MODELS.resolve("torchvision:resnet18")(10, 3)
+    assert sum(p.numel() for p in ours.parameters()) == sum(p.numel() for p in theirs.parameters())
+    assert [tuple(p.shape) for p in ours.parameters() if p.dim() == 4][:5] == [(64, 3, 3, 3)] + [(64, 64, 3, 3)] * 4
+
+
+def test_a_vision_transformer_sees_where_a_patch_is() -> None:
+    torch.manual_seed(0)
+    network = networks.small_vit(5, 1, width=8).eval()
+    images = torch.rand(1, 1, 8, 8)
+    swapped = torch.cat([images[..., 4:], images[..., :4]], dim=3)
+    assert (network(images) - network(swapped)).abs().max() > 1e-4
+
+
+def test_a_vision_transformer_is_differentiated_twice_as_finite_differences_say() -> None:
+    torch.manual_seed(0)
+    network = networks.small_vit(3, 1, width=4).double()
+    images = torch.rand(1, 1, 4, 8, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradgradcheck(lambda x: network(x), images, fast_mode=True)
 
 
 def test_width_scales_the_narrow_network() -> None:

@@ -12,6 +12,7 @@ from tune_cure.ray_backend.resources import (
 from tune_cure.search import trial_table
 from tune_cure.search.duration import play_epochs
 from tune_cure.search.space.config import SearchSpec
+from tune_cure.training.presets import describe_method
 from tune_cure.utils.formatting import format_hyperparameters
 
 MEASURED_LATER = (
@@ -48,12 +49,14 @@ def print_plan(spec: SearchSpec, plan: ResourcePlan, images: str, output: str, c
         console: Where to print.
     """
     most = spec.search.trials * spec.max_epochs
+    method = describe_method(spec.training, spec.space)
     rows = {
         "search": f"{spec.name}: {spec.search.trials} trials by {spec.search.sampler}, seed {spec.search.seed}, for "
         f"{spec.search.mode} {' and '.join(spec.search.metrics)}"
         + "".join(f", {text}" for text in spec.search.constraints),
         "data": images,
         "network": spec.model.name + (f", width {spec.model.width}" if spec.model.width else ""),
+        **({"method": method} if method else {}),
         "space": "\n".join(f"{key}: {_describe_values(spec, key)}{_describe_use(spec, key)}" for key in spec.space),
         "start_from": "\n".join(format_hyperparameters(start) for start in spec.start_from) or "none",
         "scheduler": f"{spec.search.scheduler} {_describe_stops(spec)}; runs to {spec.max_epochs}",

@@ -4,9 +4,9 @@ import itertools
 from typing import Any
 
 from tune_cure.search.proposals.samplers import unfit
-from tune_cure.search.space.config import SAME_AS, SearchSpec
+from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.space.distributions import Distribution
-from tune_cure.training.delta import DELTA
+from tune_cure.training.delta import DELTA, SAME_AS
 from tune_cure.training.interactions import CONFLICTING_KEYS, find_conflict, inactive_hyperparameters
 from tune_cure.utils.yaml_config import ProblemError
 

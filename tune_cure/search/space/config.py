@@ -20,6 +20,7 @@ from tune_cure.search.schedulers.registry import SCHEDULERS
 from tune_cure.search.space.distributions import Distribution
 from tune_cure.search.space.objectives import Constraint, metrics
 from tune_cure.training.config import ModelConfig, TrainingConfig, deciding_keys, has_unread_parts, parse_training
+from tune_cure.training.delta import SAME_AS
 from tune_cure.training.interactions import inactive_hyperparameters
 from tune_cure.utils.schema import MAX_SEED, Number, Schema, one_of, parse_number
 from tune_cure.utils.yaml_config import (
@@ -28,13 +29,6 @@ from tune_cure.utils.yaml_config import (
 
 _logger = logging.getLogger(__name__)
 
-SAME_AS = {  # keys that say the same in other words: only one of them can be given
-    "delta": ("regularizer", "direction"),
-    "regularizer": ("delta",),
-    "direction": ("delta",),
-    "alpha": ("step_size",),
-    "step_size": ("alpha",),
-}
 LEAST_REDUCTION = 1.5  # with less, two rungs would fall on one epoch
 
 

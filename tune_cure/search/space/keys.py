@@ -4,6 +4,7 @@ from pydantic import BaseModel
 
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.training.config import HYPERPARAMETERS
+from tune_cure.training.presets import METHOD
 
 
 def paths_of(key: str) -> list[str]:
@@ -12,7 +13,7 @@ def paths_of(key: str) -> list[str]:
     for section, field in SearchSpec.model_fields.items():
         model = field.annotation
         if section == "training":
-            keys = set(HYPERPARAMETERS)
+            keys = {METHOD, *HYPERPARAMETERS}
         elif isinstance(model, type) and issubclass(model, BaseModel):
             keys = {inner.alias or name for name, inner in model.model_fields.items()}
         else:

@@ -16,6 +16,7 @@ from tune_cure.search.space.own_parts import expect_own_parts, import_modules, i
 from tune_cure.training.config import HYPERPARAMETERS, config_class, expand_model_name, parse_hyperparameter
 from tune_cure.training.delta import DELTA, delta_notice, expand_delta, say_delta_in
 from tune_cure.training.interactions import inactive_hyperparameters
+from tune_cure.training.presets import METHOD, expand_method, expand_space, expand_start, find_preset
 from tune_cure.utils.yaml_config import (
     ProblemError,
     SpecError,
@@ -72,13 +73,32 @@ def load_mapping(
             import_modules(content.get("parts", []))
         else:
             expect_own_parts(content)
+        is_of_run = Path(source).with_name(run_files.JOURNAL).is_file()
+        # A run's spec.yaml has every key of its method, as it was when the run began.
+        if not is_of_run or Path(source).name != run_files.SPEC:
+            _expand_method(content, is_imported=import_parts)
         _read_starts(content)
         spec = _check(content, import_parts=import_parts)
     except ProblemError as problem:
         raise problem.within(source) from problem
-    if not Path(source).with_name(run_files.JOURNAL).is_file():  # a run's own file is not the user's to change
+    if not is_of_run:  # the file of a run is not the user's to change
         _say_what_delta_is(content)
     return spec
+
+
+def _expand_method(content: dict[str, Any], *, is_imported: bool) -> None:
+    """Put the keys of a method where `method` stands: under training, in the space, and in the starts."""
+    training, space, starts = content.get("training", {}), content.get("space"), content.get("start_from")
+    if not isinstance(training, dict) or not isinstance(space, dict):
+        return  # validating the sections gives the error, if there is one
+    preset = find_preset(training, is_imported=is_imported)
+    content["space"] = space = expand_space(space, training, preset)
+    content["training"] = expand_method(training, beside=space, is_imported=is_imported)
+    if isinstance(starts, list):
+        content["start_from"] = [
+            expand_start(start, space, preset, f"start_from[{index}]") if isinstance(start, dict) else start
+            for index, start in enumerate(starts)
+        ]
 
 
 def _say_what_delta_is(content: dict[str, Any]) -> None:
@@ -135,7 +155,7 @@ def _check(content: dict[str, Any], *, import_parts: bool) -> SearchSpec:
 
 def _parse(spec: SearchSpec, key: str, value: Any, path: str) -> Any:
     """Return a value as TrainingConfig types it; as it is if it may belong to a part that is not imported."""
-    if key not in HYPERPARAMETERS and key != DELTA and spec.has_unread_parts:
+    if key not in HYPERPARAMETERS and key not in (DELTA, METHOD) and spec.has_unread_parts:
         _check_name(key, path)
         return value
     return parse_hyperparameter(key, value, path)

@@ -21,12 +21,14 @@ from tune_cure.search.proposals.samplers import SAMPLERS
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.space.registration import import_parts, is_file
 from tune_cure.training.optimizers import OPTIMIZERS
+from tune_cure.training.presets import METHOD, METHODS
 from tune_cure.training.schedules import SCHEDULES
 from tune_cure.utils.formatting import shorten_repr
 from tune_cure.utils.registry import PartError, Registry, is_reference, local_modules
 from tune_cure.utils.yaml_config import ProblemError, SpecError
 
 OF_TRAINING: dict[str, Registry[Any]] = {
+    METHOD: METHODS,
     "attack": ATTACKS,
     "norm": NORMS,
     "regularizer": REGULARIZERS,

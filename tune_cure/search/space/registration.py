@@ -28,6 +28,7 @@ REGISTRIES = {
     "data set": "tune_cure.data.datasets:DATASETS",
     "direction": "tune_cure.regularizers.cure:DIRECTIONS",
     "loss": "tune_cure.gradients.input_gradients:LOSSES",
+    "method": "tune_cure.training.presets:METHODS",
     "network": "tune_cure.models.registry:MODELS",
     "norm": "tune_cure.attacks.norms:NORMS",
     "optimizer": "tune_cure.training.optimizers:OPTIMIZERS",

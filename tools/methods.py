@@ -1,0 +1,130 @@
+"""Writes the table of methods in docs/methods.md from the presets: `python tools/methods.py`.
+
+What a step costs is counted while each method trains for an epoch: the network's forward passes by a hook, and the
+operations of everything by torch's formulas.
+
+`--check` writes nothing and exits with 1 where the page is not what the presets say.
+"""
+
+import argparse
+import functools
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from tune_cure.data.source import Augmentation
+from tune_cure.data.splits import Examples, Splits
+from tune_cure.search.space.distributions import Distribution
+from tune_cure.training.config import ModelConfig, parse_training
+from tune_cure.training.presets import METHODS, NO_METHOD, Preset, expand_method
+from tune_cure.training.trainer import Trainer
+from tune_cure.utils.formatting import format_value
+
+PAGE = Path(__file__).parent.parent / "docs" / "methods.md"
+BEGIN, END = "<!-- written by tools/methods.py -->", "<!-- end of what tools/methods.py writes -->"
+NETWORK = ModelConfig(name="preact_resnet18", width=16)
+BATCH, STEPS = 4, 4  # of these steps, two have what a method does in every second one
+
+
+class Counter(TorchDispatchMode):
+    """Counts floating-point operations by torch's own formulas, those of second derivatives included."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        formula = flop_registry.get(func._overloadpacket)
+        self.total += formula(*args, **(kwargs or {}), out_val=result) if formula else 0
+        return result
+
+
+@functools.cache
+def images() -> Splits:
+    """Return made-up images of the size of CIFAR-10's."""
+    count = BATCH * STEPS
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (count, 3, 32, 32), dtype=torch.uint8, generator=generator)
+    everything = Examples(pixels, torch.arange(count) % 10, torch.arange(count))
+    return Splits(
+        everything,
+        everything,
+        everything,
+        tuple(map(str, range(10))),
+        (0.5,) * 3,
+        (0.25,) * 3,
+        Augmentation(4, True),
+        "made up",
+    )
+
+
+def count_cost(training: Mapping[str, Any]) -> tuple[float, float]:
+    """Return what training costs for each image of an epoch.
+
+    Args:
+        training: Hyperparameters by YAML names.
+
+    Returns:
+        The forward passes, and all operations in those of one forward pass.
+    """
+    config = parse_training({**training, "batch_size": BATCH, "epochs": 1, "amp": "off"})
+    trainer = Trainer(config, images(), model=NETWORK)
+    passes: list[int] = []
+
+    def note(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        passes.append(len(inputs[0]))
+
+    with torch.no_grad(), Counter() as forward:
+        trainer.model(torch.zeros(BATCH, 3, 32, 32))
+    trainer.model.register_forward_pre_hook(note)
+    with Counter() as counter:
+        trainer.train_epoch()
+    return sum(passes) / (BATCH * STEPS), counter.total / forward.total / STEPS
+
+
+def table() -> str:
+    """Return the table of methods."""
+    rows = ["| method | what it is | forward passes | work | keys | space | source |", "|---|---|---|---|---|---|---|"]
+    rows += [_row(name, METHODS[name]) for name in METHODS if name != NO_METHOD]
+    return "\n".join(rows) + "\n"
+
+
+def _row(name: str, preset: Preset) -> str:
+    passes, work = count_cost(expand_method({"method": name}))
+    keys = ", ".join(f"`{key}` {format_value(value)}" for key, value in preset.keys.items())
+    space = ", ".join(f"`{key}` {Distribution.model_validate(where)}" for key, where in preset.space.items())
+    cells = [f"`{name}`", preset.title, f"{passes:g}", f"{work:.1f}", keys, f"{space}: {preset.ranges}", preset.source]
+    return f"| {' | '.join(cells)} |"
+
+
+def written(page: str) -> str:
+    """Return `page` with what stands between the marks written anew."""
+    before, _, rest = page.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return f"{before}{BEGIN}\n\n{table()}\n{END}{after}"
+
+
+def main() -> int:
+    """Write the page, or check it; return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true")
+    options = parser.parse_args()
+    now = PAGE.read_text(encoding="utf-8")
+    wanted = written(now)
+    if options.check:
+        if now != wanted:
+            print(f"{PAGE.name} is not what the presets say; run: python tools/methods.py", file=sys.stderr)
+        return int(now != wanted)
+    PAGE.write_text(wanted, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
