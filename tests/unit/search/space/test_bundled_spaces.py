@@ -5,6 +5,7 @@ import pytest
 from tune_cure.cli import main as cli
 from tune_cure.cli.main import main
 from tune_cure.search.space import bundled_spaces, loading as specs
+from tune_cure.training.presets import METHODS, NO_METHOD
 from tune_cure.utils.yaml_config import SpecError
 
 BUNDLED = sorted(path.stem for path in Path("search_spaces").glob("*.yaml"))
@@ -22,6 +23,31 @@ def test_the_spaces_of_methods_that_are_to_be_compared_differ_in_the_method_alon
     for other in others:
         assert (other.data, other.model, other.evaluation) == (cure.data, cure.model, cure.evaluation)
         assert other.max_epochs == cure.max_epochs
+        assert [other.training[key] for key in ("averaging", "ema_decay")] == ["ema", 0.9995]
+
+
+def test_the_space_of_the_fastat_benchmark_keeps_its_rules_with_any_method() -> None:
+    rules = {
+        "epochs": 100,
+        "batch_size": 128,
+        "optimizer": "sgd",
+        "lr_schedule": "onecycle",
+        "lr_max": 0.1,
+        "momentum": 0.9,
+        "weight_decay": 5e-4,
+        "averaging": "ema",
+        "ema_decay": 0.9995,
+        "label_smoothing": 0.4,
+        "epsilon": 8 / 255,
+    }
+    for method, preset in METHODS.items():
+        if method == NO_METHOD:
+            continue
+        spec = specs.load(bundled_spaces.find("fastat"), [f"training.method={method}"])
+        assert {key: spec.training[key] for key in rules} == rules
+        assert (spec.model.name, spec.data.validation, spec.data.train_examples) == ("resnet18", 1000, None)
+        assert spec.space.keys() == preset.space.keys()
+        assert spec.start_from == [{key: preset.keys[key] for key in preset.space}]
 
 
 @pytest.mark.parametrize("name", BUNDLED)
