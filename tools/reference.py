@@ -126,8 +126,8 @@ MEANINGS = {  # of names that stand for no function with a description of its ow
 FAMILIES = {
     "timm": "a network of timm by its name there, without weights; an extra: `pip install 'tune-cure[timm]'`",
     "torchvision": "a classifier of torchvision by its name there, without weights",
-    "medmnist": "a data set of MedMNIST, such as `medmnist:pathmnist`, or `medmnist:pathmnist_64` for pictures of 64×64; "
-    "the extra `medmnist` downloads it",
+    "medmnist": "a data set of MedMNIST, such as `medmnist:pathmnist`, or `medmnist:pathmnist_64` for pictures of "
+    "64×64; the extra `medmnist` downloads it",
     "hf": "a data set of the Hugging Face Hub, such as `hf:OWNER/NAME`; the extra `hf` downloads it",
 }
 """What stands before the colon in `family:NAME`."""

@@ -15,6 +15,7 @@ from tune_cure.data.splits import Examples
 from tune_cure.search.results import SearchResult
 from tune_cure.search.space import trial_config
 from tune_cure.training import run as training_run
+from tune_cure.training.presets import expand_method
 from tune_cure.utils.errors import TuneCureError
 from tune_cure.utils.yaml_config import ProblemError
 
@@ -78,6 +79,8 @@ def _read_configuration(name: str, file: Path, trial: int | None, result: Search
     content = trial_config.read(file, trial)
     has_network = "model" in content
     try:
+        if isinstance(content.get("training"), dict):
+            content["training"] = expand_method(content["training"])
         run = training_run.resolve(content)
     except ProblemError as problem:
         raise problem.within(file) from problem

@@ -137,3 +137,10 @@ def test_outcomes_of_a_network_stay_where_only_its_training_is_unknown(result: S
     replace_arrays(folder / run_files.OUTCOMES, {**dict.fromkeys(names, right), "zero_gradient": 0.0, "seconds": 1.0})
     confirmation.work(job)  # judges nothing again
     assert Confirmation([job]).table["pgd_50_10"].tolist() == [1.0]
+
+
+def test_a_method_of_a_candidate_stands_for_its_hyperparameters(result: SearchResult) -> None:
+    Path("trades.yaml").write_text("training: {method: trades, epochs: 1, trades_weight: 3}\n")
+    (candidate,) = read(result, "trades.yaml")
+    assert candidate.config is not None
+    assert (candidate.config.attack, candidate.config.clean_weight, candidate.config.trades_weight) == ("pgd", 1, 3)
