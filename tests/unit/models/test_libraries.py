@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from tune_cure.gradients.double_backward import cheap_second_derivatives, input_gradients_only
+from tune_cure.gradients.backward_scope import input_gradients_only
+from tune_cure.gradients.double_backward import cheap_second_derivatives
 from tune_cure.models import registry
 from tune_cure.models.registry import MODELS
 from tune_cure.utils.registry import PartError
