@@ -23,7 +23,7 @@ from tune_cure.attacks.pgd import pgd
 from tune_cure.data import splits as data
 from tune_cure.data.batches import to_float
 from tune_cure.data.config import DataSpec
-from tune_cure.evaluation.metrics import standard_error
+from tune_cure.evaluation.standard_error import standard_error
 from tune_cure.models import checkpoints
 from tune_cure.utils.schema import parse_number
 

@@ -24,6 +24,7 @@ from ray.air.execution._internal.tracked_actor import TrackedActor
 from ray.tune.execution import tune_controller
 
 from tune_cure.cli.views import live_view
+from tune_cure.evaluation.names import EPOCH_METRICS
 from tune_cure.ray_backend import cluster, session, tuner
 from tune_cure.ray_backend.optuna_searcher import OptunaSearcher
 from tune_cure.ray_backend.resources import Machine
@@ -34,7 +35,6 @@ from tune_cure.search.recorder import TrialRecorder
 from tune_cure.search.schedulers.early_stopper import EarlyStopper
 from tune_cure.search.space import loading as specs
 from tune_cure.search.space.config import SearchSpec
-from tune_cure.training.trainer import EPOCH_METRICS
 
 WORKERS = 64
 WINDOWS = 10

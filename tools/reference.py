@@ -36,7 +36,7 @@ from tune_cure.utils.schema import OneOf, choices
 DECIDING_KEYS = [key for key in deciding_keys() if key != DELTA]
 DECLARED = {
     key: declared
-    for part in (*ATTACKS.own, *REGULARIZERS.own)
+    for part in (*ATTACKS.declarations, *REGULARIZERS.declarations)
     for key, declared in declared_hyperparameters(part).items()
 }
 PAGE = Path(__file__).parent.parent / "docs" / "search_space.md"

@@ -14,7 +14,8 @@ from optuna.samplers import BaseSampler, QMCSampler
 from torch import Tensor, nn
 
 from tune_cure.attacks.attack import Attack, Step
-from tune_cure.attacks.norms import NORMS, lengths, project, unit
+from tune_cure.attacks.norms import lengths, project, unit
+from tune_cure.attacks.registry import NORMS
 from tune_cure.data.source import Augmentation, DataError, Dataset, DataSource
 from tune_cure.gradients.batch_norm_mode import STATISTICS
 from tune_cure.gradients.input_gradients import input_gradient

@@ -21,7 +21,7 @@ from tune_cure.data.config import DataSpec
 from tune_cure.data.datasets import DATASETS
 from tune_cure.evaluation.config import EvaluationConfig
 from tune_cure.models.registry import MODELS
-from tune_cure.regularizers.cure import DIRECTIONS
+from tune_cure.regularizers.directions import DIRECTIONS
 from tune_cure.regularizers.registry import REGULARIZERS
 from tune_cure.search.proposals import samplers
 from tune_cure.search.results import SearchResult

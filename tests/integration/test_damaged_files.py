@@ -27,7 +27,7 @@ from tests.support.damaged_runs import write_everything
 from tests.support.fuzzing import fuzzed
 from tune_cure.cli import confirm, search_run, watch
 from tune_cure.cli.main import main
-from tune_cure.reports.figures import catalog, static
+from tune_cure.reports.figures import catalog, files
 from tune_cure.search.journal import Journal
 from tune_cure.search.proposals.proposer import StudyProposer
 from tune_cure.search.results import SearchResult
@@ -148,7 +148,7 @@ def check(command: str, folder: Path, *, plotted: bool, drawn: bool) -> None:
         if not plotted:
             patch.setattr(catalog, "build_plots", lambda result: [])
         if not drawn:
-            patch.setattr(static, "write_figures", lambda *_: None)
+            patch.setattr(files, "write_figures", lambda *_: None)
         code, out, err, warnings = run_command(command, folder)
     assert code in (0, 1, 2, 130), command
     for line in [*out.splitlines(), *err.splitlines(), *warnings]:

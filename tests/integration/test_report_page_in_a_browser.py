@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from tests.support.browser import dump_page, needs_browser
 from tests.support.journals import write_search
 from tune_cure.reports import search_page
+from tune_cure.reports.figures import catalog
 from tune_cure.search.results import SearchResult
 
 pytestmark = needs_browser
@@ -85,3 +87,29 @@ def test_columns_out_of_sight_are_named(found: dict[str, Any]) -> None:
 def test_no_button_sends_a_plot_anywhere(found: dict[str, Any]) -> None:
     assert "Download plot as a PNG" in found["buttons"]
     assert not [title for title in found["buttons"] if re.search("share|cloud|edit", title, flags=re.IGNORECASE)]
+
+
+SCROLLS = """
+addEventListener("load", () => {
+  const box = document.querySelector("#plot-parallel").closest(".scrollable"), button = box.previousElementSibling;
+  const found = {page: document.documentElement.scrollWidth, inner: box.scrollWidth, first: button.textContent};
+  box.scrollLeft = box.scrollWidth;
+  box.dispatchEvent(new Event("scroll"));
+  found.last = button.textContent;
+  const pre = Object.assign(document.createElement("pre"), {id: "found", textContent: JSON.stringify(found)});
+  document.body.replaceChildren(pre);
+});
+"""
+
+
+def test_a_plot_that_is_too_wide_for_the_page_scrolls_and_says_so(tmp_path: Path) -> None:
+    write_search(tmp_path)
+    result = SearchResult(tmp_path)
+    plots = [replace(plot, min_width=1200 * (plot.name == "parallel")) for plot in catalog.build_plots(result)]
+    page = search_page.write(result, plots)
+    page.write_text(page.read_text(encoding="utf-8").replace("</body>", f"<script>{SCROLLS}</script></body>"))
+    html = dump_page(page.as_uri(), tmp_path / "profile", width=500)
+    match = re.search(r'<pre id="found">(.*?)</pre>', html, flags=re.DOTALL)
+    assert match is not None
+    found = json.loads(unescape(match[1]))
+    assert found == {"page": 500, "inner": 1200, "first": "scrolls sideways →", "last": "← back"}

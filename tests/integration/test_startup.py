@@ -1,18 +1,21 @@
-"""What a command imports before it answers: `--help` must not wait for torch, nor an error in a YAML file for Ray."""
+"""What a command imports before it answers: help, errors in a YAML file and finished runs do not wait for torch."""
 
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.support.exported_models import write_best_model
-from tests.support.journals import write_search
+from tests.support.journals import BEST, write_search
 from tests.support.spaces import TINY
 from tune_cure.cli.main import COMMANDS
+from tune_cure.search import run_files
+from tune_cure.search.journal import Journal
 from tune_cure.search.results import SearchResult
 
-SLOW_TO_IMPORT = ("matplotlib", "optuna", "pandas", "plotly", "ray", "scipy", "sklearn", "torchvision")
+SLOW_TO_IMPORT = ("matplotlib", "optuna", "pandas", "plotly", "ray", "scipy", "sklearn", "torch", "torchvision")
 SCRIPT = """
 import sys
 from tune_cure.cli.main import main
@@ -38,7 +41,7 @@ def run(*commands: list[str]) -> tuple[list[int], set[str]]:
 def test_the_help_and_the_version_import_no_library() -> None:
     codes, imported = run(["--help"], ["--version"])
     assert codes == [0, 0]
-    assert imported.isdisjoint([*SLOW_TO_IMPORT, "torch", "numpy", "pydantic", "rich", "yaml"])
+    assert imported.isdisjoint([*SLOW_TO_IMPORT, "numpy", "pydantic", "rich", "yaml"])
 
 
 def test_the_help_names_every_command() -> None:
@@ -55,7 +58,6 @@ def test_an_error_in_a_yaml_file_is_printed_before_any_slow_library_is_imported(
         ["search", "--space", str(tmp_path / "space.yaml")], ["train", "--config", str(tmp_path / "run.yaml")]
     )
     assert codes == [2, 2]
-    assert "torch" in imported
     assert imported.isdisjoint(SLOW_TO_IMPORT)
 
 
@@ -76,14 +78,35 @@ def test_commands_that_only_read_a_run_do_not_import_ray(tmp_path: Path) -> None
     assert "ray" not in imported
 
 
-def test_watch_and_compare_import_neither_what_draws_nor_what_searches(tmp_path: Path) -> None:
+def test_watch_compare_and_replay_import_neither_what_draws_nor_what_searches_nor_torch(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         write_search(tmp_path / name)
-    codes, imported = run(["watch", str(tmp_path / "a")], ["compare", str(tmp_path / "a"), str(tmp_path / "b")])
-    assert codes == [0, 0]
+    codes, imported = run(
+        ["watch", str(tmp_path / "a")],
+        ["compare", str(tmp_path / "a"), str(tmp_path / "b")],
+        ["replay", str(tmp_path / "a")],
+    )
+    assert codes == [0, 0, 0]
     allowed = ("pandas", "scipy")  # scipy.special, not the distributions of scipy.stats
     assert imported.isdisjoint({*SLOW_TO_IMPORT, "scipy.stats"}.difference(allowed))
+
+
+def test_a_report_whose_figures_and_model_are_as_they_were_imports_neither_matplotlib_nor_torch(tmp_path: Path) -> None:
+    write_search(tmp_path)
+    checkpoint = tmp_path / "trials" / "best"
+    checkpoint.mkdir(parents=True)
+    saved = {"model": {"name": "small_cnn"}, "weights": {"w": torch.ones(2)}, "epoch": 1}
+    torch.save({"best_model": saved}, checkpoint / run_files.CHECKPOINT)
+    Journal(tmp_path).append("checkpoint", BEST, epoch=100, path="trials/best")
+    codes, imported = run(["report", str(tmp_path)])
+    assert codes == [0]
+    assert {"matplotlib", "torch"} <= imported
+    made = {path: path.read_bytes() for path in [*(tmp_path / "figures").iterdir(), tmp_path / run_files.BEST_MODEL]}
+    codes, imported = run(["report", str(tmp_path)])
+    assert codes == [0]
+    assert imported.isdisjoint({"matplotlib", "torch"})
+    assert {path: path.read_bytes() for path in made} == made
 
 
 def test_the_package_is_quick_to_import_in_any_order() -> None:

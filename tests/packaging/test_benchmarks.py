@@ -123,6 +123,9 @@ def test_a_start_up_time_is_a_ratio_to_importing_torch_within_its_round(script: 
     assert table.loc["--help", "times_import_torch"] == 0.1
     assert table.loc["--help", "times_import_torch_75"] == pytest.approx(0.15)
     assert (table.loc["--help", "limit"], table.loc["--help", "rounds"]) == (0.3, 3)
+    assert table["times_before"].isna().all()
+    table = script("startup").summary(pd.DataFrame([row | {"before_seconds": 4 * row["seconds"]} for row in rows]))
+    assert table["times_before"].tolist() == [0.25, 0.25]
 
 
 def test_the_announced_time_is_read_from_the_lines_of_search_and_train(script: Any) -> None:

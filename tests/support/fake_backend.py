@@ -15,6 +15,7 @@ import optuna
 import torch
 from optuna.storages import BaseStorage
 
+from tune_cure.evaluation.names import EPOCH_METRICS
 from tune_cure.search import run_files
 from tune_cure.search.journal import OBJECTIVE, Event, Journal, TrialCounts
 from tune_cure.search.proposals.proposer import Proposal, StudyProposer
@@ -26,7 +27,6 @@ from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.space.objectives import reached
 from tune_cure.search.stopping import SearchStopper
 from tune_cure.search.trial_table import SearchRecord
-from tune_cure.training.trainer import EPOCH_METRICS
 from tune_cure.utils.files import read_tensors
 
 WORST = {"max": 0.0, "min": 1.0}

@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from tune_cure.evaluation.names import EPOCH_METRICS
 from tune_cure.search.journal import Event, Journal
-from tune_cure.training.trainer import EPOCH_METRICS
 
 VALUES = {"lambda": 0.5, "h": 1.0, "lr_max": 0.02, "epsilon": 0.1}
 

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.spaces import tiny
+from tune_cure.evaluation.names import EPOCH_METRICS
 from tune_cure.search import run_files
 from tune_cure.search.journal import Journal
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.space.loading import load
-from tune_cure.training.trainer import EPOCH_METRICS
 
 SPACE = """
 name: digits-search

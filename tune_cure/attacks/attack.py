@@ -2,10 +2,12 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from tune_cure.attacks.declarations import AttackDeclaration
 
 
 @dataclass(frozen=True)
@@ -30,26 +32,17 @@ class Step:
 
 
 @dataclass(kw_only=True)
-class Attack(ABC):
+class Attack(AttackDeclaration, ABC):
     """The attack of a training run, built once from its configuration.
 
-    An attack declares its own hyperparameters as dataclass fields (`utils.hyperparameters.hyperparameter`). The fields
-    below are shared by all attacks.
+    `AttackDeclaration` describes the fields that all attacks share. An attack of your own declares its hyperparameters
+    beside them, in the same class; those of the project are in declarations.py.
 
     Attributes:
-        epsilon: Radius of the ball, in pixel units.
-        norm: Norm of the ball, a name of `norms.NORMS`.
-        attack_statistics: What batch norm normalizes by in the attack, a key of `batch_norm_mode.STATISTICS`.
-        keeps_start: Whether the attack sets `start`.
         start: (N, C, H, W) points from which the last step's attack set out, in [0, 1] unless init is `noise`; None
             before the first step, or if the attack does not keep it.
     """
 
-    keeps_start: ClassVar[bool] = False
-
-    epsilon: float
-    norm: str
-    attack_statistics: str
     start: Tensor | None = field(default=None, init=False, repr=False)
 
     @abstractmethod
@@ -60,10 +53,6 @@ class Attack(ABC):
     def starts_at_images(self) -> bool:
         """Return True if the first gradient is the one at the images, which is read from `step.clean_grad` if given."""
         return False
-
-    def inactive(self) -> dict[str, str]:
-        """Return the attack's own hyperparameters that make no difference beside its others, and why."""
-        return {}
 
     def state_dict(self) -> dict[str, Any]:
         """Return what the attack carries from step to step: tensors and plain values, saved in checkpoints."""

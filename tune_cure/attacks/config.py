@@ -4,9 +4,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
-from tune_cure.attacks.norms import NORMS
-from tune_cure.attacks.registry import ATTACKS
-from tune_cure.gradients.batch_norm_mode import STATISTICS
+from tune_cure.attacks.registry import ATTACKS, NORMS
+from tune_cure.gradients.registry import STATISTICS_NAMES
 from tune_cure.utils.schema import Number, Schema, one_of, with_hyperparameters
 
 
@@ -21,7 +20,7 @@ class SharedAttackConfig(Schema):
         default="linf", description="Norm of the training attack's ball."
     )
     epsilon: Number = Field(default=8 / 255, gt=0, description="Radius of the training attack, in pixel units.")
-    attack_statistics: Annotated[str, one_of(STATISTICS)] = Field(
+    attack_statistics: Annotated[str, one_of(STATISTICS_NAMES)] = Field(
         default="running", description="What batch norm normalizes by in the attack, as in penalty_statistics."
     )
 
@@ -33,4 +32,4 @@ if TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any: ...
 else:
-    AttackConfig = with_hyperparameters("AttackConfig", SharedAttackConfig, ATTACKS.own)
+    AttackConfig = with_hyperparameters("AttackConfig", SharedAttackConfig, ATTACKS.declarations)

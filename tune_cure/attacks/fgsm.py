@@ -1,6 +1,6 @@
 """The fast gradient sign method: a pure function from (model, images, labels, epsilon) to adversarial images.
 
-Images are floats in [0, 1]. `epsilon`, the ball's radius in `norm` (a name of `norms.NORMS`), and every step are in the
+Images are floats in [0, 1]. `epsilon`, the ball's radius in `norm` (a name of `NORMS`), and every step are in the
 same pixel units. The ball is intersected with [0, 1].
 By default the model runs in evaluation mode, whatever mode it comes in. Batch norm's running statistics then stay as
 they are, and the examples of a batch are attacked independently. Training attacks can take the batch's statistics
@@ -8,18 +8,17 @@ instead. The model's mode, the parameters' gradients and the images are left as 
 """
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from tune_cure.attacks.attack import Attack, Step
-from tune_cure.attacks.norms import NORMS, broadcast, project, random_start
+from tune_cure.attacks.declarations import FgsmDeclaration, ZeroGradDeclaration
+from tune_cure.attacks.norms import broadcast, project, random_start
+from tune_cure.attacks.registry import NORMS
 from tune_cure.gradients.batch_norm_mode import STATISTICS
 from tune_cure.gradients.input_gradients import Loss, cross_entropy, logits_and_input_gradient
-from tune_cure.utils.hyperparameters import hyperparameter
-
-INITS = ("uniform", "zero", "previous", "noise", "bernoulli")
 
 
 def start_point(
@@ -115,19 +114,9 @@ def fgsm(
 
 
 @dataclass(kw_only=True)
-class Fgsm(Attack):
+class Fgsm(FgsmDeclaration, Attack):
     """One step of alpha × epsilon (or step_size) from `init`."""
 
-    keeps_start: ClassVar[bool] = True
-
-    alpha: float = hyperparameter(1.25, "Step of one-step attacks as a multiple of epsilon.", gt=0, unit="of epsilon")
-    step_size: float | None = hyperparameter(
-        None, "Step of one-step attacks in pixel units, in the place of alpha.", gt=0, unit="pixel units"
-    )
-    init: str = hyperparameter(
-        "uniform", "Start of one-step attacks; noise: uniform, neither clipped nor projected.", choices=INITS
-    )
-    noise: float = hyperparameter(2.0, "Radius of init noise as a multiple of epsilon.", gt=0, unit="of epsilon")
     previous: Tensor | None = field(default=None, init=False)
 
     def __call__(self, step: Step) -> Tensor:
@@ -170,10 +159,6 @@ class Fgsm(Attack):
     def starts_at_images(self) -> bool:
         return self.init == "zero"
 
-    def inactive(self) -> dict[str, str]:
-        reasons = {} if self.init == "noise" else {"noise": f"init is {self.init}"}
-        return reasons if self.step_size is None else reasons | {"alpha": "step_size is given"}
-
     def state_dict(self) -> dict[str, Any]:
         """Return the perturbations of the last batch, from which init `previous` starts: (N, C, H, W), or None."""
         return {"previous": self.previous}
@@ -183,12 +168,8 @@ class Fgsm(Attack):
 
 
 @dataclass(kw_only=True)
-class ZeroGrad(Fgsm):
+class ZeroGrad(ZeroGradDeclaration, Fgsm):
     """FGSM without the smallest gradient entries (`zero_fraction`)."""
-
-    zero_fraction: float = hyperparameter(
-        0.35, "Share of the gradient entries that zerograd leaves out.", ge=0, lt=1, unit="a share"
-    )
 
     def __call__(self, step: Step) -> Tensor:
         return self._attack(step, zero_fraction=self.zero_fraction)

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from tune_cure.attacks.attack import Step
+from tune_cure.attacks.declarations import GuidedDeclaration
 from tune_cure.attacks.fgsm import Fgsm
 from tune_cure.gradients.batch_norm_mode import STATISTICS
 from tune_cure.gradients.input_gradients import Loss, cross_entropy
 from tune_cure.gradients.logit_distances import DISTANCES
-from tune_cure.utils.hyperparameters import hyperparameter
 
 
 def guided_loss(clean_logits: Tensor, guide: str, weight: float) -> Loss:
@@ -34,19 +34,12 @@ def guided_loss(clean_logits: Tensor, guide: str, weight: float) -> Loss:
 
 
 @dataclass(kw_only=True)
-class Guided(Fgsm):
+class Guided(GuidedDeclaration, Fgsm):
     """FGSM on the cross-entropy and, in every `guide_every`-th step, the distance of the outputs from the clean ones.
 
     The clean outputs are computed with the attack's batch-norm statistics.
     """
 
-    guide: str = hyperparameter(
-        "softmax", "Distance that attack guided ascends beside the cross-entropy.", choices=tuple(DISTANCES)
-    )
-    guide_weight: float = hyperparameter(10.0, "Weight of the distance in attack guided.", ge=0, unit="a weight")
-    guide_every: int = hyperparameter(
-        2, "Steps from one with the distance in attack guided to the next; 1: every step.", ge=1, unit="steps"
-    )
     steps: int = field(default=0, init=False)
 
     def __call__(self, step: Step) -> Tensor:
@@ -60,10 +53,6 @@ class Guided(Fgsm):
     @property
     def starts_at_images(self) -> bool:
         return False  # the gradient that the penalty shares is that of the cross-entropy alone
-
-    def inactive(self) -> dict[str, str]:
-        idle = super().inactive()
-        return idle | (dict.fromkeys(("guide", "guide_every"), "guide_weight is 0") if self.guide_weight == 0 else {})
 
     def state_dict(self) -> dict[str, Any]:
         """Return what `Fgsm` keeps, and the number of steps made."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tune_cure.utils.registry import Registry
+from tune_cure.attacks.registry import NORMS
 
 
 def broadcast(numbers: Tensor) -> Tensor:
@@ -79,15 +79,8 @@ class Norm:
     steepest: Callable[[Tensor], Tensor]
 
 
-NORMS: Registry[Norm] = Registry(
-    "norm",
-    {
-        "linf": Norm(lambda displacements, epsilon: displacements.clamp(-epsilon, epsilon), _noise_linf, torch.sign),
-        "l2": Norm(_shrink_l2, _noise_l2, _steepest_l2),
-    },
-    accepts=lambda part: isinstance(part, Norm),
-    expected="a Norm",
-)
+LINF = Norm(lambda displacements, epsilon: displacements.clamp(-epsilon, epsilon), _noise_linf, torch.sign)
+L2 = Norm(_shrink_l2, _noise_l2, _steepest_l2)
 
 
 def project(points: Tensor, images: Tensor, epsilon: float, norm: str = "linf") -> Tensor:

@@ -6,10 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from tune_cure.attacks.attack import Attack, Step
-from tune_cure.attacks.norms import NORMS, project, random_start
+from tune_cure.attacks.declarations import PgdDeclaration
+from tune_cure.attacks.norms import project, random_start
+from tune_cure.attacks.registry import NORMS
 from tune_cure.gradients.batch_norm_mode import STATISTICS, evaluation_mode
-from tune_cure.gradients.input_gradients import LOSSES, input_gradient, logits_and_input_gradient
-from tune_cure.utils.hyperparameters import hyperparameter
+from tune_cure.gradients.input_gradients import input_gradient, logits_and_input_gradient
+from tune_cure.gradients.registry import LOSSES
 
 
 def pgd_training(
@@ -39,10 +41,8 @@ def pgd_training(
 
 
 @dataclass(kw_only=True)
-class Pgd(Attack):
+class Pgd(PgdDeclaration, Attack):
     """`attack_steps` steps of epsilon / 4 from a random start."""
-
-    attack_steps: int = hyperparameter(7, "Steps of attack pgd, each a quarter of epsilon.", ge=1, unit="steps")
 
     def __call__(self, step: Step) -> Tensor:
         return pgd_training(
@@ -90,7 +90,7 @@ def pgd(
         step_size: Length of a step in pixel units; `epsilon / 4` if None.
         restarts: Random starts.
         norm: Norm of the ball.
-        loss: Name of the loss that is ascended, one of `input_gradients.LOSSES`.
+        loss: Name of the loss that is ascended, one of `gradients.registry.LOSSES`.
         generator: Source of the random starts, on the images' device.
         correct: (N,) booleans: the network classifies the image right; None if that is not known yet.
 

@@ -1,18 +1,56 @@
-"""The training attacks by name. To add one: write its class in a file of its own, and add a line here."""
+"""The training attacks and the norms by name.
 
-from tune_cure.attacks.attack import Attack
-from tune_cure.utils.registry import Registry
+To add an attack: declare its hyperparameters in declarations.py, write its class in a file of its own, and add a line
+here. To add a norm: write its functions in norms.py, and add a line here.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tune_cure.attacks.declarations import (
+    AttackDeclaration,
+    FgsmDeclaration,
+    GuidedDeclaration,
+    PgdDeclaration,
+    SsatDeclaration,
+    ZeroGradDeclaration,
+)
+from tune_cure.utils.registry import Declared, Registry
+
+if TYPE_CHECKING:
+    from tune_cure.attacks.attack import Attack
+    from tune_cure.attacks.norms import Norm
+
+
+def _is_attack(part: object) -> bool:
+    from tune_cure.attacks.attack import Attack
+
+    return isinstance(part, type) and issubclass(part, Attack)
+
+
+def _is_norm(part: object) -> bool:
+    from tune_cure.attacks.norms import Norm
+
+    return isinstance(part, Norm)
+
 
 ATTACKS: Registry[type[Attack]] = Registry(
     "attack",
     {
-        "fgsm": "tune_cure.attacks.fgsm:Fgsm",
-        "zerograd": "tune_cure.attacks.fgsm:ZeroGrad",
-        "pgd": "tune_cure.attacks.pgd:Pgd",
-        "guided": "tune_cure.attacks.guided:Guided",
-        "ssat": "tune_cure.attacks.ssat:Ssat",
-        "none": "tune_cure.attacks.attack:NoAttack",
+        "fgsm": Declared("tune_cure.attacks.fgsm:Fgsm", FgsmDeclaration),
+        "zerograd": Declared("tune_cure.attacks.fgsm:ZeroGrad", ZeroGradDeclaration),
+        "pgd": Declared("tune_cure.attacks.pgd:Pgd", PgdDeclaration),
+        "guided": Declared("tune_cure.attacks.guided:Guided", GuidedDeclaration),
+        "ssat": Declared("tune_cure.attacks.ssat:Ssat", SsatDeclaration),
+        "none": Declared("tune_cure.attacks.attack:NoAttack", AttackDeclaration),
     },
-    accepts=lambda part: isinstance(part, type) and issubclass(part, Attack),
+    accepts=_is_attack,
     expected="a subclass of Attack",
+)
+NORMS: Registry[Norm] = Registry(
+    "norm",
+    {"linf": "tune_cure.attacks.norms:LINF", "l2": "tune_cure.attacks.norms:L2"},
+    accepts=_is_norm,
+    expected="a Norm",
 )

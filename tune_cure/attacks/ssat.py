@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from tune_cure.attacks.attack import Step
+from tune_cure.attacks.declarations import SsatDeclaration
 from tune_cure.attacks.fgsm import Fgsm
 from tune_cure.attacks.norms import broadcast
 from tune_cure.gradients.batch_norm_mode import STATISTICS
-from tune_cure.utils.hyperparameters import hyperparameter
 
 
 @torch.no_grad()
@@ -41,12 +41,8 @@ def first_fooling(
 
 
 @dataclass(kw_only=True)
-class Ssat(Fgsm):
+class Ssat(SsatDeclaration, Fgsm):
     """The first of `ssat_points` points on the way to the fgsm example that fools the network."""
-
-    ssat_points: int = hyperparameter(
-        3, "Points that ssat tries between the image and the fgsm example, this one included.", ge=1, unit="points"
-    )
 
     def __call__(self, step: Step) -> Tensor:
         return first_fooling(

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from tune_cure.cli import options as command_line
 from tune_cure.cli.options import UsageError
-from tune_cure.evaluation.metrics import standard_error
+from tune_cure.evaluation.standard_error import standard_error
 from tune_cure.search import asha_replay, ranking, run_files, trial_table
 from tune_cure.search.results import SearchResult
 from tune_cure.search.space.config import LEAST_REDUCTION

@@ -132,7 +132,7 @@ def _names() -> dict[str, Iterable[str]]:
     from tune_cure.attacks.registry import ATTACKS
     from tune_cure.data.datasets import DATASETS
     from tune_cure.models.registry import MODELS
-    from tune_cure.regularizers.cure import DIRECTIONS
+    from tune_cure.regularizers.directions import DIRECTIONS
     from tune_cure.regularizers.registry import REGULARIZERS
     from tune_cure.search.proposals.samplers import SAMPLERS
     from tune_cure.training.optimizers import OPTIMIZERS

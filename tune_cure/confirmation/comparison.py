@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 
 from tune_cure.confirmation.lead import find_lasting_lead
-from tune_cure.evaluation.metrics import standard_error
 from tune_cure.evaluation.names import ATTACKS, COMPARED_ATTACKS, label_attacks
+from tune_cure.evaluation.standard_error import standard_error
 from tune_cure.search import run_files
 from tune_cure.search.event_schemas import STATUSES
 from tune_cure.search.patience import is_search_over

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from pydantic import Field, TypeAdapter
 
@@ -65,7 +64,7 @@ def read_trained(file: Path) -> dict[str, Any]:
     Raises:
         FolderError: The file is damaged, or lacks one of these.
     """
-    trained = read_tensors(file, torch.device("cpu"))
+    trained = read_tensors(file, "cpu")
     for name, kind in (("weights", dict), ("epoch", int), ("train_seconds", float)):
         if not isinstance(trained.get(name), kind):
             raise FolderError(

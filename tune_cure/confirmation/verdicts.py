@@ -20,7 +20,7 @@ from tune_cure.confirmation.plan import AS_IS, Job
 from tune_cure.evaluation import gradient_masking
 from tune_cure.evaluation.gradient_masking import MaskingSign
 from tune_cure.evaluation.names import ATTACKS, COMPARED_ATTACKS, label_attacks
-from tune_cure.evaluation.robustness import Outcomes
+from tune_cure.evaluation.outcomes import Outcomes
 from tune_cure.search import run_files
 from tune_cure.utils import significance
 from tune_cure.utils.csv_tables import format_csv

@@ -2,8 +2,3 @@
 
 Imports utils alone.
 """
-
-from tune_cure.data.config import DataSpec
-from tune_cure.data.splits import Splits, load
-
-__all__ = ["DataSpec", "Splits", "load"]

@@ -1,7 +1,8 @@
 """Data sets by name: how each is found, or downloaded, and read.
 
 To add a data set, write a function of (folder, image size, whether a download is allowed) that returns a `DataSource`,
-and add a line to `DATASETS`.
+and add a line to `DATASETS`. The libraries that read files are imported when data is read, so that the name of a data
+set and its defaults are known at once.
 """
 
 import http.client
@@ -11,8 +12,6 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from tune_cure.data.hugging_face import hugging_face_dataset
 from tune_cure.data.image_folder import class_folders, find_image_folder
@@ -39,6 +38,7 @@ def _find_digits(root: Path, image_size: int | None, download: bool) -> DataSour
 
 def _read_digits() -> dict[str, Any]:
     import numpy as np
+    import torch
     from sklearn.datasets import load_digits
 
     digits = load_digits()
@@ -115,6 +115,7 @@ def _read_or_explain(
 
 
 def _read_cifar(name: str, root: Path, download: bool) -> dict[str, Any]:
+    import torch
     from torchvision import datasets
 
     kind = getattr(datasets, name)
@@ -127,6 +128,7 @@ def _read_cifar(name: str, root: Path, download: bool) -> dict[str, Any]:
 
 
 def _read_svhn(root: Path, download: bool) -> dict[str, Any]:
+    import torch
     from torchvision import datasets
 
     content: dict[str, Any] = {"classes": [str(digit) for digit in range(10)]}

@@ -12,8 +12,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from tune_cure.data.image_folder import decode_picture, oversized_pictures_are_errors
 from tune_cure.data.source import DataError, Dataset, DataSource, NotHereError
 from tune_cure.utils.errors import first_line
@@ -84,6 +82,7 @@ def _read_split(files: list[Path], part: str, side: int | None) -> dict[str, Any
     """Return the images, the labels and the names of the classes in the files of a split."""
     import numpy as np
     import pyarrow.parquet as parquet
+    import torch
 
     pictures: list[Any] = []
     labels: list[int] = []

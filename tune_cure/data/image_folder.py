@@ -10,8 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-import torch
-
 from tune_cure.data.source import DataError, DataSource
 
 if TYPE_CHECKING:
@@ -108,6 +106,7 @@ def oversized_pictures_are_errors() -> Iterator[None]:
 
 def _read_pictures(listings: dict[str, dict[str, list[Path]]], side: int | None, root: Path) -> dict[str, Any]:
     import numpy as np
+    import torch
 
     content: dict[str, Any] = {"classes": list(listings["train"])}
     total = sum(len(files) for listing in listings.values() for files in listing.values())

@@ -8,8 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from tune_cure.data.source import Augmentation, DataError, Dataset, DataSource, NotHereError
 from tune_cure.utils.errors import first_line
 from tune_cure.utils.registry import PartError
@@ -43,6 +41,7 @@ def _find(name: str, root: Path, image_size: int | None, download: bool) -> Data
 
 def _read(file: Path) -> dict[str, Any]:
     import numpy as np
+    import torch
 
     try:
         with np.load(file, allow_pickle=False) as arrays:

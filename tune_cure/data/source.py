@@ -1,14 +1,16 @@
 """Types of a data set: where it comes from, how it is read and augmented, and its errors."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from tune_cure.utils.errors import TuneCureError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 TEST_SEED = 0
 """Seed of the test set that is held out of a data set without one."""
@@ -98,6 +100,8 @@ def stratified(labels: Tensor, count: int, seed: int) -> Tensor:
 
     Shares are rounded by largest remainders. The seed alone decides which positions of a class are taken.
     """
+    import torch  # the defaults of a data set are asked for without its images
+
     generator = torch.Generator().manual_seed(seed)
     sizes = torch.bincount(labels)
     shares = sizes.double() * count / len(labels)

@@ -1,8 +1,13 @@
 """Chance level of a task, and whether an accuracy is clearly above it."""
 
-import torch
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from scipy import special
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 LEVEL = 0.95
 
@@ -12,7 +17,7 @@ def chance_level(labels: Tensor) -> float:
 
     No attack lowers it, so it is the chance level of clean and of robust accuracy alike.
     """
-    return float(torch.bincount(labels).max()) / len(labels)
+    return float(labels.bincount().max()) / len(labels)
 
 
 def is_clearly_above(accuracy: float, num_examples: int, chance: float, *, num_compared: int = 1) -> bool:

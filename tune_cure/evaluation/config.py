@@ -4,8 +4,8 @@ from typing import Annotated
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from tune_cure.attacks.norms import NORMS
-from tune_cure.gradients.input_gradients import LOSSES
+from tune_cure.attacks.registry import NORMS
+from tune_cure.gradients.registry import LOSSES
 from tune_cure.utils.formatting import format_radius
 from tune_cure.utils.schema import Number, Schema, one_of
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from tune_cure.evaluation.robustness import Outcomes
+from tune_cure.evaluation.outcomes import Outcomes
 
 ERRORS = 2.0
 """Standard errors by which a difference must exceed its threshold, so that few images do not warn by chance."""

@@ -1,18 +1,19 @@
 """Accuracies of one network on fixed examples: the same attack on the same images for every network and epoch."""
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
-from tune_cure.attacks.norms import NORMS, cosine, project, random_start
+from tune_cure.attacks.norms import cosine, project, random_start
 from tune_cure.attacks.pgd import pgd
+from tune_cure.attacks.registry import NORMS
 from tune_cure.data.batches import to_float
 from tune_cure.data.splits import Examples
 from tune_cure.evaluation.config import EvaluationConfig
-from tune_cure.evaluation.names import ACCURACIES
+from tune_cure.evaluation.names import ACCURACIES, METRICS
+from tune_cure.evaluation.standard_error import standard_error
 from tune_cure.gradients.batch_norm_mode import evaluation_mode
 from tune_cure.gradients.input_gradients import cross_entropy, input_gradient, logits_and_input_gradient
 from tune_cure.gradients.mixed_precision import full_float32
@@ -20,7 +21,6 @@ from tune_cure.gradients.mixed_precision import full_float32
 BATCH_SIZE = 500
 START_SEED = 0
 """Seed of the random starts: the same for every network, so that accuracies can be compared image by image."""
-METRICS = (*ACCURACIES, *(f"{name}_se" for name in ACCURACIES), "fgsm_loss_increase", "gradient_alignment")
 
 
 def evaluate(model: nn.Module, examples: Examples, config: EvaluationConfig) -> dict[str, float]:
@@ -92,8 +92,3 @@ def _metrics_of_batch(
             "fgsm_loss_increase": cross_entropy(fgsm_logits, labels) - cross_entropy(logits, labels),
             "gradient_alignment": cosine(gradient, nearby_gradient),
         }
-
-
-def standard_error(accuracy: float, num_examples: int) -> float:
-    """Return the binomial standard error of an accuracy (a fraction) measured on `num_examples` examples."""
-    return math.sqrt(accuracy * (1.0 - accuracy) / num_examples)

@@ -7,6 +7,28 @@ ACCURACY_LABELS = {"clean_accuracy": "clean", "fgsm_accuracy": "FGSM", "pgd_accu
 
 ACCURACIES = tuple(ACCURACY_LABELS)
 
+METRICS = (*ACCURACIES, *(f"{name}_se" for name in ACCURACIES), "fgsm_loss_increase", "gradient_alignment")
+"""What `metrics.evaluate` measures."""
+
+EPOCH_METRICS = (
+    "epoch",
+    "lr",
+    "train_loss",
+    "train_adversarial_accuracy",
+    "curvature",
+    *METRICS,
+    "pgd_accuracy_best",
+    "catastrophic_overfitting",
+    "train_seconds",
+    "attack_seconds",
+    "penalty_seconds",
+    "eval_seconds",
+    "images_per_second",
+    "device_memory_mb",
+    "skipped_steps",
+)
+"""What is known of an epoch of training, evaluation included, in the order of epochs.csv."""
+
 ATTACK_LABELS = {
     "clean": "clean",
     "fgsm": "FGSM",

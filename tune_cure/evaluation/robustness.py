@@ -5,9 +5,8 @@ AutoAttack is the standard version of Croce and Hein 2020 (arXiv 2003.01690), fr
 
 import io
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +15,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from tune_cure.attacks.norms import NORMS, project
+from tune_cure.attacks.norms import project
 from tune_cure.attacks.pgd import pgd
+from tune_cure.attacks.registry import NORMS
 from tune_cure.data.batches import to_float
 from tune_cure.data.splits import Examples
 from tune_cure.evaluation.config import EvaluationConfig
 from tune_cure.evaluation.metrics import BATCH_SIZE, START_SEED, exact_evaluation
-from tune_cure.evaluation.names import ATTACKS, AUTOATTACK_PARTS, NORM_LABELS, judging_attacks
+from tune_cure.evaluation.names import AUTOATTACK_PARTS, NORM_LABELS, judging_attacks
+from tune_cure.evaluation.outcomes import Outcomes
 from tune_cure.gradients.input_gradients import input_gradient
 from tune_cure.utils.errors import first_line
 from tune_cure.utils.files import replace_bytes
@@ -32,26 +33,6 @@ _logger = logging.getLogger(__name__)
 
 PGD_ATTACKS = {"pgd_10": (10, 1), "pgd_50_10": (50, 10)}
 """Steps and random starts of the PGD attacks."""
-
-
-@dataclass(frozen=True)
-class Outcomes:
-    """Outcome of each attack on each image.
-
-    Attributes:
-        correct: (N,) booleans by the name of the attack, one of `ATTACKS`: whether the image is still classified
-            correctly. Under `pgd_50_10`, in every step from each of its 10 starts. Under a part of AutoAttack, after
-            that part and all parts before it, so that `autoattack` is after all of them.
-        zero_gradient: Share of the images at which the gradient of the loss is exactly zero.
-    """
-
-    correct: dict[str, NDArray[Any]]
-    zero_gradient: float
-
-    @classmethod
-    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> "Outcomes":
-        """Return the outcomes in the arrays that a confirmation saves for each network, by their names."""
-        return cls({name: arrays[name] for name in ATTACKS if name in arrays}, float(arrays["zero_gradient"]))
 
 
 def evaluate_robustness(

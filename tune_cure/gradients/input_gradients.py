@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from tune_cure.gradients.backward_scope import input_gradients_only
 from tune_cure.gradients.double_backward import cheap_first_derivatives, cheap_second_derivatives
-from tune_cure.utils.registry import Registry
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
@@ -34,7 +33,6 @@ def margin(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-LOSSES: Registry[Loss] = Registry("loss", {"cross_entropy": cross_entropy, "margin": margin})
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,8 @@
 Each takes images in [0, 1] and normalizes them in its first layer, so that epsilon is in pixel units. An exported
 network's folder has a copy of this file, which must therefore import nothing but torch and the standard library.
 
-To add a network, write a function of (num_classes, in_channels, width) and add a line to `ARCHITECTURES`.
+To add a network, write a function of (num_classes, in_channels, width), and add a line to `ARCHITECTURES` and one to
+`MODELS` in registry.py.
 """
 
 from collections.abc import Callable, Mapping, Sequence

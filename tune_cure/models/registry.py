@@ -1,19 +1,33 @@
 """Networks by name: of `networks`, of timm and torchvision, of installed packages, and the user's own `module:name`."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
-from torch import nn
-
-from tune_cure.models import networks
-from tune_cure.models.libraries import timm_network, torchvision_network
 from tune_cure.utils.formatting import shorten_repr
 from tune_cure.utils.registry import PartError, Registry
 
+if TYPE_CHECKING:
+    from torch import nn
+
 MODELS: Registry[Callable[..., nn.Module]] = Registry(
     "network",
-    networks.ARCHITECTURES,
-    families={"timm": timm_network, "torchvision": torchvision_network},
+    {
+        "preact_resnet18": "tune_cure.models.networks:preact_resnet18",
+        "preact_resnet10": "tune_cure.models.networks:preact_resnet10",
+        "resnet18": "tune_cure.models.networks:resnet18",
+        "wide_resnet28_10": "tune_cure.models.networks:wide_resnet28_10",
+        "wide_resnet34_10": "tune_cure.models.networks:wide_resnet34_10",
+        "small_vit": "tune_cure.models.networks:small_vit",
+        "small_cnn": "tune_cure.models.networks:small_cnn",
+    },
+    families={
+        "timm": "tune_cure.models.libraries:timm_network",
+        "torchvision": "tune_cure.models.libraries:torchvision_network",
+    },
 )
+"""The networks by name. Those of the project are the ones of `networks.ARCHITECTURES`."""
 
 
 def build(
@@ -30,6 +44,10 @@ def build(
     Raises:
         PartError: There is no such network, its module cannot be imported, or its function fails.
     """
+    from torch import nn
+
+    from tune_cure.models import networks
+
     architecture = MODELS.resolve(name)
     try:
         network = networks.build(

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
-from tune_cure.gradients.batch_norm_mode import STATISTICS
+from tune_cure.gradients.registry import STATISTICS_NAMES
 from tune_cure.regularizers.registry import REGULARIZERS
 from tune_cure.utils.schema import Number, Schema, one_of, with_hyperparameters
 
@@ -17,7 +17,7 @@ class SharedRegularizerConfig(Schema):
     )
     lambda_: Number = Field(default=0.1, ge=0, alias="lambda", description="Weight of the mean penalty; 0: none.")
     penalty_two_sided: bool = Field(default=True, description="Differentiate the gradient at the image too; exact.")
-    penalty_statistics: Annotated[str, one_of(STATISTICS)] = Field(
+    penalty_statistics: Annotated[str, one_of(STATISTICS_NAMES)] = Field(
         default="batch", description="What batch norm normalizes by in the penalty: the batch's, or the running ones."
     )
     penalty_fraction: Number = Field(default=1.0, gt=0, le=1, description="Share of each batch that is penalized.")
@@ -33,4 +33,4 @@ if TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any: ...
 else:
-    RegularizerConfig = with_hyperparameters("RegularizerConfig", SharedRegularizerConfig, REGULARIZERS.own)
+    RegularizerConfig = with_hyperparameters("RegularizerConfig", SharedRegularizerConfig, REGULARIZERS.declarations)

@@ -1,24 +1,20 @@
 """The CURE penalty (Moosavi-Dezfooli et al. 2019, arXiv 1811.09716) and the directions it is taken along."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from tune_cure.attacks.fmn import fmn
-from tune_cure.attacks.norms import NORMS, broadcast, lengths, nonzero, project, unit
+from tune_cure.attacks.norms import broadcast, lengths, nonzero, project, unit
+from tune_cure.attacks.registry import NORMS
 from tune_cure.gradients.batch_norm_mode import STATISTICS
 from tune_cure.gradients.input_gradients import Forward, input_gradient
+from tune_cure.regularizers.declarations import CureDeclaration
+from tune_cure.regularizers.directions import DIRECTIONS
 from tune_cure.regularizers.regularizer import PenaltyStep, Regularizer
-from tune_cure.utils.hyperparameters import hyperparameter
-from tune_cure.utils.registry import Registry
 
 MINIMUM_NORM_STEPS = 5
-LENGTH_H = ("classic", "gradient")
-"""The directions whose length is h."""
-WITHIN_BALL = ("random", "fgsm", "linf")
-"""The directions that stay in the training attack's ball, whatever h is."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +28,7 @@ class Point:
         gradient: (N, C, H, W) gradient of each example's loss at `images`, detached.
         h: The L2 length that is asked for, in pixel units.
         epsilon: Radius of the ball around `images`.
-        norm: Norm of the ball, a name of `norms.NORMS`.
+        norm: Norm of the ball, a name of `NORMS`.
         adversarial: (N, C, H, W) adversarial images of the training step; None if it has none.
         generator: Source of randomness, on the images' device.
     """
@@ -46,9 +42,6 @@ class Point:
     norm: str
     adversarial: Tensor | None
     generator: torch.Generator | None
-
-
-Direction = Callable[[Point], Tensor]
 
 
 def classic(point: Point) -> Tensor:
@@ -81,11 +74,6 @@ def linf(point: Point) -> Tensor:
     """Return the displacement to an adversarial image nearby in L-infinity (FMN, five steps), clipped to the ball."""
     nearest = fmn(point.model, point.images, point.labels, steps=MINIMUM_NORM_STEPS)
     return project(nearest, point.images, point.epsilon, point.norm) - point.images
-
-
-DIRECTIONS: Registry[Direction] = Registry(
-    "direction", {"classic": classic, "gradient": gradient, "random": random, "fgsm": fgsm, "linf": linf}
-)
 
 
 def cure_penalty(
@@ -157,15 +145,8 @@ def cure_penalty(
 
 
 @dataclass(kw_only=True)
-class Cure(Regularizer):
+class Cure(CureDeclaration, Regularizer):
     """CURE: how much the input gradient changes along `direction`."""
-
-    direction: str = hyperparameter(
-        "classic", "CURE: the direction along which gradients are compared.", choices=DIRECTIONS
-    )
-    h: float = hyperparameter(1.5, "CURE: L2 length of the displacement, in pixel units.", gt=0, unit="pixel units")
-    penalty_squared: bool = hyperparameter(False, "CURE: the norm is squared.")
-    penalty_divide_by_h: bool = hyperparameter(False, "CURE: divide the difference by the length of z.")
 
     def __call__(self, step: PenaltyStep) -> Tensor:
         return cure_penalty(
@@ -194,14 +175,3 @@ class Cure(Regularizer):
     @property
     def takes_adversarial_forward(self) -> bool:
         return self.direction == "fgsm"
-
-    @property
-    def needs_attack(self) -> bool:
-        return self.direction == "fgsm"
-
-    @property
-    def uses_ball(self) -> bool:
-        return self.direction not in LENGTH_H
-
-    def inactive(self) -> dict[str, str]:
-        return {"h": f"direction is {self.direction}"} if self.direction in WITHIN_BALL else {}

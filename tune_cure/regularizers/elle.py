@@ -6,11 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tune_cure.attacks.norms import NORMS, broadcast
+from tune_cure.attacks.norms import broadcast
+from tune_cure.attacks.registry import NORMS
 from tune_cure.gradients.batch_norm_mode import STATISTICS
 from tune_cure.gradients.input_gradients import cross_entropy
+from tune_cure.regularizers.declarations import AdaptiveElleDeclaration, ElleDeclaration
 from tune_cure.regularizers.regularizer import PenaltyStep, Regularizer
-from tune_cure.utils.hyperparameters import hyperparameter
 
 
 def linearity_error(
@@ -34,7 +35,7 @@ def linearity_error(
         images: (N, C, H, W) in [0, 1].
         labels: (N,) class indices.
         epsilon: Radius of the ball, in pixel units. The points are not clipped to [0, 1].
-        norm: Norm of the ball, a name of `norms.NORMS`.
+        norm: Norm of the ball, a name of `NORMS`.
         generator: Source of the points, on the images' device.
         statistics: What batch norm normalizes by, a key of `batch_norm_mode.STATISTICS`.
 
@@ -52,7 +53,7 @@ def linearity_error(
 
 
 @dataclass(kw_only=True)
-class Elle(Regularizer):
+class Elle(ElleDeclaration, Regularizer):
     """ELLE: how far the loss is from linear between two random points of the ball."""
 
     def __call__(self, step: PenaltyStep) -> Tensor:
@@ -66,13 +67,9 @@ class Elle(Regularizer):
             statistics=self.penalty_statistics,
         )
 
-    @property
-    def uses_two_sided(self) -> bool:
-        return False
-
 
 @dataclass(kw_only=True)
-class AdaptiveElle(Elle):
+class AdaptiveElle(AdaptiveElleDeclaration, Elle):
     """ELLE-A: ELLE with lambda while the error is out of the ordinary, and less and less after it.
 
     A step whose mean error exceeds the mean of all earlier steps' by more than `elle_sensitivity` of their standard
@@ -80,10 +77,6 @@ class AdaptiveElle(Elle):
     at zero. Abad Rocamora et al. 2024 (arXiv 2401.11618), section 3.3.
     """
 
-    elle_sensitivity: float = hyperparameter(
-        2.0, "Standard deviations by which the error must jump for the full lambda of elle_a.", ge=0
-    )
-    elle_decay: float = hyperparameter(0.99, "Share of the weight of elle_a that is left in the next step.", ge=0, le=1)
     # Number of earlier steps, mean of their errors, sum of squared deviations from it (Welford), weight as part of 1.
     history: Tensor | None = field(default=None, init=False)
 

@@ -1,10 +1,10 @@
 """The penalty of prior-guided FGSM training (Jia et al. 2022, arXiv 2207.08859)."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import Tensor
 
+from tune_cure.regularizers.declarations import FgsmPgiDeclaration
 from tune_cure.regularizers.regularizer import LogitRegularizer, PenaltyStep
 
 
@@ -18,10 +18,8 @@ def logit_distance(start_logits: Tensor, adversarial_logits: Tensor) -> Tensor:
 
 
 @dataclass(kw_only=True)
-class FgsmPgi(LogitRegularizer):
+class FgsmPgi(FgsmPgiDeclaration, LogitRegularizer):
     """FGSM-PGI: mean squared difference of the logits at the attack's start and at its end."""
-
-    points: ClassVar[tuple[str, ...]] = ("start", "adversarial")
 
     def __call__(self, step: PenaltyStep) -> Tensor:
         return logit_distance(step.logits["start"], step.logits["adversarial"])

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from tune_cure.attacks.norms import NORMS, cosine
+from tune_cure.attacks.norms import cosine
+from tune_cure.attacks.registry import NORMS
 from tune_cure.gradients.batch_norm_mode import STATISTICS
 from tune_cure.gradients.input_gradients import input_gradient
 from tune_cure.regularizers.regularizer import PenaltyStep, Regularizer

@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tune_cure.attacks.norms import NORMS, broadcast
+from tune_cure.attacks.norms import broadcast
+from tune_cure.attacks.registry import NORMS
 from tune_cure.gradients.batch_norm_mode import STATISTICS
 from tune_cure.gradients.input_gradients import logits_and_input_gradient
 from tune_cure.regularizers.regularizer import PenaltyStep, Regularizer

@@ -3,13 +3,14 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from tune_cure.attacks.attack import Step
 from tune_cure.gradients.input_gradients import Forward
+from tune_cure.regularizers.declarations import LogitDeclaration, NoRegularizerDeclaration, RegularizerDeclaration
 
 POINTS = ("clean", "start", "adversarial")
 """The points of a training step: the image, the point from which the attack set out, and the adversarial image."""
@@ -33,27 +34,12 @@ class PenaltyStep(Step):
 
 
 @dataclass(kw_only=True)
-class Regularizer(ABC):
+class Regularizer(RegularizerDeclaration, ABC):
     """The penalty of a training run, built once from its configuration.
 
-    A penalty declares its own hyperparameters as dataclass fields (`utils.hyperparameters.hyperparameter`). The fields
-    below are shared by all penalties.
-
-    Attributes:
-        epsilon: Radius of the training attack's ball, in pixel units.
-        norm: Norm of that ball, a name of `norms.NORMS`.
-        penalty_two_sided: Whether the gradient at the image is differentiated with respect to the parameters, too.
-        penalty_statistics: What batch norm normalizes by in the penalty, a key of `batch_norm_mode.STATISTICS`.
-        points: The points whose logits the penalty takes from `step.logits`: names of `POINTS`. Empty for a penalty
-            that makes its own forward passes.
+    `RegularizerDeclaration` describes the fields that all penalties share. A penalty of your own declares its
+    hyperparameters beside them, in the same class; those of the project are in declarations.py.
     """
-
-    points: ClassVar[tuple[str, ...]] = ()
-
-    epsilon: float
-    norm: str
-    penalty_two_sided: bool
-    penalty_statistics: str
 
     @abstractmethod
     def __call__(self, step: PenaltyStep) -> Tensor:
@@ -73,25 +59,6 @@ class Regularizer(ABC):
         """Return True if `step.adversarial_forward` is used where it is known."""
         return False
 
-    @property
-    def needs_attack(self) -> bool:
-        """Return True if the penalty needs adversarial images."""
-        return "start" in self.points or "adversarial" in self.points
-
-    @property
-    def uses_two_sided(self) -> bool:
-        """Return True if `penalty_two_sided` makes a difference: the penalty compares two gradients."""
-        return True
-
-    @property
-    def uses_ball(self) -> bool:
-        """Return True if the penalty itself depends on epsilon and norm."""
-        return True
-
-    def inactive(self) -> dict[str, str]:
-        """Return the penalty's own hyperparameters that make no difference beside its others, and why."""
-        return {}
-
     def state_dict(self) -> dict[str, Any]:
         """Return what the penalty carries from step to step: tensors and plain values, saved in checkpoints."""
         return {}
@@ -102,25 +69,13 @@ class Regularizer(ABC):
 
 
 @dataclass(kw_only=True)
-class LogitRegularizer(Regularizer):
+class LogitRegularizer(LogitDeclaration, Regularizer):
     """A penalty that is a function of the logits at its `points` alone."""
-
-    @property
-    def uses_two_sided(self) -> bool:
-        return False
-
-    @property
-    def uses_ball(self) -> bool:
-        return False
 
 
 @dataclass(kw_only=True)
-class NoRegularizer(Regularizer):
+class NoRegularizer(NoRegularizerDeclaration, Regularizer):
     """No penalty."""
 
     def __call__(self, step: PenaltyStep) -> Tensor:
         return step.images.new_zeros(len(step.images))
-
-    @property
-    def uses_ball(self) -> bool:
-        return False

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from tune_cure.reports import search_page, tables
-from tune_cure.reports.figures import catalog, static
+from tune_cure.reports.figures import catalog, files
 from tune_cure.search.results import SearchResult
 
 
@@ -18,5 +18,5 @@ def write_artifacts(result: SearchResult) -> Path:
     tables.write_best_model(result)
     plots = catalog.build_plots(result)
     page = search_page.write(result, plots)
-    static.write_figures(result.directory, plots)
+    files.write_figures(result.directory, plots)
     return page

@@ -79,7 +79,8 @@ def tiles(result: SearchResult, confirmation: Confirmation | None, finding: Chan
     if best:
         number, words = ("at chance", finding.claim) if finding else _number_to_believe(result, confirmation)
         first = f'<div class="first"><dt>{words}</dt><dd>{number}</dd>{_next_step(result, confirmation, finding)}</div>'
-        others["best validation PGD accuracy"] = format_percent(best["pgd_accuracy_best"], best["pgd_accuracy_best_se"])
+        if (validation := format_percent(best["pgd_accuracy_best"], best["pgd_accuracy_best_se"])) != number:
+            others["best validation PGD accuracy"] = validation
         others["clean accuracy of that trial"] = format_percent(best["clean_accuracy_best"])
     if not finding and (difference := difference_to_start(summary)):
         others["PGD accuracy compared with start_from"] = difference

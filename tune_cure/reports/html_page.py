@@ -110,7 +110,9 @@ def number_cells(numbers: Iterable[str]) -> str:
     return "".join(f'<td class="number">{number}</td>' for number in numbers)
 
 
-def plot_block(name: str, figure: go.Figure, caption: str, legend: str = "", *, small: bool = False) -> str:
+def plot_block(
+    name: str, figure: go.Figure, caption: str, legend: str = "", *, small: bool = False, min_width: int = 0
+) -> str:
     """Return a figure with its legend and caption. The page's script draws it.
 
     Screen readers are given its axes and caption.
@@ -121,9 +123,13 @@ def plot_block(name: str, figure: go.Figure, caption: str, legend: str = "", *, 
         caption: HTML.
         legend: HTML; empty for none.
         small: True if several stand side by side.
+        min_width: The width in pixels below which it scrolls sideways; 0 shrinks it with the page.
     """
     data = f'<script type="application/json">{figure.to_json()}</script>'
-    plot = f'<div class="plot" id="plot-{name}" role="img" aria-label="{_label(figure, caption)}">{data}</div>'
+    style = f' style="min-width: {min_width}px"' if min_width else ""
+    plot = f'<div class="plot" id="plot-{name}" role="img" aria-label="{_label(figure, caption)}"{style}>{data}</div>'
+    if min_width:
+        plot = f'<div class="scrollable" tabindex="0">{plot}</div>'
     size = "small" if small else "wide"
     return f'<figure class="{size}">{legend}{plot}<figcaption>{caption}</figcaption></figure>'
 

@@ -5,8 +5,8 @@ from html import escape
 from typing import Any
 
 from tune_cure.confirmation.verdicts import Confirmation
-from tune_cure.evaluation.metrics import standard_error
 from tune_cure.evaluation.names import ACCURACY_LABELS
+from tune_cure.evaluation.standard_error import standard_error
 from tune_cure.reports import headline
 from tune_cure.reports.chance import ChanceFinding, find_chance
 from tune_cure.search import ranking, trial_table

@@ -32,7 +32,7 @@ function make(name, properties = {}, ...children) {
   return element;
 }
 
-// A table that is wider than the page says which columns are out of sight, and a button shows them.
+// A table or plot that is wider than the page says so, a table also which columns are out of sight; a button shows them.
 for (const box of document.querySelectorAll(".scrollable")) {
   const heads = [...box.querySelectorAll("thead th")];
   const button = make("button", {type: "button", className: "more"});
@@ -42,11 +42,14 @@ for (const box of document.querySelectorAll(".scrollable")) {
     const names = heads.filter((head) => head.getBoundingClientRect().right > seen.right + 2)
       .map((head) => head.textContent.trim()).filter(Boolean);
     const shown = names.length > 6 ? [...names.slice(0, 5), `${names.length - 5} others`] : names;
-    box.classList.toggle("more-right", names.length > 0);
+    const isMore = heads.length ? names.length > 0 : box.scrollLeft + box.clientWidth < box.scrollWidth - 2;
+    box.classList.toggle("more-right", isMore);
     box.classList.toggle("more-left", box.scrollLeft > 2);
     button.hidden = box.scrollWidth <= box.clientWidth + 2;
-    button.textContent = names.length ? `scrolls sideways: ${shown.join(", ")} →` : "← back to the first columns";
-    button.ariaLabel = names.length ? `scroll to ${names.length} more columns: ${names.join(", ")}` : "scroll back";
+    const which = shown.length ? `: ${shown.join(", ")}` : "";
+    button.textContent = isMore ? `scrolls sideways${which} →` : heads.length ? "← back to the first columns" : "← back";
+    button.ariaLabel = !isMore ? "scroll back"
+      : names.length ? `scroll to ${names.length} more columns: ${names.join(", ")}` : "scroll to the right";
   }
   button.addEventListener("click", () => {
     const first = heads[0]?.getBoundingClientRect().width ?? 0; // the first column stays in sight

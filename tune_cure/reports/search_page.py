@@ -90,7 +90,7 @@ def _plots(result: SearchResult, plots: Iterable[Plot]) -> dict[str, str]:
     blocks = dict.fromkeys(catalog.TITLES, "")
     for plot in plots:
         blocks[plot.section] += html_page.plot_block(
-            plot.name, plot.figure, plot.caption, plot.legend, small=plot.small
+            plot.name, plot.figure, plot.caption, plot.legend, small=plot.small, min_width=plot.min_width
         )
     if blocks["progress"]:
         text = (

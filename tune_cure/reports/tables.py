@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 import yaml
 
 from tune_cure.search import run_files
@@ -22,6 +21,7 @@ from tune_cure.search.trial_table import judged_examples
 from tune_cure.utils.csv_tables import format_csv
 from tune_cure.utils.files import FolderError, read_tensors, replace_bytes, replace_tensors, replace_text
 from tune_cure.utils.formatting import format_percent
+from tune_cure.utils.made_files import MadeFiles, digest
 
 _logger = logging.getLogger(__name__)
 
@@ -134,6 +134,12 @@ def write_best_model(result: SearchResult) -> None:
         return
     file = result.directory / run_files.BEST_MODEL
     checkpoint = Journal(result.directory).checkpoint_file(result.checkpoint) if result.checkpoint else None
+    metrics = {name: float(best.row[f"{name}_best"]) for name in ("clean_accuracy", "pgd_accuracy")}
+    about = {"trial": best.trial, "hyperparameters": best.hyperparameters, "metrics": metrics}
+    made = MadeFiles(result.directory / run_files.MADE)
+    source = digest(checkpoint, about) if checkpoint and checkpoint.is_file() else None
+    if source and made.is_current(file, source):
+        return
     saved = _read_or_warn(checkpoint) if checkpoint else {}
     weights = saved.get("best_model")
     if saved and not isinstance(weights, dict):
@@ -142,9 +148,10 @@ def write_best_model(result: SearchResult) -> None:
         if _read_or_warn(file).get("trial", best.trial) != best.trial:
             file.unlink()
         return
-    metrics = {name: float(best.row[f"{name}_best"]) for name in ("clean_accuracy", "pgd_accuracy")}
-    source = {"trial": best.trial, "hyperparameters": best.hyperparameters, "metrics": metrics}
-    replace_tensors(file, {**weights, **source})
+    replace_tensors(file, {**weights, **about})
+    if source:
+        made.add(file, source)
+        made.write()
 
 
 def _read_or_warn(file: Path) -> dict[str, Any]:
@@ -152,7 +159,7 @@ def _read_or_warn(file: Path) -> dict[str, Any]:
     if not file.exists():
         return {}
     try:
-        return read_tensors(file, torch.device("cpu"))
+        return read_tensors(file, "cpu")
     except FolderError as error:
         _logger.warning("%s", error)
         return {}

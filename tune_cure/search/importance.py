@@ -1,22 +1,27 @@
-"""Importance of each searched hyperparameter by functional ANOVA (Hutter et al. 2014, ICML, section 3)."""
+"""Importance of each searched hyperparameter by functional ANOVA (Hutter et al. 2014, ICML, section 3).
+
+Optuna and scikit-learn are imported when there are enough trials for it.
+"""
+
+from __future__ import annotations
 
 from collections.abc import Hashable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import optuna
 import pandas as pd
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
-from optuna.importance import FanovaImportanceEvaluator
-from optuna.trial import create_trial
 
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.space.distributions import Distribution
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.distributions import BaseDistribution
 
 MIN_TRIALS = 8  # a forest that is fitted to fewer says nothing
 MAX_TRIALS = 300  # the time grows with the square of their number
 
 
-def fanova(trials: pd.DataFrame, values: "pd.Series[float]", spec: SearchSpec) -> dict[str, float]:
+def fanova(trials: pd.DataFrame, values: pd.Series[float], spec: SearchSpec) -> dict[str, float]:
     """Return the share of the variance of `values` over the space that each hyperparameter explains by itself.
 
     A random forest is fitted to the trials, and its variance over the whole space is decomposed. If the shares do not
@@ -40,6 +45,9 @@ def fanova(trials: pd.DataFrame, values: "pd.Series[float]", spec: SearchSpec) -
     values = values.iloc[:: max(1, -(-len(values) // MAX_TRIALS))]
     if len(values) < MIN_TRIALS or values.nunique() < 2 or not keys:
         return {}
+    from optuna.importance import FanovaImportanceEvaluator
+    from optuna.trial import create_trial
+
     distributions = {key: _distribution(spec.space[key]) for key in keys}
     study = _create_study()
     rows = trials.loc[values.index, keys].astype(object).to_dict("records")
@@ -58,6 +66,8 @@ def _distribution(distribution: Distribution) -> BaseDistribution:
 
     Optuna's evaluator does not transform numbers itself, so that a log-uniform one would be judged on a linear scale.
     """
+    from optuna.distributions import CategoricalDistribution, FloatDistribution
+
     if distribution.kind == "choice":
         return CategoricalDistribution(distribution.values)
     return FloatDistribution(0.0, 1.0)
@@ -74,6 +84,8 @@ def _positions(row: dict[Hashable, Any], spec: SearchSpec) -> dict[str, Any]:
 
 def _create_study() -> optuna.Study:
     """Create a study in memory, without the line that Optuna logs about it."""
+    import optuna
+
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:

@@ -4,12 +4,12 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from tune_cure.evaluation.names import EPOCH_METRICS
 from tune_cure.search import run_files
 from tune_cure.search.journal import OBJECTIVE, RUNG, Event, Journal, end_reason
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.stopping import FULL_DISK_ERROR, SearchStopper
 from tune_cure.search.storage.checkpoint_retention import CheckpointRetention
-from tune_cure.training.trainer import EPOCH_METRICS
 
 _logger = logging.getLogger(__name__)
 

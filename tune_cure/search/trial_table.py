@@ -8,12 +8,12 @@ from typing import Any
 
 import pandas as pd
 
-from tune_cure.evaluation.metrics import standard_error
+from tune_cure.evaluation.names import EPOCH_METRICS
+from tune_cure.evaluation.standard_error import standard_error
 from tune_cure.search.journal import OBJECTIVE, RUNG, SEARCH_EVENTS, Event, JournalContent
 from tune_cure.search.ranking import UNSOUND_STATUSES
 from tune_cure.search.space import objectives
 from tune_cure.search.space.config import SearchSpec
-from tune_cure.training.trainer import EPOCH_METRICS
 
 SECONDS = ("train_seconds", "attack_seconds", "penalty_seconds", "eval_seconds")
 EPOCH_COLUMNS = ("trial", *EPOCH_METRICS, OBJECTIVE, RUNG, "time", "host", "pid")  # of epochs.csv

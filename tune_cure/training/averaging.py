@@ -6,8 +6,6 @@ from typing import Any
 from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-AVERAGINGS = ("none", "ema", "swa")
-
 
 class WeightAverage:
     """Average of the weights and batch-norm statistics of a network.

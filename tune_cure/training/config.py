@@ -78,7 +78,7 @@ class TrainingConfig(  # pydantic takes the fields of the last base first
         content: dict[str, Any] = handler(self)
         if self.step_size is not None:
             content.pop("alpha", None)
-        own = {*declared_keys([ATTACKS.get(self.attack), REGULARIZERS.get(self.regularizer)])}
+        own = {*declared_keys([ATTACKS.declaration(self.attack), REGULARIZERS.declaration(self.regularizer)])}
         for key in type(self).model_fields.keys() - TrainingConfig.model_fields.keys() - own:
             content.pop(key, None)
         return content
@@ -95,7 +95,7 @@ class _PartlyReadConfig(TrainingConfig):
 
 def config_class() -> type[TrainingConfig]:
     """Return TrainingConfig with the hyperparameters of all attacks and penalties that this process knows."""
-    return _composed(TrainingConfig, tuple(ATTACKS.own), tuple(REGULARIZERS.own))
+    return _composed(TrainingConfig, tuple(ATTACKS.declarations), tuple(REGULARIZERS.declarations))
 
 
 @cache
@@ -108,7 +108,7 @@ def _composed(base: type[TrainingConfig], attacks: tuple[Any, ...], penalties: t
     return composed
 
 
-_BUILT_IN = (*ATTACKS.own, *REGULARIZERS.own)
+_BUILT_IN = (*ATTACKS.declarations, *REGULARIZERS.declarations)
 _PARTS: dict[str, Registry[Any]] = {"attack": ATTACKS, "regularizer": REGULARIZERS}
 
 
@@ -127,9 +127,9 @@ def parse_training(values: Mapping[str, Any], *, partly: bool = False) -> Traini
     """
     for key, registry in _PARTS.items():
         if isinstance(values.get(key), str):
-            registry.get(values[key])
+            registry.declaration(values[key])
     base = _PartlyReadConfig if partly or has_unread_parts(values) else TrainingConfig
-    return _composed(base, tuple(ATTACKS.own), tuple(REGULARIZERS.own)).model_validate(dict(values))
+    return _composed(base, tuple(ATTACKS.declarations), tuple(REGULARIZERS.declarations)).model_validate(dict(values))
 
 
 def _parse(values: Any) -> Any:
@@ -193,8 +193,8 @@ def deciding_keys() -> tuple[str, ...]:
     for values can decide.
     """
     fields = config_class().model_fields
-    of_attacks = [key for key in declared_keys(ATTACKS.own) if choices(fields[key])]
-    of_penalties = [key for key in declared_keys(REGULARIZERS.own) if choices(fields[key])]
+    of_attacks = [key for key in declared_keys(ATTACKS.declarations) if choices(fields[key])]
+    of_penalties = [key for key in declared_keys(REGULARIZERS.declarations) if choices(fields[key])]
     first = ("attack", *of_attacks, "optimizer", "lr_schedule", "averaging", "regularizer", *of_penalties)
     return (*first, DELTA, "lambda")
 

@@ -7,7 +7,7 @@ hyperparameters are given, and expanded into the two keys.
 from collections.abc import Mapping
 from typing import Any
 
-from tune_cure.regularizers.cure import DIRECTIONS
+from tune_cure.regularizers.directions import DIRECTIONS
 from tune_cure.regularizers.registry import REGULARIZERS
 from tune_cure.utils.formatting import shorten_repr
 from tune_cure.utils.registry import did_you_mean

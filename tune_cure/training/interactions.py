@@ -55,16 +55,16 @@ def find_conflict(config: TrainingConfig) -> tuple[str, str] | None:
         for name in ("clean_weight", "trades_weight", "boosted_weight", "mart_weight", "hat_weight"):
             if getattr(config, name) > 0:
                 return name, "goes with an attack, but attack can be none, which trains on clean images as they are"
-    attack = ATTACKS.get(config.attack)
+    attack = ATTACKS.declaration(config.attack)
     if penalty is not None and attack is not None and "start" in penalty.points and not attack.keeps_start:
         return "regularizer", f"{config.regularizer} needs the start of the attack, which {config.attack} does not keep"
     return None
 
 
 def _known_part(registry: Registry[Any], name: str, config: TrainingConfig) -> Any:
-    """Return the part as `config` says; None if it is a `module:name` that is not imported here."""
-    part = registry.get(name)
-    return None if part is None else build_part(part, config)
+    """Return a part's declaration with the values of `config`; None if the part is not imported here."""
+    declaration = registry.declaration(name)
+    return None if declaration is None else build_part(declaration, config)
 
 
 _OF_ALL_PENALTIES = ("penalty_two_sided", "penalty_statistics", "penalty_fraction", "penalty_every")
@@ -102,7 +102,7 @@ def _inactive_of_penalty(config: TrainingConfig) -> dict[str, str]:
         idle |= _of_other_parts(REGULARIZERS, "none", "regularizer is none")
     elif config.lambda_ == 0:
         penalized, idle = False, dict.fromkeys(("regularizer", DELTA, *_OF_ALL_PENALTIES), "lambda is 0")
-        idle |= dict.fromkeys(_yaml_names(declared_keys(REGULARIZERS.own)), "lambda is 0")
+        idle |= dict.fromkeys(_yaml_names(declared_keys(REGULARIZERS.declarations)), "lambda is 0")
     else:
         reason = f"regularizer is {config.regularizer}"
         penalized, idle = True, _of_other_parts(REGULARIZERS, config.regularizer, reason)
@@ -116,10 +116,10 @@ def _inactive_of_penalty(config: TrainingConfig) -> dict[str, str]:
 
 def _of_other_parts(registry: Registry[Any], name: str, reason: str) -> dict[str, str]:
     """Return the hyperparameters that others declare and `name` has no field for, with `reason`; {} if not imported."""
-    if (part := registry.get(name)) is None:
+    if (part := registry.declaration(name)) is None:
         return {}
     used = {field.name for field in dataclasses.fields(part)}
-    return dict.fromkeys(_yaml_names(key for key in declared_keys(registry.own) if key not in used), reason)
+    return dict.fromkeys(_yaml_names(key for key in declared_keys(registry.declarations) if key not in used), reason)
 
 
 def _yaml_names(fields: Iterable[str]) -> list[str]:

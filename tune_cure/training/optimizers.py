@@ -1,14 +1,20 @@
-"""Optimizers by name. To add one, write a function and add a line to `OPTIMIZERS`."""
+"""Optimizers by name. To add one, write a function and add a line to `OPTIMIZERS`.
+
+torch is imported when an optimizer is made, so that reading a YAML file does not wait for it.
+"""
+
+from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from tune_cure.utils.registry import Registry
 
-Parameters = Iterable[nn.Parameter] | Iterable[dict[str, Any]]
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    Parameters = Iterable[nn.Parameter] | Iterable[dict[str, Any]]
 
 
 def decay_groups(model: nn.Module, *, decay_vectors: bool) -> Parameters:
@@ -31,6 +37,8 @@ def sgd(
     parameters: Parameters, *, lr: float, weight_decay: float, momentum: float, nesterov: bool, fused: bool
 ) -> torch.optim.Optimizer:
     """Return stochastic gradient descent with momentum, Nesterov's on request; the weight decay is an L2 penalty."""
+    import torch
+
     optimizer = torch.optim.SGD(
         parameters, lr=lr, weight_decay=weight_decay, momentum=momentum, nesterov=nesterov, fused=fused
     )
@@ -46,6 +54,8 @@ def adam(
     parameters: Parameters, *, lr: float, weight_decay: float, fused: bool, **_sgd_only: object
 ) -> torch.optim.Optimizer:
     """Return Adam; the weight decay is an L2 penalty."""
+    import torch
+
     return torch.optim.Adam(parameters, lr=lr, weight_decay=weight_decay, fused=fused)
 
 
@@ -53,6 +63,8 @@ def adamw(
     parameters: Parameters, *, lr: float, weight_decay: float, fused: bool, **_sgd_only: object
 ) -> torch.optim.Optimizer:
     """Return Adam with decoupled weight decay."""
+    import torch
+
     return torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay, fused=fused)
 
 

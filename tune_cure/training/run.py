@@ -1,23 +1,24 @@
-"""One training run without Ray: its configuration, its epochs, and the files in its folder."""
+"""One training run without Ray: its configuration, its epochs, and the files in its folder.
+
+What trains and judges is imported when a run begins, so that an error in a run's YAML does not wait for torch.
+"""
+
+from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 import yaml
 from pydantic import Field, ValidationError
 
 from tune_cure.data.config import DataSpec
 from tune_cure.data.datasets import DATASETS
-from tune_cure.data.splits import Splits
 from tune_cure.evaluation.config import EvaluationConfig
-from tune_cure.evaluation.metrics import METRICS, evaluate
-from tune_cure.models import checkpoints
+from tune_cure.evaluation.names import EPOCH_METRICS, METRICS
 from tune_cure.training.config import AnyTrainingConfig, ModelConfig, TrainingConfig, import_parts
 from tune_cure.training.delta import expand_delta
 from tune_cure.training.interactions import find_conflict
-from tune_cure.training.trainer import EPOCH_METRICS, Trainer
 from tune_cure.utils.csv_tables import format_csv
 from tune_cure.utils.errors import first_line
 from tune_cure.utils.files import FolderError, read_tensors, replace_tensors, replace_text
@@ -27,6 +28,9 @@ from tune_cure.utils.yaml_config import ProblemError, by_path, differences, firs
 
 if TYPE_CHECKING:
     import pandas as pd
+    import torch
+
+    from tune_cure.data.splits import Splits
 
 DEFAULT_DATASET = "cifar10"
 CONFIG, LOG, LAST, BEST, TEST = "config.yaml", "epochs.csv", "last.pt", "best_model.pt", "test.csv"
@@ -130,6 +134,8 @@ class Run:
     """
 
     def __init__(self, spec: RunSpec, splits: Splits, directory: Path, device: torch.device | str) -> None:
+        from tune_cure.training.trainer import Trainer
+
         self.spec, self.directory = spec, directory
         self.trainer = Trainer(
             spec.training, splits, model=spec.model, evaluation=spec.evaluation, device=device, seed=spec.seed
@@ -186,7 +192,7 @@ class Run:
         Args:
             on_step: See `Trainer.train_epoch`.
         """
-        import pandas as pd  # here, because reading a run's YAML needs none of it
+        import pandas as pd
 
         (self.directory / TEST).unlink(missing_ok=True)  # it describes the epoch that was the last until now
         row = self.trainer.train_epoch(on_step)
@@ -207,13 +213,16 @@ class Run:
         metrics = {name: accuracies[name] for name in ("clean_accuracy", "pgd_accuracy")}
         replace_tensors(self.directory / BEST, {**best, "metrics": metrics})
 
-    def evaluate_on_test(self) -> "pd.DataFrame":
+    def evaluate_on_test(self) -> pd.DataFrame:
         """Evaluate the networks of the best and the last epoch on all test images, and write test.csv.
 
         Returns:
             The table, a row for each network. A network that diverged in the last epoch has none.
         """
         import pandas as pd
+
+        from tune_cure.evaluation.metrics import evaluate
+        from tune_cure.models import checkpoints
 
         trainer = self.trainer
         best = checkpoints.rebuild(trainer.best_model(), device=trainer.device)

@@ -4,12 +4,12 @@ from typing import Annotated
 
 from pydantic import Field
 
-from tune_cure.training.averaging import AVERAGINGS
 from tune_cure.training.optimizers import OPTIMIZERS
 from tune_cure.training.schedules import SCHEDULES
 from tune_cure.utils.schema import Number, Schema, one_of
 
 MAX_EPOCHS = 100_000  # a plot has a point for each
+AVERAGINGS = ("none", "ema", "swa")
 AMP_MODES = ("auto", "bf16", "fp16", "tf32", "off")
 
 

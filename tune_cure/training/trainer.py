@@ -12,7 +12,7 @@ from tune_cure.data.batches import batches, num_batches
 from tune_cure.data.splits import Splits
 from tune_cure.evaluation.catastrophic_overfitting import catastrophic_overfitting
 from tune_cure.evaluation.config import EvaluationConfig
-from tune_cure.evaluation.metrics import METRICS, evaluate
+from tune_cure.evaluation.metrics import evaluate
 from tune_cure.gradients.mixed_precision import (
     amp_dtype,
     low_precision,
@@ -32,24 +32,6 @@ from tune_cure.training.timing import Stopwatch, peak_memory_mb
 from tune_cure.utils.seeding import epoch_seed, seeded_global_state
 
 DIVERGENCE_CHECK_STEPS = 50  # steps between two checks that wait for the device to learn whether the loss is finite
-
-EPOCH_METRICS = (  # metrics of `train_epoch` and `evaluate`, in the order of epochs.csv
-    "epoch",
-    "lr",
-    "train_loss",
-    "train_adversarial_accuracy",
-    "curvature",
-    *METRICS,
-    "pgd_accuracy_best",
-    "catastrophic_overfitting",
-    "train_seconds",
-    "attack_seconds",
-    "penalty_seconds",
-    "eval_seconds",
-    "images_per_second",
-    "device_memory_mb",
-    "skipped_steps",
-)
 
 
 class Trainer:

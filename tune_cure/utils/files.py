@@ -3,17 +3,20 @@
 A reader of a replaced file, or a power cut, finds the old content or the new one, never a part.
 """
 
+from __future__ import annotations
+
 import os
 import secrets
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
-
-import torch
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from tune_cure.utils.errors import TuneCureError, first_line
+
+if TYPE_CHECKING:
+    import torch
 
 
 def replace_text(path: Path, text: str) -> None:
@@ -29,6 +32,8 @@ def replace_bytes(path: Path, content: bytes) -> None:
 
 def replace_tensors(path: Path, content: dict[str, Any]) -> None:
     """Replace a file in one step by tensors and plain values that `torch.load(weights_only=True)` reads."""
+    import torch  # few commands read or write tensors
+
     with _partial(path) as file:
         torch.save(content, file)
 
@@ -85,12 +90,14 @@ class FolderError(TuneCureError):
     """A folder that a run cannot be written to, or that holds what a run cannot continue from."""
 
 
-def read_tensors(path: Path, device: torch.device) -> dict[str, Any]:
+def read_tensors(path: Path, device: torch.device | str) -> dict[str, Any]:
     """Read a file that `replace_tensors` wrote, with its tensors on `device`.
 
     Raises:
         FolderError: The file is damaged, or holds something else.
     """
+    import torch
+
     try:
         content = torch.load(path, map_location=device, weights_only=True)
     except OSError as error:

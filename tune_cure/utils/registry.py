@@ -3,6 +3,7 @@
 A name is one of four: a registered name; a name that an installed package adds by an entry point; `family:name`, which
 a function of the registry makes a part of; or `module:name`, an object in a module of the user's. A `module:name` is
 imported only by `Registry.resolve`, never when a file is read.
+The project's own parts are imported when they are first looked up, so that reading a file does not wait for torch.
 """
 
 import difflib
@@ -11,11 +12,12 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from dataclasses import dataclass
 from functools import cache
 from importlib.machinery import PathFinder
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from tune_cure.utils.errors import TuneCureError
 from tune_cure.utils.formatting import shorten_repr
@@ -42,6 +44,19 @@ def did_you_mean(name: str, choices: Iterable[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
+@dataclass(frozen=True)
+class Declared:
+    """A part of the project whose module is imported when the part is looked up.
+
+    Attributes:
+        reference: The part, as `module:name`.
+        declaration: The base class of the part that has its hyperparameters, and needs no formula.
+    """
+
+    reference: str
+    declaration: type
+
+
 class Registry(MutableMapping[str, Part]):
     """The parts of one kind by name. It can be read and written like a dictionary.
 
@@ -51,37 +66,47 @@ class Registry(MutableMapping[str, Part]):
     Args:
         kind: What one part is called in errors, for example `network`. Installed packages add parts by entry points of
             the group `tune_cure.networks`; a space in the kind becomes an underscore.
-        parts: The project's own parts. A text stands for the object that it names as `module:name`, so that a part in a
-            file of its own takes one line.
+        parts: The project's own parts. A text stands for the object that it names as `module:name`, and is imported
+            when that part is first looked up; `Declared` says beforehand what its hyperparameters are.
         accepts: Whether an object can be a part.
         expected: What `accepts` asks for, in words.
         families: Functions that return the part of a name, by what stands before the colon in `family:name`. They raise
-            a PartError where there is none.
+            a PartError where there is none. A text names one as `module:name`.
     """
 
     def __init__(
         self,
         kind: str,
-        parts: Mapping[str, Part | str],
+        parts: Mapping[str, Part | str | Declared],
         *,
         accepts: Callable[[object], bool] = callable,
         expected: str = "a function or a class",
-        families: Mapping[str, Callable[[str], Part]] | None = None,
+        families: Mapping[str, Callable[[str], Part] | str] | None = None,
     ) -> None:
         self.kind, self.accepts, self.expected = kind, accepts, expected
         self.families = families or {}
-        self._parts: dict[str, Part] = {
-            name: self._checked(name, _imported(part, kind) if isinstance(part, str) else part)
-            for name, part in parts.items()
-        }
+        self._parts: dict[str, Part | str] = {}
+        self._declarations: dict[str, type] = {}
+        for name, part in parts.items():
+            if isinstance(part, Declared):
+                self._declarations[name], part = part.declaration, part.reference
+            self._parts[name] = part if isinstance(part, str) else self._checked(name, part)
         self._imported: dict[str, Part] = {}
         self._expected: set[str] = set()
         self._builtin = frozenset(parts)
 
     @property
-    def own(self) -> list[Part]:
-        """The parts that this process knows already: registered, imported, or of a package that was asked for."""
-        return list(dict.fromkeys([*self._parts.values(), *self._imported.values()]))
+    def declarations(self) -> list[Any]:
+        """The declaration of each part that this process knows already, each once: see `declaration`."""
+        return list(dict.fromkeys(self.declaration(name) for name in [*self._parts, *self._imported]))
+
+    def declaration(self, name: str) -> Any:
+        """Return what says which hyperparameters a part has: its `Declared.declaration`, else the part itself.
+
+        Returns:
+            None if there is no such part, or it is a `module:name` that this process has not imported.
+        """
+        return self._declarations.get(name) or self.get(name)
 
     @property
     def group(self) -> str:
@@ -96,7 +121,7 @@ class Registry(MutableMapping[str, Part]):
         """
         if not name or ":" in name or name != name.strip():
             raise PartError(f"{shorten_repr(name)} cannot be the name of a {self.kind}: no colon and no outer spaces")
-        if self._parts.get(name, part) is not part:
+        if name in self._parts and self[name] is not part:
             raise PartError(f"there is a {self.kind} named {name!r} already")
         self._parts[name] = self._checked(name, part)
 
@@ -158,12 +183,18 @@ class Registry(MutableMapping[str, Part]):
         return family in self.families and bool(rest)
 
     def __getitem__(self, name: str) -> Part:
-        for parts in (self._parts, self._imported):
-            if name in parts:
-                return parts[name]
-        if self._is_of_family(name):
+        if name in self._parts:
+            part = self._parts[name]
+            if isinstance(part, str):
+                self._parts[name] = part = self._checked(name, _imported(part, self.kind))
+            return part
+        if name not in self._imported and self._is_of_family(name):
             family, _, rest = name.partition(":")
-            self._imported[name] = self.families[family](rest)
+            make = self.families[family]
+            if isinstance(make, str):
+                make = cast(Callable[[str], Part], _imported(make, self.kind))
+            self._imported[name] = make(rest)
+        if name in self._imported:
             return self._imported[name]
         entry_point = self._entry_points()[name]
         try:
@@ -172,8 +203,8 @@ class Registry(MutableMapping[str, Part]):
             raise PartError(
                 f"{self.kind} {name!r}: {entry_point.value} cannot be imported: {describe_error(error)}"
             ) from error
-        self._parts[name] = self._checked(name, part)
-        return self._parts[name]
+        self._parts[name] = checked = self._checked(name, part)
+        return checked
 
     def __setitem__(self, name: str, part: Part) -> None:
         self._parts[name] = part

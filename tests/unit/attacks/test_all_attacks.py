@@ -9,8 +9,7 @@ from torch import Tensor, nn
 
 from tune_cure.attacks.attack import Attack, Step
 from tune_cure.attacks.config import AttackConfig
-from tune_cure.attacks.norms import NORMS
-from tune_cure.attacks.registry import ATTACKS
+from tune_cure.attacks.registry import ATTACKS, NORMS
 from tune_cure.gradients.batch_norm_mode import STATISTICS
 from tune_cure.utils.hyperparameters import build_part, declared_hyperparameters
 

@@ -6,9 +6,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tune_cure.attacks.fgsm import fgsm
-from tune_cure.attacks.norms import NORMS, project, random_start
+from tune_cure.attacks.norms import project, random_start
 from tune_cure.attacks.pgd import pgd, pgd_training
-from tune_cure.gradients.input_gradients import LOSSES
+from tune_cure.attacks.registry import NORMS
+from tune_cure.gradients.registry import LOSSES
 
 EPSILON = 0.1
 

@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from tune_cure.attacks.norms import NORMS, cosine, lengths, project, random_start
+from tune_cure.attacks.norms import cosine, lengths, project, random_start
+from tune_cure.attacks.registry import NORMS
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 import pytest
 
 from tune_cure.evaluation.catastrophic_overfitting import catastrophic_overfitting
-from tune_cure.evaluation.metrics import standard_error
+from tune_cure.evaluation.standard_error import standard_error
 
 
 def judged(

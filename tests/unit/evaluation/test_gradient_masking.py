@@ -4,7 +4,7 @@ import pytest
 from tune_cure.evaluation import gradient_masking
 from tune_cure.evaluation.config import EvaluationConfig
 from tune_cure.evaluation.names import ATTACKS, WITHOUT_AUTOATTACK
-from tune_cure.evaluation.robustness import Outcomes
+from tune_cure.evaluation.outcomes import Outcomes
 
 EVALUATION = EvaluationConfig(epsilon=0.1)
 SOUND = {"clean": 950, "fgsm": 600, "pgd_10": 520, "pgd_50_10": 510, "apgd_ce": 505, "apgd_t": 480, "fab_t": 480,

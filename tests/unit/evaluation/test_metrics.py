@@ -6,7 +6,9 @@ from torch.nn import functional as F
 from tests.support.networks import smooth_network
 from tune_cure.data.splits import Examples
 from tune_cure.evaluation.config import EvaluationConfig
-from tune_cure.evaluation.metrics import METRICS, evaluate, standard_error
+from tune_cure.evaluation.metrics import evaluate
+from tune_cure.evaluation.names import METRICS
+from tune_cure.evaluation.standard_error import standard_error
 
 
 def examples(count: int = 60) -> Examples:

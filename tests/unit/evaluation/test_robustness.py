@@ -12,7 +12,8 @@ from tune_cure.data.splits import Examples
 from tune_cure.evaluation.config import EvaluationConfig
 from tune_cure.evaluation.metrics import evaluate
 from tune_cure.evaluation.names import ATTACKS, WITHOUT_AUTOATTACK, label_attacks
-from tune_cure.evaluation.robustness import Outcomes, evaluate_robustness
+from tune_cure.evaluation.outcomes import Outcomes
+from tune_cure.evaluation.robustness import evaluate_robustness
 from tune_cure.models import networks
 
 EVALUATION = EvaluationConfig(epsilon=0.04)

@@ -8,8 +8,8 @@ from typing import Any, NoReturn
 import pytest
 from tensorboardX.proto.event_pb2 import Event as Record
 
+from tune_cure.evaluation.names import EPOCH_METRICS
 from tune_cure.ray_backend.monitoring.tensorboard import TensorBoard
-from tune_cure.training.trainer import EPOCH_METRICS
 
 
 def records(folder: Path) -> list[Record]:

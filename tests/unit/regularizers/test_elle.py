@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.support.networks import QuadraticLoss
-from tune_cure.attacks.norms import NORMS
+from tune_cure.attacks.registry import NORMS
 from tune_cure.regularizers.elle import AdaptiveElle, linearity_error
 from tune_cure.regularizers.regularizer import PenaltyStep
 

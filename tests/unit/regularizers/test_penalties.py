@@ -9,10 +9,11 @@ from tests.support.networks import QuadraticLoss
 from tests.support.penalties import DELTAS, penalty
 from tune_cure.attacks.fgsm import fgsm as fgsm_attack
 from tune_cure.attacks.fmn import fmn
-from tune_cure.attacks.norms import NORMS
+from tune_cure.attacks.registry import NORMS
 from tune_cure.gradients.batch_norm_mode import STATISTICS
 from tune_cure.gradients.input_gradients import input_gradient
-from tune_cure.regularizers.cure import DIRECTIONS, Point, classic, cure_penalty, gradient
+from tune_cure.regularizers.cure import Point, classic, cure_penalty, gradient
+from tune_cure.regularizers.directions import DIRECTIONS
 
 EPSILON = 0.1
 NAMES = [name for name in DELTAS if name != "none"]

@@ -56,6 +56,15 @@ def test_a_line_runs_through_every_axis_and_has_a_gap_where_a_hyperparameter_has
     assert drawn == trials["pgd_accuracy_best"].notna().sum()
 
 
+def test_many_axes_need_a_width_at_which_they_can_be_read(result: SearchResult) -> None:
+    spec = result.spec
+    assert len(spec.space) == 4
+    assert figures_space.least_width_of_parallel_coordinates(spec) == 0
+    distribution = next(iter(spec.space.values()))
+    wide = spec.model_copy(update={"space": {f"key_{index}": distribution for index in range(13)}})
+    assert figures_space.least_width_of_parallel_coordinates(wide) > 60 * 15
+
+
 def test_a_contour_covers_the_searched_ranges_on_their_scales(result: SearchResult) -> None:
     figure = figures_space.plot_contour(result.trials, result.trials, result.spec, "lambda", "h", BEST)
     surface = figure.data[0]

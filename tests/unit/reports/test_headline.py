@@ -52,6 +52,21 @@ def test_without_a_confirmation_the_first_number_is_that_of_the_search_with_its_
     assert f"Next: tune-cure confirm {tmp_path} trains the winner again" in tile
 
 
+def test_no_number_stands_in_two_tiles(tmp_path: Path) -> None:
+    jobs = plan_quick_jobs(tmp_path, BASELINES)
+    over(tmp_path)
+    row = SearchResult(tmp_path).summary["best"]
+    validation = f"{100 * row['pgd_accuracy_best']:.1f} ± {100 * row['pgd_accuracy_best_se']:.1f}%"
+    tiles = text_of(write_page(tmp_path).split('<dl class="tiles">')[1].split("</dl>")[0])
+    assert tiles.count(validation) == 1
+    assert "best validation PGD accuracy" not in tiles
+    for job in jobs:
+        write_outcomes(job, 0.6)
+    save(jobs, tmp_path)
+    tiles = text_of(write_page(tmp_path).split('<dl class="tiles">')[1].split("</dl>")[0])
+    assert f"best validation PGD accuracy {validation}" in tiles
+
+
 def test_a_search_that_is_not_over_names_the_command_that_shows_it(tmp_path: Path) -> None:
     plan_quick_jobs(tmp_path)
     tile = first_tile(tmp_path)

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from tests.support.journals import BEST, write_search
-from tune_cure.reports.figures import accuracies as figures, catalog, cost, space, static
+from tune_cure.reports.figures import accuracies as figures, catalog, cost, files, space, static
 from tune_cure.reports.figures.catalog import Plot
 from tune_cure.reports.figures.style import blank_figure
 from tune_cure.search.results import SearchResult
@@ -29,7 +29,7 @@ def drawn(result: SearchResult) -> list[Plot]:
 def test_every_figure_of_the_report_is_written_as_svg_and_png(third: int, drawn: list[Plot], tmp_path: Path) -> None:
     plots = drawn[third::3]
     assert plots
-    folder = static.write_figures(tmp_path, plots)
+    folder = files.write_figures(tmp_path, plots)
     assert {path.name for path in folder.iterdir()} == {f"{plot.name}.{of}" for plot in plots for of in ("svg", "png")}
     for plot in plots:
         ElementTree.parse(folder / f"{plot.name}.svg")
@@ -44,14 +44,14 @@ def test_a_dollar_in_a_name_is_no_formula(tmp_path: Path) -> None:
     figure.add_trace(
         go.Scatter(name="$\\frac{$", mode="lines", x=[1, 2], y=[0.5, 1.0], line={"color": "red", "width": 1})
     )
-    folder = static.write_figures(tmp_path, [Plot("x", "curves", figure, "")])
+    folder = files.write_figures(tmp_path, [Plot("x", "curves", figure, "")])
     assert "$\\frac{$" in (folder / "x.svg").read_text()
 
 
 def test_the_same_run_gives_the_same_files(drawn: list[Plot], tmp_path: Path) -> None:
-    folder = static.write_figures(tmp_path, drawn[:2])
+    folder = files.write_figures(tmp_path, drawn[:2])
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    static.write_figures(tmp_path, drawn[:2])
+    files.write_figures(tmp_path, drawn[:2])
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
@@ -97,5 +97,5 @@ def test_html_of_the_page_becomes_plain_text_on_paper() -> None:
 def test_a_plot_takes_the_name_of_its_file(tmp_path: Path) -> None:
     figure = blank_figure("x", "y")
     figure.add_trace(go.Scatter(name="a", mode="lines", x=[0, 1], y=[0, 1], line={"color": "#000000", "width": 1}))
-    folder = static.write_figures(tmp_path, [Plot("one", "curves", figure, "")])
+    folder = files.write_figures(tmp_path, [Plot("one", "curves", figure, "")])
     assert sorted(path.name for path in folder.iterdir()) == ["one.png", "one.svg"]

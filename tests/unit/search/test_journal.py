@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from tests.support.journal_lines import begin, end, epoch
+from tune_cure.evaluation.names import EPOCH_METRICS
 from tune_cure.search import run_files
 from tune_cure.search.journal import Event, Journal, JournalError, JournalFollower, TrialCounts
-from tune_cure.training.trainer import EPOCH_METRICS
 from tune_cure.utils.yaml_config import ProblemError
 
 

@@ -7,10 +7,10 @@ import pytest
 
 from tests.support import journal_lines
 from tests.support.spaces import tiny
+from tune_cure.evaluation.names import EPOCH_METRICS
 from tune_cure.search.journal import Event, Journal, JournalError
 from tune_cure.search.recorder import TrialRecorder
 from tune_cure.search.stopping import SearchStopper
-from tune_cure.training.trainer import EPOCH_METRICS
 
 NO_SPACE = f"OSError: [Errno {errno.ENOSPC}] {os.strerror(errno.ENOSPC)}: 'trainer.pt'"
 

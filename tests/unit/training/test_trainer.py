@@ -10,14 +10,15 @@ from torch import nn
 from torch.nn import functional as F
 
 from tests.support.penalties import DELTAS
-from tune_cure.attacks.fgsm import INITS, fgsm, start_point
+from tune_cure.attacks.declarations import INITS
+from tune_cure.attacks.fgsm import fgsm, start_point
 from tune_cure.attacks.registry import ATTACKS
 from tune_cure.data import batches as batches_module, splits as splits_module
 from tune_cure.data.config import DataSpec
 from tune_cure.data.splits import Splits
 from tune_cure.evaluation.config import EvaluationConfig
 from tune_cure.evaluation.metrics import evaluate
-from tune_cure.evaluation.names import ACCURACIES
+from tune_cure.evaluation.names import ACCURACIES, EPOCH_METRICS
 from tune_cure.gradients.batch_norm_mode import STATISTICS
 from tune_cure.gradients.mixed_precision import amp_dtype
 from tune_cure.models import checkpoints, networks, registry
@@ -27,7 +28,7 @@ from tune_cure.training import timing
 from tune_cure.training.config import ModelConfig, TrainingConfig
 from tune_cure.training.optimizers import OPTIMIZERS
 from tune_cure.training.timing import Stopwatch
-from tune_cure.training.trainer import EPOCH_METRICS, Trainer
+from tune_cure.training.trainer import Trainer
 
 MODEL = ModelConfig(name="small_cnn", width=4)
 EVALUATION = EvaluationConfig(epsilon=0.1, steps=3, examples=50)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tune_cure.utils import registry
-from tune_cure.utils.registry import PartError, Registry, is_reference, local_modules
+from tune_cure.utils.registry import Declared, PartError, Registry, is_reference, local_modules
 
 
 def first() -> str:
@@ -60,7 +60,30 @@ def test_a_part_of_the_project_may_be_given_as_the_module_and_name_of_its_file()
     assert modules.resolve("join") is posixpath.join
     assert sys.path == path  # the working directory counts for the user's own modules alone
     with pytest.raises(PartError, match="network 'posixpath:jion': module posixpath has no jion; did you mean 'join'"):
-        Registry("network", {"join": "posixpath:jion"})
+        Registry("network", {"join": "posixpath:jion"})["join"]
+
+
+def test_a_part_of_the_project_is_imported_when_it_is_first_looked_up(own_module: Path) -> None:
+    networks: Registry[Callable[[], str]] = Registry("network", {"second": "some_parts:second", "first": first})
+    sys.path.append(str(own_module.parent))
+    assert (list(networks), "second" in networks, networks.is_builtin("second")) == (["second", "first"], True, True)
+    assert "some_parts" not in sys.modules
+    assert networks["second"]() == "second"
+    assert "some_parts" in sys.modules
+
+
+class Wide:
+    """A declaration."""
+
+
+def test_a_declaration_stands_for_a_part_that_is_not_imported() -> None:
+    networks: Registry[Callable[[], str]] = Registry(
+        "network", {"wide": Declared("no_such_parts:Wide", Wide), "first": first}
+    )
+    assert networks.declaration("wide") is Wide
+    assert networks.declaration("first") is first
+    assert networks.declaration("other") is None
+    assert networks.declarations == [Wide, first]
 
 
 def test_a_registered_part_has_a_name_and_a_name_stands_for_one_part() -> None:

@@ -13,9 +13,9 @@ from typing import Any
 from tensorboardX import SummaryWriter
 from tensorboardX.record_writer import register_writer_factory
 
+from tune_cure.evaluation.names import EPOCH_METRICS
 from tune_cure.search import run_files
 from tune_cure.search.journal import Event
-from tune_cure.training.trainer import EPOCH_METRICS
 
 FLUSH_SECONDS = 10
 SCHEME = "tune-cure"  # begins the paths that SummaryWriter opens by `_EventFiles`

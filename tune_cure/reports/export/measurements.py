@@ -15,7 +15,7 @@ from tune_cure.confirmation.outcomes import read_outcomes
 from tune_cure.evaluation import gradient_masking
 from tune_cure.evaluation.config import EvaluationConfig
 from tune_cure.evaluation.names import ACCURACY_LABELS, ATTACKS, label_attacks
-from tune_cure.evaluation.robustness import Outcomes
+from tune_cure.evaluation.outcomes import Outcomes
 from tune_cure.search import run_files
 from tune_cure.search.ranking import UNSOUND_STATUSES
 from tune_cure.search.results import SearchResult

@@ -5,8 +5,8 @@ from typing import Any
 
 import yaml
 
-from tune_cure.evaluation.metrics import standard_error
 from tune_cure.evaluation.names import NORM_LABELS
+from tune_cure.evaluation.standard_error import standard_error
 from tune_cure.reports.export.bundle import BEST_CONFIG, ExportedModel
 from tune_cure.reports.export.measurements import Measurement
 from tune_cure.utils.formatting import (

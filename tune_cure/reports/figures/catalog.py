@@ -59,6 +59,7 @@ class Plot:
         caption: What it shows, as HTML.
         legend: Its legend, as HTML; empty if it has none.
         small: True if several of its kind stand side by side.
+        min_width: The width in pixels below which it cannot be read, and scrolls; 0 for any.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Plot:
     caption: str
     legend: str = ""
     small: bool = False
+    min_width: int = 0
 
 
 def build_plots(result: SearchResult) -> list[Plot]:
@@ -184,6 +186,7 @@ def _plots_of_importance(result: SearchResult, best: int, shares: dict[str, dict
                 (line_mark(GRAY), "other trials"),
             ]
         ),
+        min_width=space.least_width_of_parallel_coordinates(spec),
     )
 
 

@@ -33,6 +33,8 @@ MIN_WEIGHT = 0.4  # a contour is blank where the trials' weights (1 for a trial 
 PRIOR = 1.0  # weight of the mean of all trials, so that a single trial at the edge makes no mountain
 ACCURACY_AXES = {"clean": "clean_accuracy_best", "PGD": "pgd_accuracy_best"}
 """The last axes of the parallel coordinates, with their columns."""
+AXIS_WIDTH = 72  # pixels of an axis with its labels
+MAX_AXES_OF_A_PHONE = 6
 
 
 def plot_hyperparameter(trials: pd.DataFrame, spec: SearchSpec, key: str, best: int | None) -> go.Figure:
@@ -77,6 +79,12 @@ def plot_importance(shares: Mapping[str, Mapping[str, float]]) -> go.Figure:
     figure.update_xaxes(tickformat=".0%", rangemode="tozero")
     figure.update_yaxes(tickformat=None, ticklabelstandoff=6)
     return figure
+
+
+def least_width_of_parallel_coordinates(spec: SearchSpec) -> int:
+    """Return the width in pixels at which the labels of all axes can be read; 0 if they are few enough for a phone."""
+    axes = len(spec.space) + len(ACCURACY_AXES)
+    return AXIS_WIDTH * axes if axes > MAX_AXES_OF_A_PHONE else 0
 
 
 def plot_parallel_coordinates(

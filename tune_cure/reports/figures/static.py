@@ -8,7 +8,6 @@ import html
 import io
 import math
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -18,10 +17,6 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
-
-from tune_cure.reports.figures.catalog import Plot
-from tune_cure.search import run_files
-from tune_cure.utils.files import replace_bytes
 
 WIDE, SMALL = (6.5, 3.6), (3.2, 2.4)  # inches: the text's width of a page, and half of it
 DOTS_PER_INCH = 200
@@ -38,27 +33,24 @@ STYLE: dict[Any, Any] = {
 }
 
 
-def write_figures(directory: Path, plots: Iterable[Plot]) -> Path:
-    """Write figures/NAME.svg and figures/NAME.png for each plot.
+def draw_files(source: go.Figure, size: tuple[float, float], kinds: Iterable[str]) -> dict[str, bytes]:
+    """Return the files of a plotly figure by their kinds.
 
     Args:
-        directory: The search's folder.
-        plots: `catalog.build_plots` of the search.
-
-    Returns:
-        The folder `figures`.
+        source: The figure.
+        size: Width and height in inches.
+        kinds: svg and png.
     """
-    folder = directory / run_files.FIGURES
-    folder.mkdir(exist_ok=True)
-    for plot in plots:
-        figure = draw_figure(plot.figure, SMALL if plot.small else WIDE)
-        _lay_out(figure)
-        for kind, metadata in (("svg", {"Date": None}), ("png", {})):
-            content = io.BytesIO()
-            with mpl.rc_context(STYLE):
-                figure.savefig(content, format=kind, dpi=DOTS_PER_INCH, metadata=metadata)
-            replace_bytes(folder / f"{plot.name}.{kind}", content.getvalue())
-    return folder
+    figure = draw_figure(source, size)
+    _lay_out(figure)
+    files = {}
+    for kind in kinds:
+        content = io.BytesIO()
+        with mpl.rc_context(STYLE):
+            metadata = {"Date": None} if kind == "svg" else {}
+            figure.savefig(content, format=kind, dpi=DOTS_PER_INCH, metadata=metadata)
+        files[kind] = content.getvalue()
+    return files
 
 
 def _lay_out(figure: Figure) -> None:

@@ -10,12 +10,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from tune_cure.attacks.norms import NORMS
-from tune_cure.attacks.registry import ATTACKS
+from tune_cure.attacks.registry import ATTACKS, NORMS
 from tune_cure.data.datasets import DATASETS
-from tune_cure.gradients.input_gradients import LOSSES
+from tune_cure.gradients.registry import LOSSES
 from tune_cure.models.registry import MODELS
-from tune_cure.regularizers.cure import DIRECTIONS
+from tune_cure.regularizers.directions import DIRECTIONS
 from tune_cure.regularizers.registry import REGULARIZERS
 from tune_cure.search.proposals.samplers import SAMPLERS
 from tune_cure.search.space.config import SearchSpec

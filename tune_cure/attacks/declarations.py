@@ -1,0 +1,99 @@
+"""Declarations of the project's attacks: their hyperparameters, and which of these make no difference.
+
+They need no torch, so that a YAML file is read without it. What an attack computes is in the file of its name.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from tune_cure.gradients.registry import DISTANCE_NAMES
+from tune_cure.utils.hyperparameters import hyperparameter
+
+INITS = ("uniform", "zero", "previous", "noise", "bernoulli")
+
+
+@dataclass(kw_only=True)
+class AttackDeclaration:
+    """What a configuration has to know of an attack.
+
+    An attack declares its own hyperparameters as dataclass fields (`utils.hyperparameters.hyperparameter`). The fields
+    below are shared by all attacks.
+
+    Attributes:
+        epsilon: Radius of the ball, in pixel units.
+        norm: Norm of the ball, a name of `NORMS`.
+        attack_statistics: What batch norm normalizes by in the attack, a key of `batch_norm_mode.STATISTICS`.
+        keeps_start: Whether the attack sets `start`.
+    """
+
+    keeps_start: ClassVar[bool] = False
+
+    epsilon: float
+    norm: str
+    attack_statistics: str
+
+    def inactive(self) -> dict[str, str]:
+        """Return the attack's own hyperparameters that make no difference beside its others, and why."""
+        return {}
+
+
+@dataclass(kw_only=True)
+class FgsmDeclaration(AttackDeclaration):
+    """The hyperparameters of one step from a starting point."""
+
+    keeps_start: ClassVar[bool] = True
+
+    alpha: float = hyperparameter(1.25, "Step of one-step attacks as a multiple of epsilon.", gt=0, unit="of epsilon")
+    step_size: float | None = hyperparameter(
+        None, "Step of one-step attacks in pixel units, in the place of alpha.", gt=0, unit="pixel units"
+    )
+    init: str = hyperparameter(
+        "uniform", "Start of one-step attacks; noise: uniform, neither clipped nor projected.", choices=INITS
+    )
+    noise: float = hyperparameter(2.0, "Radius of init noise as a multiple of epsilon.", gt=0, unit="of epsilon")
+
+    def inactive(self) -> dict[str, str]:
+        reasons = {} if self.init == "noise" else {"noise": f"init is {self.init}"}
+        return reasons if self.step_size is None else reasons | {"alpha": "step_size is given"}
+
+
+@dataclass(kw_only=True)
+class ZeroGradDeclaration(FgsmDeclaration):
+    """The hyperparameters of FGSM without the smallest gradient entries."""
+
+    zero_fraction: float = hyperparameter(
+        0.35, "Share of the gradient entries that zerograd leaves out.", ge=0, lt=1, unit="a share"
+    )
+
+
+@dataclass(kw_only=True)
+class PgdDeclaration(AttackDeclaration):
+    """The hyperparameters of several steps of epsilon / 4."""
+
+    attack_steps: int = hyperparameter(7, "Steps of attack pgd, each a quarter of epsilon.", ge=1, unit="steps")
+
+
+@dataclass(kw_only=True)
+class GuidedDeclaration(FgsmDeclaration):
+    """The hyperparameters of FGSM with a distance from the clean outputs."""
+
+    guide: str = hyperparameter(
+        "softmax", "Distance that attack guided ascends beside the cross-entropy.", choices=DISTANCE_NAMES
+    )
+    guide_weight: float = hyperparameter(10.0, "Weight of the distance in attack guided.", ge=0, unit="a weight")
+    guide_every: int = hyperparameter(
+        2, "Steps from one with the distance in attack guided to the next; 1: every step.", ge=1, unit="steps"
+    )
+
+    def inactive(self) -> dict[str, str]:
+        idle = super().inactive()
+        return idle | (dict.fromkeys(("guide", "guide_every"), "guide_weight is 0") if self.guide_weight == 0 else {})
+
+
+@dataclass(kw_only=True)
+class SsatDeclaration(FgsmDeclaration):
+    """The hyperparameters of the first point on the way that fools the network."""
+
+    ssat_points: int = hyperparameter(
+        3, "Points that ssat tries between the image and the fgsm example, this one included.", ge=1, unit="points"
+    )
