@@ -20,7 +20,7 @@ from tune_cure.data.splits import Examples
 from tune_cure.evaluation import gradient_masking
 from tune_cure.evaluation.chance import is_clearly_above
 from tune_cure.evaluation.names import ATTACKS, COMPARED_ATTACKS, label_attacks
-from tune_cure.evaluation.robustness import Outcomes
+from tune_cure.evaluation.outcomes import Outcomes
 from tune_cure.utils import significance
 from tune_cure.utils.csv_tables import format_csv
 from tune_cure.utils.files import replace_arrays, replace_text
