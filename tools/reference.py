@@ -34,6 +34,8 @@ from tune_cure.utils.registry import Registry
 from tune_cure.utils.schema import OneOf, choices
 
 DECIDING_KEYS = [key for key in deciding_keys() if key != DELTA]
+DECIDING_ALONE = ("optimizer", "lr_schedule", "averaging", "awp_gamma")
+"""Deciding keys of which each decides about keys that no other decides about."""
 DECLARED = {
     key: declared
     for part in (*ATTACKS.declarations, *REGULARIZERS.declarations)
@@ -70,7 +72,7 @@ UNITS = {  # of every number
     "a seed": "data.split_seed search.seed",
     "pixel units": "training.epsilon evaluation.epsilon",
     "a share": "training.momentum training.label_smoothing training.penalty_fraction "
-    "training.ema_decay training.swa_start",
+    "training.ema_decay training.swa_start training.awp_gamma training.awp_start",
     "a weight": "training.weight_decay training.adversarial_weight training.clean_weight training.trades_weight "
     "training.boosted_weight training.mart_weight training.hat_weight training.lambda",
     "a learning rate": "training.lr_max training.lr_min",
@@ -103,6 +105,11 @@ MEANINGS = {  # of names that stand for no function with a description of its ow
     "training.penalty_statistics": {
         "running": "the running statistics: examples stay independent",
         "batch": "the batch's own, as the training step does",
+    },
+    "training.lambda_schedule": {
+        "constant": "lambda in every epoch",
+        "ramp": "from 0 in the first epoch in a line to lambda after nine tenths of the epochs, as in NuAT",
+        "late": "a quarter of lambda until 86 of 100 epochs, then all of it, as in GAT",
     },
     "training.averaging": {
         "none": "the weights themselves",
@@ -288,9 +295,21 @@ def _first_line(registry: Mapping[str, Any] | tuple[str, ...], name: str) -> str
 
 @functools.cache
 def _idle() -> tuple[str, str]:
-    """Return the table of hyperparameters without effect beside some values of others, from all combinations."""
+    """Return the table of hyperparameters without effect beside some values of others."""
+    together = [key for key in DECIDING_KEYS if key not in DECIDING_ALONE]
+    conditions: dict[str, str] = {}
+    for keys in ([key] for key in DECIDING_ALONE):
+        conditions |= _idle_beside(keys)
+    conditions |= _idle_beside(together)
+    rows = [f"| `{key}` | {conditions[key]} |" for key in HYPERPARAMETERS if key in conditions]
+    sentence = "A search omits a key from trials in which it has no effect; the tables show a dash."
+    return sentence, "\n".join(["| key | has no effect where |", "|---|---|", *rows])
+
+
+def _idle_beside(deciding: list[str]) -> dict[str, str]:
+    """Return where hyperparameters have no effect, for those about which `deciding` decide, from all combinations."""
     fields = TrainingConfig.model_fields
-    values = {key: choices(fields[HYPERPARAMETERS[key]]) or [0, 1] for key in DECIDING_KEYS}
+    values = {key: choices(fields[HYPERPARAMETERS[key]]) or [0, 1] for key in deciding}
     cases = list(itertools.product(*values.values()))
     names = [HYPERPARAMETERS[key] for key in values]
     base = TrainingConfig()  # every value is one that its key may have: the copies need no check
@@ -303,9 +322,8 @@ def _idle() -> tuple[str, str]:
         for value in of_key
     }
     masks = {key: _mask(key in keys for keys in idle) for key in HYPERPARAMETERS}
-    rows = [f"| `{key}` | {_conditions(mask, having)} |" for key, mask in masks.items() if mask]
-    sentence = "A search omits a key from trials in which it has no effect; the tables show a dash."
-    return sentence, "\n".join(["| key | has no effect where |", "|---|---|", *rows])
+    always = (1 << len(cases)) - 1  # the mask of a key about which others decide
+    return {key: _conditions(mask, having) for key, mask in masks.items() if mask not in (0, always)}
 
 
 def _mask(flags: Iterable[bool]) -> int:

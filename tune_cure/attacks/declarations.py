@@ -24,9 +24,12 @@ class AttackDeclaration:
         norm: Norm of the ball, a name of `NORMS`.
         attack_statistics: What batch norm normalizes by in the attack, a key of `batch_norm_mode.STATISTICS`.
         keeps_start: Whether the attack sets `start`.
+        learns_from_loss: Whether the attack makes no pass of its own, but takes its step from the backward pass of the
+            training loss (`Attack.learn`).
     """
 
     keeps_start: ClassVar[bool] = False
+    learns_from_loss: ClassVar[bool] = False
 
     epsilon: float
     norm: str
@@ -71,6 +74,30 @@ class PgdDeclaration(AttackDeclaration):
     """The hyperparameters of several steps of epsilon / 4."""
 
     attack_steps: int = hyperparameter(7, "Steps of attack pgd, each a quarter of epsilon.", ge=1, unit="steps")
+
+
+@dataclass(kw_only=True)
+class FreeDeclaration(AttackDeclaration):
+    """The hyperparameters of free adversarial training."""
+
+    learns_from_loss: ClassVar[bool] = True
+
+    replays: int = hyperparameter(
+        8, "Steps in a row on each batch with attack free; a pass over the images takes so many epochs.", ge=1, unit="steps"
+    )
+
+
+@dataclass(kw_only=True)
+class FgsmPgiDeclaration(FgsmDeclaration):
+    """The hyperparameters of FGSM from each image's own start."""
+
+    pgi_momentum: float = hyperparameter(
+        0.3, "Share of an image's accumulated gradient that fgsm_pgi keeps in the next epoch.", ge=0, lt=1, unit="a share"
+    )
+    pgi_reset: int = hyperparameter(40, "Epochs after which fgsm_pgi starts anew.", ge=1, unit="epochs")
+
+    def inactive(self) -> dict[str, str]:
+        return super().inactive() | dict.fromkeys(("init", "noise"), "attack is fgsm_pgi")
 
 
 @dataclass(kw_only=True)

@@ -7,6 +7,7 @@ they are, and the examples of a batch are attacked independently. Training attac
 instead. The model's mode, the parameters' gradients and the images are left as they were.
 """
 
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +19,7 @@ from tune_cure.attacks.declarations import FgsmDeclaration, ZeroGradDeclaration
 from tune_cure.attacks.norms import broadcast, project, random_start
 from tune_cure.attacks.registry import NORMS
 from tune_cure.gradients.batch_norm_mode import STATISTICS
-from tune_cure.gradients.input_gradients import Loss, cross_entropy, logits_and_input_gradient
+from tune_cure.gradients.input_gradients import Forward, Loss, cross_entropy, logits_and_input_gradient
 
 
 def start_point(
@@ -93,7 +94,7 @@ def fgsm(
         loss_scale: See `gradients.input_gradients.logits_and_input_gradient`.
         loss: From (N, K) logits and (N,) labels to the (N,) losses whose sum is ascended.
         start: (N, C, H, W) points to start from, in the place of what `init` says.
-        start_grad: (N, C, H, W) gradients at the images where they are known already; goes with init `zero` only.
+        start_grad: (N, C, H, W) gradients at the start where they are known already.
 
     Returns:
         (N, C, H, W) adversarial images, detached: in [0, 1], and in the ball unless init is `noise`.
@@ -118,6 +119,7 @@ class Fgsm(FgsmDeclaration, Attack):
     """One step of alpha × epsilon (or step_size) from `init`."""
 
     previous: Tensor | None = field(default=None, init=False)
+    start_logits: Tensor | None = field(default=None, init=False, repr=False)  # (N, K) of the last step, if known
 
     def __call__(self, step: Step) -> Tensor:
         return self._attack(step)
@@ -135,9 +137,31 @@ class Fgsm(FgsmDeclaration, Attack):
             noise=self.noise,
             previous=None if self.previous is None else self.previous[: len(images)],
         )
-        adversarial = fgsm(
+        adversarial = self._advance(step, self._start_gradient(step, loss), zero_fraction=zero_fraction)
+        if self.previous is not None:
+            self.previous[: len(images)] = adversarial - images
+        return adversarial
+
+    def _start_gradient(self, step: Step, loss: Loss = cross_entropy) -> Tensor:
+        """Return the (N, C, H, W) gradient of `loss` at the start."""
+        assert self.start is not None
+        self.start_logits = None
+        if step.clean_grad is not None:
+            return step.clean_grad.detach()
+        with nullcontext() if step.shares_start else STATISTICS[self.attack_statistics](step.network):
+            forward = Forward.of(step.network, self.start)
+            gradient = forward.gradient(
+                step.labels, loss=loss, loss_scale=step.loss_scale, retain_graph=step.shares_start
+            )
+        self.start_logits = forward.logits.detach()
+        self.start_forward = forward if step.shares_start else None
+        return gradient
+
+    def _advance(self, step: Step, gradient: Tensor, *, zero_fraction: float = 0.0) -> Tensor:
+        """Return the images after the step from the start along its `gradient`."""
+        return fgsm(
             step.network,
-            images,
+            step.images,
             step.labels,
             self.epsilon,
             alpha=self.alpha,
@@ -145,15 +169,9 @@ class Fgsm(FgsmDeclaration, Attack):
             init=self.init,
             norm=self.norm,
             zero_fraction=zero_fraction,
-            statistics=self.attack_statistics,
-            loss_scale=step.loss_scale,
-            loss=loss,
             start=self.start,
-            start_grad=None if step.clean_grad is None else step.clean_grad.detach(),
+            start_grad=gradient,
         )
-        if self.previous is not None:
-            self.previous[: len(images)] = adversarial - images
-        return adversarial
 
     @property
     def starts_at_images(self) -> bool:

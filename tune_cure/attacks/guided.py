@@ -9,7 +9,7 @@ from torch import Tensor
 from tune_cure.attacks.attack import Step
 from tune_cure.attacks.declarations import GuidedDeclaration
 from tune_cure.attacks.fgsm import Fgsm
-from tune_cure.gradients.batch_norm_mode import STATISTICS
+from tune_cure.gradients.batch_norm_mode import batch_statistics
 from tune_cure.gradients.input_gradients import Loss, cross_entropy
 from tune_cure.gradients.logit_distances import DISTANCES
 
@@ -37,25 +37,34 @@ def guided_loss(clean_logits: Tensor, guide: str, weight: float) -> Loss:
 class Guided(GuidedDeclaration, Fgsm):
     """FGSM on the cross-entropy and, in every `guide_every`-th step, the distance of the outputs from the clean ones.
 
-    The clean outputs are computed with the attack's batch-norm statistics.
+    Steps are counted from the beginning of each epoch. `lambda_schedule` applies to the distance's weight, too. As in
+    the authors' code, the clean outputs are normalized by the batch's statistics, in the pass that the loss makes at
+    the images if it makes one.
     """
 
     steps: int = field(default=0, init=False)
 
+    def begin_epoch(self, epoch: int, shape: tuple[int, ...], generator: torch.Generator) -> None:
+        self.steps = 0
+
     def __call__(self, step: Step) -> Tensor:
         self.steps += 1
-        if self.steps % self.guide_every or self.guide_weight == 0:
+        weight = self.guide_weight * step.penalty_share
+        if self.steps % self.guide_every or weight == 0:
             return self._attack(step)
-        with torch.no_grad(), STATISTICS[self.attack_statistics](step.network):
-            clean_logits = step.network(step.images)
-        return self._attack(step, loss=guided_loss(clean_logits, self.guide, self.guide_weight))
+        if step.clean_logits is not None:
+            clean_logits = step.clean_logits()
+        else:
+            with torch.no_grad(), batch_statistics(step.network):
+                clean_logits = step.network(step.images)
+        return self._attack(step, loss=guided_loss(clean_logits, self.guide, weight))
 
     @property
     def starts_at_images(self) -> bool:
         return False  # the gradient that the penalty shares is that of the cross-entropy alone
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what `Fgsm` keeps, and the number of steps made."""
+        """Return what `Fgsm` keeps, and the number of steps made in this epoch."""
         return {**super().state_dict(), "steps": self.steps}
 
     def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from tune_cure.attacks.declarations import (
     AttackDeclaration,
     FgsmDeclaration,
+    FgsmPgiDeclaration,
+    FreeDeclaration,
     GuidedDeclaration,
     PgdDeclaration,
     SsatDeclaration,
@@ -41,7 +43,9 @@ ATTACKS: Registry[type[Attack]] = Registry(
         "fgsm": Declared("tune_cure.attacks.fgsm:Fgsm", FgsmDeclaration),
         "zerograd": Declared("tune_cure.attacks.fgsm:ZeroGrad", ZeroGradDeclaration),
         "pgd": Declared("tune_cure.attacks.pgd:Pgd", PgdDeclaration),
+        "free": Declared("tune_cure.attacks.free:Free", FreeDeclaration),
         "guided": Declared("tune_cure.attacks.guided:Guided", GuidedDeclaration),
+        "fgsm_pgi": Declared("tune_cure.attacks.fgsm_pgi:FgsmPgi", FgsmPgiDeclaration),
         "ssat": Declared("tune_cure.attacks.ssat:Ssat", SsatDeclaration),
         "none": Declared("tune_cure.attacks.attack:NoAttack", AttackDeclaration),
     },

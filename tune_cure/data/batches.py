@@ -1,6 +1,7 @@
 """Batches of one epoch: random order, augmentation and conversion to float, on the device."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -19,35 +20,87 @@ def num_batches(examples: Examples, batch_size: int) -> int:
     return full + (rest > 1)
 
 
-def batches(
-    examples: Examples,
-    batch_size: int,
-    *,
-    augmentation: Augmentation,
-    order: torch.Generator,
-    generator: torch.Generator,
-    cutout: int = 0,
-    mean: Sequence[float] = (),
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the batches of one epoch in random order, on the examples' device.
+class Batch(NamedTuple):
+    """A batch of training images.
+
+    Attributes:
+        images: (B, C, H, W) augmented float32 images in [0, 1].
+        labels: (B,) labels.
+        positions: (B,) numbers of the images among the examples, from 0 on, which are the same in every epoch.
+    """
+
+    images: Tensor
+    labels: Tensor
+    positions: Tensor
+
+
+class BatchStream:
+    """The batches of a training run, epoch by epoch, on the examples' device.
+
+    An epoch has `num_batches` steps. Each batch comes `replays` times in a row, with one and the same augmentation, so
+    a pass over the images takes `replays` epochs. A pass goes on in the next epoch, and so do the replays of a batch.
 
     Args:
         examples: The images and labels.
-        batch_size: Images in a batch; the last one may be smaller.
+        batch_size: Images in a batch; the last one of a pass may be smaller.
         augmentation: Applied to each image independently.
         order: Random generator of the order, on the CPU.
         generator: Random generator of the augmentation, on the examples' device.
         cutout: Side of the square that `cut_out` fills, in pixels; 0 fills none.
         mean: Mean of each of the C channels, in [0, 1]; needed for `cutout`.
-
-    Yields:
-        (B, C, H, W) augmented float32 images in [0, 1], and (B,) labels.
+        replays: Steps in a row on each batch.
     """
-    positions = torch.randperm(len(examples), generator=order).to(examples.images.device)
-    for chosen in positions.split(batch_size)[: num_batches(examples, batch_size)]:
-        images, labels = examples.gather(chosen)
-        images = to_float(augment(images, augmentation=augmentation, generator=generator))
-        yield (cut_out(images, cutout, mean, generator=generator) if cutout else images), labels
+
+    def __init__(
+        self,
+        examples: Examples,
+        batch_size: int,
+        *,
+        augmentation: Augmentation,
+        order: torch.Generator,
+        generator: torch.Generator,
+        cutout: int = 0,
+        mean: Sequence[float] = (),
+        replays: int = 1,
+    ) -> None:
+        self.examples, self.batch_size, self.augmentation = examples, batch_size, augmentation
+        self.order, self.generator, self.cutout, self.mean = order, generator, cutout, mean
+        self.replays = replays
+        self._waiting: list[Tensor] = []  # positions of the later batches of this pass
+        self._batch: Batch | None = None
+        self._uses = 0  # steps that the batch still comes in
+
+    def epoch(self) -> Iterator[Batch]:
+        """Yield the batches of the next epoch."""
+        for _ in range(num_batches(self.examples, self.batch_size)):
+            if self._batch is None or not self._uses:
+                self._batch, self._uses = self._next(), self.replays
+            self._uses -= 1
+            yield self._batch
+
+    def _next(self) -> Batch:
+        if not self._waiting:
+            positions = torch.randperm(len(self.examples), generator=self.order).to(self.examples.images.device)
+            count = num_batches(self.examples, self.batch_size)
+            self._waiting = list(positions.split(self.batch_size)[:count])
+        positions = self._waiting.pop(0)
+        pixels, labels = self.examples.gather(positions)
+        images = to_float(augment(pixels, augmentation=self.augmentation, generator=self.generator))
+        if self.cutout:
+            images = cut_out(images, self.cutout, self.mean, generator=self.generator)
+        return Batch(images, labels, positions)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what the next epoch continues with: the rest of a pass, and a batch that is to be replayed."""
+        batch = [] if self._batch is None or not self._uses else list(self._batch)
+        return {"waiting": self._waiting, "batch": batch, "uses": self._uses}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from what `state_dict` returned."""
+        device = self.examples.images.device
+        self._waiting = [positions.to(device) for positions in state["waiting"]]
+        self._batch = Batch(*(part.to(device) for part in state["batch"])) if state["batch"] else None
+        self._uses = state["uses"]
 
 
 def to_float(images: Tensor) -> Tensor:

@@ -55,12 +55,22 @@ class Forward:
             return cls(images, model(images))
 
     def gradient(
-        self, labels: Tensor, *, loss: Loss = cross_entropy, create_graph: bool = False, loss_scale: float = 1.0
+        self,
+        labels: Tensor,
+        *,
+        loss: Loss = cross_entropy,
+        create_graph: bool = False,
+        retain_graph: bool = False,
+        loss_scale: float = 1.0,
     ) -> Tensor:
-        """Return the (N, C, H, W) input gradient; see `logits_and_input_gradient` for the arguments."""
+        """Return the (N, C, H, W) input gradient; see `logits_and_input_gradient` for the arguments.
+
+        `retain_graph` keeps the graph of the logits, so that they can be differentiated again.
+        """
         total = loss(self.logits, labels).sum() * loss_scale
+        keep = retain_graph or create_graph
         with input_gradients_only():
-            (gradient,) = torch.autograd.grad(total, self.images, create_graph=create_graph)
+            (gradient,) = torch.autograd.grad(total, self.images, create_graph=create_graph, retain_graph=keep)
         return gradient / loss_scale
 
 

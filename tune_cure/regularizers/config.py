@@ -6,6 +6,7 @@ from pydantic import Field
 
 from tune_cure.gradients.registry import STATISTICS_NAMES
 from tune_cure.regularizers.registry import REGULARIZERS
+from tune_cure.regularizers.schedules import LAMBDA_SCHEDULES
 from tune_cure.utils.schema import Number, Schema, one_of, with_hyperparameters
 
 
@@ -16,6 +17,9 @@ class SharedRegularizerConfig(Schema):
         default="cure", description="The penalty on the loss surface around the images."
     )
     lambda_: Number = Field(default=0.1, ge=0, alias="lambda", description="Weight of the mean penalty; 0: none.")
+    lambda_schedule: Annotated[str, one_of(LAMBDA_SCHEDULES)] = Field(
+        default="constant", description="Course of lambda over the epochs, up to its full value."
+    )
     penalty_two_sided: bool = Field(default=True, description="Differentiate the gradient at the image too; exact.")
     penalty_statistics: Annotated[str, one_of(STATISTICS_NAMES)] = Field(
         default="batch", description="What batch norm normalizes by in the penalty: the batch's, or the running ones."

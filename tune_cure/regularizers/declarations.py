@@ -116,8 +116,8 @@ class GuidedDeclaration(LogitDeclaration):
 
 
 @dataclass(kw_only=True)
-class FgsmPgiDeclaration(LogitDeclaration):
-    """FGSM-PGI compares the attack's start with its end."""
+class StartDeclaration(LogitDeclaration):
+    """FGSM-PGI and AAER compare the attack's start with its end."""
 
     points: ClassVar[tuple[str, ...]] = ("start", "adversarial")
 

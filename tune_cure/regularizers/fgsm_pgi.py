@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from tune_cure.regularizers.declarations import FgsmPgiDeclaration
+from tune_cure.regularizers.declarations import StartDeclaration
 from tune_cure.regularizers.regularizer import LogitRegularizer, PenaltyStep
 
 
@@ -18,7 +18,7 @@ def logit_distance(start_logits: Tensor, adversarial_logits: Tensor) -> Tensor:
 
 
 @dataclass(kw_only=True)
-class FgsmPgi(FgsmPgiDeclaration, LogitRegularizer):
+class FgsmPgi(StartDeclaration, LogitRegularizer):
     """FGSM-PGI: mean squared difference of the logits at the attack's start and at its end."""
 
     def __call__(self, step: PenaltyStep) -> Tensor:

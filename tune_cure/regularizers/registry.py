@@ -11,10 +11,10 @@ from tune_cure.regularizers.declarations import (
     AdaptiveElleDeclaration,
     CureDeclaration,
     ElleDeclaration,
-    FgsmPgiDeclaration,
     GuidedDeclaration,
     NoRegularizerDeclaration,
     RegularizerDeclaration,
+    StartDeclaration,
 )
 from tune_cure.utils.registry import Declared, Registry
 
@@ -38,7 +38,8 @@ REGULARIZERS: Registry[type[Regularizer]] = Registry(
         "elle_a": Declared("tune_cure.regularizers.elle:AdaptiveElle", AdaptiveElleDeclaration),
         "gat": Declared("tune_cure.regularizers.gat:Gat", GuidedDeclaration),
         "nuat": Declared("tune_cure.regularizers.nuat:Nuat", GuidedDeclaration),
-        "fgsm_pgi": Declared("tune_cure.regularizers.fgsm_pgi:FgsmPgi", FgsmPgiDeclaration),
+        "fgsm_pgi": Declared("tune_cure.regularizers.fgsm_pgi:FgsmPgi", StartDeclaration),
+        "aaer": Declared("tune_cure.regularizers.aaer:Aaer", StartDeclaration),
         "none": Declared("tune_cure.regularizers.regularizer:NoRegularizer", NoRegularizerDeclaration),
     },
     accepts=_is_regularizer,

@@ -26,7 +26,14 @@ from tune_cure.regularizers.config import RegularizerConfig
 from tune_cure.regularizers.registry import REGULARIZERS
 from tune_cure.training.delta import DELTA, check_delta, collapse_delta, expand_delta
 from tune_cure.training.presets import METHOD, MethodConfig
-from tune_cure.training.sections import AveragingConfig, LossConfig, OptimizerConfig, PrecisionConfig, ScheduleConfig
+from tune_cure.training.sections import (
+    AveragingConfig,
+    LossConfig,
+    OptimizerConfig,
+    PrecisionConfig,
+    ScheduleConfig,
+    WeightPerturbationConfig,
+)
 from tune_cure.utils.hyperparameters import declared_hyperparameters
 from tune_cure.utils.registry import PartError, Registry, is_reference
 from tune_cure.utils.schema import Schema, choices, one_of, with_hyperparameters
@@ -49,6 +56,7 @@ def expand_model_name(content: dict[str, Any]) -> None:
 class TrainingConfig(  # pydantic takes the fields of the last base first
     PrecisionConfig,
     AveragingConfig,
+    WeightPerturbationConfig,
     RegularizerConfig,
     LossConfig,
     AttackConfig,
@@ -195,7 +203,7 @@ def deciding_keys() -> tuple[str, ...]:
     fields = config_class().model_fields
     of_attacks = [key for key in declared_keys(ATTACKS.declarations) if choices(fields[key])]
     of_penalties = [key for key in declared_keys(REGULARIZERS.declarations) if choices(fields[key])]
-    first = ("attack", *of_attacks, "optimizer", "lr_schedule", "averaging", "regularizer", *of_penalties)
+    first = ("attack", *of_attacks, "optimizer", "lr_schedule", "averaging", "awp_gamma", "regularizer", *of_penalties)
     return (*first, DELTA, "lambda")
 
 

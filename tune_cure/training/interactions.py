@@ -29,6 +29,7 @@ CONFLICTING_KEYS = (
     "boosted_weight",
     "mart_weight",
     "hat_weight",
+    "awp_gamma",
 )
 """The hyperparameters, by their YAML names, that `find_conflict` looks at."""
 
@@ -58,6 +59,16 @@ def find_conflict(config: TrainingConfig) -> tuple[str, str] | None:
     attack = ATTACKS.declaration(config.attack)
     if penalty is not None and attack is not None and "start" in penalty.points and not attack.keeps_start:
         return "regularizer", f"{config.regularizer} needs the start of the attack, which {config.attack} does not keep"
+    return _conflict_of_one_pass(config, penalty) if attack is not None and attack.learns_from_loss else None
+
+
+def _conflict_of_one_pass(config: TrainingConfig, penalty: Any) -> tuple[str, str] | None:
+    """Return what an attack that takes its step from the loss's own backward pass cannot go with."""
+    if penalty is not None and penalty.points:
+        reason = f"shares the loss's backward pass, from which attack {config.attack} takes its step"
+        return "regularizer", f"{config.regularizer} {reason}"
+    if config.awp_gamma > 0:
+        return "awp_gamma", f"needs a backward pass of its own, but attack {config.attack} makes one for all"
     return None
 
 
@@ -67,7 +78,7 @@ def _known_part(registry: Registry[Any], name: str, config: TrainingConfig) -> A
     return None if declaration is None else build_part(declaration, config)
 
 
-_OF_ALL_PENALTIES = ("penalty_two_sided", "penalty_statistics", "penalty_fraction", "penalty_every")
+_OF_ALL_PENALTIES = ("lambda_schedule", "penalty_two_sided", "penalty_statistics", "penalty_fraction", "penalty_every")
 
 
 def inactive_hyperparameters(config: TrainingConfig) -> dict[str, str]:
@@ -79,6 +90,8 @@ def inactive_hyperparameters(config: TrainingConfig) -> dict[str, str]:
         idle["decay_vectors"] = "weight_decay is 0"
     if config.lr_schedule == "fixed":
         idle["lr_min"] = "lr_schedule is fixed"
+    if config.awp_gamma == 0:
+        idle["awp_start"] = "awp_gamma is 0"
     if config.averaging != "ema":
         idle["ema_decay"] = f"averaging is {config.averaging}"
     if config.averaging != "swa":
@@ -90,7 +103,7 @@ def _inactive_of_attack(config: TrainingConfig) -> dict[str, str]:
     reason = f"attack is {config.attack}"
     attack = _known_part(ATTACKS, config.attack, config)
     idle = _of_other_parts(ATTACKS, config.attack, reason)
-    if config.attack == "none":
+    if config.attack == "none" or (attack and attack.learns_from_loss):
         idle["attack_statistics"] = reason
     return idle | (attack.inactive() if attack else {})
 

@@ -6,6 +6,7 @@ share.
 
 import math
 from collections.abc import Iterator, Mapping
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +18,7 @@ from tune_cure.gradients.batch_norm_mode import batch_statistics, differentiable
 from tune_cure.gradients.input_gradients import Forward, input_gradient
 from tune_cure.regularizers.registry import REGULARIZERS
 from tune_cure.regularizers.regularizer import PenaltyStep
+from tune_cure.regularizers.schedules import LAMBDA_SCHEDULES
 from tune_cure.training.config import TrainingConfig
 from tune_cure.training.losses import boosted, hat, helper_images, mart, trades
 from tune_cure.utils.hyperparameters import build_part
@@ -66,6 +68,8 @@ class LossTerms:
     Attributes:
         attack: The attack that makes the images to train on.
         regularizer: The penalty.
+        drops_out: Whether the network has dropout, which is on in the loss's passes and off in all others.
+        penalty_share: Share of lambda that counts in this epoch (`lambda_schedule`).
     """
 
     def __init__(
@@ -82,50 +86,129 @@ class LossTerms:
         self.attack = build_part(ATTACKS.resolve(config.attack), config)
         self.regularizer = build_part(REGULARIZERS.resolve(config.regularizer), config)
         self.drops_out = any(isinstance(module, DROPOUTS) for module in model.modules())
+        self.penalty_share = LAMBDA_SCHEDULES[config.lambda_schedule](0.0)
+        self._clean_logits: Tensor | None = None
+
+    def begin_epoch(self, epoch: int, shape: tuple[int, ...]) -> None:
+        """Prepare for an epoch.
+
+        Args:
+            epoch: Its number, from 0 on.
+            shape: (M, C, H, W) of all training images.
+        """
+        self.penalty_share = LAMBDA_SCHEDULES[self.config.lambda_schedule](epoch / self.config.epochs)
+        self.attack.begin_epoch(epoch, shape, self.generator)
 
     def num_penalized(self, num_images: int, step: int) -> int:
         """Return how many of a step's images are penalized: none, or at least two, for one has no batch statistics."""
         config = self.config
-        if config.lambda_ == 0 or config.regularizer == "none" or step % config.penalty_every:
+        weight = config.lambda_ * self.penalty_share
+        if weight == 0 or config.regularizer == "none" or step % config.penalty_every:
             return 0
         return min(num_images, max(2, math.ceil(config.penalty_fraction * num_images)))
 
     def shared_gradient(self, images: Tensor, labels: Tensor, num_penalized: int) -> Tensor | None:
         """Return the gradient at the images if attack and penalty need the same one, else None.
 
-        Returns None unless both use batch statistics: running ones change between the two passes.
+        Returns None unless both use batch statistics: running ones change between the two passes. With AWP, the weights
+        change.
         """
         config = self.config
         same_statistics = config.attack_statistics == config.penalty_statistics == "batch"
         same_point = self.attack.starts_at_images and self.regularizer.takes_clean_grad
-        if not (same_statistics and same_point and num_penalized == len(images)):
+        if not (same_statistics and same_point and num_penalized == len(images)) or config.awp_gamma > 0:
             return None
         with batch_statistics(self.model):
             graph = config.penalty_two_sided
             return input_gradient(self.network, images, labels, create_graph=graph, loss_scale=self.loss_scale)
 
-    def adversarial_images(self, images: Tensor, labels: Tensor, clean_grad: Tensor | None) -> Tensor:
+    def adversarial_images(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        *,
+        clean_grad: Tensor | None = None,
+        positions: Tensor | None = None,
+        num_penalized: int = 0,
+    ) -> Tensor:
         """Return (N, C, H, W) images to train on; with attack `none` the images themselves."""
-        return self.attack(Step(self.network, images, labels, self.generator, self.loss_scale, clean_grad))
+        step = Step(
+            self.network,
+            images,
+            labels,
+            self.generator,
+            self.loss_scale,
+            clean_grad,
+            positions=positions,
+            shares_start=num_penalized > 0 and self._shares_start,
+            clean_logits=partial(self._clean_pass, images) if self._shares_clean(num_penalized) else None,
+            penalty_share=self.penalty_share,
+        )
+        adversarial = self.attack(step)
+        return adversarial.requires_grad_() if self.attack.learns_from_loss else adversarial
+
+    def _shares_clean(self, num_penalized: int) -> bool:
+        """Return whether the loss needs the logits at the images, in a pass that can be made before the attack."""
+        config = self.config
+        of_loss = config.clean_weight > 0 or config.trades_weight > 0 or config.mart_weight > 0
+        needed = of_loss or (num_penalized > 0 and "clean" in self.regularizer.points)
+        return needed and config.awp_gamma == 0 and not self.drops_out
+
+    def _clean_pass(self, images: Tensor) -> Tensor:
+        """Make the loss's pass at the images, and return its (N, K) logits as constants."""
+        self._clean_logits = self.network(images)
+        return self._clean_logits.detach()
+
+    @property
+    def _shares_start(self) -> bool:
+        """Whether the attack's pass at its start serves the penalty, too.
+
+        It does if it normalizes by the batch's statistics. With AWP, the weights change; dropout would be on in both.
+        """
+        config = self.config
+        needed = "start" in self.regularizer.points and config.attack_statistics == "batch"
+        return needed and config.awp_gamma == 0 and not self.drops_out
 
     def shared_forward(self, adversarial: Tensor, num_penalized: int) -> Forward | None:
         """Return the forward pass at the adversarial images if cross-entropy and penalty need the same one, else None.
 
-        Returns None for a network with dropout, which is on in the cross-entropy's pass and off in the penalty's.
+        Returns None for a network with dropout, which is on in the cross-entropy's pass and off in the penalty's, and
+        for an attack that needs the cross-entropy's gradient at its images.
         """
         same_point = self.regularizer.takes_adversarial_forward and num_penalized == len(adversarial)
-        if self.config.penalty_statistics != "batch" or not same_point or self.drops_out:
+        if self.config.penalty_statistics != "batch" or not same_point:
+            return None
+        if self.drops_out or self.attack.learns_from_loss:
             return None
         with differentiable_twice(self.model):
             return Forward.of(self.network, adversarial, twice=True)
 
     def logits(self, images: Tensor, adversarial: Tensor, adversarial_forward: Forward | None) -> StepLogits:
-        """Return the logits at the points of this step, after its attack; the forward pass if any is taken over."""
+        """Return the logits at the points of this step, after its attack; passes made already are taken over."""
         points = {"clean": images, "adversarial": adversarial}
         if self.attack.start is not None:
             points["start"] = self.attack.start
-        known = {"adversarial": adversarial_forward.logits} if adversarial_forward else {}
+        passes = {"adversarial": adversarial_forward, "start": self.attack.start_forward}
+        known = {name: made.logits for name, made in passes.items() if made}
+        if self._clean_logits is not None:
+            known["clean"] = self._clean_logits
+        self.attack.start_forward = self._clean_logits = None  # their graphs are to be freed with the step
         return StepLogits(self.network, points, known)
+
+    def weight_gradients(
+        self, weights: list[nn.Parameter], images: Tensor, labels: Tensor, adversarial: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        """Return the gradients of the loss without the penalty with respect to `weights`, for AWP.
+
+        Batch norm normalizes by the batch's statistics, which are not recorded. The gradients are multiplied by the
+        loss scale.
+        """
+        with batch_statistics(self.model):
+            loss = self.unpenalized_loss(
+                labels, StepLogits(self.network, {"clean": images, "adversarial": adversarial}, {})
+            )
+        gradients: tuple[Tensor | None, ...] = torch.autograd.grad(loss * self.loss_scale, weights, allow_unused=True)
+        return gradients
 
     def unpenalized_loss(self, labels: Tensor, logits: StepLogits) -> Tensor:
         """Return the loss without the penalty."""
@@ -164,7 +247,7 @@ class LossTerms:
                 self.generator,
                 self.loss_scale,
                 clean_grad,
-                adversarial=None if self.config.attack == "none" else logits.points["adversarial"][part],
+                adversarial=None if self.config.attack == "none" else logits.points["adversarial"][part].detach(),
                 adversarial_forward=adversarial_forward,
                 logits={name: logits[name][part] for name in self.regularizer.points},
             )

@@ -1,4 +1,4 @@
-"""The hyperparameters of optimizer, schedule, loss terms, weight average and precision, of which a training has all."""
+"""The hyperparameters of optimizer, schedule, loss terms, weights and precision, of which a training has all."""
 
 from typing import Annotated
 
@@ -64,6 +64,18 @@ class LossConfig(Schema):
     label_smoothing: Number = Field(
         default=0.0, ge=0, lt=1, description="Label smoothing of the cross-entropies with the labels."
     )
+
+
+class WeightPerturbationConfig(Schema):
+    """Adversarial weight perturbation (AWP)."""
+
+    awp_gamma: Number = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="AWP: length of each layer's perturbation, as a share of its weights'; 0: none.",
+    )
+    awp_start: Number = Field(default=0.0, ge=0, lt=1, description="AWP: fraction of training before it begins.")
 
 
 class AveragingConfig(Schema):

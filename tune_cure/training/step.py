@@ -1,12 +1,15 @@
 """One optimizer step of training: the attack, the loss with its penalty, one or two backward passes, the update."""
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from torch import Tensor, nn
 
 from tune_cure.gradients.mixed_precision import RunningStatistics, add_gradients
 from tune_cure.training.config import TrainingConfig
-from tune_cure.training.loss_terms import LossTerms
+from tune_cure.training.loss_terms import LossTerms, StepLogits
 from tune_cure.training.timing import Stopwatch
+from tune_cure.training.weight_perturbation import perturbed, perturbed_parameters
 
 
 class TrainingStep:
@@ -22,6 +25,8 @@ class TrainingStep:
     Attributes:
         parameters: The parameters that are trained.
         statistics: The buffers that a step in fp16 may have to restore.
+        weights: The parameters that AWP perturbs.
+        perturbs_weights: Whether AWP perturbs them in this epoch.
     """
 
     def __init__(
@@ -36,8 +41,22 @@ class TrainingStep:
         self.config, self.terms, self.optimizer, self.scaler = config, terms, optimizer, scaler
         self.parameters = list(model.parameters())
         self.statistics = RunningStatistics(model)
+        self.weights = perturbed_parameters(model)
+        self.perturbs_weights = config.awp_gamma > 0 and config.awp_start == 0
 
-    def __call__(self, images: Tensor, labels: Tensor, step: int, watch: Stopwatch) -> Tensor:
+    def begin_epoch(self, epoch: int, shape: tuple[int, ...]) -> None:
+        """Prepare for an epoch.
+
+        Args:
+            epoch: Its number, from 0 on.
+            shape: (M, C, H, W) of all training images.
+        """
+        self.terms.begin_epoch(epoch, shape)
+        self.perturbs_weights = self.config.awp_gamma > 0 and epoch / self.config.epochs >= self.config.awp_start
+
+    def __call__(
+        self, images: Tensor, labels: Tensor, step: int, watch: Stopwatch, positions: Tensor | None = None
+    ) -> Tensor:
         """Make one optimizer step, and time its attack and penalty with `watch`.
 
         Args:
@@ -45,6 +64,7 @@ class TrainingStep:
             labels: (N,) class indices.
             step: The step's number in the run, from 0 on.
             watch: Stopwatch of the epoch.
+            positions: (N,) numbers of the images among the training images; for attacks that remember each image.
 
         Returns:
             (6,) on the device: number of images with a finite loss, their summed loss, number of correct ones, number
@@ -54,47 +74,82 @@ class TrainingStep:
         watch.start()
         num_penalized = self.terms.num_penalized(len(images), step)
         clean_grad = self.terms.shared_gradient(images, labels, num_penalized)
-        adversarial = self.terms.adversarial_images(images, labels, clean_grad)
+        adversarial = self.terms.adversarial_images(
+            images, labels, clean_grad=clean_grad, positions=positions, num_penalized=num_penalized
+        )
         watch.split("attack")
         self.optimizer.zero_grad(set_to_none=True)
-        adversarial_forward = self.terms.shared_forward(adversarial, num_penalized)
-        logits = self.terms.logits(images, adversarial, adversarial_forward)
-        loss = self.terms.unpenalized_loss(labels, logits)
-        zero = loss.new_zeros(())
-        mean_penalty = zero
-        # Where loss and penalty share a forward pass, one backward pass goes through both.
-        separate = adversarial_forward is None and not self.terms.regularizer.points
-        if num_penalized:
-            if separate:
-                self._backward(loss)  # here and not below, because it frees memory for the penalty's graph
-                loss = loss.detach()
-            watch.start()
-            penalties = self.terms.penalty(labels, logits, num_penalized, clean_grad, adversarial_forward)
-            mean_penalty = penalties.mean()
-            # Computed every k steps and scaled by k, so that its expectation is unchanged.
-            loss = loss + self.config.lambda_ * self.config.penalty_every * mean_penalty
-            if not separate:
-                watch.split("penalty")  # the backward pass below belongs to the loss, too
-        self._backward(loss)
-        if num_penalized and separate:
-            watch.split("penalty")
+        with self._weights_of_the_loss(images, labels, adversarial):
+            loss, mean_penalty, logits = self._differentiate(
+                images, labels, adversarial, num_penalized=num_penalized, clean_grad=clean_grad, watch=watch
+            )
         finite = loss.isfinite()
         skipped = self._update(finite)
         with torch.no_grad():
             if statistics is not None:
                 self.statistics.restore_unless(finite, statistics)
             correct = (logits["adversarial"].argmax(dim=1) == labels).sum()
-            count = len(images)
+            zero, count = loss.new_zeros(()), len(images)
             row = torch.stack(
                 [zero + count, loss * count, correct, zero + num_penalized, mean_penalty * num_penalized]
             ).double()
             row = torch.where(finite, row, 0.0)
             return torch.cat([row, skipped.double().view(1)])
 
-    def _backward(self, loss: Tensor) -> None:
-        """Add to the gradients of the parameters alone: those of the images have been taken already."""
+    def _weights_of_the_loss(self, images: Tensor, labels: Tensor, adversarial: Tensor) -> AbstractContextManager[None]:
+        """Return the context in which the loss is differentiated: with AWP, that of the perturbed weights."""
+        if not self.perturbs_weights:
+            return nullcontext()
+        gradients = self.terms.weight_gradients(self.weights, images, labels, adversarial)
+        return perturbed(self.weights, gradients, self.config.awp_gamma)
+
+    def _differentiate(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        adversarial: Tensor,
+        *,
+        num_penalized: int,
+        clean_grad: Tensor | None,
+        watch: Stopwatch,
+    ) -> tuple[Tensor, Tensor, StepLogits]:
+        """Add the gradients of the loss to the parameters; return the loss, its mean penalty, and the logits."""
+        terms = self.terms
+        adversarial_forward = terms.shared_forward(adversarial, num_penalized)
+        logits = terms.logits(images, adversarial, adversarial_forward)
+        loss = terms.unpenalized_loss(labels, logits)
+        mean_penalty = loss.new_zeros(())
+        # Where loss and penalty share a forward pass, one backward pass goes through both.
+        separate = adversarial_forward is None and not terms.regularizer.points
+        if num_penalized:
+            if separate:
+                self._backward(loss, adversarial)  # here and not below: it frees memory for the penalty's graph
+                loss = loss.detach()
+            watch.start()
+            penalties = terms.penalty(labels, logits, num_penalized, clean_grad, adversarial_forward)
+            mean_penalty = penalties.mean()
+            # Computed every k steps and scaled by k, so that its expectation is unchanged.
+            weight = self.config.lambda_ * terms.penalty_share * self.config.penalty_every
+            loss = loss + weight * mean_penalty
+            if not separate:
+                watch.split("penalty")  # the backward pass below belongs to the loss, too
+        self._backward(loss, adversarial)
+        if num_penalized and separate:
+            watch.split("penalty")
+        if terms.attack.learns_from_loss:
+            assert adversarial.grad is not None
+            terms.attack.learn(images, adversarial.detach(), adversarial.grad)
+        return loss, mean_penalty, logits
+
+    def _backward(self, loss: Tensor, adversarial: Tensor) -> None:
+        """Add to the gradients of the parameters, and to that of adversarial images from which the attack learns.
+
+        Gradients of other images have been taken already.
+        """
         scaled = self.scaler.scale(loss)
-        if loss.is_cuda and any(parameter.grad is not None for parameter in self.parameters):
+        if self.terms.attack.learns_from_loss and adversarial.grad is None:
+            scaled.backward(inputs=[*self.parameters, adversarial])
+        elif loss.is_cuda and any(parameter.grad is not None for parameter in self.parameters):
             # All sums in one launch; `backward` would add each parameter's in a launch of its own.
             add_gradients(self.parameters, torch.autograd.grad(scaled, self.parameters, allow_unused=True))
         else:

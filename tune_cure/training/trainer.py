@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tune_cure.data.batches import batches, num_batches
+from tune_cure.data.batches import BatchStream, num_batches
 from tune_cure.data.splits import Splits
 from tune_cure.evaluation.catastrophic_overfitting import catastrophic_overfitting
 from tune_cure.evaluation.config import EvaluationConfig
@@ -91,6 +91,16 @@ class Trainer:
         self.generator = torch.Generator(self.device).manual_seed(seed)
         self.terms = LossTerms(config, self.model, network, loss_scale=loss_scale, generator=self.generator)
         self.step = TrainingStep(config, self.model, self.terms, optimizer=self.optimizer, scaler=scaler)
+        self.batches = BatchStream(
+            self.splits.train,
+            config.batch_size,
+            augmentation=splits.augmentation,
+            order=self.order,
+            generator=self.generator,
+            cutout=config.cutout,
+            mean=splits.mean,
+            replays=self.terms.attack.steps_per_batch,
+        )
         self.epoch = 0
         self.accuracies: dict[int, dict[str, float]] = {}  # epoch -> accuracies of `evaluate`
         self.best_epoch = 0
@@ -126,7 +136,9 @@ class Trainer:
         return self.model if average is None else average
 
     def train_epoch(self, on_step: Callable[[int], None] | None = None) -> dict[str, Any]:
-        """Train on every training image once.
+        """Train for as many steps as it takes to see every training image once.
+
+        An attack that replays batches sees a part of the images in these steps, and the others in the next epochs.
 
         Args:
             on_step: Called after each step with the number of steps made in this epoch. It must not
@@ -181,17 +193,10 @@ class Trainer:
         sums = torch.zeros(6, dtype=torch.float64, device=self.device)  # sums over the steps of what `step` returns
         total_steps = self.config.epochs * self.steps_per_epoch
         rate, images_seen, diverged = 0.0, 0, False
-        epoch_batches = batches(
-            self.splits.train,
-            self.config.batch_size,
-            augmentation=self.splits.augmentation,
-            order=self.order,
-            generator=self.generator,
-            cutout=self.config.cutout,
-            mean=self.splits.mean,
-        )
+        shape = (len(self.splits.train), *self.splits.train.images.shape[1:])
+        self.step.begin_epoch(self.epoch, shape)
         with seeded_global_state(epoch_seed(self.order.initial_seed(), self.epoch), self.device):
-            for index, (images, labels) in enumerate(epoch_batches):
+            for index, (images, labels, positions) in enumerate(self.batches.epoch()):
                 step = self.epoch * self.steps_per_epoch + index
                 # The middle of the step, because a schedule that is 0 at an end would waste a step there.
                 rate = learning_rate(
@@ -202,7 +207,7 @@ class Trainer:
                 )
                 for group in self.optimizer.param_groups:
                     group["lr"] = rate
-                sums += self.step(images, labels, step, watch)
+                sums += self.step(images, labels, step, watch, positions)
                 images_seen += len(images)
                 if self.average:
                     self.average.after_step(self.model, step + 1)
@@ -272,6 +277,7 @@ class Trainer:
             "average": self.average.state_dict() if self.average else None,
             "order": self.order.get_state(),
             "generator": self.generator.get_state(),
+            "batches": self.batches.state_dict(),
             "attack": self.terms.attack.state_dict(),
             "regularizer": self.terms.regularizer.state_dict(),
             "accuracies": self.accuracies,
@@ -294,6 +300,8 @@ class Trainer:
             self.average.load_state_dict(state["average"])
         self.order.set_state(state["order"].cpu())
         self.generator.set_state(state["generator"].cpu())
+        if "batches" in state:  # which version 0.1.0 did not have
+            self.batches.load_state_dict(state["batches"])
         # Version 0.1.0 saved the one thing that its attacks carried under the key "previous".
         self.terms.attack.load_state_dict(state.get("attack", state), self.device)
         self.terms.regularizer.load_state_dict(state.get("regularizer", {}), self.device)

@@ -11,6 +11,7 @@ from tune_cure.attacks.attack import Attack, Step
 from tune_cure.attacks.config import AttackConfig
 from tune_cure.attacks.registry import ATTACKS, NORMS
 from tune_cure.gradients.batch_norm_mode import STATISTICS
+from tune_cure.gradients.input_gradients import input_gradient
 from tune_cure.utils.hyperparameters import build_part, declared_hyperparameters
 
 EPSILON = 0.1
@@ -35,8 +36,31 @@ def build(name: str, **changes: object) -> Attack:
     return build_part(ATTACKS.resolve(name), AttackConfig.model_validate(values))
 
 
+def begun(name: str, batch: tuple[nn.Module, Tensor, Tensor], **changes: object) -> Attack:
+    """An attack before the first step of an epoch; its memories, if any, are in the images' precision."""
+    part = build(name, **changes)
+    torch.set_default_dtype(batch[1].dtype)
+    try:
+        part.begin_epoch(0, tuple(batch[1].shape), torch.Generator().manual_seed(2))
+    finally:
+        torch.set_default_dtype(torch.float32)
+    return part
+
+
+def step_of(batch: tuple[nn.Module, Tensor, Tensor], generator: torch.Generator) -> Step:
+    return Step(*batch, generator, positions=torch.arange(len(batch[1])))
+
+
 def attack(name: str, batch: tuple[nn.Module, Tensor, Tensor], **changes: object) -> Tensor:
-    return build(name, **changes)(Step(*batch, torch.Generator().manual_seed(1)))
+    """The images of a step that is not a run's first, in which one that learns from the loss has nothing to go by."""
+    network, images, labels = batch
+    part = begun(name, batch, **changes)
+    adversarial = part(step_of(batch, torch.Generator().manual_seed(1)))
+    if part.learns_from_loss:
+        gradient = input_gradient(network.eval(), adversarial, labels)
+        part.learn(images, adversarial, gradient)
+        adversarial = part(step_of((network.train(), images, labels), torch.Generator().manual_seed(1)))
+    return adversarial
 
 
 @pytest.mark.parametrize("norm", NORMS)
@@ -86,13 +110,13 @@ def test_it_raises_the_loss_and_repeats_itself(name: str, batch: tuple[nn.Module
 
 @pytest.mark.parametrize("name", NAMES)
 def test_its_state_is_saved_and_read_back(name: str, batch: tuple[nn.Module, Tensor, Tensor]) -> None:
-    carried, resumed = build(name, init="previous"), build(name, init="previous")
-    network, images, labels = batch
+    carried, resumed = begun(name, batch, init="previous"), build(name, init="previous")
     generators = [torch.Generator().manual_seed(1) for _ in range(2)]
-    carried(Step(*batch, generators[0]))
+    adversarial = carried(step_of(batch, generators[0]))
+    carried.learn(batch[1], adversarial, torch.rand(adversarial.shape, dtype=adversarial.dtype) - 0.5)
     resumed.load_state_dict(copy.deepcopy(carried.state_dict()), torch.device("cpu"))
     generators[1].set_state(generators[0].get_state())
-    again = [part(Step(network, images, labels, generators[i])) for i, part in enumerate((carried, resumed))]
+    again = [part(step_of(batch, generators[i])) for i, part in enumerate((carried, resumed))]
     assert torch.equal(*again)
 
 
@@ -120,9 +144,12 @@ def test_a_part_is_built_from_the_configuration_and_from_its_own_defaults() -> N
 def test_an_attack_that_keeps_its_start_keeps_that_of_the_last_step(
     name: str, batch: tuple[nn.Module, Tensor, Tensor]
 ) -> None:
-    part, images = build(name, init="bernoulli"), batch[1]
+    part, images = (
+        begun(name, batch, init="bernoulli", epsilon=EPSILON / 2 if name == "fgsm_pgi" else EPSILON),
+        batch[1],
+    )
     assert part.start is None
-    part(Step(*batch, torch.Generator().manual_seed(1)))
+    part(step_of(batch, torch.Generator().manual_seed(1)))
     assert part.start is not None
     offsets = part.start - images
     inside = (part.start > 0) & (part.start < 1)

@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -50,7 +52,8 @@ def test_three_steps_follow_the_sign_of_the_papers_loss(guide, distance, every: 
         loss = -attacked.log_softmax(1)[range(6), labels].sum()  # N times the mean, as the distance is N times its own
         (alone,) = torch.autograd.grad(loss, point, retain_graph=True)
         if (index + 1) % every == 0:
-            loss = loss + WEIGHT * distance(network(images).detach(), attacked)
+            clean = copy.deepcopy(network).train()(images).detach()  # normalized by the batch, as in the authors' code
+            loss = loss + WEIGHT * distance(clean, attacked)
         (gradient,) = torch.autograd.grad(loss, point)
         moved = point.detach() + EPSILON * gradient.sign()
         expected = torch.max(torch.min(moved, images + EPSILON), images - EPSILON).clamp(0, 1)
@@ -67,3 +70,34 @@ def test_without_weight_it_is_fgsm_and_says_that_the_guide_is_idle(network: nn.M
     for images, labels in batches():
         part(Step(network, images, labels, torch.Generator().manual_seed(1)))
     assert len(passes) == 3
+
+
+def test_the_share_of_the_penaltys_weight_counts_for_the_guide_too(network: nn.Module) -> None:
+    images, labels = batches()[0]
+    found = [
+        build(guide_weight=weight, guide_every=1)(
+            Step(network, images, labels, torch.Generator().manual_seed(1), penalty_share=share)
+        )
+        for weight, share in ((WEIGHT, 1.0), (2 * WEIGHT, 0.5), (WEIGHT, 0.0), (0.0, 1.0))
+    ]
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[2], found[3])
+    assert not torch.equal(found[0], found[2])
+
+
+def test_the_clean_outputs_are_asked_for_only_in_guided_steps(network: nn.Module) -> None:
+    part, made = build(guide_every=2), []
+    images, labels = batches()[0]
+
+    def clean_logits() -> Tensor:
+        made.append(len(made))
+        return torch.zeros(6, 3, dtype=torch.float64)
+
+    step = Step(network, images, labels, torch.Generator().manual_seed(1), clean_logits=clean_logits)
+    counts = []
+    for _ in range(4):
+        part(step)
+        counts.append(len(made))
+    part.begin_epoch(1, (6,), torch.Generator())  # which counts from its own beginning
+    part(step)
+    assert [*counts, len(made)] == [0, 1, 1, 2, 2]

@@ -2,9 +2,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tune_cure.attacks.attack import Step
+from tune_cure.attacks.config import AttackConfig
 from tune_cure.attacks.fgsm import fgsm
 from tune_cure.attacks.norms import random_start
-from tune_cure.attacks.ssat import first_fooling
+from tune_cure.attacks.ssat import Ssat, first_fooling
+from tune_cure.utils.hyperparameters import build_part
 
 
 class Threshold(nn.Module):
@@ -50,3 +53,13 @@ def test_it_is_what_a_search_of_one_example_after_another_finds(points: int) -> 
     found = first_fooling(network, images, adversarial, labels, points=points)
     torch.testing.assert_close(found, torch.stack(expected), rtol=1e-9, atol=1e-12)
     assert len(taken) > 1
+
+
+def test_an_image_that_fools_the_network_at_the_attacks_start_is_trained_on_as_it_is() -> None:
+    network = Threshold()
+    images = torch.tensor([0.9, 0.45, 0.3], dtype=torch.float64).view(3, 1, 1, 1)
+    values = {"attack": "ssat", "init": "zero", "epsilon": 0.4, "alpha": 1.0, "ssat_points": 2}
+    part = build_part(Ssat, AttackConfig.model_validate(values))
+    for clean_grad in (None, torch.ones(3, 1, 1, 1, dtype=torch.float64)):  # the pass at the start is another's, too
+        found = part(Step(network, images, torch.zeros(3, dtype=torch.long), clean_grad=clean_grad))
+        torch.testing.assert_close(found.flatten(), torch.tensor([0.9, 0.65, 0.7], dtype=torch.float64))

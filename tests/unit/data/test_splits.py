@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from tune_cure.data.batches import augment, batches, cut_out, num_batches, to_float
+from tune_cure.data.batches import BatchStream, augment, cut_out, num_batches, to_float
 from tune_cure.data.config import DataSpec, is_default
 from tune_cure.data.datasets import DATASETS
 from tune_cure.data.source import Augmentation, DataError
@@ -156,17 +156,18 @@ def test_an_epoch_shows_every_image_once_and_drops_a_batch_of_one(size: int, exp
     images = torch.arange(100, dtype=torch.uint8).view(100, 1, 1, 1)
     examples = Examples(images, torch.arange(100), torch.arange(100))
     seen = list(
-        batches(
+        BatchStream(
             examples, size, augmentation=Augmentation(0, flip=False), order=torch.Generator().manual_seed(0),
             generator=torch.Generator(),
-        )
+        ).epoch()
     )  # fmt: skip
-    assert [len(labels) for _, labels in seen] == expected
+    assert [len(labels) for _, labels, _ in seen] == expected
     assert num_batches(examples, size) == len(expected)
-    labels = torch.cat([labels for _, labels in seen])
+    labels = torch.cat([labels for _, labels, _ in seen])
     assert len(labels.unique()) == len(labels)
-    for batch, names in seen:
+    for batch, names, positions in seen:
         assert torch.equal(batch.flatten(), names / 255)
+        assert torch.equal(positions, names)
 
 
 def test_pixels_become_floats_between_0_and_1() -> None:
@@ -197,10 +198,10 @@ def test_cutout_fills_a_square_around_a_pixel_of_each_image_with_the_mean(side: 
 def test_cutout_follows_the_augmentation_and_leaves_the_images_of_the_data_alone() -> None:
     images = torch.full((8, 1, 6, 6), 255, dtype=torch.uint8)
     examples = Examples(images, torch.arange(8), torch.arange(8))
-    ((cut, _),) = batches(
+    ((cut, _, _),) = BatchStream(
         examples, 8, augmentation=Augmentation(0, flip=False), order=torch.Generator().manual_seed(0),
         generator=torch.Generator().manual_seed(0), cutout=2, mean=[0.5],
-    )  # fmt: skip
+    ).epoch()  # fmt: skip
     assert (images == 255).all()
     assert {1.0, 0.5} == set(cut.unique().tolist())
     assert (cut == 0.5).flatten(1).sum(dim=1).max() == 4

@@ -206,6 +206,13 @@ def count_passes(run: Trainer, images: Tensor, labels: Tensor, step: int = 0) ->
         ({"regularizer": "fgsm_pgi", "clean_weight": 1.0, "init": "zero"}, 3),  # the start is the image
         ({"regularizer": "gat", "mart_weight": 5.0, "boosted_weight": 1.0}, 3),
         ({"regularizer": "gat", "lambda": 0.0}, 2),
+        ({"regularizer": "fgsm_pgi", "attack_statistics": "batch"}, 2),  # the attack's pass at its start is the loss's
+        ({"regularizer": "fgsm_pgi", "attack_statistics": "batch", "penalty_fraction": 0.5, "attack": "zerograd"}, 2),
+        ({"regularizer": "aaer", "attack_statistics": "batch"}, 2),
+        ({"regularizer": "aaer"}, 3),
+        ({"regularizer": "gat", "attack": "guided", "guide_every": 1}, 3),  # the clean pass guides the attack, too
+        ({"regularizer": "none", "attack": "guided", "guide_every": 1, "mart_weight": 5.0}, 3),
+        ({"regularizer": "none", "attack": "guided", "guide_every": 1}, 3),  # the loss needs no clean outputs
     ],
     ids=str,
 )
@@ -213,6 +220,68 @@ def test_each_point_takes_one_forward_pass_which_losses_and_penalty_share(
     hyperparameters: dict[str, object], forwards: int, splits: Splits
 ) -> None:
     assert count_passes(trainer(splits, **hyperparameters), *batches(splits)[0]) == forwards
+
+
+def variation(outputs: Outputs, labels: Tensor) -> Tensor:
+    losses = [-outputs[point].detach().log_softmax(1)[range(BATCH), labels] for point in ("start", "adversarial")]
+    abnormal = [bool(before > after) for before, after in zip(*losses, strict=True)]
+    moved = [((a.detach() - b) ** 2).sum() for a, b in zip(outputs["start"], outputs["adversarial"], strict=True)]
+    both = [[value for value, odd in zip(moved, abnormal, strict=True) if odd == kind] for kind in (True, False)]
+    penalty = outputs["adversarial"].sum() * 0
+    if all(both):
+        of_abnormal, of_normal = (torch.stack(values).mean() for values in both)
+        penalty = sum(abnormal) / BATCH * (of_abnormal - of_normal.detach()).clamp(min=0)
+    return cross_entropy(outputs["adversarial"], labels) + LAMBDA * penalty
+
+
+@pytest.mark.usefixtures("double")
+@pytest.mark.parametrize(
+    ("hyperparameters", "objective"),
+    [
+        ({"regularizer": "fgsm_pgi", "attack": "fgsm_pgi", "pgi_momentum": 0.6}, pgi),
+        ({"regularizer": "aaer", "alpha": 4.0}, variation),  # so large a step that some losses fall
+    ],
+    ids=["fgsm_pgi", "aaer"],
+)
+def test_with_the_batchs_statistics_steps_are_those_of_the_authors_loop_of_two_passes(
+    hyperparameters: dict[str, object], objective: Callable[[Outputs, Tensor], Tensor], splits: Splits
+) -> None:
+    """Two epochs of the same images in another order; both passes are made in training mode, the start's first."""
+    run = trainer(splits, attack_statistics="batch", **{"alpha": 1.0, **hyperparameters})
+    reference = trainer(splits).model
+    alpha, remembers = run.config.alpha, "attack" in hyperparameters
+    generator = torch.Generator().manual_seed(0)
+    batch = [torch.cat(parts) for parts in zip(*batches(splits), strict=True)]
+    shape = tuple(batch[0].shape)
+    eta, momentum = torch.zeros(shape), torch.zeros(shape)
+    if remembers:
+        eta = EPSILON * (torch.rand(shape, generator=generator) * 2 - 1).sign()
+    penalties = []
+    for epoch in range(2):
+        run.step.begin_epoch(epoch, shape)
+        order = torch.randperm(STEPS * BATCH, generator=torch.Generator().manual_seed(epoch))
+        for positions in order.split(BATCH):
+            images, labels = batch[0][positions], batch[1][positions]
+            row = run.step(images, labels, 0, Stopwatch(run.device), positions)
+            penalties.append(float(row[4]))
+            remembered = (images + eta[positions]).clamp(0, 1)
+            start = remembered if remembers else random_start(images, EPSILON, generator)
+            outputs = {"start": reference(start.requires_grad_())}
+            (gradient,) = torch.autograd.grad(cross_entropy(outputs["start"], labels), start, retain_graph=True)
+            start = start.detach()
+            momentum[positions] = gradient / gradient.abs().sum() + 0.6 * momentum[positions]
+            moved = start + alpha * EPSILON * momentum[positions].sign() - images
+            eta[positions] = (images + moved.clamp(-EPSILON, EPSILON)).clamp(0, 1) - images
+            moved = start + alpha * EPSILON * gradient.sign() - images
+            outputs["adversarial"] = reference((images + moved.clamp(-EPSILON, EPSILON)).clamp(0, 1))
+            parameters = list(reference.parameters())
+            gradients = torch.autograd.grad(objective(outputs, labels), parameters)
+            with torch.no_grad():
+                for parameter, slope in zip(parameters, gradients, strict=True):
+                    parameter -= RATE * slope
+    assert max(penalties) > 0
+    for ours, theirs in zip(run.model.state_dict().values(), reference.state_dict().values(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.usefixtures("double")

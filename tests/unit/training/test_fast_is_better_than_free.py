@@ -5,7 +5,8 @@ import copy
 import torch
 from torch.nn import functional as F
 
-from tune_cure.data import batches as batches_module, splits as splits_module
+from tune_cure.data import splits as splits_module
+from tune_cure.data.batches import BatchStream
 from tune_cure.data.config import DataSpec
 from tune_cure.training.config import ModelConfig, TrainingConfig
 from tune_cure.training.trainer import Trainer
@@ -30,11 +31,9 @@ def test_every_step_is_that_of_the_published_algorithm() -> None:
         ours.train_epoch(lambda _: states.append(copy.deepcopy(ours.model.state_dict())))
 
     step = 0
+    batches = BatchStream(splits.train, BATCH, augmentation=splits.augmentation, order=order, generator=generator)
     for _ in range(EPOCHS):
-        batches = batches_module.batches(
-            splits.train, BATCH, augmentation=splits.augmentation, order=order, generator=generator
-        )
-        for images, labels in batches:
+        for images, labels, _ in batches.epoch():
             noise = torch.rand(images.shape, generator=generator)
             delta = (2 * noise - 1) * EPSILON
             delta = torch.clamp(delta, 0 - images, 1 - images).requires_grad_()

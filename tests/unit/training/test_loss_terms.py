@@ -126,8 +126,33 @@ def test_a_step_never_waits_for_the_device(attack: str, delta: str, splits: Spli
     weights = {"clean_weight": 0.5, "trades_weight": 0.5, "hat_weight": 0.5, "gradient_clip": 1.0}
     run = trainer(splits, attack=attack, delta=delta, **weights)
     run.model.train()
+    run.step.begin_epoch(0, (16, 1, 8, 8))
     with Counting() as counting:
-        run.step(*images_of(splits, 16), 0, Stopwatch(run.device))
+        run.step(*images_of(splits, 16), 0, Stopwatch(run.device), torch.arange(16))
+    assert counting.seen["convolution"] > 10
+    assert not [name for name in WAITING if counting.seen[name]]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"attack": "fgsm_pgi", "regularizer": "fgsm_pgi", "attack_statistics": "batch"},
+        {"regularizer": "aaer"},
+        {"regularizer": "aaer", "attack_statistics": "batch", "amp": "fp16"},
+        {"awp_gamma": 0.005, "lambda": 0.0},
+        {"awp_gamma": 0.005, "amp": "fp16", "gradient_clip": 1.0},
+        {"attack": "free", "lambda": 0.0, "amp": "fp16"},
+        {"attack": "ssat", "init": "zero", "attack_statistics": "batch", "penalty_statistics": "batch"},
+        {"attack": "guided", "regularizer": "gat", "guide_every": 1},
+    ],
+    ids=str,
+)
+def test_a_step_of_a_fast_method_never_waits_for_the_device(options: dict[str, Any], splits: Splits) -> None:
+    run = trainer(splits, **options)
+    run.model.train()
+    run.step.begin_epoch(0, (16, 1, 8, 8))
+    with Counting() as counting:
+        run.step(*images_of(splits, 16), 0, Stopwatch(run.device), torch.arange(16))
     assert counting.seen["convolution"] > 10
     assert not [name for name in WAITING if counting.seen[name]]
 

@@ -13,7 +13,8 @@ from tests.support.penalties import DELTAS
 from tune_cure.attacks.declarations import INITS
 from tune_cure.attacks.fgsm import fgsm, start_point
 from tune_cure.attacks.registry import ATTACKS
-from tune_cure.data import batches as batches_module, splits as splits_module
+from tune_cure.data import splits as splits_module
+from tune_cure.data.batches import BatchStream
 from tune_cure.data.config import DataSpec
 from tune_cure.data.splits import Splits
 from tune_cure.evaluation.config import EvaluationConfig
@@ -61,9 +62,9 @@ def test_an_epoch_reports_every_metric_of_epochs_csv(splits: Splits) -> None:
 
 def first_step(run: Trainer) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """The images, labels and adversarial images of the first step that `run` will make; takes its randomness along."""
-    (images, labels), *_ = batches_module.batches(
+    (images, labels, _), *_ = BatchStream(
         run.splits.train, 256, augmentation=run.splits.augmentation, order=run.order, generator=run.generator
-    )
+    ).epoch()
     adversarial = fgsm(run.model, images, labels, 0.1, generator=run.generator)
     run.model.train()
     return images, labels, adversarial
@@ -430,9 +431,9 @@ def test_the_previous_start_is_the_perturbation_of_the_batch_before(
 
 def test_a_penalty_on_every_second_step_weighs_double_there(splits: Splits) -> None:
     run = trainer(splits, penalty_every=2, **{"lambda": 0.1})
-    (images, labels), *_ = batches_module.batches(
+    (images, labels, _), *_ = BatchStream(
         splits.train, 64, augmentation=splits.augmentation, order=run.order, generator=run.generator
-    )
+    ).epoch()
     gradients = []
     for every, index in ((1, 0), (2, 0), (2, 1)):
         one = trainer(splits, penalty_every=every, momentum=0.0, weight_decay=0.0, init="zero", **{"lambda": 0.1})

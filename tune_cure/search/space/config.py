@@ -189,7 +189,7 @@ class SearchSpec(Schema):
         Returns:
             By YAML name: True if the hyperparameter is inactive in every trial, False if only in some.
         """
-        # The high end of a range stands for all of it, because the only number that decides is a lambda of exactly 0.
+        # The high end of a range stands for all of it, because the only numbers that decide are those of exactly 0.
         deciding = {key: self.space[key].values for key in deciding_keys() if key in self.space}
         deciding |= {key: values[1:] for key, values in deciding.items() if self.space[key].kind != "choice"}
         cases = [
