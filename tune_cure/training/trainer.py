@@ -91,16 +91,7 @@ class Trainer:
         self.generator = torch.Generator(self.device).manual_seed(seed)
         self.terms = LossTerms(config, self.model, network, loss_scale=loss_scale, generator=self.generator)
         self.step = TrainingStep(config, self.model, self.terms, optimizer=self.optimizer, scaler=scaler)
-        self.batches = BatchStream(
-            self.splits.train,
-            config.batch_size,
-            augmentation=splits.augmentation,
-            order=self.order,
-            generator=self.generator,
-            cutout=config.cutout,
-            mean=splits.mean,
-            replays=self.terms.attack.steps_per_batch,
-        )
+        self.batches = self._make_batches()
         self.epoch = 0
         self.accuracies: dict[int, dict[str, float]] = {}  # epoch -> accuracies of `evaluate`
         self.best_epoch = 0
@@ -123,6 +114,18 @@ class Trainer:
         if config.averaging == "none":
             return None
         return WeightAverage(config.averaging, self.model, decay=config.ema_decay, start=config.swa_start)
+
+    def _make_batches(self) -> BatchStream:
+        return BatchStream(
+            self.splits.train,
+            self.config.batch_size,
+            augmentation=self.splits.augmentation,
+            order=self.order,
+            generator=self.generator,
+            cutout=self.config.cutout,
+            mean=self.splits.mean,
+            replays=self.terms.attack.steps_per_batch,
+        )
 
     @property
     def steps_per_epoch(self) -> int:

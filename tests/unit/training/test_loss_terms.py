@@ -138,10 +138,10 @@ def test_a_step_never_waits_for_the_device(attack: str, delta: str, splits: Spli
     [
         {"attack": "fgsm_pgi", "regularizer": "fgsm_pgi", "attack_statistics": "batch"},
         {"regularizer": "aaer"},
-        {"regularizer": "aaer", "attack_statistics": "batch", "amp": "fp16"},
+        {"regularizer": "aaer", "attack_statistics": "batch"},
         {"awp_gamma": 0.005, "lambda": 0.0},
-        {"awp_gamma": 0.005, "amp": "fp16", "gradient_clip": 1.0},
-        {"attack": "free", "lambda": 0.0, "amp": "fp16"},
+        {"awp_gamma": 0.005, "gradient_clip": 1.0},
+        {"attack": "free", "lambda": 0.0},
         {"attack": "ssat", "init": "zero", "attack_statistics": "batch", "penalty_statistics": "batch"},
         {"attack": "guided", "regularizer": "gat", "guide_every": 1},
     ],
