@@ -83,7 +83,10 @@ class FreeDeclaration(AttackDeclaration):
     learns_from_loss: ClassVar[bool] = True
 
     replays: int = hyperparameter(
-        8, "Steps in a row on each batch with attack free; a pass over the images takes so many epochs.", ge=1, unit="steps"
+        8,
+        "Steps in a row on each batch with attack free; a pass over the images takes so many epochs.",
+        ge=1,
+        unit="steps",
     )
 
 
@@ -92,7 +95,11 @@ class FgsmPgiDeclaration(FgsmDeclaration):
     """The hyperparameters of FGSM from each image's own start."""
 
     pgi_momentum: float = hyperparameter(
-        0.3, "Share of an image's accumulated gradient that fgsm_pgi keeps in the next epoch.", ge=0, lt=1, unit="a share"
+        0.3,
+        "Share of an image's accumulated gradient that fgsm_pgi keeps in the next epoch.",
+        ge=0,
+        lt=1,
+        unit="a share",
     )
     pgi_reset: int = hyperparameter(40, "Epochs after which fgsm_pgi starts anew.", ge=1, unit="epochs")
 

@@ -5,11 +5,11 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor, nn
 
+from tune_cure.attacks.weight_perturbation import perturbed, perturbed_parameters
 from tune_cure.gradients.mixed_precision import RunningStatistics, add_gradients
 from tune_cure.training.config import TrainingConfig
 from tune_cure.training.loss_terms import LossTerms, StepLogits
 from tune_cure.training.timing import Stopwatch
-from tune_cure.training.weight_perturbation import perturbed, perturbed_parameters
 
 
 class TrainingStep:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from tune_cure.attacks.fgsm import fgsm
 from tune_cure.attacks.norms import random_start
+from tune_cure.attacks.weight_perturbation import perturbed
 from tune_cure.data import splits as data
 from tune_cure.data.batches import to_float
 from tune_cure.data.config import DataSpec
@@ -17,7 +18,6 @@ from tune_cure.training.config import ModelConfig, TrainingConfig
 from tune_cure.training.interactions import inactive_hyperparameters
 from tune_cure.training.timing import Stopwatch
 from tune_cure.training.trainer import Trainer
-from tune_cure.training.weight_perturbation import perturbed
 
 GAMMA, EPSILON, RATE, STEPS, BATCH = 0.05, 0.1, 0.3, 3, 8
 

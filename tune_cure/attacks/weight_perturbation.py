@@ -1,4 +1,4 @@
-"""Adversarial weight perturbation (Wu, Xia and Wang 2020, arXiv 2004.05884)."""
+"""The attack on the weights: adversarial weight perturbation (Wu, Xia and Wang 2020, arXiv 2004.05884)."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
