@@ -58,7 +58,7 @@ def check(spec: SearchSpec, options: SearchOptions, console: Console) -> None:
     try:
         splits = splits_module.load(spec.data, download=False)
         images = search_plan.describe_images(splits)
-        spec = _with_validation(spec, splits)
+        spec = _fit_to_data(spec, splits)
     except source.NotHereError as error:
         if not _may_download(spec, options):
             raise
@@ -199,7 +199,7 @@ def load_data(spec: SearchSpec, options: SearchOptions) -> tuple[SearchSpec, Spl
         DataError: The data is not there and may not, or cannot, be downloaded.
     """
     splits = splits_module.load(spec.data, download=_may_download(spec, options))
-    return _with_validation(spec, splits), splits
+    return _fit_to_data(spec, splits), splits
 
 
 def take_history(state: SearchState, folder: RunFolder) -> None:
@@ -320,8 +320,13 @@ def _join(spec: SearchSpec, options: SearchOptions) -> None:
         session.start_ray(options.address, verbose=options.verbose, modules=own_part_files(spec))
 
 
-def _with_validation(spec: SearchSpec, splits: Splits) -> SearchSpec:
-    """Return the search with the number of validation images, which depends on the data where it is a share."""
+def _fit_to_data(spec: SearchSpec, splits: Splits) -> SearchSpec:
+    """Return the search with the number of validation images, which depends on the data where it is a share.
+
+    Raises:
+        SpecError: The attack of the second judgement cannot attack networks for this data or norm.
+    """
+    spec.check_rescoring(splits.num_classes)
     return spec.model_copy(update={"data": splits_module.with_validation(spec.data, splits)})
 
 

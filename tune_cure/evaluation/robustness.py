@@ -71,6 +71,30 @@ def evaluate_robustness(
     return Outcomes(correct, float(is_zero.mean()))
 
 
+def evaluate_under(
+    attack: str, model: nn.Module, examples: Examples, evaluation: EvaluationConfig
+) -> dict[str, NDArray[Any]]:
+    """Attack a network by a part of AutoAttack alone, or by all of it, in float32 and evaluation mode.
+
+    Args:
+        attack: `autoattack` for all parts, or another key of `AUTOATTACK_PARTS` for this part by itself.
+        model: Network from images in [0, 1] to logits, on the examples' device.
+        examples: The images, all of which are used.
+        evaluation: The threat model: its norm and its epsilon. The rest has no effect.
+
+    Returns:
+        (N,) booleans for `clean` and for each attack that ran: whether each image is still classified correctly.
+    """
+    with exact_evaluation(model), _isolated_autoattack(examples.images.device):
+        images, labels = _all_images(examples)
+        judging = judging_attacks(_num_classes(model, images), autoattack=True)
+        parts = [name for name in judging if name in AUTOATTACK_PARTS] if attack == "autoattack" else [attack]
+        correct: dict[str, NDArray[Any]] = {}
+        for name in ("clean", *parts):
+            correct[name] = _run_attack(name, model, images, labels, evaluation, correct)
+    return correct
+
+
 def _run_attack(
     name: str,
     model: nn.Module,

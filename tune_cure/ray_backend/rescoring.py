@@ -13,6 +13,8 @@ import torch
 
 from tune_cure.data.splits import Examples, Splits
 from tune_cure.evaluation.metrics import evaluate
+from tune_cure.evaluation.robustness import evaluate_under
+from tune_cure.evaluation.standard_error import standard_error
 from tune_cure.models import checkpoints as models
 from tune_cure.ray_backend import session
 from tune_cure.ray_backend.data_broadcast import DataBroadcast
@@ -97,5 +99,11 @@ def _judge(spec: SearchSpec, file: str, device_name: str, broadcast: DataBroadca
     if not len(examples):
         return {"examples": 0}
     network = models.rebuild(read_tensors(Path(file), device)["best_model"], device=device, trust_code=True)
-    metrics = evaluate(network, examples, spec.rescoring)
-    return {"examples": len(examples), **{name: metrics[name] for name in RECORDED}}
+    if spec.rescoring.attack == "pgd":
+        metrics = evaluate(network, examples, spec.rescoring)
+        return {"examples": len(examples), **{name: metrics[name] for name in RECORDED}}
+    outcomes = evaluate_under(spec.rescoring.attack, network, examples, spec.rescoring)
+    accuracies = {"clean_accuracy": outcomes["clean"], "pgd_accuracy": outcomes[spec.rescoring.attack]}
+    metrics = {name: float(found.mean()) for name, found in accuracies.items()}
+    errors = {f"{name}_se": standard_error(accuracy, len(examples)) for name, accuracy in metrics.items()}
+    return {"examples": len(examples), **metrics, **errors}

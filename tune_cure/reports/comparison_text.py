@@ -39,7 +39,7 @@ def side_by_side(searches: Searches) -> dict[str, list[str]]:
         "its objective": [_accuracy(row, "objective") for row in rows],
         "PGD accuracy": [_accuracy(row, "pgd_accuracy_best") for row in rows],
         "clean accuracy": [format_percent(row["clean_accuracy_best"]) for row in rows],
-        "judged again: PGD": [_accuracy(row, "fresh_pgd_accuracy") for row in rows],
+        "judged again: attacked": [_accuracy(row, "fresh_pgd_accuracy") for row in rows],
         "judged again: clean": [format_percent(row["fresh_clean_accuracy"]) for row in rows],
         "judged again by": [_second_judgment(row) for row in rows],
         "start_from": [_accuracy(row, "start_from_objective") for row in rows],
@@ -132,7 +132,7 @@ def format_verdict(row: "pd.Series[Any]") -> str:
 
 def format_measure(row: "pd.Series[Any]") -> str:
     """Return the accuracy that a verdict of `comparison.compare_winners` goes by."""
-    return "PGD accuracy judged again" if row["measure"] == "fresh_pgd_accuracy" else str(row["measure"])
+    return "robust accuracy judged again" if row["measure"] == "fresh_pgd_accuracy" else str(row["measure"])
 
 
 def format_difference(row: "pd.Series[Any]") -> str:

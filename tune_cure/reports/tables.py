@@ -95,7 +95,8 @@ def write_top_configurations(result: SearchResult) -> None:
     """Write the first `NUM_TOP` trials as tables for papers: top_configurations.md, and .tex for booktabs."""
     leaders = result.leaders.head(NUM_TOP)
     has_fresh = bool(leaders["fresh_pgd_accuracy"].notna().any())
-    titles = ["trial", *result.spec.space, "epochs", "clean (%)", "PGD (%)", *["PGD, judged again (%)"] * has_fresh]
+    again = f"{result.spec.rescoring.label}, judged again (%)"
+    titles = ["trial", *result.spec.space, "epochs", "clean (%)", "PGD (%)", *[again] * has_fresh]
     rows = [
         [
             str(row["trial"]),

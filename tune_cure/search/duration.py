@@ -18,6 +18,12 @@ EPOCH_OVERHEAD = 0.02  # seconds between two epochs of a trial: docs/performance
 SIDE_BY_SIDE = 0.77  # speed of a trial beside another one, as a share of its speed alone: docs/performance.md
 PLAYED_TRIALS = 200  # at most in one game; a search of more trials is scaled up
 GAMES = 10
+STEPS = {"apgd_t": 9 * 100, "autoattack": 11 * 500}
+"""Steps of PGD that take as long as another attack of the second judgement.
+
+APGD-T makes 100 steps towards each of 9 classes. AutoAttack takes 8 to 13 times as long as PGD-50 with 10 starts:
+docs/confirming.md.
+"""
 
 
 @dataclass(frozen=True)
@@ -74,7 +80,9 @@ def estimate_duration(
     pace = workers * (SIDE_BY_SIDE if workers > 1 else 1.0)
     epochs = play_epochs(spec, workers)
     epoch = speed.of_epoch(num_train, num_judged, spec.evaluation) + EPOCH_OVERHEAD
-    again = spec.rescore.top * speed.of_evaluation(num_fresh, spec.rescoring)
+    steps = STEPS.get(spec.rescoring.attack)
+    rescoring = spec.rescoring if steps is None else spec.rescoring.model_copy(update={"steps": steps, "restarts": 1})
+    again = spec.rescore.top * speed.of_evaluation(num_fresh, rescoring)
     return Duration(epochs, START_SECONDS + (epochs * epoch + again) / pace)
 
 

@@ -182,8 +182,9 @@ def _fresh_accuracies(spec: SearchSpec, events: list[Event], best_epoch: int) ->
 
 
 def rescoring_attack(spec: SearchSpec) -> dict[str, Any]:
-    """Return the attack of the second judgement as the journal records it."""
-    return spec.rescoring.model_dump(mode="json")
+    """Return the attack of the second judgement as the journal records it: PGD as version 0.1.0 did."""
+    is_pgd = spec.rescoring.attack == "pgd"
+    return spec.rescoring.model_dump(mode="json", exclude={"attack"} if is_pgd else None)
 
 
 def judged_examples(spec: SearchSpec) -> int:

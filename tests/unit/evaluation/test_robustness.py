@@ -13,7 +13,7 @@ from tune_cure.evaluation.config import EvaluationConfig
 from tune_cure.evaluation.metrics import evaluate
 from tune_cure.evaluation.names import ATTACKS, WITHOUT_AUTOATTACK, label_attacks
 from tune_cure.evaluation.outcomes import Outcomes
-from tune_cure.evaluation.robustness import evaluate_robustness
+from tune_cure.evaluation.robustness import evaluate_robustness, evaluate_under
 from tune_cure.models import networks
 
 EVALUATION = EvaluationConfig(epsilon=0.04)
@@ -72,6 +72,17 @@ def test_each_part_of_autoattack_counts_with_those_before(linear_outcomes: Outco
     names = ["clean", "apgd_ce", "apgd_t", "fab_t", "autoattack"]
     for before, after in itertools.pairwise(names):
         assert (outcomes[after] <= outcomes[before]).all()
+
+
+@pytest.mark.parametrize(("attack", "ran"), [
+    ("apgd_t", ["clean", "apgd_t"]), ("autoattack", ["clean", "apgd_ce", "apgd_t", "fab_t", "autoattack"]),
+])  # fmt: skip
+def test_one_attack_by_itself_finds_what_can_be_broken(attack: str, ran: list[str], linear_outcomes: Outcomes) -> None:
+    outcomes = evaluate_under(attack, Linear(), examples(), EVALUATION)
+    assert list(outcomes) == ran
+    assert (outcomes[attack] == robust(examples(), 0.04)).all()
+    if attack == "autoattack":
+        assert all((outcomes[name] == linear_outcomes.correct[name]).all() for name in ran)
 
 
 def test_clean_fgsm_and_pgd_are_those_of_the_search() -> None:

@@ -89,7 +89,8 @@ def measured_by_search(spec: SearchSpec, row: "pd.Series[Any]") -> Iterator[Meas
             )
     if pd.notna(row["fresh_pgd_accuracy"]):
         again, num_examples = spec.rescoring, int(row["fresh_examples"])
-        for attack, name in (("clean", "fresh_clean_accuracy"), (_describe_pgd(again), "fresh_pgd_accuracy")):
+        label = _describe_pgd(again) if again.attack == "pgd" else again.label
+        for attack, name in (("clean", "fresh_clean_accuracy"), (label, "fresh_pgd_accuracy")):
             accuracy = float(row[name])
             yield Measurement("fresh validation", attack, again.norm, again.epsilon, num_examples, accuracy)
 

@@ -15,6 +15,7 @@ from pydantic import AfterValidator, Field, PlainValidator
 
 from tune_cure.data.config import DataSpec
 from tune_cure.evaluation.config import EvaluationConfig
+from tune_cure.evaluation.names import ATTACK_LABELS, MIN_TARGETED_CLASSES, NORM_LABELS, TARGETED_PARTS
 from tune_cure.search.proposals.samplers import SAMPLERS
 from tune_cure.search.schedulers.registry import SCHEDULERS
 from tune_cure.search.space.distributions import Distribution
@@ -22,8 +23,10 @@ from tune_cure.search.space.objectives import Constraint, metrics
 from tune_cure.training.config import ModelConfig, TrainingConfig, deciding_keys, has_unread_parts, parse_training
 from tune_cure.training.delta import SAME_AS
 from tune_cure.training.interactions import inactive_hyperparameters
+from tune_cure.utils.formatting import format_radius
 from tune_cure.utils.schema import MAX_SEED, Number, Schema, one_of, parse_number
 from tune_cure.utils.yaml_config import (
+    SpecError,
     describe,
 )
 
@@ -94,9 +97,28 @@ class RescoreConfig(Schema):
     """Second evaluation of the leaders after the search, on fresh validation images."""
 
     top: int = Field(default=3, ge=0, description="How many of them; the best of these by that accuracy has won.")
+    attack: Literal["pgd", "apgd_t", "autoattack"] = Field(
+        default="pgd", description="What judges them: PGD, AutoAttack's targeted APGD, or all of AutoAttack."
+    )
     steps: int = Field(default=50, ge=1, description="PGD steps, as of evaluation.")
     restarts: int = Field(default=10, ge=1, description="PGD random starts.")
     examples: int = Field(default=1000, ge=1, description="Of the validation images that evaluation leaves over.")
+
+
+class Rescoring(EvaluationConfig):
+    """Threat model and attack of the second evaluation. Steps, restarts and loss are those of PGD."""
+
+    attack: Literal["pgd", "apgd_t", "autoattack"] = "pgd"
+
+    @property
+    def label(self) -> str:
+        """The attack as people write it, without its settings."""
+        return "PGD" if self.attack == "pgd" else ATTACK_LABELS[self.attack]
+
+    def __str__(self) -> str:
+        if self.attack == "pgd":
+            return super().__str__()
+        return f"{self.label} at {format_radius(self.epsilon, self.norm)}"
 
 
 def _count_or_auto(value: Any) -> Any:
@@ -206,10 +228,25 @@ class SearchSpec(Schema):
         return int(max(searched.values)) if searched else self.training_config({}).epochs
 
     @property
-    def rescoring(self) -> EvaluationConfig:
+    def rescoring(self) -> Rescoring:
         """The second judgement of the leaders: the threat model of `evaluation`, the stronger attack of `rescore`."""
-        stronger = {"steps": self.rescore.steps, "restarts": self.rescore.restarts, "examples": self.rescore.examples}
-        return self.evaluation.model_copy(update=stronger)
+        return Rescoring.model_construct(**{**dict(self.evaluation), **self.rescore.model_dump(exclude={"top"})})
+
+    def check_rescoring(self, num_classes: int) -> None:
+        """Refuse an attack of the second judgement that cannot attack networks of this many classes, or in this norm.
+
+        Raises:
+            SpecError: It cannot.
+        """
+        rescoring = self.rescoring
+        if not self.rescore.top or rescoring.attack == "pgd":
+            return
+        if rescoring.norm not in NORM_LABELS:
+            known = " and ".join(NORM_LABELS)
+            raise SpecError(f"rescore.attack: {rescoring.label} knows the norms {known}, but not {rescoring.norm}")
+        if rescoring.attack in TARGETED_PARTS and num_classes < MIN_TARGETED_CLASSES:
+            needed = f"needs {MIN_TARGETED_CLASSES} classes, and there are {num_classes}; use autoattack or pgd"
+            raise SpecError(f"rescore.attack: {rescoring.label} {needed}")
 
     @property
     def rungs(self) -> list[int]:
