@@ -28,7 +28,6 @@ from tune_cure.cli.views.training import train_epochs
 from tune_cure.confirmation.candidates import DEFAULT_BASELINES
 from tune_cure.confirmation.verdicts import Confirmation
 from tune_cure.models import checkpoints
-from tune_cure.reports import training_page
 from tune_cure.reports.refresh import ReportRefresher
 from tune_cure.search import resume as resuming, run_files
 from tune_cure.search.progress import SearchState
@@ -203,7 +202,7 @@ def train(
     with train_run.open_run(spec, options) as run:
         train_epochs(run, say)
         frame = run.evaluate_on_test() if test and run.trainer.best_epoch else None
-        training_page.write(run)
+        train_run.write_page(run)
         epoch = run.trainer.best_epoch
         network = checkpoints.rebuild(run.trainer.best_model(), trust_code=True) if epoch else None
         return TrainResult(run.directory, pd.DataFrame(run.log), network, epoch, frame)

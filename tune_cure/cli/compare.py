@@ -15,6 +15,7 @@ from tune_cure.confirmation.comparison import ComparisonError, Searches
 from tune_cure.reports.comparison_text import ERRORS_NOTE, format_verdict, side_by_side, verdict_basis
 from tune_cure.search.results import SearchResult
 from tune_cure.utils.csv_tables import format_csv
+from tune_cure.utils.environment import require
 from tune_cure.utils.files import replace_text
 
 TITLES_WIDTH = 24  # columns of the terminal for the titles of the rows
@@ -71,6 +72,8 @@ def read_options(parsed: argparse.Namespace) -> CompareOptions:
 def run(options: CompareOptions, console: Console) -> int:
     """Run the command and return its exit code."""
     searches = comparison.name_searches([SearchResult(directory) for directory in options.directories])
+    if options.html:
+        require("plotly", "--html")
     files = {flag: file for flag, file in (("csv", options.csv), ("html", options.html)) if file is not None}
     for flag, file in files.items():
         try:

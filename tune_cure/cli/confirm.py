@@ -33,6 +33,7 @@ from tune_cure.search import run_files
 from tune_cure.search.results import SearchResult
 from tune_cure.search.space.own_parts import import_parts_of_run
 from tune_cure.utils import environment, locking
+from tune_cure.utils.environment import describe_missing, is_installed
 from tune_cure.utils.signals import ignore_ctrl_c, on_ctrl_c
 
 REWRITE_SECONDS = 20.0
@@ -234,6 +235,8 @@ def prepare(options: ConfirmOptions) -> Prepared:
 def _notes(result: SearchResult, candidates: Sequence[Candidate], options: ConfirmOptions, splits: Splits) -> list[str]:
     """Return what to know before a confirmation starts: baselines and attacks that are left out, trials at chance."""
     notes = explain_baselines(result, candidates, options.baselines)
+    if missing := describe_missing(["plotly"]):
+        notes.append(missing)
     if not options.no_autoattack and splits.num_classes < MIN_TARGETED_CLASSES:
         notes.append(
             f"AutoAttack's targeted parts, APGD-T and FAB-T, need {MIN_TARGETED_CLASSES} classes, and there are "
@@ -348,15 +351,20 @@ def _conclude(prepared: Prepared, failures: dict[str, str], interruption: Interr
 
 def write_results(prepared: Prepared) -> Confirmation:
     """Write the tables and the page of a confirmation, and the search's report with it, and return the outcomes."""
-    from tune_cure.reports import confirmation_page, search_page  # these take a second to import
+    from tune_cure.reports import confirmation_page
 
     confirmation = confirmation_page.write(prepared.result, prepared.jobs, prepared.folder)
-    search_page.write(SearchResult(prepared.result.directory))  # the search may have gone on since
+    if is_installed("plotly"):
+        from tune_cure.reports import search_page  # takes a second to import
+
+        search_page.write(SearchResult(prepared.result.directory))  # the search may have gone on since
     return confirmation
 
 
 def _wrote(directory: Path) -> str:
     folder = directory / run_files.CONFIRM
+    if not is_installed("plotly"):
+        return f"wrote {folder}/confirm.csv, confirm.json and outcomes.npz"
     return (
         f"wrote {folder}/confirm.html, confirm.csv, confirm.json and outcomes.npz, and {directory}/{run_files.REPORT}"
     )

@@ -11,6 +11,7 @@ from tune_cure.reports.export import bundle as exporting, measurements, model_ca
 from tune_cure.search import run_files
 from tune_cure.search.results import SearchResult
 from tune_cure.search.space.own_parts import import_chosen_parts
+from tune_cure.utils.environment import require
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,7 @@ def export(
     """
     if seed is not None and confirmed is None:
         raise measurements.ExportError("seed: makes no difference without confirmed")
+    require("safetensors", "an exported network")
     result = SearchResult(command_line.folder_of(search))
     if trust_code or parts:
         given = None if parts is None else Path(parts)

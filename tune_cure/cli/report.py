@@ -10,6 +10,7 @@ from tune_cure.cli import options as command_line
 from tune_cure.cli.options import UsageError
 from tune_cure.reports import artifacts
 from tune_cure.search.results import SearchResult
+from tune_cure.utils.environment import describe_missing, require
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,10 @@ def read_options(parsed: argparse.Namespace) -> ReportOptions:
 def run(options: ReportOptions, console: Console) -> int:
     """Run the command and return its exit code."""
     directory = command_line.find_folder(options.directory, console.print)
-    console.print(f"wrote {report(directory)}, and tables and figures beside it")
+    page = report(directory)
+    if missing := describe_missing(["matplotlib", "sklearn"]):
+        console.print(missing)
+    console.print(f"wrote {page}, and tables and figures beside it")
     return 0
 
 
@@ -50,10 +54,13 @@ def report(search: SearchResult | str | Path) -> Path:
         The path of report.html.
 
     Raises:
-        TuneCureError: The folder holds no search, or cannot be written.
+        TuneCureError: The folder holds no search, or cannot be written, or plotly is not installed.
     """
     directory = command_line.folder_of(search)
+    require("plotly", "the report")
     try:
-        return artifacts.write_artifacts(SearchResult(directory))
+        page = artifacts.write_artifacts(SearchResult(directory))
     except OSError as error:
         raise UsageError(f"{directory}: cannot be written: {error.strerror}") from error
+    assert page is not None  # plotly is there
+    return page

@@ -30,6 +30,7 @@ from tune_cure.search.space.own_parts import own_part_files
 from tune_cure.search.storage.run_storage import LocalStorage, ObjectStore, RunStorage, UriStorage
 from tune_cure.search.trial_table import SearchRecord
 from tune_cure.utils import environment, locking
+from tune_cure.utils.environment import LEFT_OUT, describe_missing, is_installed
 from tune_cure.utils.files import (
     FolderError,
     LostFolderError,
@@ -72,6 +73,8 @@ def check(spec: SearchSpec, options: SearchOptions, console: Console) -> None:
         duration.say_search_duration(spec, splits, plan, console.print)
     if prior_trials:
         console.print(prior_trials)
+    if missing := describe_missing(LEFT_OUT):
+        console.print(missing)
     if options.resolved:
         console.print(f"wrote {options.resolved}")
 
@@ -79,6 +82,7 @@ def check(spec: SearchSpec, options: SearchOptions, console: Console) -> None:
 def run(spec: SearchSpec, options: SearchOptions, console: Console) -> int:
     """Run the search, print what it does and what came of it, and return the command's exit code."""
     said: list[str] = []
+    has_report = is_installed("plotly")
 
     def say(line: str) -> None:
         said.append(line)
@@ -90,7 +94,8 @@ def run(spec: SearchSpec, options: SearchOptions, console: Console) -> int:
         view = LiveView(state, console, said) if is_live else PlainView(state, console.print)
         report = folder.directory / run_files.REPORT
         interruption = Interruption(
-            console.print, lambda: f"{best}; the report: {report}" if (best := describe_best(state)) else ""
+            console.print,
+            lambda: best + f"; the report: {report}" * has_report if (best := describe_best(state)) else "",
         )
         try:
             with on_ctrl_c(interruption):
@@ -160,6 +165,8 @@ def open_folder(spec: SearchSpec, options: SearchOptions, say: Callable[[str], N
     """
     if prior_trials := _describe_prior_trials(spec, options):
         say(prior_trials)
+    if missing := describe_missing(LEFT_OUT):
+        say(missing)
     if options.address is None:
         dashboard.check(options.dashboard_host)
     elif options.dashboard_host != dashboard.LOOPBACK:
@@ -251,8 +258,8 @@ def say_start(devices: object, url: str, say: Callable[[str], None]) -> None:
         say(f"Ray dashboard: {url} ({dashboard.describe_token()})")
 
 
-def write_results(result: SearchResult, folder: RunFolder) -> Path:
-    """Write tables, report and the best model into the run's folder, and return the report's path.
+def write_results(result: SearchResult, folder: RunFolder) -> Path | None:
+    """Write tables, report and the best model into the run's folder, and return the report's path, if there is one.
 
     Raises:
         OSError: They cannot be written.

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from rich.console import Console
@@ -10,10 +11,10 @@ from tune_cure.cli.train import DEFAULT_FOLDER, TrainOptions
 from tune_cure.cli.views import duration, training
 from tune_cure.cli.views.interruption import EXIT_CODE
 from tune_cure.data import config, splits as splits_module
-from tune_cure.reports import training_page
 from tune_cure.training.run import BEST, CONFIG, LAST, LOG, TEST, Run, RunSpec
 from tune_cure.training.speed import choose_threads
 from tune_cure.utils import cpu, environment, locking
+from tune_cure.utils.environment import describe_missing, is_installed
 from tune_cure.utils.errors import first_line
 from tune_cure.utils.files import make_run_folder, replace_text
 from tune_cure.utils.signals import ignore_ctrl_c
@@ -36,14 +37,26 @@ def run(spec: RunSpec, options: TrainOptions, console: Console) -> int:
 
 def _run(begun: Run, options: TrainOptions, console: Console) -> int:
     training.say_plan(begun, console.print)
+    if missing := describe_missing(["plotly"]):
+        console.print(missing)
     duration.say_run_duration(begun, console.print)
     training.train_epochs(begun, console.print, console)
     if options.test and begun.trainer.best_epoch:
         training.say_test(begun.evaluate_on_test(), begun, console.print)
-    page = training_page.write(begun)
-    files = [name for name in (page.name, LOG, CONFIG, BEST, LAST, TEST) if (begun.directory / name).exists()]
+    page = write_page(begun)
+    pages = [page.name] if page else []
+    files = [name for name in (*pages, LOG, CONFIG, BEST, LAST, TEST) if (begun.directory / name).exists()]
     console.print(f"wrote in {begun.directory}: {', '.join(files)}")
     return 1 if begun.log[-1]["diverged"] else 0
+
+
+def write_page(run: Run) -> Path | None:
+    """Write the run's page and return its path; None without plotly, which draws its plots."""
+    if not is_installed("plotly"):
+        return None
+    from tune_cure.reports import training_page
+
+    return training_page.write(run)
 
 
 @contextmanager

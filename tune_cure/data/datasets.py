@@ -26,6 +26,7 @@ from tune_cure.data.source import (
     stratified,
 )
 from tune_cure.data.tiny_imagenet import find_tiny_imagenet
+from tune_cure.utils.environment import require
 from tune_cure.utils.errors import first_line
 from tune_cure.utils.registry import Registry
 
@@ -37,6 +38,7 @@ def _find_digits(root: Path, image_size: int | None, download: bool) -> DataSour
 
 
 def _read_digits() -> dict[str, Any]:
+    require("sklearn", "the data set digits")
     import numpy as np
     import torch
     from sklearn.datasets import load_digits

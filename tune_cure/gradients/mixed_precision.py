@@ -187,6 +187,13 @@ def full_float32() -> Iterator[None]:
 
 
 @contextmanager
+def tf32_products() -> Iterator[None]:
+    """Round the factors of float32 products to TF32 on CUDA in the block; the CPU computes in float32."""
+    with _float32_as(cuda="tf32"):
+        yield
+
+
+@contextmanager
 def training_float32(mode: str, device: torch.device) -> Iterator[None]:
     """Compute float32 in the block as an `amp` setting says; without one, convolutions on CUDA would be in TF32.
 

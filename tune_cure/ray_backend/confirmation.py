@@ -19,11 +19,14 @@ from tune_cure.confirmation.trained_networks import load_trained
 from tune_cure.data.splits import Examples, Splits
 from tune_cure.evaluation import robustness
 from tune_cure.evaluation.chance import chance_level
+from tune_cure.evaluation.metrics import BATCH_SIZE
 from tune_cure.evaluation.names import judging_attacks
 from tune_cure.models import checkpoints
 from tune_cure.ray_backend import cluster, session
 from tune_cure.ray_backend.data_broadcast import DataBroadcast
-from tune_cure.ray_backend.resources import ResourcePlan, plan_resources
+from tune_cure.ray_backend.gpus.memory import wait_for_memory
+from tune_cure.ray_backend.gpus.sharing import plan_devices
+from tune_cure.ray_backend.resources import ResourcePlan
 from tune_cure.ray_backend.trainable import shared_data
 from tune_cure.ray_backend.worker_errors import describe
 from tune_cure.search import run_files
@@ -72,18 +75,28 @@ def run(
         if address is not None:
             cluster.check_folder(result.directory.resolve())
         broadcast = None if address is None else DataBroadcast(pending[0].data)
-        plan = plan_resources(result.spec, cluster.machines())
+        plan = _plan(pending, result, broadcast)
         on_ready(plan)
         task = ray.remote(
             num_cpus=plan.cpus_per_trial, num_gpus=plan.gpus_per_trial, max_retries=result.spec.search.retries
         )(_work_with_parts)
         parts = result.spec.parts
-        running = {task.remote(parts, pickle.dumps(job), plan.device, broadcast): job for job in pending}
+        running = {task.remote(parts, pickle.dumps(job), plan, broadcast): job for job in pending}
         try:
             return _follow(running, on_status)
         except KeyboardInterrupt:
             on_interrupt()
             raise
+
+
+def _plan(pending: list[Job], result: SearchResult, broadcast: DataBroadcast | None) -> ResourcePlan:
+    """Return how the jobs that are left use Ray's devices: with gpus_per_trial `auto`, they share GPUs as trials do."""
+    left = [job for job in pending if not job.is_done] or pending
+    # Judging takes whole batches of test images, however few images the search has judged on.
+    evaluation = result.spec.evaluation.model_copy(update={"examples": BATCH_SIZE})
+    spec = result.spec.model_copy(update={"data": pending[0].data, "evaluation": evaluation})
+    configs = {job.candidate.name: config for job in left if (config := job.candidate.config)}  # to be trained
+    return plan_devices(spec, broadcast, num_trials=len(left), configs=configs)
 
 
 def _follow(running: dict[Any, Job], on_status: Callable[[Job, dict[str, Any]], None]) -> dict[str, str]:
@@ -121,18 +134,26 @@ def _ray(address: str | None, verbose: bool, modules: list[Path]) -> Iterator[No
         session.stop_ray()
 
 
-def _work_with_parts(parts: list[str], job: bytes, device_name: str, broadcast: DataBroadcast | None) -> None:
+def _work_with_parts(parts: list[str], job: bytes, plan: ResourcePlan, broadcast: DataBroadcast | None) -> None:
     """Do the work of a job, which cannot be unpickled before the user's own parts are imported."""
     import_sent_parts(parts)
-    work(pickle.loads(job), device_name, broadcast)
+    work(pickle.loads(job), plan, broadcast)
 
 
-def work(job: Job, device_name: str = "cpu", broadcast: DataBroadcast | None = None) -> None:
-    """Train and judge the network of one job, from where an earlier call left it. Runs in a worker process."""
-    device = torch.device(device_name)
+def work(job: Job, plan: ResourcePlan | None = None, broadcast: DataBroadcast | None = None) -> None:
+    """Train and judge the network of one job, from where an earlier call left it. Runs in a worker process.
+
+    Args:
+        job: The job.
+        plan: The confirmation's use of the devices; None computes on the CPU.
+        broadcast: The data for machines that lack it; None if all is on one machine.
+    """
+    device = torch.device(plan.device if plan else "cpu")
     cpus.configure_cpu(job.cpus)
-    splits = shared_data(job.data, device.type, broadcast)
     job.folder.mkdir(parents=True, exist_ok=True)
+    if waited := wait_for_memory(plan, lambda: _write_status(job, "waiting")):
+        print(f"{job.candidate.name}, seed {job.seed}: {waited}", flush=True)
+    splits = shared_data(job.data, device.type, broadcast)
     if job.candidate.trained is None:
         replace_text(job.folder / run_files.JOB_CONFIG, job.config.to_yaml())
         network = _train_or_load(job, splits, device)

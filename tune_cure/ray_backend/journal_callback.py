@@ -1,5 +1,6 @@
 """Tune callback that tells the search's recorder what happens to trials; `search.recorder` writes the journal."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,13 @@ from ray.tune.experiment import Trial
 
 from tune_cure.ray_backend import ray_internals
 from tune_cure.ray_backend.guard import RayWatch
+from tune_cure.ray_backend.trainable import WAITED
 from tune_cure.ray_backend.worker_errors import failure_reason
 from tune_cure.search import run_files
 from tune_cure.search.recorder import TrialRecorder
 from tune_cure.utils.files import sync_to_disk
+
+_logger = logging.getLogger(__name__)
 
 
 class JournalCallback(tune.Callback):  # type: ignore[misc]
@@ -35,7 +39,9 @@ class JournalCallback(tune.Callback):  # type: ignore[misc]
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
-        """Record an epoch."""
+        """Record an epoch; warn if the trial had to wait for the memory of its GPU."""
+        if waited := result.get(WAITED):
+            _logger.warning("trial %d %s", trial.config["trial"], waited)
         self.recorder.on_epoch(trial.config["trial"], result)
 
     def on_checkpoint(

@@ -86,6 +86,18 @@ def any_port_for_the_log_agent() -> Iterator[None]:
         module.RayParams = parameters  # type: ignore[attr-defined]
 
 
+def find_dashboard_fault() -> str:
+    """Return why Ray cannot start its dashboard, such as a package that is missing; empty if it can.
+
+    `ray.init` raises an exception where it is asked for a dashboard that it cannot start.
+
+    Without the name: empty, so that Ray itself says what is missing.
+    """
+    find_error = _find("ray._private.utils", "get_dashboard_dependency_error")
+    error = find_error() if find_error is not None else None
+    return str(error) if error else ""
+
+
 def hide_worker_deaths() -> None:
     """Keep Ray from printing a paragraph on each process that died; the view says in a line what becomes of the trial.
 

@@ -18,6 +18,7 @@ from tune_cure.evaluation.standard_error import standard_error
 from tune_cure.models import checkpoints as models
 from tune_cure.ray_backend import session
 from tune_cure.ray_backend.data_broadcast import DataBroadcast
+from tune_cure.ray_backend.gpus.memory import wait_for_memory
 from tune_cure.ray_backend.resources import ResourcePlan
 from tune_cure.ray_backend.trainable import shared_data
 from tune_cure.ray_backend.worker_errors import describe
@@ -64,7 +65,7 @@ def run(
     """
     files = dict(_find_files(spec, record, storage))
     task = ray.remote(num_cpus=plan.cpus_per_trial, num_gpus=plan.gpus_per_trial)(_judge)
-    tasks = {task.remote(spec, str(file), plan.device, broadcast): leader for leader, file in files.items()}
+    tasks = {task.remote(spec, str(file), plan, broadcast): leader for leader, file in files.items()}
     while tasks and not is_stopped():
         finished, _ = ray.wait(list(tasks), timeout=POLL_SECONDS)
         for reference in finished:
@@ -90,11 +91,13 @@ def _find_files(spec: SearchSpec, record: SearchRecord, storage: RunStorage) -> 
             yield (int(number), int(epoch)), file
 
 
-def _judge(spec: SearchSpec, file: str, device_name: str, broadcast: DataBroadcast | None) -> dict[str, Any]:
+def _judge(spec: SearchSpec, file: str, plan: ResourcePlan, broadcast: DataBroadcast | None) -> dict[str, Any]:
     """Return the metrics of a leader, and on how many images they were measured. Runs in a worker process."""
-    device = torch.device(device_name)
+    device = torch.device(plan.device)
     cpu.configure_cpu(spec.resources.cpus_per_trial)
     import_sent_parts(spec.parts)
+    if waited := wait_for_memory(plan):
+        print(f"{file}: {waited}", flush=True)
     examples = fresh_examples(spec, shared_data(spec.data, device.type, broadcast))
     if not len(examples):
         return {"examples": 0}

@@ -10,9 +10,11 @@ import torch
 
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.utils.errors import TuneCureError
+from tune_cure.utils.formatting import join_words
 
 USABLE = 0.9  # of a GPU's memory: the rest is for what falls between torch's blocks
-MOST_ON_A_GPU = 8  # trials: they compute by turns, so more of them would only wait for each other
+MOST_ON_A_GPU = 3  # trials: without CUDA's MPS they compute by turns, so more of them would only wait for each other
+WORTH = 1.05  # times as many images a second must one more trial at a time bring; less may be chance
 
 
 class DeviceError(TuneCureError):
@@ -37,30 +39,49 @@ class Machine:
 
 
 @dataclass(frozen=True)
-class MeasuredMemory:
-    """Memory of a GPU, and what the largest trial of a search space takes of it.
+class MeasuredTrial:
+    """What the largest trial of a search space takes of a GPU, and how fast such trials train there together.
 
     Attributes:
         total: Bytes of the GPU.
         trial: Bytes that the trial took, with the CUDA context of its process.
         hyperparameters: The trial's hyperparameters.
+        rates: Images a second that 1, 2, … such trials train in all if they share the GPU; empty if not measured.
     """
 
     total: int
     trial: int
     hyperparameters: dict[str, Any]
+    rates: tuple[float, ...] = ()
 
     @property
     def fit(self) -> int:
-        """Number of such trials that share the GPU."""
-        return min(MOST_ON_A_GPU, max(1, int(USABLE * self.total / self.trial)))
+        """Number of such trials that fit into the GPU's memory."""
+        return max(1, int(USABLE * self.total / self.trial))
+
+    @property
+    def best(self) -> int:
+        """Number of such trials that are to share the GPU: as many as fit and train more images a second than fewer."""
+        if not self.rates:
+            return min(MOST_ON_A_GPU, self.fit)
+        best = 1
+        for number, rate in enumerate(self.rates[1:], start=2):
+            if rate > WORTH * self.rates[best - 1]:
+                best = number
+        return best
 
     def __str__(self) -> str:
         gib = 2**30
-        return (
+        text = (
             f"measured: a trial takes {self.trial / gib:.2g} of {self.total / gib:.3g} GiB of a GPU at most "
             f"({', '.join(f'{key} {value}' for key, value in self.hyperparameters.items())}), so {self.fit} fit"
         )
+        if len(self.rates) < 2:
+            return text
+        numbers = join_words(map(str, range(1, len(self.rates) + 1)))
+        rates = join_words(f"{rate:,.0f}" for rate in self.rates)
+        together = f"{self.best} share a GPU" if self.best > 1 else "each has a GPU of its own"
+        return f"{text}; {numbers} at a time train {rates} images a second in all, so {together}"
 
 
 @dataclass(frozen=True)
@@ -79,7 +100,11 @@ class ResourcePlan:
     cpus_per_trial: int
     gpus_per_trial: float
     concurrent: int
-    measured: MeasuredMemory | None = None
+    measured: MeasuredTrial | None = None
+
+    def gpu_memory(self, total: int) -> int:
+        """Return the bytes that a trial may take of a GPU with `total` bytes: what was measured, else its share."""
+        return self.measured.trial if self.measured else int(USABLE * min(1.0, self.gpus_per_trial) * total)
 
     @property
     def device(self) -> str:
@@ -97,15 +122,20 @@ class ResourcePlan:
 
 
 def plan_resources(
-    spec: SearchSpec, machines: Sequence[Machine], measured: MeasuredMemory | None = None
+    spec: SearchSpec,
+    machines: Sequence[Machine],
+    measured: MeasuredTrial | None = None,
+    *,
+    num_trials: int | None = None,
 ) -> ResourcePlan:
     """Return how a search uses the devices of `machines`; without any GPU its trials run on CPUs alone.
 
     Args:
         spec: The search. Numbers in its `resources` win over what would be decided here.
         machines: The machines.
-        measured: Memory of a trial, which decides how many share a GPU with gpus_per_trial `auto`; None gives each
-            trial a GPU of its own.
+        measured: What decides how many trials share a GPU with gpus_per_trial `auto`; None gives each trial a GPU of
+            its own.
+        num_trials: How many trials there are to run; None is as many as the search has.
 
     Raises:
         DeviceError: Not even one trial fits.
@@ -114,7 +144,8 @@ def plan_resources(
     gpus = sum(int(machine.gpus) for machine in machines)
     shared = gpus > 0 and wanted.gpus_per_trial == "auto" and measured is not None
     if wanted.gpus_per_trial == "auto":
-        gpus_per_trial = _share(spec, machines, measured) if measured and gpus else float(gpus > 0)
+        most = most_on_a_gpu(spec, machines, num_trials) if gpus else 0
+        gpus_per_trial = _share(min(measured.best, most)) if measured and gpus else float(gpus > 0)
     else:
         gpus_per_trial = wanted.gpus_per_trial if gpus else 0.0
     fit = sum(machine.fits(wanted.cpus_per_trial, gpus_per_trial) for machine in machines)
@@ -128,19 +159,29 @@ def plan_resources(
     return ResourcePlan(machines, wanted.cpus_per_trial, gpus_per_trial, concurrent, measured if shared else None)
 
 
-def _share(spec: SearchSpec, machines: Sequence[Machine], measured: MeasuredMemory) -> float:
-    """Return the part of a GPU that a trial takes.
+def _share(trials: int) -> float:
+    """Return the part of a GPU that each of so many trials takes; Ray counts in ten-thousandths."""
+    return math.floor(1e4 / trials) / 1e4
 
-    As many trials share a GPU as its memory allows, but no more than it takes to occupy every GPU: Ray fills one GPU
-    before it begins the next, and few trials would leave the last GPUs empty.
+
+def most_on_a_gpu(spec: SearchSpec, machines: Sequence[Machine], num_trials: int | None = None) -> int:
+    """Return how many trials it takes on each GPU to occupy all of them, with the CPUs that there are; at least 1.
+
+    Ray fills one GPU before it begins the next, and few trials would leave the last GPUs empty.
+
+    Args:
+        spec: The search.
+        machines: The machines, at least one of which has a GPU.
+        num_trials: How many trials there are to run; None is as many as the search has.
     """
     wanted = spec.resources
     with_gpus = [machine for machine in machines if machine.gpus >= 1]
     at_once = sum(machine.fits(wanted.cpus_per_trial, 0) for machine in with_gpus)
-    at_once = min(at_once, spec.search.trials, at_once if wanted.concurrent == "auto" else wanted.concurrent)
+    at_once = min(
+        at_once, num_trials or spec.search.trials, at_once if wanted.concurrent == "auto" else wanted.concurrent
+    )
     gpus = sum(int(machine.gpus) for machine in with_gpus)
-    trials = max(1, min(measured.fit, math.ceil(at_once / gpus)))
-    return math.floor(1e4 / trials) / 1e4  # Ray counts in ten-thousandths
+    return max(1, math.ceil(at_once / gpus))
 
 
 def this_machine() -> Machine:

@@ -48,6 +48,8 @@ class _Ray:
     is_abandoned: bool = False
 
 
+_logger = logging.getLogger(__name__)
+
 REMOVAL_SECONDS = 2.0  # to remove the folder of a session: Ray's agents end a moment after Ray
 _current = _Ray()
 
@@ -62,7 +64,8 @@ def start_ray(
 ) -> None:
     """Start a Ray on this machine, or join the cluster at `address`, for the searches that follow.
 
-    A Ray that is started listens on the loopback address alone. Only the dashboard does so at `dashboard_host`.
+    A Ray that is started listens on the loopback address alone. Only the dashboard does so at `dashboard_host`. Where
+    packages of the dashboard are missing, Ray starts without it, and a warning says so.
 
     Args:
         address: Address of the Ray cluster to join; None starts a Ray on this machine.
@@ -89,8 +92,11 @@ def start_ray(
     ray_internals.listen_on_loopback()
     dashboard.check(dashboard_host)
     dashboard.make_token()
+    missing = ray_internals.find_dashboard_fault()
+    if missing:
+        _logger.warning("without Ray's dashboard: %s (pip install 'ray[default]')", missing)
     with keep_handlers(), ray_internals.any_port_for_the_log_agent():
-        context = ray.init(address="local", include_dashboard=True, dashboard_host=dashboard_host, **options)
+        context = ray.init(address="local", include_dashboard=not missing, dashboard_host=dashboard_host, **options)
     _current.url = _url(context.dashboard_url, dashboard_host)
     _current.folder = Path(context.address_info["session_dir"])
 

@@ -11,6 +11,8 @@ from tune_cure.data.config import DataSpec
 from tune_cure.data.splits import Splits
 from tune_cure.ray_backend import ray_internals
 from tune_cure.ray_backend.data_broadcast import DataBroadcast, load
+from tune_cure.ray_backend.gpus.memory import wait_for_memory
+from tune_cure.ray_backend.resources import ResourcePlan
 from tune_cure.search import run_files
 from tune_cure.search.journal import OBJECTIVE, RUNG
 from tune_cure.search.space.config import SearchSpec
@@ -21,6 +23,7 @@ from tune_cure.utils import cpu, formatting
 from tune_cure.utils.files import read_tensors
 
 LOGGED = ("train_loss", "curvature", "clean_accuracy", "fgsm_accuracy", "pgd_accuracy", "train_seconds", "eval_seconds")
+WAITED = "waited_for_gpu"  # key of a result: what `wait_for_memory` has said before the epoch
 WORST = {"max": 0.0, "min": 1.0}
 
 
@@ -38,22 +41,26 @@ class CureTrainable(tune.Trainable):  # type: ignore[misc]
         self,
         config: dict[str, Any],
         spec: SearchSpec,
-        device: str = "cpu",
+        plan: ResourcePlan | None = None,
         reused: bool = False,
         broadcast: DataBroadcast | None = None,
     ) -> None:
-        """Build the trial's Trainer.
+        """Build the trial's Trainer, once its part of the GPU is free.
 
         Args:
             config: The Tune config.
             spec: The search.
-            device: Device to train on.
+            plan: The search's use of the devices; None trains on the CPU.
             reused: Whether other trials will use the process afterwards.
             broadcast: The data for machines that lack it; None if all is on one machine.
         """
-        self.spec, self.device, self.reused, self.broadcast = spec, device, reused, broadcast
+        self.spec, self.reused, self.broadcast = spec, reused, broadcast
+        self.device = plan.device if plan else "cpu"
         cpu.configure_cpu(spec.resources.cpus_per_trial)
         import_sent_parts(spec.parts)
+        self.waited = wait_for_memory(plan)
+        if self.waited:
+            print(f"trial {config['trial']}: {self.waited}", flush=True)
         self._start(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -100,8 +107,10 @@ class CureTrainable(tune.Trainable):  # type: ignore[misc]
             stronger = self.spec.evaluation.model_copy(update={"steps": self.spec.asha.steps})
             metrics[RUNG] = self.trainer.judge_best(stronger)["pgd_accuracy"]
         self._log(metrics, ended)
+        waited, self.waited = self.waited, ""
         return {
             **metrics,
+            WAITED: waited,
             OBJECTIVE: WORST[self.spec.search.mode] if objective is None else objective,
             "ended": ended,
             "done": bool(ended),

@@ -9,22 +9,22 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import optuna
 import ray
 from ray import tune
 from ray.tune.experiment import Trial
 
-from tune_cure.ray_backend import cluster, gpu_memory, ray_internals, rescoring, session
+from tune_cure.ray_backend import cluster, ray_internals, rescoring, session
 from tune_cure.ray_backend.data_broadcast import DataBroadcast
+from tune_cure.ray_backend.gpus.sharing import plan_devices
 from tune_cure.ray_backend.guard import GuardedCall, RayWatch
 from tune_cure.ray_backend.journal_callback import JournalCallback
 from tune_cure.ray_backend.monitoring import dashboard
 from tune_cure.ray_backend.monitoring.metrics import TrialGauges
-from tune_cure.ray_backend.monitoring.tensorboard import TensorBoard
 from tune_cure.ray_backend.optuna_searcher import OptunaSearcher
-from tune_cure.ray_backend.resources import MeasuredMemory, ResourcePlan, plan_resources
+from tune_cure.ray_backend.resources import ResourcePlan
 from tune_cure.ray_backend.schedulers import RuleScheduler
 from tune_cure.ray_backend.trainable import CureTrainable
 from tune_cure.search import run_files
@@ -40,8 +40,12 @@ from tune_cure.search.space.own_parts import own_part_files
 from tune_cure.search.stopping import FULL_DISK_ERROR, SearchStopper
 from tune_cure.search.storage.run_storage import LocalStorage, RunStorage
 from tune_cure.search.trial_table import SearchRecord
+from tune_cure.utils.environment import is_installed
 from tune_cure.utils.files import replace_text
 from tune_cure.utils.signals import WorkLeftBehindError, on_ctrl_c
+
+if TYPE_CHECKING:
+    from tune_cure.ray_backend.monitoring.tensorboard import TensorBoard
 
 _logger = logging.getLogger(__name__)
 
@@ -120,7 +124,8 @@ def run(
             raise
     finally:
         with on_ctrl_c(interrupt):
-            search.tensorboard.close()
+            if search.tensorboard:
+                search.tensorboard.close()
             if is_started:
                 session.stop_ray()
     if search.stopper.num_interrupts > 1:
@@ -139,7 +144,7 @@ class _Search:
         journal: The journal, which tells the record of each event, and `listeners` of each event of a trial.
         listeners: What is told of events.
         counts: How many trials have begun and ended.
-        tensorboard: Writes the events as TensorBoard files.
+        tensorboard: Writes the events as TensorBoard files; None without the package for that.
         stopper: Ends the search early.
     """
 
@@ -149,7 +154,7 @@ class _Search:
     journal: Journal
     listeners: list[Callable[[Event], None]]
     counts: TrialCounts
-    tensorboard: TensorBoard
+    tensorboard: "TensorBoard | None"
     stopper: SearchStopper
 
 
@@ -164,8 +169,9 @@ def _begin(
     record = options.record
     if record is None:
         record = SearchRecord(Journal(folder).load(repair=True)) if options.resume else SearchRecord()
-    tensorboard, counts = TensorBoard(folder), TrialCounts(record.history)
-    listeners = [counts.take, tensorboard.on_event, _keep_logs_of_failures, *([on_event] if on_event else [])]
+    tensorboard, counts = _open_tensorboard(folder), TrialCounts(record.history)
+    listeners: list[Callable[[Event], None]] = [counts.take, _keep_logs_of_failures]
+    listeners += [*([tensorboard.on_event] if tensorboard else []), *([on_event] if on_event else [])]
 
     def tell(event: Event) -> None:
         record.take(event)
@@ -179,6 +185,15 @@ def _begin(
         journal.append("resume", None)
     stopper = SearchStopper(spec, folder, options.seconds, record.history)
     return _Search(spec, storage, record, journal, listeners, counts, tensorboard, stopper)
+
+
+def _open_tensorboard(folder: Path) -> "TensorBoard | None":
+    """Return what writes the events as TensorBoard files; None without the package for that."""
+    if not is_installed("tensorboardX"):
+        return None
+    from tune_cure.ray_backend.monitoring.tensorboard import TensorBoard
+
+    return TensorBoard(folder)
 
 
 def _keep_logs_of_failures(event: Event) -> None:
@@ -197,7 +212,7 @@ def _run_on_ray(
     if options.address is not None and storage.checkpoint_uri is None:
         cluster.check_folder(storage.folder)
     broadcast = None if options.address is None else DataBroadcast(spec.data)
-    plan = _plan(spec, broadcast)
+    plan = plan_devices(spec, broadcast)
     on_ready(plan, session.dashboard_url())
     search.listeners.append(TrialGauges(spec.name).on_event)
     proposer = StudyProposer(spec, search.journal, search.record.history, stopper, storage_uri=storage.checkpoint_uri)
@@ -207,20 +222,6 @@ def _run_on_ray(
     if not stopper.outcome and stopper.is_over(search.counts):
         rescore = partial(rescoring.run, spec, search.journal, search.record, storage, plan, broadcast)
         GuardedCall(partial(rescore, lambda: bool(stopper.outcome)), stopper, interrupt).run()
-
-
-def _plan(spec: SearchSpec, broadcast: DataBroadcast | None) -> ResourcePlan:
-    """Return how the search uses Ray's devices; measure a trial's memory first if it decides how many share a GPU."""
-    plan = plan_resources(spec, cluster.machines())
-    if spec.resources.gpus_per_trial != "auto" or not plan.gpus_per_trial:
-        return plan
-    # With max_calls its process ends with the task, so that nothing of it stays on the GPU.
-    task = ray.remote(num_gpus=1, num_cpus=spec.resources.cpus_per_trial, max_calls=1)(gpu_memory.measure)
-    try:
-        measured: MeasuredMemory = ray.get(task.remote(spec, broadcast))
-    except ray.exceptions.RayTaskError as error:
-        raise error.as_instanceof_cause() from error
-    return plan_resources(spec, plan.machines, measured)
 
 
 def _is_full_disk(error: Exception) -> bool:
@@ -250,7 +251,7 @@ def _make_tuner(
     # On CUDA each trial gets a fresh process: whether one that changes networks gives its memory back is not measured.
     is_reused = plan.gpus_per_trial == 0
     trainable = tune.with_resources(
-        _with_parameters(CureTrainable, broadcast, spec=spec, device=plan.device, reused=is_reused),
+        _with_parameters(CureTrainable, broadcast, spec=spec, plan=plan, reused=is_reused),
         {"cpu": plan.cpus_per_trial, "gpu": plan.gpus_per_trial},
     )
     trainable.__qualname__ = CureTrainable.__name__  # the name that the dashboard shows

@@ -2,21 +2,29 @@
 
 from pathlib import Path
 
-from tune_cure.reports import search_page, tables
-from tune_cure.reports.figures import catalog, files
+from tune_cure.reports import tables
 from tune_cure.search.results import SearchResult
+from tune_cure.utils.environment import is_installed
 
 
-def write_artifacts(result: SearchResult) -> Path:
+def write_artifacts(result: SearchResult) -> Path | None:
     """Write the tables, the best configuration and model, the report and the figures into the search's folder.
 
     Returns:
-        The report's path.
+        The report's path; None without plotly, which draws the report's plots.
     """
     tables.write_tables(result)
     tables.write_top_configurations(result)
     tables.write_best_model(result)
+    if not is_installed("plotly"):
+        return None
+    from tune_cure.reports import search_page
+    from tune_cure.reports.figures import catalog
+
     plots = catalog.build_plots(result)
     page = search_page.write(result, plots)
-    files.write_figures(result.directory, plots)
+    if is_installed("matplotlib"):
+        from tune_cure.reports.figures import files
+
+        files.write_figures(result.directory, plots)
     return page

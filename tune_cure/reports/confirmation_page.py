@@ -9,14 +9,14 @@ from pathlib import Path
 
 from tune_cure.confirmation.plan import Job
 from tune_cure.confirmation.verdicts import Confirmation
-from tune_cure.reports import confirmation_section as parts, html_page
 from tune_cure.search import run_files
 from tune_cure.search.results import SearchResult
 from tune_cure.utils import environment
+from tune_cure.utils.environment import is_installed
 
 
 def write(result: SearchResult, jobs: Sequence[Job], folder: Path) -> Confirmation:
-    """Write confirm.html, confirm.csv, confirm.json and outcomes.npz into a folder.
+    """Write confirm.html, confirm.csv, confirm.json and outcomes.npz into a folder; without plotly, no page.
 
     Args:
         result: The search.
@@ -28,6 +28,14 @@ def write(result: SearchResult, jobs: Sequence[Job], folder: Path) -> Confirmati
     """
     confirmation = Confirmation(jobs)
     confirmation.write(folder)
+    if is_installed("plotly"):
+        _write_page(result, confirmation, folder)
+    return confirmation
+
+
+def _write_page(result: SearchResult, confirmation: Confirmation, folder: Path) -> None:
+    from tune_cure.reports import confirmation_section as parts, html_page  # import plotly
+
     title = f"{result.spec.name}: confirmation"
     answer = parts.answer_paragraph(confirmation, result)
     body = [f"<header><h1>{escape(title)}</h1>{answer}<p>{parts.introduction(confirmation)}</p></header>"]
@@ -53,4 +61,3 @@ def write(result: SearchResult, jobs: Sequence[Job], folder: Path) -> Confirmati
     )
     body.append("</main>")
     html_page.write(folder / run_files.CONFIRM_REPORT, title, body)
-    return confirmation

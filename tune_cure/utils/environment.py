@@ -1,6 +1,10 @@
-"""Record of where and how a run was computed: versions, devices, git commit, command. Every run leaves one."""
+"""Record of where and how a run was computed: versions, devices, git commit, command. Every run leaves one.
+
+Also the packages that commands go on without, and what is left out where one is missing.
+"""
 
 import importlib.metadata
+import importlib.util
 import json
 import math
 import os
@@ -8,17 +12,29 @@ import platform
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tune_cure.utils.errors import first_line
+from tune_cure.utils.errors import TuneCureError, first_line
 from tune_cure.utils.files import replace_text
 from tune_cure.utils.formatting import format_count, one_line
 
 FILE = "environment.json"
 MAX_DEPTH = 10  # of lists and mappings within each other
+UNNAMED_GPU = "unnamed GPU"
+SMI_SECONDS = 20.0  # nvidia-smi takes seconds where the driver is not kept loaded
 PACKAGES = ("tune-cure", "torch", "torchvision", "ray", "optuna", "pandas", "numpy", "scikit-learn")
+LEFT_OUT = {
+    "plotly": "no pages with plots (report.html, confirm.html, curves.html)",
+    "matplotlib": "no figures as SVG and PNG",
+    "sklearn": "nothing in the report on what mattered",
+    "tensorboardX": "no TensorBoard files",
+}
+"""What is left out without a package, by the name that it is imported under."""
+DISTRIBUTIONS = {"sklearn": "scikit-learn"}
+"""Names to install a package by, where it is imported under another name."""
 
 
 @dataclass(frozen=True)
@@ -130,10 +146,42 @@ def describe(data_source: str) -> dict[str, Any]:
         "platform": platform.platform(),
         "host": platform.node(),
         "cpus": os.cpu_count(),
-        "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
+        "gpus": gpu_names(torch.cuda.device_count()),
         "cuda": torch.version.cuda if torch.cuda.is_available() else None,
         "git_commit": _git_commit(),
     }
+
+
+def gpu_names(count: int) -> list[str]:
+    """Return the names of the GPUs that this process may use, in CUDA's order.
+
+    They come from nvidia-smi. `torch.cuda.get_device_name` would start CUDA in this process, which drives trials in
+    other processes and would hold some hundred MiB of a GPU that it never uses.
+
+    Args:
+        count: How many there are, as CUDA counts. A GPU that nvidia-smi does not know is an "unnamed GPU".
+    """
+    if not count:
+        return []
+    query = ["nvidia-smi", "--query-gpu=uuid,name", "--format=csv,noheader"]
+    try:
+        listed = subprocess.run(query, capture_output=True, text=True, check=True, timeout=SMI_SECONDS).stdout
+    except (OSError, subprocess.SubprocessError):
+        return [UNNAMED_GPU] * count
+    gpus = [(uuid, name.strip()) for uuid, _, name in (line.partition(",") for line in listed.splitlines())]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        names = [name for _, name in gpus]
+    else:
+        names = [_name_of(chosen.strip(), gpus) for chosen in visible.split(",")]
+    return (names + [UNNAMED_GPU] * count)[:count]
+
+
+def _name_of(chosen: str, gpus: list[tuple[str, str]]) -> str:
+    """Return the name of a GPU that CUDA_VISIBLE_DEVICES names by its number or by the beginning of its UUID."""
+    if chosen.isdigit():
+        return gpus[int(chosen)][1] if int(chosen) < len(gpus) else UNNAMED_GPU
+    return next((name for uuid, name in gpus if chosen and uuid.startswith(chosen)), UNNAMED_GPU)
 
 
 def version(package: str) -> str | None:
@@ -155,3 +203,40 @@ def _git_commit() -> str | None:
     except (FileNotFoundError, subprocess.CalledProcessError):  # no git, or not a checkout
         return None
     return f"{commit} with uncommitted changes" if changes else commit
+
+
+class MissingPackageError(TuneCureError):
+    """A package without which a command cannot do what it was asked for."""
+
+
+def is_installed(module: str) -> bool:
+    """Return whether a package can be found; it is not imported."""
+    return importlib.util.find_spec(module) is not None
+
+
+def require(module: str, purpose: str) -> None:
+    """Check that a package is there.
+
+    Args:
+        module: The name that the package is imported under.
+        purpose: What needs it, for the error.
+
+    Raises:
+        MissingPackageError: It is not there.
+    """
+    if not is_installed(module):
+        name = DISTRIBUTIONS.get(module, module)
+        raise MissingPackageError(f"{purpose} needs the package {name}, which is not installed: pip install {name}")
+
+
+def describe_missing(modules: Iterable[str]) -> str:
+    """Return in one line which packages are missing and what is left out therefore; empty if all are there.
+
+    Args:
+        modules: Keys of `LEFT_OUT`: the packages that a command uses.
+    """
+    missing = {DISTRIBUTIONS.get(name, name): LEFT_OUT[name] for name in modules if not is_installed(name)}
+    if not missing:
+        return ""
+    left_out = "; ".join(f"without {name}: {text}" for name, text in missing.items())
+    return f"{left_out} (pip install {' '.join(missing)})"

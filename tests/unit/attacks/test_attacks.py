@@ -1,4 +1,5 @@
 import itertools
+from typing import Any
 
 import pytest
 import torch
@@ -7,9 +8,11 @@ from torch.nn import functional as F
 
 from tune_cure.attacks.fgsm import fgsm
 from tune_cure.attacks.norms import project, random_start
-from tune_cure.attacks.pgd import pgd, pgd_training
+from tune_cure.attacks.pgd import filled_up, pgd, pgd_training
 from tune_cure.attacks.registry import NORMS
+from tune_cure.gradients.mixed_precision import full_float32
 from tune_cure.gradients.registry import LOSSES
+from tune_cure.models.networks import build
 
 EPSILON = 0.1
 
@@ -260,6 +263,71 @@ def test_pgd_stops_when_no_image_is_left_and_finds_and_draws_the_same(
         assert sizes == ([] if known else [40])
     if weaken > 1:
         assert len(sizes) < 25
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_pgd_with_batches_of_few_sizes_finds_the_same_to_the_last_digit(norm: str) -> None:
+    """On CUDA cuDNN plans each size anew, so shrinking batches are filled up to a multiple of an eighth."""
+    torch.manual_seed(2)
+    network = build("preact_resnet10", num_classes=10, in_channels=3, mean=[0.5] * 3, std=[0.2] * 3, width=8).eval()
+    images = torch.rand(40, 3, 16, 16).contiguous(memory_format=torch.channels_last)
+    with torch.no_grad():
+        labels = network(images).argmax(dim=1)
+    sizes: list[int] = []
+    network.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    found, drawn = {}, {}
+    epsilon = 0.015 if norm == "linf" else 0.2
+    for fill in (False, True):
+        sizes.clear()
+        generator = torch.Generator().manual_seed(12)
+        found[fill] = pgd(
+            network, images, labels, epsilon, steps=6, restarts=3, norm=norm, generator=generator, fill=fill
+        )
+        drawn[fill] = set(sizes)
+    assert torch.equal(found[True], found[False])
+    robust = int(correct(network, found[True], labels).sum())
+    assert 0 < robust < 30
+    assert drawn[True] <= set(range(5, 41, 5))
+    assert len(drawn[False]) > len(drawn[True])
+
+
+@pytest.mark.parametrize(("rows", "size"), [(1, 63), (63, 63), (64, 126), (441, 441), (442, 500), (500, 500)])
+def test_rows_are_filled_up_to_one_of_eight_sizes_with_the_first_of_them(rows: int, size: int) -> None:
+    filled = filled_up(torch.arange(3, 3 + rows), 500)
+    assert filled[:rows].tolist() == list(range(3, 3 + rows))
+    assert filled[rows:].tolist() == [3] * (size - rows)
+
+
+def test_pgd_decides_as_the_process_is_set_and_takes_its_gradients_in_tf32() -> None:
+    """What a backend is set to while it computes, which the CPU can show, too."""
+
+    def precisions() -> tuple[str, str]:
+        return torch.backends.cuda.matmul.fp32_precision, torch.backends.cudnn.conv.fp32_precision
+
+    class Look(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, images: Tensor) -> Tensor:
+            forward.add(precisions())
+            return images.clone()
+
+        @staticmethod
+        def backward(ctx: Any, slope: Tensor) -> Tensor:
+            backward.add(precisions())
+            return slope
+
+    class Network(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            score = Look.apply(images).mean(dim=(1, 2, 3))
+            return torch.stack([score, 0.4 - score], dim=1)
+
+    forward: set[tuple[str, str]] = set()
+    backward: set[tuple[str, str]] = set()
+    before = precisions()
+    with full_float32():
+        pgd(Network(), torch.full((2, 1, 2, 2), 0.5), torch.zeros(2, dtype=torch.long), 0.01, steps=2, restarts=2)
+    assert forward == {("ieee", "ieee")}
+    assert backward == {("tf32", "tf32")}
+    assert precisions() == before
 
 
 @pytest.mark.parametrize("attack", [fgsm, pgd, pgd_training])

@@ -1,3 +1,4 @@
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -6,7 +7,10 @@ import torch
 
 from tests.support.spaces import tiny
 from tune_cure.data import splits as data
-from tune_cure.ray_backend.gpu_memory import largest, measure, peak_memory
+from tune_cure.data.splits import Splits
+from tune_cure.ray_backend.gpus import memory as gpu_memory
+from tune_cure.ray_backend.gpus.memory import GIB, largest, measure, peak_memory, wait_for_memory
+from tune_cure.ray_backend.resources import Machine, ResourcePlan, plan_resources
 from tune_cure.search.space.config import SearchSpec
 
 WORST = {"batch_size": 128, "penalty_every": 1, "optimizer": "adam", "delta": "gradalign"}
@@ -41,8 +45,6 @@ def test_a_measurement_trains_and_judges_a_few_batches_with_all_images_on_the_de
     spec: SearchSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The logic on the CPU, where the device's own numbers are faked."""
-    from tune_cure.ray_backend import gpu_memory
-
     seen: list[Any] = []
 
     class Fake(gpu_memory.Trainer):
@@ -60,8 +62,6 @@ def test_a_measurement_trains_and_judges_a_few_batches_with_all_images_on_the_de
 
 
 def test_a_trial_larger_than_the_gpu_is_one_line(spec: SearchSpec, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tune_cure.ray_backend import gpu_memory
-
     def full(*arguments: Any, **options: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate")
 
@@ -73,8 +73,80 @@ def test_a_trial_larger_than_the_gpu_is_one_line(spec: SearchSpec, monkeypatch: 
     assert "\n" not in str(raised.value)
 
 
+def test_of_given_configurations_the_largest_is_measured(spec: SearchSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Fake:
+        """A trial whose memory is its batch size."""
+
+        def __init__(self, config: Any, *arguments: Any, **options: Any) -> None:
+            peaks.append(config.batch_size)
+
+        def train_epoch(self) -> None: ...
+
+        def evaluate(self) -> None: ...
+
+    peaks: list[int] = []
+    monkeypatch.setattr(gpu_memory, "Trainer", Fake)
+    monkeypatch.setattr(Splits, "to", lambda self, device: self)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda: None)
+    monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda: peaks[-1])
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda: 100)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (800, 1000))
+    configs = {name: spec.training_config({"batch_size": size}) for name, size in (("a", 32), ("b", 64), ("c", 48))}
+    measured, config = measure(spec, pickled=pickle.dumps(configs))
+    assert (measured.total, measured.trial) == (1000, 64 + 1000 - 800 - 100)
+    assert measured.hyperparameters == {"configuration": "b"}
+    assert config == configs["b"]
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> ResourcePlan:
+    """Two trials at a time on a GPU, of 9 of 20 GiB each."""
+    return plan_resources(tiny(tmp_path, "resources.gpus_per_trial=0.5", "resources.concurrent=auto"), [Machine(16, 1)])
+
+
+def free_memory(monkeypatch: pytest.MonkeyPatch, *free_gib: float) -> None:
+    """Let a GPU of 20 GiB have so much free memory at each look; the last number stays."""
+    left = list(free_gib)
+    monkeypatch.setattr(
+        torch.cuda, "mem_get_info", lambda: (int(GIB * (left.pop(0) if len(left) > 1 else left[0])), 20 * GIB)
+    )
+    monkeypatch.setattr(gpu_memory, "WAIT_POLL_SECONDS", 0.001)
+
+
+def test_a_trial_starts_at_once_where_its_part_of_the_gpu_is_free(
+    plan: ResourcePlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free_memory(monkeypatch, 9)
+    assert wait_for_memory(plan, lambda: pytest.fail("waits")) == ""
+
+
+def test_a_trial_waits_for_the_memory_of_the_one_before_and_says_so(
+    plan: ResourcePlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free_memory(monkeypatch, 1, 1, 8.9, 9)
+    told: list[int] = []
+    assert wait_for_memory(plan, lambda: told.append(1)) == "waited 0 s for 9 GiB of the GPU's memory"
+    assert told == [1]
+
+
+def test_a_trial_whose_part_of_the_gpu_is_never_free_starts_after_a_while_and_says_so(
+    plan: ResourcePlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free_memory(monkeypatch, 2)
+    monkeypatch.setattr(gpu_memory, "WAIT_SECONDS", 0.01)
+    assert wait_for_memory(plan) == (
+        "waited 0 s for 9 GiB of the GPU's memory, of which 2 GiB are free; it starts all the same"
+    )
+
+
+def test_a_trial_on_the_cpu_waits_for_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: pytest.fail("starts CUDA"))
+    assert wait_for_memory(None) == ""
+    assert wait_for_memory(plan_resources(tiny(tmp_path), [Machine(4, 0)])) == ""
+
+
 @pytest.mark.gpu
 def test_a_trial_of_digits_takes_a_small_part_of_a_gpu(spec: SearchSpec) -> None:
-    measured = measure(spec)
+    measured, _ = measure(spec)
     assert 0 < measured.trial < measured.total / 2
     assert measured.hyperparameters["batch_size"] == 128

@@ -1,3 +1,4 @@
+import logging
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -7,6 +8,7 @@ from tests.support import journal_lines
 from tests.support.spaces import tiny
 from tune_cure.ray_backend.guard import RayWatch
 from tune_cure.ray_backend.journal_callback import JournalCallback
+from tune_cure.ray_backend.trainable import WAITED
 from tune_cure.search.journal import Journal
 from tune_cure.search.recorder import TrialRecorder
 from tune_cure.search.stopping import SearchStopper
@@ -29,3 +31,17 @@ def test_a_trial_that_fails_because_ray_cannot_go_on_is_not_recorded_as_failed(
     assert stopper.reason == fault
     kinds = [event["event"] for event in journal.read()]
     assert kinds == (["trial"] if fault else ["trial", "retry" if call == "on_trial_recover" else "end"])
+
+
+def test_the_terminal_says_that_a_trial_had_to_wait_for_the_memory_of_its_gpu(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    recorded: list[int] = []
+    recorder = SimpleNamespace(on_epoch=lambda number, result: recorded.append(number))
+    callback = JournalCallback(recorder, tmp_path, RayWatch())
+    trial = SimpleNamespace(config={"trial": 3})
+    with caplog.at_level(logging.WARNING):
+        callback.on_trial_result(1, [], trial, {WAITED: "waited 2 s for 9 GiB of the GPU's memory"})
+        callback.on_trial_result(2, [], trial, {WAITED: ""})
+    assert caplog.messages == ["trial 3 waited 2 s for 9 GiB of the GPU's memory"]
+    assert recorded == [3, 3]

@@ -7,7 +7,7 @@ from tests.support.spaces import tiny
 from tune_cure.ray_backend.resources import (
     DeviceError,
     Machine,
-    MeasuredMemory,
+    MeasuredTrial,
     plan_resources,
 )
 from tune_cure.search.progress import expected_epochs
@@ -69,7 +69,7 @@ GIB = 2**30
         (10, [Machine(16, 1)], [], 0.5, 2),  # 24 GiB, nine tenths usable
         (7, [Machine(16, 1)], [], 0.3333, 3),
         (30, [Machine(16, 1)], [], 1, 1),  # it ran, so it fits
-        (1, [Machine(64, 1)], [], 0.125, 8),  # more would only wait for each other
+        (1, [Machine(64, 1)], [], 0.3333, 3),  # more would only wait for each other
         (7, [Machine(2, 1)], [], 0.5, 2),  # no more than there are CPUs for
         (1, [Machine(16, 8)], ["resources.cpus_per_trial=2"], 1, 8),  # few trials are spread over the GPUs
         (7, [Machine(16, 2)], ["resources.concurrent=2"], 1, 2),
@@ -86,7 +86,7 @@ def test_a_trials_measured_memory_decides_how_many_share_a_gpu(
     gpus_per_trial: float,
     concurrent: int,
 ) -> None:
-    measured = MeasuredMemory(24 * GIB, trial_gib * GIB, {"batch_size": 128})
+    measured = MeasuredTrial(24 * GIB, trial_gib * GIB, {"batch_size": 128})
     wanted = spec(tmp_path, "search.trials=16", "resources.gpus_per_trial=auto", *overrides)
     devices = plan_resources(wanted, machines, measured)
     assert (devices.gpus_per_trial, devices.concurrent) == (gpus_per_trial, concurrent)
@@ -95,14 +95,50 @@ def test_a_trials_measured_memory_decides_how_many_share_a_gpu(
 
 def test_an_explicit_share_of_a_gpu_wins_over_what_was_measured(tmp_path: Path) -> None:
     wanted = spec(tmp_path, "resources.gpus_per_trial=0.25")
-    devices = plan_resources(wanted, [Machine(16, 1)], MeasuredMemory(24 * GIB, 20 * GIB, {}))
+    devices = plan_resources(wanted, [Machine(16, 1)], MeasuredTrial(24 * GIB, 20 * GIB, {}))
     assert (devices.gpus_per_trial, devices.measured) == (0.25, None)
 
 
 def test_what_was_measured_is_said(tmp_path: Path) -> None:
-    measured = MeasuredMemory(24 * GIB, 7 * GIB, {"batch_size": 128})
+    measured = MeasuredTrial(24 * GIB, 7 * GIB, {"batch_size": 128})
     devices = plan_resources(spec(tmp_path, "resources.gpus_per_trial=auto"), [Machine(16, 1)], measured)
     assert str(devices).endswith("\nmeasured: a trial takes 7 of 24 GiB of a GPU at most (batch_size 128), so 3 fit")
+
+
+@pytest.mark.parametrize(
+    ("rates", "best", "words"),
+    [
+        ((1000.0, 1400.0, 1500.0), 3, "1, 2 and 3 at a time train 1,000, 1,400 and 1,500 images a second in all, so 3"),
+        ((1000.0, 1400.0, 1440.0), 2, "1,440 images a second in all, so 2 share a GPU"),
+        ((1000.0, 1040.0, 1060.0), 3, "so 3 share a GPU"),
+        ((1000.0, 900.0, 1049.0), 1, "so each has a GPU of its own"),
+        ((1000.0, 1400.0), 2, "1 and 2 at a time train 1,000 and 1,400 images a second in all, so 2 share a GPU"),
+    ],
+)
+def test_as_many_trials_share_a_gpu_as_train_more_images_a_second_than_fewer(
+    tmp_path: Path, rates: tuple[float, ...], best: int, words: str
+) -> None:
+    measured = MeasuredTrial(24 * GIB, 2 * GIB, {"batch_size": 128}, rates)
+    devices = plan_resources(spec(tmp_path, "resources.gpus_per_trial=auto"), [Machine(16, 1)], measured)
+    assert devices.concurrent == measured.best == best
+    assert words in str(devices)
+    assert "(batch_size 128), so 10 fit; " in str(devices)
+
+
+def test_no_more_trials_share_a_gpu_than_there_are_to_run(tmp_path: Path) -> None:
+    wanted, measured = spec(tmp_path, "resources.gpus_per_trial=auto"), MeasuredTrial(24 * GIB, 2 * GIB, {})
+    assert plan_resources(wanted, [Machine(16, 2)], measured, num_trials=4).gpus_per_trial == 0.5
+    assert plan_resources(wanted, [Machine(16, 2)], measured, num_trials=2).gpus_per_trial == 1
+
+
+def test_a_trial_may_take_what_was_measured_of_a_gpu_else_its_share(tmp_path: Path) -> None:
+    measured = MeasuredTrial(24 * GIB, 7 * GIB, {})
+    shared = plan_resources(spec(tmp_path, "resources.gpus_per_trial=auto"), [Machine(16, 1)], measured)
+    assert shared.gpu_memory(24 * GIB) == 7 * GIB
+    half = plan_resources(spec(tmp_path, "resources.gpus_per_trial=0.5"), [Machine(16, 1)])
+    assert half.gpu_memory(20 * GIB) == 9 * GIB
+    whole = plan_resources(spec(tmp_path, "resources.gpus_per_trial=2"), [Machine(16, 2)])
+    assert whole.gpu_memory(20 * GIB) == 18 * GIB
 
 
 def test_expected_epochs_halve_the_field_at_each_rung(tmp_path: Path) -> None:

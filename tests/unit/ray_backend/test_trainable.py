@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.spaces import tiny
-from tune_cure.ray_backend.trainable import CureTrainable
+from tune_cure.ray_backend import trainable as trainable_module
+from tune_cure.ray_backend.trainable import WAITED, CureTrainable
 from tune_cure.search import run_files
 from tune_cure.search.space.config import SearchSpec
 
@@ -50,6 +51,15 @@ def test_a_process_is_called_by_the_trial_that_it_trains(tmp_path: Path, monkeyp
     trainable.reset_config({**HYPERPARAMETERS, "trial": 17})
     trainable.step()
     assert titles == ["ray::trial 3", "ray::trial 17"]
+
+
+def test_a_trial_that_waited_for_its_gpu_says_so_in_its_log_and_with_its_first_epoch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(trainable_module, "wait_for_memory", lambda plan: "waited 2 s")
+    trainable = begun(3, tiny(tmp_path), reused=False)
+    assert capsys.readouterr().out.splitlines()[0] == "trial 3: waited 2 s"
+    assert [trainable.step()[WAITED] for _ in range(2)] == ["waited 2 s", ""]
 
 
 def test_a_trial_that_was_given_no_gpu_leaves_it_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,11 @@
 import json
+import subprocess
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import torch
 
 from tune_cure.reports import html_page
 from tune_cure.utils import environment
@@ -29,6 +33,48 @@ def test_each_session_that_resumes_a_run_is_appended(tmp_path: Path) -> None:
     assert len(record.sessions) == 3
     assert record.last_host == record.sessions[-1]["host"] != "first"
     assert record.devices == "2 × H100, 1 × A100"
+
+
+SMI = "GPU-5a1b, NVIDIA H100 80GB HBM3\nGPU-77c2, NVIDIA A100-SXM4-40GB\n"
+H100, A100, UNNAMED = "NVIDIA H100 80GB HBM3", "NVIDIA A100-SXM4-40GB", environment.UNNAMED_GPU
+
+
+@pytest.mark.parametrize(
+    ("visible", "count", "names"),
+    [
+        (None, 2, [H100, A100]),
+        ("1,0", 2, [A100, H100]),
+        ("GPU-77", 1, [A100]),
+        ("MIG-3f", 1, [UNNAMED]),
+        ("7", 0, []),
+        (None, 3, [H100, A100, UNNAMED]),
+    ],
+)
+def test_gpus_are_named_in_cudas_order_without_starting_cuda(
+    visible: str | None, count: int, names: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(command: list[str], **options: Any) -> SimpleNamespace:
+        assert command == ["nvidia-smi", "--query-gpu=uuid,name", "--format=csv,noheader"]
+        return SimpleNamespace(stdout=SMI)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setattr(environment, "_git_commit", lambda: None)
+    if visible is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: pytest.fail("starts CUDA"))
+    assert environment.describe("digits")["gpus"] == names
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError("nvidia-smi"), subprocess.TimeoutExpired("nvidia-smi", 20.0)])
+def test_gpus_without_an_answer_of_nvidia_smi_are_counted(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(command: list[str], **options: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(subprocess, "run", run)
+    assert environment.gpu_names(2) == [UNNAMED, UNNAMED]
 
 
 def test_a_missing_record_is_empty_and_no_damage(tmp_path: Path) -> None:

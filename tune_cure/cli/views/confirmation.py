@@ -86,6 +86,8 @@ class JobLines:
         """Say a job's new status."""
         name = job.name
         match status["stage"]:
+            case "waiting":
+                self.say(f"{name}: waits until the GPU's memory is free")
             case "training" if status["epoch"] == 0:
                 self.say(f"{name}: trains {status['epochs']} epochs")
             case "judging" if "accuracy" in status:

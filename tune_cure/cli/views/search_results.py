@@ -24,12 +24,12 @@ TOP = 5  # leaders in the closing table
 UNBOUNDED = 10_000  # columns of a terminal in which every table fits
 
 
-def print_results(result: SearchResult, page: Path, console: Console) -> None:
+def print_results(result: SearchResult, page: Path | None, console: Console) -> None:
     """Print the best trials of a search, how its trials ended, what it cost, and which files it wrote.
 
     Args:
         result: The search.
-        page: Its report.
+        page: Its report; None if there is none.
         console: Where to print. If it is too narrow for the hyperparameters, they follow the table, a line a trial.
     """
     console.print(f"\n{result.spec.name}: the best of {len(result.trials)} trials\n", style="bold")
@@ -94,11 +94,11 @@ def _print_judgement(result: SearchResult, console: Console) -> None:
         )
 
 
-def _print_files(directory: Path, page: Path, console: Console) -> None:
+def _print_files(directory: Path, page: Path | None, console: Console) -> None:
     """Print the files that the search wrote, and the command that comes next."""
     console.print(f"\nwrote in {directory}:")
     for name in (
-        page.name,
+        *([page.name] if page else []),
         run_files.TRIALS_TABLE,
         run_files.EPOCHS_TABLE,
         run_files.BEST_CONFIG_TABLE,
@@ -107,9 +107,11 @@ def _print_files(directory: Path, page: Path, console: Console) -> None:
     ):
         if (directory / name).exists():
             console.print(f"  {directory / name}")
-    console.print(f"  {directory / run_files.FIGURES}: its figures as SVG and PNG")
+    if (directory / run_files.FIGURES).exists():
+        console.print(f"  {directory / run_files.FIGURES}: its figures as SVG and PNG")
     confirm = f"tune-cure confirm {shlex.quote(str(directory))}"
-    console.print(f"next: open {page} in a browser; what may be claimed of the winner: {confirm}")
+    view = f"open {page} in a browser; " if page else ""
+    console.print(f"next: {view}what may be claimed of the winner: {confirm}")
 
 
 def _table(rows: pd.DataFrame, space: list[str], has_fresh: bool) -> Table:

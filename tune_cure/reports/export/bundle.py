@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save
 from torch import Tensor
 
 from tune_cure.evaluation.config import EvaluationConfig
@@ -250,6 +249,8 @@ def write_bundle(exported: ExportedModel, card: str, source: Path, folder: Path)
     Raises:
         ExportError: The folder is not empty, or cannot be written.
     """
+    from safetensors.torch import save  # not at the top: `cli.export` says in one line where it is missing
+
     files = {
         WEIGHTS: save({name: tensor.contiguous() for name, tensor in exported.weights.items()}),
         SIZES: (json.dumps(exported.describe(), indent=2, allow_nan=False) + "\n").encode(),

@@ -29,6 +29,7 @@ from tune_cure.search.importance import MAX_TRIALS, fanova
 from tune_cure.search.results import SearchResult
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.training.config import describe_hyperparameter
+from tune_cure.utils.environment import is_installed
 from tune_cure.utils.formatting import format_count, format_percent, format_untrained_epochs, join_words
 
 MAX_POINTS = 1500  # trials in a plot of points
@@ -234,7 +235,12 @@ def _plots_of_slices(result: SearchResult, best: int) -> Iterator[Plot]:
 
 
 def _importance(result: SearchResult) -> dict[str, dict[str, float]]:
-    """Return the shares of `importance.fanova` for each quantity that it can explain, by the quantity in words."""
+    """Return the shares of `importance.fanova` for each quantity that it can explain, by the quantity in words.
+
+    Empty without scikit-learn, which fits the evaluator's random forest.
+    """
+    if not is_installed("sklearn"):
+        return {}
     spec, trials = result.spec, result.trials
     best = trials["pgd_accuracy_best"].astype(float)
     shares = {"the best PGD accuracy of any epoch": fanova(trials, best, spec)}

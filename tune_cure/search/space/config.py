@@ -146,7 +146,7 @@ class ResourcesConfig(Schema):
 
     gpus_per_trial: Annotated[float | Literal["auto"], PlainValidator(_gpus_or_auto)] = Field(
         default=0.0,
-        description="0.5 puts two trials on a GPU; auto: as many as its memory holds, measured; 0: trials run on CPUs.",
+        description="0.5 puts two trials on a GPU; auto: up to 3, as measured; 0: trials run on CPUs.",
     )
     cpus_per_trial: int = Field(default=1, ge=1, description="CPU cores, and so threads, of a trial.")
     concurrent: Annotated[int | Literal["auto"], PlainValidator(_count_or_auto)] = Field(
