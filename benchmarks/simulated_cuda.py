@@ -27,13 +27,12 @@ import simcuda  # of the simulator
 import step
 import torch
 
-from tune_cure.attacks.norms import NORMS
-from tune_cure.attacks.registry import ATTACKS
+from tune_cure.attacks.registry import ATTACKS, NORMS
 from tune_cure.data.batches import to_float
 from tune_cure.data.source import Augmentation
 from tune_cure.data.splits import Examples, Splits
 from tune_cure.gradients.batch_norm_mode import STATISTICS
-from tune_cure.regularizers.cure import DIRECTIONS
+from tune_cure.regularizers.directions import DIRECTIONS
 from tune_cure.regularizers.registry import REGULARIZERS
 from tune_cure.training.config import ModelConfig, TrainingConfig
 from tune_cure.training.interactions import find_conflict
