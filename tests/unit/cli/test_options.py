@@ -18,6 +18,7 @@ LEAST = {  # the arguments without which a command is refused
     "search": ["--space", "quickstart"],
     "confirm": ["FOLDER"],
     "compare": ["A", "B"],
+    "evaluate": ["MODEL"],
     "export": ["FOLDER", "--to", "OTHER"],
     "report": ["FOLDER"],
     "replay": ["FOLDER"],
