@@ -1,12 +1,16 @@
 """What only a GPU can show: fp16 by default, the fused optimizer, data and checkpoints on the device."""
 
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from tune_cure.data import splits as data
 from tune_cure.models import checkpoints
+from tune_cure.training.cuda_graphs import graphed_step
 from tune_cure.training.run import LAST, Run, RunSpec, resolve
 from tune_cure.training.trainer import Trainer
 
@@ -18,6 +22,15 @@ SECTIONS = {
     "training": {"epochs": 4, "batch_size": 64, "epsilon": 0.1, "lr_schedule": "cyclic", "lambda": 0.02},
     "evaluation": {"epsilon": 0.1, "steps": 3, "examples": 100},
 }
+
+
+IS_SIMULATED = "simcuda" in sys.modules  # on a simulated GPU numbers mean nothing
+
+
+@pytest.fixture(autouse=True)
+def no_comparison_of_garbage(monkeypatch: pytest.MonkeyPatch) -> None:
+    if IS_SIMULATED:
+        monkeypatch.setattr(graphed_step, "compare", lambda *args: None)
 
 
 @pytest.fixture
@@ -73,3 +86,76 @@ def test_a_rebuilt_network_has_the_memory_format_of_training(spec: RunSpec, tmp_
     network = checkpoints.rebuild(run.trainer.best_model(), device="cuda")
     kernels = [weight for weight in network.parameters() if weight.dim() == 4]
     assert all(weight.is_contiguous(memory_format=torch.channels_last) and weight.is_cuda for weight in kernels)
+
+
+def trainer(spec: RunSpec, **hyperparameters: Any) -> Trainer:
+    config = spec.training.model_copy(update=hyperparameters)
+    return Trainer(config, data.load(spec.data), model=spec.model, evaluation=spec.evaluation, device="cuda")
+
+
+def movement(run: Trainer, start: list[Tensor]) -> Tensor:
+    return torch.cat([(now - old).flatten() for now, old in zip(run.model.parameters(), start, strict=True)]).detach()
+
+
+@pytest.mark.parametrize(
+    "hyperparameters",
+    [
+        {},
+        {"penalty_every": 2},
+        {"init": "previous"},
+        {"optimizer": "adam", "lr_max": 0.001},
+        {"gradient_clip": 1.0},
+        {"averaging": "ema"},
+        {"attack": "none", "amp": "off"},
+        {"init": "zero", "attack_statistics": "batch", "direction": "fgsm", "penalty_two_sided": False},
+        {"regularizer": "elle_a"},
+    ],
+    ids=str,
+)
+def test_steps_are_replayed_as_cuda_graphs_with_the_results_of_steps_that_are_not(
+    hyperparameters: dict[str, Any], spec: RunSpec, caplog: pytest.LogCaptureFixture
+) -> None:
+    graphed, plain = (trainer(spec, **hyperparameters) for _ in range(2))
+    plain.graphed_step = None
+    start = [parameter.detach().clone() for parameter in plain.model.parameters()]
+    metrics = [(graphed.train_epoch(), plain.train_epoch()) for _ in range(3)][-1]
+    assert graphed.graphed_step is not None
+    assert graphed.graphed_step.obstacle == ""
+    assert graphed.graphed_step.num_replays > 0
+    assert caplog.text == ""
+    for of_run in metrics:
+        assert (of_run["penalty_seconds"] > 0) == (not of_run["diverged"])
+    if not IS_SIMULATED:
+        moved, expected = movement(graphed, start), movement(plain, start)
+        assert (moved - expected).norm() < 0.2 * expected.norm()
+
+
+def test_a_resumed_run_records_its_steps_anew(spec: RunSpec, tmp_path: Path) -> None:
+    run_in(tmp_path, spec).train_epoch()
+    resumed = run_in(tmp_path, spec)
+    resumed.restore()
+    resumed.train_epoch()
+    assert resumed.trainer.graphed_step is not None
+    assert resumed.trainer.graphed_step.num_replays > 0
+    assert all(isinstance(group["lr"], Tensor) for group in resumed.trainer.optimizer.param_groups)
+
+
+def test_a_step_that_waits_for_the_gpu_is_not_recorded_and_training_goes_on(
+    spec: RunSpec, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = trainer(spec)
+    loss = run.terms.unpenalized_loss
+
+    def waiting(*args: Any) -> Tensor:
+        value = loss(*args)
+        value.item()
+        return value
+
+    monkeypatch.setattr(run.terms, "unpenalized_loss", waiting)
+    metrics = [run.train_epoch() for _ in range(2)]
+    assert run.graphed_step is not None
+    assert run.graphed_step.obstacle
+    assert run.graphed_step.num_replays == 0
+    assert caplog.text.count("training goes without CUDA graphs") == 1
+    assert not metrics[-1]["diverged"]
+    assert run.evaluate()["pgd_accuracy"] is not None

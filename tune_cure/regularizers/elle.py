@@ -88,7 +88,9 @@ class AdaptiveElle(AdaptiveElleDeclaration, Elle):
 
     def _adapt(self, error: Tensor) -> Tensor:
         """Return the weight for a step's mean `error`, as a part of lambda, and remember the error."""
-        before = error.new_zeros(4) if self.history is None else self.history
+        if self.history is None:
+            self.history = error.new_zeros(4)
+        before = self.history
         count, mean, squares, weight = before.unbind()
         deviation = (squares / count.clamp(min=1)).sqrt()
         jumps = (count > 0) & (error > mean + self.elle_sensitivity * deviation)
@@ -96,7 +98,7 @@ class AdaptiveElle(AdaptiveElleDeclaration, Elle):
         moved = mean + (error - mean) / (count + 1)
         after = torch.stack([count + 1, moved, squares + (error - mean) * (error - moved), weight])
         # A step that overflowed is skipped by the optimizer, and must not be remembered.
-        self.history = torch.where(error.isfinite(), after, before)
+        self.history.copy_(torch.where(error.isfinite(), after, before))  # in place, for CUDA graphs
         return weight
 
     def state_dict(self) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -39,7 +39,12 @@ class Regularizer(RegularizerDeclaration, ABC):
 
     `RegularizerDeclaration` describes the fields that all penalties share. A penalty of your own declares its
     hyperparameters beside them, in the same class; those of the project are in declarations.py.
+
+    Attributes:
+        can_be_recorded: False if the host waits for the device, so that no CUDA graph of a step can be recorded.
     """
+
+    can_be_recorded: ClassVar[bool] = True
 
     @abstractmethod
     def __call__(self, step: PenaltyStep) -> Tensor:

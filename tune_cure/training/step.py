@@ -1,5 +1,6 @@
 """One optimizer step of training: the attack, the loss with its penalty, one or two backward passes, the update."""
 
+from collections.abc import Hashable
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -9,7 +10,7 @@ from tune_cure.attacks.weight_perturbation import perturbed, perturbed_parameter
 from tune_cure.gradients.mixed_precision import RunningStatistics, add_gradients
 from tune_cure.training.config import TrainingConfig
 from tune_cure.training.loss_terms import LossTerms, StepLogits
-from tune_cure.training.timing import Stopwatch
+from tune_cure.training.timing import Watch
 
 
 class TrainingStep:
@@ -54,8 +55,20 @@ class TrainingStep:
         self.terms.begin_epoch(epoch, shape)
         self.perturbs_weights = self.config.awp_gamma > 0 and epoch / self.config.epochs >= self.config.awp_start
 
+    def host_values(self, num_images: int, number: int) -> Hashable:
+        """Return all that a step depends on besides tensors: steps with equal values run the same operations.
+
+        A recorded step (`cuda_graphs`) repeats the values with which it was recorded, and stands for no other step.
+
+        Args:
+            num_images: Images of the step.
+            number: The step's number in the run, from 0 on.
+        """
+        num_penalized = self.terms.num_penalized(num_images, number)
+        return num_images, num_penalized, self.terms.penalty_share, self.perturbs_weights
+
     def __call__(
-        self, images: Tensor, labels: Tensor, step: int, watch: Stopwatch, positions: Tensor | None = None
+        self, images: Tensor, labels: Tensor, step: int, watch: Watch, positions: Tensor | None = None
     ) -> Tensor:
         """Make one optimizer step, and time its attack and penalty with `watch`.
 
@@ -63,15 +76,15 @@ class TrainingStep:
             images: (N, C, H, W) in [0, 1].
             labels: (N,) class indices.
             step: The step's number in the run, from 0 on.
-            watch: Stopwatch of the epoch.
+            watch: Watch of the epoch.
             positions: (N,) numbers of the images among the training images; for attacks that remember each image.
 
         Returns:
             (6,) on the device: number of images with a finite loss, their summed loss, number of correct ones, number
             of penalized images, their summed penalty, and whether the step was skipped.
         """
-        statistics = self.statistics.copy() if self.scaler.is_enabled() else None
         watch.start()
+        statistics = self.statistics.copy() if self.scaler.is_enabled() else None
         num_penalized = self.terms.num_penalized(len(images), step)
         clean_grad = self.terms.shared_gradient(images, labels, num_penalized)
         adversarial = self.terms.adversarial_images(
@@ -111,7 +124,7 @@ class TrainingStep:
         *,
         num_penalized: int,
         clean_grad: Tensor | None,
-        watch: Stopwatch,
+        watch: Watch,
     ) -> tuple[Tensor, Tensor, StepLogits]:
         """Add the gradients of the loss to the parameters; return the loss, its mean penalty, and the logits."""
         terms = self.terms
@@ -160,7 +173,9 @@ class TrainingStep:
         self.scaler.unscale_(self.optimizer)
         if self.config.gradient_clip > 0:
             gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
-            norm = torch.nn.utils.get_total_norm(gradients)
+            # Of many tensors at once, torch copies addresses from the host, which a CUDA graph would read again later.
+            foreach = False if finite.is_cuda and torch.cuda.is_current_stream_capturing() else None
+            norm = torch.nn.utils.get_total_norm(gradients, foreach=foreach)
             torch.nn.utils.clip_grads_with_norm_(self.parameters, self.config.gradient_clip, norm)
         self.scaler.step(self.optimizer)
         if not self.scaler.is_enabled():

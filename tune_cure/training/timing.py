@@ -3,8 +3,19 @@
 import resource
 import sys
 import time
+from typing import Protocol
 
 import torch
+
+
+class Watch(Protocol):
+    """What a training step tells of its parts: a `Stopwatch`, or what is recorded in its place."""
+
+    def start(self) -> None:
+        """Begin the first part."""
+
+    def split(self, part: str) -> None:
+        """End `part` and begin the next one."""
 
 
 class Stopwatch:

@@ -23,9 +23,10 @@ from tune_cure.models import checkpoints
 from tune_cure.models.registry import build
 from tune_cure.training.averaging import WeightAverage
 from tune_cure.training.config import ModelConfig, TrainingConfig
+from tune_cure.training.cuda_graphs.graphed_step import graphed_step
 from tune_cure.training.interactions import find_conflict
 from tune_cure.training.loss_terms import LossTerms
-from tune_cure.training.optimizers import OPTIMIZERS, decay_groups
+from tune_cure.training.optimizers import OPTIMIZERS, decay_groups, keep_rate_on_device, set_learning_rate
 from tune_cure.training.schedules import learning_rate
 from tune_cure.training.step import TrainingStep
 from tune_cure.training.timing import Stopwatch, peak_memory_mb
@@ -47,6 +48,10 @@ class Trainer:
         evaluation: How the network is evaluated, on validation images.
         device: The device of all computations.
         seed: Seed of this training run.
+
+    Attributes:
+        step: Makes one step, operation by operation.
+        graphed_step: Makes the steps of `train_epoch` by CUDA graphs where these do the same; None: `step` makes them.
 
     Raises:
         ValueError: Two hyperparameters conflict.
@@ -92,6 +97,7 @@ class Trainer:
         self.terms = LossTerms(config, self.model, network, loss_scale=loss_scale, generator=self.generator)
         self.step = TrainingStep(config, self.model, self.terms, optimizer=self.optimizer, scaler=scaler)
         self.batches = self._make_batches()
+        self.graphed_step = graphed_step(config, model.name, self.model, self.step, self.generator)
         self.epoch = 0
         self.accuracies: dict[int, dict[str, float]] = {}  # epoch -> accuracies of `evaluate`
         self.best_epoch = 0
@@ -165,6 +171,7 @@ class Trainer:
         finite, loss, correct, penalized, total_penalty, skipped = sums.tolist()
         seconds = time.perf_counter() - started
         self.epoch += 1
+        of_graphs = self.graphed_step.recorder.peak_memory if self.graphed_step else 0
         if self.average and not diverged:
             self.average.after_epoch(self.model, self.epoch / self.config.epochs)
         return {
@@ -177,7 +184,7 @@ class Trainer:
             "attack_seconds": watch.seconds("attack"),
             "penalty_seconds": watch.seconds("penalty"),
             "images_per_second": images_seen / seconds,
-            "device_memory_mb": peak_memory_mb(self.device),
+            "device_memory_mb": max(peak_memory_mb(self.device), of_graphs / 2**20),
             "skipped_steps": int(skipped),
             "diverged": diverged,
         }
@@ -198,6 +205,7 @@ class Trainer:
         rate, images_seen, diverged = 0.0, 0, False
         shape = (len(self.splits.train), *self.splits.train.images.shape[1:])
         self.step.begin_epoch(self.epoch, shape)
+        make_step = self.graphed_step or self.step
         with seeded_global_state(epoch_seed(self.order.initial_seed(), self.epoch), self.device):
             for index, (images, labels, positions) in enumerate(self.batches.epoch()):
                 step = self.epoch * self.steps_per_epoch + index
@@ -208,9 +216,8 @@ class Trainer:
                     lr_max=self.config.lr_max,
                     lr_min=self.config.lr_min,
                 )
-                for group in self.optimizer.param_groups:
-                    group["lr"] = rate
-                sums += self.step(images, labels, step, watch, positions)
+                set_learning_rate(self.optimizer, rate)
+                sums += make_step(images, labels, step, watch, positions)
                 images_seen += len(images)
                 if self.average:
                     self.average.after_step(self.model, step + 1)
@@ -298,6 +305,9 @@ class Trainer:
         self.epoch = state["epoch"]
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
+        if self.graphed_step:
+            keep_rate_on_device(self.optimizer, self.device)
+            self.graphed_step.forget()
         self.step.scaler.load_state_dict(state["scaler"])
         if self.average:
             self.average.load_state_dict(state["average"])

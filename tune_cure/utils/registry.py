@@ -174,11 +174,12 @@ class Registry(MutableMapping[str, Part]):
         return (
             name in self._parts
             or name in self._imported
-            or (isinstance(name, str) and self._is_of_family(name))
+            or (isinstance(name, str) and self.is_of_family(name))
             or name in self._entry_points()
         )
 
-    def _is_of_family(self, name: str) -> bool:
+    def is_of_family(self, name: str) -> bool:
+        """Return whether `name` is a `family:name`."""
         family, _, rest = name.partition(":")
         return family in self.families and bool(rest)
 
@@ -188,7 +189,7 @@ class Registry(MutableMapping[str, Part]):
             if isinstance(part, str):
                 self._parts[name] = part = self._checked(name, _imported(part, self.kind))
             return part
-        if name not in self._imported and self._is_of_family(name):
+        if name not in self._imported and self.is_of_family(name):
             family, _, rest = name.partition(":")
             make = self.families[family]
             if isinstance(make, str):

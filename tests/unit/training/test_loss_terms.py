@@ -190,7 +190,7 @@ def test_the_norm_of_the_gradients_is_taken_only_where_somebody_reads_it(
     hyperparameters: dict[str, Any], norms: int, splits: Splits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     taken, get = [], torch.nn.utils.get_total_norm
-    monkeypatch.setattr("torch.nn.utils.get_total_norm", lambda gradients: taken.append(1) or get(gradients))
+    monkeypatch.setattr("torch.nn.utils.get_total_norm", lambda *args, **how: taken.append(1) or get(*args, **how))
     run = trainer(splits, **hyperparameters)
     run.step(*images_of(splits, 16), 0, Stopwatch(run.device))
     assert len(taken) == norms
