@@ -11,7 +11,7 @@ from tests.support.exported_models import random_network
 from tune_cure.confirmation.judgement import COLUMNS, JudgedNetwork, Judgement, outcome_key
 from tune_cure.data.splits import Examples
 from tune_cure.evaluation.names import ATTACKS
-from tune_cure.evaluation.robustness import Outcomes
+from tune_cure.evaluation.outcomes import Outcomes
 
 NUM_IMAGES = 400
 

@@ -6,7 +6,7 @@ from torch import nn
 
 from tune_cure.gradients.backward_scope import input_gradients_only
 from tune_cure.gradients.double_backward import cheap_second_derivatives
-from tune_cure.models import registry
+from tune_cure.models import networks, registry
 from tune_cure.models.registry import MODELS
 from tune_cure.utils.registry import PartError
 
@@ -31,7 +31,7 @@ def convolutions(network: nn.Module) -> list[nn.Conv2d]:
 @pytest.mark.parametrize("name", [CONVOLUTIONAL, TRANSFORMER])
 def test_a_network_of_a_library_takes_small_images_of_any_size_and_normalizes_them(name: str) -> None:
     network = built(name)
-    assert isinstance(network[0], registry.networks.Normalize)
+    assert isinstance(network[0], networks.Normalize)
     for side in (16, 32):
         assert network(torch.rand(2, 1, side, side)).shape == (2, 3)
 
