@@ -119,6 +119,8 @@ def explain_baselines(result: SearchResult, candidates: Sequence[Candidate], bas
     for baseline in _baselines(result, hyperparameters, [name for name in baselines if name not in names]):
         if baseline.name == ABLATION and not has_penalty(winner.config):
             reason = f"{winner.description}, the winner, trains without a penalty"
+        elif baseline.name == "start_from" and not result.spec.start_from:
+            reason = "the search has none"
         else:
             equal = next(candidate.name for candidate in candidates if candidate.config == baseline.config)
             reason = f"its configuration is that of {equal}"

@@ -43,6 +43,8 @@ def test_a_baseline_equal_to_a_leader_is_left_out(result: SearchResult) -> None:
     assert "trial-0" in names  # the configuration of start_from
     assert "start_from" not in names
     assert {"fgsm", "ablation"} <= set(names)
+    omitted = explain_baselines(result, choose_candidates(result, 100, ["start_from"]), ["start_from"])
+    assert omitted == ["start_from is left out: its configuration is that of trial-0"]
 
 
 def test_without_start_from_the_winner_takes_its_place(tmp_path: Path) -> None:
@@ -53,7 +55,7 @@ def test_without_start_from_the_winner_takes_its_place(tmp_path: Path) -> None:
     assert chosen[1].config == chosen[0].config.model_copy(update={"lambda_": 0.0, "epsilon": 0.15})
     assert chosen[2].config == chosen[0].config.model_copy(update={"lambda_": 0.0})
     omitted = explain_baselines(SearchResult(tmp_path), chosen, ["start_from", "fgsm", "ablation"])
-    assert omitted == [f"start_from is left out: its configuration is that of trial-{BEST}"]
+    assert omitted == ["start_from is left out: the search has none"]
 
 
 def test_a_search_without_a_sound_trial_has_no_candidates(tmp_path: Path) -> None:
