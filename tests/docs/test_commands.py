@@ -4,14 +4,17 @@ They run on a finished search whose numbers are made up, in the folders that the
 training for one epoch: what they would do is checked, not what they would find.
 """
 
+import itertools
 import re
 import shlex
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from tests.support.documents import SHELL, sessions
+from tests.support.documents import SHELL, checked_blocks, sessions
 from tests.support.exported_models import write_best_model
 from tests.support.journals import write_search
 from tune_cure.cli import main as cli
@@ -61,6 +64,18 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def write_shapes(folder: Path) -> None:
+    """Write the search space of docs/first_search.md with pictures of one's own, and some such pictures."""
+    (block,) = (block for block in checked_blocks("yaml") if block.text.startswith("name: shapes\n"))
+    (folder / "shapes.yaml").write_text(block.text)
+    pixels = np.random.default_rng(0).integers(0, 256, (110, 16, 20, 3), dtype=np.uint8)
+    for part, name in itertools.product(("train", "test"), ("circle", "square", "triangle")):
+        pictures = folder / "pictures" / part / name
+        pictures.mkdir(parents=True)
+        for number, picture in enumerate(pixels):
+            Image.fromarray(picture).save(pictures / f"{number}.png")
+
+
 @pytest.mark.parametrize("command", RUN)
 def test_a_documented_command_that_ends_within_seconds_succeeds(
     command: str, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -73,6 +88,8 @@ def test_a_documented_command_that_ends_within_seconds_succeeds(
     for name in ("FILE", "my_space.yaml"):
         if f"--resolved {name}" not in command:  # it is written there
             shutil.copy(bundled_spaces.find("quickstart"), name)
+    if "shapes.yaml" in command:
+        write_shapes(tmp_path)
     (tmp_path / "search_spaces").symlink_to(repository / "search_spaces")
     if words[:2] == ["python", "run_search.py"]:
         words = ["tune-cure", "search", *words[2:]]
