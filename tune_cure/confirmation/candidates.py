@@ -197,7 +197,7 @@ def _plain(result: SearchResult, method: str) -> dict[str, Any]:
     """
     if result.spec.training.get(METHOD, NO_METHOD) == NO_METHOD:
         return {}
-    plain = {METHOD: method, **CROSS_ENTROPY_ALONE, **METHODS[method].keys}
+    plain = {METHOD: method, **CROSS_ENTROPY_ALONE, "awp_gamma": 0.0, **METHODS[method].keys}
     if result.spec.training_config({}).step_size is not None or "step_size" in result.spec.space:
         plain.pop("alpha", None)
     return plain

@@ -79,6 +79,13 @@ METHODS: Registry[Preset] = Registry(
             space={"ssat_points": {"int": [2, 5]}, "alpha": {"uniform": [0.5, 1.5]}},
             ranges="around the paper's 3 points; the step as of fgsm_rs",
         ),
+        "free": Preset(
+            "free adversarial training",
+            "Shafahi et al. 2019, arXiv 1904.12843",
+            keys={"attack": "free", "replays": 8, **_NO_PENALTY},
+            space={"replays": {"int": [2, 10]}},
+            ranges="the paper's table for CIFAR-10 goes from 2 to 10",
+        ),
         "pgd": Preset(
             "PGD adversarial training",
             "Madry et al. 2018, arXiv 1706.06083",
@@ -151,16 +158,17 @@ METHODS: Registry[Preset] = Registry(
             keys={
                 "attack": "guided",
                 "guide": "softmax",
-                "guide_weight": 10.0,
+                "guide_weight": 40.0,
                 "guide_every": 2,
                 "init": "bernoulli",
                 "alpha": 1.0,
                 **_CLEAN_AND_PENALTY,
                 "regularizer": "gat",
-                "lambda": 10.0,
+                "lambda": 40.0,
+                "lambda_schedule": "late",
             },
-            space={"lambda": {"loguniform": [2, 50]}, "guide_weight": {"loguniform": [2, 50]}},
-            ranges="a factor of five on either side of the paper's 10",
+            space={"lambda": {"loguniform": [8, 200]}, "guide_weight": {"loguniform": [8, 200]}},
+            ranges="a factor of five on either side of the paper's 40, of which a quarter counts until late",
         ),
         "nuat": Preset(
             "nuclear norm adversarial training",
@@ -175,16 +183,38 @@ METHODS: Registry[Preset] = Registry(
                 **_CLEAN_AND_PENALTY,
                 "regularizer": "nuat",
                 "lambda": 4.0,
+                "lambda_schedule": "ramp",
             },
             space={"lambda": {"loguniform": [0.8, 20]}, "guide_weight": {"loguniform": [0.8, 20]}},
-            ranges="a factor of five on either side of the paper's 4",
+            ranges="a factor of five on either side of the paper's 4, to which the weights grow",
+        ),
+        "aaer": Preset(
+            "FGSM from unclipped noise and a penalty on abnormal examples (N-AAER)",
+            "Lin, Yu and Liu 2023, arXiv 2404.08154; the weight is the product of two of the paper's",
+            keys={
+                "attack": "fgsm",
+                "init": "noise",
+                "noise": 2.0,
+                "alpha": 1.0,
+                "regularizer": "aaer",
+                "lambda": 0.15,
+            },
+            space={"lambda": {"loguniform": [0.015, 1.5]}},
+            ranges="from a tenth of 0.15, the weight with unclipped noise, to 1.5, the weight with a start in the ball",
         ),
         "fgsm_pgi": Preset(
-            "prior-guided FGSM",
+            "prior-guided FGSM, whose starts follow a momentum of each image's gradients (FGSM-MEP)",
             "Jia et al. 2022, arXiv 2207.08859",
-            keys={"attack": "fgsm", "init": "uniform", "alpha": 1.0, "regularizer": "fgsm_pgi", "lambda": 10.0},
-            space={"lambda": {"loguniform": [2, 50]}},
-            ranges="a factor of five on either side of the paper's 10",
+            keys={
+                "attack": "fgsm_pgi",
+                "alpha": 1.0,
+                "pgi_momentum": 0.3,
+                "pgi_reset": 40,
+                "regularizer": "fgsm_pgi",
+                "lambda": 10.0,
+            },
+            space={"lambda": {"loguniform": [2, 50]}, "pgi_momentum": {"uniform": [0, 0.6]}},
+            ranges="a factor of five on either side of the paper's 10; no momentum to twice the paper's",
         ),
     },
     accepts=lambda part: isinstance(part, Preset),
@@ -278,7 +308,7 @@ def expand_space(space: Mapping[str, Any], training: Mapping[str, Any], preset: 
             "then tune-cure compare",
         )
     if preset is None:
-        raise ProblemError(f"space.{METHOD}", f"needs training.{METHOD}, whose space it stands for")
+        raise ProblemError(f"training.{METHOD}", f"is needed: space.{METHOD} stands for the space of that method")
     given = _with_synonyms([*space, *_present(training)])
     expanded: dict[str, Any] = {}
     for key, distribution in space.items():

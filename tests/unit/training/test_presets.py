@@ -25,7 +25,11 @@ PUBLISHED = {  # by hand, from the papers
     "gradalign": {"init": "zero", "lambda": 0.2},
     "elle": {"init": "zero", "lambda": 1000},
     "elle_a": {"lambda": 4000, "elle_decay": 0.99, "elle_sensitivity": 2},
-    "gat": {"init": "bernoulli", "adversarial_weight": 0, "clean_weight": 1, "lambda": 10},
+    "gat": {"init": "bernoulli", "adversarial_weight": 0, "clean_weight": 1, "lambda": 40, "lambda_schedule": "late"},
+    "nuat": {"guide": "nuclear", "lambda": 4, "lambda_schedule": "ramp"},
+    "free": {"replays": 8},
+    "fgsm_pgi": {"attack": "fgsm_pgi", "lambda": 10, "pgi_momentum": 0.3, "pgi_reset": 40},
+    "aaer": {"init": "noise", "lambda": 0.15},
     "ssat": {"ssat_points": 3},
 }
 
@@ -104,7 +108,7 @@ def test_the_space_of_a_method_stands_where_its_name_does_without_what_is_given(
     }
     assert list(expand_space(space, {"guide_weight": 2}, preset)) == ["lr_max", "lambda"]
     assert expand_start({"method": "default", "lr_max": 0.1}, ["lambda", "lr_max"], preset, "") == {
-        "lambda": 10,
+        "lambda": 40,
         "lr_max": 0.1,
     }
     assert expand_start({"method": "default", "lambda": 1.5}, ["lambda"], preset, "") == {"lambda": 1.5}
@@ -114,7 +118,7 @@ def test_the_space_of_a_method_stands_where_its_name_does_without_what_is_given(
     ("value", "preset", "said"),
     [
         ({"choice": ["gat", "nuat"]}, METHODS["gat"], "methods are not searched: search each, then tune-cure compare"),
-        ("default", None, "needs training.method, whose space it stands for"),
+        ("default", None, "is needed: space.method stands for the space of that method"),
     ],
 )
 def test_a_method_is_not_searched_and_its_space_needs_it(value: object, preset: Preset | None, said: str) -> None:

@@ -62,7 +62,7 @@ def test_a_method_fills_training_space_and_start(tmp_path: Path) -> None:
         **{key: value for key, value in METHODS["gat"].keys.items() if key not in ("lambda", "guide_weight")},
     }
     assert list(spec.space) == ["lambda", "guide_weight", "lr_max"]
-    assert spec.start_from == [{"lambda": 10.0, "guide_weight": 10.0, "lr_max": 0.05}]
+    assert spec.start_from == [{"lambda": 40.0, "guide_weight": 40.0, "lr_max": 0.05}]
 
 
 def test_overrides_count_before_the_method_does() -> None:
@@ -81,7 +81,7 @@ def test_the_recorded_search_has_the_method_and_every_key_so_that_a_later_preset
     assert parse(recorded)["training"]["regularizer"] == "gat"
     (tmp_path / run_files.SPEC).write_text(recorded)
     (tmp_path / run_files.JOURNAL).touch()
-    later = replace(METHODS["gat"], keys={"regularizer": "nuat", "lambda": 4.0, "cutout": 2})
+    later = replace(METHODS["gat"], keys={"regularizer": "nuat", "lambda": 40.0, "cutout": 2})
     monkeypatch.setattr(METHODS, "_parts", {**METHODS._parts, "gat": later})
     assert load(tmp_path / run_files.SPEC).to_yaml() == recorded
     assert given().to_yaml() != recorded
@@ -97,7 +97,7 @@ def test_a_copy_of_a_recorded_search_is_the_same_search(tmp_path: Path) -> None:
     [
         ({"training": {"method": "gta"}}, "training.method: 'gta' is not one of none, fgsm_rs"),
         ({"training": {"method": 3}}, "training.method: a name is needed, but found 3 (int)"),
-        ({"training": {}}, "space.method: needs training.method"),
+        ({"training": {}}, "training.method: is needed: space.method"),
         ({"space": {"method": {"choice": ["gat"]}}}, "space.method: takes default"),
         ({"start_from": [{"method": "gat", "lr_max": 0.05}]}, "start_from[0].method: takes default"),
     ],
