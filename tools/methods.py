@@ -28,8 +28,8 @@ from tune_cure.utils.formatting import format_value
 
 PAGE = Path(__file__).parent.parent / "docs" / "methods.md"
 BEGIN, END = "<!-- written by tools/methods.py -->", "<!-- end of what tools/methods.py writes -->"
-NETWORK = ModelConfig(name="preact_resnet18", width=16)
-BATCH, STEPS = 4, 4  # of these steps, two have what a method does in every second one
+NETWORK = ModelConfig(name="preact_resnet10", width=32)
+BATCH, STEPS, SIDE = 4, 2, 16  # of these steps, one has what a method does in every second one
 
 
 class Counter(TorchDispatchMode):
@@ -48,10 +48,10 @@ class Counter(TorchDispatchMode):
 
 @functools.cache
 def images() -> Splits:
-    """Return made-up images of the size of CIFAR-10's."""
+    """Return made-up images."""
     count = BATCH * STEPS
     generator = torch.Generator().manual_seed(0)
-    pixels = torch.randint(0, 256, (count, 3, 32, 32), dtype=torch.uint8, generator=generator)
+    pixels = torch.randint(0, 256, (count, 3, SIDE, SIDE), dtype=torch.uint8, generator=generator)
     everything = Examples(pixels, torch.arange(count) % 10, torch.arange(count))
     return Splits(
         everything,
@@ -82,7 +82,7 @@ def count_cost(training: Mapping[str, Any]) -> tuple[float, float]:
         passes.append(len(inputs[0]))
 
     with torch.no_grad(), Counter() as forward:
-        trainer.model(torch.zeros(BATCH, 3, 32, 32))
+        trainer.model(torch.zeros(BATCH, 3, SIDE, SIDE))
     trainer.train_epoch()  # in the first epoch, weights that grow are still 0
     trainer.model.register_forward_pre_hook(note)
     with Counter() as counter:
