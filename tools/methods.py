@@ -1,6 +1,6 @@
 """Writes the table of methods in docs/methods.md from the presets: `python tools/methods.py`.
 
-What a step costs is counted while each method trains for its second epoch: the network's forward passes by a hook, and the
+What a step costs is counted in each method's second epoch of training: the network's forward passes by a hook, and the
 operations of everything by torch's formulas.
 
 `--check` writes nothing and exits with 1 where the page is not what the presets say.
