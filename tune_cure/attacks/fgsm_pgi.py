@@ -39,10 +39,13 @@ class FgsmPgi(FgsmPgiDeclaration, Fgsm):
     def begin_epoch(self, epoch: int, shape: tuple[int, ...], generator: torch.Generator) -> None:
         if epoch % self.pgi_reset:
             return
+        if self.perturbations is None or self.momenta is None:
+            self.perturbations, self.momenta = (torch.empty(shape, device=generator.device) for _ in range(2))
         ball = NORMS.resolve(self.norm)
-        self.momenta = torch.zeros(shape, device=generator.device)
         corner = ball.steepest(ball.noise(self.momenta, self.epsilon, generator))
-        self.perturbations = ball.shrink(self._length * corner, self.epsilon)
+        # In place, where a recorded step finds them.
+        self.perturbations.copy_(ball.shrink(self._length * corner, self.epsilon))
+        self.momenta.zero_()
 
     def __call__(self, step: Step) -> Tensor:
         assert self.perturbations is not None and self.momenta is not None, "an epoch has begun"
