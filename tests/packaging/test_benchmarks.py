@@ -9,7 +9,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from tune_cure.data import splits as data
 from tune_cure.data.config import DataSpec
+from tune_cure.training.config import ModelConfig
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
@@ -137,6 +139,15 @@ def test_the_announced_time_is_read_from_the_lines_of_search_and_train(script: A
     assert estimates.read_estimate("an epoch takes about 0.75 s here (measured), 40 epochs about 1 h 2 min") == 3720
     assert estimates.read_estimate("epoch 1/6  loss 2.4532  clean 33.9 ± 2.5%  1 s") is None
     assert estimates.read_estimate("shorter: --set data.train_examples=200 takes about 30 min 0 s") is None
+
+
+def test_the_loops_of_the_papers_lead_to_the_weights_of_the_methods(script: Any) -> None:
+    """What is timed is the same training: three steps in float64 from the same random numbers."""
+    loops = script("method_steps")
+    splits = data.load(DataSpec(dataset="digits", validation=100, train_examples=64))
+    model = ModelConfig(name="preact_resnet10", width=4)
+    differences = {name: loops.check_equal(splits, model, name) for name in loops.STEPS}
+    assert {name for name, difference in differences.items() if not difference < 1e-9} == set()
 
 
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
