@@ -190,12 +190,14 @@ METHODS: Registry[Preset] = Registry(
         ),
         "aaer": Preset(
             "FGSM from unclipped noise and a penalty on abnormal examples (N-AAER)",
-            "Lin, Yu and Liu 2023, arXiv 2404.08154; the weight is the product of two of the paper's",
+            "Lin, Yu and Liu 2023, arXiv 2404.08154; the weight is the product of two of the paper's; the "
+            "statistics are the batch's, as in the authors' code",
             keys={
                 "attack": "fgsm",
                 "init": "noise",
                 "noise": 2.0,
                 "alpha": 1.0,
+                "attack_statistics": "batch",
                 "regularizer": "aaer",
                 "lambda": 0.15,
             },
@@ -204,10 +206,11 @@ METHODS: Registry[Preset] = Registry(
         ),
         "fgsm_pgi": Preset(
             "prior-guided FGSM, whose starts follow a momentum of each image's gradients (FGSM-MEP)",
-            "Jia et al. 2022, arXiv 2207.08859",
+            "Jia et al. 2022, arXiv 2207.08859; the statistics are the batch's, as in the authors' code",
             keys={
                 "attack": "fgsm_pgi",
                 "alpha": 1.0,
+                "attack_statistics": "batch",
                 "pgi_momentum": 0.3,
                 "pgi_reset": 40,
                 "regularizer": "fgsm_pgi",
