@@ -109,6 +109,7 @@ def summary(frame: pd.DataFrame) -> pd.DataFrame:
         ratio = by_round[name] / by_round[REFERENCE]
         of_command = frame[frame["command"] == name]
         times_before = of_command["seconds"] / of_command.get("before_seconds", math.nan)
+        times_before_cpu = of_command["cpu_seconds"] / of_command.get("before_cpu_seconds", math.nan)
         rows.append(
             {
                 "command": name,
@@ -121,6 +122,7 @@ def summary(frame: pd.DataFrame) -> pd.DataFrame:
                 "times_before": times_before.median(),
                 "times_before_25": times_before.quantile(0.25),
                 "times_before_75": times_before.quantile(0.75),
+                "times_before_cpu": times_before_cpu.median(),
                 "rounds": len(by_round),
             }
         )

@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from tune_cure.reports.made_files import MadeFiles, digest
 from tune_cure.search import run_files
 from tune_cure.search.journal import Journal
 from tune_cure.search.results import Best, SearchResult
@@ -21,7 +22,6 @@ from tune_cure.search.trial_table import judged_examples
 from tune_cure.utils.csv_tables import format_csv
 from tune_cure.utils.files import FolderError, read_tensors, replace_bytes, replace_tensors, replace_text
 from tune_cure.utils.formatting import format_percent
-from tune_cure.utils.made_files import MadeFiles, digest
 
 _logger = logging.getLogger(__name__)
 

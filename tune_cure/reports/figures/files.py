@@ -5,9 +5,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 from tune_cure.reports.figures.catalog import Plot
+from tune_cure.reports.made_files import MadeFiles, digest
 from tune_cure.search import run_files
 from tune_cure.utils.files import replace_bytes
-from tune_cure.utils.made_files import MadeFiles, digest
 
 KINDS = ("svg", "png")
 

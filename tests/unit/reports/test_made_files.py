@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from tune_cure.utils.made_files import MadeFiles, digest
+from tune_cure.reports.made_files import MadeFiles, digest
 
 
 def test_a_file_is_current_while_it_and_its_inputs_are_as_they_were(tmp_path: Path) -> None:
