@@ -30,7 +30,6 @@ from tune_cure.search.space.own_parts import own_part_files
 from tune_cure.search.storage.run_storage import LocalStorage, ObjectStore, RunStorage, UriStorage
 from tune_cure.search.trial_table import SearchRecord
 from tune_cure.utils import environment, locking
-from tune_cure.utils.environment import LEFT_OUT, describe_missing, is_installed
 from tune_cure.utils.files import (
     FolderError,
     LostFolderError,
@@ -73,7 +72,7 @@ def check(spec: SearchSpec, options: SearchOptions, console: Console) -> None:
         duration.say_search_duration(spec, splits, plan, console.print)
     if prior_trials:
         console.print(prior_trials)
-    if missing := describe_missing(LEFT_OUT):
+    if missing := environment.describe_missing(environment.LEFT_OUT):
         console.print(missing)
     if options.resolved:
         console.print(f"wrote {options.resolved}")
@@ -82,7 +81,7 @@ def check(spec: SearchSpec, options: SearchOptions, console: Console) -> None:
 def run(spec: SearchSpec, options: SearchOptions, console: Console) -> int:
     """Run the search, print what it does and what came of it, and return the command's exit code."""
     said: list[str] = []
-    has_report = is_installed("plotly")
+    has_report = environment.is_installed("plotly")
 
     def say(line: str) -> None:
         said.append(line)
@@ -165,7 +164,7 @@ def open_folder(spec: SearchSpec, options: SearchOptions, say: Callable[[str], N
     """
     if prior_trials := _describe_prior_trials(spec, options):
         say(prior_trials)
-    if missing := describe_missing(LEFT_OUT):
+    if missing := environment.describe_missing(environment.LEFT_OUT):
         say(missing)
     if options.address is None:
         dashboard.check(options.dashboard_host)
