@@ -3,7 +3,7 @@
 A network is named in one of five forms:
 
 - `FOLDER` of a run (its best_model.pt) or of an export (config.json and model.safetensors);
-- `FILE.pt`, a network that this project saved;
+- `FILE.pt`, a network that this project saved, or the state of a training (last.pt), for its last network;
 - `FILE@module:name`, weights (.pt, .pth, .safetensors) of a network that the function `name` builds;
 - `robustbench:ID`, a network of RobustBench's zoo, where that package is installed.
 """
@@ -113,7 +113,7 @@ def rehearse_network(name: str, trained: TrainedNetwork, test: Examples, num_cla
 
 
 def _load_own(file: Path, trust_code: bool) -> TrainedNetwork:
-    saved = read_tensors(file, torch.device("cpu"))
+    saved = _last_of_training(read_tensors(file, torch.device("cpu")))
     if not isinstance(saved.get("model"), dict) or not isinstance(saved.get("weights"), dict):
         raise ModelError(
             f"{file}: holds no network of this project; for weights of another, add the function that builds it: "
@@ -122,6 +122,19 @@ def _load_own(file: Path, trust_code: bool) -> TrainedNetwork:
     if not saved["weights"]:
         raise ModelError(f"{file}: its training diverged: there are no weights")
     return TrainedNetwork(_rebuild(file, saved, trust_code), str(file), file)
+
+
+def _last_of_training(saved: dict[str, Any]) -> dict[str, Any]:
+    """Return the last network in the state of a training (last.pt, trainer.pt), or `saved` if it is no such state.
+
+    If the training averages its weights, that is the average, as everywhere.
+    """
+    state = saved.get("trainer", saved)
+    if not isinstance(state, dict) or not isinstance(state.get("best_model"), dict):
+        return saved
+    average = state.get("average")
+    weights = average.get("weights") if isinstance(average, dict) and average.get("count") else state.get("model")
+    return {"model": state["best_model"].get("model"), "weights": weights}
 
 
 def _load_exported(folder: Path, trust_code: bool) -> TrainedNetwork:

@@ -10,7 +10,9 @@ from torch import nn
 
 from tests.support.exported_models import NETWORK, random_network, write_bundle, write_search_with_model
 from tune_cure.confirmation.trained_networks import ModelError, load_trained
+from tune_cure.data import splits as splits_module
 from tune_cure.reports.export.bundle import collect_search_model
+from tune_cure.training.run import Run, RunSpec
 from tune_cure.utils.errors import TuneCureError
 from tune_cure.utils.files import FolderError, replace_tensors
 
@@ -58,6 +60,19 @@ def test_safetensors_of_another_project_are_read(tmp_path: Path) -> None:
     save_file(network.state_dict(), tmp_path / "tiny.safetensors")
     trained = load_trained(f"{tmp_path}/tiny.safetensors@{__name__}:tiny")
     assert torch.equal(trained.network(IMAGES), network(IMAGES))
+
+
+@pytest.mark.parametrize("averaging", ["none", "ema"])
+def test_the_state_of_a_training_is_its_last_network(tmp_path: Path, averaging: str) -> None:
+    content = {"data": {"dataset": "digits", "validation": 360, "train_examples": 64}, "model": {"name": "small_cnn"},
+               "training": {"epochs": 1, "averaging": averaging}, "evaluation": {"steps": 1, "examples": 20}}  # fmt: skip
+    run = Run(
+        RunSpec.model_validate(content), splits_module.load(RunSpec.model_validate(content).data), tmp_path, "cpu"
+    )
+    run.train_epoch()
+    last = load_trained(str(tmp_path / "last.pt")).network
+    expected = run.trainer.judged_model.state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in last.state_dict().items())
 
 
 def test_a_network_that_cannot_be_loaded_is_one_line(tmp_path: Path) -> None:
