@@ -64,11 +64,10 @@ def test_safetensors_of_another_project_are_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("averaging", ["none", "ema"])
 def test_the_state_of_a_training_is_its_last_network(tmp_path: Path, averaging: str) -> None:
-    content = {"data": {"dataset": "digits", "validation": 360, "train_examples": 64}, "model": {"name": "small_cnn"},
-               "training": {"epochs": 1, "averaging": averaging}, "evaluation": {"steps": 1, "examples": 20}}  # fmt: skip
-    run = Run(
-        RunSpec.model_validate(content), splits_module.load(RunSpec.model_validate(content).data), tmp_path, "cpu"
-    )
+    data = {"dataset": "digits", "validation": 360, "train_examples": 64}
+    content = {"data": data, "model": {"name": "small_cnn"}, "training": {"epochs": 1, "averaging": averaging}}
+    spec = RunSpec.model_validate({**content, "evaluation": {"steps": 1, "examples": 20}})
+    run = Run(spec, splits_module.load(spec.data), tmp_path, "cpu")
     run.train_epoch()
     last = load_trained(str(tmp_path / "last.pt")).network
     expected = run.trainer.judged_model.state_dict()

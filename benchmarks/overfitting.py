@@ -1,0 +1,247 @@
+"""Runs the protocol of overfitting_protocol.md: catastrophic overfitting on CIFAR-10 with and without penalties.
+
+    python benchmarks/overfitting.py --data-root FOLDER
+
+Each run trains for 9 to 45 minutes on one idle thread and is then judged. The command goes on where it was ended, also
+on another machine: the results of a finished run are small files in benchmarks/results/overfitting, which stand for it.
+`--jobs 2` makes two runs at a time; `--report` prints what is there and runs nothing.
+"""
+
+import argparse
+import json
+import multiprocessing
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+import tune_cure
+from tune_cure.utils import significance
+
+RESULTS = Path(__file__).parent / "results" / "overfitting"
+EPSILON = 16 / 255
+EPOCHS = 12
+COMMON = {"epochs": EPOCHS, "batch_size": 128, "lr_schedule": "cyclic", "lr_max": 0.2, "epsilon": EPSILON, "amp": "off"}
+FGSM_RS = {"attack": "fgsm", "init": "uniform", "alpha": 1.25}
+FGSM = {"attack": "fgsm", "init": "zero", "alpha": 1.0}
+CURE = {**FGSM_RS, "regularizer": "cure", "direction": "classic", "h": 3.478, "penalty_every": 2}
+PLAIN = {"regularizer": "none"}
+LAMBDAS, LAMBDA_SEED = (0.03, 0.1, 0.3), 100
+MAIN = "cure"
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A way of training.
+
+    Attributes:
+        keys: Its hyperparameters beside `COMMON`.
+        seeds: How many seeds it is trained with, from 0 on.
+        takes_lambda: Whether lambda is the one that was chosen beforehand.
+    """
+
+    keys: dict[str, Any]
+    seeds: int
+    takes_lambda: bool = False
+
+
+ARMS = {
+    "fgsm_rs": Arm({**FGSM_RS, **PLAIN}, 10),
+    "cure": Arm(CURE, 10, takes_lambda=True),
+    "cure_every_step": Arm({**CURE, "penalty_every": 1}, 5, takes_lambda=True),
+    "cure_zero": Arm({**CURE, "lambda": 0.0}, 1),
+    "n_fgsm": Arm({**PLAIN, "attack": "fgsm", "init": "noise", "noise": 2.0, "alpha": 1.0}, 5),
+    "gradalign": Arm({**FGSM, "regularizer": "gradalign", "lambda": 2.0}, 5),
+    "elle": Arm({**FGSM, "regularizer": "elle", "lambda": 4000.0}, 5),
+    "pgd_2": Arm({**PLAIN, "attack": "pgd", "attack_steps": 2, "alpha": 0.5}, 5),
+    "fgsm_rs_long": Arm({**FGSM_RS, **PLAIN, "epochs": 33}, 5),
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run.
+
+    Attributes:
+        name: The arm, or `lambda_0.1` for a run that helps to choose lambda.
+        seed: Its seed.
+        keys: Its hyperparameters.
+        results: The folder of the results of all runs.
+        is_judged: Whether its networks are judged on test images.
+    """
+
+    name: str
+    seed: int
+    keys: dict[str, Any]
+    results: Path
+    is_judged: bool = True
+
+    def file(self, suffix: str) -> Path:
+        """Return a file of the run's results."""
+        return self.results / f"{self.name}-{self.seed}{suffix}"
+
+    @property
+    def is_done(self) -> bool:
+        """True if all results are there; the JSON is written last."""
+        return self.file(".json").exists()
+
+
+def lambda_jobs(results: Path) -> list[Job]:
+    """Return the runs that choose lambda."""
+    return [
+        Job(f"lambda_{value}", LAMBDA_SEED, {**COMMON, **CURE, "lambda": value}, results, is_judged=False)
+        for value in LAMBDAS
+    ]
+
+
+def choose_lambda(results: Path) -> float:
+    """Return the lambda whose run has the highest PGD accuracy after its last epoch."""
+    jobs = lambda_jobs(results)
+    last = {job.keys["lambda"]: pd.read_csv(job.file(".csv"))["pgd_accuracy"].iloc[-1] for job in jobs}
+    return max(last, key=lambda value: last[value])
+
+
+def arm_jobs(results: Path) -> list[Job]:
+    """Return the runs of all arms, seed by seed, so that what is there at any time can be compared."""
+    chosen = {"lambda": choose_lambda(results)}
+    most = max(arm.seeds for arm in ARMS.values())
+    return [
+        Job(name, seed, {**COMMON, **arm.keys, **(chosen if arm.takes_lambda else {})}, results)
+        for seed in range(most)
+        for name, arm in ARMS.items()
+        if seed < arm.seeds
+    ]
+
+
+def run(job: Job, options: argparse.Namespace) -> None:
+    """Train one network from where an earlier command left it, judge it, and write its results."""
+    folder = options.work / f"{job.name}-{job.seed}"
+    is_begun = (folder / "config.yaml").exists()
+    config = {
+        "data": {"dataset": "cifar10", "root": str(options.data_root), "validation": 5000, **options.less_data},
+        "model": {"name": "preact_resnet10", "width": 8},
+        "training": {**job.keys, **options.fewer_epochs},
+        "evaluation": {"epsilon": EPSILON, "steps": 10, "examples": options.examples},
+        "seed": job.seed,
+        "threads": 1,
+    }
+    tune_cure.train(None if is_begun else config, output=folder, resume=is_begun, quiet=True)
+    log = pd.read_csv(folder / "epochs.csv")
+    job.results.mkdir(parents=True, exist_ok=True)
+    log.to_csv(job.file(".csv"), index=False)
+    record = json.loads((folder / "environment.json").read_text())
+    summary = describe_log(log) | {"lambda": job.keys.get("lambda", 0.0), "data": record["data"]}
+    if job.is_judged and not log["diverged"].iloc[-1]:
+        networks = [f"last={folder / 'last.pt'}", f"best={folder}"]
+        judgement = tune_cure.evaluate(
+            networks, examples=options.examples, output=folder / "evaluation", autoattack=options.autoattack, quiet=True
+        )
+        for judged in judgement.networks:
+            correct = judged.outcomes.correct
+            np.savez_compressed(job.file(f"-{judged.name}.npz"), **correct)
+            summary |= {f"{judged.name}_{attack}": float(found.mean()) for attack, found in correct.items()}
+    job.file(".json").write_text(json.dumps(summary, indent=2) + "\n")
+    shutil.rmtree(folder)
+    print(f"{job.name}, seed {job.seed}: {summary}", flush=True)
+
+
+def describe_log(log: pd.DataFrame) -> dict[str, Any]:
+    """Return what became of a run: epochs at which it was collapsed, whether in the end, its seconds of training."""
+    collapsed = log["catastrophic_overfitting"].eq(True) | log["diverged"].eq(True)
+    return {
+        "collapsed_epochs": log.loc[collapsed, "epoch"].astype(int).tolist(),
+        "collapsed_in_the_end": bool(collapsed.iloc[-1]),
+        "train_seconds": round(float(log["train_seconds"].sum()), 1),
+    }
+
+
+def run_all(jobs: list[Job], options: argparse.Namespace) -> None:
+    """Make the runs that are not there yet, `options.jobs` at a time."""
+    left = [(job, options) for job in jobs if not job.is_done]
+    with multiprocessing.get_context("spawn").Pool(options.jobs, maxtasksperchild=1) as pool:
+        pool.starmap(run, left, chunksize=1)
+
+
+def read(name: str, results: Path) -> Iterator[tuple[Job, dict[str, Any]]]:
+    """Yield the finished runs of an arm, by seed."""
+    for seed in range(ARMS[name].seeds):
+        job = Job(name, seed, {}, results)
+        if job.is_done:
+            yield job, json.loads(job.file(".json").read_text())
+
+
+def report(results: Path) -> None:
+    """Print the collapses and accuracies of each arm, and how each compares with `cure`."""
+    rows, collapses = [], {}
+    for name in ARMS:
+        summaries = [summary for _, summary in read(name, results)]
+        if not summaries:
+            continue
+        ever = sum(bool(summary["collapsed_epochs"]) for summary in summaries)
+        end = sum(summary["collapsed_in_the_end"] for summary in summaries)
+        collapses[name] = (ever, len(summaries) - ever)
+        row = {"arm": name, "runs": len(summaries), "collapsed": ever, "in the end": end}
+        for key in ("last_clean", "last_pgd_50_10", "last_autoattack", "best_autoattack"):
+            row[key] = np.mean([summary.get(key, 0.0) for summary in summaries])
+        rows.append(row | {"minutes": np.median([summary["train_seconds"] for summary in summaries]) / 60})
+    print(pd.DataFrame(rows).to_string(index=False, float_format="{:.3f}".format))
+    for name in [name for name in collapses if name != MAIN and MAIN in collapses]:
+        p_value = stats.fisher_exact([collapses[MAIN], collapses[name]]).pvalue
+        print(f"\n{MAIN} against {name}: collapses {collapses[MAIN][0]} and {collapses[name][0]}, p = {p_value:.3g}")
+        print(f"  {compare(MAIN, name, results)}")
+
+
+def compare(first: str, second: str, results: Path) -> str:
+    """Return the difference of two arms' last networks under the strongest attack, over the seeds that both have."""
+    outcomes = []
+    for name in (first, second):
+        files = {job.seed: job.file("-last.npz") for job, _ in read(name, results)}
+        outcomes.append({seed: _strongest(file) for seed, file in files.items() if file.exists()})
+    seeds = sorted(outcomes[0].keys() & outcomes[1].keys())
+    if not seeds:
+        return "no seed in common yet"
+    pair = [np.stack([of_arm[seed] for seed in seeds]) for of_arm in outcomes]
+    found = significance.paired_difference(*pair)
+    return (
+        f"strongest attack, {len(seeds)} seeds: {100 * found.estimate:+.1f} points, 95% interval "
+        f"{100 * found.low:+.1f} to {100 * found.high:+.1f}, p = {found.p_value:.3g}"
+    )
+
+
+def _strongest(file: Path) -> np.ndarray:
+    """Return the outcomes (examples,) under the last attack of a file, which is the strongest."""
+    with np.load(file) as outcomes:
+        return outcomes[outcomes.files[-1]]
+
+
+def main() -> None:
+    """Carry out the protocol."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-root", type=Path, help="the folder of CIFAR-10, or of its pictures")
+    parser.add_argument("--work", type=Path, default=Path("results", "overfitting"), help="where runs are under way")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="where the results of finished runs go")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time, each on one thread")
+    parser.add_argument("--report", action="store_true", help="print what is there, and run nothing")
+    parser.add_argument(
+        "--rehearse", action="store_true", help="seed 0 for two epochs on a few images, to see that all works"
+    )
+    options = parser.parse_args()
+    options.less_data = {"train_examples": 256} if options.rehearse else {}
+    options.fewer_epochs = {"epochs": 2} if options.rehearse else {}
+    options.examples, options.autoattack = (20, False) if options.rehearse else (1000, True)
+    if not options.report:
+        if options.data_root is None:
+            parser.error("--data-root is needed")
+        run_all(lambda_jobs(options.results), options)
+        jobs = arm_jobs(options.results)
+        run_all([job for job in jobs if job.seed == 0] if options.rehearse else jobs, options)
+    report(options.results)
+
+
+if __name__ == "__main__":
+    main()
