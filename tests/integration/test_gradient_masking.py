@@ -8,7 +8,8 @@ from tune_cure.data.splits import Examples
 from tune_cure.evaluation import gradient_masking
 from tune_cure.evaluation.config import EvaluationConfig
 from tune_cure.evaluation.robustness import evaluate_robustness
-from tune_cure.training.config import ModelConfig, TrainingConfig
+from tune_cure.training.config import ModelConfig, TrainingConfig, parse_training
+from tune_cure.training.presets import expand_method
 from tune_cure.training.trainer import Trainer
 
 EVALUATION = EvaluationConfig(epsilon=0.1)
@@ -57,3 +58,24 @@ def test_masked_gradients_are_found_in_a_network_that_hides_them(trained: tuple[
     signs = " ".join(map(str, gradient_masking.find_masking_signs(masked)))
     assert "The gradient is exactly zero" in signs
     assert "believe AutoAttack" in signs
+
+
+@pytest.mark.parametrize(
+    "hyperparameters",
+    [
+        {"method": "ssat", "epsilon": 0.2, "epochs": 12},
+        {"method": "zerograd", "epsilon": 0.25, "epochs": 20, "init": "zero"},
+    ],
+    ids=["ssat", "zerograd at a large radius"],
+)
+def test_a_network_of_a_method_that_masks_gradients_is_caught(hyperparameters: dict[str, object]) -> None:
+    splits = data.load(DataSpec(dataset="digits", validation=360))
+    recipe = {"batch_size": 64, "lr_max": 0.2, "lr_schedule": "cyclic"}
+    config = parse_training(expand_method({**recipe, **hyperparameters}))
+    trainer = Trainer(config, splits, model=ModelConfig(name="small_cnn", width=12))
+    for _ in range(config.epochs):
+        trainer.train_epoch()
+    judged = EvaluationConfig(epsilon=config.epsilon)
+    found = evaluate_robustness(trainer.model, splits.test, judged, autoattack=False)
+    signs = " ".join(map(str, gradient_masking.find_masking_signs(found)))
+    assert "points above PGD-50-10's" in signs  # 10.0 and 14.2, where 2 are allowed; FGSM is 24.8 and 21.2 above PGD-10
