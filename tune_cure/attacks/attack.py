@@ -83,6 +83,10 @@ class Attack(AttackDeclaration, ABC):
         """
         return
 
+    def memory_bytes(self, shape: tuple[int, ...]) -> int:
+        """Return the bytes that the attack keeps for all training images, (M, C, H, W), in memory and checkpoints."""
+        return 0
+
     @property
     def steps_per_batch(self) -> int:
         """Return how many steps in a row are made on each batch."""

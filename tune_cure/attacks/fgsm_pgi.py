@@ -1,5 +1,6 @@
 """The attack of prior-guided FGSM training (Jia et al. 2022, arXiv 2207.08859): each image has a start of its own."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +12,8 @@ from tune_cure.attacks.declarations import FgsmPgiDeclaration
 from tune_cure.attacks.fgsm import Fgsm
 from tune_cure.attacks.norms import nonzero, project
 from tune_cure.attacks.registry import NORMS
+
+RESET_AT_A_TIME = 4096  # images
 
 
 @dataclass(kw_only=True)
@@ -42,10 +45,14 @@ class FgsmPgi(FgsmPgiDeclaration, Fgsm):
         if self.perturbations is None or self.momenta is None:
             self.perturbations, self.momenta = (torch.empty(shape, device=generator.device) for _ in range(2))
         ball = NORMS.resolve(self.norm)
-        corner = ball.steepest(ball.noise(self.momenta, self.epsilon, generator))
-        # In place, where a recorded step finds them.
-        self.perturbations.copy_(ball.shrink(self._length * corner, self.epsilon))
+        # In place, where a recorded step finds them; a part at a time, because the noise takes memory.
+        for part in self.perturbations.split(RESET_AT_A_TIME):
+            corner = ball.steepest(ball.noise(part, self.epsilon, generator))
+            part.copy_(ball.shrink(self._length * corner, self.epsilon))
         self.momenta.zero_()
+
+    def memory_bytes(self, shape: tuple[int, ...]) -> int:
+        return 2 * torch.get_default_dtype().itemsize * math.prod(shape)
 
     def __call__(self, step: Step) -> Tensor:
         assert self.perturbations is not None and self.momenta is not None, "an epoch has begun"

@@ -106,7 +106,9 @@ def _rehearse(job: Job, few: Splits) -> Sizes:
     torch.load(io.BytesIO(state.getvalue()), weights_only=True)
     with torch.random.fork_rng(devices=[]):  # a network that is built draws its first weights
         checkpoints.rebuild(torch.load(io.BytesIO(model.getvalue()), weights_only=True), trust_code=True)
-    return Sizes(state.tell(), model.tell())
+    attack, size = trainer.terms.attack, tuple(few.train.images.shape[1:])
+    remembered = [attack.memory_bytes((count, *size)) for count in (len(few.train), job.plan.train_images)]
+    return Sizes(state.tell() + remembered[1] - remembered[0], model.tell())
 
 
 def check_disk(folder: Path, jobs: Sequence[Job], sizes: dict[str, Sizes], concurrent: int) -> None:

@@ -111,5 +111,15 @@ def test_a_gradient_that_overflowed_is_not_remembered(network: nn.Module) -> Non
     assert part.perturbations.abs().max() <= EPSILON + 1e-12
 
 
+def test_it_says_how_much_memory_it_takes_and_saves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tune_cure.attacks.fgsm_pgi.RESET_AT_A_TIME", 3)  # several parts
+    part = build()
+    part.begin_epoch(0, SHAPE, torch.Generator().manual_seed(9))
+    state = part.state_dict()
+    assert sum(tensor.nbytes for tensor in state.values()) == part.memory_bytes(SHAPE) == 2 * 8 * 8 * 2 * 5 * 5
+    assert state["perturbations"].abs().eq(EPSILON).all()
+    assert 0.3 < state["perturbations"].gt(0).double().mean() < 0.7
+
+
 def test_the_start_of_other_attacks_makes_no_difference() -> None:
     assert {"init", "noise"} <= build().inactive().keys()

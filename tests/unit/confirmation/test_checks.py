@@ -1,4 +1,5 @@
 from collections import namedtuple
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,18 @@ def test_every_candidate_whose_runs_are_left_makes_a_step_and_is_rebuilt(result:
     write_outcomes(jobs[0], 0.5, autoattack=False)
     assert list(rehearse(jobs, splits_module.load(result.spec.data))) == ["ablation", "pgd"]
     assert not jobs[1].folder.exists()
+
+
+def test_a_memory_of_each_image_counts_for_all_images_of_a_run(result: SearchResult, jobs: list[Job]) -> None:
+    splits = splits_module.load(result.spec.data)
+    states = []
+    for attack in ("fgsm", "fgsm_pgi"):
+        config = jobs[0].training.model_copy(update={"attack": attack, "lambda_": 0.0})
+        job = replace(jobs[0], candidate=replace(jobs[0].candidate, config=config))
+        states.append(rehearse([job], splits)["trial-2"].state)
+    remembered = 8 * jobs[0].plan.train_images * splits.train.images[0].numel()
+    assert states[1] - states[0] == pytest.approx(remembered, abs=4096)
+    assert remembered > 2 * 4096
 
 
 def test_a_candidate_that_cannot_be_trained_is_named_with_the_reason(

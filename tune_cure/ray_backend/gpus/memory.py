@@ -114,7 +114,9 @@ def _peak_memory(spec: SearchSpec, splits: Splits, config: TrainingConfig, descr
             f"resources.gpus_per_trial: auto: not even one trial fits into the memory of a GPU with {described}; "
             "lower batch_size or the network's width"
         ) from error
-    return torch.cuda.max_memory_reserved()
+    attack, size = trainer.terms.attack, tuple(splits.train.images.shape[1:])
+    remembered = [attack.memory_bytes((len(images), *size)) for images in (few_images, splits.train)]
+    return torch.cuda.max_memory_reserved() + remembered[1] - remembered[0]
 
 
 def wait_for_memory(plan: ResourcePlan | None, on_wait: Callable[[], None] = lambda: None) -> str:
