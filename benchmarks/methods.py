@@ -33,14 +33,14 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "model": {"name": "small_cnn"},
         "training": {"epochs": 18, "batch_size": 32, "lr_schedule": "onecycle", "lr_max": 0.1, "epsilon": 0.15},
         "h": 1.2,  # moves every pixel of 1×8×8 by 0.15, as the preset's moves one of 3×32×32 by 8/255
-        "examples": 200,
+        "examples": 100,
     },
     "cifar10": {
         "data": {"dataset": "cifar10", "validation": 2000, "train_examples": 6400},
         "model": {"name": "preact_resnet10", "width": 8},
         "training": {"epochs": 9, "batch_size": 128, "lr_schedule": "onecycle", "lr_max": 0.2, "epsilon": 8 / 255},
         "h": 1.739,
-        "examples": 200,
+        "examples": 100,
     },
 }
 

@@ -1,4 +1,4 @@
-"""Parts of your own: data sets, networks, an attack, a penalty, a direction of CURE, a schedule and a sampler.
+"""Parts of your own: data sets, networks, an attack, a penalty, a direction of CURE, a method, a schedule, a sampler.
 
 Nothing is copied into the package, and nothing is registered: own_parts.yaml names each part as `my_parts:NAME`.
 docs/own_parts.md says what each kind of part must keep.
@@ -21,6 +21,7 @@ from tune_cure.gradients.batch_norm_mode import STATISTICS
 from tune_cure.gradients.input_gradients import input_gradient
 from tune_cure.regularizers.cure import Point
 from tune_cure.regularizers.regularizer import PenaltyStep, Regularizer
+from tune_cure.training.presets import Preset
 from tune_cure.utils.hyperparameters import hyperparameter
 
 
@@ -133,6 +134,16 @@ def diagonal(point: Point) -> Tensor:
     """Return a corner of the ball, drawn at random, of L2 length h: a direction of CURE, (N, C, H, W)."""
     noise = torch.rand(point.images.shape, generator=point.generator, device=point.images.device)
     return point.h * unit((noise - 0.5).sign().to(point.images.dtype))
+
+
+two_steps = Preset(
+    title="two steps, and a penalty on the length of the input gradient",
+    source="this file",
+    keys={"attack": "my_parts:TwoSteps", "first_step": 0.75, "regularizer": "my_parts:GradientNorm", "lambda": 0.01},
+    space={"lambda": {"loguniform": [0.001, 0.1]}, "first_step": {"uniform": [0.5, 1]}},
+    ranges="a factor of ten on either side; half of the radius to all of it",
+)
+"""A method: `training: {method: my_parts:two_steps}` and `space: {method: default}`."""
 
 
 def warmup(fraction: float) -> float:

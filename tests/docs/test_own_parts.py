@@ -25,7 +25,7 @@ from tune_cure.regularizers.directions import DIRECTIONS
 from tune_cure.regularizers.registry import REGULARIZERS
 from tune_cure.search.proposals import samplers
 from tune_cure.search.results import SearchResult
-from tune_cure.search.space.loading import load
+from tune_cure.search.space.loading import load, load_mapping
 from tune_cure.training.config import HYPERPARAMETERS, ModelConfig, TrainingConfig, parse_training
 from tune_cure.training.schedules import SCHEDULES, learning_rate
 from tune_cure.training.trainer import Trainer
@@ -126,6 +126,15 @@ def test_the_space_of_own_parts_is_accepted_and_each_of_its_penalties_trains() -
         assert trainer.terms.attack.first_step == 0.75  # type: ignore[attr-defined]
         assert trainer.train_epoch()["curvature"] > 0
         assert trainer.evaluate()["clean_accuracy"] > 0.5
+
+
+def test_the_own_method_stands_for_the_own_attack_and_penalty() -> None:
+    space = {"training": {"method": "my_parts:two_steps", "epochs": 2}, "space": {"method": "default"}}
+    sections = {"name": "own-method", "data": {"dataset": "my_parts:stripes"}, "model": "my_parts:two_layers"}
+    spec = load_mapping({**sections, **space, "start_from": [{"method": "default"}]}, import_parts=True)
+    assert (spec.training["attack"], list(spec.space)) == ("my_parts:TwoSteps", ["lambda", "first_step"])
+    assert spec.start_from == [{"lambda": 0.01, "first_step": 0.75}]
+    assert spec.training_config(spec.start_from[0]).regularizer == "my_parts:GradientNorm"
 
 
 def test_an_own_hyperparameter_is_proposed_only_where_it_has_an_effect() -> None:

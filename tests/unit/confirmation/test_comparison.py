@@ -112,6 +112,13 @@ def test_spaces_may_differ_without_a_warning(tmp_path: Path) -> None:
     assert frame.loc["lambda", "differs"] == False  # noqa: E712
 
 
+def test_searches_of_different_methods_are_shown_with_their_methods(tmp_path: Path) -> None:
+    searches = pair(one_trial(tmp_path / "a", 0.8), one_trial(tmp_path / "b", 0.2, "training.method=gat"))
+    frame = comparison.compare_spaces(searches).set_index("hyperparameter")
+    assert frame.loc["method"].tolist() == ["fixed: none", "fixed: gat", True]
+    assert frame.loc["regularizer"].tolist() == ["fixed: cure", "fixed: gat", True]
+
+
 def test_a_hyperparameter_fixed_in_one_search_is_shown_with_its_value(tmp_path: Path) -> None:
     start = "start_from=[{lambda: 0.5, h: 1.0, lr_max: 0.02, epsilon: 0.1, momentum: 0.5}]"
     first = one_trial(tmp_path / "a", 0.8, "space.momentum={uniform: [0, 0.9]}", start, momentum=0.5)

@@ -133,3 +133,10 @@ def test_the_history_that_is_resumed_is_what_the_journal_then_holds_from_one_rea
     content = journal.load()
     assert record.history == content.trial_events
     assert record.search_events == content.search_events
+
+
+def test_another_method_is_another_search(begun: Path) -> None:
+    with pytest.raises(ResumeError) as refused:
+        said(begun, "training.method=gat")
+    assert "training.method was none and is gat" in str(refused.value)
+    assert "training.regularizer was cure and is gat" in str(refused.value)

@@ -14,6 +14,7 @@ from tune_cure.search.space import registration
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.space.loading import load, load_mapping
 from tune_cure.training.presets import METHODS
+from tune_cure.utils import registry
 from tune_cure.utils.yaml_config import SpecError
 from tune_cure.utils.yaml_parser import parse
 
@@ -131,3 +132,25 @@ def test_a_method_from_outside_takes_one_file_and_one_line_of_registration(folde
     read = load(folder / "run" / run_files.SPEC)  # as `report` does, which imports nothing
     assert read.training["method"] == "spreading"
     assert read.to_yaml() == recorded
+
+
+def test_an_installed_package_adds_a_method_by_an_entry_point(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "plugin_methods.py").write_text(
+        "from tune_cure.training.presets import Preset\n"
+        "keys = {'alpha': 1.5, 'regularizer': 'none'}\n"
+        "large = Preset('large steps', 'a paper', keys, {'alpha': {'uniform': [1, 2]}})\n"
+    )
+    metadata = tmp_path / "plugin_methods-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: plugin-methods\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text("[tune_cure.methods]\nlarge = plugin_methods:large\n")
+    forget_afterwards(monkeypatch)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    registry._entry_points.cache_clear()
+    try:
+        spec = given(training={"method": "large"})
+        assert (spec.training["regularizer"], list(spec.space)) == ("none", ["alpha", "lr_max"])
+        assert "large" in METHODS
+    finally:
+        sys.modules.pop("plugin_methods", None)
+        registry._entry_points.cache_clear()
