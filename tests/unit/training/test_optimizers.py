@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from tune_cure.training.optimizers import OPTIMIZERS, decay_groups
+from tune_cure.training.optimizers import OPTIMIZERS, decay_groups, keep_rate_on_device, set_learning_rate
 
 LR, DECAY, MOMENTUM = 0.1, 0.01, 0.8
 
@@ -71,3 +71,19 @@ def test_weight_decay_spares_batch_norm_and_biases_on_request(name: str, decay_v
     for key, parameter in network.named_parameters():
         is_spared = not decay_vectors and key not in ("0.weight", "3.weight")
         assert (parameter == 1.0).all() if is_spared else (parameter < 1.0).all(), key
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
+def test_a_learning_rate_on_the_device_stays_in_its_place_when_it_is_set(name: str) -> None:
+    weight = nn.Parameter(torch.ones(2))
+    optimizer = OPTIMIZERS[name]([weight], lr=0.5, weight_decay=0.0, momentum=0.9, nesterov=False, fused=False)
+    set_learning_rate(optimizer, 0.25)
+    assert optimizer.param_groups[0]["lr"] == 0.25
+    keep_rate_on_device(optimizer, torch.device("cpu"))
+    (group,) = optimizer.param_groups
+    rate = group["lr"]
+    assert rate.item() == 0.25
+    set_learning_rate(optimizer, 0.125)
+    assert group["lr"] is rate
+    assert rate.item() == 0.125
+    assert group.get("capturable", True)
