@@ -24,6 +24,7 @@ from tune_cure.utils.cpu import configure_cpu
 WARM_UP_IMAGES = 16
 LONG_STEP = 1.0  # seconds; of a step that would take longer, a part of the batch is timed
 VERY_LONG_STEP = 10.0  # seconds; beside these, what the first step of a process takes longer is little
+RECORDING_EPOCHS = 2  # of few steps: on a GPU a step of each kind is first made, then recorded as CUDA graphs
 ENOUGH = 0.3  # seconds of training, or of evaluation, that are timed at least
 PGD_STEPS = 3  # of the timed evaluation at most
 ATTACKED = 0.5  # share of the images that PGD still attacks, on average over its steps and the epochs of a training
@@ -122,7 +123,7 @@ def _time_training(
 
     def train(batch_size: int, num_steps: int) -> tuple[float, nn.Module]:
         few = splits.train.subset(min(batch_size * num_steps, len(splits.train)), seed=0)
-        update = {"batch_size": batch_size, "epochs": max(config.epochs, 2)}
+        update = {"batch_size": batch_size, "epochs": max(config.epochs, RECORDING_EPOCHS + 1)}
         trainer = Trainer(
             config.model_copy(update=update),
             dataclasses.replace(splits, train=few),
@@ -130,6 +131,8 @@ def _time_training(
             evaluation=evaluation,
             device=device,
         )
+        for _ in range(RECORDING_EPOCHS if trainer.graphed_step else 0):
+            trainer.train_epoch()
         return float(trainer.train_epoch()["train_seconds"]), trainer.model
 
     batch = min(config.batch_size, len(splits.train))

@@ -12,7 +12,7 @@ from tune_cure.data.splits import Splits
 from tune_cure.evaluation.config import EvaluationConfig
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.training import speed
-from tune_cure.training.speed import Speed
+from tune_cure.training.speed import RECORDING_EPOCHS, Speed
 
 COLD, STEP = 5.0, 0.05  # seconds: of the first step of a process, and of all later ones
 
@@ -27,6 +27,7 @@ class ColdTrainer:
     """Trainer of a process whose first step takes `COLD` seconds."""
 
     num_steps = 0
+    graphed_step = None
 
     def __init__(self, config: Any, splits: Splits, **_: Any) -> None:
         self.steps = -(-len(splits.train) // config.batch_size)
@@ -131,3 +132,24 @@ def test_more_threads_are_chosen_only_where_they_are_clearly_faster(
     config = spec.training_config(spec.start_from[0])
     assert speed.choose_threads(config, splits, model=spec.model, evaluation=spec.evaluation) == chosen
     assert count == most
+
+
+def test_on_a_gpu_steps_are_timed_after_they_were_recorded(
+    search: tuple[SearchSpec, Splits], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec, splits = search
+
+    class GraphedTrainer(ColdTrainer):
+        graphed_step = "steps"
+        num_epochs = 0
+
+        def train_epoch(self) -> dict[str, float]:
+            self.num_epochs += 1
+            seconds = super().train_epoch()["train_seconds"]
+            return {"train_seconds": seconds if self.num_epochs > RECORDING_EPOCHS else 100 * seconds}
+
+    monkeypatch.setattr(speed, "Trainer", GraphedTrainer)
+    monkeypatch.setattr(ColdTrainer, "num_steps", 0)
+    config = spec.training_config(spec.start_from[0])
+    seconds, _ = speed._time_training(config, splits, spec.model, spec.evaluation, "cuda")
+    assert seconds == pytest.approx(STEP / config.batch_size)
