@@ -11,6 +11,7 @@ numbers; `weights_differ_by` is the largest relative difference of their weights
 """
 
 import argparse
+import itertools
 import math
 from collections.abc import Callable
 from multiprocessing.connection import Connection
@@ -355,9 +356,9 @@ def make(key: Key, options: argparse.Namespace, device: torch.device) -> Callabl
         begin(one, loop, options.batch)
         return lambda: [loop.step(x, y, positions) for _ in range(steps.TOGETHER)]
     begin(one, None, options.batch)
-    x, watch = x.contiguous(memory_format=torch.channels_last), Stopwatch(device)
+    x, watch, numbers = x.contiguous(memory_format=torch.channels_last), Stopwatch(device), itertools.count()
     one.model.train()
-    return lambda: [one.step(x, y, 0, watch, positions) for _ in range(steps.TOGETHER)]
+    return lambda: [one.step(x, y, next(numbers), watch, positions) for _ in range(steps.TOGETHER)]
 
 
 def work(key: Key, options: argparse.Namespace, asked: Connection) -> None:

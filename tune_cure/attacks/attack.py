@@ -1,7 +1,7 @@
 """The training attack: what it is given at a step, and what each attack must do."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,6 +29,7 @@ class Step:
         clean_logits: Makes the pass at `images` that the training loss needs, too, in training mode, and returns its
             (N, K) logits as constants; None if the loss needs none, or cannot share it.
         penalty_share: Share of the penalty's weight that counts in this epoch (`lambda_schedule`).
+        number: The step's number in the run, from 0 on.
     """
 
     network: nn.Module
@@ -41,6 +42,7 @@ class Step:
     shares_start: bool = False
     clean_logits: Callable[[], Tensor] | None = None
     penalty_share: float = 1.0
+    number: int = 0
 
 
 @dataclass(kw_only=True)
@@ -82,6 +84,10 @@ class Attack(AttackDeclaration, ABC):
             gradient: (N, C, H, W) gradient at `adversarial`, multiplied by a positive number; it may not be finite.
         """
         return
+
+    def host_values(self, number: int) -> Hashable:
+        """Return what the attack's operations in the step of this number depend on, besides tensors."""
+        return None
 
     def memory_bytes(self, shape: tuple[int, ...]) -> int:
         """Return the bytes that the attack keeps for all training images, (M, C, H, W), in memory and checkpoints."""

@@ -1,7 +1,7 @@
 """The attack of guided adversarial training (Sriramanan et al. 2020, arXiv 2011.14969) and of NuAT (2021)."""
 
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Hashable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -37,20 +37,14 @@ def guided_loss(clean_logits: Tensor, guide: str, weight: float) -> Loss:
 class Guided(GuidedDeclaration, Fgsm):
     """FGSM on the cross-entropy and, in every `guide_every`-th step, the distance of the outputs from the clean ones.
 
-    Steps are counted from the beginning of each epoch. `lambda_schedule` applies to the distance's weight, too. As in
-    the authors' code, the clean outputs are normalized by the batch's statistics, in the pass that the loss makes at
-    the images if it makes one.
+    `lambda_schedule` applies to the distance's weight, too. As in the authors' code, the clean outputs are normalized
+    by the batch's statistics, in the pass that the loss makes at the images if it makes one. Deviation: steps are
+    counted over the whole training, not anew in each epoch.
     """
 
-    steps: int = field(default=0, init=False)
-
-    def begin_epoch(self, epoch: int, shape: tuple[int, ...], generator: torch.Generator) -> None:
-        self.steps = 0
-
     def __call__(self, step: Step) -> Tensor:
-        self.steps += 1
         weight = self.guide_weight * step.penalty_share
-        if self.steps % self.guide_every or weight == 0:
+        if not self.host_values(step.number) or weight == 0:
             return self._attack(step)
         if step.clean_logits is not None:
             clean_logits = step.clean_logits()
@@ -63,10 +57,6 @@ class Guided(GuidedDeclaration, Fgsm):
     def starts_at_images(self) -> bool:
         return False  # the gradient that the penalty shares is that of the cross-entropy alone
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return what `Fgsm` keeps, and the number of steps made in this epoch."""
-        return {**super().state_dict(), "steps": self.steps}
-
-    def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
-        super().load_state_dict(state, device)
-        self.steps = state["steps"]
+    def host_values(self, number: int) -> Hashable:
+        """Return True if the step has the distance."""
+        return (number + 1) % self.guide_every == 0

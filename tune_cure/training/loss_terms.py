@@ -130,6 +130,7 @@ class LossTerms:
         clean_grad: Tensor | None = None,
         positions: Tensor | None = None,
         num_penalized: int = 0,
+        number: int = 0,
     ) -> Tensor:
         """Return (N, C, H, W) images to train on; with attack `none` the images themselves."""
         step = Step(
@@ -143,6 +144,7 @@ class LossTerms:
             shares_start=num_penalized > 0 and self._shares_start,
             clean_logits=partial(self._clean_pass, images) if self._shares_clean(num_penalized) else None,
             penalty_share=self.penalty_share,
+            number=number,
         )
         adversarial = self.attack(step)
         return adversarial.requires_grad_() if self.attack.learns_from_loss else adversarial

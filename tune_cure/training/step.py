@@ -64,8 +64,9 @@ class TrainingStep:
             num_images: Images of the step.
             number: The step's number in the run, from 0 on.
         """
-        num_penalized = self.terms.num_penalized(num_images, number)
-        return num_images, num_penalized, self.terms.penalty_share, self.perturbs_weights
+        terms = self.terms
+        of_terms = terms.num_penalized(num_images, number), terms.penalty_share, terms.attack.host_values(number)
+        return num_images, *of_terms, self.perturbs_weights
 
     def __call__(
         self, images: Tensor, labels: Tensor, step: int, watch: Watch, positions: Tensor | None = None
@@ -88,7 +89,12 @@ class TrainingStep:
         num_penalized = self.terms.num_penalized(len(images), step)
         clean_grad = self.terms.shared_gradient(images, labels, num_penalized)
         adversarial = self.terms.adversarial_images(
-            images, labels, clean_grad=clean_grad, positions=positions, num_penalized=num_penalized
+            images,
+            labels,
+            clean_grad=clean_grad,
+            positions=positions,
+            num_penalized=num_penalized,
+            number=step,
         )
         watch.split("attack")
         self.optimizer.zero_grad(set_to_none=True)

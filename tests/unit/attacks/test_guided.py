@@ -44,7 +44,7 @@ def test_three_steps_follow_the_sign_of_the_papers_loss(guide, distance, every: 
     part, generator, again = build(guide=guide, guide_every=every), *(torch.Generator().manual_seed(1) for _ in "ab")
     unguided = 0
     for index, (images, labels) in enumerate(batches()):
-        found = part(Step(network.train(), images, labels, generator))
+        found = part(Step(network.train(), images, labels, generator, number=index))
         network.eval()
         signs = torch.randint(0, 2, images.shape, generator=again, dtype=torch.float64)
         point = (images + EPSILON / 2 * (2 * signs - 1)).clamp(0, 1).requires_grad_()
@@ -93,11 +93,8 @@ def test_the_clean_outputs_are_asked_for_only_in_guided_steps(network: nn.Module
         made.append(len(made))
         return torch.zeros(6, 3, dtype=torch.float64)
 
-    step = Step(network, images, labels, torch.Generator().manual_seed(1), clean_logits=clean_logits)
-    counts = []
-    for _ in range(4):
-        part(step)
-        counts.append(len(made))
-    part.begin_epoch(1, (6,), torch.Generator())  # which counts from its own beginning
-    part(step)
-    assert [*counts, len(made)] == [0, 1, 1, 2, 2]
+    for number in range(4):
+        generator = torch.Generator().manual_seed(1)
+        part(Step(network, images, labels, generator, clean_logits=clean_logits, number=number))
+        assert len(made) == [0, 1, 1, 2][number]
+        assert part.host_values(number) == (number % 2 == 1)

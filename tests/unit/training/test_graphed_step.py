@@ -8,6 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from tune_cure.attacks.attack import Step
+from tune_cure.attacks.fgsm import Fgsm
 from tune_cure.data import splits as splits_module
 from tune_cure.data.config import DataSpec
 from tune_cure.data.splits import Splits
@@ -162,12 +164,30 @@ def test_a_recording_that_does_something_else_or_fails_is_not_used_and_one_line_
     assert "\n" not in record.getMessage()
 
 
-def test_an_attack_that_counts_its_steps_is_not_replayed(splits: Splits, caplog: pytest.LogCaptureFixture) -> None:
-    plain, run = (trainer(splits, attack="guided") for _ in range(2))
+def test_an_attack_that_counts_its_steps_is_not_replayed(
+    splits: Splits, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = Fgsm.__call__
+
+    def counting(attack: Any, step: Step) -> Tensor:
+        attack.steps = getattr(attack, "steps", 0) + 1
+        return make(attack, step)
+
+    monkeypatch.setattr(Fgsm, "__call__", counting)
+    monkeypatch.setattr(Fgsm, "state_dict", lambda attack: {"steps": getattr(attack, "steps", 0)})
+    plain, run = (trainer(splits) for _ in range(2))
     recorder = graphed(run)
     assert same(train(plain), train(run))
     assert recorder.recorded == []
     assert "carry something from step to step that a recording cannot" in caplog.text
+
+
+def test_an_attack_whose_steps_differ_by_their_number_has_a_recording_of_each_kind(splits: Splits) -> None:
+    plain, run = (trainer(splits, attack="guided", regularizer="gat") for _ in range(2))
+    recorder = graphed(run)
+    assert same(train(plain), train(run))
+    assert recorder.recorded == [2, 3]  # the second ones without and with the distance
+    assert recorder.replays > 2
 
 
 def test_a_tensor_that_is_replaced_in_a_step_is_not_replayed(splits: Splits, monkeypatch: pytest.MonkeyPatch) -> None:
