@@ -92,7 +92,7 @@ def _read_split(files: list[Path], part: str, side: int | None) -> dict[str, Any
             schema = parquet.read_schema(file)
             picture_column, label_column, classes = _columns(file, schema)
             table = parquet.read_table(file, columns=[picture_column, label_column])
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:  # its metadata can hold anything
             raise DataError(f"{file}: cannot be read as a Parquet file of the Hub: {first_line(error)}") from error
         for index, picture in enumerate(table[picture_column]):
             content = picture.as_py()["bytes"]

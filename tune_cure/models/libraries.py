@@ -103,7 +103,11 @@ def _adapt(network: nn.Module, in_channels: int) -> nn.Module:
 
     A first convolution whose stride is its kernel's size cuts patches; it cuts smaller ones instead.
     """
-    path, first = next((path, module) for path, module in network.named_modules() if isinstance(module, nn.Conv2d))
+    path, first = next(
+        ((path, module) for path, module in network.named_modules() if isinstance(module, nn.Conv2d)), ("", None)
+    )
+    if first is None:
+        raise ValueError("has no convolution that could be made for small images")
     if first.stride == first.kernel_size and first.stride[0] > 1:
         kernel, stride, padding = SMALL_STEM, SMALL_STEM, 0
     else:

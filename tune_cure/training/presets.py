@@ -43,7 +43,6 @@ class Preset:
 
 
 _FGSM = {"attack": "fgsm", "init": "uniform", "alpha": 1.25}
-_PENALTY_ALONE = {"attack": "none"}
 _CLEAN_AND_PENALTY = {"adversarial_weight": 0.0, "clean_weight": 1.0}
 _NO_PENALTY = {"regularizer": "none"}
 
@@ -125,7 +124,7 @@ METHODS: Registry[Preset] = Registry(
         "llr": Preset(
             "local linearity regularization",
             "Qin et al. 2019, arXiv 1907.02610, without the second term of their penalty",
-            keys={**_PENALTY_ALONE, "regularizer": "llr", "lambda": 4.0},
+            keys={"attack": "none", "regularizer": "llr", "lambda": 4.0},
             space={"lambda": {"loguniform": [0.4, 40]}},
             ranges="a factor of ten on either side of the paper's 4",
         ),

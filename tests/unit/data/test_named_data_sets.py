@@ -206,3 +206,14 @@ def test_names_of_families_are_taken_in_a_search_space_and_others_are_not() -> N
         DATASETS.resolve("hf:../x")
     with pytest.raises(PartError, match="a name such as pathmnist"):
         DATASETS.resolve("medmnist:../x")
+
+
+@pytest.mark.parametrize("metadata", ["[]", '{"info": {"features": [1]}}', "{", '{"info": {"features": {"x": 3}}}'])
+def test_a_parquet_file_whose_metadata_is_of_another_kind_is_one_line(metadata: str, tmp_path: Path) -> None:
+    file = tmp_path / "hf" / "x" / "default" / "train" / "0000.parquet"
+    file.parent.mkdir(parents=True)
+    table = pa.table({"label": [0, 1]}).replace_schema_metadata({"huggingface": metadata})
+    parquet.write_table(table, file)
+    with pytest.raises(DataError, match=r"0000\.parquet: cannot be read as a Parquet file of the Hub") as error:
+        prepared("hf:x", tmp_path, None, download=False)
+    assert "\n" not in str(error.value)
