@@ -10,7 +10,7 @@ import torch
 
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.utils.errors import TuneCureError
-from tune_cure.utils.formatting import join_words
+from tune_cure.utils.formatting import format_hyperparameters, join_words
 
 USABLE = 0.9  # of a GPU's memory: the rest is for what falls between torch's blocks
 MOST_ON_A_GPU = 3  # trials: without CUDA's MPS they compute by turns, so more of them would only wait for each other
@@ -74,7 +74,7 @@ class MeasuredTrial:
         gib = 2**30
         text = (
             f"measured: a trial takes {self.trial / gib:.2g} of {self.total / gib:.3g} GiB of a GPU at most "
-            f"({', '.join(f'{key} {value}' for key, value in self.hyperparameters.items())}), so {self.fit} fit"
+            f"({format_hyperparameters(self.hyperparameters)}), so {self.fit} fit"
         )
         if len(self.rates) < 2:
             return text

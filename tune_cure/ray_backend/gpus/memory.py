@@ -46,7 +46,7 @@ def measure(
         DeviceError: The largest trial does not fit into the GPU.
     """
     import_sent_parts(spec.parts)
-    splits = load(spec.data, broadcast).to("cuda")
+    splits = load(spec.data, broadcast)  # each Trainer moves all images to the GPU
     if pickled is None:
         hyperparameters, peak = largest(spec, lambda values: peak_memory(spec, splits, values))
         config = spec.training_config(hyperparameters)

@@ -113,7 +113,7 @@ class TimedRun:
         cpu.configure_cpu(spec.resources.cpus_per_trial)
         import_sent_parts(spec.parts)
         config: TrainingConfig = pickle.loads(pickled)
-        splits = load(spec.data, broadcast).to(device)
+        splits = load(spec.data, broadcast)
         few_images = splits.train.subset(STEPS * config.batch_size, seed=0)
         self.trainer: Trainer | None = None
         try:
