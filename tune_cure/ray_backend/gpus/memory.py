@@ -20,7 +20,7 @@ from tune_cure.search.space.registration import import_sent_parts
 from tune_cure.training.config import TrainingConfig
 from tune_cure.training.trainer import Trainer
 
-STEPS = 3  # training steps: from the second on there are optimizer state and averages; all later ones are alike
+STEPS = 3  # of each kind: the first makes optimizer state and averages, the second is recorded as CUDA graphs
 LESS_IS_MORE = ("penalty_every",)  # hyperparameters whose smallest value takes the most memory
 GIB = 2**30
 WAIT_SECONDS = 15.0  # for the memory of a trial that has ended; drivers take a second or two
@@ -94,7 +94,8 @@ def peak_memory(spec: SearchSpec, splits: Splits, hyperparameters: dict[str, Any
 
 def _peak_memory(spec: SearchSpec, splits: Splits, config: TrainingConfig, described: object) -> int:
     """Return the bytes of GPU memory for a configuration; `described` names it in the error."""
-    few_images = splits.train.subset(STEPS * config.batch_size, seed=0)  # shares the tensor of all images
+    num_images = STEPS * config.penalty_every * config.batch_size  # steps without a penalty are recorded, too
+    few_images = splits.train.subset(num_images, seed=0)  # shares the tensor of all images
     gc.collect()
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()

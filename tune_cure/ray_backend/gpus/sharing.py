@@ -25,7 +25,7 @@ from tune_cure.training.config import TrainingConfig
 from tune_cure.training.trainer import Trainer
 from tune_cure.utils import cpu
 
-STEPS = 10  # training steps between two looks at the clock
+STEPS = 10  # training steps with a penalty between two looks at the clock
 SECONDS = 3.0  # that each number of trials at a time trains for
 
 
@@ -114,7 +114,7 @@ class TimedRun:
         import_sent_parts(spec.parts)
         config: TrainingConfig = pickle.loads(pickled)
         splits = load(spec.data, broadcast)
-        few_images = splits.train.subset(STEPS * config.batch_size, seed=0)
+        few_images = splits.train.subset(STEPS * config.penalty_every * config.batch_size, seed=0)
         self.trainer: Trainer | None = None
         try:
             self.trainer = Trainer(
