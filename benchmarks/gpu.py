@@ -1,6 +1,6 @@
 """All measurements that a GPU is needed for, in parts of known length; each writes its table at once.
 
-    python benchmarks/gpu.py first --data-root FOLDER --output FOLDER      # at most 6 minutes
+    python benchmarks/gpu.py first --data-root FOLDER --output FOLDER      # at most 7 minutes
     python benchmarks/gpu.py second --data-root FOLDER --output FOLDER     # at most 8 minutes
     python benchmarks/gpu.py steps pgd --data-root FOLDER --output FOLDER  # parts by name
     python benchmarks/gpu.py all --small --output FOLDER                   # a small network, to see that it works
@@ -34,7 +34,7 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 SMALL = {"model": "preact_resnet10", "width": 4, "batch": 16}
 LARGE = {"model": "preact_resnet18", "width": None, "batch": 128}
-FIRST = {"versions": 20, "tests": 80, "syncs": 40, "gradients": 30, "steps": 90, "pgd": 60, "memory": 40}
+FIRST = {"versions": 20, "tests": 120, "syncs": 40, "gradients": 30, "steps": 90, "pgd": 60, "memory": 40}
 SECOND = {"accuracy": 200, "scaling": 90, "search": 140}
 PARTS = {**FIRST, **SECOND}
 """The parts, functions of gpu_parts.py, and the seconds after which each is ended."""

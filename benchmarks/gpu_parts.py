@@ -79,8 +79,8 @@ def tests(options: argparse.Namespace) -> Rows:
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
     )
     print(process.stdout, flush=True)
-    words = [line.split(maxsplit=2) for line in process.stdout.splitlines()]
-    for outcome, name, *_ in (found for found in words if len(found) > 1 and "::" in found[1]):
+    words = [line.split(" - ")[0].split(maxsplit=1) for line in process.stdout.splitlines()]
+    for outcome, name in (found for found in words if len(found) == 2 and "::" in found[1]):
         yield {"test": name, "outcome": outcome}
     if process.returncode:
         raise SystemExit(f"pytest ended with exit code {process.returncode}")
@@ -298,7 +298,18 @@ def accuracy(options: argparse.Namespace) -> Rows:
     }  # fmt: skip
     sizes = ["--examples", "2000"]
     if options.small:
-        sizes = ["--examples", "20", "--train-images", "64", "--model", "preact_resnet10", "--width", "4"]
+        sizes = [
+            "--dataset",
+            "digits",
+            "--examples",
+            "20",
+            "--train-images",
+            "64",
+            "--model",
+            "small_cnn",
+            "--width",
+            "4",
+        ]
     for name, how in kinds.items():
         few = ["--set", "epochs=1", "--set", "batch_size=16"] if options.small else []
         run_script("time_to_accuracy.py", options, "--name", f"gpu_{name}", *sizes, *how, *few)

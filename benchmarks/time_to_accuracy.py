@@ -29,6 +29,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-root", default="~/.cache/tune_cure", help="where CIFAR-10 is")
+    parser.add_argument("--dataset", default="cifar10", help="another data set (default: cifar10)")
     parser.add_argument("--goal", type=float, default=0.45, help="PGD-50-10 accuracy (default: 0.45)")
     parser.add_argument("--model", default="preact_resnet18", help="the network (default: preact_resnet18)")
     parser.add_argument("--width", type=int, help="its first stage's channels")
@@ -48,7 +49,7 @@ def prepare(options: argparse.Namespace) -> float:
     from tune_cure.data.config import DataSpec
 
     started = time.perf_counter()
-    data.load(DataSpec(dataset="cifar10", root=options.data_root))
+    data.load(DataSpec(dataset=options.dataset, root=options.data_root))
     return time.perf_counter() - started
 
 
@@ -70,7 +71,9 @@ def run(options: argparse.Namespace, seed: int, started: float) -> Iterator[dict
     config = TrainingConfig.model_validate(defaults | {key: yaml.safe_load(value) for key, value in given.items()})
     cpu.configure_cpu(None)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    spec = DataSpec(dataset="cifar10", root=options.data_root, validation=1000, train_examples=options.train_images)
+    spec = DataSpec(
+        dataset=options.dataset, root=options.data_root, validation=1000, train_examples=options.train_images
+    )
     splits = data.load(spec)
     trainer = Trainer(
         config, splits, model=ModelConfig(name=options.model, width=options.width), device=device, seed=seed
