@@ -177,8 +177,10 @@ def _ablation(result: SearchResult, winner: dict[str, Any]) -> tuple[dict[str, A
 def _fgsm(result: SearchResult, winner: dict[str, Any]) -> tuple[dict[str, Any], str]:
     values, description = _start_from(result, winner)
     at = format_radius(result.spec.evaluation.epsilon, result.spec.evaluation.norm)
-    values = values | WITHOUT_PENALTY | {"attack": "fgsm"} | _plain(result, "fgsm_rs") | _judged_ball(result, values)
-    return values, f"plain FGSM at {at}, where it is judged: {description}, without the penalty"
+    plain = _plain(result, "fgsm_rs")
+    values = values | WITHOUT_PENALTY | {"attack": "fgsm"} | plain | _judged_ball(result, values)
+    loss = ", with the start and the loss of fgsm_rs" if plain else ""
+    return values, f"plain FGSM at {at}, where it is judged: {description}, without the penalty{loss}"
 
 
 def _pgd(result: SearchResult, winner: dict[str, Any]) -> tuple[dict[str, Any], str]:
