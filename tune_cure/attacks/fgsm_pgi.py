@@ -22,7 +22,7 @@ class FgsmPgi(FgsmPgiDeclaration, Fgsm):
 
     Jia et al. 2022 (arXiv 2207.08859), the variant FGSM-MEP. With g the gradient at x + η, an image's momentum becomes
     m ← g / ‖g‖₁ + μ · m, and its next start η ← Π( η + α · sign m ). At first, and after each `pgi_reset` epochs, m
-    is 0 and η a random corner of the ball.
+    is 0 and η a random corner of the ball of radius α, or of the whole ball if α is larger.
 
     The memory follows the number of a training image, whatever the order. As in the authors' code, ‖g‖₁ is that of the
     whole batch, and η belongs to the pixels of the network's input: crop and flip move the image, not η. Deviations: a

@@ -10,7 +10,7 @@ from tune_cure.gradients.mixed_precision import copy_all
 
 
 def perturbed_parameters(model: nn.Module) -> list[nn.Parameter]:
-    """Return the parameters that are perturbed: those of more than one dimension, as in the authors' code."""
+    """Return the parameters that are perturbed: those of more than one dimension, which spares biases and norms."""
     return [parameter for parameter in model.parameters() if parameter.dim() > 1 and parameter.requires_grad]
 
 
@@ -18,7 +18,7 @@ def perturbed_parameters(model: nn.Module) -> list[nn.Parameter]:
 def perturbed(weights: Sequence[nn.Parameter], gradients: Sequence[Tensor | None], gamma: float) -> Iterator[None]:
     """Add γ · ‖w‖₂ · g / ‖g‖₂ to each weight in the block, layer by layer, and restore the weights after it.
 
-    Wu, Xia and Wang 2020 (arXiv 2004.05884), equation 10 with one step. The gradients of the block are those at the
+    Wu, Xia and Wang 2020 (arXiv 2004.05884), with one step of ascent. The gradients of the block are those at the
     perturbed weights, and the optimizer takes its step from the restored ones. Deviation: in the authors' code weight
     decay acts on the perturbed weights.
 

@@ -16,7 +16,9 @@ AMP_MODES = ("auto", "bf16", "fp16", "tf32", "off")
 class OptimizerConfig(Schema):
     """Length of the training, batches and optimizer."""
 
-    epochs: int = Field(default=30, ge=1, le=MAX_EPOCHS, description="Passes over the training images.")
+    epochs: int = Field(
+        default=30, ge=1, le=MAX_EPOCHS, description="Passes over the training images; replays of attack free count."
+    )
     batch_size: int = Field(default=128, ge=2, description="Images in a step.")
     cutout: int = Field(
         default=0,
