@@ -56,6 +56,7 @@ FILES = {
     "run/journal.jsonl": ("jsonl", [*SEARCHES, f"{WARM}run"]),
     "run/environment.json": ("json", [REPORT, EXPORT, WATCH, COMPARE, CONFIRM, RESUME]),
     "run/best_model.pt": ("pt", [EXPORT]),
+    "run/.made.json": ("json", [REPORT]),
     CHECKPOINT: ("pt", [REPORT]),
     "run/trials/trial_00008/trainer.pt": ("pt", [RESUME]),
     "run/trials.csv": ("csv", [RETRAIN, f"{WARM}run/trials.csv"]),

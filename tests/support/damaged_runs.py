@@ -14,6 +14,7 @@ from tests.support.pictures import write_pictures
 from tune_cure.confirmation.verdicts import Confirmation
 from tune_cure.data import splits as data
 from tune_cure.reports import training_page
+from tune_cure.reports.made_files import MadeFiles
 from tune_cure.search import run_files
 from tune_cure.search.journal import Journal
 from tune_cure.search.proposals.optuna_space import to_optuna_distribution
@@ -46,6 +47,9 @@ def write_everything(folder: Path) -> None:
     result = write_search_with_model(folder / "run")
     (folder / "run" / environment.FILE).write_text(json.dumps(RECORD))
     _write_checkpoint(result)
+    made = MadeFiles(folder / "run" / run_files.MADE)
+    made.add(folder / "run" / run_files.BEST_MODEL, "what it was made from")
+    made.write()
     jobs = write_confirmed_runs(SearchResult(folder / "run"), 1, 2)
     Confirmation(jobs).write(folder / "run" / run_files.CONFIRM)
     for name in ("fgsm", "trial-2"):

@@ -138,7 +138,7 @@ def write_best_model(result: SearchResult) -> None:
     metrics = {name: float(best.row[f"{name}_best"]) for name in ("clean_accuracy", "pgd_accuracy")}
     about = {"trial": best.trial, "hyperparameters": best.hyperparameters, "metrics": metrics}
     made = MadeFiles(result.directory / run_files.MADE)
-    source = digest(checkpoint, about) if checkpoint and checkpoint.is_file() else None
+    source = _digest(checkpoint, about) if checkpoint else None
     if source and made.is_current(file, source):
         return
     saved = _read_or_warn(checkpoint) if checkpoint else {}
@@ -153,6 +153,14 @@ def write_best_model(result: SearchResult) -> None:
     if source:
         made.add(file, source)
         made.write()
+
+
+def _digest(checkpoint: Path, about: dict[str, Any]) -> str | None:
+    """Return the digest of what the best model is made from; None while a running search replaces the checkpoint."""
+    try:
+        return digest(checkpoint, about)
+    except FileNotFoundError:
+        return None
 
 
 def _read_or_warn(file: Path) -> dict[str, Any]:
