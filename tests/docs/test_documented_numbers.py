@@ -224,6 +224,8 @@ PERFORMANCE: dict[str, tuple[str, str, dict[str, Callable[["pd.Series[Any]"], st
         "command": lambda of: of["command"],
         "× importing torch": times("times_import_torch"),
         "× its CPU time": lambda of: f"{of['times_import_torch_cpu']:.2f}",
+        "× its own before": times("times_before"),
+        "× its own CPU time before": lambda of: f"{of['times_before_cpu']:.2f}",
         "at most": lambda of: "–" if pd.isna(of["limit"]) else f"{of['limit']:.1f}",
     }),
 }  # fmt: skip
