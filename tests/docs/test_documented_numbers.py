@@ -260,3 +260,22 @@ def test_the_documented_table_of_faults_sums_up_its_csv() -> None:
         assert {title: int(row[title]) for title in columns} == {
             title: tries[name].sum() for title, name in columns.items()
         }
+
+
+def test_the_table_of_launches_on_a_simulated_gpu_is_that_of_its_csv() -> None:
+    frame = pd.read_csv(RESULTS / "simulated_steps.csv")
+    rows = of_section("performance.md", "Launches on a simulated GPU", "as CUDA graphs")
+
+    def number(column: str) -> Callable[["pd.Series[Any]"], str]:
+        return lambda of: "–" if pd.isna(of[column]) else f"{of[column]:,.0f}"
+
+    forms = {
+        "penalty": lambda of: of["penalty"],
+        "the original's loop: launches": number("reference_launches"),
+        "before: launches": number("before_launches"),
+        "now: launches": number("now_launches"),
+        "as CUDA graphs": lambda of: f"{of['graphs']} graphs, {of['launches_beside_graphs']} launches",
+    }
+    agree(rows, frame, forms)
+    default = frame.iloc[0]
+    assert default["now_launches"] <= 0.6 * default["before_launches"]

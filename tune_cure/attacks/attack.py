@@ -85,6 +85,11 @@ class Attack(AttackDeclaration, ABC):
         """
         return
 
+    @property
+    def can_be_recorded(self) -> bool:
+        """Return False if the host waits for the device, so that no CUDA graph of a step can be recorded."""
+        return True
+
     def host_values(self, number: int) -> Hashable:
         """Return what the attack's operations in the step of this number depend on, besides tensors."""
         return None

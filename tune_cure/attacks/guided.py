@@ -57,6 +57,10 @@ class Guided(GuidedDeclaration, Fgsm):
     def starts_at_images(self) -> bool:
         return False  # the gradient that the penalty shares is that of the cross-entropy alone
 
+    @property
+    def can_be_recorded(self) -> bool:
+        return self.guide != "nuclear" or self.guide_weight == 0  # the decomposition waits
+
     def host_values(self, number: int) -> Hashable:
         """Return True if the step has the distance."""
         return (number + 1) % self.guide_every == 0

@@ -281,6 +281,8 @@ def test_two_steps_are_compared_by_what_they_return_and_by_what_they_changed(
         ("my_parts:network", {}, "the network my_parts:network is your own"),
         ("small_cnn", {"regularizer": "nuat"}, "regularizer nuat makes the host wait"),
         ("small_cnn", {"regularizer": "nuat", "lambda": 0}, ""),
+        ("small_cnn", {"attack": "guided", "guide": "nuclear"}, "attack guided makes the host wait"),
+        ("small_cnn", {"attack": "guided", "guide": "softmax"}, ""),
     ],
 )
 def test_what_stands_against_recordings_is_known_before_the_first_step(

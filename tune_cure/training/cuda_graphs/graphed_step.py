@@ -62,6 +62,8 @@ def find_obstacle(config: TrainingConfig, network: str, step: TrainingStep) -> s
     for registry, name in parts:
         if not registry.is_builtin(name) and not registry.is_of_family(name):
             return f"the {registry.kind} {name} is your own, and may do something else in each step"
+    if not step.terms.attack.can_be_recorded:
+        return f"attack {config.attack} makes the host wait for the GPU"
     if config.lambda_ and not step.terms.regularizer.can_be_recorded:
         return f"regularizer {config.regularizer} makes the host wait for the GPU"
     return ""
