@@ -1,5 +1,6 @@
 import pickle
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -61,6 +62,27 @@ def test_a_measurement_trains_and_judges_a_few_batches_with_all_images_on_the_de
     assert seen[0].train.images is splits.train.images
 
 
+@pytest.mark.parametrize(("replays", "times"), [(False, 1), (True, 4)])
+def test_a_memory_of_each_image_counts_for_all_images_and_for_the_copies_of_a_check(
+    replays: bool, times: int, spec: SearchSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Fake(gpu_memory.Trainer):
+        def __init__(self, config: Any, splits: Any, **options: Any) -> None:
+            super().__init__(config, splits, **{**options, "device": "cpu"})
+
+        def evaluate(self) -> dict[str, Any]:
+            self.graphed_step = replays  # as on a GPU where steps are recorded
+            return {}
+
+    monkeypatch.setattr(gpu_memory, "Trainer", Fake)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda: None)
+    monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda: 123)
+    splits = data.load(spec.data)
+    others = len(splits.train) - 3 * 64
+    found = peak_memory(spec, splits, {**WORST, "batch_size": 64, "attack": "fgsm_pgi"})
+    assert found == 123 + times * 8 * others * splits.train.images[0].numel()
+
+
 def test_a_trial_larger_than_the_gpu_is_one_line(spec: SearchSpec, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*arguments: Any, **options: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate")
@@ -76,6 +98,9 @@ def test_a_trial_larger_than_the_gpu_is_one_line(spec: SearchSpec, monkeypatch: 
 def test_of_given_configurations_the_largest_is_measured(spec: SearchSpec, monkeypatch: pytest.MonkeyPatch) -> None:
     class Fake:
         """A trial whose memory is its batch size."""
+
+        terms = SimpleNamespace(attack=SimpleNamespace(memory_bytes=lambda shape: 0))
+        graphed_step = None
 
         def __init__(self, config: Any, *arguments: Any, **options: Any) -> None:
             peaks.append(config.batch_size)
