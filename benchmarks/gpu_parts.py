@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import pickle
 import platform
+import shutil
 import statistics as stats
 import subprocess
 import sys
@@ -356,6 +357,7 @@ def time_run(asked: Connection, spec: SearchSpec, config: bytes) -> None:
 def search(options: argparse.Namespace) -> Rows:
     """A short search on the GPU as users run one, with gpus_per_trial auto: its lines and its trials."""
     folder = options.output / "gpu_search"
+    shutil.rmtree(folder, ignore_errors=True)
     settings = ["training.epochs=2", "search.trials=4", "rescore.top=0", "asha.grace_period=1"]
     settings += small_settings(options) or ["data.train_examples=5000", "evaluation.examples=500"]
     given = [word for setting in settings for word in ("--set", setting)]

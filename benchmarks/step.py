@@ -11,8 +11,10 @@ on the same images, two steps at a time, each in a process of its own: Python's 
 a ratio is the median over the turns, beside its quartiles. On a GPU both compute in fp16 under autocast with a
 GradScaler. Before that, both are run in float64 from the same random starts, and their weights compared.
 
-`forwards` counts floating-point operations of a step, by torch's formulas, in those of one forward pass; `of_the_peak`
-relates operations per second to the larger of those of a matrix product and of a convolution of the same turn.
+`forwards` counts floating-point operations of a step, by torch's formulas, in those of one forward pass. `of_the_peak`
+relates operations per second to those of the fastest convolution or product that the steps consist of, in the same
+shapes, memory formats and threads, measured by itself in each turn; the best turn counts, so it is a bound (peak.py).
+On a GPU, `of_the_bandwidth` relates the bytes of all arguments and results to those that a copy moves in the same time.
 """
 
 import argparse
@@ -31,9 +33,8 @@ from typing import Any, TypeVar
 import pandas as pd
 import torch
 import torch.nn.functional as F
+from peak import Counter, Peak
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
 from tune_cure.attacks.norms import random_start
 from tune_cure.attacks.pgd import pgd
@@ -204,43 +205,23 @@ def timed(run: Callable[[], object], device: torch.device) -> float:
     return time.perf_counter() - started
 
 
-class Counter(TorchDispatchMode):
-    """Counts by torch's own formulas; its counter's hooks do not get along with second derivatives."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.total = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        formula = flop_registry.get(func._overloadpacket)
-        self.total += formula(*args, **(kwargs or {}), out_val=result) if formula else 0
-        return result
-
-
 def operations(run: Callable[[], object]) -> int:
     """Floating-point operations of a call."""
     with Counter() as counter:
         run()
-    return counter.total
+    return counter.operations
 
 
-def large_operations(device: torch.device) -> dict[str, Callable[[], object]]:
-    """What a device is fastest at: a large matrix product and a 3×3 convolution, in the steps' precision."""
-    on_gpu = device.type == "cuda"
-    side, count = (8192, 1024) if on_gpu else (2048, 64)
-    how: dict[str, Any] = {"device": device, "dtype": torch.float16 if on_gpu else torch.float32}
-    one, other = (torch.randn(side, side, **how) for _ in range(2))
-    layer = nn.Conv2d(64, 64, 3, padding=1, **how).to(memory_format=torch.channels_last).requires_grad_(False)
-    images = torch.randn(count, 64, 32, 32, **how).contiguous(memory_format=torch.channels_last)
-    return {"a matrix product": lambda: one @ other, "a convolution": lambda: layer(images)}
+def num_bytes(run: Callable[[], object]) -> int:
+    """Bytes of the arguments and results of all operators of a call."""
+    with Counter() as counter:
+        run()
+    return counter.num_bytes
 
 
 def make(key: Key, options: argparse.Namespace, device: torch.device) -> Callable[[], object]:
-    """What a process does in a turn: a few steps of one loop, or one of the device's large operations."""
+    """What a process does in a turn: a few steps of one loop."""
     kind, name = key
-    if kind == PEAK:
-        return large_operations(device)[name]
     model = ModelConfig(name=options.model, width=options.width)
     splits = data.load(options.data)
     one = trainer(splits, model, device, options.batch, **VARIANTS[name])
@@ -264,17 +245,29 @@ def work(key: Key, options: argparse.Namespace, asked: Connection) -> None:
 
 
 def answer(key: Key, options: argparse.Namespace, asked: Connection) -> None:
-    """Until there are no more requests: a turn's operations or seconds, or the most memory that the process had."""
+    """Until there are no more requests: a turn's operations, bytes or seconds, or the most memory of the process."""
     device = torch.device(options.device)
-    run = make(key, options, device)
-    answers: dict[str, Callable[[], float]] = {
-        "operations": lambda: operations(run),
-        "seconds": lambda: timed(run, device),
-        "peak_mb": lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-    }
+    if key[0] == PEAK:
+        own = Peak([make((loop, key[1]), options, device) for loop in (OURS, REFERENCE)], device)
+        answers: dict[str, Callable[[], float]] = {
+            "operations_per_second": own.operations_per_second,
+            "bytes_per_second": own.bytes_per_second,
+        }
+    else:
+        answers = answers_of(make(key, options, device), device)
     with suppress(EOFError):
         while True:
             asked.send(answers[asked.recv()]())
+
+
+def answers_of(run: Callable[[], object], device: torch.device) -> dict[str, Callable[[], float]]:
+    """What can be asked of a process that makes steps."""
+    return {
+        "operations": lambda: operations(run),
+        "bytes": lambda: num_bytes(run),
+        "seconds": lambda: timed(run, device),
+        "peak_mb": lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }
 
 
 Name = TypeVar("Name")
@@ -303,10 +296,13 @@ def processes(
         process.join()
 
 
-def in_turns(ask: Callable[[Name, str], Any], names: Sequence[Name], turns: int) -> dict[Name, list[float]]:
-    """The seconds of each one's turns."""
+def in_turns(
+    ask: Callable[[Name, str], Any], names: Sequence[Name], turns: int, between: Callable[[], None] = lambda: None
+) -> dict[Name, list[float]]:
+    """The seconds of each one's turns; `between` is called before each turn."""
     seconds: dict[Name, list[float]] = {name: [] for name in names}
     for turn in range(turns + 2):
+        between()
         for name in names:
             took = ask(name, "seconds")
             if turn >= 2:  # the first ones find their algorithms
@@ -315,22 +311,28 @@ def in_turns(ask: Callable[[Name, str], Any], names: Sequence[Name], turns: int)
 
 
 def measure_steps(options: argparse.Namespace, exact: str) -> tuple[pd.DataFrame, dict[str, float]]:
-    """A row for an exact variant in each loop, and for what is measured beside it; the large operations per second."""
+    """A row for an exact variant in each loop, and for what is measured beside it; the bounds a second."""
     device = torch.device(options.device)
     model = ModelConfig(name=options.model, width=options.width)
     splits = data.load(options.data)
     x = to_float(splits.train.gather(torch.arange(options.batch))[0]).to(device)
     with torch.no_grad():
         forward = operations(lambda: trainer(splits, model, device, options.batch).model(x))
-    peaks: list[Key] = [(PEAK, name) for name in large_operations(device)]
     ours: list[Key] = [(OURS, name) for name in BESIDE[exact]]
     plain: list[Key] = [(REFERENCE, FGSM), (LEAN, ORIGINAL)] if exact == ORIGINAL else [(REFERENCE, exact)]
-    keys = [*peaks, YARDSTICK, *plain, *ours]
-    with processes(work, keys, options) as ask:
+    peak: Key = (PEAK, exact)
+    keys = [YARDSTICK, *plain, *ours]
+    bounds: dict[str, list[float]] = {"operations_per_second": [], "bytes_per_second": []}
+    with processes(work, [peak, *keys], options) as ask:
         counts = {key: ask(key, "operations") for key in keys}
-        seconds = in_turns(ask, keys, options.turns)
-    tops = [max(counts[key] / took for key, took in zip(peaks, turn, strict=True))
-            for turn in zip(*(seconds[key] for key in peaks), strict=True)]  # fmt: skip
+        moved = {key: ask(key, "bytes") for key in keys}
+
+        def measure_bounds() -> None:
+            for what, values in bounds.items():
+                values.append(ask(peak, what))
+
+        seconds = in_turns(ask, keys, options.turns, measure_bounds)
+    tops = {what: max(values) for what, values in bounds.items()}
     rows = []
     for key in [*([YARDSTICK] if exact == ORIGINAL else []), *plain, *ours]:
         loop, name = key
@@ -340,9 +342,11 @@ def measure_steps(options: argparse.Namespace, exact: str) -> tuple[pd.DataFrame
         its_own = (REFERENCE, FGSM if name == FGSM else exact)
         row |= ratios(seconds, key, None if name in PARTIAL else its_own, OF_ITS_REFERENCE)
         row["forwards"] = counts[key] / forward / TOGETHER
-        shares = (counts[key] / took / top for took, top in zip(seconds[key], tops, strict=True))
-        rows.append({**row, "of_the_peak": statistics.median(shares)})
-    return pd.DataFrame(rows), {name: counts[PEAK, name] / statistics.median(seconds[PEAK, name]) for _, name in peaks}
+        row["of_the_peak"] = counts[key] / middle / tops["operations_per_second"]
+        if device.type == "cuda":
+            row["of_the_bandwidth"] = moved[key] / middle / tops["bytes_per_second"]
+        rows.append(row)
+    return pd.DataFrame(rows), tops
 
 
 def ratios(
@@ -417,9 +421,9 @@ def main() -> None:
             )
         found = []
         for exact in EXACT:
-            rows, large = measure_steps(options, exact)
-            for name, per_second in large.items():
-                print(f"{options.device}: {per_second / 1e9:,.0f} GFLOP/s in {name}", flush=True)
+            rows, bounds = measure_steps(options, exact)
+            for what, per_second in bounds.items():
+                print(f"{options.device}: at most {per_second / 1e9:,.0f} G{what.replace('_', ' ')}", flush=True)
             print(rows.to_string(index=False, float_format="{:.2f}".format), flush=True)
             found.append(rows)
             if options.output:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 
 from tune_cure.data import splits as data
 from tune_cure.data.config import DataSpec
@@ -86,9 +87,10 @@ def test_a_steps_forwards_and_time_hold_all_of_its_phases_and_the_peak_takes_tur
         "device": "cpu",
         "threads": 1,
     }
-    rows, large = script("step").measure_steps(SimpleNamespace(**how), "batch statistics")
+    rows, bounds = script("step").measure_steps(SimpleNamespace(**how), "batch statistics")
     assert list(rows["loop"]) == ["reference"] + 4 * ["ours"]
-    assert len(large) == 2
+    assert len(bounds) == 2
+    assert bounds["bytes_per_second"] > 1e8
     forwards = rows[rows["loop"] == "ours"].set_index("step")["forwards"]
     exact, fgsm = forwards["batch statistics"], 5
     assert exact == pytest.approx(17, rel=0.02)
@@ -97,6 +99,54 @@ def test_a_steps_forwards_and_time_hold_all_of_its_phases_and_the_peak_takes_tur
     for of in ("times_the_original", "times_its_reference"):
         known = rows.dropna(subset=of)
         assert (known[f"{of}_25"] <= known[of]).all() and (known[of] <= known[f"{of}_75"]).all()
+
+
+def test_the_peak_of_a_step_is_that_of_the_fastest_of_its_own_convolutions_and_products(script: Any) -> None:
+    peak = script("peak")
+    images, kernel = torch.rand(2, 3, 8, 8).contiguous(memory_format=torch.channels_last), torch.rand(4, 3, 3, 3)
+    matrix = torch.rand(16, 16)
+
+    def step() -> None:
+        torch.nn.functional.conv2d(images, kernel)
+        matrix @ matrix
+
+    own = peak.Peak([step, step], torch.device("cpu"))
+    (convolution, _), (product, _) = own.calls[0][1], own.calls[1][1]
+    assert len(own.calls) == 2
+    assert convolution[0] == peak.Layout((2, 3, 8, 8), images.stride(), torch.float32)
+    assert convolution[0].make(own.device).is_contiguous(memory_format=torch.channels_last)
+    assert [operations for *_, operations in own.calls] == [2 * 2 * 4 * 6 * 6 * 27, 2 * 16**3]
+    fastest = own.operations_per_second()
+    assert fastest > 0 and product[0].shape == (16, 16)
+
+
+@pytest.mark.parametrize(("bits", "values"), [(23, [1 + 2**-9, 1 + 2**-7]), (10, [1 + 2**-9, 1 + 2**-7]),
+                                              (7, [1.0, 1 + 2**-7])])  # fmt: skip
+def test_factors_of_rounded_gradients_have_so_many_bits(script: Any, bits: int, values: list[float]) -> None:
+    rounded = script("attack_gradients").rounded
+    assert rounded(torch.tensor([1 + 2**-9, 1 + 2**-7]), bits).tolist() == values
+
+
+def test_rounded_gradients_leave_the_forward_pass_as_it_is(script: Any) -> None:
+    module = script("attack_gradients")
+    torch.manual_seed(0)
+    network, images = torch.nn.Sequential(torch.nn.Conv2d(1, 3, 3), torch.nn.Flatten()), torch.rand(2, 1, 5, 5)
+    outputs, gradients = [], []
+    for bits in module.MANTISSA.values():
+        with module.rounded_gradients(bits):
+            point = images.clone().requires_grad_()
+            outputs.append(network(point))
+            gradients.append(torch.autograd.grad(outputs[-1].square().sum(), point)[0])
+    assert torch.equal(outputs[0], outputs[1]) and torch.equal(outputs[0], outputs[2])
+    errors = [float((gradient - gradients[0]).norm() / gradients[0].norm()) for gradient in gradients]
+    assert errors[0] == 0 < errors[1] < errors[2] < 2**-6
+
+
+def test_bytes_of_a_step_are_those_of_operators_that_compute_something(script: Any) -> None:
+    with script("peak").Counter() as counter:
+        torch.ones(4, 4).t().add(1.0)
+    assert counter.num_bytes == 4 * 16 + 2 * 4 * 16  # ones; the view moves nothing; one read and one written
+    assert counter.operations == 0
 
 
 def test_times_measured_anew_replace_those_in_a_table_and_leave_its_accuracies(script: Any, tmp_path: Path) -> None:
