@@ -19,9 +19,9 @@ def write_artifacts(result: SearchResult) -> Path | None:
     if not is_installed("plotly"):
         return None
     from tune_cure.reports import search_page
-    from tune_cure.reports.figures import catalog
+    from tune_cure.reports.figures import catalog, importance
 
-    plots = catalog.build_plots(result)
+    plots = catalog.build_plots(result, importance.write_importance(result))
     page = search_page.write(result, plots)
     if is_installed("matplotlib"):
         from tune_cure.reports.figures import files

@@ -21,6 +21,7 @@ CHECKPOINT = "trainer.pt"  # in a checkpoint's folder: the state of a Trainer
 # What it reports.
 REPORT = "report.html"
 FIGURES = "figures"
+IMPORTANCE = "importance.json"
 TENSORBOARD = "tensorboard"
 TRIALS_TABLE, TRIALS_PARQUET = "trials.csv", "trials.parquet"
 EPOCHS_TABLE, EPOCHS_PARQUET = "epochs.csv", "epochs.parquet"
@@ -29,7 +30,7 @@ BEST_CONFIG_TABLE, BEST_CONFIG_SPEC = "best_config.csv", "best_config.yaml"
 BEST_MODEL = "best_model.pt"
 TOP_MARKDOWN, TOP_LATEX = "top_configurations.md", "top_configurations.tex"
 REPLAY = "replay.csv"
-MADE = ".made.json"  # from what the figures and the best model were made
+MADE = ".made.json"  # from what the figures, their shares and the best model were made
 
 # Its confirmation: a folder in the search's folder, with a folder for each candidate and seed.
 CONFIRM = "confirm"

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 
 from tune_cure.confirmation.lead import leader_progress
 from tune_cure.evaluation.names import ACCURACY_LABELS
-from tune_cure.reports.figures import accuracies, cost, progress, space
+from tune_cure.reports.figures import accuracies, cost, importance, progress, space
 from tune_cure.reports.figures.legends import (
     build_legend,
     colored_glyph,
@@ -25,11 +25,10 @@ from tune_cure.reports.figures.style import (
     START_COLOR,
     sample_trials,
 )
-from tune_cure.search.importance import MAX_TRIALS, fanova
+from tune_cure.search.importance import MAX_TRIALS
 from tune_cure.search.results import SearchResult
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.training.config import describe_hyperparameter
-from tune_cure.utils.environment import is_installed
 from tune_cure.utils.formatting import format_count, format_percent, format_untrained_epochs, join_words
 
 MAX_POINTS = 1500  # trials in a plot of points
@@ -72,14 +71,19 @@ class Plot:
     min_width: int = 0
 
 
-def build_plots(result: SearchResult) -> list[Plot]:
+def build_plots(result: SearchResult, shares: importance.Shares | None = None) -> list[Plot]:
     """Return the plots for which the search has enough trials, in the order of the report.
 
-    The list is empty until a trial has been judged.
+    Args:
+        result: The search.
+        shares: `importance.explain` of the search; None to compute it here.
+
+    Returns:
+        The plots. The list is empty until a trial has been judged.
     """
     if result.best is None:
         return []
-    best, shares = result.best.trial, _importance(result)
+    best, shares = result.best.trial, importance.explain(result) if shares is None else shares
     return [
         *_plots_of_trials(result, best),
         *_plots_of_importance(result, best, shares),
@@ -232,24 +236,6 @@ def _plots_of_slices(result: SearchResult, best: int) -> Iterator[Plot]:
         caption = f"<code>{escape(key)}</code>: {escape(describe_hyperparameter(key))}"
         figure = space.plot_hyperparameter(many, spec, key, best)
         yield Plot(f"slice_{key}", "slices", figure, caption, small=True)
-
-
-def _importance(result: SearchResult) -> dict[str, dict[str, float]]:
-    """Return the shares of `importance.fanova` for each quantity that it can explain, by the quantity in words.
-
-    Empty without scikit-learn, which fits the evaluator's random forest.
-    """
-    if not is_installed("sklearn"):
-        return {}
-    spec, trials = result.spec, result.trials
-    best = trials["pgd_accuracy_best"].astype(float)
-    shares = {"the best PGD accuracy of any epoch": fanova(trials, best, spec)}
-    if spec.rungs:
-        rung = spec.rungs[0]
-        accuracy = result.epochs[result.epochs["epoch"] == rung].set_index("trial")["pgd_accuracy"]
-        words = f"PGD accuracy after epoch {rung}, the first rung"
-        shares[words] = fanova(trials, trials["trial"].map(accuracy), spec)
-    return {words: share for words, share in shares.items() if share}
 
 
 def _importance_caption(result: SearchResult, shares: dict[str, dict[str, float]]) -> str:
