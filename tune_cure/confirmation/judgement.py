@@ -21,13 +21,14 @@ from tune_cure.evaluation import gradient_masking
 from tune_cure.evaluation.chance import is_clearly_above
 from tune_cure.evaluation.names import ATTACKS, COMPARED_ATTACKS, label_attacks
 from tune_cure.evaluation.outcomes import Outcomes
+from tune_cure.search.run_files import OUTCOMES
 from tune_cure.utils import significance
 from tune_cure.utils.csv_tables import format_csv
 from tune_cure.utils.files import replace_arrays, replace_text
 from tune_cure.utils.formatting import format_percent
 from tune_cure.utils.significance import Difference
 
-TABLE, SUMMARY, OUTCOMES = "evaluation.csv", "evaluation.json", "outcomes.npz"
+TABLE, SUMMARY = "evaluation.csv", "evaluation.json"
 COLUMNS = ("model", "origin", "parameters", "norm", "epsilon", "examples", *ATTACKS, "zero_gradient", "chance",
            "judge_seconds", "warnings")  # fmt: skip
 COMPARISON_COLUMNS = ("first", "second", "metric", "examples", "difference", "low", "high", "p_value", "p_value_holm",

@@ -22,11 +22,11 @@ from tune_cure.data.batches import to_float
 from tune_cure.data.splits import Examples
 from tune_cure.models import checkpoints
 from tune_cure.models.registry import MODELS
+from tune_cure.search.run_files import BEST_MODEL
 from tune_cure.utils.errors import TuneCureError, first_line
 from tune_cure.utils.files import FolderError, read_tensors
 from tune_cure.utils.registry import PartError, is_reference
 
-BEST_MODEL = "best_model.pt"
 EXPORTED_CONFIG, EXPORTED_WEIGHTS = "config.json", "model.safetensors"
 ROBUSTBENCH = "robustbench:"
 THREAT_MODELS = {"linf": "Linf", "l2": "L2"}
