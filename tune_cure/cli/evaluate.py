@@ -25,6 +25,7 @@ from tune_cure.evaluation.chance import chance_level
 from tune_cure.evaluation.config import EvaluationConfig
 from tune_cure.evaluation.names import ATTACK_LABELS, MIN_TARGETED_CLASSES, UNTARGETED_LABEL
 from tune_cure.evaluation.robustness import evaluate_robustness
+from tune_cure.search import run_files
 from tune_cure.search.space.own_parts import import_chosen_parts
 from tune_cure.utils import cpu, environment, locking
 from tune_cure.utils.files import make_folder, refuse_foreign_links
@@ -125,7 +126,7 @@ def run(options: EvaluateOptions, console: Console) -> int:
         console.print(f"interrupted; what is done is kept. Continue with:\n  {options.command()}")
         return EXIT_CODE
     print_judgement(judgement, console)
-    files = f"{judging.TABLE}, {judging.SUMMARY} and {judging.OUTCOMES}"
+    files = f"{judging.TABLE}, {judging.SUMMARY} and {run_files.OUTCOMES}"
     console.print(f"\nwrote in {options.output}: {files}")
     return 0
 
