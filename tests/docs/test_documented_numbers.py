@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from tests.support.documents import tables
+from tune_cure.training.presets import METHODS, NO_METHOD
 from tune_cure.utils.formatting import format_points
 
 RESULTS = Path("benchmarks/results")
@@ -279,3 +280,22 @@ def test_the_table_of_launches_on_a_simulated_gpu_is_that_of_its_csv() -> None:
     agree(rows, frame, forms)
     default = frame.iloc[0]
     assert default["now_launches"] <= 0.6 * default["before_launches"]
+
+
+METHOD_RUNS = {"On digits": "methods_digits.csv"}
+
+
+@pytest.mark.parametrize("heading", METHOD_RUNS)
+def test_what_each_method_reached_is_what_its_csv_says_and_the_others_are_said_to_be_not_run(heading: str) -> None:
+    frame = pd.read_csv(RESULTS / METHOD_RUNS[heading], keep_default_na=False)
+    rows = of_section("methods.md", heading, "AutoAttack")
+    percent = {title: (lambda of, name=name: f"{100 * of[name]:.0f}") for title, name in METRICS.items()}
+    forms = {"method": lambda of: str(of["method"]), **percent, "seconds": lambda of: f"{of['cpu_seconds']:.1f}"}
+    agree(rows, frame, forms)
+    for row, signs in zip(rows, frame["signs_of_masking"], strict=True):
+        assert row["signs of masking"] == (signs or "none")
+    text = (
+        (Path("docs") / "methods.md").read_text(encoding="utf-8").partition(f"### {heading}")[2].partition("\n### ")[0]
+    )
+    missing = [name for name in METHODS if name != NO_METHOD and name not in set(frame["method"])]
+    assert (f"Not run: {', '.join(missing)}." in text) == bool(missing)
