@@ -18,7 +18,6 @@ from tune_cure.ray_backend.resources import DeviceError, MeasuredTrial, Resource
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.space.registration import import_sent_parts
 from tune_cure.training.config import TrainingConfig
-from tune_cure.training.cuda_graphs.graphed_step import CHECK_COPIES
 from tune_cure.training.trainer import Trainer
 
 STEPS = 3  # of each kind: the first makes optimizer state and averages, the second is recorded as CUDA graphs
@@ -118,8 +117,7 @@ def _peak_memory(spec: SearchSpec, splits: Splits, config: TrainingConfig, descr
         ) from error
     attack, size = trainer.terms.attack, tuple(splits.train.images.shape[1:])
     of_few, of_all = (attack.memory_bytes((len(images), *size)) for images in (few_images, splits.train))
-    copies = CHECK_COPIES if trainer.graphed_step else 0
-    return torch.cuda.max_memory_reserved() + (1 + copies) * (of_all - of_few)
+    return torch.cuda.max_memory_reserved() + of_all - of_few
 
 
 def wait_for_memory(plan: ResourcePlan | None, on_wait: Callable[[], None] = lambda: None) -> str:

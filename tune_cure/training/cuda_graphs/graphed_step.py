@@ -22,7 +22,6 @@ from tune_cure.utils.errors import first_line
 _logger = logging.getLogger(__name__)
 
 WITHOUT_GRAPHS = "training goes without CUDA graphs, and is slower: %s"
-CHECK_COPIES = 3  # of all that a step changes, which lie on the device while a recording is checked
 MOST_RECORDINGS = 4  # kinds of steps whose recordings are kept at a time
 
 Replay = Callable[[StepInputs, Watch], Tensor]
