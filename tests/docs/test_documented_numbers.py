@@ -239,6 +239,22 @@ def test_a_table_of_measured_times_is_that_of_its_csv(section: str) -> None:
     agree(of_section("performance.md", section, column), pd.read_csv(RESULTS / f"{file}.csv"), forms)
 
 
+def test_coarser_gradients_of_the_judging_attack_move_no_accuracy_by_a_standard_error() -> None:
+    measured = pd.read_csv(RESULTS / "attack_gradients.csv")
+    assert set(measured["gradients"]) == {"exact", "TF32", "bfloat16"}
+    assert measured["in_errors"].abs().max() < 0.25
+    assert (measured.loc[measured["gradients"] == "TF32", "differ"] == 0).all()
+    rows = of_section("correctness.md", "Gradients of the judging attack", "network")
+    groups = measured.groupby(["network", "attack"], sort=False)
+    assert len(rows) == len(groups)
+    for row, ((network, attack), group) in zip(rows, groups, strict=True):
+        found = group.set_index("gradients")
+        assert (row["network"], row["attack"]) == (network, attack)
+        assert row["one standard error"] == f"{100 * found.loc['exact', 'error']:.1f}%"
+        for kind in found.index:
+            assert row[kind] == f"{100 * found.loc[kind, 'accuracy']:.1f}%"
+
+
 def test_the_documented_table_of_faults_sums_up_its_csv() -> None:
     columns = {
         "trials lost": "trials lost",
