@@ -298,7 +298,7 @@ def test_the_table_of_launches_on_a_simulated_gpu_is_that_of_its_csv() -> None:
     assert default["now_launches"] <= 0.6 * default["before_launches"]
 
 
-METHOD_RUNS = {"On digits": "methods_digits.csv"}
+METHOD_RUNS = {"On digits": "methods_digits.csv", "On CIFAR-10": "methods_cifar10.csv"}
 
 
 @pytest.mark.parametrize("heading", METHOD_RUNS)
