@@ -25,7 +25,17 @@ FILE = "environment.json"
 MAX_DEPTH = 10  # of lists and mappings within each other
 UNNAMED_GPU = "unnamed GPU"
 SMI_SECONDS = 20.0  # nvidia-smi takes seconds where the driver is not kept loaded
-PACKAGES = ("tune-cure", "torch", "torchvision", "ray", "optuna", "pandas", "numpy", "scikit-learn")
+PACKAGES = (
+    "tune-cure",
+    "torch",
+    "torchvision",
+    "ray",
+    "optuna",
+    "pandas",
+    "numpy",
+    "scikit-learn",
+    "pyautoattack",
+)
 LEFT_OUT = {
     "plotly": "no pages with plots (report.html, confirm.html, curves.html)",
     "matplotlib": "no figures as SVG and PNG",
