@@ -34,6 +34,7 @@ ONLY_PARSED = {  # of what begins so: why it is not run here
     "make": "sets up an environment; .ci/run runs most of them",
     ".venv/bin": "is not of this project",
     "ray": "is not of this project",
+    "git": "is not of this project",
     "export": "is the shell's",
     "sbatch": "needs Slurm",
     "pip": "installs",
