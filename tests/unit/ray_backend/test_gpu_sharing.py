@@ -106,6 +106,8 @@ def test_a_number_of_runs_that_does_not_fit_together_is_not_chosen(
 ) -> None:
     FakeRay(MeasuredTrial(24 * GIB, 7 * GIB, {}), {1: 1000, 2: 1300, 3: 0}, monkeypatch)
     assert plan_devices(spec, None).gpus_per_trial == 0.5
+    FakeRay(MeasuredTrial(24 * GIB, 7 * GIB, {}), {1: 0}, monkeypatch)
+    assert plan_devices(spec, None).gpus_per_trial == 1
 
 
 @pytest.mark.usefixtures("one_gpu")

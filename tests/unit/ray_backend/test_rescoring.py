@@ -13,6 +13,7 @@ from tune_cure import models
 from tune_cure.data import splits as data
 from tune_cure.data.splits import Examples
 from tune_cure.ray_backend import rescoring
+from tune_cure.ray_backend.resources import Machine, plan_resources
 from tune_cure.search import ranking, trial_table
 from tune_cure.search.space.config import Rescoring
 from tune_cure.utils.yaml_config import SpecError
@@ -88,7 +89,8 @@ def test_leaders_are_judged_again_by_the_attack_that_is_asked_for(
     trained = models.build(**network)
     torch.save({"best_model": {"model": network, "weights": trained.state_dict()}}, tmp_path / "trainer.pt")
     monkeypatch.setattr(rescoring, "evaluate_under", evaluate)
-    metrics = rescoring._judge(spec, str(tmp_path / "trainer.pt"), "cpu", None)
+    on_cpu = plan_resources(spec, [Machine(1, 0)])
+    metrics = rescoring._judge(spec, str(tmp_path / "trainer.pt"), on_cpu, None)
     assert metrics == {
         "examples": 30, "clean_accuracy": 0.8, "pgd_accuracy": 0.5,
         "clean_accuracy_se": pytest.approx((0.16 / 30) ** 0.5), "pgd_accuracy_se": pytest.approx((0.25 / 30) ** 0.5),

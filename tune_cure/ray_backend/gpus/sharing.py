@@ -70,7 +70,8 @@ def _measure_rates(
 ) -> tuple[float, ...]:
     """Return the images a second that 1, 2, … up to `most` training runs make in all on one GPU.
 
-    A number that does not fit into the memory, and those above it, are left out.
+    A number that does not fit into the memory, and those above it, are left out. If starting all of them at once
+    leaves no memory for the first, its number is 0.
     """
     cpus = spec.resources.cpus_per_trial
     group = placement_group([{"GPU": 1, "CPU": cpus * most}])  # one bundle: all of them are on the same GPU
@@ -82,7 +83,7 @@ def _measure_rates(
             if not all(together):
                 break
             rates.append(sum(together))
-        return tuple(rates)
+        return tuple(rates) or (0.0,)
     finally:
         remove_placement_group(group)  # ends their processes
 
