@@ -96,11 +96,24 @@ class BatchStream:
         return {"waiting": self._waiting, "batch": batch, "uses": self._uses}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from what `state_dict` returned."""
+        """Continue from what `state_dict` returned.
+
+        Raises:
+            ValueError: It holds no batches of these images.
+        """
         device = self.examples.images.device
-        self._waiting = [positions.to(device) for positions in state["waiting"]]
-        self._batch = Batch(*(part.to(device) for part in state["batch"])) if state["batch"] else None
-        self._uses = state["uses"]
+        waiting = [self._checked(positions).to(device) for positions in state["waiting"]]
+        batch = Batch(*(part.to(device) for part in state["batch"])) if state["batch"] else None
+        if batch is not None and not len(batch.images) == len(batch.labels) == len(self._checked(batch.positions)):
+            raise ValueError("a batch that is to be replayed has other numbers of images, labels and positions")
+        self._waiting, self._batch, self._uses = waiting, batch, state["uses"]
+
+    def _checked(self, positions: Tensor) -> Tensor:
+        """Return positions (B,) if they are those of images."""
+        is_right = positions.dtype == torch.int64 and positions.dim() == 1
+        if not is_right or not bool(((positions >= 0) & (positions < len(self.examples))).all()):
+            raise ValueError("the rest of a pass over the images is no list of their numbers")
+        return positions
 
 
 def to_float(images: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """The batches of a training run over several epochs."""
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -59,3 +60,19 @@ def test_without_replays_a_checkpoint_holds_no_images() -> None:
     batches = stream(1)
     list(batches.epoch())
     assert batches.state_dict() == {"waiting": [], "batch": [], "uses": 0}
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {"waiting": [torch.tensor([3, 99])], "batch": [], "uses": 0},
+        {"waiting": [torch.tensor([-1])], "batch": [], "uses": 0},
+        {"waiting": [torch.tensor([0.5])], "batch": [], "uses": 0},
+        {"waiting": [torch.zeros(2, 2, dtype=torch.int64)], "batch": [], "uses": 0},
+        {"waiting": [], "batch": [torch.zeros(2, 1, 6, 6), torch.zeros(1), torch.tensor([0, 1])], "uses": 1},
+        {"waiting": [], "batch": [torch.zeros(2, 1, 6, 6), torch.zeros(2), torch.tensor([0, 40])], "uses": 1},
+    ],
+)
+def test_a_damaged_state_is_refused_before_anything_is_trained(state: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="numbers"):
+        stream(1).load_state_dict(state)
