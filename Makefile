@@ -85,7 +85,7 @@ reference: venv
 	$(BIN)/python tools/reference.py
 	$(BIN)/python tools/methods.py
 
-# Takes the pictures of README and docs: a search and its confirmation, half an hour the first time; needs chromium.
+# Takes the pictures of README and docs: a search and its confirmation, a quarter of an hour the first time; needs chromium.
 pictures: venv
 	$(BIN)/python tools/pictures.py
 

@@ -1,8 +1,8 @@
-"""Takes the pictures of README and docs anew: `make pictures`. Half an hour on two cores; needs chromium.
+"""Takes the pictures of README and docs anew: `make pictures`. A quarter of an hour on two cores; needs chromium.
 
-The quick start's search and its confirmation run in results/pictures. If they are there already, their pages alone are
-written anew, so that a change of a page is pictured within a minute. The terminal's picture is the live view at the
-moment when half of the trials have ended, as the journal has it.
+The search and the confirmation of the README's tour run in results/pictures. If they are there already, their pages
+alone are written anew, so that a change of a page is pictured within a minute. The terminal's picture is the live view
+at the moment when half of the trials have ended, as the journal has it.
 """
 
 import argparse
@@ -25,14 +25,11 @@ from tune_cure.search.progress import SearchState
 ROOT = Path(__file__).parent.parent
 RUN = Path("results", "quickstart")  # relative, because the pages name it
 SEARCH = ["search", "--space", "quickstart"]
+CONFIRM = ["confirm", str(RUN), "--top", "1", "--seeds", "2"]
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-DARK = "--blink-settings=preferredColorScheme=0"
-PAGES = [  # picture, page in the run's folder, width and height in pixels, further flags of the browser
-    ("report.png", "report.html", (1000, 1400), []),
-    ("report_dark.png", "report.html", (1000, 2000), [DARK]),
-    ("report_narrow.png", "report.html", (500, 2600), []),
-    ("report_wide.png", "report.html", (1600, 2600), []),
-    ("confirm.png", "confirm/confirm.html", (1000, 1790), []),
+PAGES = [  # picture, page in the run's folder, width and height in pixels
+    ("report.png", "report.html", (1000, 1400)),
+    ("confirm.png", "confirm/confirm.html", (1000, 1790)),
 ]
 
 
@@ -41,7 +38,7 @@ def run_search_and_confirmation(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     is_there = (folder / RUN).exists()
     search = ["report", str(RUN)] if is_there else [*SEARCH, "--output", str(RUN)]
-    for arguments in (search, ["confirm", str(RUN)]):
+    for arguments in (search, CONFIRM):
         subprocess.run([sys.executable, "-m", "tune_cure", *arguments], cwd=folder, check=True)
     return folder / RUN
 
@@ -52,11 +49,11 @@ def find_browser() -> str:
     return found or sys.exit(f"pictures: none of {', '.join(BROWSERS)} is installed")
 
 
-def take_screenshot(browser: str, page: Path, picture: Path, size: tuple[int, int], flags: list[str]) -> None:
+def take_screenshot(browser: str, page: Path, picture: Path, size: tuple[int, int]) -> None:
     """Write what a browser shows of a page, in 256 colors; `size` is the window's width and height in pixels."""
     window = f"--window-size={size[0]},{size[1]}"
     command = [browser, "--headless", "--no-sandbox", "--hide-scrollbars", "--virtual-time-budget=10000", window]
-    subprocess.run([*command, *flags, f"--screenshot={picture}", page.resolve().as_uri()], check=True)
+    subprocess.run([*command, f"--screenshot={picture}", page.resolve().as_uri()], check=True)
     with Image.open(picture) as image:
         image.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(picture, optimize=True)
 
@@ -88,8 +85,8 @@ def main() -> None:
     options = parser.parse_args()
     browser = find_browser()
     run = run_search_and_confirmation(options.work)
-    for picture, page, size, flags in PAGES:
-        take_screenshot(browser, run / page, options.output / picture, size, flags)
+    for picture, page, size in PAGES:
+        take_screenshot(browser, run / page, options.output / picture, size)
     draw_terminal(run, options.output / "terminal.svg")
 
 
