@@ -3,9 +3,10 @@
 import platform
 import sys
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 
 import pytest
+import torch
 
 from tests.support.unit_limits import CPU_SECONDS, refuse_both, refuse_long_test
 from tune_cure.gradients import batch_norm, double_backward
@@ -33,6 +34,14 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     item.user_properties.append((CPU_SECONDS, seconds))
     refuse_long_test(seconds, len(sys.modules) - num_modules)
     return result
+
+
+@pytest.fixture
+def double() -> Iterator[None]:
+    """Tensors are made in float64."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ INITS = ("uniform", "zero", "previous", "noise", "bernoulli")
 
 @dataclass(kw_only=True)
 class AttackDeclaration:
-    """What a configuration has to know of an attack.
+    """Declaration of an attack: its hyperparameters and what a configuration has to know of it.
 
     An attack declares its own hyperparameters as dataclass fields (`utils.hyperparameters.hyperparameter`). The fields
     below are shared by all attacks.

@@ -18,7 +18,7 @@ from tune_cure.cli.views.interruption import EXIT_CODE, Interruption
 from tune_cure.cli.views.ray_logs import say_where_logs_are
 from tune_cure.confirmation import candidates as candidates_module, plan as plan_module
 from tune_cure.confirmation.candidates import BASELINES, DEFAULT_BASELINES, Candidate, explain_baselines
-from tune_cure.confirmation.checks import ConfirmError, check_attacks, check_disk, rehearse
+from tune_cure.confirmation.checks import ConfirmError, at_most, check_attacks, check_disk, rehearse
 from tune_cure.confirmation.cost import Cost, estimate_costs
 from tune_cure.confirmation.own_candidates import read_own_candidates
 from tune_cure.confirmation.plan import Job, Plan
@@ -206,8 +206,8 @@ def prepare(options: ConfirmOptions) -> Prepared:
     plan = Plan(
         seeds=tuple(spec.search.seed + 1 + number for number in range(options.seeds)),
         epsilons=_distinct([spec.evaluation.epsilon, *options.epsilons]),
-        examples=_at_most(options.examples, len(splits.test), "--examples", "test images"),
-        train_images=_at_most(options.train_images, images, "--train-images", "training images"),
+        examples=at_most(options.examples, len(splits.test), "--examples", "test images"),
+        train_images=at_most(options.train_images, images, "--train-images", "training images"),
         autoattack=not options.no_autoattack,
     )
     check_attacks(plan.epsilons, spec.evaluation, autoattack=plan.autoattack)
@@ -376,9 +376,3 @@ def _distinct(radii: Sequence[float]) -> tuple[float, ...]:
     for radius in radii:
         distinct.setdefault(f"{radius:.6g}", radius)
     return tuple(distinct.values())
-
-
-def _at_most(number: int | None, most: int, flag: str, images: str) -> int:
-    if number is not None and number > most:
-        raise ConfirmError(f"{flag} {number}: there are {most:,} {images}")
-    return number or most

@@ -14,7 +14,7 @@ from tune_cure.cli.train_run import choose_device
 from tune_cure.cli.views.evaluation import print_judgement
 from tune_cure.cli.views.interruption import EXIT_CODE
 from tune_cure.confirmation import judgement as judging
-from tune_cure.confirmation.checks import ConfirmError, check_attacks
+from tune_cure.confirmation.checks import at_most, check_attacks
 from tune_cure.confirmation.judgement import JudgedNetwork, Judgement, outcome_key
 from tune_cure.confirmation.task import choose_task
 from tune_cure.confirmation.trained_networks import ModelError, TrainedNetwork, load_trained, rehearse_network
@@ -42,7 +42,7 @@ class EvaluateOptions:
     """Command line of `evaluate`.
 
     Attributes:
-        models: The networks, as `models.trained` names them; `NAME=MODEL` gives one its name in tables.
+        models: The networks, as `confirmation.trained_networks` names them; `NAME=MODEL` gives one its name in tables.
         dataset: The data set; None takes that of the first network that tells.
         data_root: Folder of the data; None takes the default.
         image_size: Side to resize images to; None takes that of the first network that tells.
@@ -227,9 +227,8 @@ def judge(options: EvaluateOptions, say: Callable[[str], None]) -> Judgement:
         if not options.no_autoattack and num_classes < MIN_TARGETED_CLASSES:
             parts = f"its targeted parts need {MIN_TARGETED_CLASSES} classes, and {UNTARGETED_LABEL} remain"
             say(f"AutoAttack with {num_classes} classes: {parts}")
-        judged = [
-            _judge(name, trained, test.to(device), task.evaluation, options, say) for name, trained in networks.items()
-        ]
+        on_device = test.to(device)
+        judged = [_judge(name, trained, on_device, task.evaluation, options, say) for name, trained in networks.items()]
         norm, epsilon = task.evaluation.norm, task.evaluation.epsilon
         judgement = Judgement(judged, norm, epsilon, chance_level(test.own_labels))
         judgement.write(folder)
@@ -267,9 +266,8 @@ def _split_name(text: str) -> tuple[str, str]:
 def _load_images(options: EvaluateOptions, data: DataSpec) -> tuple[Examples, str, int]:
     """Return the test images to judge on, where they are from in words, and the number of classes."""
     splits = splits_module.load(data, download=bool(options.data_root) or data_config.is_default(data.root))
-    if options.examples is not None and options.examples > len(splits.test):
-        raise ConfirmError(f"--examples {options.examples}: there are {len(splits.test):,} test images")
-    return splits.test.subset(options.examples or len(splits.test), seed=0), splits.source, splits.num_classes
+    examples = at_most(options.examples, len(splits.test), "--examples", "test images")
+    return splits.test.subset(examples, seed=0), splits.source, splits.num_classes
 
 
 def _judge(

@@ -40,6 +40,23 @@ class Sizes:
     model: int
 
 
+def at_most(number: int | None, most: int, flag: str, images: str) -> int:
+    """Return a number of images that a command line asks for; None asks for all there are.
+
+    Args:
+        number: The number.
+        most: How many images there are.
+        flag: The flag that it was given by.
+        images: What images these are, in words.
+
+    Raises:
+        ConfirmError: There are fewer.
+    """
+    if number is not None and number > most:
+        raise ConfirmError(f"{flag} {number}: there are {most:,} {images}")
+    return number or most
+
+
 def check_attacks(epsilons: Sequence[float], evaluation: EvaluationConfig, *, autoattack: bool) -> None:
     """Refuse radii and attacks with which no network can be judged.
 

@@ -83,7 +83,7 @@ class Job:
 
     @property
     def training(self) -> TrainingConfig:
-        """How the network is trained."""
+        """The hyperparameters that the network is trained with."""
         assert self.candidate.config is not None, f"{self.name} is trained already"
         return self.candidate.config
 

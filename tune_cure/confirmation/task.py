@@ -1,4 +1,4 @@
-"""What trained networks are judged on: a data set and a threat model, as the folders of the networks record them."""
+"""Data set and threat model that trained networks are judged on, as the folders of the networks record them."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -29,7 +29,7 @@ class TaskError(TuneCureError):
 
 @dataclass(frozen=True)
 class Task:
-    """What networks are judged on.
+    """Data set and threat model that networks are judged on.
 
     Attributes:
         data: The data set, whose test images are used.

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from tune_cure.data.batches import to_float
 from tune_cure.data.splits import Examples
+from tune_cure.evaluation.names import NORM_LABELS
 from tune_cure.models import checkpoints
 from tune_cure.models.registry import MODELS
 from tune_cure.search.run_files import BEST_MODEL
@@ -29,8 +30,6 @@ from tune_cure.utils.registry import PartError, is_reference
 
 EXPORTED_CONFIG, EXPORTED_WEIGHTS = "config.json", "model.safetensors"
 ROBUSTBENCH = "robustbench:"
-THREAT_MODELS = {"linf": "Linf", "l2": "L2"}
-"""RobustBench's threat models by this project's norms."""
 NESTED = ("state_dict", "model_state_dict", "model", "net", "weights")
 """Keys under which checkpoints of other projects hold the weights."""
 
@@ -218,9 +217,9 @@ def _read_safetensors(file: Path) -> dict[str, Tensor]:
 
 def _load_from_zoo(identifier: str, dataset: str, norm: str) -> TrainedNetwork:
     """Return a network of RobustBench's zoo, which is downloaded on first use."""
-    if norm not in THREAT_MODELS:
+    if norm not in NORM_LABELS:
         raise ModelError(
-            f"{ROBUSTBENCH}{identifier}: RobustBench has networks for {' and '.join(THREAT_MODELS)}, not for {norm}"
+            f"{ROBUSTBENCH}{identifier}: RobustBench has networks for {' and '.join(NORM_LABELS)}, not for {norm}"
         )
     try:
         utils = importlib.import_module("robustbench.utils")
@@ -230,10 +229,10 @@ def _load_from_zoo(identifier: str, dataset: str, norm: str) -> TrainedNetwork:
             "says how to install it"
         ) from error
     try:
-        network = utils.load_model(identifier, dataset=dataset, threat_model=THREAT_MODELS[norm])
+        network = utils.load_model(identifier, dataset=dataset, threat_model=NORM_LABELS[norm])
     except Exception as error:  # an unknown name, no network, a full disk: the package raises errors of any kind
         raise ModelError(
-            f"{ROBUSTBENCH}{identifier}: cannot be loaded for {dataset} and {THREAT_MODELS[norm]}: "
+            f"{ROBUSTBENCH}{identifier}: cannot be loaded for {dataset} and {NORM_LABELS[norm]}: "
             f"{type(error).__name__}: {first_line(error)}"
         ) from error
     return TrainedNetwork(network.cpu().eval(), f"RobustBench's {identifier}", None)

@@ -8,7 +8,7 @@ ACCURACY_LABELS = {"clean_accuracy": "clean", "fgsm_accuracy": "FGSM", "pgd_accu
 ACCURACIES = tuple(ACCURACY_LABELS)
 
 METRICS = (*ACCURACIES, *(f"{name}_se" for name in ACCURACIES), "fgsm_loss_increase", "gradient_alignment")
-"""What `metrics.evaluate` measures."""
+"""Measurements that `metrics.evaluate` returns."""
 
 EPOCH_METRICS = (
     "epoch",
@@ -27,7 +27,7 @@ EPOCH_METRICS = (
     "device_memory_mb",
     "skipped_steps",
 )
-"""What is known of an epoch of training, evaluation included, in the order of epochs.csv."""
+"""Measurements of an epoch of training and its evaluation, in the order of epochs.csv."""
 
 ATTACK_LABELS = {
     "clean": "clean",

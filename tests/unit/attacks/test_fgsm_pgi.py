@@ -1,7 +1,5 @@
 """FGSM-PGI's memory: each training image's start and momentum, whatever the order of the images."""
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from torch import Tensor, nn
@@ -15,11 +13,7 @@ EPSILON, MOMENTUM, RESET = 0.1, 0.6, 3
 SHAPE = (8, 2, 5, 5)
 
 
-@pytest.fixture(autouse=True)
-def double() -> Iterator[None]:
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
+pytestmark = pytest.mark.usefixtures("double")
 
 
 def build(**changes: object) -> FgsmPgi:

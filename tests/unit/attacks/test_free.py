@@ -1,7 +1,5 @@
 """Free adversarial training: replays, the perturbation that is carried on, and the one backward pass."""
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from torch import Tensor
@@ -20,13 +18,6 @@ EPSILON, RATE, REPLAYS, BATCH = 0.1, 0.3, 3, 8
 @pytest.fixture(scope="module")
 def splits() -> Splits:
     return data.load(DataSpec(dataset="digits", validation=100, train_examples=36))
-
-
-@pytest.fixture
-def double() -> Iterator[None]:
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
 
 
 def trainer(splits: Splits, **hyperparameters: object) -> Trainer:

@@ -1,7 +1,6 @@
 """Adversarial weight perturbation, checked against the paper's formula."""
 
 import copy
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -25,13 +24,6 @@ GAMMA, EPSILON, RATE, STEPS, BATCH = 0.05, 0.1, 0.3, 3, 8
 @pytest.fixture(scope="module")
 def splits() -> Splits:
     return data.load(DataSpec(dataset="digits", validation=100, train_examples=64))
-
-
-@pytest.fixture
-def double() -> Iterator[None]:
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
 
 
 def trainer(splits: Splits, **hyperparameters: object) -> Trainer:

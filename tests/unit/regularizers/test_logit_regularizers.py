@@ -1,7 +1,7 @@
 """The penalties that are functions of the logits at the image, at the attack's start and at the adversarial image."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -90,13 +90,6 @@ def test_nuat_of_equal_logits_has_a_finite_gradient() -> None:
 @pytest.fixture(scope="module")
 def splits() -> Splits:
     return data.load(DataSpec(dataset="digits", validation=100, train_examples=64))
-
-
-@pytest.fixture
-def double() -> Iterator[None]:
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
 
 
 def trainer(splits: Splits, **hyperparameters: object) -> Trainer:
