@@ -399,10 +399,7 @@ def measure(options: argparse.Namespace, name: str) -> dict[str, Any]:
 def main() -> None:
     """Measures all, and prints and writes the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data-root", default="~/.cache/tune_cure", help="where CIFAR-10 is")
-    parser.add_argument("--model", default="preact_resnet18", help="the network (default: preact_resnet18)")
-    parser.add_argument("--width", type=int, help="its first stage's channels")
-    parser.add_argument("--batch", type=int, help="images a step (default: 32 on the CPU, 128 on a GPU)")
+    steps.add_subject(parser)
     parser.add_argument("--turns", type=int, default=15, help="0: nothing is timed (default: 15)")
     parser.add_argument("--method", action="append", choices=STEPS, help="one of them; can be given again")
     parser.add_argument("--output", type=Path, help="a folder for method_steps.csv")

@@ -394,13 +394,18 @@ def measure_evaluation(network: nn.Module, splits: Splits, device: torch.device,
     return pd.DataFrame(rows)
 
 
-def main() -> None:
-    """Measures all, and prints and writes the tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def add_subject(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments that say which network is trained on which images, in batches of which size."""
     parser.add_argument("--data-root", default="~/.cache/tune_cure", help="where CIFAR-10 is")
     parser.add_argument("--model", default="preact_resnet18", help="the network (default: preact_resnet18)")
     parser.add_argument("--width", type=int, help="its first stage's channels")
     parser.add_argument("--batch", type=int, help="images a step (default: 32 on the CPU, 128 on a GPU)")
+
+
+def main() -> None:
+    """Measures all, and prints and writes the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_subject(parser)
     parser.add_argument("--turns", type=int, default=15, help="0: no steps are measured (default: 15)")
     parser.add_argument("--robust", type=Path, help="the best_model.pt of a search on CIFAR-10, to be attacked")
     parser.add_argument("--output", type=Path, help="a folder for step.csv and step_evaluation.csv")
