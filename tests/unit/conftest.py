@@ -25,6 +25,13 @@ def no_processes(known_platform: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(environment, "_git_commit", lambda: None)  # which git, a process, would be asked for
 
 
+@pytest.fixture(autouse=True)
+def no_ray_of_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forget the Ray that a test of the same process may have started: its logs would be named by a later command."""
+    if session := sys.modules.get("tune_cure.ray_backend.session"):
+        monkeypatch.setattr(session, "_current", session._Ray())
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     """Measure a test's CPU time, and fail it where it is above the limit."""
