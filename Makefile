@@ -82,8 +82,8 @@ docs: venv
 
 # Writes the tables of docs/search_space.md from the models that read the YAML, and that of docs/methods.md.
 reference: venv
-	$(BIN)/python tools/reference.py
-	$(BIN)/python tools/methods.py
+	$(BIN)/python -m tools.reference
+	$(BIN)/python -m tools.methods
 
 # Takes the pictures of README and docs: a search and its confirmation, a quarter of an hour the first time; needs chromium.
 pictures: venv

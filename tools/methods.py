@@ -1,16 +1,12 @@
-"""Writes the table of methods in docs/methods.md from the presets: `python tools/methods.py`.
+"""Writes the table of methods in docs/methods.md from the presets: `python -m tools.methods`.
 
 What a step costs is counted in each method's second epoch of training: the network's forward passes by a hook, and the
 operations of everything by torch's formulas.
-
-`--check` writes nothing and exits with 1 where the page is not what the presets say.
 """
 
-import argparse
 import functools
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,6 +14,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from tools import marked_page
 from tune_cure.data.source import Augmentation
 from tune_cure.data.splits import Examples, Splits
 from tune_cure.search.space.distributions import Distribution
@@ -26,8 +23,7 @@ from tune_cure.training.presets import METHODS, NO_METHOD, Preset, expand_method
 from tune_cure.training.trainer import Trainer
 from tune_cure.utils.formatting import format_value
 
-PAGE = Path(__file__).parent.parent / "docs" / "methods.md"
-BEGIN, END = "<!-- written by tools/methods.py -->", "<!-- end of what tools/methods.py writes -->"
+PAGE = marked_page.DOCS / "methods.md"
 NETWORK = ModelConfig(name="preact_resnet10", width=32)
 BATCH, STEPS, SIDE = 4, 2, 16  # of these steps, one has what a method does in every second one
 
@@ -107,25 +103,8 @@ def _row(name: str, preset: Preset) -> str:
 
 def written(page: str) -> str:
     """Return `page` with what stands between the marks written anew."""
-    before, _, rest = page.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n\n{table()}\n{END}{after}"
-
-
-def main() -> int:
-    """Write the page, or check it; return the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true")
-    options = parser.parse_args()
-    now = PAGE.read_text(encoding="utf-8")
-    wanted = written(now)
-    if options.check:
-        if now != wanted:
-            print(f"{PAGE.name} is not what the presets say; run: python tools/methods.py", file=sys.stderr)
-        return int(now != wanted)
-    PAGE.write_text(wanted, encoding="utf-8")
-    return 0
+    return marked_page.rewrite(page, "methods", table())
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(marked_page.write_or_check(PAGE, written, __doc__))

@@ -1,9 +1,5 @@
-"""Writes the tables of docs/search_space.md from the models that read the YAML: `python tools/reference.py`.
+"""Writes the tables of docs/search_space.md from the models that read the YAML: `python -m tools.reference`."""
 
-`--check` writes nothing and exits with 1 where the page is not what the models say.
-"""
-
-import argparse
 import functools
 import inspect
 import itertools
@@ -12,7 +8,6 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from fractions import Fraction
-from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin
 
@@ -20,6 +15,7 @@ import annotated_types as at
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from tools import marked_page
 from tune_cure.attacks.registry import ATTACKS
 from tune_cure.regularizers.registry import REGULARIZERS
 from tune_cure.search.space.config import SearchSpec
@@ -41,8 +37,7 @@ DECLARED = {
     for part in (*ATTACKS.declarations, *REGULARIZERS.declarations)
     for key, declared in declared_hyperparameters(part).items()
 }
-PAGE = Path(__file__).parent.parent / "docs" / "search_space.md"
-BEGIN, END = "<!-- written by tools/reference.py -->", "<!-- end of what tools/reference.py writes -->"
+PAGE = marked_page.DOCS / "search_space.md"
 
 TAKES = {  # where the type alone does not say it
     "search.metric": f"one of {', '.join(f'`{name}`' for name in METRICS)}, or a list of several",
@@ -144,26 +139,9 @@ AS_OF = {  # names that are told elsewhere
 }
 
 
-def main() -> int:
-    """Writes the page, or checks it; returns the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true")
-    options = parser.parse_args()
-    now = PAGE.read_text(encoding="utf-8")
-    wanted = written(now)
-    if options.check:
-        if now != wanted:
-            print(f"{PAGE.name} is not what the models say; run: python tools/reference.py", file=sys.stderr)
-        return int(now != wanted)
-    PAGE.write_text(wanted, encoding="utf-8")
-    return 0
-
-
 def written(page: str) -> str:
-    """`page` with what stands between the marks written anew."""
-    before, _, rest = page.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n\n{tables()}\n{END}{after}"
+    """Return `page` with what stands between the marks written anew."""
+    return marked_page.rewrite(page, "reference", tables())
 
 
 def tables() -> str:
@@ -378,4 +356,4 @@ def _any_of(pairs: list[tuple[str, Any]]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(marked_page.write_or_check(PAGE, written, __doc__))

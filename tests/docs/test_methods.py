@@ -10,7 +10,7 @@ NAMES = [name for name in METHODS if name != NO_METHOD]
 
 def test_the_table_of_methods_is_what_the_presets_say_and_the_counts_are() -> None:
     page = methods.PAGE.read_text(encoding="utf-8")
-    assert page == methods.written(page), "run: python tools/methods.py"
+    assert page == methods.written(page), "run: make reference"
     assert all(f"\n| `{name}` |" in page for name in NAMES)
 
 

@@ -10,7 +10,7 @@ from tune_cure.training.presets import METHOD
 
 def test_the_reference_is_what_the_models_generate() -> None:
     page = reference.PAGE.read_text(encoding="utf-8")
-    assert page == reference.written(page), "run: python tools/reference.py"
+    assert page == reference.written(page), "run: make reference"
 
 
 def test_every_hyperparameter_and_sampler_has_its_row() -> None:

@@ -26,7 +26,7 @@ from tune_cure.confirmation.verdicts import Confirmation
 from tune_cure.data import config as config_module, splits as splits_module
 from tune_cure.data.splits import Splits
 from tune_cure.evaluation.chance import chance_level
-from tune_cure.evaluation.names import MIN_TARGETED_CLASSES, UNTARGETED_LABEL
+from tune_cure.evaluation.names import explain_missing_parts
 from tune_cure.ray_backend.resources import plan_resources, this_machine
 from tune_cure.reports.chance import find_chance
 from tune_cure.search import run_files
@@ -237,11 +237,8 @@ def _notes(result: SearchResult, candidates: Sequence[Candidate], options: Confi
     notes = explain_baselines(result, candidates, options.baselines)
     if missing := describe_missing(["plotly"]):
         notes.append(missing)
-    if not options.no_autoattack and splits.num_classes < MIN_TARGETED_CLASSES:
-        notes.append(
-            f"AutoAttack's targeted parts, APGD-T and FAB-T, need {MIN_TARGETED_CLASSES} classes, and there are "
-            f"{splits.num_classes}: they are left out, and {UNTARGETED_LABEL} remain"
-        )
+    if left_out := explain_missing_parts(splits.num_classes, autoattack=not options.no_autoattack):
+        notes.append(left_out)
     judged = splits.validation.subset(result.spec.evaluation.examples, seed=0)
     if finding := find_chance(result, chance_level(judged.own_labels)):
         notes.append(f"warning: {finding}")

@@ -23,7 +23,7 @@ from tune_cure.data.config import DataSpec
 from tune_cure.data.splits import Examples
 from tune_cure.evaluation.chance import chance_level
 from tune_cure.evaluation.config import EvaluationConfig
-from tune_cure.evaluation.names import ATTACK_LABELS, MIN_TARGETED_CLASSES, UNTARGETED_LABEL
+from tune_cure.evaluation.names import ATTACK_LABELS, explain_missing_parts
 from tune_cure.evaluation.robustness import evaluate_robustness
 from tune_cure.search import run_files
 from tune_cure.search.space.own_parts import import_chosen_parts
@@ -224,9 +224,8 @@ def judge(options: EvaluateOptions, say: Callable[[str], None]) -> Judgement:
         environment.write(folder, source)
         at = format_radius(task.evaluation.epsilon, task.evaluation.norm)
         say(f"{format_count(len(networks), 'network')} on {len(test):,} test images ({source}) at {at}, on {device}")
-        if not options.no_autoattack and num_classes < MIN_TARGETED_CLASSES:
-            parts = f"its targeted parts need {MIN_TARGETED_CLASSES} classes, and {UNTARGETED_LABEL} remain"
-            say(f"AutoAttack with {num_classes} classes: {parts}")
+        if left_out := explain_missing_parts(num_classes, autoattack=not options.no_autoattack):
+            say(left_out)
         on_device = test.to(device)
         judged = [_judge(name, trained, on_device, task.evaluation, options, say) for name, trained in networks.items()]
         norm, epsilon = task.evaluation.norm, task.evaluation.epsilon

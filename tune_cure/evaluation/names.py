@@ -75,6 +75,16 @@ def judging_attacks(num_classes: int, *, autoattack: bool) -> tuple[str, ...]:
     return ATTACKS if num_classes >= MIN_TARGETED_CLASSES else tuple(x for x in ATTACKS if x not in TARGETED_PARTS)
 
 
+def explain_missing_parts(num_classes: int, *, autoattack: bool) -> str:
+    """Return a line that says which parts of AutoAttack are left out for a number of classes; empty if none is."""
+    if not autoattack or num_classes >= MIN_TARGETED_CLASSES:
+        return ""
+    return (
+        f"AutoAttack's targeted parts, APGD-T and FAB-T, need {MIN_TARGETED_CLASSES} classes, and there are "
+        f"{num_classes}: they are left out, and {UNTARGETED_LABEL} remain"
+    )
+
+
 def label_attacks(measured: Collection[str]) -> dict[str, str]:
     """Return `ATTACK_LABELS`; `autoattack` is `UNTARGETED_LABEL` if it was measured without its targeted parts."""
     if "autoattack" in measured and "apgd_ce" in measured and "apgd_t" not in measured:
