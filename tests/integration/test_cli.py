@@ -55,7 +55,8 @@ def test_a_search_writes_the_files_and_folders_that_the_readme_lists(
 ) -> None:
     folder, _ = run
     promised = {"spec.yaml", "environment.json", "study.db", "trials.csv", "epochs.csv", "best_config.csv",
-                "best_config.yaml", "best_model.pt", "report.html", "summary.json", "journal.jsonl"}  # fmt: skip
+                "best_config.yaml", "best_model.pt", "best_model.safetensors", "report.html", "summary.json",
+                "journal.jsonl"}  # fmt: skip
     assert promised <= {path.name for path in folder.iterdir()}
     assert len(list((folder / "trials").glob("trial_*"))) == 8
     environment = json.loads((folder / "environment.json").read_text())

@@ -25,8 +25,9 @@ from hypothesis import given, strategies as st
 from tests.support.damage import Damage, damages
 from tests.support.damaged_runs import write_everything
 from tests.support.fuzzing import fuzzed
-from tune_cure.cli import confirm, search_run, watch
+from tune_cure.cli import confirm, watch
 from tune_cure.cli.main import main
+from tune_cure.cli.steps import search_run
 from tune_cure.reports.figures import catalog, files
 from tune_cure.search.journal import Journal
 from tune_cure.search.proposals.proposer import StudyProposer

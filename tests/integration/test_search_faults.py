@@ -11,7 +11,7 @@ from optuna.trial import TrialState
 from tests.support.spaces import tiny
 from tune_cure.ray_backend import tuner
 from tune_cure.search import results
-from tune_cure.search.journal import Event
+from tune_cure.search.journal import Event, Journal
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -74,3 +74,12 @@ def test_a_search_ends_if_its_first_trials_all_fail_for_the_same_reason(tmp_path
     assert result.reason.startswith("the first 3 trials all failed: ")
     assert "allocate memory" in result.reason
     assert len(results.trials(tmp_path)) <= 4  # one may have been begun
+
+
+def test_the_journal_says_that_a_time_budget_ended_the_search_and_whether_it_went_on(tmp_path: Path) -> None:
+    spec = tiny(tmp_path, "search.trials=1", "training.epochs=1")
+    assert tuner.run(spec, tmp_path, tuner.RunOptions(seconds=0.0)).outcome == "time"
+    (paused,) = Journal(tmp_path).load().search_events
+    assert (paused["event"], paused["reason"]) == ("pause", "the time budget is used up")
+    assert tuner.run(spec, tmp_path, tuner.RunOptions(resume=True)).finished
+    assert [event["event"] for event in Journal(tmp_path).load().search_events] == ["pause", "resume"]

@@ -17,9 +17,10 @@ from typing import Any
 import pandas as pd
 from torch import nn
 
-from tune_cure.cli import confirm as confirm_command, options as command_line, search_run, train_run
+from tune_cure.cli import confirm as confirm_command, options as command_line
 from tune_cure.cli.confirm import ConfirmOptions
 from tune_cure.cli.search import SearchOptions, load_spec
+from tune_cure.cli.steps import search_run, train_run
 from tune_cure.cli.train import TrainOptions, read_begun, read_content, resolve_run
 from tune_cure.cli.views.confirmation import JobLines
 from tune_cure.cli.views.live_view import PlainView

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tune_cure.cli import options as command_line
+from tune_cure.cli.views.console import alert
 from tune_cure.confirmation import comparison
 from tune_cure.confirmation.comparison import ComparisonError, Searches
 from tune_cure.reports.comparison_text import ERRORS_NOTE, format_verdict, side_by_side, verdict_basis
@@ -134,7 +135,7 @@ def _print(searches: Searches, console: Console) -> None:
     if note := verdict_basis(verdicts):
         console.print(note, style="dim", soft_wrap=False)
     for warning in comparison.comparison_warnings(searches):
-        console.print(f"warning: {warning}")
+        alert(console, f"warning: {warning}")
 
 
 def compare(*searches: SearchResult | str | Path) -> Comparison:

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from tune_cure.cli import options as command_line
 from tune_cure.cli.views.confirmation import JobLines, print_plan, print_results
+from tune_cure.cli.views.console import alert
 from tune_cure.cli.views.interruption import EXIT_CODE, Interruption
 from tune_cure.cli.views.ray_logs import say_where_logs_are
 from tune_cure.confirmation import candidates as candidates_module, plan as plan_module
@@ -23,7 +24,7 @@ from tune_cure.confirmation.cost import Cost, estimate_costs
 from tune_cure.confirmation.own_candidates import read_own_candidates
 from tune_cure.confirmation.plan import Job, Plan
 from tune_cure.confirmation.verdicts import Confirmation
-from tune_cure.data import config as config_module, splits as splits_module
+from tune_cure.data import folders, splits as splits_module
 from tune_cure.data.splits import Splits
 from tune_cure.evaluation.chance import chance_level
 from tune_cure.evaluation.names import explain_missing_parts
@@ -201,7 +202,7 @@ def prepare(options: ConfirmOptions) -> Prepared:
         data = data.model_copy(update={"root": str(Path(options.data_root).expanduser().absolute())})
     result.spec = spec.model_copy(update={"data": data})
     whole = data.model_copy(update={"train_examples": None})
-    splits = splits_module.load(whole, download=bool(options.data_root) or config_module.is_default(data.root))
+    splits = splits_module.load(whole, download=bool(options.data_root) or folders.is_default(data.root))
     images = len(splits.all_training_images())
     plan = Plan(
         seeds=tuple(spec.search.seed + 1 + number for number in range(options.seeds)),
@@ -305,10 +306,10 @@ def _run(prepared: Prepared, options: ConfirmOptions, console: Console) -> int:
     except KeyboardInterrupt:
         ignore_ctrl_c()
         interruption.settle()
-        console.print("interrupted", end="; ")
+        alert(console, "interrupted", end="; ")
         code = EXIT_CODE
     if code == EXIT_CODE:
-        console.print("what is done is kept. Continue with:\n  " + options.command())
+        alert(console, "what is done is kept. Continue with:\n  " + options.command())
     return code
 
 
@@ -332,15 +333,15 @@ def _conclude(prepared: Prepared, failures: dict[str, str], interruption: Interr
     directory = prepared.result.directory
     if interruption.is_asked and not any(job.is_judged for job in prepared.jobs):
         interruption.settle()
-        console.print("interrupted; no run has been judged yet")
+        alert(console, "interrupted; no run has been judged yet")
         return EXIT_CODE
     results = write_results(prepared)
     if interruption.settle():
-        console.print(f"interrupted; with what is done so far, {_wrote(directory)}")
+        alert(console, f"interrupted; with what is done so far, {_wrote(directory)}")
         return EXIT_CODE
     print_results(results, prepared.result, console)
     for job, reason in failures.items():
-        console.print(f"failed: {job}: {reason}", style="bold")
+        alert(console, f"failed: {job}: {reason}", style="bold")
     say_where_logs_are(console.print)
     console.print(f"\n{_wrote(directory)}")
     return 1 if failures else 0

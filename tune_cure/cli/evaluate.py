@@ -10,7 +10,8 @@ from pathlib import Path
 from rich.console import Console
 
 from tune_cure.cli import options as command_line
-from tune_cure.cli.train_run import choose_device
+from tune_cure.cli.steps.train_run import choose_device
+from tune_cure.cli.views.console import alert
 from tune_cure.cli.views.evaluation import print_judgement
 from tune_cure.cli.views.interruption import EXIT_CODE
 from tune_cure.confirmation import judgement as judging
@@ -18,7 +19,7 @@ from tune_cure.confirmation.checks import at_most, check_attacks
 from tune_cure.confirmation.judgement import JudgedNetwork, Judgement, outcome_key
 from tune_cure.confirmation.task import choose_task
 from tune_cure.confirmation.trained_networks import ModelError, TrainedNetwork, load_trained, rehearse_network
-from tune_cure.data import config as data_config, splits as splits_module
+from tune_cure.data import folders, splits as splits_module
 from tune_cure.data.config import DataSpec
 from tune_cure.data.splits import Examples
 from tune_cure.evaluation.chance import chance_level
@@ -123,7 +124,7 @@ def run(options: EvaluateOptions, console: Console) -> int:
         judgement = judge(options, console.print)
     except KeyboardInterrupt:
         ignore_ctrl_c()
-        console.print(f"interrupted; what is done is kept. Continue with:\n  {options.command()}")
+        alert(console, f"interrupted; what is done is kept. Continue with:\n  {options.command()}")
         return EXIT_CODE
     print_judgement(judgement, console)
     files = f"{judging.TABLE}, {judging.SUMMARY} and {run_files.OUTCOMES}"
@@ -264,7 +265,7 @@ def _split_name(text: str) -> tuple[str, str]:
 
 def _load_images(options: EvaluateOptions, data: DataSpec) -> tuple[Examples, str, int]:
     """Return the test images to judge on, where they are from in words, and the number of classes."""
-    splits = splits_module.load(data, download=bool(options.data_root) or data_config.is_default(data.root))
+    splits = splits_module.load(data, download=bool(options.data_root) or folders.is_default(data.root))
     examples = at_most(options.examples, len(splits.test), "--examples", "test images")
     return splits.test.subset(examples, seed=0), splits.source, splits.num_classes
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from tune_cure.cli import options as command_line
+from tune_cure.cli.views.console import alert
 from tune_cure.reports.export import bundle as exporting, measurements, model_card
 from tune_cure.search import run_files
 from tune_cure.search.results import SearchResult
@@ -43,7 +44,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.epilog = "without --confirmed: the best model of the search, judged on validation images only"
     parser.add_argument("directory", type=Path, metavar="FOLDER", help="the search's folder")
-    parser.add_argument("--to", type=Path, required=True, metavar="FOLDER", help="where to: empty, or not there yet")
+    parser.add_argument(
+        "--to", "--output", type=Path, required=True, metavar="FOLDER", help="where to: empty, or not there yet"
+    )
     parser.add_argument("--confirmed", metavar="NAME", help="a network that `confirm` has trained: trial-11, fgsm")
     parser.add_argument("--seed", type=int, metavar="N", help="which of its seeds (default: the first)")
     trust_help = (
@@ -72,7 +75,7 @@ def run(options: ExportOptions, console: Console) -> int:
     )
     console.print(f"wrote {options.to}: {bundle.description}")
     for warning in bundle.warnings:
-        console.print(f"warning: {warning}", style="bold")
+        alert(console, f"warning: {warning}", style="bold")
     if not bundle.is_confirmed:
         console.print("its accuracies are those on the validation images that chose it; the model card says so")
     return 0

@@ -6,6 +6,7 @@ Exit codes:
     0: done.
     1: ran, but no trial succeeded, or something else than the search ended it: a full disk, a dead Ray.
     2: bad input; one line says what is wrong, and nothing was started.
+    75: a time budget ended a search that has more to do; `--resume` continues it.
     130: interrupted by Ctrl-C; the state is saved. After SIGTERM it is 143, after SIGHUP 129.
 """
 
@@ -67,11 +68,12 @@ def _run(words: list[str]) -> int:
     # Imported after the help and the errors of the command line, which do not need rich.
     from tune_cure.cli.views.console import SafeConsole, SafeFormatter, TerminalHandler
 
-    console = SafeConsole(soft_wrap=True, highlight=False, markup=False)  # [x] in a file name is no markup
+    # [x] in a file name is no markup
+    console = SafeConsole(soft_wrap=True, highlight=False, markup=False, quiet=parsed.quiet)
     handler = TerminalHandler()
     handler.setFormatter(SafeFormatter("%(message)s"))
     logging.basicConfig(handlers=[handler], level=logging.INFO if parsed.verbose else logging.WARNING)
-    logging.getLogger("tune_cure").setLevel(logging.INFO)
+    logging.getLogger("tune_cure").setLevel(logging.WARNING if parsed.quiet else logging.INFO)
     command = _module(parsed.command)
     return int(command.run(command.read_options(parsed), console))
 
@@ -145,7 +147,9 @@ def _build_parsers(detailed: Iterable[str]) -> tuple[argparse.ArgumentParser, di
         subparser.set_defaults(command=name, parser=subparser)
         if name in detailed:
             _module(name).add_arguments(subparser)
-            subparser.add_argument("--verbose", action="store_true", help="show what Ray, Optuna and torch say")
+            loudness = subparser.add_mutually_exclusive_group()
+            loudness.add_argument("--verbose", action="store_true", help="show what Ray, Optuna and torch say")
+            loudness.add_argument("--quiet", action="store_true", help="print warnings and errors only")
     return parser, dict(subparsers.choices)
 
 

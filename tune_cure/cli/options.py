@@ -24,6 +24,7 @@ _logger = logging.getLogger(__name__)
 
 Options = TypeVar("Options", bound="DataclassInstance")
 
+EXIT_MORE_TO_DO = 75  # EX_TEMPFAIL of sysexits.h, on which batch systems run a job again
 
 PARTS_HELP = "the file of your own parts, in the place of the one that the run was begun with"
 

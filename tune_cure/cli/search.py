@@ -98,7 +98,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     budget_help = "stop after this time; --resume continues (default: no limit)"
     parser.add_argument("--time-budget", type=_duration, metavar="2h", help=budget_help)
     check_help = "print the plan and start nothing; with --verbose also the YAML with every default"
-    parser.add_argument("--check", action="store_true", help=check_help)
+    parser.add_argument("--check", "--dry-run", action="store_true", help=check_help)
     resolved_help = "with --check: write the YAML with every default into this new file"
     parser.add_argument("--resolved", type=Path, metavar="FILE", help=resolved_help)
     address_help = "a Ray cluster to join: auto or HOST:PORT (docs/cluster.md); default: none"
@@ -186,7 +186,7 @@ def _take_folder(parsed: argparse.Namespace) -> None:
 def run(options: SearchOptions, console: Console) -> int:
     """Run the command and return its exit code."""
     spec = load_spec(options)
-    from tune_cure.cli import search_run  # takes seconds to import: not before the YAML is known to be good
+    from tune_cure.cli.steps import search_run  # takes seconds to import: not before the YAML is known to be good
 
     if options.check:
         search_run.check(spec, options, console)

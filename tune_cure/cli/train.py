@@ -9,8 +9,8 @@ from typing import Any
 
 from rich.console import Console
 
-from tune_cure.cli import original_flags
-from tune_cure.cli.original_flags import OriginalFlags
+from tune_cure.cli.steps import original_flags
+from tune_cure.cli.steps.original_flags import OriginalFlags
 from tune_cure.data.datasets import DATASETS
 from tune_cure.models.registry import MODELS
 from tune_cure.search import run_files
@@ -166,7 +166,9 @@ def read_options(parsed: argparse.Namespace) -> TrainOptions:
 def run(options: TrainOptions, console: Console) -> int:
     """Run the command and return its exit code."""
     spec = read_begun(options) if options.resume else read_run(options, console.print)
-    from tune_cure.cli import train_run  # imports pandas and plotly: not before the configuration is known to be good
+    from tune_cure.cli.steps import (
+        train_run,  # imports pandas and plotly: not before the configuration is known to be good
+    )
 
     return train_run.run(spec, options, console)
 

@@ -11,8 +11,9 @@ from pathlib import Path
 from rich.console import Console
 
 from tune_cure.cli import options as command_line
-from tune_cure.cli.options import UsageError
+from tune_cure.cli.options import EXIT_MORE_TO_DO, UsageError
 from tune_cure.cli.search import SearchOptions, ended_early
+from tune_cure.cli.views.console import alert
 from tune_cure.cli.views.live_view import LiveView, PlainView
 from tune_cure.search import patience, results, run_files
 from tune_cure.search.journal import SEARCH_EVENTS, JournalFollower
@@ -77,10 +78,9 @@ def _conclude(directory: Path, state: SearchState, console: Console) -> int:
         console.print(f"{ended} of {planned} trials have ended; the report: {report}\n{early}")
         return 0
     command = SearchOptions(space="").resume_command(directory, str(directory))
-    console.print(
-        f"the search is not running any more; {ended} of {planned} trials have ended. Continue it with:\n  {command}"
-    )
-    return 1
+    reason = state.paused or "the search is not running any more"
+    alert(console, f"{reason}; {ended} of {planned} trials have ended. Continue it with:\n  {command}")
+    return EXIT_MORE_TO_DO if state.paused else 1
 
 
 def _describe_waiting(directory: Path) -> str:
@@ -143,7 +143,9 @@ def follow(
                 state.epochs_now, patience.spec = 0, state.spec
             dead = is_dead(directory)  # asked first, so that the last lines are read after the process has ended
             for event in tail.read():
-                if event["event"] not in SEARCH_EVENTS:
+                if event["event"] in SEARCH_EVENTS:
+                    state.paused = event["reason"] if event["event"] == "pause" else ""
+                else:
                     shown.on_event(event)
                     patience.take(event)
             is_spent = patience.is_used_up and not state.running

@@ -7,10 +7,10 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from tune_cure.data.datasets import DATASETS
+from tune_cure.data.folders import DEFAULT_ROOT, folder_of
 from tune_cure.utils.formatting import shorten_repr
 from tune_cure.utils.schema import MAX_SEED, Schema, one_of
 
-DEFAULT_ROOT = "~/.cache/tune_cure"
 MAX_PATH = 4000  # characters; systems take a little more
 
 
@@ -62,10 +62,4 @@ class DataSpec(Schema):
     @property
     def folder(self) -> Path:
         """The path of `root` on this machine."""
-        return Path(self.root).expanduser()
-
-
-def is_default(root: str) -> bool:
-    """Return whether a folder is the default folder of data, into which data is downloaded, or lies in it."""
-    folder = os.path.realpath(Path(root).expanduser())
-    return Path(folder).is_relative_to(os.path.realpath(Path(DEFAULT_ROOT).expanduser()))
+        return folder_of(self.root)

@@ -1,7 +1,7 @@
 """Prepared data sets: decoded once, and kept as one file that all processes map into memory.
 
-The file lies in `~/.cache/tune_cure/prepared`, or below `$TUNE_CURE_CACHE`. Its images are in memory once for all
-trials of a machine, in the page cache.
+The file lies in the folder `prepared` of `folders.cache_folder`. Its images are in memory once for all trials of a
+machine, in the page cache.
 """
 
 import hashlib
@@ -19,6 +19,7 @@ from filelock import FileLock
 from torch import Tensor
 
 from tune_cure.data.datasets import DATASETS
+from tune_cure.data.folders import cache_folder
 from tune_cure.data.source import DataError, DataSource
 from tune_cure.utils.errors import TuneCureError, first_line
 
@@ -26,18 +27,6 @@ _logger = logging.getLogger(__name__)
 
 FORMAT = "1"
 """Version of the prepared files' layout. Every data set is prepared anew when it changes."""
-
-
-def cache_folder() -> Path:
-    """Return the folder of prepared data: `$TUNE_CURE_CACHE`, or `~/.cache/tune_cure`.
-
-    Raises:
-        DataError: `$TUNE_CURE_CACHE` is relative. Trials work in folders of their own, so each would fill another one.
-    """
-    folder = Path(os.environ.get("TUNE_CURE_CACHE", "~/.cache/tune_cure")).expanduser()
-    if not folder.is_absolute():
-        raise DataError(f"TUNE_CURE_CACHE: {str(folder)!r} is relative; an absolute path is needed")
-    return folder
 
 
 def prepared(name: str, root: Path, image_size: int | None, *, download: bool = True) -> dict[str, Any]:

@@ -219,9 +219,11 @@ def _run_on_ray(
     if search.counts.num_ended < spec.search.trials:
         tuner = _make_tuner(search, proposer, plan, broadcast, verbose=options.verbose)
         GuardedCall(tuner.fit, stopper, interrupt).run()
-    if not stopper.outcome and stopper.is_over(search.counts):
+    if stopper.is_over(search.counts) and not stopper.is_cut_short(search.counts):
         rescore = partial(rescoring.run, spec, search.journal, search.record, storage, plan, broadcast)
-        GuardedCall(partial(rescore, lambda: bool(stopper.outcome)), stopper, interrupt).run()
+        GuardedCall(partial(rescore, lambda: stopper.is_cut_short(search.counts)), stopper, interrupt).run()
+    elif stopper.outcome == "time":
+        search.journal.append("pause", None, reason=stopper.reason)
 
 
 def _is_full_disk(error: Exception) -> bool:

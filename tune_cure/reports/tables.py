@@ -20,7 +20,14 @@ from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.space.radii import format_setting
 from tune_cure.search.trial_table import judged_examples
 from tune_cure.utils.csv_tables import format_csv
-from tune_cure.utils.files import FolderError, read_tensors, replace_bytes, replace_tensors, replace_text
+from tune_cure.utils.files import (
+    FolderError,
+    read_tensors,
+    replace_bytes,
+    replace_tensors,
+    replace_text,
+    replace_weights,
+)
 from tune_cure.utils.formatting import format_percent
 
 _logger = logging.getLogger(__name__)
@@ -124,34 +131,40 @@ def _latex_table(titles: list[str], rows: list[list[str]]) -> str:
 
 
 def write_best_model(result: SearchResult) -> None:
-    """Write best_model.pt, the best trial's weights.
+    """Write the best trial's network as best_model.pt, and its weights alone as best_model.safetensors.
 
-    If these weights are not on the disk, or cannot be read, the file stays as it is, unless it holds the weights of
-    another trial: then it is removed. The weights are missing while a running search replaces their checkpoint, and if
-    the best trial became the best only after another one had failed. A warning is logged of a file that cannot be read.
+    If these weights are not on the disk, or cannot be read, the files stay as they are, unless they hold the weights of
+    another trial: then they are removed. The weights are missing while a running search replaces their checkpoint, and
+    if the best trial became the best only after another one had failed. A warning is logged of a file that cannot be
+    read.
     """
     best = result.best
     if best is None:
         return
-    file = result.directory / run_files.BEST_MODEL
+    file, plain = result.directory / run_files.BEST_MODEL, result.directory / run_files.BEST_WEIGHTS
     checkpoint = Journal(result.directory).checkpoint_file(result.checkpoint) if result.checkpoint else None
     metrics = {name: float(best.row[f"{name}_best"]) for name in ("clean_accuracy", "pgd_accuracy")}
     about = {"trial": best.trial, "hyperparameters": best.hyperparameters, "metrics": metrics}
     made = MadeFiles(result.directory / run_files.MADE)
     source = _digest(checkpoint, about) if checkpoint else None
-    if source and made.is_current(file, source):
+    if source and made.is_current(file, source) and made.is_current(plain, source):
         return
     saved = _read_or_warn(checkpoint) if checkpoint else {}
-    weights = saved.get("best_model")
-    if saved and not isinstance(weights, dict):
+    network: Any = saved.get("best_model")
+    has_weights = isinstance(network, dict) and isinstance(network.get("weights"), dict)
+    if saved and not has_weights:
         _logger.warning("%s: cannot be read as a checkpoint: it holds no best model", checkpoint)
-    if not isinstance(weights, dict):
+    if not has_weights:
         if _read_or_warn(file).get("trial", best.trial) != best.trial:
             file.unlink()
+            plain.unlink(missing_ok=True)
         return
-    replace_tensors(file, {**weights, **about})
+    replace_tensors(file, {**network, **about})
+    replace_weights(plain, network["weights"])
     if source:
         made.add(file, source)
+        if plain.exists():
+            made.add(plain, source)
         made.write()
 
 

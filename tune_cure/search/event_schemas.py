@@ -81,6 +81,11 @@ class _Change(_Event):
     restart: bool
 
 
+class _Pause(_Event):
+    trial: None  # type: ignore[assignment]
+    reason: str
+
+
 class _Resume(_Event):
     trial: None  # type: ignore[assignment]
 
@@ -93,6 +98,7 @@ EVENT_SCHEMAS: dict[str, type[_Event]] = {
     "end": _End,
     "leader": _Leader,
     "change": _Change,
+    "pause": _Pause,
     "resume": _Resume,
 }
 

@@ -12,9 +12,10 @@ trial's number (`trial`) and a `time` in seconds since 1970. The kinds, whose ke
 - `leader`: a leading trial was judged again once the search was over: the epoch of its best weights, their accuracies
   and the attack (`SearchSpec.rescoring`).
 - `change`: the search was resumed with other settings. The settings in words, and whether running trials restart.
+- `pause`: the time budget ended the search before its end. The reason in words. (Searches of version 0.1.0 lack it.)
 - `resume`: the search was resumed. The pause before it does not count as the search's time.
 
-`change` and `resume` belong to the search as a whole: their `trial` is null.
+`change`, `pause` and `resume` belong to the search as a whole: their `trial` is null.
 """
 
 import json
@@ -38,7 +39,7 @@ from tune_cure.utils.yaml_config import ProblemError, SpecError, read_mapping
 OBJECTIVE = "objective"  # key of an epoch: the value of the search's metric, which sampler and scheduler compare
 RUNG = "pgd_accuracy_rung"  # key of an epoch at a rung, if asha.steps is given: the value that is compared there
 
-SEARCH_EVENTS = ("change", "resume")
+SEARCH_EVENTS = ("change", "pause", "resume")
 
 SHOWN_TEXTS = frozenset(("reason", "settings", "host"))  # free text, for people: it may be from somebody else
 

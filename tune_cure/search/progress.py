@@ -50,6 +50,7 @@ class SearchState:
         epochs_of_ended: Epochs trained by the trials that have ended.
         epochs_now: Epochs trained since `started`; a resumed search trained the others before.
         best: The trial that ranks first among those that have been judged and did not end unsoundly.
+        paused: Why the search ended with more to do, in words; empty if it did not, or was resumed since.
     """
 
     spec: SearchSpec
@@ -60,6 +61,7 @@ class SearchState:
     epochs_of_ended: int = 0
     epochs_now: int = 0
     best: TrialState | None = None
+    paused: str = ""
     _best_rank: RankKey | None = None
     _running: dict[int, TrialState] = field(default_factory=dict)
 

@@ -28,6 +28,7 @@ EPOCHS_TABLE, EPOCHS_PARQUET = "epochs.csv", "epochs.parquet"
 SUMMARY = "summary.json"
 BEST_CONFIG_TABLE, BEST_CONFIG_SPEC = "best_config.csv", "best_config.yaml"
 BEST_MODEL = "best_model.pt"
+BEST_WEIGHTS = "best_model.safetensors"
 TOP_MARKDOWN, TOP_LATEX = "top_configurations.md", "top_configurations.tex"
 REPLAY = "replay.csv"
 MADE = ".made.json"  # from what the figures, their shares and the best model were made

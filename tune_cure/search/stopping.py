@@ -100,6 +100,10 @@ class SearchStopper:
         has_all = counts.num_ended >= self.spec.search.trials
         return has_all or (self.exhausted and counts.num_ended == counts.num_begun)
 
+    def is_cut_short(self, counts: TrialCounts) -> bool:
+        """Return whether something stops the search before its end; a budget that ends with the last trial does not."""
+        return bool(self.outcome) and not (self.outcome == "time" and self.is_over(counts))
+
     def conclude(self, counts: TrialCounts, record: SearchRecord) -> SearchResult:
         """Return the result of the search as it stands, from what its journal says, with how it ended and why.
 
@@ -108,7 +112,7 @@ class SearchStopper:
         """
         if self.watch.is_lost():
             raise LostFolderError(self.watch.find_fault())
-        if self.outcome:
+        if self.is_cut_short(counts):
             outcome, reason = self.outcome, self.reason
         elif not self.is_over(counts):
             outcome, reason = "interrupted", ""

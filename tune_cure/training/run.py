@@ -21,7 +21,7 @@ from tune_cure.training.delta import expand_delta
 from tune_cure.training.interactions import find_conflict
 from tune_cure.utils.csv_tables import format_csv
 from tune_cure.utils.errors import first_line
-from tune_cure.utils.files import FolderError, read_tensors, replace_tensors, replace_text
+from tune_cure.utils.files import FolderError, read_tensors, replace_tensors, replace_text, replace_weights
 from tune_cure.utils.registry import PartError
 from tune_cure.utils.schema import MAX_SEED, Schema
 from tune_cure.utils.yaml_config import ProblemError, by_path, differences, first_problem
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 DEFAULT_DATASET = "cifar10"
 CONFIG, LOG, LAST, BEST, TEST = "config.yaml", "epochs.csv", "last.pt", "best_model.pt", "test.csv"
+BEST_WEIGHTS = "best_model.safetensors"
 COLUMNS = (*EPOCH_METRICS, "diverged")
 """Columns of epochs.csv."""
 
@@ -207,11 +208,12 @@ class Run:
         return self.log[-1]
 
     def _save_best(self) -> None:
-        """Write the network of the best epoch to best_model.pt, with its hyperparameters and accuracies."""
+        """Write the network of the best epoch with its hyperparameters and accuracies, and its weights alone."""
         best = {**self.trainer.best_model(), "hyperparameters": self.spec.training.model_dump(by_alias=True)}
         accuracies = self.trainer.accuracies[self.trainer.best_epoch]
         metrics = {name: accuracies[name] for name in ("clean_accuracy", "pgd_accuracy")}
         replace_tensors(self.directory / BEST, {**best, "metrics": metrics})
+        replace_weights(self.directory / BEST_WEIGHTS, best["weights"])
 
     def evaluate_on_test(self) -> pd.DataFrame:
         """Evaluate the networks of the best and the last epoch on all test images, and write test.csv.

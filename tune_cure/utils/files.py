@@ -5,6 +5,7 @@ A reader of a replaced file, or a power cut, finds the old content or the new on
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import tempfile
@@ -17,6 +18,8 @@ from tune_cure.utils.errors import TuneCureError, first_line
 
 if TYPE_CHECKING:
     import torch
+
+_logger = logging.getLogger(__name__)
 
 
 def replace_text(path: Path, text: str) -> None:
@@ -36,6 +39,26 @@ def replace_tensors(path: Path, content: dict[str, Any]) -> None:
 
     with _partial(path) as file:
         torch.save(content, file)
+
+
+def replace_weights(path: Path, weights: Mapping[str, torch.Tensor]) -> None:
+    """Replace a file in one step by a state dict in the safetensors format.
+
+    The format has no place for some kinds of tensors, as sparse ones. Then no file is left, and a warning is logged.
+    """
+    import torch
+    from safetensors.torch import save
+
+    def copy(tensor: torch.Tensor) -> torch.Tensor:  # in memory of its own, which the format demands
+        return tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+
+    try:
+        content = save({name: copy(tensor) for name, tensor in weights.items()})
+    except (AttributeError, KeyError, RuntimeError, ValueError) as error:
+        _logger.warning("%s: left out: a tensor is of a kind that safetensors cannot hold: %s", path, first_line(error))
+        path.unlink(missing_ok=True)
+    else:
+        replace_bytes(path, content)
 
 
 def replace_arrays(path: Path, content: Mapping[str, Any]) -> None:

@@ -16,7 +16,8 @@ import tune_cure
 from tests.support.confirmations import write_quick_search
 from tests.support.exported_models import write_best_model
 from tests.support.journals import write_search
-from tune_cure.cli import api, search_run
+from tune_cure.cli import api
+from tune_cure.cli.steps import search_run
 from tune_cure.cli.views.live_view import PlainView
 from tune_cure.models.registry import MODELS
 from tune_cure.ray_backend import tuner

@@ -6,7 +6,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from tune_cure.cli.views.console import SafeConsole, SafeFormatter, TerminalHandler
+from tune_cure.cli.views.console import SafeConsole, SafeFormatter, TerminalHandler, alert
 
 HOSTILE = "\x1b]0;owned\x07\x9b2Jcafé\u202eexe\r"
 
@@ -58,3 +58,14 @@ def test_a_log_record_is_printed_above_the_picture_of_a_live_view(capsys: pytest
     assert shown.index("memory is short") < shown.rindex("picture")
     handler.emit(record)
     assert capsys.readouterr().err == "memory is short\n"
+
+
+def test_a_quiet_console_shows_no_moving_picture_and_alerts_on_the_standard_error(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    quiet, loud = SafeConsole(quiet=True, force_terminal=True), SafeConsole(force_terminal=True, width=80)
+    assert (quiet.is_terminal, loud.is_terminal) == (False, True)
+    alert(quiet, "bad: \x1b[2J", style="bold")
+    assert capsys.readouterr() == ("", "bad: \\x1b[2J\n")
+    alert(loud, "bad")
+    assert capsys.readouterr() == ("bad\n", "")

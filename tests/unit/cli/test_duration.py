@@ -72,7 +72,7 @@ def _two_threads() -> Iterator[None]:
 def test_train_chooses_its_threads_records_them_and_keeps_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("tune_cure.cli.train_run.choose_threads", lambda *_, **__: 1)
+    monkeypatch.setattr("tune_cure.cli.steps.train_run.choose_threads", lambda *_, **__: 1)
     monkeypatch.setattr(duration, "measure_speed", lambda *_, **__: FAST)
     folder = tmp_path / "out"
     assert cli.main(["train", *QUICK, "--output", str(folder)]) == 0
@@ -81,7 +81,7 @@ def test_train_chooses_its_threads_records_them_and_keeps_them(
     out = capsys.readouterr().out
     assert "1 CPU thread(s)" in out
     assert "an epoch takes about 0.014 s here (measured), 1 epoch about 0 s" in out
-    monkeypatch.setattr("tune_cure.cli.train_run.choose_threads", lambda *_, **__: 2)
+    monkeypatch.setattr("tune_cure.cli.steps.train_run.choose_threads", lambda *_, **__: 2)
     torch.set_num_threads(2)
     assert cli.main(["train", "--resume", "--output", str(folder)]) == 0
     assert torch.get_num_threads() == 1
@@ -90,7 +90,7 @@ def test_train_chooses_its_threads_records_them_and_keeps_them(
 
 @pytest.mark.usefixtures("_two_threads")
 def test_threads_that_are_given_are_not_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tune_cure.cli.train_run.choose_threads", lambda *_, **__: pytest.fail("measured"))
+    monkeypatch.setattr("tune_cure.cli.steps.train_run.choose_threads", lambda *_, **__: pytest.fail("measured"))
     monkeypatch.setattr(duration, "measure_speed", lambda *_, **__: FAST)
     assert cli.main(["train", *QUICK, "--threads", "2", "--output", str(tmp_path / "out")]) == 0
     assert read_mapping(tmp_path / "out" / "config.yaml")["threads"] == 2

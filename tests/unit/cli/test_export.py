@@ -43,6 +43,11 @@ def test_a_search_is_exported(result: SearchResult, tmp_path: Path, capsys: pyte
     }
 
 
+def test_the_folder_may_be_named_as_the_output(result: SearchResult, tmp_path: Path) -> None:
+    assert cli.main(["export", str(result.directory), "--output", str(tmp_path / "out")]) == 0
+    assert (tmp_path / "out" / "model.safetensors").exists()
+
+
 def test_a_confirmed_network_is_exported(
     result: SearchResult, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -123,3 +123,24 @@ def test_train_takes_the_winner_of_a_runs_folder(tmp_path: Path, capsys: pytest.
     write_search(tmp_path, 1)
     wanted = f"tune-cure: {tmp_path}: holds no best_config.csv; tune-cure report {tmp_path} writes it\n"
     assert failed(capsys, "train", "--config", str(tmp_path)) == wanted
+
+
+def test_quiet_and_verbose_exclude_each_other(capsys: pytest.CaptureFixture[str]) -> None:
+    said = refused(capsys, "watch", "--quiet", "--verbose")
+    assert "argument --verbose: not allowed with argument --quiet" in said
+
+
+def test_a_quiet_command_prints_warnings_and_errors_only(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        write_search(tmp_path / name)
+    folders = (str(tmp_path / "a"), str(tmp_path / "b"))
+    assert main(["compare", *folders, "--csv", str(tmp_path / "table.csv"), "--quiet"]) == 0
+    assert capsys.readouterr() == ("", "")
+    assert (tmp_path / "table.csv").exists()
+    monkeypatch.setattr("tune_cure.confirmation.comparison.comparison_warnings", lambda searches: ["be careful"])
+    assert main(["compare", *folders, "--quiet"]) == 0
+    assert capsys.readouterr() == ("", "warning: be careful\n")
+    assert "holds no search" in failed(capsys, "report", str(tmp_path / "none"), "--quiet")

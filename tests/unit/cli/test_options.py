@@ -35,7 +35,7 @@ def test_every_argument_of_a_command_is_a_field_of_its_frozen_options(command: s
     parsed = parse(command, *LEAST.get(command, []))
     options = importlib.import_module(f"tune_cure.cli.{command}").read_options(parsed)
     names = {field.name for field in dataclasses.fields(options)}
-    arguments = vars(parsed).keys() - {"command", "parser", "verbose"}
+    arguments = vars(parsed).keys() - {"command", "parser", "verbose", "quiet"}
     if command == "train":
         original = {"hat", "opt_level", *(flag[2:].replace("-", "_") for flag in train.original_flags.WITHOUT_EFFECT)}
         arguments = {name for name in arguments - original if not name.startswith("training.")}

@@ -13,8 +13,8 @@ from rich.console import Console
 from tests.support.command_line import failed
 from tests.support.journals import BEST, write_search
 from tests.support.spaces import TINY
-from tune_cure.cli import search_run
 from tune_cure.cli.main import main
+from tune_cure.cli.steps import search_run
 from tune_cure.cli.views import interruption
 from tune_cure.cli.views.search_results import print_results
 from tune_cure.ray_backend.resources import Machine
@@ -340,3 +340,27 @@ def test_the_tables_of_a_search_are_written_although_ctrl_c_is_pressed_meanwhile
         assert said[-3:-1] == [interruption.STOPPING, f"interrupted; all state is in {out}. Continue with:"]
         assert said[-1].endswith(f" search --resume {shlex.quote(str(out))}")
         assert (out / "report.html").exists() == (presses == 1)
+
+
+def test_a_search_that_a_time_budget_ended_exits_with_the_code_on_which_batch_systems_run_it_again(
+    space: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ended(spec: SearchSpec, folder: search_run.RunFolder, *_: object) -> SearchResult:
+        write_search(folder.directory)
+        return SearchResult(folder.directory, outcome, "the time budget is used up" * (outcome == "time"))
+
+    monkeypatch.setattr(search_run, "run_trials", ended)
+    monkeypatch.setattr(search_run, "write_results", lambda result, folder: None)
+    for outcome, code in (("time", 75), ("finished", 0)):
+        out = tmp_path / outcome
+        assert main(["search", str(space), "--quiet", "--output", str(out)]) == code
+        said = f"the time budget is used up; all state is in {out}. Continue with:\n  "
+        output = capsys.readouterr()
+        assert output.out == ""
+        assert output.err.startswith(said) if outcome == "time" else output.err == ""
+
+
+def test_a_dry_run_is_a_check(space: Path, elsewhere: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["search", str(space), "--dry-run"]) == 0
+    assert "8 trials by tpe" in capsys.readouterr().out
+    assert not (elsewhere / "results").exists()

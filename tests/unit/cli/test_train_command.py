@@ -158,7 +158,8 @@ def test_a_run_says_what_it_does_and_leaves_log_curves_checkpoints_and_test_resu
     printed = capsys.readouterr().out
     assert "epoch 1/2  loss " in printed
     assert "on all 359 test images, by PGD-3 with 1 start at epsilon 0.15 (38.2/255):" in printed
-    names = {"config.yaml", "environment.json", "epochs.csv", "best_model.pt", "last.pt", "test.csv", "curves.html"}
+    names = {"config.yaml", "environment.json", "epochs.csv", "last.pt", "test.csv", "curves.html"}
+    names |= {"best_model.pt", "best_model.safetensors"}
     assert {file.name for file in folder.iterdir()} == names | {locking.LOCK_FILE}
     page = (folder / "curves.html").read_text()
     assert "small_cnn on digits" in page

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.journal_lines import begin
 from tests.support.journals import write_search
 from tests.support.spaces import tiny
 from tune_cure.cli import watch
@@ -81,3 +82,20 @@ def test_a_folder_with_neither_search_nor_runs_is_waited_for(
     assert said == f"waiting for a search in {tmp_path}; Ctrl-C ends this\n"
     Journal(tmp_path).path.touch()
     assert watch.is_begun(tmp_path)
+
+
+def test_the_end_of_a_time_budget_has_a_code_of_its_own_until_the_search_is_resumed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "is_dead", lambda directory: True)
+    monkeypatch.setattr(watch, "RESUME_LOOKS", 0)
+    tiny(tmp_path)
+    journal = Journal(tmp_path)
+    begin(journal, 0)
+    assert main(["watch", str(tmp_path)]) == 1
+    assert "the search is not running any more; 0 of 8 trials have ended" in capsys.readouterr().out
+    journal.append("pause", None, reason="the time budget is used up")
+    assert main(["watch", str(tmp_path)]) == 75
+    assert "the time budget is used up; 0 of 8 trials have ended. Continue it with:" in capsys.readouterr().out
+    journal.append("resume", None)
+    assert main(["watch", str(tmp_path)]) == 1

@@ -4,6 +4,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file
 
 from tests.support.journals import VALUES, write_run
 from tests.support.spaces import tiny
@@ -36,6 +37,11 @@ def test_the_files_name_the_winner_its_accuracies_and_its_weights(run: Path) -> 
     assert row["evaluation_epsilon"] == 0.05
     model = torch.load(run / "best_model.pt", weights_only=True)
     assert model["metrics"] == {"clean_accuracy": 0.75, "pgd_accuracy": 0.5}
+    plain = run / "best_model.safetensors"
+    assert {name: tensor.tolist() for name, tensor in load_file(plain).items()} == {"w": [1.0, 1.0]}
+    plain.unlink()  # a run of version 0.1.0 has none
+    tables.write_best_model(SearchResult(run))
+    assert plain.exists()
     assert yaml.safe_load((run / "best_config.yaml").read_text())["lambda"] == 0.6
     start = specs.load(run / "spec.yaml", [f"start_from=[{run / 'best_config.yaml'}]"]).start_from
     assert start == [{**VALUES, "lambda": 0.6}]
@@ -95,7 +101,7 @@ def test_a_checkpoint_runs_no_code(run: Path, caplog: pytest.LogCaptureFixture) 
     assert not (run / "best_model.pt").exists()
 
 
-@pytest.mark.parametrize("content", [{"best_model": 3}, {"epoch": 1}, [1], {1: 2}])
+@pytest.mark.parametrize("content", [{"best_model": 3}, {"best_model": {"weights": 3}}, {"epoch": 1}, [1], {1: 2}])
 def test_a_checkpoint_without_weights_is_left_out_with_a_warning(
     content: object, run: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

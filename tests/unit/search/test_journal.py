@@ -124,7 +124,7 @@ def test_a_line_that_is_no_event_is_an_error(line: str, tmp_path: Path) -> None:
         (lambda line: line.update(trial=7), "line 2: trial 7 was never begun"),
         (lambda line: line.update(lr=[1]), "lr: a number is needed"),
         (lambda line: line.update(ended="tired"), "ended: input should be"),
-        (lambda line: line.update(event="pause"), "event: 'pause' is not one of trial, epoch, checkpoint, retry, end"),
+        (lambda line: line.update(event="halt"), "event: 'halt' is not one of trial, epoch, checkpoint, retry, end"),
         (lambda line: line.update(event=["epoch"]), "event: ['epoch'] is not one of"),
         (lambda line: line.update(event="trial"), "line 2 is no event: origin: is needed, but not given"),
         (lambda line: line.update(event="trial", origin="sampler", hyperparameters={}), "trial 0 begins a second time"),

@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 
 from tests.support.spaces import tiny
-from tune_cure.search.journal import OBJECTIVE, Event
+from tune_cure.search.journal import OBJECTIVE, Event, Journal, TrialCounts
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.stopping import FULL_DISK_ERROR, MAX_EQUAL_FAILURES, SearchStopper
+from tune_cure.search.trial_table import SearchRecord
 
 
 @pytest.fixture
@@ -111,3 +112,19 @@ def test_a_full_disk_ends_it(spec: SearchSpec, tmp_path: Path, monkeypatch: pyte
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EDQUOT])
 def test_a_quota_that_is_used_up_is_a_full_disk(error: int) -> None:
     assert FULL_DISK_ERROR.search(str(OSError(error, os.strerror(error))))
+
+
+def test_a_time_budget_that_ends_with_the_last_trial_leaves_a_finished_search(tmp_path: Path) -> None:
+    spec = tiny(tmp_path, "search.trials=2")
+    Journal(tmp_path).path.touch()
+    counts = TrialCounts([{"event": event, "trial": trial} for trial in (0, 1) for event in ("trial", "end")])
+    one_runs = TrialCounts([{"event": "trial", "trial": 0}])
+    endings = SearchStopper(spec, tmp_path, -1, [])
+    assert not endings.is_cut_short(one_runs)
+    assert endings.stop_all()
+    assert (endings.is_cut_short(one_runs), endings.is_cut_short(counts)) == (True, False)
+    assert endings.conclude(one_runs, SearchRecord()).outcome == "time"
+    assert endings.conclude(counts, SearchRecord()).outcome == "finished"
+    interrupted = SearchStopper(spec, tmp_path, None, [])
+    interrupted.interrupt()
+    assert interrupted.is_cut_short(counts)

@@ -5,6 +5,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from tune_cure.data import splits as data
 from tune_cure.evaluation.metrics import evaluate
@@ -336,3 +337,6 @@ def test_the_best_model_names_its_hyperparameters_and_what_it_reached(spec: RunS
     saved = torch.load(tmp_path / BEST, weights_only=True)
     assert saved["hyperparameters"]["lambda"] == 0.02
     assert saved["metrics"]["pgd_accuracy"] == row["pgd_accuracy"]
+    plain = load_file(tmp_path / "best_model.safetensors")
+    assert plain.keys() == saved["weights"].keys()
+    assert all(torch.equal(tensor, saved["weights"][name]) for name, tensor in plain.items())

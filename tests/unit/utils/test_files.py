@@ -8,6 +8,7 @@ from typing import NoReturn
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from tune_cure.utils.files import (
     FolderError,
@@ -18,6 +19,7 @@ from tune_cure.utils.files import (
     replace_arrays,
     replace_tensors,
     replace_text,
+    replace_weights,
 )
 
 
@@ -192,3 +194,25 @@ def test_a_system_that_denies_what_it_then_does_is_not_believed(
 ) -> None:
     monkeypatch.setattr("os.access", lambda path, mode: False)
     assert watch.find_fault() == ""
+
+
+def test_weights_are_written_as_a_plain_state_dict(tmp_path: Path) -> None:
+    shared = torch.arange(4.0)
+    images = torch.rand(2, 3, 4, 4).to(memory_format=torch.channels_last)
+    weights = {"a": shared, "b": shared, "images": images, "count": torch.tensor(3), "half": shared.half()}
+    replace_weights(tmp_path / "w.safetensors", weights)
+    read = load_file(tmp_path / "w.safetensors")
+    assert read.keys() == weights.keys()
+    assert all(torch.equal(read[name], weights[name]) and read[name].dtype == weights[name].dtype for name in weights)
+
+
+@pytest.mark.parametrize("tensor", [torch.eye(2).to_sparse(), torch.ones(2, dtype=torch.complex128), 3])
+def test_weights_without_a_place_in_the_format_are_left_out_with_a_warning(
+    tensor: torch.Tensor, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "w.safetensors"
+    replace_weights(file, {"a": torch.ones(1)})
+    replace_weights(file, {"a": tensor})
+    assert not list(tmp_path.iterdir())  # the older weights are not those of this network
+    (message,) = caplog.messages
+    assert message.startswith(f"{file}: left out: a tensor is of a kind that safetensors cannot hold: ")

@@ -7,6 +7,7 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
+from tune_cure.cli.views.console import alert
 from tune_cure.confirmation.answers import answer, chance_warnings
 from tune_cure.confirmation.cost import Cost
 from tune_cure.confirmation.plan import Job
@@ -104,7 +105,7 @@ def print_results(confirmation: Confirmation, result: SearchResult, console: Con
     """Print whether the penalty helped, the table of means, the verdicts and the warnings."""
     means, comparisons, norm = confirmation.means(), confirmation.comparisons(), result.spec.evaluation.norm
     if means.empty:
-        console.print("no run came to an end", style="bold")
+        alert(console, "no run came to an end", style="bold")
         return
     for number, sentence in enumerate(answer(confirmation, result)):
         console.print(f"\n{sentence}" if number == 0 else sentence, style="bold" if number == 0 else None)
@@ -124,9 +125,9 @@ def print_results(confirmation: Confirmation, result: SearchResult, console: Con
         console.print(describe_verdict(row, norm, labels))
     console.print(describe_adjustment(confirmation), style="dim")
     for warning in (*warn_of_few_seeds(comparisons), *chance_warnings(confirmation)):
-        console.print(warning, style="bold")
+        alert(console, warning, style="bold")
     for epsilon, warning in confirmation.masking_warnings():
-        console.print(f"\nwarning, at {format_radius(epsilon, norm)}: {warning}", style="bold")
+        alert(console, f"\nwarning, at {format_radius(epsilon, norm)}: {warning}", style="bold")
 
 
 def describe_adjustment(confirmation: Confirmation) -> str:

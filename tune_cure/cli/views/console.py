@@ -15,6 +15,11 @@ from tune_cure.utils.formatting import spell_out
 class SafeConsole(Console):
     """Console that spells out control characters in what it prints, but not its own."""
 
+    @property
+    def is_terminal(self) -> bool:
+        """Return whether it prints on a terminal; a quiet one shows nothing that moves."""
+        return super().is_terminal and not self.quiet
+
     def render_str(self, text: str, **options: Any) -> Text:
         """Return a string as a text, spelled out before the columns of a table are measured; see `Console`."""
         return super().render_str(spell_out(text), **options)
@@ -23,6 +28,20 @@ class SafeConsole(Console):
         """Render an object into segments; see `Console`."""
         for segment in super().render(renderable, options):
             yield segment if segment.control else Segment(spell_out(segment.text), segment.style)
+
+
+def alert(console: Console, text: str, **options: Any) -> None:
+    """Print what the user must know: on the console, or on the standard error if the console is quiet.
+
+    Args:
+        console: The console of a command.
+        text: The lines.
+        options: Those of `Console.print`.
+    """
+    if console.quiet:
+        print(spell_out(text), file=sys.stderr)
+    else:
+        console.print(text, **options)
 
 
 class SafeFormatter(logging.Formatter):

@@ -3,6 +3,7 @@
 from rich.console import Console
 from rich.table import Table
 
+from tune_cure.cli.views.console import alert
 from tune_cure.confirmation.judgement import Judgement
 from tune_cure.evaluation.names import COMPARED_ATTACKS
 from tune_cure.utils.formatting import format_percent, format_points, format_radius
@@ -27,7 +28,7 @@ def print_judgement(judgement: Judgement, console: Console) -> None:
     console.print(grid)
     _print_verdicts(judgement, console)
     for warning in judgement.warnings():
-        console.print(f"\nwarning: {warning}", style="bold")
+        alert(console, f"\nwarning: {warning}", style="bold")
 
 
 def _print_verdicts(judgement: Judgement, console: Console) -> None:

@@ -95,3 +95,14 @@ def _describe_expected_epochs(spec: SearchSpec, plan: ResourcePlan) -> str:
     if spec.search.scheduler == "none":
         return ""
     return f"; about {play_epochs(spec, plan.concurrent):.0f} with early stopping"
+
+
+def describe_prior_trials(spec: SearchSpec, *, is_resumed: bool) -> str:
+    """Return how many trials of earlier searches the sampler knows; empty without `search.warm_start`."""
+    if not spec.search.warm_start or is_resumed:
+        return ""
+    from tune_cure.search.proposals import warm_start  # imports Optuna
+
+    used, left_out = warm_start.read_prior_trials(spec)
+    line = f"{len(used)} trials of {spec.search.warm_start} are known to the sampler"
+    return line + f"; {left_out} did not end, or lie outside of the space" * bool(left_out)

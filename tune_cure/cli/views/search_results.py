@@ -8,6 +8,7 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
+from tune_cure.cli.views.console import alert
 from tune_cure.reports.chance import find_chance
 from tune_cure.search import ranking, run_files, trial_table
 from tune_cure.search.results import SearchResult
@@ -35,7 +36,7 @@ def print_results(result: SearchResult, page: Path | None, console: Console) -> 
     console.print(f"\n{result.spec.name}: the best of {len(result.trials)} trials\n", style="bold")
     _print_leaders(result, console)
     if finding := find_chance(result):
-        console.print(f"\n{finding}", style="bold")
+        alert(console, f"\n{finding}", style="bold")
     _print_effort(result, console)
     _print_judgement(result, console)
     _print_files(result.directory, page, console)
@@ -104,6 +105,7 @@ def _print_files(directory: Path, page: Path | None, console: Console) -> None:
         run_files.BEST_CONFIG_TABLE,
         run_files.BEST_CONFIG_SPEC,
         run_files.BEST_MODEL,
+        run_files.BEST_WEIGHTS,
     ):
         if (directory / name).exists():
             console.print(f"  {directory / name}")

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -9,6 +10,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from tune_cure.cli.views.console import alert
 from tune_cure.evaluation.names import ACCURACY_LABELS
 from tune_cure.training.config import HYPERPARAMETERS, TrainingConfig, config_class
 from tune_cure.training.run import Run, RunSpec
@@ -62,20 +64,21 @@ def train_epochs(run: Run, say: Callable[[str], None], console: Console | None =
     Args:
         run: The run.
         say: Prints a line.
-        console: Where a bar shows the progress of an epoch; None shows none.
+        console: Where a bar shows the progress of an epoch, and warnings are printed; None shows no bar.
     """
     total, is_advised = run.spec.training.epochs, False
+    warn = partial(alert, console) if console else say
     while not run.finished:
         with _progress_bar(run, console) as on_step:
             row = run.train_epoch(on_step)
         say(_epoch_line(row, total, is_best=run.trainer.best_epoch == run.trainer.epoch))
         if row["diverged"]:
-            say("diverged: the loss became NaN or infinite; a lower lr_max or lambda may help")
+            warn("diverged: the loss became NaN or infinite; a lower lr_max or lambda may help")
         elif row["catastrophic_overfitting"]:
-            say("catastrophic overfitting: the network withstands single steps, but not many small ones")
+            warn("catastrophic overfitting: the network withstands single steps, but not many small ones")
         elif not is_advised and _lags(row, run.spec.training):
             is_advised = True
-            say(
+            warn(
                 f"adversarial training images are classified better ({row['train_adversarial_accuracy']:.0%}) than "
                 f"clean validation images ({row['clean_accuracy']:.0%}): batch norm's running statistics may lag "
                 "behind; --penalty-statistics batch, or a lower lambda or lr_max, may help"

@@ -20,8 +20,8 @@ pytest.importorskip("hypothesis")
 from hypothesis import given, strategies as st
 
 from tests.support.fuzzing import fuzzed
-from tune_cure.cli import search_run, train_run
 from tune_cure.cli.main import main
+from tune_cure.cli.steps import search_run, train_run
 from tune_cure.data import splits
 from tune_cure.data.source import NotHereError
 from tune_cure.search.space import config as config_module, loading

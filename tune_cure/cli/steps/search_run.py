@@ -9,14 +9,15 @@ from pathlib import Path
 
 from rich.console import Console
 
-from tune_cure.cli.options import UsageError
+from tune_cure.cli.options import EXIT_MORE_TO_DO, UsageError
 from tune_cure.cli.search import SearchOptions, ended_early
 from tune_cure.cli.views import duration, search_plan
+from tune_cure.cli.views.console import alert
 from tune_cure.cli.views.interruption import EXIT_CODE, Interruption
 from tune_cure.cli.views.live_view import LiveView, PlainView, describe_best
 from tune_cure.cli.views.ray_logs import say_where_logs_are
 from tune_cure.cli.views.search_results import print_results
-from tune_cure.data import config, source, splits as splits_module
+from tune_cure.data import folders, source, splits as splits_module
 from tune_cure.data.splits import Splits
 from tune_cure.evaluation.chance import chance_level
 from tune_cure.ray_backend.monitoring import dashboard
@@ -51,7 +52,7 @@ def check(spec: SearchSpec, options: SearchOptions, console: Console) -> None:
     Raises:
         TuneCureError: The search would be refused.
     """
-    prior_trials = _describe_prior_trials(spec, options)
+    prior_trials = search_plan.describe_prior_trials(spec, is_resumed=options.resume)
     output = _choose_output(spec, options)
     plan = search_plan.plan_on_this_machine(spec)
     splits = None
@@ -126,7 +127,7 @@ def _run(
     except LostFolderError as error:
         command = options.resume_command(folder.directory, folder.storage.output)
         remains = "; delete what Ray has written there since" if folder.directory.exists() else ""
-        console.print(f"{error}{remains}. Once it is back, continue with:\n  {command}")
+        alert(console, f"{error}{remains}. Once it is back, continue with:\n  {command}")
         return error.exit_code
     return _conclude(result, folder, options, interruption, console)
 
@@ -162,7 +163,7 @@ def open_folder(spec: SearchSpec, options: SearchOptions, say: Callable[[str], N
     Raises:
         TuneCureError: The search cannot be run, or the folder is not free, or cannot be continued.
     """
-    if prior_trials := _describe_prior_trials(spec, options):
+    if prior_trials := search_plan.describe_prior_trials(spec, is_resumed=options.resume):
         say(prior_trials)
     if missing := environment.describe_missing(environment.LEFT_OUT):
         say(missing)
@@ -278,13 +279,13 @@ def _conclude(
         page = write_results(result, folder)
     except OSError as error:
         message = error.strerror or str(error)
-        console.print(f"the tables could not be written ({message}); later: tune-cure report {directory}")
+        alert(console, f"the tables could not be written ({message}); later: tune-cure report {directory}")
         outcome, reason = "disk", reason or f"{directory}: {message}"
     if outcome != "disk":
         try:
             folder.storage.copy_all()
         except FolderError as error:  # the search is over all the same
-            console.print(str(error), style="bold")
+            alert(console, str(error), style="bold")
             is_copied = False
     say_where_logs_are(console.print)
     if interruption.settle() and not reason:
@@ -297,6 +298,8 @@ def _conclude(
         _say_how_to_continue(reason or "interrupted", folder, options, console)
     if interruption.is_asked:
         return EXIT_CODE
+    if outcome == "time" and is_copied:
+        return EXIT_MORE_TO_DO
     return 0 if result.best and outcome not in FAULTS and is_copied else 1
 
 
@@ -304,18 +307,7 @@ def _say_how_to_continue(reason: str, folder: RunFolder, options: SearchOptions,
     command = options.resume_command(folder.directory, folder.storage.output)
     if own_part_files(folder.spec):  # they are found in the working directory alone
         command = f"cd {shlex.quote(os.getcwd())} && {command}"
-    console.print(f"{reason}; all state is in {folder.directory}. Continue with:\n  {command}")
-
-
-def _describe_prior_trials(spec: SearchSpec, options: SearchOptions) -> str:
-    """Return how many trials of earlier searches the sampler knows; empty without `search.warm_start`."""
-    if not spec.search.warm_start or options.resume:
-        return ""
-    from tune_cure.search.proposals import warm_start  # imports Optuna
-
-    used, left_out = warm_start.read_prior_trials(spec)
-    line = f"{len(used)} trials of {spec.search.warm_start} are known to the sampler"
-    return line + f"; {left_out} did not end, or lie outside of the space" * bool(left_out)
+    alert(console, f"{reason}; all state is in {folder.directory}. Continue with:\n  {command}")
 
 
 def _join(spec: SearchSpec, options: SearchOptions) -> None:
@@ -397,4 +389,4 @@ def _may_download(spec: SearchSpec, options: SearchOptions) -> bool:
 
     A YAML file that somebody sent must not choose where files are written.
     """
-    return bool(options.data_root) or config.is_default(spec.data.root)
+    return bool(options.data_root) or folders.is_default(spec.data.root)

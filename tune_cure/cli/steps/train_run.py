@@ -9,9 +9,10 @@ from rich.console import Console
 
 from tune_cure.cli.train import DEFAULT_FOLDER, TrainOptions
 from tune_cure.cli.views import duration, training
+from tune_cure.cli.views.console import alert
 from tune_cure.cli.views.interruption import EXIT_CODE
-from tune_cure.data import config, splits as splits_module
-from tune_cure.training.run import BEST, CONFIG, LAST, LOG, TEST, Run, RunSpec
+from tune_cure.data import folders, splits as splits_module
+from tune_cure.training.run import BEST, BEST_WEIGHTS, CONFIG, LAST, LOG, TEST, Run, RunSpec
 from tune_cure.training.speed import choose_threads
 from tune_cure.utils import cpu, environment, locking
 from tune_cure.utils.environment import describe_missing, is_installed
@@ -31,7 +32,7 @@ def run(spec: RunSpec, options: TrainOptions, console: Console) -> int:
             epochs = spec.training.epochs
             saved = f"{len(begun.log)} of {epochs} epochs are saved" if begun.log else "no epoch was finished"
             command = options.resume_command(begun.directory)
-            console.print(f"interrupted; {saved}. Continue with:\n  {command}")
+            alert(console, f"interrupted; {saved}. Continue with:\n  {command}")
             return EXIT_CODE
 
 
@@ -45,7 +46,9 @@ def _run(begun: Run, options: TrainOptions, console: Console) -> int:
         training.say_test(begun.evaluate_on_test(), begun, console.print)
     page = write_page(begun)
     pages = [page.name] if page else []
-    files = [name for name in (*pages, LOG, CONFIG, BEST, LAST, TEST) if (begun.directory / name).exists()]
+    files = [
+        name for name in (*pages, LOG, CONFIG, BEST, BEST_WEIGHTS, LAST, TEST) if (begun.directory / name).exists()
+    ]
     console.print(f"wrote in {begun.directory}: {', '.join(files)}")
     return 1 if begun.log[-1]["diverged"] else 0
 
@@ -68,7 +71,7 @@ def open_run(spec: RunSpec, options: TrainOptions) -> Iterator[Run]:
     """
     device = choose_device(options.device)
     # A YAML file that somebody sent may say where data is read, but only the user where it is written.
-    splits = splits_module.load(spec.data, download=bool(options.data_root) or config.is_default(spec.data.root))
+    splits = splits_module.load(spec.data, download=bool(options.data_root) or folders.is_default(spec.data.root))
     spec = spec.model_copy(update={"data": splits_module.with_validation(spec.data, splits)})
     if options.resume:
         directory = options.output or DEFAULT_FOLDER

@@ -1,0 +1,1 @@
+"""The steps of a search and of a training run, which commands and the functions of `tune_cure` share."""
