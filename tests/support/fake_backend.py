@@ -195,7 +195,7 @@ class FakeBackend:
         self.stopper = SearchStopper(spec, folder, budget, history)
         storage = storage or optuna.storages.InMemoryStorage()
         self.proposer = StudyProposer(spec, journal, history, self.stopper, storage=storage)
-        self.early_stopper = EarlyStopper(spec, history)
+        self.early_stopper = EarlyStopper(spec, history, self.stopper.budget)
         assert isinstance(spec.resources.concurrent, int)
         self.now = 0.0
         self.backoff = MemoryBackoff(spec.resources.concurrent, clock=lambda: self.now)

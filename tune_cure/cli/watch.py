@@ -20,6 +20,7 @@ from tune_cure.search.journal import SEARCH_EVENTS, JournalFollower
 from tune_cure.search.patience import Patience
 from tune_cure.search.progress import SearchState
 from tune_cure.utils import environment, locking
+from tune_cure.utils.formatting import format_count
 from tune_cure.utils.registry import did_you_mean
 
 SECONDS = 0.5  # between two looks at the folder
@@ -73,7 +74,11 @@ def _conclude(directory: Path, state: SearchState, console: Console) -> int:
     if ended >= planned:
         console.print(f"all {ended} trials have ended; the report: {report}")
         return 0
-    if patience.is_search_over(result := results.SearchResult(directory)):
+    result = results.SearchResult(directory)
+    if state.budget.is_spent and patience.is_search_over(result):
+        console.print(f"{format_count(ended, 'trial')} have spent {state.budget.words}; the report: {report}")
+        return 0
+    if patience.is_search_over(result):
         early = ended_early(patience.replay_patience(result).words)
         console.print(f"{ended} of {planned} trials have ended; the report: {report}\n{early}")
         return 0
@@ -140,7 +145,7 @@ def follow(
             changed = (directory / run_files.SPEC).stat().st_mtime
             if changed != written:
                 state.spec, state.started, written = results.read_spec(directory), changed, changed
-                state.epochs_now, patience.spec = 0, state.spec
+                state.epochs_now, patience.spec, state.budget.spec = 0, state.spec, state.spec
             dead = is_dead(directory)  # asked first, so that the last lines are read after the process has ended
             for event in tail.read():
                 if event["event"] in SEARCH_EVENTS:
@@ -149,7 +154,7 @@ def follow(
                     shown.on_event(event)
                     patience.take(event)
             is_spent = patience.is_used_up and not state.running
-            if is_spent or state.ends.total() >= state.spec.search.trials:
+            if is_spent or state.has_all:
                 if not locking.is_locked(directory):
                     return state
             elif not dead:

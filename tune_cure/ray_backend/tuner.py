@@ -265,7 +265,7 @@ def _make_tuner(
         trainable,
         tune_config=tune.TuneConfig(
             search_alg=OptunaSearcher(proposer, backoff),
-            scheduler=RuleScheduler(EarlyStopper(spec, search.record.history), backoff),
+            scheduler=RuleScheduler(EarlyStopper(spec, search.record.history, search.stopper.budget), backoff),
             num_samples=spec.search.trials - search.counts.num_ended,
             max_concurrent_trials=plan.concurrent,
             reuse_actors=is_reused,

@@ -10,7 +10,8 @@ from tune_cure.evaluation.standard_error import standard_error
 from tune_cure.reports import headline
 from tune_cure.reports.chance import ChanceFinding, find_chance
 from tune_cure.search import ranking, trial_table
-from tune_cure.search.patience import is_search_over, replay_patience
+from tune_cure.search.budget import replay_budget
+from tune_cure.search.patience import describe_early_end, is_search_over
 from tune_cure.search.results import SearchResult
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.space.radii import format_setting
@@ -84,8 +85,10 @@ def _describe_ends(result: SearchResult) -> str:
     missing += [f"{planned - begun:,} of {planned:,} not begun"] if planned > begun else []
     if not missing:
         return text
+    if is_search_over(result) and replay_budget(result).is_spent:
+        return f"{text} That spent the search's budget: {replay_budget(result).words}."
     if is_search_over(result):
-        return f"{text} The search ended early, with {join_words(missing)}: {replay_patience(result).words}."
+        return f"{text} The search ended early, with {join_words(missing)}: {describe_early_end(result)}."
     return f"<strong>The search is not over: {join_words(missing)}.</strong> {text}"
 
 

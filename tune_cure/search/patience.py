@@ -1,5 +1,6 @@
-"""Rule for the end of a search: every trial has ended, or too many trials in a row have improved nothing."""
+"""Rule for the end of a search: all trials have ended, the budget is spent, or too many trials improved nothing."""
 
+from tune_cure.search.budget import replay_budget
 from tune_cure.search.journal import Event
 from tune_cure.search.ranking import RankKey, RankTracker, rank_key
 from tune_cure.search.results import SearchResult
@@ -45,10 +46,19 @@ class Patience:
 
 
 def is_search_over(result: SearchResult) -> bool:
-    """Return whether nothing is left to run: all trials have ended, or all that began, and patience is used up."""
+    """Return whether nothing is left to run: all trials have ended, or all that began, and no more are proposed."""
     if result.trials.empty or result.trials["status"].eq("unfinished").any():
         return False
-    return len(result.trials) >= result.spec.search.trials or replay_patience(result).is_used_up
+    return len(result.trials) >= result.spec.search.trials or bool(describe_early_end(result))
+
+
+def describe_early_end(result: SearchResult) -> str:
+    """Return why a recorded search proposes no more trials although it has not had all; empty if it does."""
+    budget = replay_budget(result)
+    if budget.is_spent:
+        return f"its budget of {budget.words} is spent"
+    patience = replay_patience(result)
+    return patience.words if patience.is_used_up else ""
 
 
 def replay_patience(result: SearchResult) -> Patience:

@@ -5,6 +5,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
+from tune_cure.search.budget import Budget
 from tune_cure.search.journal import Event
 from tune_cure.search.ranking import RankKey, rank_epochs
 from tune_cure.search.space.config import SearchSpec
@@ -51,6 +52,7 @@ class SearchState:
         epochs_now: Epochs trained since `started`; a resumed search trained the others before.
         best: The trial that ranks first among those that have been judged and did not end unsoundly.
         paused: Why the search ended with more to do, in words; empty if it did not, or was resumed since.
+        budget: What the trials have spent of the training that they share.
     """
 
     spec: SearchSpec
@@ -62,12 +64,17 @@ class SearchState:
     epochs_now: int = 0
     best: TrialState | None = None
     paused: str = ""
+    budget: Budget = field(init=False)
     _best_rank: RankKey | None = None
     _running: dict[int, TrialState] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.budget = Budget(self.spec)
 
     def update(self, event: Event) -> TrialState:
         """Take in an event of a trial, and return that trial."""
         number = event["trial"]
+        self.budget.take(event)
         if event["event"] == "trial":
             self.trials[number] = TrialState(number, event["origin"], event["hyperparameters"])
             self._running[number] = self.trials[number]
@@ -115,13 +122,31 @@ class SearchState:
         """The first trial of start_from."""
         return next((trial for trial in self.trials.values() if trial.origin == "start_from"), None)
 
+    @property
+    def progress(self) -> str:
+        """How far the search is: ended trials of all, or the share of its budget that is spent."""
+        if self.budget.limit is not None:
+            return f"{100 * self.budget.share:.0f}%"
+        return f"{self.ends.total()}/{self.spec.search.trials}"
+
+    @property
+    def has_all(self) -> bool:
+        """Return whether all trials have ended: as many as are planned, or as many as the budget allows."""
+        is_spent = self.budget.is_spent and not self._running
+        return is_spent or self.ends.total() >= self.spec.search.trials
+
     def seconds_left(self, now: float) -> float | None:
         """Return an estimate of the time left, in seconds; None before the first epoch.
 
-        It takes the epochs per second of this session, and the epochs that trials needed so far.
+        It takes the epochs per second of this session, and the epochs that trials needed so far; with a budget, what
+        these epochs spent on average.
         """
         if not self.epochs_now:
             return None
+        if self.budget.limit is not None:
+            spent_now = self.budget.spent * self.epochs_now / self.epochs
+            left = max(self.budget.limit - self.budget.spent, 0.0)
+            return left * (now - self.started) / spent_now if spent_now else None
         planned = self.spec.search.trials
         expected = expected_epochs(self.spec) / planned
         length = (self.epochs_of_ended + expected) / (self.ends.total() + 1)

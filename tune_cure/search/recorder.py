@@ -81,7 +81,10 @@ class TrialRecorder:
             result: Its last result, as in `on_epoch`; its epoch is `training_iteration`.
         """
         status = _status(result)
-        self.record("end", number, status=status, reason=end_reason(status, result["training_iteration"]))
+        reason = end_reason(status, result["training_iteration"])
+        if status == "stopped":
+            reason = self.stopper.budget.reason_of(number)
+        self.record("end", number, status=status, reason=reason)
         self._last_checkpoints.pop(number, None)
 
     def on_failure(self, number: int, reason: str) -> None:

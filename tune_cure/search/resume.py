@@ -14,7 +14,16 @@ from tune_cure.utils.errors import TuneCureError
 from tune_cure.utils.yaml_config import by_path, differences
 from tune_cure.utils.yaml_parser import parse
 
-HARMLESS = ("parts", "search.trials", "search.patience", "search.retries", "resources.", "rescore.", "data.root")
+HARMLESS = (
+    "parts",
+    "search.trials",
+    "search.patience",
+    "search.budget_",
+    "search.retries",
+    "resources.",
+    "rescore.",
+    "data.root",
+)
 """Keys, or beginnings of keys, that may change: trials before and after the change stay comparable."""
 RESTARTING = ("data.", "model.", "training.", "evaluation.", "search.seed")
 """Keys that decide what a trial computes: after a change, running trials cannot continue from their checkpoints."""

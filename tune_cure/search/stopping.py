@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from tune_cure.search import run_files
+from tune_cure.search.budget import Budget
 from tune_cure.search.journal import Event, TrialCounts
 from tune_cure.search.patience import Patience
 from tune_cure.search.results import SearchResult
@@ -27,31 +28,44 @@ class SearchStopper:
         folder: The run's folder; it and its disk are watched. The journal must be in it already.
         seconds: The time budget from now on; None means no limit.
         history: The events of trials so far.
+        epoch_seconds: What an epoch of training is expected to take, for the budget of training.
 
     Attributes:
         outcome: Why the search stops: time, failing, disk, interrupted or ray; empty while it goes on.
         reason: The outcome in words.
         deadline: When the time budget is used up, in seconds since 1970; None if there is no limit.
         patience: The count of trials since one that improved something.
+        budget: What the trials have spent of the training that they share.
         num_interrupts: How often Ctrl-C was pressed. From the second time on nothing is waited for.
     """
 
-    def __init__(self, spec: SearchSpec, folder: Path, seconds: float | None, history: Iterable[Event]) -> None:
+    def __init__(
+        self,
+        spec: SearchSpec,
+        folder: Path,
+        seconds: float | None,
+        history: Iterable[Event],
+        *,
+        epoch_seconds: float = 0.0,
+    ) -> None:
         self.spec, self.folder = spec, folder
         self.num_interrupts = 0
         self.deadline = None if seconds is None else time.time() + seconds
         self.outcome = self.reason = ""
         self.watch = FolderWatch(folder / run_files.JOURNAL)
         self.patience = Patience(spec)
+        self.budget = Budget(spec, epoch_seconds=epoch_seconds)
         self._failures: list[str] | None = []  # reasons of the first trials; None once a trial ended otherwise
         for event in history:
             self.patience.take(event)
+            self.budget.take(event)
             if event["event"] == "end" and event["status"] != "failed":
                 self._failures = None
 
     def take(self, event: Event) -> None:
         """Take in a new event of a trial."""
         self.patience.take(event)
+        self.budget.take(event)
         if event["event"] != "end" or self._failures is None:
             return
         if event["status"] != "failed":
@@ -65,8 +79,8 @@ class SearchStopper:
 
     @property
     def exhausted(self) -> bool:
-        """Return True if patience is used up, so that no more trials are to be proposed."""
-        return self.patience.is_used_up
+        """Return True if no more trials are to be proposed: patience is used up, or the budget is spoken for."""
+        return self.patience.is_used_up or self.budget.is_committed
 
     def end(self, outcome: str, reason: str) -> None:
         """Stop the search; of several calls the first one counts.
@@ -96,7 +110,7 @@ class SearchStopper:
         return bool(self.outcome)
 
     def is_over(self, counts: TrialCounts) -> bool:
-        """Return whether no trial is left to run: all have ended, or all that have begun and patience is used up."""
+        """Return whether no trial is left to run: all have ended, or all that have begun and no more are proposed."""
         has_all = counts.num_ended >= self.spec.search.trials
         return has_all or (self.exhausted and counts.num_ended == counts.num_begun)
 
@@ -116,7 +130,7 @@ class SearchStopper:
             outcome, reason = self.outcome, self.reason
         elif not self.is_over(counts):
             outcome, reason = "interrupted", ""
-        elif counts.num_ended >= self.spec.search.trials:
+        elif counts.num_ended >= self.spec.search.trials or self.budget.is_spent:
             outcome, reason = "finished", ""
         else:
             outcome, reason = "patience", self.patience.words

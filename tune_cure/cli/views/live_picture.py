@@ -12,7 +12,14 @@ from rich.text import Text
 from tune_cure.search.journal import Event
 from tune_cure.search.progress import SearchState, TrialState
 from tune_cure.search.space.config import SearchSpec
-from tune_cure.utils.formatting import STATUS_WORDS, format_duration, format_percent, format_value, join_words
+from tune_cure.utils.formatting import (
+    STATUS_WORDS,
+    format_count,
+    format_duration,
+    format_percent,
+    format_value,
+    join_words,
+)
 
 ALWAYS = ("trial", "epoch", "PGD", "best", "clean")  # columns of a running trial that are shown at any width
 COLUMN_WIDTH = 7  # that of each of these, as far as room for others is concerned: 100.0% is 6 wide
@@ -57,9 +64,13 @@ class Picture:
 
     def _draw_bars(self, width: int) -> RenderableType:
         state, spec = self.state, self.state.spec
-        most = spec.search.trials * spec.max_epochs
         bar_width = max(8, min(BAR_WIDTH, width - 40))
         bars = Table.grid(padding=(0, 1))
+        if (limit := state.budget.limit) is not None:
+            words = f"{100 * state.budget.share:.0f}% of {state.budget.words}; {format_count(state.epochs, 'epoch')}"
+            bars.add_row("budget", ProgressBar(limit, min(state.budget.spent, limit), width=bar_width), words)
+            return bars
+        most = spec.search.trials * spec.max_epochs
         for title, done, total, words in (
             ("trials", state.ends.total(), spec.search.trials, f"{state.ends.total()} of {spec.search.trials}"),
             ("epochs", state.epochs, most, f"{state.epochs} of at most {most}"),
@@ -100,7 +111,7 @@ class Picture:
         state, spec = self.state, self.state.spec
         if not state.trials:
             return "waiting for the first trial"
-        if state.ends.total() < spec.search.trials:
+        if not state.has_all:
             return "waiting for the next trial"
         last = "the leaders are judged again, then" if spec.rescore.top else "now"
         return f"all trials have ended; {last} tables and report are written"

@@ -49,7 +49,7 @@ class PlainView:
         if event["event"] != "end":
             return
         state, best = self.state, self.state.best
-        line = f"[{state.ends.total()}/{state.spec.search.trials}] trial {trial.number} {STATUS_WORDS[trial.status]}"
+        line = f"[{state.progress}] trial {trial.number} {STATUS_WORDS[trial.status]}"
         line += f" after epoch {trial.epochs}: PGD {percent(trial.best, 'pgd_accuracy')}"
         line += f", clean {percent(trial.best, 'clean_accuracy')}  ({format_hyperparameters(trial.hyperparameters)})"
         line += f" {trial.reason}" if trial.reason else ""

@@ -83,6 +83,11 @@ class StudyProposer:
         for start in spec.start_from[num_started:]:
             self.study.enqueue_trial(start, user_attrs={"origin": "start_from"})
 
+    @property
+    def has_unfinished(self) -> bool:
+        """Return True while trials that an interruption left unfinished wait to be continued."""
+        return bool(self._unfinished)
+
     def propose(self) -> Proposal | None:
         """Return the next trial to run, first those that an interruption left unfinished; None if there is no more."""
         if self._unfinished:
@@ -96,7 +101,7 @@ class StudyProposer:
         self._running[number] = trial
         self._num_proposed += 1
         origin = trial.user_attrs.get("origin", "sampler")
-        self.journal.append("trial", number, origin=origin, hyperparameters=hyperparameters)
+        self.stopper.take(self.journal.append("trial", number, origin=origin, hyperparameters=hyperparameters))
         return Proposal(number, hyperparameters)
 
     def report(self, number: int, epoch: int, objective: float) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from tune_cure.search.budget import Budget
 from tune_cure.search.journal import OBJECTIVE, RUNG, Event
 from tune_cure.search.schedulers.registry import SCHEDULERS
 from tune_cure.search.space.config import SearchSpec
@@ -13,17 +14,19 @@ from tune_cure.search.space.config import SearchSpec
 class EarlyStopper:
     """Decides after each epoch of a trial whether the trial trains on.
 
-    The trials of start_from are never stopped: the winner is compared with them, so they need their full schedule. They
-    count among the trials that others are compared with. At a rung trials are compared by their accuracy under the
-    stronger attack of `asha.steps`, where there is one.
+    The trials of start_from are stopped by the end of the budget alone: the winner is compared with them, so they need
+    their full schedule. They count among the trials that others are compared with. At a rung trials are compared by
+    their accuracy under the stronger attack of `asha.steps`, where there is one.
 
     Args:
         spec: The search, whose `search.scheduler` names the rule.
         history: The events of the journal so far. A rule that had forgotten them would compare the late epochs of a
             resumed trial with the first epochs of younger ones.
+        budget: The search's budget, whose end stops every trial; None stops none for it.
     """
 
-    def __init__(self, spec: SearchSpec, history: Iterable[Event] = ()) -> None:
+    def __init__(self, spec: SearchSpec, history: Iterable[Event] = (), budget: Budget | None = None) -> None:
+        self.budget = budget
         self.rule = SCHEDULERS[spec.search.scheduler](spec)
         self._num_starts = len(spec.start_from)
         self._has_rungs = spec.search.scheduler in ("asha", "hyperband")
@@ -39,8 +42,8 @@ class EarlyStopper:
 
     def report(self, number: int, epoch: int, metrics: Mapping[str, Any]) -> bool:
         """Take in the metrics of an epoch, and return whether the trial trains on."""
-        goes_on = self.rule.report(number, epoch, self._compared(metrics))
-        return goes_on or number < self._num_starts
+        goes_on = self.rule.report(number, epoch, self._compared(metrics)) or number < self._num_starts
+        return goes_on and (self.budget is None or self.budget.goes_on(number, epoch, metrics.get("train_seconds")))
 
     def complete(self, number: int, epoch: int, metrics: Mapping[str, Any]) -> None:
         """Take in the metrics of the last epoch of an ended trial, which was reported before if it was stopped here."""

@@ -82,7 +82,9 @@ def check_early_stopping(spec: SearchSpec) -> None:
 
 
 def check_trials(spec: SearchSpec) -> None:
-    """Raise an error if there are fewer trials than configurations of start_from."""
+    """Raise an error if there are fewer trials than configurations of start_from, or two budgets."""
+    if spec.search.budget_seconds is not None and spec.search.budget_epochs is not None:
+        raise ProblemError("search.budget_epochs", "is given beside search.budget_seconds; keep one of the two")
     if len(spec.start_from) > spec.search.trials:
         limit = f"must be at least the number of start_from ({len(spec.start_from)})"
         raise ProblemError("search.trials", f"{limit}, but got {spec.search.trials}")

@@ -58,6 +58,14 @@ class SearchConfig(Schema):
         ge=1,
         description="Propose no more once so many trials ended and none was better; never if absent.",
     )
+    budget_seconds: Number | None = Field(
+        default=None,
+        gt=0,
+        description="Seconds of training that all trials share; once they are spent, running trials are stopped.",
+    )
+    budget_epochs: int | None = Field(
+        default=None, ge=1, description="Epochs of training that all trials share, as budget_seconds."
+    )
     constraints: list[Annotated[str, AfterValidator(_constraint)]] = Field(
         default_factory=list, description="Bounds such as `clean_accuracy >= 0.8`; trials that keep them rank first."
     )

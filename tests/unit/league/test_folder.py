@@ -1,0 +1,67 @@
+from pathlib import Path
+
+import pytest
+
+from tests.support import journal_lines
+from tests.support.spaces import TINY
+from tune_cure.league.folder import League, LeagueConfig, is_league
+from tune_cure.league.methods import Entry, take_shared
+from tune_cure.search.journal import Journal
+from tune_cure.search.results import ResultsError
+from tune_cure.utils.yaml_config import SpecError
+from tune_cure.utils.yaml_parser import parse
+
+
+@pytest.fixture
+def league(tmp_path: Path) -> League:
+    entries = {
+        "cure": Entry(training={"method": "cure"}),
+        "slow": Entry(training={"method": "fgsm_rs", "lr_max": "1e-4"}, space={"alpha": {"uniform": [1, 2]}}),
+    }
+    league = League(
+        tmp_path, LeagueConfig(space="tiny.yaml", methods=entries, trials=4, shared=take_shared(parse(TINY))[0])
+    )
+    league.write()
+    return league
+
+
+def test_a_league_is_read_back_as_it_was_written(league: League) -> None:
+    assert is_league(league.folder)
+    read = League.read(league.folder)
+    assert read.config == league.config
+    assert read.methods == ["cure", "slow"]
+    assert read.run_folder("slow") == league.folder / "slow"
+    assert read.compose() == league.compose()
+
+
+def test_the_budget_is_kept_and_given_to_each_search(league: League) -> None:
+    league.set_budget(20.0, {"cure": 1.0, "slow": 0.25})
+    specs = League.read(league.folder).compose()
+    assert [spec.search.budget_seconds for spec in specs.values()] == [20.0, 20.0]
+    assert [spec.search.trials for spec in specs.values()] == [40, 160]  # a limit that is not reached
+
+
+def test_each_method_has_the_results_of_an_ordinary_search(league: League) -> None:
+    assert league.results() == {}
+    folder = league.run_folder("cure")
+    folder.mkdir()
+    (folder / "spec.yaml").write_text(league.compose()["cure"].to_yaml())
+    journal_lines.begin(Journal(folder), 0)
+    (result,) = league.results().values()
+    assert result.directory == folder
+    assert league.spec("cure").to_yaml() == league.compose()["cure"].to_yaml()
+    with pytest.raises(ResultsError, match="slow"):
+        league.spec("slow")
+
+
+def test_a_folder_without_a_league_is_refused_in_one_line(tmp_path: Path) -> None:
+    assert not is_league(tmp_path)
+    with pytest.raises(ResultsError, match=r"holds no league: there is no league\.yaml in it"):
+        League.read(tmp_path)
+
+
+def test_a_damaged_league_is_refused_in_one_line(league: League) -> None:
+    file = league.folder / "league.yaml"
+    file.write_text(file.read_text().replace("trials: 4", "trials: many"))
+    with pytest.raises(SpecError, match=r"league\.yaml: trials: "):
+        League.read(league.folder)

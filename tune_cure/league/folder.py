@@ -1,0 +1,117 @@
+"""Folder of a league: its settings in league.yaml, and the folder of an ordinary search for each method."""
+
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import Field, ValidationError
+
+from tune_cure.league.budget import with_budget
+from tune_cure.league.methods import Entry, compose_spec
+from tune_cure.search import run_files
+from tune_cure.search.results import ResultsError, SearchResult, read_spec
+from tune_cure.search.space.config import SearchSpec
+from tune_cure.utils.files import replace_text
+from tune_cure.utils.schema import Schema
+from tune_cure.utils.yaml_config import first_problem, read_mapping
+
+LEAGUE = "league.yaml"
+
+
+class LeagueConfig(Schema):
+    """Everything that a league was asked for."""
+
+    space: str = Field(description="The search space as it was named.")
+    methods: dict[str, Entry] = Field(min_length=2, description="The methods by their names, in order.")
+    trials: int = Field(ge=1, description="Whole trials that a method of average cost can train.")
+    budget_by: Literal["seconds", "epochs"] = Field(default="seconds", description="What is equal.")
+    budget: float | None = Field(default=None, gt=0, description="What each method may spend; null until measured.")
+    epoch_seconds: dict[str, float] = Field(
+        default_factory=dict, description="Measured seconds of training in an epoch, by method."
+    )
+    seeds: int = Field(default=3, ge=1, description="Trainings of each winner and each untuned preset.")
+    examples: int | None = Field(default=None, ge=2, description="Test images to judge on; null: all.")
+    train_images: int | None = Field(default=None, ge=2, description="Training images of the confirmation; null: all.")
+    autoattack: bool = Field(default=True, description="Whether AutoAttack judges them.")
+    shared: dict[str, Any] = Field(description="The part of the search space that all methods share.")
+
+
+class League:
+    """A league in its folder.
+
+    Args:
+        folder: The league's folder.
+        config: Its settings.
+    """
+
+    def __init__(self, folder: Path, config: LeagueConfig) -> None:
+        self.folder, self.config = folder, config
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """Return the league in a folder.
+
+        Raises:
+            ResultsError: The folder holds no league.
+            SpecError: Its league.yaml is damaged.
+        """
+        file = folder / LEAGUE
+        if not file.is_file():
+            raise ResultsError(f"{folder}: holds no league: there is no {LEAGUE} in it")
+        try:
+            return cls(folder, LeagueConfig.model_validate(read_mapping(file)))
+        except ValidationError as error:
+            raise first_problem(error, LeagueConfig).within(file) from error
+
+    def write(self) -> None:
+        """Write league.yaml."""
+        content = self.config.model_dump(mode="json")
+        replace_text(self.folder / LEAGUE, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+
+    @property
+    def methods(self) -> list[str]:
+        """The names of the methods, in the league's order."""
+        return list(self.config.methods)
+
+    def run_folder(self, method: str) -> Path:
+        """Return the folder of a method's search, by the method's name."""
+        return self.folder / method
+
+    def compose(self) -> dict[str, SearchSpec]:
+        """Return the search of each method, made from the league's settings; with its budget once that is known.
+
+        Raises:
+            SpecError: A search cannot be run.
+        """
+        config = self.config
+        specs = {name: compose_spec(config.shared, name, entry, config.space) for name, entry in config.methods.items()}
+        if config.budget is None:
+            return specs
+        return {
+            name: with_budget(spec, config.budget_by, config.budget, config.epoch_seconds.get(name, 0.0))
+            for name, spec in specs.items()
+        }
+
+    def set_budget(self, budget: float, epoch_seconds: dict[str, float]) -> None:
+        """Fix what each method may spend, and write league.yaml."""
+        update = {"budget": budget, "epoch_seconds": epoch_seconds}
+        self.config = self.config.model_copy(update=update)
+        self.write()
+
+    def spec(self, method: str) -> SearchSpec:
+        """Return the search of a method as its own folder has it.
+
+        Raises:
+            ResultsError: It has not begun.
+        """
+        return read_spec(self.run_folder(method))
+
+    def results(self) -> dict[str, SearchResult]:
+        """Return what the search of each method has found, for those that have begun."""
+        begun = [name for name in self.methods if (self.run_folder(name) / run_files.JOURNAL).is_file()]
+        return {name: SearchResult(self.run_folder(name)) for name in begun}
+
+
+def is_league(folder: Path) -> bool:
+    """Return whether a folder holds a league."""
+    return (folder / LEAGUE).is_file()
