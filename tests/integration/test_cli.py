@@ -94,7 +94,8 @@ def interrupted(folder: Path, stop: signal.Signals) -> tuple[Path, str]:
         preexec_fn=(lambda: signal.signal(signal.SIGINT, signal.SIG_IGN)) if stop == signal.SIGTERM else None,
     )
     deadline = time.time() + PATIENCE
-    while not any(event["event"] == "epoch" for event in Journal(out).read()) and time.time() < deadline:
+    # The event after that of the epoch: from then on the command knows of the epoch, too.
+    while not any(event["event"] == "checkpoint" for event in Journal(out).read()) and time.time() < deadline:
         time.sleep(0.1)
     process.send_signal(stop)
     printed, errors = process.communicate(timeout=PATIENCE)
@@ -188,7 +189,8 @@ def test_a_search_whose_terminal_is_closed_ends_in_order(tmp_path: Path) -> None
     )
     os.close(terminal)
     deadline = time.time() + PATIENCE
-    while not any(event["event"] == "epoch" for event in Journal(out).read()) and time.time() < deadline:
+    # The event after that of the epoch: from then on the command knows of the epoch, too.
+    while not any(event["event"] == "checkpoint" for event in Journal(out).read()) and time.time() < deadline:
         if select.select([controller], [], [], 0.1)[0]:
             os.read(controller, 65536)
     os.close(controller)

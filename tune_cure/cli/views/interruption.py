@@ -48,9 +48,8 @@ class Interruption:
             _thread.start_new_thread(self._print, ())
 
     def _print(self) -> None:
-        self._say(STOPPING)
-        if description := self._describe():
-            self._say(description)
+        description = self._describe()
+        self._say(f"{STOPPING}\n{description}" if description else STOPPING)  # at once: no other line comes between
         self._is_said.set()
 
     def finish(self) -> None:
