@@ -10,6 +10,7 @@ import torch
 
 from tests.support.journals import write_search
 from tune_cure.confirmation.candidates import choose_candidates
+from tune_cure.confirmation.outcomes import read_outcomes
 from tune_cure.confirmation.plan import Job, Plan, plan_jobs
 from tune_cure.confirmation.verdicts import Confirmation
 from tune_cure.evaluation.names import ATTACKS
@@ -53,10 +54,32 @@ def write_outcomes(
     torch.save(model, job.folder / run_files.JOB_MODEL)
 
 
-def plan_quick_jobs(directory: Path, baselines: Sequence[str] = ("start_from", "fgsm")) -> list[Job]:
+def write_best_outcomes(job: Job, num_more: int, best_epoch: int) -> None:
+    """Write what the best weights of a finished job withstood: what the last ones did, and `num_more` images besides.
+
+    Args:
+        job: The job, whose last weights have outcomes.
+        num_more: The number of images; negative for fewer.
+        best_epoch: The best epoch.
+    """
+    arrays = read_outcomes(job.outcome_folder(0.15) / run_files.OUTCOMES, job.plan.examples)
+    for name in ATTACKS:
+        if name in arrays:
+            changed = np.flatnonzero(arrays[name] == (num_more < 0))[: abs(num_more)]
+            arrays[name][changed] = num_more > 0
+    folder = job.outcome_folder(0.15, "best")
+    folder.mkdir()
+    replace_arrays(folder / run_files.OUTCOMES, arrays)
+    model = torch.load(job.folder / run_files.JOB_MODEL, weights_only=True)
+    torch.save({**model, "best_epoch": best_epoch}, job.folder / run_files.JOB_MODEL)
+
+
+def plan_quick_jobs(
+    directory: Path, baselines: Sequence[str] = ("start_from", "fgsm"), *, held_out: int = 0
+) -> list[Job]:
     """Write a quick search and return the jobs of its confirmation: two leaders and the baselines with three seeds."""
     result = write_quick_search(directory)
-    plan = dataclasses.replace(PLAN, seeds=(1, 2, 3), examples=NUM_IMAGES, autoattack=True)
+    plan = dataclasses.replace(PLAN, seeds=(1, 2, 3), examples=NUM_IMAGES, autoattack=True, held_out=held_out)
     return plan_jobs(result, choose_candidates(result, 2, baselines), plan)
 
 

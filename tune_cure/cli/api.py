@@ -219,6 +219,7 @@ def confirm(
     epsilons: Sequence[float] = (),
     examples: int | None = None,
     train_images: int | None = None,
+    weights: str | None = None,
     autoattack: bool = True,
     data_root: str | Path | None = None,
     address: str | None = None,
@@ -240,6 +241,8 @@ def confirm(
         epsilons: Radii to judge at besides that of the search, in pixel units.
         examples: Test images to judge on; None is all.
         train_images: Training images to use; None is all.
+        weights: `both` judges the last weights and those of the best epoch, `last` the last ones alone. None goes on
+            as the confirmation was begun, and begins with both.
         autoattack: Judge by AutoAttack, too, not by PGD-50-10 alone.
         data_root: Folder of the data; None leaves that of the search.
         address: Address of a Ray cluster to join; None starts a Ray on this machine, and ends it afterwards.
@@ -259,6 +262,7 @@ def confirm(
         epsilons=tuple(epsilons),
         examples=examples,
         train_images=train_images,
+        weights=weights,
         no_autoattack=not autoattack,
         data_root=None if data_root is None else str(data_root),
         address=address,

@@ -19,7 +19,7 @@ from tune_cure.cli.views.interruption import EXIT_CODE, Interruption
 from tune_cure.cli.views.ray_logs import say_where_logs_are
 from tune_cure.confirmation import candidates as candidates_module, plan as plan_module
 from tune_cure.confirmation.candidates import BASELINES, DEFAULT_BASELINES, Candidate, explain_baselines
-from tune_cure.confirmation.checks import ConfirmError, at_most, check_attacks, check_disk, rehearse
+from tune_cure.confirmation.checks import ConfirmError, at_most, check_attacks, check_disk, distinct_radii, rehearse
 from tune_cure.confirmation.cost import Cost, estimate_costs
 from tune_cure.confirmation.own_candidates import read_own_candidates
 from tune_cure.confirmation.plan import Job, Plan
@@ -54,6 +54,8 @@ class ConfirmOptions:
         epsilons: Radii to judge at besides that of the search, in pixel units.
         examples: Test images to judge on; None is all.
         train_images: Training images to use; None is all.
+        weights: `both` judges the last weights and those of the best epoch, `last` the last ones alone. None goes on
+            as the confirmation was begun, and begins with both.
         no_autoattack: Leave AutoAttack out.
         data_root: Folder of the data; None leaves that of the search.
         address: Address of a Ray cluster to join; None starts a Ray on this machine.
@@ -69,6 +71,7 @@ class ConfirmOptions:
     epsilons: tuple[float, ...] = ()
     examples: int | None = None
     train_images: int | None = None
+    weights: str | None = None
     no_autoattack: bool = False
     data_root: str | None = None
     address: str | None = None
@@ -81,7 +84,7 @@ class ConfirmOptions:
         words += ["--baselines", *self.baselines]
         words += ["--candidates", *self.candidates] if self.candidates else []
         words += ["--epsilons", *map(repr, self.epsilons)] if self.epsilons else []
-        for flag in ("examples", "train_images", "data_root", "address", "parts"):
+        for flag in ("examples", "train_images", "weights", "data_root", "address", "parts"):
             value = getattr(self, flag)
             words += [f"--{flag.replace('_', '-')}", str(value)] if value else []
         words += ["--no-autoattack"] * self.no_autoattack
@@ -91,9 +94,10 @@ class ConfirmOptions:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments to its parser."""
     parser.description = (
-        "Retrains the leading configurations of a search and baselines over several seeds, on all training images and "
-        "for their whole schedule, and judges their last weights on the test set: clean, PGD-50-10 and AutoAttack. The "
-        "same command continues where it was interrupted; with more seeds or configurations it adds to what is there."
+        "Retrains the leading configurations of a search and baselines over several seeds, for their whole schedule, "
+        "and judges their last weights and those of the best epoch on the test set: clean, PGD-50-10 and AutoAttack. "
+        "The same command continues where it was interrupted; with more seeds or configurations it adds to what is "
+        "there."
     )
     parser.epilog = (
         "baselines: start_from (its first configuration), ablation (the winner without the penalty: what the penalty "
@@ -126,6 +130,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--train-images", type=command_line.several, metavar="N", help="training images to use (default: all)"
+    )
+    parser.add_argument(
+        "--weights",
+        choices=("both", "last"),
+        help="both: the last weights and those of the best epoch, chosen on images of the search's validation that are "
+        "not trained on; last: the last ones alone, trained on all images (default: both, or as it was begun)",
     )
     parser.add_argument("--no-autoattack", action="store_true", help="leave AutoAttack out: quick, and less certain")
     parser.add_argument("--data-root", metavar="FOLDER", help="where the data is")
@@ -203,13 +213,15 @@ def prepare(options: ConfirmOptions) -> Prepared:
     result.spec = spec.model_copy(update={"data": data})
     whole = data.model_copy(update={"train_examples": None})
     splits = splits_module.load(whole, download=bool(options.data_root) or folders.is_default(data.root))
-    images = len(splits.all_training_images())
+    held_out = plan_module.count_held_out(result, splits, options.weights)
+    images = len(splits.all_training_images()) - held_out
     plan = Plan(
         seeds=tuple(spec.search.seed + 1 + number for number in range(options.seeds)),
-        epsilons=_distinct([spec.evaluation.epsilon, *options.epsilons]),
+        epsilons=distinct_radii([spec.evaluation.epsilon, *options.epsilons]),
         examples=at_most(options.examples, len(splits.test), "--examples", "test images"),
-        train_images=at_most(options.train_images, images, "--train-images", "training images"),
+        train_images=at_most(options.train_images, images, "--train-images", _describe_images(held_out)),
         autoattack=not options.no_autoattack,
+        held_out=held_out,
     )
     check_attacks(plan.epsilons, spec.evaluation, autoattack=plan.autoattack)
     candidates += read_own_candidates(
@@ -229,13 +241,26 @@ def prepare(options: ConfirmOptions) -> Prepared:
             result, jobs, num_searched=data.train_examples or len(splits.train), num_classes=splits.num_classes
         ),
         concurrent,
-        _notes(result, candidates, options, splits),
+        _notes(result, candidates, options, splits, held_out),
     )
 
 
-def _notes(result: SearchResult, candidates: Sequence[Candidate], options: ConfirmOptions, splits: Splits) -> list[str]:
+def _describe_images(held_out: int) -> str:
+    besides = f" besides {held_out:,} that choose the best epoch; --weights last trains on these, too"
+    return f"training images{besides if held_out else ''}"
+
+
+def _notes(
+    result: SearchResult, candidates: Sequence[Candidate], options: ConfirmOptions, splits: Splits, held_out: int
+) -> list[str]:
     """Return what to know before a confirmation starts: baselines and attacks that are left out, trials at chance."""
     notes = explain_baselines(result, candidates, options.baselines)
+    if not held_out and options.weights is None:
+        folder = result.directory / run_files.CONFIRM
+        notes.append(
+            f"the last weights alone are judged, as this confirmation was begun; move {folder} away to judge those of "
+            "the best epoch, too"
+        )
     if missing := describe_missing(["plotly"]):
         notes.append(missing)
     if left_out := explain_missing_parts(splits.num_classes, autoattack=not options.no_autoattack):
@@ -252,6 +277,8 @@ def _check(options: ConfirmOptions) -> None:
         number = getattr(options, name)
         if number is not None and number < least:
             raise ConfirmError(f"{name}: at least {least} is needed, but found {number}")
+    if options.weights not in (None, "both", "last"):
+        raise ConfirmError(f"weights: {options.weights!r} is not one of both, last")
     for baseline in options.baselines:
         if baseline not in BASELINES:
             raise ConfirmError(f"baselines: {baseline!r} is not one of {', '.join(BASELINES)}")
@@ -366,11 +393,3 @@ def _wrote(directory: Path) -> str:
     return (
         f"wrote {folder}/confirm.html, confirm.csv, confirm.json and outcomes.npz, and {directory}/{run_files.REPORT}"
     )
-
-
-def _distinct(radii: Sequence[float]) -> tuple[float, ...]:
-    """Return the radii that have folders of their own (`Job.outcome_folder`): 0.0313725 has that of 8/255."""
-    distinct: dict[str, float] = {}
-    for radius in radii:
-        distinct.setdefault(f"{radius:.6g}", radius)
-    return tuple(distinct.values())

@@ -48,7 +48,27 @@ def answer(confirmation: Confirmation, result: SearchResult) -> list[str]:
         }[row["verdict"]]
         difference, times = _difference(confirmation, row), _times(confirmation, winner, pgd[0])
         sentences.append(f"Against PGD adversarial training ({pgd[0]}), {verdict}: {difference}. {times}")
-    return sentences
+    return sentences + _on_robust_overfitting(confirmation, winner)
+
+
+def _on_robust_overfitting(confirmation: Confirmation, winner: str) -> list[str]:
+    """Return a sentence on the winner's best and last weights; none if only the last ones were judged."""
+    table = confirmation.robust_overfitting()
+    rows = table[table["contender"].eq(winner) & table["epsilon"].eq(confirmation.table["epsilon"].iloc[0])]
+    if rows.empty:
+        return []
+    row = rows.iloc[0]  # the strongest attack comes first
+    epochs, last = row["best_epochs"], row["epochs"]
+    if set(epochs) == {last}:
+        return [f"Best and last weights of {winner} are the same: in each run, the last epoch was the best."]
+    times = f"epoch {join_words(map(str, epochs))} of {last}, chosen on {row['held_out']:,} held-out images"
+    label = confirmation.attack_labels[row["metric"]]
+    return [
+        f"Robust overfitting of {winner}: under {label}, its best weights ({times}) "
+        f"have {format_percent(row['best'])} and its last ones {format_percent(row['last'])}, a difference of "
+        f"{format_points(row['difference'])} points (95% interval {format_points(row['low'])} to "
+        f"{format_points(row['high'])})."
+    ]
 
 
 def _config(result: SearchResult, name: str) -> TrainingConfig | None:

@@ -57,6 +57,14 @@ def at_most(number: int | None, most: int, flag: str, images: str) -> int:
     return number or most
 
 
+def distinct_radii(radii: Sequence[float]) -> tuple[float, ...]:
+    """Return the radii that have folders of their own (`Job.outcome_folder`): 0.0313725 has that of 8/255."""
+    distinct: dict[str, float] = {}
+    for radius in radii:
+        distinct.setdefault(f"{radius:.6g}", radius)
+    return tuple(distinct.values())
+
+
 def check_attacks(epsilons: Sequence[float], evaluation: EvaluationConfig, *, autoattack: bool) -> None:
     """Refuse radii and attacks with which no network can be judged.
 
@@ -143,10 +151,13 @@ def check_disk(folder: Path, jobs: Sequence[Job], sizes: dict[str, Sizes], concu
     left = [job for job in jobs if job.candidate.name in sizes and not job.is_done]
     if not left:
         return
-    outcomes = sum(len(job.plan.epsilons) * OUTCOME_BYTES * job.plan.examples for job in left)
-    models = sum(sizes[job.candidate.name].model for job in left)
-    # A state is replaced by a new one that is complete, so two of them lie on the disk for a moment.
-    states = 2 * min(concurrent, len(left)) * max(size.state for size in sizes.values())
+    outcomes = sum(len(job.weights) * len(job.plan.epsilons) * OUTCOME_BYTES * job.plan.examples for job in left)
+    models = sum(len(job.weights) * sizes[job.candidate.name].model for job in left)
+    # A state is replaced by a new one that is complete, so two of them lie on the disk for a moment. Where the best
+    # weights are judged, it holds them, too, which it did not in the rehearsal.
+    best = [(len(job.weights) - 1) * sizes[job.candidate.name].model for job in left]
+    state = max(sizes[job.candidate.name].state + more for job, more in zip(left, best, strict=True))
+    states = 2 * min(concurrent, len(left)) * state
     needed, free = outcomes + models + states, shutil.disk_usage(folder).free
     if needed > free:
         takes, left_free = (f"{number / 2**20:,.0f} MiB" for number in (needed, free))

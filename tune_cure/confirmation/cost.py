@@ -78,7 +78,13 @@ def estimate_costs(
         if name not in costs and own in trials and config is not None and job.model == result.spec.model:
             recorded = epochs[epochs["trial"].eq(own)]
             train = _epoch_seconds(recorded, trials[own], config) * config.epochs * job.plan.train_images / num_searched
-            costs[name] = Cost(train, *_judging_seconds(recorded, result, job, num_classes))
+            judging = _judging_seconds(recorded, result, job, num_classes)
+            costs[name] = Cost(train, *judging)
+            if job.plan.held_out:
+                costs[name] += Cost(float(recorded["eval_seconds"].median()) * config.epochs, 0.0, 0.0)
+                # The best weights are judged, too, unless they are the last ones, as they may have been in the search.
+                is_last_best = recorded["pgd_accuracy"].idxmax() == recorded.index[-1]
+                costs[name] += Cost(0.0, *([0.0, 0.0] if is_last_best else judging))
     return costs
 
 

@@ -10,6 +10,7 @@ import yaml
 from pydantic import AfterValidator, Field, ValidationError
 
 from tune_cure.data.config import DataSpec
+from tune_cure.evaluation.config import EvaluationConfig
 from tune_cure.search import run_files
 from tune_cure.training.config import AnyTrainingConfig, ModelConfig
 from tune_cure.utils.errors import first_line
@@ -29,6 +30,8 @@ class JobConfig(Schema):
     contender: Annotated[str, AfterValidator(one_line)] = Field(description="The candidate's description.")
     seed: int = Field(description="Seed of the training run.")
     train_images: int = Field(description="Training images used.")
+    held_out: int = Field(default=0, description="Images that were held out to choose the best epoch.")
+    evaluation: EvaluationConfig | None = Field(default=None, description="How they choose it; none if there are none.")
     data: DataSpec = Field(description="The data set, wherever its files are.")
     model: ModelConfig = Field(description="The network.")
     training: AnyTrainingConfig = Field(description="How it is trained.")

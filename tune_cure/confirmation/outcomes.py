@@ -82,6 +82,7 @@ class _Training(Schema):
 class _Judging(Schema):
     stage: Literal["judging"]
     epsilon: float
+    weights: Literal["last", "best"] = "last"
     attack: str
     accuracy: float | None = None
 

@@ -1,9 +1,9 @@
 """Plan of a confirmation: which networks are trained and judged, and what of it is done already.
 
 A search reports its winner's accuracy on the images that chose the winner, for one seed. A confirmation trains each
-candidate anew: with several seeds, on all training images including those that the search held out, for the whole
-schedule. It judges the last weights on the test set. Nothing is chosen by these numbers, so they are not optimistic. No
-other part of the package reads the test set before.
+candidate anew: with several seeds, for the whole schedule. It judges on the test set the last weights, and those of the
+best epoch, which images that are held out of the training choose. Nothing is chosen by the test set, so its numbers are
+not optimistic. No other part of the package reads the test set before.
 
 Each pair of candidate and seed is a job with a folder of its own. A job saves its state after every epoch and every
 attack, so the same command continues where it was interrupted. A later command with more seeds or candidates adds to
@@ -15,12 +15,13 @@ The columns of confirm.csv call a candidate "contender", as version 0.1.0 did.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tune_cure.confirmation.candidates import Candidate
 from tune_cure.confirmation.job_config import JobConfig, read_job_config
 from tune_cure.confirmation.outcomes import read_outcomes, read_status
 from tune_cure.data.config import DataSpec
+from tune_cure.data.splits import Splits
 from tune_cure.evaluation.config import EvaluationConfig
 from tune_cure.search import run_files
 from tune_cure.search.results import SearchResult
@@ -28,6 +29,8 @@ from tune_cure.training.config import ModelConfig, TrainingConfig
 from tune_cure.utils.files import FolderError
 from tune_cure.utils.yaml_config import by_path, differences
 
+Weights = Literal["last", "best"]
+"""Weights of a training run: those after its last epoch, or those of the epoch that the held-out images chose."""
 AS_IS = 0
 """Stands in the place of a seed for a network that was not trained here. Seeds of a confirmation begin at 1."""
 
@@ -42,6 +45,8 @@ class Plan:
         examples: The number of test images to judge on, stratified by class.
         train_images: The number of training images to train on, stratified by class.
         autoattack: True if AutoAttack judges the networks, too.
+        held_out: The number of the search's validation images that are not trained on and choose the best epoch. 0
+            judges the last weights alone, and training may use all images.
     """
 
     seeds: tuple[int, ...]
@@ -49,6 +54,7 @@ class Plan:
     examples: int
     train_images: int
     autoattack: bool
+    held_out: int = 0
 
 
 @dataclass(frozen=True)
@@ -88,20 +94,28 @@ class Job:
         return self.candidate.config
 
     @property
+    def weights(self) -> tuple[Weights, ...]:
+        """Which of its weights are judged; the last ones come first."""
+        return ("last", "best") if self.plan.held_out and self.candidate.trained is None else ("last",)
+
+    @property
     def config(self) -> JobConfig:
         """The content of the job's config.yaml."""
         return JobConfig(
             contender=self.candidate.description,
             seed=self.seed,
             train_images=self.plan.train_images,
+            held_out=self.plan.held_out,
+            evaluation=self.evaluation if self.plan.held_out else None,
             data=self.data,
             model=self.model,
             training=self.training,
         )
 
-    def outcome_folder(self, epsilon: float) -> Path:
-        """Return the folder of the outcomes at a radius: NORM-EPSILON-EXAMPLES."""
-        return self.folder / f"{self.evaluation.norm}-{epsilon:.6g}-{self.plan.examples}"
+    def outcome_folder(self, epsilon: float, weights: Weights = "last") -> Path:
+        """Return the folder of the outcomes at a radius: NORM-EPSILON-EXAMPLES, or best-NORM-EPSILON-EXAMPLES."""
+        prefix = "best-" if weights == "best" else ""
+        return self.folder / f"{prefix}{self.evaluation.norm}-{epsilon:.6g}-{self.plan.examples}"
 
     def status(self) -> dict[str, Any]:
         """Return what the job is doing: `stage` and its details; empty before the job has begun."""
@@ -110,11 +124,11 @@ class Job:
     @property
     def is_done(self) -> bool:
         """True if its network is trained, and judged as the plan asks."""
-        return all(self.is_judged_at(epsilon) for epsilon in self.plan.epsilons)
+        return all(self.is_judged_at(epsilon, weights) for epsilon in self.plan.epsilons for weights in self.weights)
 
-    def is_judged_at(self, epsilon: float) -> bool:
-        """Return whether its network is judged as the plan asks at one radius."""
-        file = self.outcome_folder(epsilon) / run_files.OUTCOMES
+    def is_judged_at(self, epsilon: float, weights: Weights = "last") -> bool:
+        """Return whether its last or best weights are judged as the plan asks at one radius."""
+        file = self.outcome_folder(epsilon, weights) / run_files.OUTCOMES
         if not file.exists() or not self.plan.autoattack:
             return file.exists()
         return "autoattack" in read_outcomes(file, self.plan.examples)
@@ -123,6 +137,24 @@ class Job:
     def is_judged(self) -> bool:
         """True if there are outcomes of the network at one radius at least."""
         return any((self.outcome_folder(epsilon) / run_files.OUTCOMES).exists() for epsilon in self.plan.epsilons)
+
+
+def count_held_out(result: SearchResult, splits: Splits, weights: str | None) -> int:
+    """Return how many images are held out to choose the best epoch: those that the search has judged its epochs on.
+
+    Args:
+        result: The search.
+        splits: Its images.
+        weights: `last` holds out none, `both` some. None goes on as the confirmation was begun; version 0.1.0 held out
+            none. A new one holds out some.
+
+    Raises:
+        FolderError: The config.yaml of a job that was begun is damaged.
+    """
+    begun = sorted((result.directory / run_files.CONFIRM).glob(f"*/seed-*/{run_files.JOB_CONFIG}"))
+    if weights is None and begun:
+        return read_job_config(begun[0].parent).held_out
+    return 0 if weights == "last" else min(result.spec.evaluation.examples, len(splits.validation))
 
 
 def plan_jobs(result: SearchResult, candidates: Sequence[Candidate], plan: Plan) -> list[Job]:

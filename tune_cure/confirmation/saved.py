@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 
 from tune_cure.confirmation.outcomes import Arrays, read_outcomes
-from tune_cure.confirmation.verdicts import COLUMNS, Confirmation, RunKey
+from tune_cure.confirmation.plan import Weights
+from tune_cure.confirmation.verdicts import COLUMNS, EPOCHS, OF_BEST, Confirmation, RunKey
 from tune_cure.evaluation.names import ATTACKS
 from tune_cure.search import run_files
 from tune_cure.utils.csv_tables import read_csv
@@ -20,10 +21,11 @@ from tune_cure.utils.errors import TuneCureError, first_line
 from tune_cure.utils.files import FolderError
 from tune_cure.utils.formatting import join_words
 
-LATER_COLUMNS = ("chance",)
-"""Columns that version 0.1.0 did not write."""
-NUMBERS = ("epsilon", *ATTACKS, "zero_gradient", "chance", "train_seconds", "judge_seconds")
-WHOLE_NUMBERS = ("seed", "examples", "train_images", "epochs")
+BEST_NUMBERS = (*OF_BEST.values(), "robust_overfitting")
+LATER_COLUMNS = {"chance": "", "held_out": "0", **dict.fromkeys((*EPOCHS, *BEST_NUMBERS), "")}
+"""Columns that version 0.1.0 did not write, with what they would have held."""
+NUMBERS = ("epsilon", *ATTACKS, "zero_gradient", "chance", "train_seconds", "judge_seconds", *BEST_NUMBERS)
+WHOLE_NUMBERS = ("seed", "examples", "train_images", "epochs", "held_out")
 KINDS = {"leader", "baseline", "candidate"}
 
 
@@ -46,10 +48,12 @@ def read_confirmation(directory: Path) -> Confirmation | None:
     confirmation.table = _read_table(table_file)
     if confirmation.table.empty:
         return None
-    if outcomes_file.is_file():
-        confirmation.outcomes = _read_outcomes(outcomes_file, confirmation.table)
-    else:
-        confirmation.outcomes = _read_outcomes_of_jobs(folder, confirmation.table)
+    read, source = _read_outcomes, outcomes_file
+    if not outcomes_file.is_file():
+        read, source = _read_outcomes_of_jobs, folder
+    confirmation.outcomes = read(source, confirmation.table, "last")
+    is_judged = confirmation.table[[*OF_BEST.values()]].notna().any(axis=1)
+    confirmation.best_outcomes = read(source, confirmation.table[is_judged], "best")
     confirmation.num_planned = _read_num_planned(summary_file) or confirmation.num_judged
     return confirmation
 
@@ -58,10 +62,12 @@ def _read_table(file: Path) -> pd.DataFrame:
     """Return confirm.csv as `Confirmation.table` has it."""
     try:
         table = read_csv(file, dtype=str)  # numbers, too: pandas may round the last digit
-        table = table.assign(**{name: np.nan for name in LATER_COLUMNS if name not in table})[list(COLUMNS)]
+        later = {name: value or np.nan for name, value in LATER_COLUMNS.items() if name not in table}
+        table = table.assign(**later)[list(COLUMNS)]
         table = table.astype(dict.fromkeys(NUMBERS, float) | dict.fromkeys(WHOLE_NUMBERS, int))
+        table = table.astype(dict.fromkeys(EPOCHS, float)).astype(dict.fromkeys(EPOCHS, "Int64"))
         table["diverged"] = table["diverged"].eq("True")
-    except (OSError, ValueError, KeyError, OverflowError) as error:  # pandas' own errors are ValueErrors
+    except (OSError, ValueError, KeyError, OverflowError, TypeError) as error:  # pandas raises ValueErrors
         raise SavedConfirmationError(f"{file}: is no table of a confirmation: {first_line(error)}") from error
     table["warnings"] = table["warnings"].fillna("")
     if problem := _find_problem(table):
@@ -75,24 +81,27 @@ def _find_problem(table: pd.DataFrame) -> str:
         return "a cell is empty"
     if not set(table["kind"]) <= KINDS:
         return f"kind is not one of {join_words(sorted(KINDS))}"
-    shares = table[[*ATTACKS, "zero_gradient", "chance"]]
+    shares = table[[*ATTACKS, *OF_BEST.values(), "zero_gradient", "chance"]]
     if not (shares.isna() | shares.ge(0) & shares.le(1)).all(axis=None):
         return "a share is not between 0 and 1"
+    if table.loc[table[[*OF_BEST.values()]].notna().any(axis=1), "best_epoch"].isna().any():
+        return "a best epoch is missing"
     numbers = table[["epsilon", "train_seconds", "judge_seconds"]]
     if not (np.isfinite(numbers) & numbers.ge(0)).all(axis=None) or table["examples"].lt(2).any():
         return "a radius, a time or a number of images is not possible"
     return "a run is there twice" if table.duplicated(["contender", "seed", "epsilon"]).any() else ""
 
 
-def _read_outcomes(file: Path, table: pd.DataFrame) -> dict[RunKey, Arrays]:
-    """Return the outcomes of each row of the table, as `Confirmation.outcomes` has them."""
+def _read_outcomes(file: Path, table: pd.DataFrame, weights: Weights) -> dict[RunKey, Arrays]:
+    """Return the outcomes of each row of the table, as `Confirmation.outcomes` or `best_outcomes` has them."""
+    columns = OF_BEST if weights == "best" else {attack: attack for attack in ATTACKS}
     outcomes: dict[RunKey, Arrays] = {}
     try:
         with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as packed:
             for row in table.to_dict("records"):
                 prefix = f"{row['contender']}/{row['seed']}/{row['epsilon']:.6g}"
-                measured = [attack for attack in ATTACKS if not np.isnan(row[attack])]
-                arrays = {attack: packed[f"{prefix}/{attack}"] for attack in measured}
+                measured = [attack for attack, column in columns.items() if not np.isnan(row[column])]
+                arrays = {attack: packed[f"{prefix}/{columns[attack]}"] for attack in measured}
                 for attack, array in arrays.items():
                     if array.dtype != bool or array.shape != (row["examples"],):
                         raise ValueError(f"{prefix}/{attack} is no outcome of {row['examples']} images")
@@ -105,12 +114,13 @@ def _read_outcomes(file: Path, table: pd.DataFrame) -> dict[RunKey, Arrays]:
     return outcomes
 
 
-def _read_outcomes_of_jobs(folder: Path, table: pd.DataFrame) -> dict[RunKey, Arrays]:
+def _read_outcomes_of_jobs(folder: Path, table: pd.DataFrame, weights: Weights) -> dict[RunKey, Arrays]:
     """Return the outcomes of each row of the table from the folders of the jobs, where outcomes.npz is missing."""
     outcomes: dict[RunKey, Arrays] = {}
     for row in table.to_dict("records"):
         job = folder / Path(row["contender"]).name / f"seed-{row['seed']}"
-        file = job / f"{Path(row['norm']).name}-{row['epsilon']:.6g}-{row['examples']}" / run_files.OUTCOMES
+        name = f"{Path(row['norm']).name}-{row['epsilon']:.6g}-{row['examples']}"
+        file = job / (f"best-{name}" if weights == "best" else name) / run_files.OUTCOMES
         try:
             outcomes[row["contender"], row["seed"], row["epsilon"]] = read_outcomes(file, row["examples"])
         except FolderError as error:

@@ -31,7 +31,13 @@ RunKey = tuple[str, int, float]
 """Candidate, seed and radius of one judged network; the seed is `AS_IS` where it was not trained here."""
 
 KEYS = ("contender", "kind", "description", "seed", "norm", "epsilon", "examples", "train_images", "epochs", "diverged")
-COLUMNS = (*KEYS, *ATTACKS, "zero_gradient", "chance", "train_seconds", "judge_seconds", "warnings")
+OF_BEST = {attack: f"best_{attack}" for attack in ATTACKS}
+"""Column of the accuracy that the best epoch's weights have under an attack."""
+COLUMNS = (*KEYS, *ATTACKS, "zero_gradient", "chance", "train_seconds", "judge_seconds", "warnings",
+           "held_out", "best_epoch", "catastrophic_overfitting_epoch", *OF_BEST.values(),
+           "robust_overfitting")  # fmt: skip
+EPOCHS = ("best_epoch", "catastrophic_overfitting_epoch")
+"""Columns with the number of an epoch, or nothing."""
 FEW_SEEDS_WARNINGS = {
     1: "With one seed, the intervals do not include how much seeds differ.",
     2: "With two seeds, about one in ten comparisons of equal candidates ends in a false verdict; use three or more.",
@@ -51,6 +57,7 @@ class Confirmation:
         num_planned: The number of runs that were asked for, judged or not.
         outcomes: For each judged network the content of its outcomes.npz. Under each attack's name (`ATTACKS`) lies an
             array of shape (examples,): True where the test image was still classified correctly.
+        best_outcomes: The same of the best epoch's weights, where images were held out to choose it.
         table: A row of `COLUMNS` for each judged network; accuracies are fractions.
 
     Args:
@@ -60,15 +67,19 @@ class Confirmation:
     def __init__(self, jobs: Sequence[Job]) -> None:
         self.num_planned = len(jobs)
         self.outcomes: dict[RunKey, Arrays] = {}
+        self.best_outcomes: dict[RunKey, Arrays] = {}
         rows = []
         for job in jobs:
             for epsilon in job.plan.epsilons:
                 file = job.outcome_folder(epsilon) / run_files.OUTCOMES
+                of_best = job.outcome_folder(epsilon, "best") / run_files.OUTCOMES
                 if file.exists():
-                    arrays = read_outcomes(file, job.plan.examples)
-                    self.outcomes[job.candidate.name, job.seed, epsilon] = arrays
-                    rows.append(_row(job, epsilon, arrays))
-        self.table = pd.DataFrame(rows, columns=list(COLUMNS))
+                    key = job.candidate.name, job.seed, epsilon
+                    arrays = self.outcomes[key] = read_outcomes(file, job.plan.examples)
+                    if "best" in job.weights and of_best.exists():
+                        self.best_outcomes[key] = read_outcomes(of_best, job.plan.examples)
+                    rows.append(_row(job, epsilon, arrays, self.best_outcomes.get(key, {})))
+        self.table = pd.DataFrame(rows, columns=list(COLUMNS)).astype(dict.fromkeys(EPOCHS, "Int64"))
 
     @property
     def num_judged(self) -> int:
@@ -165,6 +176,40 @@ class Confirmation:
         found = {seed: self.outcomes.get((name, seed, epsilon), {}) for seed in seeds}
         return {seed: arrays[attack] for seed, arrays in found.items() if attack in arrays}
 
+    def robust_overfitting(self) -> pd.DataFrame:
+        """Return a row per candidate, radius and attack: what the best epoch's weights have more than the last ones.
+
+        Both are of the same training runs, and are judged on the same images. Rice, Wong and Kolter 2020 (arXiv
+        2002.11569) call the loss of robust accuracy in later epochs robust overfitting.
+
+        Columns: contender, epsilon, metric (the attack), seeds and examples (their numbers), held_out (the number of
+        images that chose the epoch), best_epochs (of each seed), epochs (of the whole schedule), best and last (mean
+        accuracies, fractions), difference (best minus last), low and high (its 95% interval). A row has the seeds
+        whose best weights have been judged; there is none of a candidate without such seeds.
+        """
+        rows = []
+        for (candidate, epsilon), runs in self.table.groupby(["contender", "epsilon"], sort=False):
+            for attack in reversed(COMPARED_ATTACKS):
+                judged = runs.dropna(subset=[attack, OF_BEST[attack]])
+                if judged.empty:
+                    continue
+                keys = [(str(candidate), int(seed), float(str(epsilon))) for seed in judged["seed"]]
+                best, last = (
+                    np.stack([outcomes[key][attack] for key in keys])
+                    for outcomes in (self.best_outcomes, self.outcomes)
+                )
+                difference = significance.paired_difference(best, last)
+                rows.append({
+                    "contender": candidate, "epsilon": epsilon, "metric": attack, "seeds": len(judged),
+                    "examples": best.shape[1], "held_out": int(judged["held_out"].max()),
+                    "best_epochs": [int(epoch) for epoch in judged["best_epoch"]],
+                    "epochs": int(judged["epochs"].max()), "best": float(best.mean()), "last": float(last.mean()),
+                    "difference": difference.estimate, "low": difference.low, "high": difference.high,
+                })  # fmt: skip
+        columns = ["contender", "epsilon", "metric", "seeds", "examples", "held_out", "best_epochs", "epochs", "best",
+                   "last", "difference", "low", "high"]  # fmt: skip
+        return pd.DataFrame(rows, columns=columns)
+
     def masking_warnings(self) -> list[tuple[float, str]]:
         """Return the signs of masked gradients as pairs of radius and sentence.
 
@@ -190,6 +235,8 @@ class Confirmation:
         """Write confirm.csv, confirm.json, and outcomes.npz with every single outcome, for other statistics."""
         replace_text(folder / run_files.CONFIRM_TABLE, format_csv(self.table))
         content: dict[str, Any] = {"means": _records(self.means()), "comparisons": _records(self.comparisons())}
+        if self.best_outcomes:
+            content["robust_overfitting"] = _records(self.robust_overfitting())
         if self.num_judged < self.num_planned:
             content["runs_planned"] = self.num_planned
         replace_text(folder / run_files.CONFIRM_SUMMARY, json.dumps(content, indent=2, allow_nan=False) + "\n")
@@ -198,15 +245,30 @@ class Confirmation:
             for (candidate, seed, epsilon), arrays in self.outcomes.items()
             for attack, array in arrays.items()
             if attack in ATTACKS
+        } | {
+            f"{candidate}/{seed}/{epsilon:.6g}/{OF_BEST[attack]}": array
+            for (candidate, seed, epsilon), arrays in self.best_outcomes.items()
+            for attack, array in arrays.items()
+            if attack in ATTACKS
         }
         replace_arrays(folder / run_files.OUTCOMES, packed)
 
 
-def _row(job: Job, epsilon: float, arrays: Arrays) -> dict[str, Any]:
-    """Return a row of `COLUMNS`."""
+def _row(job: Job, epsilon: float, arrays: Arrays, of_best: Arrays) -> dict[str, Any]:
+    """Return a row of `COLUMNS`.
+
+    Args:
+        job: The job.
+        epsilon: The radius.
+        arrays: The outcomes of its last weights.
+        of_best: Those of its best weights; empty if these have not been judged.
+    """
     is_trained_here = job.candidate.trained is None
     trained = read_trained(job.folder / run_files.JOB_MODEL) if is_trained_here else {}
     accuracies = {attack: float(arrays[attack].mean()) for attack in ATTACKS if attack in arrays}
+    best = {OF_BEST[attack]: float(of_best[attack].mean()) for attack in ATTACKS if attack in of_best}
+    judged = next((attack for attack in reversed(COMPARED_ATTACKS) if attack in arrays and attack in of_best), None)
+    collapsed = trained.get("catastrophic_overfitting_epochs")
     diverged = is_trained_here and not trained["weights"]
     signs = [] if diverged else gradient_masking.find_masking_signs(Outcomes.from_arrays(arrays))
     return {
@@ -226,6 +288,11 @@ def _row(job: Job, epsilon: float, arrays: Arrays) -> dict[str, Any]:
         "train_seconds": trained.get("train_seconds", 0.0),
         "judge_seconds": float(arrays["seconds"]),
         "warnings": " ".join(map(str, signs)),
+        "held_out": job.plan.held_out if is_trained_here else 0,
+        "best_epoch": trained.get("best_epoch", np.nan),
+        "catastrophic_overfitting_epoch": collapsed[0] if collapsed else np.nan,
+        **best,
+        "robust_overfitting": best[OF_BEST[judged]] - accuracies[judged] if judged else np.nan,
     }
 
 

@@ -1,5 +1,6 @@
 """Ray tasks of a confirmation: each trains one network and judges it on the test set."""
 
+import functools
 import json
 import pickle
 import time
@@ -10,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import ray
 import torch
 from torch import nn
 
-from tune_cure.confirmation.plan import Job
+from tune_cure.confirmation.outcomes import read_trained
+from tune_cure.confirmation.plan import Job, Plan, Weights
 from tune_cure.confirmation.trained_networks import load_trained
 from tune_cure.data.splits import Examples, Splits
 from tune_cure.evaluation import robustness
@@ -33,10 +36,19 @@ from tune_cure.search import run_files
 from tune_cure.search.results import SearchResult
 from tune_cure.search.space.own_parts import own_part_files
 from tune_cure.search.space.registration import import_sent_parts
+from tune_cure.training.run import COLUMNS as EPOCH_COLUMNS
 from tune_cure.training.trainer import Trainer
 from tune_cure.utils import cpu as cpus
+from tune_cure.utils.csv_tables import format_csv
 from tune_cure.utils.errors import first_line
-from tune_cure.utils.files import FolderError, read_tensors, replace_arrays, replace_tensors, replace_text
+from tune_cure.utils.files import (
+    FolderError,
+    read_tensors,
+    replace_arrays,
+    replace_bytes,
+    replace_tensors,
+    replace_text,
+)
 
 POLL_SECONDS = 1.0
 
@@ -156,13 +168,23 @@ def work(job: Job, plan: ResourcePlan | None = None, broadcast: DataBroadcast | 
     splits = shared_data(job.data, device.type, broadcast)
     if job.candidate.trained is None:
         replace_text(job.folder / run_files.JOB_CONFIG, job.config.to_yaml())
-        network = _train_or_load(job, splits, device)
-    else:
-        network = _load_trained(job.candidate.trained, job, device)
+        if not (job.folder / run_files.JOB_MODEL).exists():
+            _train(job, hold_out(splits, job.plan), device)
     test = splits.test.subset(job.plan.examples, seed=0).to(device)
-    for epsilon in job.plan.epsilons:
-        _judge(job, network, test, epsilon, splits.num_classes)
+    for weights in job.weights:
+        network = _load(job, weights, device)
+        for epsilon in job.plan.epsilons:
+            _judge(job, weights, network, test, epsilon, splits.num_classes)
     _write_status(job, "done")
+
+
+def hold_out(splits: Splits, plan: Plan) -> Splits:
+    """Return the images of a confirmation's training: those that choose the best epoch are its validation images."""
+    images = splits.all_training_images()
+    if plan.held_out:
+        held_out = splits.validation.subset(plan.held_out, seed=0)
+        splits, images = replace(splits, validation=held_out), images.without(held_out)
+    return replace(splits, train=images.subset(plan.train_images, seed=0))
 
 
 def _write_status(job: Job, stage: str, **details: Any) -> None:
@@ -170,52 +192,72 @@ def _write_status(job: Job, stage: str, **details: Any) -> None:
     replace_text(job.folder / run_files.JOB_STATUS, json.dumps({"stage": stage, **details}) + "\n")
 
 
-def _load_trained(name: str, job: Job, device: torch.device) -> nn.Module:
-    """Return a trained network, which the process that planned the job has checked."""
-    trained = load_trained(name, trust_code=True, dataset=job.data.dataset, norm=job.evaluation.norm)
-    return trained.network.to(device)
+def _load(job: Job, weights: Weights, device: torch.device) -> nn.Module | None:
+    """Return the network to judge; None if there is none because its training diverged.
 
-
-def _train_or_load(job: Job, splits: Splits, device: torch.device) -> nn.Module | None:
-    """Return the network after the whole schedule; None if it diverged."""
-    file = job.folder / run_files.JOB_MODEL
-    if not file.exists():
-        images = splits.all_training_images().subset(job.plan.train_images, seed=0)
-        _train(job, replace(splits, train=images), device)
-    saved = read_tensors(file, device)
+    A network that was not trained here has been checked by the process that planned the job.
+    """
+    if job.candidate.trained is not None:
+        trained = load_trained(
+            job.candidate.trained, trust_code=True, dataset=job.data.dataset, norm=job.evaluation.norm
+        )
+        return trained.network.to(device)
+    name = run_files.JOB_MODEL if weights == "last" else run_files.JOB_BEST
+    saved = read_tensors(job.folder / name, device)
     return checkpoints.rebuild(saved, device=device, trust_code=True) if saved["weights"] else None
 
 
 def _train(job: Job, splits: Splits, device: torch.device) -> None:
-    """Train a network for its whole schedule, from the last epoch that was saved, and write it."""
+    """Train a network for its whole schedule, from the last epoch that was saved, and write it.
+
+    Where the plan holds images out, each epoch is evaluated on them, and the best one's weights are written, too.
+    """
     config = job.training
     trainer = Trainer(config, splits, model=job.model, evaluation=job.evaluation, device=device, seed=job.seed)
     last = job.folder / run_files.JOB_STATE
     seconds, diverged = 0.0, False
+    log: list[dict[str, Any]] = []
     if last.exists():
         saved = read_tensors(last, device)
         try:
             trainer.load_state_dict(saved["trainer"])
             seconds = float(saved["seconds"])
+            log = list(saved.get("log", []))  # which version 0.1.0 did not save
         except (AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
             raise FolderError(f"{last}: the training cannot go on from it: {first_line(error)}") from error
     while trainer.epoch < config.epochs and not diverged:
         _write_status(job, "training", epoch=trainer.epoch, epochs=config.epochs)
         row = trainer.train_epoch()
-        seconds, diverged = seconds + row["train_seconds"], row["diverged"]
-        replace_tensors(last, {"trainer": trainer.state_dict(), "seconds": seconds})
+        seconds += row["train_seconds"]
+        if job.plan.held_out and not row["diverged"]:
+            row |= trainer.evaluate()
+        diverged = row["diverged"]
+        log.append({name: row.get(name) for name in EPOCH_COLUMNS})
+        replace_text(job.folder / run_files.JOB_EPOCHS, format_csv(pd.DataFrame(log, columns=list(EPOCH_COLUMNS))))
+        replace_tensors(last, {"trainer": trainer.state_dict(), "seconds": seconds, "log": log})
     weights = {name: value.detach().cpu() for name, value in trainer.judged_model.state_dict().items()}
     diverged = diverged or not all(value.isfinite().all() for value in weights.values() if value.is_floating_point())
     content = {"model": trainer.architecture, "weights": {} if diverged else weights, "epoch": trainer.epoch}
-    replace_tensors(job.folder / run_files.JOB_MODEL, {**trainer.images, **content, "train_seconds": seconds})
+    content["train_seconds"] = seconds
+    if job.plan.held_out:
+        replace_tensors(job.folder / run_files.JOB_BEST, trainer.best_model())
+        collapsed = [row["epoch"] for row in log if row["catastrophic_overfitting"]]
+        content |= {"best_epoch": trainer.best_epoch, "catastrophic_overfitting_epochs": collapsed}
+    replace_tensors(job.folder / run_files.JOB_MODEL, {**trainer.images, **content})
     last.unlink()
 
 
-def _judge(job: Job, network: nn.Module | None, test: Examples, epsilon: float, num_classes: int) -> None:
+def _judge(
+    job: Job, weights: Weights, network: nn.Module | None, test: Examples, epsilon: float, num_classes: int
+) -> None:
     """Write for each test image which attacks it withstands at a radius; none, for a network that diverged (None)."""
-    folder = job.outcome_folder(epsilon)
+    folder = job.outcome_folder(epsilon, weights)
     file = folder / run_files.OUTCOMES
-    if job.is_judged_at(epsilon):
+    if job.is_judged_at(epsilon, weights):
+        return
+    if weights == "best" and _is_last_epoch_best(job):
+        folder.mkdir(exist_ok=True)
+        replace_bytes(file, (job.outcome_folder(epsilon) / run_files.OUTCOMES).read_bytes())
         return
     folder.mkdir(exist_ok=True)
     started = time.perf_counter()
@@ -224,18 +266,23 @@ def _judge(job: Job, network: nn.Module | None, test: Examples, epsilon: float, 
         found = {name: np.zeros(len(test), dtype=bool) for name in names}
         numbers = {"zero_gradient": 0.0}
     else:
-        _write_status(job, "judging", epsilon=epsilon, attack="clean")
+        status = functools.partial(_write_status, job, "judging", weights=weights, epsilon=epsilon)
+        status(attack="clean")
         outcomes = robustness.evaluate_robustness(
             network,
             test,
             job.evaluation.model_copy(update={"epsilon": epsilon}),
             autoattack=job.plan.autoattack,
             folder=folder,
-            on_progress=lambda attack, accuracy: _write_status(
-                job, "judging", epsilon=epsilon, attack=attack, accuracy=accuracy
-            ),
+            on_progress=lambda attack, accuracy: status(attack=attack, accuracy=accuracy),
         )
         found = outcomes.correct
         numbers = {"zero_gradient": outcomes.zero_gradient}
     numbers |= {"chance": chance_level(test.own_labels), "seconds": time.perf_counter() - started}
     replace_arrays(file, {**found, **numbers})
+
+
+def _is_last_epoch_best(job: Job) -> bool:
+    """Return whether the best weights are the last ones, whose outcomes they share."""
+    trained = read_trained(job.folder / run_files.JOB_MODEL)
+    return bool(trained["weights"]) and trained.get("best_epoch") == trained["epoch"]

@@ -41,10 +41,12 @@ def _write_page(result: SearchResult, confirmation: Confirmation, folder: Path) 
     body = [f"<header><h1>{escape(title)}</h1>{answer}<p>{parts.introduction(confirmation)}</p></header>"]
     body += ["<main>", parts.baselines(confirmation)]
     if not confirmation.table.empty:
+        overfitting = parts.robust_overfitting(confirmation)
         body += [
             html_page.section("verdicts", "Which candidate is better", parts.verdicts(confirmation)),
             html_page.section("warnings", "Warnings", parts.warnings(confirmation)),
             html_page.section("accuracies", "Accuracies on the test set", parts.accuracies(confirmation)),
+            html_page.section("overfitting", "Best and last weights", overfitting) if overfitting else "",
             html_page.section("seeds", "Every run", parts.table_of_runs(confirmation)),
         ]
     own = environment.read(folder)

@@ -21,10 +21,15 @@ def report_section(confirmation: Confirmation, result: SearchResult) -> str:
     return (
         f"{answer_paragraph(confirmation, result)}<p>{introduction(confirmation)}</p>{baselines(confirmation)}"
         f"<h3>Accuracies on the test set</h3>{accuracies(confirmation)}"
+        f"{_titled('Best and last weights', robust_overfitting(confirmation))}"
         f"<h3>Which candidate is better</h3>{verdicts(confirmation)}"
         f"<h3>Warnings</h3>{warnings(confirmation)}"
         f"<details><summary>Every run</summary>{table_of_runs(confirmation)}</details>"
     )
+
+
+def _titled(title: str, content: str) -> str:
+    return f"<h3>{title}</h3>{content}" if content else ""
 
 
 def answer_paragraph(confirmation: Confirmation, result: SearchResult) -> str:
@@ -49,8 +54,10 @@ def introduction(confirmation: Confirmation) -> str:
         attacks = f"PGD-50-10 and {label}"
         if label == UNTARGETED_LABEL:
             attacks += " (AutoAttack without its targeted parts, which need four classes)"
+    held_out = table["held_out"].max()
+    best = f" and, beside them, those of the best epoch, which {held_out:,} held-out images chose," if held_out else ""
     text = (
-        f"Candidates: {names}. {_training(table)} The last weights were judged on "
+        f"Candidates: {names}. {_training(table)} The last weights{best} were judged on "
         f"{table['examples'].max():,} test images, clean and under {attacks}."
     )
     return text if num_judged >= num_planned else f"{text} {so_far}"
@@ -188,6 +195,35 @@ def plot_seeds(runs: pd.DataFrame, attack: str) -> go.Figure:
     figure.update_xaxes(tickformat=".0%", range=accuracy_range(runs[attack]))
     figure.update_yaxes(tickformat=None, ticklabelstandoff=6, range=[-0.6, len(names) - 0.4])
     return figure
+
+
+def robust_overfitting(confirmation: Confirmation) -> str:
+    """Return the table of best and last weights, with what it says; empty if only the last ones were judged."""
+    table = confirmation.robust_overfitting()
+    if table.empty:
+        return ""
+    titles = {"candidate": "", "metric": "", "radius": "number", "best": "number", "last": "number"}
+    titles |= {"best − last": "number", "95% interval": "number", "best epochs": "number", "of": "number"}
+    rows = []
+    for _, row in table.iterrows():
+        numbers = [
+            "–" if row["metric"] == "clean" else _radius(row["epsilon"], confirmation),
+            *(format_percent(row[weights], unit="") for weights in ("best", "last")),
+            format_points(row["difference"]),
+            f"{format_points(row['low'])} to {format_points(row['high'])}",
+            ", ".join(map(str, row["best_epochs"])),
+            str(row["epochs"]),
+        ]
+        label = confirmation.attack_labels[row["metric"]]
+        rows.append(html_page.row(escape(row["contender"]), f"<td>{label}</td>" + html_page.number_cells(numbers)))
+    text = (
+        f"{table['held_out'].max():,} of the search's validation images, which were not trained on, chose the best "
+        "epoch of each run. Best minus last under attack is robust overfitting (Rice et al. 2020): what the epochs "
+        "after the best one have lost. Accuracies are means over the seeds, in percent; the interval includes the "
+        "chance of the seeds and that of the images. The verdicts, and all other numbers here, are those of the last "
+        "weights: no choice was made to get them."
+    )
+    return f"<p>{text}</p>" + html_page.table(titles, rows)
 
 
 def _table_of_means(confirmation: Confirmation) -> str:

@@ -197,7 +197,8 @@ def _on_test_set(result: SearchResult, confirmation: Confirmation | None) -> str
         return (
             f"<strong>Confirmed:</strong> trained again with {format_count(confirmed.seeds, 'other seed')}, trial "
             f"{best['trial']} has <strong>{confirmed}</strong> under {confirmed.attack} on {confirmed.examples:,} test "
-            'images, which no choice was made by. <a href="#confirmation">The confirmation</a> has the details.'
+            f'images, which no choice was made by. {_on_best_weights(result, confirmation)}<a href="#confirmation">The '
+            "confirmation</a> has the details."
         )
     if confirmation is not None:
         names = dict.fromkeys(confirmation.table.loc[confirmation.table["kind"].eq("leader"), "contender"])
@@ -208,6 +209,19 @@ def _on_test_set(result: SearchResult, confirmation: Confirmation | None) -> str
     if any((result.directory / run_files.CONFIRM).glob("*/seed-*/*/clean.npy")):
         return "A confirmation on the test set has begun; no run of it has been judged to its end."
     return "The test set is still untouched: the winner's accuracy on it, over several seeds, is not known yet."
+
+
+def _on_best_weights(result: SearchResult, confirmation: Confirmation | None) -> str:
+    """Return what the best epoch's weights of the winner have on the test set; empty if they were not judged."""
+    assert confirmation is not None and result.best is not None
+    table = confirmation.robust_overfitting()
+    rows = table[table["contender"].eq(f"trial-{result.best.trial}")]
+    rows = rows[np.isclose(rows["epsilon"].astype(float), result.spec.evaluation.epsilon)]
+    if rows.empty:
+        return ""
+    row = rows.iloc[0]  # the strongest attack comes first
+    held_out = f"which {row['held_out']:,} held-out images chose"
+    return f"These are the last weights; those of the best epoch, {held_out}, have {format_percent(row['best'])}. "
 
 
 def _expected_luck(spec: SearchSpec, best: dict[str, Any], compared: int) -> str:

@@ -41,7 +41,9 @@ CONFIRM_REPORT = "confirm.html"
 OUTCOMES = "outcomes.npz"  # of all candidates, by candidate and image; in the folder of a radius: of one alone
 JOB_CONFIG = "config.yaml"
 JOB_STATE = "last.pt"  # while it trains
-JOB_MODEL = "model.pt"
+JOB_MODEL = "model.pt"  # the last weights
+JOB_BEST = "best.pt"  # those of the best epoch
+JOB_EPOCHS = "epochs.csv"
 JOB_STATUS = "status.json"
 
 CONFIRMED = Path(CONFIRM, CONFIRM_TABLE)

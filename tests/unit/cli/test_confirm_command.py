@@ -9,7 +9,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tests.support.confirmations import write_outcomes, write_quick_search
+from tests.support.confirmations import write_best_outcomes, write_outcomes, write_quick_search
+from tests.support.old_runs import copy_run
 from tune_cure.cli import main as cli
 from tune_cure.cli.views.interruption import STOPPING
 from tune_cure.confirmation.plan import Job
@@ -33,7 +34,16 @@ QUICK = ["--top", "1", "--seeds", "2", "--baselines", "fgsm", "--examples", "40"
         (["--epsilons", "8/0"], "a radius such as 4/255 or 0.5 is needed, but found '8/0'"),
         (["--epsilons", "-1"], "a radius such as 4/255 or 0.5 is needed, but found '-1'"),
         (["--examples", "100000"], "--examples 100000: there are 359 test images"),
-        (["--train-images", "100000"], "--train-images 100000: there are 1,438 training images"),
+        (
+            ["--train-images", "100000", "--weights", "last"],
+            "--train-images 100000: there are 1,438 training images",
+        ),
+        (
+            ["--train-images", "100000"],
+            "--train-images 100000: there are 1,078 training images besides 360 that choose the best epoch; "
+            "--weights last trains on these, too",
+        ),
+        (["--weights", "best"], "argument --weights: invalid choice: 'best'"),
         (["--data-root", "/nowhere", "--bogus"], "unknown argument --bogus"),
     ],
 )
@@ -158,6 +168,8 @@ def finish(jobs: list[Job], *_: object, **__: object) -> dict[str, str]:
     for job in jobs:
         share = 0.6 if job.candidate.kind == "leader" else 0.4
         write_outcomes(job, share, autoattack=job.plan.autoattack, num_images=job.plan.examples)
+        if "best" in job.weights:
+            write_best_outcomes(job, job.plan.examples // 20, best_epoch=1)
     return {}
 
 
@@ -278,3 +290,43 @@ def test_ctrl_c_twice_ends_a_confirmation_at_once_with_the_command_that_goes_on(
     said = capsys.readouterr().out.splitlines()
     assert said[-3:-1] == [STOPPING, "interrupted; what is done is kept. Continue with:"]
     assert said[-1].startswith(f"  tune-cure confirm {tmp_path} ")
+
+
+def test_best_and_last_weights_are_planned_and_printed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(confirmation, "run", finish)
+    write_quick_search(tmp_path)
+    assert cli.main(["confirm", str(tmp_path), *QUICK]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "360 images that the search has judged on are not trained on: they choose the best epoch" in printed
+    table = printed.split("best and last weights, PGD-50-10 at epsilon 0.15 (38.2/255) ")[1]
+    assert table.startswith("best last best − last 95% interval best epochs trial-2 ")
+    assert re.search(r"trial-2 [0-9.]+ [0-9.]+ \+5\.0 .* 1 and 1 of 2 fgsm ", table)
+    assert "best − last is robust overfitting; 360 images that were not trained on chose the best epochs" in table
+    assert (
+        "These are the last weights; those of the best epoch, which 360 held-out images chose, have "
+        in (tmp_path / run_files.REPORT).read_text()
+    )
+
+
+@pytest.mark.parametrize(("flags", "code"), [([], 0), (["--weights", "last"], 0), (["--weights", "both"], 2)])
+def test_a_confirmation_of_version_0_1_0_goes_on_with_the_last_weights_and_says_so(
+    flags: list[str],
+    code: int,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    begun: list[Job] = []
+    monkeypatch.setattr(confirmation, "run", lambda jobs, *_, **__: begun.extend(jobs) or {})
+    folder = copy_run("finished", tmp_path)
+    quick = ["--top", "1", "--seeds", "2", "--baselines", "fgsm", "--examples", "40", "--train-images", "200"]
+    assert cli.main(["confirm", str(folder), *quick, *flags]) == code
+    said = capsys.readouterr()
+    if code:
+        assert "held_out was 0 there, and is " in said.err
+        return
+    assert all(job.is_done for job in begun)
+    note = "the last weights alone are judged, as this confirmation was begun; move "
+    assert (note in " ".join(said.out.split())) == (not flags)

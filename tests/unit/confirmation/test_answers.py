@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.confirmations import finish, plan_quick_jobs, write_outcomes
+from tests.support.confirmations import finish, plan_quick_jobs, write_best_outcomes, write_outcomes
 from tune_cure.confirmation.answers import answer, chance_warnings
 from tune_cure.confirmation.verdicts import Confirmation
 from tune_cure.search.results import SearchResult
@@ -79,3 +79,29 @@ def test_networks_at_chance_answer_nothing(tmp_path: Path) -> None:
 def test_without_a_recorded_chance_level_nothing_is_said_of_chance(tmp_path: Path) -> None:
     confirmation = finish(plan_quick_jobs(tmp_path, BASELINES), leader=0.01, baseline=0.01)
     assert chance_warnings(confirmation) == []
+
+
+def test_the_answer_ends_with_the_robust_overfitting_of_the_winner(tmp_path: Path) -> None:
+    jobs = plan_quick_jobs(tmp_path, BASELINES, held_out=50)
+    finish(jobs)
+    for job in jobs:
+        write_best_outcomes(job, 40, best_epoch=1)
+    confirmation = Confirmation(jobs)
+    row = confirmation.robust_overfitting().iloc[0]
+    last, best = (f"{100 * row[name]:.1f}%" for name in ("last", "best"))
+    interval = f"{100 * row['low']:+.1f} to {100 * row['high']:+.1f}".replace("-", "−")
+    assert answer(confirmation, SearchResult(tmp_path))[-1] == (
+        "Robust overfitting of trial-2: under AutoAttack, its best weights (epoch 1, 1 and 1 of 2, chosen on 50 "
+        f"held-out images) have {best} and its last ones {last}, "
+        f"a difference of +10.0 points (95% interval {interval})."
+    )
+
+
+def test_a_winner_whose_last_epochs_are_the_best_has_no_robust_overfitting(tmp_path: Path) -> None:
+    jobs = plan_quick_jobs(tmp_path, BASELINES, held_out=50)
+    finish(jobs)
+    for job in jobs:
+        write_best_outcomes(job, 0, best_epoch=2)
+    assert answer(Confirmation(jobs), SearchResult(tmp_path))[-1] == (
+        "Best and last weights of trial-2 are the same: in each run, the last epoch was the best."
+    )

@@ -50,3 +50,15 @@ def test_a_search_that_recorded_no_times_has_no_costs(result: SearchResult) -> N
     file = result.directory / run_files.JOURNAL
     file.write_text(file.read_text().replace('"eval_seconds": 0.1', '"eval_seconds": null'))
     assert costs(SearchResult(result.directory)) == {}
+
+
+def test_best_weights_take_an_evaluation_an_epoch_and_a_second_judgement_unless_the_last_epoch_was_best(
+    result: SearchResult,
+) -> None:
+    with_best = costs(result, dataclasses.replace(PLAN, held_out=50))
+    for name, cost in costs(result).items():
+        assert with_best[name].training == pytest.approx(cost.training + 2 * 0.1)  # two epochs
+        trial = 0 if name == "start_from" else 2
+        epochs = result.epochs[result.epochs["trial"].eq(trial)]["pgd_accuracy"]
+        times = 1 if epochs.idxmax() == epochs.index[-1] else 2
+        assert with_best[name].pgd == pytest.approx(times * cost.pgd)

@@ -1,23 +1,29 @@
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from tests.support.confirmations import PLAN, write_quick_search
+from tests.support.old_runs import copy_run
 from tune_cure.confirmation import plan as plan_module
 from tune_cure.confirmation.candidates import choose_candidates
 from tune_cure.confirmation.job_config import read_job_config
 from tune_cure.confirmation.plan import Job, Plan
+from tune_cure.confirmation.verdicts import Confirmation
 from tune_cure.data import splits as data
 from tune_cure.evaluation import robustness
-from tune_cure.evaluation.names import WITHOUT_AUTOATTACK
+from tune_cure.evaluation.names import METRICS, WITHOUT_AUTOATTACK
+from tune_cure.evaluation.outcomes import Outcomes
 from tune_cure.models import checkpoints
 from tune_cure.ray_backend import confirmation
 from tune_cure.search import run_files
 from tune_cure.search.results import SearchResult
+from tune_cure.training import trainer as trainer_module
 from tune_cure.training.trainer import Trainer
 from tune_cure.utils.files import FolderError
 
@@ -87,12 +93,19 @@ def test_the_last_weights_of_the_whole_schedule_are_judged_on_test_images(result
     assert not (job.folder / run_files.JOB_STATE).exists()
 
 
+@pytest.mark.parametrize("held_out", [0, 100])
 def test_an_interrupted_job_continues_from_its_last_epoch_to_the_same_weights(
-    result: SearchResult, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+    held_out: int,
+    result: SearchResult,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    whole = one_job(write_quick_search(tmp_path_factory.mktemp("whole")))
+    plan = dataclasses.replace(PLAN, held_out=held_out)
+    script_validation(monkeypatch, 0.3, 0.5, 0.3, 0.5)
+    script_judging(monkeypatch)
+    whole = one_job(write_quick_search(tmp_path_factory.mktemp("whole")), plan)
     confirmation.work(whole)
-    job, trained = one_job(result), []
+    job, trained = one_job(result, plan), []
     train_epoch = Trainer.train_epoch
 
     def interrupted(trainer: Trainer) -> dict[str, Any]:
@@ -106,8 +119,10 @@ def test_an_interrupted_job_continues_from_its_last_epoch_to_the_same_weights(
         confirmation.work(job)
     confirmation.work(job)
     assert trained == [0, 1, 1]
-    one, other = (torch.load(of.folder / run_files.JOB_MODEL, weights_only=True)["weights"] for of in (whole, job))
-    assert all(torch.equal(one[name], other[name]) for name in one)
+    for name in [run_files.JOB_MODEL] + [run_files.JOB_BEST] * bool(held_out):
+        one, other = (torch.load(of.folder / name, weights_only=True)["weights"] for of in (whole, job))
+        assert all(torch.equal(one[name], other[name]) for name in one)
+    assert len(pd.read_csv(job.folder / run_files.JOB_EPOCHS)) == 2
 
 
 def test_finished_work_is_not_repeated(result: SearchResult, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,3 +202,128 @@ def test_the_model_is_kept(result: SearchResult) -> None:
     confirmation.work(job)
     network = checkpoints.rebuild(torch.load(job.folder / run_files.JOB_MODEL, weights_only=True))
     assert network(torch.zeros(2, 1, 8, 8)).shape == (2, 10)
+
+
+WITH_BEST = dataclasses.replace(PLAN, held_out=100)
+
+
+def script_validation(monkeypatch: pytest.MonkeyPatch, *accuracies: float) -> None:
+    """Let the trainer measure these PGD accuracies after its epochs, in the place of what its networks have."""
+    remaining = list(accuracies)
+
+    def evaluate(*_: object) -> dict[str, float]:
+        measured = {"clean_accuracy": 0.9, "fgsm_accuracy": 0.6, "pgd_accuracy": remaining.pop(0)}
+        return dict.fromkeys(METRICS, 0.02) | measured | {"gradient_alignment": 0.9}
+
+    monkeypatch.setattr(trainer_module, "evaluate", evaluate)
+
+
+def script_judging(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, torch.Tensor]]:
+    """Let each network that is judged withstand one image more than the one before, and return their weights."""
+    judged: list[dict[str, torch.Tensor]] = []
+
+    def evaluate_robustness(network: torch.nn.Module, examples: data.Examples, *_: object, **__: object) -> Outcomes:
+        judged.append({name: value.clone() for name, value in network.state_dict().items()})
+        right = np.arange(len(examples)) < 10 + len(judged)
+        return Outcomes(dict.fromkeys(WITHOUT_AUTOATTACK, right), 0.0)
+
+    monkeypatch.setattr(robustness, "evaluate_robustness", evaluate_robustness)
+    return judged
+
+
+def test_the_images_that_the_search_judged_on_choose_the_epoch_and_all_others_are_trained_on(
+    result: SearchResult,
+) -> None:
+    splits = data.load(result.spec.data)
+    assert plan_module.count_held_out(result, splits, None) == 360
+    count = len(splits.all_training_images()) - 100
+    held = confirmation.hold_out(splits, dataclasses.replace(WITH_BEST, train_images=count))
+    judged = splits.validation.subset(100, seed=0)
+    assert sorted(held.validation.indices.tolist()) == sorted(judged.indices.tolist())
+    assert len(held.train) == count
+    assert not set(held.train.indices.tolist()) & set(judged.indices.tolist())
+    assert held.test is splits.test
+
+
+def test_the_weights_of_the_best_epoch_are_judged_beside_the_last_ones(
+    result: SearchResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script_validation(monkeypatch, 0.5, 0.3)
+    judged, job = script_judging(monkeypatch), one_job(result, WITH_BEST)
+    confirmation.work(job)
+    assert job.is_done
+    trainer = Trainer(
+        job.training, confirmation.hold_out(data.load(result.spec.data), WITH_BEST), model=job.model, seed=1
+    )
+    of_epochs = []
+    for _ in range(2):
+        trainer.train_epoch()
+        of_epochs.append({name: value.clone() for name, value in trainer.model.state_dict().items()})
+    for weights, expected in zip(judged, of_epochs[::-1], strict=True):  # the last ones come first
+        assert all(torch.equal(weights[name], value) for name, value in expected.items())
+    best = torch.load(job.folder / run_files.JOB_BEST, weights_only=True)
+    assert best["epoch"] == 1
+    assert checkpoints.rebuild(best)(torch.zeros(2, 1, 8, 8)).shape == (2, 10)
+    row = Confirmation([job]).table.iloc[0]
+    assert (row["pgd_50_10"], row["best_pgd_50_10"]) == (11 / 30, 12 / 30)
+    assert row["robust_overfitting"] == pytest.approx(1 / 30)
+    assert (row["best_epoch"], row["held_out"]) == (1, 100)
+    assert pd.read_csv(job.folder / run_files.JOB_EPOCHS)["pgd_accuracy"].tolist() == [0.5, 0.3]
+
+
+def test_a_last_epoch_that_is_the_best_is_judged_once(result: SearchResult, monkeypatch: pytest.MonkeyPatch) -> None:
+    script_validation(monkeypatch, 0.3, 0.5)
+    judged, job = script_judging(monkeypatch), one_job(result, WITH_BEST)
+    confirmation.work(job)
+    assert len(judged) == 1
+    assert job.is_done
+    row = Confirmation([job]).table.iloc[0]
+    assert (row["best_epoch"], row["robust_overfitting"], row["best_pgd_50_10"]) == (2, 0, row["pgd_50_10"])
+
+
+def test_the_best_weights_of_a_run_that_diverges_later_are_judged_as_they_are(
+    result: SearchResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script_validation(monkeypatch, 0.5, math.nan)
+    judged, job = script_judging(monkeypatch), one_job(result, WITH_BEST)
+    confirmation.work(job)
+    assert len(judged) == 1
+    row = Confirmation([job]).table.iloc[0]
+    assert (row["diverged"], row["best_epoch"], row["clean"], row["best_clean"]) == (True, 1, 0, 11 / 30)
+
+
+def test_evaluating_each_epoch_changes_no_last_weight(result: SearchResult, monkeypatch: pytest.MonkeyPatch) -> None:
+    script_judging(monkeypatch)
+    job = one_job(result, WITH_BEST)
+    confirmation.work(job)
+    splits = data.load(result.spec.data)
+    trainer = Trainer(job.candidate.config, confirmation.hold_out(splits, WITH_BEST), model=job.model, seed=1)
+    for _ in range(2):
+        trainer.train_epoch()
+    weights = torch.load(job.folder / run_files.JOB_MODEL, weights_only=True)["weights"]
+    assert all(torch.equal(weights[name], value) for name, value in trainer.model.state_dict().items())
+
+
+def test_an_epoch_that_overfitted_catastrophically_is_in_the_table(
+    result: SearchResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script_validation(monkeypatch, 0.5, 0.0)
+    script_judging(monkeypatch)
+    job = one_job(result, WITH_BEST)
+    confirmation.work(job)
+    row = Confirmation([job]).table.iloc[0]
+    assert (row["best_epoch"], row["catastrophic_overfitting_epoch"]) == (1, 2)
+
+
+def test_a_confirmation_of_version_0_1_0_goes_on_with_the_last_weights(tmp_path: Path) -> None:
+    result = SearchResult(copy_run("finished", tmp_path))
+    splits = data.load(result.spec.data)
+    assert plan_module.count_held_out(result, splits, None) == 0
+    assert plan_module.count_held_out(result, splits, "last") == 0
+    held_out = plan_module.count_held_out(result, splits, "both")
+    assert held_out == min(result.spec.evaluation.examples, len(splits.validation))
+    begun = read_job_config(tmp_path / "finished" / run_files.CONFIRM / "trial-1" / "seed-1")
+    plan = Plan(seeds=(1,), epsilons=(0.15,), examples=40, train_images=begun.train_images, autoattack=False)
+    assert one_job(result, plan).is_done
+    with pytest.raises(FolderError, match=f"held_out was 0 there, and is {held_out} now; move "):
+        one_job(result, dataclasses.replace(plan, held_out=held_out))

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 from pandas.testing import assert_frame_equal
 
-from tests.support.confirmations import finish, plan_quick_jobs, write_outcomes
+from tests.support.confirmations import finish, plan_quick_jobs, write_best_outcomes, write_outcomes
 from tune_cure.confirmation.saved import SavedConfirmationError, read_confirmation
 from tune_cure.confirmation.verdicts import Confirmation
 from tune_cure.search import run_files
@@ -47,7 +47,8 @@ def test_an_unfinished_confirmation_knows_how_many_runs_were_planned(tmp_path: P
 
 def test_tables_of_version_0_1_0_are_read(written: Confirmation, tmp_path: Path) -> None:
     folder = tmp_path / run_files.CONFIRM
-    table = pd.read_csv(folder / run_files.CONFIRM_TABLE).drop(columns="chance")
+    table = pd.read_csv(folder / run_files.CONFIRM_TABLE)
+    table = table[table.columns[: list(table.columns).index("held_out")]].drop(columns="chance")
     table.to_csv(folder / run_files.CONFIRM_TABLE, index=False)
     read = read_confirmation(tmp_path)
     assert read is not None
@@ -105,4 +106,35 @@ def test_without_the_packed_outcomes_those_of_the_runs_are_read(written: Confirm
     file = next((tmp_path / run_files.CONFIRM).glob(f"fgsm/seed-1/*/{run_files.OUTCOMES}"))
     file.write_bytes(b"damaged")
     with pytest.raises(SavedConfirmationError, match="is damaged"):
+        read_confirmation(tmp_path)
+
+
+@pytest.fixture
+def with_best(tmp_path: Path) -> Confirmation:
+    jobs = plan_quick_jobs(tmp_path, held_out=50)
+    finish(jobs)
+    for job in jobs[:5]:
+        write_best_outcomes(job, 40, best_epoch=job.seed)
+    confirmation = Confirmation(jobs)
+    confirmation.write(tmp_path / run_files.CONFIRM)
+    return confirmation
+
+
+@pytest.mark.parametrize("is_packed", [True, False])
+def test_best_weights_are_read_back(is_packed: bool, with_best: Confirmation, tmp_path: Path) -> None:
+    if not is_packed:
+        (tmp_path / run_files.CONFIRM / run_files.OUTCOMES).unlink()
+    read = read_confirmation(tmp_path)
+    assert read is not None
+    assert_frame_equal(read.robust_overfitting(), with_best.robust_overfitting())
+    assert_frame_equal(read.table, with_best.table)
+
+
+@pytest.mark.parametrize("best_epoch", ["", "1.5", "x"])
+def test_best_weights_without_their_epoch_are_refused(best_epoch: str, with_best: Confirmation, tmp_path: Path) -> None:
+    file = tmp_path / run_files.CONFIRM / run_files.CONFIRM_TABLE
+    table = pd.read_csv(file, dtype=str)
+    table.loc[0, "best_epoch"] = best_epoch
+    table.to_csv(file, index=False)
+    with pytest.raises(SavedConfirmationError, match="is no table of a confirmation"):
         read_confirmation(tmp_path)

@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.support.confirmations import NUM_IMAGES, finish, plan_quick_jobs, write_outcomes
+from tests.support.confirmations import NUM_IMAGES, finish, plan_quick_jobs, write_best_outcomes, write_outcomes
 from tune_cure.confirmation.plan import Job
 from tune_cure.confirmation.verdicts import COLUMNS, Confirmation
 from tune_cure.search import run_files
@@ -93,3 +93,50 @@ def test_a_sign_of_masking_in_several_runs_is_one_warning_with_the_largest_diffe
     assert message.startswith(
         f"FGSM accuracy is up to {100 * largest:.1f} points above PGD-10's, {name} (2 of 3 seeds): "
     )
+
+
+def test_robust_overfitting_is_best_minus_last_on_the_same_images(tmp_path: Path) -> None:
+    jobs = plan_quick_jobs(tmp_path, held_out=50)
+    finish(jobs)
+    name = jobs[0].candidate.name
+    for job in jobs:
+        if job.candidate.name == name:
+            write_best_outcomes(job, 40, best_epoch=job.seed)
+    confirmation = Confirmation(jobs)
+    rows = confirmation.robust_overfitting()
+    assert set(rows["contender"]) == {name}  # the others have no best weights that were judged
+    assert rows["metric"].tolist() == ["autoattack", "pgd_50_10", "clean"]
+    row = rows.iloc[0]
+    assert row["difference"] == pytest.approx(40 / NUM_IMAGES)
+    assert row["best"] == pytest.approx(row["last"] + 40 / NUM_IMAGES)
+    assert (row["best_epochs"], row["epochs"], row["held_out"], row["seeds"]) == ([1, 2, 3], 2, 50, 3)
+    assert 0 < row["low"] < 0.1 < row["high"]
+    own = confirmation.table["contender"].eq(name)
+    assert confirmation.table.loc[own, "robust_overfitting"].tolist() == pytest.approx([0.1] * 3)
+    assert confirmation.table.loc[~own, ["best_autoattack", "best_epoch", "robust_overfitting"]].isna().all(axis=None)
+    assert confirmation.table["held_out"].eq(50).all()
+
+
+def test_verdicts_and_means_go_by_the_last_weights(tmp_path: Path) -> None:
+    jobs = plan_quick_jobs(tmp_path, held_out=50)
+    before = finish(jobs, leader=0.6, baseline=0.4)
+    for job in jobs:
+        write_best_outcomes(job, -100 if job.candidate.kind == "leader" else 100, best_epoch=1)
+    after = Confirmation(jobs)
+    pd.testing.assert_frame_equal(after.comparisons(), before.comparisons())
+    pd.testing.assert_frame_equal(after.means(), before.means())
+
+
+def test_robust_overfitting_and_the_outcomes_of_best_weights_are_in_the_files(tmp_path: Path) -> None:
+    jobs = plan_quick_jobs(tmp_path, held_out=50)
+    finish(jobs)
+    for job in jobs:
+        write_best_outcomes(job, 40, best_epoch=1)
+    confirmation = Confirmation(jobs)
+    confirmation.write(tmp_path)
+    rows = json.loads((tmp_path / "confirm.json").read_text())["robust_overfitting"]
+    assert {row["contender"]: row["best_epochs"] for row in rows} == {job.candidate.name: [1, 1, 1] for job in jobs}
+    assert all(row["difference"] == pytest.approx(0.1) for row in rows)
+    with np.load(tmp_path / "outcomes.npz") as packed:
+        best, last = (packed[f"{jobs[0].candidate.name}/1/0.15/{name}"] for name in ("best_autoattack", "autoattack"))
+    assert (best & ~last).sum() == 40 and not (last & ~best).any()

@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.confirmations import finish, plan_quick_jobs
+from tests.support.confirmations import finish, plan_quick_jobs, write_best_outcomes
 from tune_cure.confirmation.plan import Job
-from tune_cure.reports import confirmation_page
+from tune_cure.reports import confirmation_page, confirmation_section
 from tune_cure.search import run_files
 from tune_cure.search.results import SearchResult
 from tune_cure.utils import environment
@@ -40,3 +40,24 @@ def test_the_page_says_how_confirmation_and_search_were_run(jobs: list[Job]) -> 
     own, searched = text.split("How it was run")[1].split("How the search was run")
     assert "tune-cure confirm" in own and "tune-cure search" not in own
     assert "tune-cure search" in searched and "spec.yaml" in searched
+
+
+def test_page_and_report_have_best_and_last_weights_beside_each_other(tmp_path: Path) -> None:
+    jobs = plan_quick_jobs(tmp_path, held_out=50)
+    result = SearchResult(tmp_path)
+    folder = tmp_path / run_files.CONFIRM
+    finish(jobs)
+    confirmation = confirmation_page.write(result, jobs, folder)
+    assert "Best and last weights" not in (folder / run_files.CONFIRM_REPORT).read_text()
+    assert "Best and last weights" not in confirmation_section.report_section(confirmation, result)
+    for job in jobs:
+        write_best_outcomes(job, 40, best_epoch=job.seed)
+    confirmation = confirmation_page.write(result, jobs, folder)
+    for text in (
+        (folder / run_files.CONFIRM_REPORT).read_text(),
+        confirmation_section.report_section(confirmation, result),
+    ):
+        part = text.split("Best and last weights")[1]
+        assert '<td class="number">+10.0</td>' in part
+        assert '<td class="number">1, 2, 3</td>' in part
+        assert "50 of the search's validation images, which were not trained on, chose the best epoch" in part

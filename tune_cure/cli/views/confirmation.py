@@ -43,6 +43,11 @@ def print_plan(jobs: Sequence[Job], costs: Mapping[str, Cost], concurrent: int |
     console.print(table)
     seeds = f"seed{'s' * (len(plan.seeds) > 1)} {join_words(map(str, plan.seeds))}"
     radii = join_words(format_radius(epsilon, norm) for epsilon in plan.epsilons)
+    if plan.held_out:
+        console.print(
+            f"{plan.held_out:,} images that the search has judged on are not trained on: they choose the best epoch, "
+            "whose weights are judged beside the last ones"
+        )
     console.print(
         f"each with {seeds}, on {plan.train_images:,} training images; judged on "
         f"{plan.examples:,} test images at {radii}, "
@@ -93,7 +98,8 @@ class JobLines:
                 self.say(f"{name}: trains {status['epochs']} epochs")
             case "judging" if "accuracy" in status:
                 at = format_radius(status["epsilon"], job.evaluation.norm)
-                self.say(f"{name}: {status['attack']} {format_percent(status['accuracy'])} at {at}")
+                of = f"{name}, best weights" if status.get("weights") == "best" else name
+                self.say(f"{of}: {status['attack']} {format_percent(status['accuracy'])} at {at}")
             case "failed":
                 self.say(f"{name}: failed: {status['reason']}")
             case "done":
@@ -120,6 +126,7 @@ def print_results(confirmation: Confirmation, result: SearchResult, console: Con
             table.add_row(row["contender"], str(row["seeds"]), *(cell for name in shown for cell in _cells(row, name)))
         console.print(table)
     console.print("±: standard deviation over the seeds", style="dim")
+    _print_robust_overfitting(confirmation, console)
     console.print()
     for _, row in comparisons.iterrows():
         console.print(describe_verdict(row, norm, labels))
@@ -128,6 +135,30 @@ def print_results(confirmation: Confirmation, result: SearchResult, console: Con
         alert(console, warning, style="bold")
     for epsilon, warning in confirmation.masking_warnings():
         alert(console, f"\nwarning, at {format_radius(epsilon, norm)}: {warning}", style="bold")
+
+
+def _print_robust_overfitting(confirmation: Confirmation, console: Console) -> None:
+    """Print the accuracies of best and last weights beside each other, under the strongest attack at each radius."""
+    rows = confirmation.robust_overfitting().drop_duplicates(["contender", "epsilon"])
+    norm = confirmation.table["norm"].iloc[0]
+    for (epsilon, metric), group in rows.groupby(["epsilon", "metric"], sort=False):
+        label, at = confirmation.attack_labels[str(metric)], format_radius(float(str(epsilon)), norm)
+        console.print(f"\nbest and last weights, {label} at {at}\n", style="bold")
+        table = Table(box=None, pad_edge=False, padding=(0, 1))
+        for title in ("", "best", "last", "best − last", "95% interval", "best epochs"):
+            table.add_column(title, justify="right" if title else "left", no_wrap=title != "best epochs")
+        for _, row in group.iterrows():
+            table.add_row(
+                row["contender"],
+                *(format_percent(row[weights], unit="") for weights in ("best", "last")),
+                format_points(row["difference"]),
+                f"{format_points(row['low'])} to {format_points(row['high'])}",
+                f"{join_words(map(str, row['best_epochs']))} of {row['epochs']}",
+            )
+        console.print(table)
+    if len(rows):
+        held_out = f"{rows['held_out'].max():,} images that were not trained on"
+        console.print(f"best − last is robust overfitting; {held_out} chose the best epochs", style="dim")
 
 
 def describe_adjustment(confirmation: Confirmation) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tune_cure.confirmation.job_config import JobConfig
 from tune_cure.evaluation.config import EvaluationConfig
 from tune_cure.models import checkpoints, networks
 from tune_cure.models.registry import MODELS, build
@@ -82,6 +83,7 @@ class ExportedModel:
         config: How it was trained.
         searched: The names of the searched hyperparameters.
         train_images: The number of training images; None if it is not recorded.
+        held_out: Which of the search's validation images are among them, in words.
         measured: Measurements of exactly these weights.
         elsewhere: Measurements, on the test set, of other networks with the same hyperparameters and other seeds.
         warnings: Reasons to doubt the measurements.
@@ -104,6 +106,7 @@ class ExportedModel:
     config: TrainingConfig
     searched: tuple[str, ...]
     train_images: int | None
+    held_out: str
     measured: tuple[Measurement, ...]
     elsewhere: tuple[Measurement, ...]
     warnings: tuple[str, ...]
@@ -167,6 +170,7 @@ def collect_search_model(result: SearchResult, *, trust_code: bool = False) -> E
         f"after epoch {leading[1]}, its best on the validation images",
         candidate=candidate,
         is_confirmed=False,
+        held_out="without those held out for validation",
         config=spec.training_config(best.hyperparameters),
         train_images=spec.data.train_examples,
         measured=tuple(measured_by_search(spec, best.row)),
@@ -204,10 +208,11 @@ def collect_confirmed_model(
     return ExportedModel(
         title=f"{result.spec.name}, {candidate}, seed {run_seed(folder)}",
         description=f"{config.contender} (search {result.spec.name}), trained anew for the whole schedule with seed "
-        f"{run_seed(folder)} on {config.train_images:,} training images, including those held out for validation: the "
+        f"{run_seed(folder)} on {config.train_images:,} training images, {_describe_held_out(config)}: the "
         f"weights after the last epoch, {saved.get('epoch')}",
         candidate=candidate,
         is_confirmed=True,
+        held_out=_describe_held_out(config),
         config=config.training,
         train_images=config.train_images,
         measured=measured,
@@ -217,6 +222,13 @@ def collect_confirmed_model(
         **_network_fields(file, saved, result.spec.data.image_size, trust_code),
         **_search_fields(result),
     )
+
+
+def _describe_held_out(config: JobConfig) -> str:
+    """Return which of the search's validation images a confirmation has trained on, in words."""
+    if config.held_out:
+        return f"without {config.held_out:,} held out to choose the best epoch"
+    return "including those held out for validation"
 
 
 def _find_run(result: SearchResult, candidate: str, seed: int | None) -> Path:

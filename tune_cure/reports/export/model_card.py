@@ -255,7 +255,7 @@ def _training(model: ExportedModel) -> str:
     name = f"{_code(config.regularizer)}{along}"
     penalty = f"with the penalty {name}, lambda {config.lambda_:.4g}" if penalized else "without a penalty"
     images = "the training images" if model.train_images is None else f"{model.train_images:,} training images"
-    images += f", {'including' if model.is_confirmed else 'without'} those held out for validation"
+    images += f", {model.held_out}"
     settings = yaml.safe_dump(config.model_dump(mode="json", by_alias=True), sort_keys=False)
     return (
         f"{attack}, {penalty}, on {images}, with tune_cure. The search chose {join_words(map(_code, model.searched))}. "
