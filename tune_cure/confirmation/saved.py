@@ -48,9 +48,9 @@ def read_confirmation(directory: Path) -> Confirmation | None:
     confirmation.table = _read_table(table_file)
     if confirmation.table.empty:
         return None
-    read, source = _read_outcomes, outcomes_file
-    if not outcomes_file.is_file():
-        read, source = _read_outcomes_of_jobs, folder
+    is_packed = outcomes_file.is_file()
+    read = _read_outcomes if is_packed else _read_outcomes_of_jobs
+    source = outcomes_file if is_packed else folder
     confirmation.outcomes = read(source, confirmation.table, "last")
     is_judged = confirmation.table[[*OF_BEST.values()]].notna().any(axis=1)
     confirmation.best_outcomes = read(source, confirmation.table[is_judged], "best")
