@@ -97,12 +97,13 @@ class CureTrainable(tune.Trainable):  # type: ignore[misc]
         diverged = metrics.pop("diverged")
         metrics |= reached(metrics, self.trainer.accuracies.get(self.trainer.best_epoch, {}))
         objective = metrics[self.spec.search.metrics[0]]
+        is_last = self.trainer.epoch >= self.trainer.config.epochs
         if diverged:
             ended = "diverged"
-        elif metrics["catastrophic_overfitting"]:
+        elif metrics["catastrophic_overfitting"] and (is_last or self.spec.search.on_collapse == "end"):
             ended = "catastrophic_overfitting"
         else:
-            ended = "completed" if self.trainer.epoch >= self.trainer.config.epochs else ""
+            ended = "completed" if is_last else ""
         if self.spec.asha.steps and self.trainer.epoch in self.spec.rungs and ended in ("", "completed"):
             stronger = self.spec.evaluation.model_copy(update={"steps": self.spec.asha.steps})
             metrics[RUNG] = self.trainer.judge_best(stronger)["pgd_accuracy"]

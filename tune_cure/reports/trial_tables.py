@@ -111,7 +111,10 @@ def _row_of_trial(row: "pd.Series[Any]", spec: SearchSpec, best: int | None) -> 
     title = str(row["trial"]) + "".join(f" <small>{note}</small>" for note, applies in notes.items() if applies)
     status = f"{status_glyph(row['status'])} {escape(STATUS_WORDS[row['status']])}"
     if pd.notna(row["catastrophic_overfitting_epoch"]):
-        status += f" in epoch {row['catastrophic_overfitting_epoch']:.0f}"
+        has_said_it = row["status"] == "catastrophic_overfitting"
+        status += f"{'' if has_said_it else '; overfitted'} in epoch {row['catastrophic_overfitting_epoch']:.0f}"
+    if pd.notna(row.get("recovery_epoch")):
+        status += f", recovered in epoch {row['recovery_epoch']:.0f}"
     numbers = [
         format_percent(row["pgd_accuracy_best"], row["pgd_accuracy_best_se"]),
         format_percent(row["clean_accuracy_best"]),

@@ -137,5 +137,5 @@ class TrialRecorder:
 
 
 def _status(result: Mapping[str, Any]) -> str:
-    """Return how a trial ended, as its worker says; if the worker says nothing, the scheduler stopped the trial."""
-    return str(result["ended"] or "stopped")
+    """Return how a trial ended: as its worker says, else by the scheduler, which stopped it sound or overfitted."""
+    return str(result["ended"] or ("catastrophic_overfitting" if result["catastrophic_overfitting"] else "stopped"))

@@ -106,6 +106,8 @@ def _trial_table(spec: SearchSpec, rows: list[dict[str, Any]]) -> pd.DataFrame:
     for key in spec.space:
         if frame[key].isna().any():  # inactive in some trials: whole numbers of the others must not become floats
             frame[key] = pd.Series([row.get(key) for row in rows], dtype=object)
+    if spec.search.on_collapse == "continue":
+        frame["recovery_epoch"] = pd.Series([row.get("recovery_epoch") for row in rows], dtype=float)
     if len(spec.search.metrics) > 1:
         frame["pareto_front"] = _on_pareto_front(frame, spec)
     return frame
@@ -148,9 +150,6 @@ def _row(spec: SearchSpec, events: list[Event], epochs: list[Event]) -> dict[str
         "retries": sum(event["event"] == "retry" for event in events),
         "reason": next((event["reason"] for event in reversed(events) if event.get("reason")), ""),
     }
-    for epoch, event in by_epoch.items():
-        if event["catastrophic_overfitting"]:
-            row["catastrophic_overfitting_epoch"] = epoch
     judged = [event for _, event in sorted(by_epoch.items()) if event["pgd_accuracy"] is not None]
     if not judged:
         return row
@@ -163,8 +162,19 @@ def _row(spec: SearchSpec, events: list[Event], epochs: list[Event]) -> dict[str
         "best_epoch": best["epoch"],
         "pgd_accuracy_best_se": standard_error(best["pgd_accuracy"], judged_examples(spec)),
         "feasible": all(constraint.violation(row) <= 0 for constraint in spec.search.parsed_constraints),
+        **_collapse(judged),
     }
     return row | _fresh_accuracies(spec, events, best["epoch"])
+
+
+def _collapse(judged: list[Event]) -> dict[str, int]:
+    """Return the first epoch that shows catastrophic overfitting, and the one since which none does, if there are."""
+    collapsed = [place for place, event in enumerate(judged) if event["catastrophic_overfitting"]]
+    if not collapsed:
+        return {}
+    epochs = {"catastrophic_overfitting_epoch": judged[collapsed[0]]["epoch"]}
+    since = judged[collapsed[-1] + 1 :]
+    return epochs | ({"recovery_epoch": since[0]["epoch"]} if since else {})
 
 
 def _fresh_accuracies(spec: SearchSpec, events: list[Event], best_epoch: int) -> dict[str, Any]:

@@ -84,6 +84,22 @@ def test_a_trial_that_diverges_ends_at_once_with_the_worst_objective(tmp_path: P
     assert result["pgd_accuracy"] is None
 
 
+def test_a_trial_that_overfits_ends_at_once_or_may_recover_but_not_after_its_last_epoch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ends(on_collapse: str, collapsed: list[bool]) -> list[str]:
+        trainable = begun(0, tiny(tmp_path, "training.epochs=3", f"search.on_collapse={on_collapse}"), reused=True)
+        evaluate, marks = trainable.trainer.evaluate, iter(collapsed)
+        monkeypatch.setattr(
+            trainable.trainer, "evaluate", lambda: evaluate() | {"catastrophic_overfitting": next(marks)}
+        )
+        return [trainable.step()["ended"] for _ in collapsed]
+
+    assert ends("end", [False, True]) == ["", "catastrophic_overfitting"]
+    assert ends("continue", [True, True, False]) == ["", "", "completed"]
+    assert ends("continue", [False, False, True]) == ["", "", "catastrophic_overfitting"]
+
+
 def test_at_rungs_the_best_weights_so_far_are_judged_by_a_stronger_attack(tmp_path: Path) -> None:
     spec = tiny(tmp_path, "asha.steps=20", "training.epochs=3")
     assert spec.rungs == [1, 2]

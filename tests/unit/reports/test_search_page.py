@@ -213,6 +213,19 @@ def test_a_leader_that_overfitted_catastrophically_is_marked(tmp_path: Path) -> 
     assert "Do not expect this score from another training with these hyperparameters." in page_text(tmp_path)
 
 
+def test_a_trial_that_recovered_says_when_it_overfitted_and_when_it_no_longer_did(tmp_path: Path) -> None:
+    spec = write_search(tmp_path, 3)
+    search = spec.search.model_copy(update={"on_collapse": "continue"})
+    (tmp_path / "spec.yaml").write_text(spec.model_copy(update={"search": search}).to_yaml())
+    journal = tmp_path / "journal.jsonl"
+    lines = [json.loads(line) for line in journal.read_text().splitlines()]
+    for line in lines:
+        if line["event"] == "epoch" and line["trial"] == 2 and line["epoch"] in (4, 5):
+            line["catastrophic_overfitting"] = True
+    journal.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    assert "ran to the end; overfitted in epoch 4, recovered in epoch 6" in page_text(tmp_path)
+
+
 def test_a_long_table_is_cut_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_search(tmp_path)
     monkeypatch.setattr(trial_tables, "MAX_ROWS", 10)

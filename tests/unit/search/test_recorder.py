@@ -24,8 +24,10 @@ class Recording:
         self.stopper = SearchStopper(self.spec, folder, None, [])
         self.recorder = TrialRecorder(self.spec, self.journal, self.stopper, self.deleted.append)
 
-    def epoch(self, number: int, epoch: int, accuracy: float, *, ended: str = "", done: bool | None = None) -> None:
-        metrics = dict.fromkeys(EPOCH_METRICS) | {"epoch": epoch, "skipped_steps": 0, "pgd_accuracy": accuracy}
+    def epoch(
+        self, number: int, epoch: int, accuracy: float, *, ended: str = "", done: bool | None = None, **more: object
+    ) -> None:
+        metrics = dict.fromkeys(EPOCH_METRICS) | {"epoch": epoch, "skipped_steps": 0, "pgd_accuracy": accuracy} | more
         state = {"ended": ended, "done": bool(ended) if done is None else done, "training_iteration": epoch}
         result = {**metrics, "objective": accuracy, **state, "hostname": "here", "pid": 7}
         self.recorder.on_epoch(number, result)
@@ -61,6 +63,13 @@ def test_a_trial_that_does_not_say_how_it_ended_was_stopped_by_the_scheduler(rec
     ends = [(event["status"], event["reason"]) for event in recording.events("end")]
     diverged = ("diverged", "the loss became NaN or infinite in epoch 2")
     assert ends == [("stopped", ""), ("completed", ""), diverged]
+
+
+def test_a_trial_that_the_scheduler_stops_while_it_is_overfitted_ends_as_overfitted(recording: Recording) -> None:
+    for number, collapsed in ((0, [True, True]), (1, [True, False])):  # the second one has recovered
+        for epoch, is_collapsed in enumerate(collapsed, start=1):
+            recording.epoch(number, epoch, 0.3, done=epoch == 2, catastrophic_overfitting=is_collapsed)
+    assert [event["status"] for event in recording.events("end")] == ["catastrophic_overfitting", "stopped"]
 
 
 def test_a_retry_has_its_attempt_and_reason_and_a_failure_too_many_ends_the_trial(recording: Recording) -> None:

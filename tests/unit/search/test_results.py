@@ -60,6 +60,18 @@ def test_an_end_that_spoils_a_trial_ranks_it_last_and_is_marked(run: Path) -> No
     assert (best.trial, best.hyperparameters["lambda"]) == (1, 0.6)
 
 
+def test_collapse_and_recovery_are_the_first_epoch_of_one_and_the_epoch_since_the_other(tmp_path: Path) -> None:
+    tiny(tmp_path, "search.on_collapse=continue")
+    journal = Journal(tmp_path)
+    curves = ["..", ".x", "xx", "x.", ".x.x..", ".xx.x"]
+    for number, curve in enumerate(curves):
+        journal.append("trial", number, origin="sampler", hyperparameters=VALUES)
+        for place, mark in enumerate(curve, start=1):
+            epoch(journal, number, place, 0.3, 0.3, catastrophic_overfitting=mark == "x")
+    frame = results.trials(tmp_path)[["catastrophic_overfitting_epoch", "recovery_epoch"]]
+    assert frame.fillna(0).to_numpy().tolist() == [[0, 0], [2, 0], [1, 0], [1, 2], [2, 5], [2, 0]]
+
+
 def test_less_is_better_where_the_mode_says_so(run: Path) -> None:
     spec = specs.load(run / "spec.yaml", ["search.mode=min"])
     assert ranking.rank_trials(results.trials(run), spec)["trial"].tolist() == [0, 1, 2]

@@ -53,6 +53,10 @@ class SearchConfig(Schema):
     )
     mode: Literal["max", "min"] = Field(default="max", description="Whether more of it is better.")
     retries: int = Field(default=2, ge=0, description="How often a trial that fails goes on from its last checkpoint.")
+    on_collapse: Literal["end", "continue"] = Field(
+        default="end",
+        description="Whether a trial ends with the first epoch in which it overfits catastrophically, or may recover.",
+    )
     patience: int | None = Field(
         default=None,
         ge=1,
