@@ -80,10 +80,12 @@ lint: venv
 docs: venv
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-# Writes the tables of docs/search_space.md from the models that read the YAML, and that of docs/methods.md.
+# Writes the tables of docs/search_space.md and search_spaces/schema.json from the models that read the YAML, and the
+# table of docs/methods.md.
 reference: venv
 	$(BIN)/python -m tools.reference
 	$(BIN)/python -m tools.methods
+	$(BIN)/python -m tune_cure schema --quiet --output search_spaces/schema.json
 
 # Takes the pictures of README and docs: a search and its confirmation, a quarter of an hour the first time; needs chromium.
 pictures: venv

@@ -20,11 +20,11 @@ from tune_cure.attacks.registry import ATTACKS
 from tune_cure.regularizers.registry import REGULARIZERS
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.space.distributions import Distribution
+from tune_cure.search.space.name_meanings import AS_OF, FAMILIES, MEANINGS, describe_name
 from tune_cure.search.space.objectives import METRICS
 from tune_cure.training.config import HYPERPARAMETERS, TrainingConfig, deciding_keys
 from tune_cure.training.delta import DELTA
 from tune_cure.training.interactions import inactive_hyperparameters
-from tune_cure.training.presets import Preset
 from tune_cure.utils.hyperparameters import declared_hyperparameters
 from tune_cure.utils.registry import Registry
 from tune_cure.utils.schema import OneOf, choices
@@ -75,68 +75,6 @@ UNITS = {  # of every number
     "a length of the gradient": "training.gradient_clip",
     "a factor": "asha.reduction_factor",
     "as the hyperparameter": "distribution.step",
-}
-MEANINGS = {  # of names that stand for no function with a description of its own
-    "training.method": {"none": "no preset: every key that is not given has its default"},
-    "data.dataset": {
-        "digits": "1,797 handwritten digits of 1×8×8 that ship with scikit-learn; a fifth of them is the test set",
-        "cifar10": "60,000 photographs of 3×32×32 in 10 classes; downloaded, or read from a folder",
-        "cifar100": "the same in 100 classes",
-        "svhn": "house numbers of 3×32×32 in 10 classes, 73,257 to train on",
-        "tiny_imagenet": "110,000 photographs of 3×64×64 in 200 classes; its validation images are the test set",
-        "image_folder": "your pictures: `train/CLASS/*.jpg` and, if there is one, `test/CLASS/*.jpg`",
-    },
-    "training.init": {
-        "uniform": "a random point of the ball, clipped to [0, 1]",
-        "zero": "the image",
-        "previous": "the image plus the perturbation that the batch before has in its place",
-        "noise": "the image plus uniform noise of `noise` × epsilon, neither clipped nor projected but to [0, 1]",
-        "bernoulli": "the image plus or minus epsilon / 2 in each pixel, projected into the ball",
-    },
-    "training.guide": {
-        "softmax": "squared distance of the probabilities, as in `regularizer: gat`",
-        "nuclear": "nuclear norm of the differences of the logits, as in `regularizer: nuat`",
-    },
-    "training.norm": {"linf": "no pixel moves by more than epsilon", "l2": "the L2 length of all changes is bounded"},
-    "training.penalty_statistics": {
-        "running": "the running statistics: examples stay independent",
-        "batch": "the batch's own, as the training step does",
-    },
-    "training.lambda_schedule": {
-        "constant": "lambda in every epoch",
-        "ramp": "from 0 in the first epoch in a line to lambda after nine tenths of the epochs, as in NuAT",
-        "late": "a quarter of lambda until 86 of 100 epochs, then all of it, as in GAT",
-    },
-    "training.averaging": {
-        "none": "the weights themselves",
-        "ema": "an exponential average over steps (`ema_decay`)",
-        "swa": "the mean of the weights after each epoch from `swa_start` on",
-    },
-    "training.amp": {
-        "auto": "fp16 on CUDA, off on the CPU",
-        "bf16": "bfloat16",
-        "fp16": "float16 with loss scaling",
-        "tf32": "float32, with the factors of products rounded to TF32 on CUDA; as off on the CPU",
-        "off": "float32, on CUDA too, where PyTorch by itself would round convolutions to TF32",
-    },
-    "search.scheduler": {
-        "asha": "at each rung, `1 / reduction_factor` of the trials go on",
-        "hyperband": "several of these with later first rungs, one of which stops nothing",
-        "median": "a trial ends if its best is below the median of the others' means",
-        "none": "every trial runs to its end",
-    },
-}
-FAMILIES = {
-    "timm": "a network of timm by its name there, without weights; an extra: `pip install 'tune-cure[timm]'`",
-    "torchvision": "a classifier of torchvision by its name there, without weights",
-    "medmnist": "a data set of MedMNIST, such as `medmnist:pathmnist`, or `medmnist:pathmnist_64` for pictures of "
-    "64×64; the extra `medmnist` downloads it",
-    "hf": "a data set of the Hugging Face Hub, such as `hf:OWNER/NAME`; the extra `hf` downloads it",
-}
-"""What stands before the colon in `family:NAME`."""
-AS_OF = {  # names that are told elsewhere
-    "evaluation.norm": "training.norm",
-    "training.attack_statistics": "training.penalty_statistics",
 }
 
 
@@ -242,34 +180,20 @@ def _names(prefix: str, model: type[BaseModel]) -> Iterator[str]:
             continue
         (registry,) = (of.func.choices for of in field.metadata if isinstance(getattr(of, "func", None), OneOf))
         meanings = MEANINGS.get(key, {})
-        rows = [
-            f"### Names of {key}",
-            "\n".join(["| name | what it is |", "|---|---|", *_rows(key, registry, meanings)]),
-        ]
+        rows = [f"### Names of {key}", "\n".join(["| name | what it is |", "|---|---|", *_rows(key, registry)])]
         assert set(meanings) <= set(registry), f"{key}: {set(meanings) - set(registry)} are no names of it"
         yield from rows
 
 
-def _rows(key: str, registry: Mapping[str, Any] | tuple[str, ...], meanings: Mapping[str, str]) -> Iterator[str]:
+def _rows(key: str, registry: Mapping[str, Any] | tuple[str, ...]) -> Iterator[str]:
     for name in registry:
-        part = None if isinstance(registry, tuple) else registry[name]
-        told = f"{part.title}: {part.source}" if isinstance(part, Preset) else _first_line(registry, name)
-        meaning = meanings.get(name) or told
+        meaning = describe_name(key, registry, name)
         assert meaning, f"{key}: nothing says what {name} is"
         if key == "data.dataset":
             meaning += f". Defaults of `tune-cure train`: {registry[name].describe_defaults()}"
         yield f"| `{name}` | {meaning.replace('|', chr(92) + '|').rstrip('.')} |"
     for family in registry.families if isinstance(registry, Registry) else ():
         yield f"| `{family}:NAME` | {FAMILIES[family]} |"
-
-
-def _first_line(registry: Mapping[str, Any] | tuple[str, ...], name: str) -> str:
-    """What the docstring of the function behind a name begins with."""
-    part = None if isinstance(registry, tuple) else registry[name]
-    described = inspect.isfunction(part) or inspect.isclass(part)
-    meaning = (inspect.getdoc(part) or "").partition("\n")[0] if described else ""
-    meaning = meaning.removeprefix("Return ").removeprefix("Build ")
-    return meaning[:1].upper() + meaning[1:]
 
 
 @functools.cache

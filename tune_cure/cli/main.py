@@ -37,6 +37,7 @@ COMMANDS = {
     "report": "rebuild the tables and the report of a run from what is on disk",
     "replay": "show what ASHA with other numbers would have done to a finished search",
     "watch": "show a search that runs in another terminal",
+    "schema": "write the JSON schema of a search space, for editors",
 }
 """Each command with its line in the help; the module of the same name has add_arguments, read_options and run."""
 
