@@ -222,7 +222,7 @@ class FakeBackend:
             while len(running) + len(self.waiting) < self.backoff.limit and not is_exhausted:
                 proposal = self.proposer.propose()
                 if proposal is None:
-                    is_exhausted = True
+                    is_exhausted = self.stopper.budget.limit is None
                     break
                 push(self._start(proposal))
             for trial in list(self.waiting):

@@ -30,6 +30,7 @@ from tune_cure.utils.signals import StopSignals, WorkLeftBehindError, ignore_ctr
 COMMANDS = {
     "search": "search the space of a YAML file",
     "train": "train one network, without Ray",
+    "league": "search several methods on equal budgets, and say which is best",
     "confirm": "retrain a search's winners over seeds, and judge them on the test set",
     "evaluate": "judge trained networks of any origin, as they are, on the same test images",
     "compare": "show searches side by side, and which found the better winner",

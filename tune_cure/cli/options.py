@@ -94,6 +94,16 @@ def radius(text: str) -> float:
     return number
 
 
+def duration(text: str) -> float:
+    """Return the seconds of a duration from a command line: 2h, 90s."""
+    from tune_cure.utils.yaml_config import parse_duration  # pydantic takes long to import
+
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
 def progress(quiet: bool) -> Callable[[str], None]:
     """Return what takes lines of progress: print, or the logger where that shows them or nothing is to be printed."""
     if quiet or (_logger.isEnabledFor(logging.INFO) and _logger.hasHandlers()):

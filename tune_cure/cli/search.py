@@ -19,7 +19,6 @@ from tune_cure.search import run_files
 from tune_cure.search.space import bundled_spaces, loading
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.utils.formatting import join_words
-from tune_cure.utils.yaml_config import parse_duration
 
 
 @dataclass(frozen=True)
@@ -96,7 +95,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     force_help = "with --resume: continue although settings have changed"
     parser.add_argument("--force", action="store_true", help=force_help)
     budget_help = "stop after this time; --resume continues (default: no limit)"
-    parser.add_argument("--time-budget", type=_duration, metavar="2h", help=budget_help)
+    parser.add_argument("--time-budget", type=command_line.duration, metavar="2h", help=budget_help)
     check_help = "print the plan and start nothing; with --verbose also the YAML with every default"
     parser.add_argument("--check", "--dry-run", action="store_true", help=check_help)
     resolved_help = "with --check: write the YAML with every default into this new file"
@@ -150,13 +149,6 @@ def _names() -> dict[str, Iterable[str]]:
         "optimizers": OPTIMIZERS,
         "samplers": SAMPLERS,
     }
-
-
-def _duration(text: str) -> float:
-    try:
-        return parse_duration(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def read_options(parsed: argparse.Namespace) -> SearchOptions:

@@ -1,14 +1,18 @@
 """Folder of a league: its settings in league.yaml, and the folder of an ordinary search for each method."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import yaml
 from pydantic import Field, ValidationError
 
-from tune_cure.league.budget import with_budget
+from tune_cure.league.budget import equal_budget, with_budget
+from tune_cure.league.cost import EpochCost
 from tune_cure.league.methods import Entry, compose_spec
 from tune_cure.search import run_files
+from tune_cure.search.patience import is_search_over
+from tune_cure.search.ranking import select_finalists
 from tune_cure.search.results import ResultsError, SearchResult, read_spec
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.utils.files import replace_text
@@ -26,9 +30,7 @@ class LeagueConfig(Schema):
     trials: int = Field(ge=1, description="Whole trials that a method of average cost can train.")
     budget_by: Literal["seconds", "epochs"] = Field(default="seconds", description="What is equal.")
     budget: float | None = Field(default=None, gt=0, description="What each method may spend; null until measured.")
-    epoch_seconds: dict[str, float] = Field(
-        default_factory=dict, description="Measured seconds of training in an epoch, by method."
-    )
+    costs: dict[str, EpochCost] = Field(default_factory=dict, description="What an epoch takes, by method.")
     seeds: int = Field(default=3, ge=1, description="Trainings of each winner and each untuned preset.")
     examples: int | None = Field(default=None, ge=2, description="Test images to judge on; null: all.")
     train_images: int | None = Field(default=None, ge=2, description="Training images of the confirmation; null: all.")
@@ -88,14 +90,26 @@ class League:
         if config.budget is None:
             return specs
         return {
-            name: with_budget(spec, config.budget_by, config.budget, config.epoch_seconds.get(name, 0.0))
+            name: with_budget(spec, config.budget_by, config.budget, config.costs[name].train_seconds)
             for name, spec in specs.items()
         }
 
-    def set_budget(self, budget: float, epoch_seconds: dict[str, float]) -> None:
-        """Fix what each method may spend, and write league.yaml."""
-        update = {"budget": budget, "epoch_seconds": epoch_seconds}
-        self.config = self.config.model_copy(update=update)
+    def with_costs(self, specs: Mapping[str, SearchSpec], costs: Mapping[str, EpochCost]) -> Self:
+        """Return this league with the budget that follows from what an epoch of each method takes.
+
+        Args:
+            specs: The search of each method.
+            costs: What an epoch of each method takes.
+        """
+        epochs = {name: spec.max_epochs for name, spec in specs.items()}
+        seconds = {name: cost.train_seconds for name, cost in costs.items()}
+        budget = equal_budget(self.config.trials, self.config.budget_by, epochs, seconds)
+        update = {"budget": budget, "costs": dict(costs)}
+        return type(self)(self.folder, self.config.model_copy(update=update))
+
+    def set_budget(self, specs: Mapping[str, SearchSpec], costs: Mapping[str, EpochCost]) -> None:
+        """Fix what each method may spend, as `with_costs` does, and write league.yaml."""
+        self.config = self.with_costs(specs, costs).config
         self.write()
 
     def spec(self, method: str) -> SearchSpec:
@@ -110,6 +124,16 @@ class League:
         """Return what the search of each method has found, for those that have begun."""
         begun = [name for name in self.methods if (self.run_folder(name) / run_files.JOURNAL).is_file()]
         return {name: SearchResult(self.run_folder(name)) for name in begun}
+
+
+def is_searched(results: Mapping[str, SearchResult], league: League) -> bool:
+    """Return whether the searches of all methods are over, and their leaders judged again."""
+    return all(name in results and _is_searched(results[name]) for name in league.methods)
+
+
+def _is_searched(result: SearchResult) -> bool:
+    finalists = select_finalists(result.trials, result.spec)
+    return is_search_over(result) and not finalists["fresh_pgd_accuracy"].isna().any()
 
 
 def is_league(folder: Path) -> bool:

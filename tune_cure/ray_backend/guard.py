@@ -4,11 +4,11 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from typing import Protocol
 
 import ray
 
 from tune_cure.ray_backend import ray_internals, session
-from tune_cure.search.stopping import SearchStopper
 from tune_cure.utils.signals import on_ctrl_c
 
 POLL_SECONDS = 0.05  # until the main thread handles a signal that another thread has received
@@ -40,6 +40,23 @@ class RayWatch:
         return f"Ray cannot go on: {missing} was deleted" if missing else ""
 
 
+class Stoppable(Protocol):
+    """What decides when work ends: the stopper of a search, or that of a league."""
+
+    @property
+    def num_interrupts(self) -> int:
+        """How often Ctrl-C was pressed."""
+
+    def end(self, outcome: str, reason: str) -> None:
+        """End the work; of several calls the first one counts."""
+
+    def interrupt(self) -> None:
+        """End the work because of Ctrl-C."""
+
+    def stop_all(self) -> bool:
+        """Return whether the work stops now."""
+
+
 class GuardedCall:
     """A call that uses Ray, in a daemon thread, while the caller watches over Ray's processes.
 
@@ -54,7 +71,7 @@ class GuardedCall:
     """
 
     def __init__(
-        self, work: Callable[[], object], stopper: SearchStopper, interrupt: Callable[[], None] | None = None
+        self, work: Callable[[], object], stopper: Stoppable, interrupt: Callable[[], None] | None = None
     ) -> None:
         self.work, self.stopper, self.interrupt = work, stopper, interrupt or stopper.interrupt
         self.error: BaseException | None = None

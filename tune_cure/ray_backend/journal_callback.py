@@ -29,12 +29,12 @@ class JournalCallback(tune.Callback):  # type: ignore[misc]
 
     def __init__(self, recorder: TrialRecorder, folder: Path, ray_watch: RayWatch) -> None:
         self.recorder, self.folder, self.ray_watch = recorder, folder, ray_watch
-        self._tune_keeps_all_checkpoints = False
+        self.deletes_previous = False  # checkpoints, in place of Tune
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Let Tune keep the last checkpoint of a trial alone, from when the trial has its worker."""
         # Told so any earlier, Tune would write the state of all trials to disk after each checkpoint of any of them.
-        self._tune_keeps_all_checkpoints = not ray_internals.keep_last_checkpoint_only(trial)
+        self.deletes_previous = not ray_internals.keep_last_checkpoint_only(trial)
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
@@ -48,7 +48,7 @@ class JournalCallback(tune.Callback):  # type: ignore[misc]
         self, iteration: int, trials: list[Trial], trial: Trial, checkpoint: tune.Checkpoint, **info: Any
     ) -> None:
         """Record a checkpoint once it outlasts a power cut; Tune deletes the one before only afterwards."""
-        path = Path(checkpoint.path)
+        path = self.find_checkpoint(trial, checkpoint)
         if (path / run_files.CHECKPOINT).exists():  # it is not, in an object store
             sync_to_disk(path / run_files.CHECKPOINT)
         inside = path.relative_to(self.folder) if path.is_relative_to(self.folder) else path
@@ -56,8 +56,12 @@ class JournalCallback(tune.Callback):  # type: ignore[misc]
             trial.config["trial"],
             trial.last_result["training_iteration"],
             str(inside),
-            delete_previous=self._tune_keeps_all_checkpoints,
+            delete_previous=self.deletes_previous,
         )
+
+    def find_checkpoint(self, trial: Trial, checkpoint: tune.Checkpoint) -> Path:
+        """Return the folder of a checkpoint that a trial has just written."""
+        return Path(checkpoint.path)
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """Record the end of a trial, whose last checkpoint is written and of which the study knows."""

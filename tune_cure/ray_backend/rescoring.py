@@ -4,7 +4,8 @@ The best of many trials looks better than it is on the images that it was chosen
 """
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -43,33 +44,47 @@ def fresh_examples(spec: SearchSpec, splits: Splits) -> Examples:
     return splits.validation.without(judged_on).subset(spec.rescore.examples, seed=0)
 
 
-def run(
-    spec: SearchSpec,
-    journal: Journal,
-    record: SearchRecord,
-    storage: RunStorage,
-    plan: ResourcePlan,
-    broadcast: DataBroadcast | None,
-    is_stopped: Callable[[], bool],
-) -> None:
-    """Judge the leaders that were not judged yet, each in a Ray task, and record the metrics in the journal.
+@dataclass(frozen=True)
+class Leaders:
+    """The leading trials of a search.
 
-    Args:
+    Attributes:
         spec: The search.
         journal: Its journal.
         record: What the journal says.
         storage: Where its checkpoints are kept.
+    """
+
+    spec: SearchSpec
+    journal: Journal
+    record: SearchRecord
+    storage: RunStorage
+
+
+def run(
+    searches: Sequence[Leaders],
+    plan: ResourcePlan,
+    broadcast: DataBroadcast | None,
+    is_stopped: Callable[[], bool],
+) -> None:
+    """Judge the leaders that were not judged yet, each in a Ray task, and record the metrics in the journals.
+
+    Args:
+        searches: The leaders of each search.
         plan: The CPUs and GPUs that a task takes.
         broadcast: The data for machines that lack it; None if all is on one machine.
         is_stopped: Returns whether to stop before all are judged. Asked twice a second.
     """
-    files = dict(_find_files(spec, record, storage))
     task = ray.remote(num_cpus=plan.cpus_per_trial, num_gpus=plan.gpus_per_trial)(_judge)
-    tasks = {task.remote(spec, str(file), plan, broadcast): leader for leader, file in files.items()}
+    tasks = {
+        task.remote(leaders.spec, str(file), plan, broadcast): (leaders, number, epoch)
+        for leaders in searches
+        for (number, epoch), file in _find_files(leaders.spec, leaders.record, leaders.storage)
+    }
     while tasks and not is_stopped():
         finished, _ = ray.wait(list(tasks), timeout=POLL_SECONDS)
         for reference in finished:
-            number, epoch = tasks.pop(reference)
+            leaders, number, epoch = tasks.pop(reference)
             try:
                 metrics = ray.get(reference)
             except ray.exceptions.RayError as error:  # the search is over, and its results stand without this
@@ -78,7 +93,8 @@ def run(
                 _logger.warning("trial %d could not be judged again (--resume tries it once more): %s", number, reason)
                 continue
             if metrics["examples"]:
-                journal.append("leader", number, epoch=epoch, attack=trial_table.rescoring_attack(spec), **metrics)
+                attack = trial_table.rescoring_attack(leaders.spec)
+                leaders.journal.append("leader", number, epoch=epoch, attack=attack, **metrics)
 
 
 def _find_files(spec: SearchSpec, record: SearchRecord, storage: RunStorage) -> Iterator[tuple[tuple[int, int], Path]]:

@@ -24,11 +24,10 @@ class RuleScheduler(FIFOScheduler):  # type: ignore[misc]
 
     def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
         """Tell the rule of a trial that is new, or that has failed and is to go on from its last checkpoint."""
-        number = trial.config["trial"]
-        self.stopper.add(number)
+        self.stopper_of(trial).add(trial.config["trial"])
         if trial.num_failures and is_memory_kill(failure_reason(trial)):
             ray_internals.pause_pending(tune_controller, trial)
-            self.backoff.on_kill(number)
+            self.backoff.on_kill(self.name_of(trial))
 
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
         """Return the first trial that waits for a worker; else one that has waited long enough for memory."""
@@ -38,13 +37,21 @@ class RuleScheduler(FIFOScheduler):  # type: ignore[misc]
                 return trial
         paused = [trial for trial in trials if trial.status == Trial.PAUSED]
         num_running = sum(trial.status == Trial.RUNNING for trial in trials) if paused else 0
-        return next((trial for trial in paused if self.backoff.may_start(trial.config["trial"], num_running)), None)
+        return next((trial for trial in paused if self.backoff.may_start(self.name_of(trial), num_running)), None)
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         """Return Tune's word for what the rule decides after an epoch."""
-        goes_on = self.stopper.report(trial.config["trial"], result["training_iteration"], result)
+        goes_on = self.stopper_of(trial).report(trial.config["trial"], result["training_iteration"], result)
         return str(self.CONTINUE if goes_on else self.STOP)
 
     def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
         """Tell the rule of a trial's last epoch."""
-        self.stopper.complete(trial.config["trial"], result["training_iteration"], result)
+        self.stopper_of(trial).complete(trial.config["trial"], result["training_iteration"], result)
+
+    def stopper_of(self, trial: Trial) -> EarlyStopper:
+        """Return the rule that decides about a trial."""
+        return self.stopper
+
+    def name_of(self, trial: Trial) -> int | str:
+        """Return the number of a trial, as lines about memory give it."""
+        return int(trial.config["trial"])

@@ -24,6 +24,7 @@ from tune_cure.utils.files import read_tensors
 
 LOGGED = ("train_loss", "curvature", "clean_accuracy", "fgsm_accuracy", "pgd_accuracy", "train_seconds", "eval_seconds")
 WAITED = "waited_for_gpu"  # key of a result: what `wait_for_memory` has said before the epoch
+OWN_KEYS = ("trial", "checkpoint", "method", "checkpoints")  # of a Tune config, beside the hyperparameters
 WORST = {"max": 0.0, "min": 1.0}
 
 
@@ -70,12 +71,17 @@ class CureTrainable(tune.Trainable):  # type: ignore[misc]
 
     def __repr__(self) -> str:
         """Return the actor's name in Ray's dashboard, which asks once, after `setup`: a reused actor keeps it."""
-        return f"trial {self.trial} and later ones, see its log" if self.reused else f"trial {self.trial}"
+        return f"{self.title} and later ones, see its log" if self.reused else self.title
+
+    @property
+    def title(self) -> str:
+        """The trial as its log and Ray's dashboard name it."""
+        return f"trial {self.trial}"
 
     def _start(self, config: dict[str, Any]) -> None:
         self.trial = config["trial"]
-        hyperparameters = {key: value for key, value in config.items() if key not in ("trial", "checkpoint")}
-        print(f"trial {self.trial}: {formatting.format_hyperparameters(hyperparameters)}", flush=True)
+        hyperparameters = {key: value for key, value in config.items() if key not in OWN_KEYS}
+        print(f"{self.title}: {formatting.format_hyperparameters(hyperparameters)}", flush=True)
         self.trainer = Trainer(
             self.spec.training_config(hyperparameters),
             shared_data(self.spec.data, self.device, self.broadcast),
@@ -90,7 +96,7 @@ class CureTrainable(tune.Trainable):  # type: ignore[misc]
 
     def step(self) -> dict[str, Any]:
         """Train and evaluate one epoch. A diverged network is not evaluated: its objective is the best one before."""
-        ray_internals.rename_process(f"ray::trial {self.trial}")  # Ray gives the process its own title after each step
+        ray_internals.rename_process(f"ray::{self.title}")  # Ray gives the process its own title after each step
         metrics = self.trainer.train_epoch()
         if not metrics["diverged"]:
             metrics |= self.trainer.evaluate()
@@ -123,7 +129,7 @@ class CureTrainable(tune.Trainable):  # type: ignore[misc]
         words = [f"epoch {self.trainer.epoch} of {self.trainer.config.epochs}"]
         words += [f"{name} {metrics[name]:.4g}" for name in LOGGED if metrics.get(name) is not None]
         words += [formatting.STATUS_WORDS[ended]] if ended else []
-        print(f"trial {self.trial}: {', '.join(words)}", flush=True)
+        print(f"{self.title}: {', '.join(words)}", flush=True)
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Write all that `load_checkpoint` needs to continue as if the trial had not been interrupted."""

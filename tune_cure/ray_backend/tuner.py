@@ -5,7 +5,8 @@ from their last checkpoint. Ray starts afresh; its own snapshots are never read.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,7 +20,7 @@ from ray.tune.experiment import Trial
 from tune_cure.ray_backend import cluster, ray_internals, rescoring, session
 from tune_cure.ray_backend.data_broadcast import DataBroadcast
 from tune_cure.ray_backend.gpus.sharing import plan_devices
-from tune_cure.ray_backend.guard import GuardedCall, RayWatch
+from tune_cure.ray_backend.guard import GuardedCall, RayWatch, Stoppable
 from tune_cure.ray_backend.journal_callback import JournalCallback
 from tune_cure.ray_backend.monitoring import dashboard
 from tune_cure.ray_backend.monitoring.metrics import TrialGauges
@@ -63,6 +64,7 @@ class RunOptions:
             search adds its events. None reads the journal of a search to resume.
         verbose: Show what Ray and Optuna say.
         seconds: How long the trials may take; None is without limit.
+        epoch_seconds: What an epoch of training is expected to take, for the budget of training.
     """
 
     address: str | None = None
@@ -71,6 +73,7 @@ class RunOptions:
     record: SearchRecord | None = None
     verbose: bool = False
     seconds: float | None = None
+    epoch_seconds: float = 0.0
 
 
 def run(
@@ -99,42 +102,60 @@ def run(
         LostFolderError: The run's folder was deleted or moved away meanwhile.
         KeyboardInterrupt: Ctrl-C was pressed twice; as WorkLeftBehindError where Ray goes on until this process ends.
     """
-    search = _begin(spec, output if isinstance(output, RunStorage) else LocalStorage(output), options, on_event)
-    is_started = not ray.is_initialized()
+    search = begin(spec, output if isinstance(output, RunStorage) else LocalStorage(output), options, on_event)
 
     def interrupt() -> None:
         search.stopper.interrupt()
         if search.stopper.num_interrupts == 1:
             on_interrupt()
 
+    with ray_session(options, own_part_files(spec), [search], interrupt):
+        _run_on_ray(search, options, on_ready, interrupt)
+    if search.stopper.num_interrupts > 1:
+        raise WorkLeftBehindError if session.is_abandoned() else KeyboardInterrupt
+    return search.stopper.conclude(search.counts, search.record)
+
+
+@contextmanager
+def ray_session(
+    options: RunOptions, modules: list[Path], searches: "Collection[Search]", interrupt: Callable[[], None]
+) -> Iterator[None]:
+    """Have Ray inside the context, and end the searches in order: at Ctrl-C, a full disk or a lost folder, too.
+
+    Args:
+        options: How to run them.
+        modules: Files of the user's own parts, for the machines of a cluster.
+        searches: The searches that run; more may be added inside the context.
+        interrupt: Called at Ctrl-C.
+    """
+    is_started = not ray.is_initialized()
     try:
         if is_started:
             session.start_ray(
                 options.address,
                 dashboard_host=options.dashboard_host,
                 verbose=options.verbose,
-                modules=own_part_files(spec) if options.address else (),
+                modules=modules if options.address else (),
             )
-        _run_on_ray(search, options, on_ready, interrupt)
+        yield
     except KeyboardInterrupt:  # while Ray starts, or a trial's memory is measured
         interrupt()
     except Exception as error:  # of any kind: what cannot write to the run's folder fails in its own way
-        if not _is_fault_of_disk(error, search):
+        faults = [_is_fault_of_disk(error, search) for search in searches]  # each of them is ended
+        if not any(faults):
             session.keep_logs()
             raise
     finally:
         with on_ctrl_c(interrupt):
-            if search.tensorboard:
-                search.tensorboard.close()
+            for search in searches:
+                if search.tensorboard:
+                    search.tensorboard.close()
             if is_started:
                 session.stop_ray()
-    if search.stopper.num_interrupts > 1:
-        raise WorkLeftBehindError if session.is_abandoned() else KeyboardInterrupt
-    return search.stopper.conclude(search.counts, search.record)
 
 
 @dataclass(frozen=True)
-class _Search:
+class Search:
     """The parts of a search that run in this process.
 
     Attributes:
@@ -157,10 +178,26 @@ class _Search:
     tensorboard: "TensorBoard | None"
     stopper: SearchStopper
 
+    def make_proposer(self) -> StudyProposer:
+        """Return what proposes the trials, from the events so far."""
+        uri = self.storage.checkpoint_uri
+        return StudyProposer(self.spec, self.journal, self.record.history, self.stopper, storage_uri=uri)
 
-def _begin(
+    def make_recorder(self) -> TrialRecorder:
+        """Return what records the trials; checkpoints that an earlier session has left without use are deleted."""
+        recorder = TrialRecorder(self.spec, self.journal, self.stopper, self.storage.delete_file)
+        recorder.delete_useless(self.record.history)
+        return recorder
+
+    @property
+    def leaders(self) -> rescoring.Leaders:
+        """The leading trials, for their second judgement."""
+        return rescoring.Leaders(self.spec, self.journal, self.record, self.storage)
+
+
+def begin(
     spec: SearchSpec, storage: RunStorage, options: RunOptions, on_event: Callable[[Event], None] | None
-) -> _Search:
+) -> Search:
     """Write the spec and the journal's first line into the run's folder, and return the parts of the search."""
     folder = storage.folder
     if not options.resume:
@@ -183,8 +220,8 @@ def _begin(
     journal.path.touch()
     if options.resume:
         journal.append("resume", None)
-    stopper = SearchStopper(spec, folder, options.seconds, record.history)
-    return _Search(spec, storage, record, journal, listeners, counts, tensorboard, stopper)
+    stopper = SearchStopper(spec, folder, options.seconds, record.history, epoch_seconds=options.epoch_seconds)
+    return Search(spec, storage, record, journal, listeners, counts, tensorboard, stopper)
 
 
 def _open_tensorboard(folder: Path) -> "TensorBoard | None":
@@ -202,7 +239,7 @@ def _keep_logs_of_failures(event: Event) -> None:
 
 
 def _run_on_ray(
-    search: _Search,
+    search: Search,
     options: RunOptions,
     on_ready: Callable[[ResourcePlan, str], None],
     interrupt: Callable[[], None],
@@ -215,12 +252,12 @@ def _run_on_ray(
     plan = plan_devices(spec, broadcast)
     on_ready(plan, session.dashboard_url())
     search.listeners.append(TrialGauges(spec.name).on_event)
-    proposer = StudyProposer(spec, search.journal, search.record.history, stopper, storage_uri=storage.checkpoint_uri)
+    proposer = search.make_proposer()
     if search.counts.num_ended < spec.search.trials:
         tuner = _make_tuner(search, proposer, plan, broadcast, verbose=options.verbose)
         GuardedCall(tuner.fit, stopper, interrupt).run()
     if stopper.is_over(search.counts) and not stopper.is_cut_short(search.counts):
-        rescore = partial(rescoring.run, spec, search.journal, search.record, storage, plan, broadcast)
+        rescore = partial(rescoring.run, [search.leaders], plan, broadcast)
         GuardedCall(partial(rescore, lambda: stopper.is_cut_short(search.counts)), stopper, interrupt).run()
     elif stopper.outcome == "time":
         search.journal.append("pause", None, reason=stopper.reason)
@@ -231,7 +268,7 @@ def _is_full_disk(error: Exception) -> bool:
     return bool(FULL_DISK_ERROR.search(str(error))) or "disk is full" in str(error)
 
 
-def _is_fault_of_disk(error: Exception, search: _Search) -> bool:
+def _is_fault_of_disk(error: Exception, search: Search) -> bool:
     """Return whether a full disk, or a run's folder that cannot be written to, is behind an error; end the search so.
 
     An error that comes after the stopper has found such a fault is a consequence of it.
@@ -246,29 +283,21 @@ def _is_fault_of_disk(error: Exception, search: _Search) -> bool:
 
 
 def _make_tuner(
-    search: _Search, proposer: StudyProposer, plan: ResourcePlan, broadcast: DataBroadcast | None, *, verbose: bool
+    search: Search, proposer: StudyProposer, plan: ResourcePlan, broadcast: DataBroadcast | None, *, verbose: bool
 ) -> tune.Tuner:
     """Return Tune's controller of the trials that are left."""
     spec, storage = search.spec, search.storage
-    # On CUDA each trial gets a fresh process: whether one that changes networks gives its memory back is not measured.
-    is_reused = plan.gpus_per_trial == 0
-    trainable = tune.with_resources(
-        _with_parameters(CureTrainable, broadcast, spec=spec, plan=plan, reused=is_reused),
-        {"cpu": plan.cpus_per_trial, "gpu": plan.gpus_per_trial},
-    )
-    trainable.__qualname__ = CureTrainable.__name__  # the name that the dashboard shows
-    recorder = TrialRecorder(spec, search.journal, search.stopper, storage.delete_file)
-    recorder.delete_useless(search.record.history)
-    backoff = MemoryBackoff(plan.concurrent)
-    ray_internals.survive_memory_kills()
-    return tune.Tuner(
-        trainable,
+    recorder, backoff = search.make_recorder(), MemoryBackoff(plan.concurrent)
+    parameters = {"spec": spec, "plan": plan, "reused": reuses_processes(plan)}
+    return make_tuner(
+        with_parameters(CureTrainable, broadcast, **parameters),
+        plan,
         tune_config=tune.TuneConfig(
             search_alg=OptunaSearcher(proposer, backoff),
             scheduler=RuleScheduler(EarlyStopper(spec, search.record.history, search.stopper.budget), backoff),
             num_samples=spec.search.trials - search.counts.num_ended,
             max_concurrent_trials=plan.concurrent,
-            reuse_actors=is_reused,
+            reuse_actors=reuses_processes(plan),
             trial_name_creator=_trial_name,
             trial_dirname_creator=_trial_name,
         ),
@@ -277,14 +306,32 @@ def _make_tuner(
             storage_path=storage.checkpoint_uri or str(storage.folder),
             failure_config=tune.FailureConfig(max_failures=spec.search.retries),
             checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=1),
-            stop=_Stopper(search.stopper),
+            stop=TuneStopper(search.stopper),
             callbacks=[JournalCallback(recorder, Path(storage.checkpoint_root), RayWatch())],
             verbose=1 if verbose else 0,
         ),
     )
 
 
-def _with_parameters(trainable: type[tune.Trainable], broadcast: DataBroadcast | None, **parameters: Any) -> Any:
+def reuses_processes(plan: ResourcePlan) -> bool:
+    """Return whether one process runs several trials, one after another.
+
+    On CUDA each trial gets a fresh process: whether one that changes networks gives its memory back is not measured.
+    """
+    return plan.gpus_per_trial == 0
+
+
+def make_tuner(
+    trainable: Any, plan: ResourcePlan, *, tune_config: tune.TuneConfig, run_config: tune.RunConfig
+) -> tune.Tuner:
+    """Return Tune's controller of trials of a trainable, each of which gets its devices."""
+    trainable = tune.with_resources(trainable, {"cpu": plan.cpus_per_trial, "gpu": plan.gpus_per_trial})
+    trainable.__qualname__ = CureTrainable.__name__  # the name that the dashboard shows
+    ray_internals.survive_memory_kills()
+    return tune.Tuner(trainable, tune_config=tune_config, run_config=run_config)
+
+
+def with_parameters(trainable: type[tune.Trainable], broadcast: DataBroadcast | None, **parameters: Any) -> Any:
     """Return a trainable with arguments of its `setup`.
 
     `tune.with_parameters` puts each into Ray's object store. If Ray then dies in order, as after SIGTERM to all
@@ -299,10 +346,10 @@ def _with_parameters(trainable: type[tune.Trainable], broadcast: DataBroadcast |
     return WithParameters if broadcast is None else tune.with_parameters(WithParameters, broadcast=broadcast)
 
 
-class _Stopper(tune.Stopper):  # type: ignore[misc]
-    """Tune stopper around a `SearchStopper`: stops the whole search, never a single trial."""
+class TuneStopper(tune.Stopper):  # type: ignore[misc]
+    """Tune stopper around the stopper of a search or of a league: stops everything, never a single trial."""
 
-    def __init__(self, stopper: SearchStopper) -> None:
+    def __init__(self, stopper: Stoppable) -> None:
         self.stopper = stopper
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:

@@ -16,6 +16,7 @@ from tune_cure.cli.train import TrainOptions
 
 LEAST = {  # the arguments without which a command is refused
     "search": ["--space", "quickstart"],
+    "league": ["quickstart", "--methods", "cure", "pgd"],
     "confirm": ["FOLDER"],
     "compare": ["A", "B"],
     "evaluate": ["MODEL"],

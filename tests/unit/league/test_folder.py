@@ -4,6 +4,7 @@ import pytest
 
 from tests.support import journal_lines
 from tests.support.spaces import TINY
+from tune_cure.league.cost import EpochCost
 from tune_cure.league.folder import League, LeagueConfig, is_league
 from tune_cure.league.methods import Entry, take_shared
 from tune_cure.search.journal import Journal
@@ -35,10 +36,15 @@ def test_a_league_is_read_back_as_it_was_written(league: League) -> None:
 
 
 def test_the_budget_is_kept_and_given_to_each_search(league: League) -> None:
-    league.set_budget(20.0, {"cure": 1.0, "slow": 0.25})
-    specs = League.read(league.folder).compose()
-    assert [spec.search.budget_seconds for spec in specs.values()] == [20.0, 20.0]
-    assert [spec.search.trials for spec in specs.values()] == [40, 160]  # a limit that is not reached
+    costs = {
+        "cure": EpochCost(train_seconds=1.0, eval_seconds=0.2),
+        "slow": EpochCost(train_seconds=0.25, eval_seconds=0.2),
+    }
+    league.set_budget(league.compose(), costs)
+    read = League.read(league.folder)
+    assert read.config.costs == costs
+    assert [spec.search.budget_seconds for spec in read.compose().values()] == [10.0, 10.0]  # 4 trials of 4 × 0.625 s
+    assert [spec.search.trials for spec in read.compose().values()] == [20, 80]  # a limit that is not reached
 
 
 def test_each_method_has_the_results_of_an_ordinary_search(league: League) -> None:

@@ -59,7 +59,7 @@ def check(spec: SearchSpec, options: SearchOptions, console: Console) -> None:
     try:
         splits = splits_module.load(spec.data, download=False)
         images = search_plan.describe_images(splits)
-        spec = _fit_to_data(spec, splits)
+        spec = fit_to_data(spec, splits)
     except source.NotHereError as error:
         if not _may_download(spec, options):
             raise
@@ -174,7 +174,7 @@ def open_folder(spec: SearchSpec, options: SearchOptions, say: Callable[[str], N
     spec, splits = load_data(spec, options)
     plan = search_plan.plan_on_this_machine(spec) if options.address is None else None
     if options.address is not None:
-        _join(spec, options)
+        join(spec, options.address, verbose=options.verbose)
     folder = _make_folder(spec, options)
     say(f"results go to {_describe_output(folder.directory, folder.storage.checkpoint_uri)}")
     running = f"its search is running already; to see it: tune-cure watch {folder.directory}"
@@ -206,7 +206,7 @@ def load_data(spec: SearchSpec, options: SearchOptions) -> tuple[SearchSpec, Spl
         DataError: The data is not there and may not, or cannot, be downloaded.
     """
     splits = splits_module.load(spec.data, download=_may_download(spec, options))
-    return _fit_to_data(spec, splits), splits
+    return fit_to_data(spec, splits), splits
 
 
 def take_history(state: SearchState, folder: RunFolder) -> None:
@@ -310,15 +310,15 @@ def _say_how_to_continue(reason: str, folder: RunFolder, options: SearchOptions,
     alert(console, f"{reason}; all state is in {folder.directory}. Continue with:\n  {command}")
 
 
-def _join(spec: SearchSpec, options: SearchOptions) -> None:
+def join(spec: SearchSpec, address: str, *, verbose: bool) -> None:
     """Join the cluster before anything is written: there may be none."""
     from tune_cure.ray_backend import session
 
     if not session.is_running():
-        session.start_ray(options.address, verbose=options.verbose, modules=own_part_files(spec))
+        session.start_ray(address, verbose=verbose, modules=own_part_files(spec))
 
 
-def _fit_to_data(spec: SearchSpec, splits: Splits) -> SearchSpec:
+def fit_to_data(spec: SearchSpec, splits: Splits) -> SearchSpec:
     """Return the search with the number of validation images, which depends on the data where it is a share.
 
     Raises:

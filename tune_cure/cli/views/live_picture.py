@@ -1,6 +1,7 @@
 """Picture of a search that runs: bars, the running trials, the leader and the baseline, as wide as the terminal."""
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
@@ -31,16 +32,14 @@ LEADER_INDENT = 13  # room for the title of a leading trial
 MIN_RUNNING = 3  # running trials that are shown even if the terminal is too low
 
 
-class Picture:
-    """Renderable of a search as it is now. No line is wider than the terminal, and no word is split.
+class RedrawnPicture(ABC):
+    """Renderable that is drawn anew at each look. No line is wider than the terminal, and no word is split.
 
     Attributes:
         height: Number of lines that were drawn last.
     """
 
-    def __init__(self, state: SearchState) -> None:
-        self.state = state
-        self.height = 0
+    height = 0
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         # A console with soft_wrap lets lines be wider than the terminal, which a picture that is redrawn must not be.
@@ -50,6 +49,17 @@ class Picture:
         for line in lines:
             yield from line
             yield Segment.line()
+
+    @abstractmethod
+    def draw(self, width: int, height: int) -> RenderableType:
+        """Return the picture for a terminal of so many columns and rows."""
+
+
+class Picture(RedrawnPicture):
+    """Renderable of a search as it is now."""
+
+    def __init__(self, state: SearchState) -> None:
+        self.state = state
 
     def draw(self, width: int, height: int) -> RenderableType:
         """Return the picture for a terminal of so many columns and rows."""

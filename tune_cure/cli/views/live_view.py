@@ -8,9 +8,9 @@ from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from tune_cure.cli.views.live_picture import Picture, percent
+from tune_cure.cli.views.live_picture import Picture, RedrawnPicture, percent
 from tune_cure.search.journal import Event
-from tune_cure.search.progress import SearchState
+from tune_cure.search.progress import SearchState, TrialState
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.utils.formatting import STATUS_WORDS, format_hyperparameters, format_percent, spell_out
 
@@ -58,17 +58,17 @@ class PlainView:
         self.write(line)
 
 
-class LiveView:
-    """View of a search that is redrawn in the terminal: bars, running trials, the leader and the baseline.
+class RedrawnView:
+    """View that is redrawn in the terminal, below the lines that are printed while it is shown.
 
     Args:
-        state: The search; each event updates it.
+        picture: What is redrawn.
         console: The terminal.
         lines: What the command has printed before, line by line; printed again when the terminal changes its size.
     """
 
-    def __init__(self, state: SearchState, console: Console, lines: Iterable[str] = ()) -> None:
-        self.state, self.console, self.picture = state, console, Picture(state)
+    def __init__(self, picture: RedrawnPicture, console: Console, lines: Iterable[str] = ()) -> None:
+        self.console, self.picture = console, picture
         self.lines = list(lines)
         self._size, self._is_resized = console.size, False
         self.live = Live(get_renderable=self.render, console=console, refresh_per_second=4, transient=True)
@@ -81,16 +81,6 @@ class LiveView:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.live.stop()
-
-    def on_event(self, event: Event) -> None:
-        """Update the state, which the next redraw shows; print a failure or a second judgement above the picture."""
-        trial = self.state.update(event)
-        if event["event"] == "retry":
-            self.say(_describe_retry(event, self.state.spec))
-        elif event["event"] == "leader":
-            self.say(_describe_rescoring(event, self.state.spec))
-        elif trial.status == "failed":
-            self.say(f"trial {trial.number} failed: {trial.reason}")
 
     def say(self, line: str) -> None:
         """Print a line above the picture."""
@@ -122,6 +112,35 @@ class LiveView:
         shown = lines[-max(rows - height - 1, 0) :] if rows > height + 1 else []
         below = "\n" * max(height - 1, 0)
         self.console.file.write(scroll + CLEAR + "".join(f"{line}\n" for line in shown) + below)
+
+
+class LiveView(RedrawnView):
+    """View of a search that is redrawn in the terminal: bars, running trials, the leader and the baseline.
+
+    Args:
+        state: The search; each event updates it.
+        console: The terminal.
+        lines: As of `RedrawnView`.
+    """
+
+    def __init__(self, state: SearchState, console: Console, lines: Iterable[str] = ()) -> None:
+        super().__init__(Picture(state), console, lines)
+        self.state = state
+
+    def on_event(self, event: Event) -> None:
+        """Update the state, which the next redraw shows; print a failure or a second judgement above the picture."""
+        trial = self.state.update(event)
+        if line := describe_event(event, trial, self.state.spec):
+            self.say(line)
+
+
+def describe_event(event: Event, trial: TrialState, spec: SearchSpec) -> str:
+    """Return the line of a failure or of a second judgement, to be printed above a picture; empty for other events."""
+    if event["event"] == "retry":
+        return _describe_retry(event, spec)
+    if event["event"] == "leader":
+        return _describe_rescoring(event, spec)
+    return f"trial {trial.number} failed: {trial.reason}" if trial.status == "failed" else ""
 
 
 def describe_best(state: SearchState) -> str:

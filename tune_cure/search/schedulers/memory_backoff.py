@@ -37,15 +37,15 @@ class MemoryBackoff:
 
     def __init__(self, concurrent: int, clock: Callable[[], float] = time.monotonic) -> None:
         self.limit, self.clock = concurrent, clock
-        self._num_kills: Counter[int] = Counter()
-        self._due: dict[int, float] = {}  # when each waiting trial may go on
+        self._num_kills: Counter[int | str] = Counter()
+        self._due: dict[int | str, float] = {}  # when each waiting trial may go on
         self._first_wave_end: float | None = None
 
-    def on_kill(self, number: int) -> None:
+    def on_kill(self, number: int | str) -> None:
         """Let a trial wait from now on, and say so in a line.
 
         Args:
-            number: The trial's number.
+            number: The trial's number; among several searches, in words that tell which one's.
         """
         now = self.clock()
         self._num_kills[number] += 1
@@ -59,7 +59,7 @@ class MemoryBackoff:
             message += f"; from now on at most {format_count(self.limit, 'trial')} at a time"
         _logger.warning(message)
 
-    def may_start(self, number: int, num_running: int) -> bool:
+    def may_start(self, number: int | str, num_running: int) -> bool:
         """Return whether a waiting trial may go on while `num_running` trials run; from then on it does not wait."""
         if num_running >= self.limit or self.clock() < self._due.get(number, 0.0):
             return False

@@ -1,0 +1,1 @@
+"""A league on Ray: one run of Tune serves the searches of all methods."""
