@@ -16,6 +16,7 @@ from tune_cure.confirmation.lead import find_lasting_lead
 from tune_cure.evaluation.names import ATTACKS, COMPARED_ATTACKS, label_attacks
 from tune_cure.evaluation.standard_error import standard_error
 from tune_cure.search import run_files
+from tune_cure.search.budget import describe_budget
 from tune_cure.search.event_schemas import STATUSES
 from tune_cure.search.patience import is_search_over
 from tune_cure.search.ranking import UNSOUND_STATUSES, rescoring_decides
@@ -56,7 +57,7 @@ SECONDARY_SETTINGS: dict[str, Callable[[SearchSpec], str]] = {
     "epochs of a whole trial": lambda spec: str(spec.max_epochs),
     "further metrics": lambda spec: ", ".join(spec.search.metrics[1:]) or "none",
     "constraints": lambda spec: ", ".join(spec.search.constraints) or "none",
-    "trials planned": lambda spec: str(spec.search.trials),
+    "trials planned": lambda spec: describe_budget(spec) or str(spec.search.trials),
 }
 """Other settings whose difference a reader should know, in the same form."""
 CONSEQUENCES = {
@@ -112,7 +113,7 @@ def _row(name: str, result: SearchResult, keys: list[str]) -> dict[str, Any]:
         "mode": spec.search.mode,
         "evaluation": str(spec.evaluation),
         "examples": judged_examples(spec),
-        "trials_planned": spec.search.trials,
+        "trials_planned": summary["trials_planned"],
         "trials_ended": len(trials) - num_by_status.get("unfinished", 0),
         **{f"trials_{status}": num_by_status.get(status, 0) for status in (*STATUSES, "unfinished")},
     }
@@ -295,7 +296,8 @@ def comparison_warnings(searches: Searches) -> list[str]:
         warnings.append(f"different devices: {_group(devices)}: hours cannot be compared")
     for name, result in searches.items():
         if not is_search_over(result):
-            ended, planned = int(result.trials["status"].ne("unfinished").sum()), result.spec.search.trials
+            ended = int(result.trials["status"].ne("unfinished").sum())
+            planned = result.summary["trials_planned"]
             warnings.append(f"{name} is unfinished: {ended} of {planned} trials have ended, and its winner may change")
         warnings += [f"{name} was continued with other settings: {change}" for change in result.summary["changes"]]
     return warnings

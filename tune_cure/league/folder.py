@@ -132,8 +132,10 @@ def is_searched(results: Mapping[str, SearchResult], league: League) -> bool:
 
 
 def _is_searched(result: SearchResult) -> bool:
-    finalists = select_finalists(result.trials, result.spec)
-    return is_search_over(result) and not finalists["fresh_pgd_accuracy"].isna().any()
+    spec = result.spec
+    has_fresh_images = spec.data.num_validation > spec.evaluation.examples
+    unjudged = select_finalists(result.trials, spec)["fresh_pgd_accuracy"].isna().any()
+    return is_search_over(result) and not (has_fresh_images and unjudged)
 
 
 def is_league(folder: Path) -> bool:

@@ -77,16 +77,17 @@ def _describe_ends(result: SearchResult) -> str:
     counts = summary["trials_by_status"]
     ends = [f"{counts[status]:,} {words}" for status, words in STATUS_WORDS.items() if status in counts]
     begun, planned = summary["trials"], summary["trials_planned"]
+    budget = replay_budget(result)
     if not begun:
-        return f"No trial has begun yet; {planned:,} are planned."
+        return f"No trial has begun yet; {budget.words or f'{planned:,}'} {'is' if budget.words else 'are'} planned."
     text = f"Of {format_count(begun, 'trial')}, {join_words(ends)}."
+    text += f" They have spent {100 * budget.share:.0f}% of {budget.words}." if budget.words else ""
     unfinished = headline.count_unfinished(summary)
     missing = [f"{format_count(unfinished, 'trial')} unfinished"] if unfinished else []
     missing += [f"{planned - begun:,} of {planned:,} not begun"] if planned > begun else []
-    if not missing:
+    if not missing and (is_search_over(result) or not budget.words):
         return text
-    if is_search_over(result) and replay_budget(result).is_spent:
-        return f"{text} That spent the search's budget: {replay_budget(result).words}."
+    missing = missing or ["its budget is not spent"]
     if is_search_over(result):
         return f"{text} The search ended early, with {join_words(missing)}: {describe_early_end(result)}."
     return f"<strong>The search is not over: {join_words(missing)}.</strong> {text}"

@@ -17,6 +17,7 @@ from tune_cure.utils.formatting import format_count, format_duration
 if TYPE_CHECKING:
     from tune_cure.search.results import SearchResult
 
+PRECISE = 60.0  # seconds; shorter budgets are given to three digits
 SPENT = "the search's budget is spent"  # why a running trial was stopped
 
 
@@ -75,11 +76,7 @@ class Budget:
     @property
     def words(self) -> str:
         """The budget in words; empty without one."""
-        if self.limit is None:
-            return ""
-        is_epochs = self.spec.search.budget_epochs is not None
-        amount = format_count(int(self.limit), "epoch") if is_epochs else format_duration(self.limit)
-        return f"{amount} of training"
+        return describe_budget(self.spec)
 
     def take(self, event: Event) -> None:
         """Take in an event of a trial; without a budget nothing is counted."""
@@ -146,6 +143,16 @@ class Budget:
     @property
     def _committed(self) -> float:
         return self.spent + sum(self._left(number) * self._cost_of(number) for number in self._planned)
+
+
+def describe_budget(spec: SearchSpec) -> str:
+    """Return the budget of a search in words; empty without one."""
+    if spec.search.budget_epochs is not None:
+        return f"{format_count(spec.search.budget_epochs, 'epoch')} of training"
+    seconds = spec.search.budget_seconds
+    if seconds is None:
+        return ""
+    return f"{f'{seconds:.3g} s' if seconds < PRECISE else format_duration(seconds)} of training"
 
 
 def replay_budget(result: SearchResult) -> Budget:

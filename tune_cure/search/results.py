@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from tune_cure.search import run_files
+from tune_cure.search.budget import describe_budget
 from tune_cure.search.journal import Event, Journal
 from tune_cure.search.ranking import comparable_to_first, rank_leaders, rank_trials, rescoring_decides
 from tune_cure.search.space import loading as specs
@@ -274,7 +275,8 @@ def _summary(result: SearchResult) -> dict[str, Any]:
         "constraints": spec.search.constraints,
         "trials_feasible": int(frame["feasible"].eq(True).sum()),
         "trials": len(frame),
-        "trials_planned": spec.search.trials,
+        # With a budget, `search.trials` is only a limit, which the budget does not reach.
+        "trials_planned": len(frame) if describe_budget(spec) else spec.search.trials,
         "trials_by_status": {str(status): int(count) for status, count in frame["status"].value_counts().items()},
         "epochs": len(epoch_table),
         "epochs_without_early_stopping": len(epoch_table) + saved,

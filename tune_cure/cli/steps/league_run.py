@@ -25,6 +25,7 @@ from tune_cure.league.cost import measure_epoch
 from tune_cure.league.folder import League, LeagueConfig, is_league, is_searched
 from tune_cure.league.methods import describe_left_out, read_entries, take_shared
 from tune_cure.ray_backend.monitoring import dashboard
+from tune_cure.ray_backend.resources import ResourcePlan
 from tune_cure.reports import artifacts
 from tune_cure.search import run_files
 from tune_cure.search.progress import SearchState
@@ -206,12 +207,13 @@ def _search(
     from tune_cure.ray_backend.league import tuner  # Ray takes seconds to import
     from tune_cure.ray_backend.tuner import RunOptions, Search
 
-    def on_begin(searches: dict[str, Search]) -> None:
+    def on_begin(searches: dict[str, Search], plan: ResourcePlan) -> None:
         states = {name: SearchState(search.spec) for name, search in searches.items()}
         for name, search in searches.items():
             for event in search.record.history:
                 states[name].update(event)
         view.state.begin(states)
+        league_plan.say_budget(prepared.league, plan.concurrent, view.say, spent=view.state.share)
 
     run_options = RunOptions(
         address=options.address,
@@ -221,7 +223,6 @@ def _search(
     )
     listeners = tuner.Listeners(
         on_ready=lambda devices, url: say_start(devices, url, view.say),
-        on_budget=lambda league, plan: league_plan.say_budget(league, plan.concurrent, view.say),
         on_begin=on_begin,
         on_event=view.on_event,
         on_interrupt=interruption.announce,

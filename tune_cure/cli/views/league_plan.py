@@ -13,8 +13,15 @@ from tune_cure.search.space.config import SearchSpec
 from tune_cure.utils.formatting import format_count, format_duration, format_percent, join_words
 
 
-def say_budget(league: League, concurrent: int, say: Callable[[str], None]) -> None:
-    """Say what each method may spend, how that follows from the number of trials, and how long it takes."""
+def say_budget(league: League, concurrent: int, say: Callable[[str], None], *, spent: float = 0.0) -> None:
+    """Say what each method may spend, how that follows from the number of trials, and how long it takes.
+
+    Args:
+        league: The league, whose budget is known.
+        concurrent: Trials at a time.
+        say: Prints a line.
+        spent: The share of all budgets that is spent already.
+    """
     config = league.config
     assert config.budget is not None
     costs = config.costs
@@ -26,10 +33,11 @@ def say_budget(league: League, concurrent: int, say: Callable[[str], None]) -> N
         text = f"each method gets {_short(config.budget)} of training: {whole} at the average cost"
     else:
         text = f"each method gets {format_count(int(config.budget), 'epoch')} of training: {whole}"
-    seconds = estimate_seconds(config.budget_by, config.budget, costs, concurrent)
+    seconds = (1 - spent) * estimate_seconds(config.budget_by, config.budget, costs, concurrent)
+    left = f"{100 * spent:.0f}% of all budgets is spent; the rest takes" if spent else f"{len(costs)} searches take"
     say(
-        f"{text}; running trials are stopped once it is spent. {len(costs)} searches, "
-        f"{concurrent} trials at a time, take about {format_duration(seconds)}"
+        f"{text}; running trials are stopped once it is spent. {left} about {format_duration(seconds)}, "
+        f"{concurrent} trials at a time"
     )
     coarse = coarse_methods(config.budget, {name: cost.train_seconds for name, cost in costs.items()})
     if config.budget_by == "seconds" and coarse:

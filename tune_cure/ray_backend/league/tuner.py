@@ -55,15 +55,14 @@ class Listeners:
 
     Attributes:
         on_ready: Once Ray is up, of the devices and the dashboard's address, which is empty if there is none.
-        on_budget: Once the budget is known, which for a new league follows from what is measured; of the devices, too.
-        on_begin: Of all searches with their events so far, before the first new one.
+        on_begin: Of all searches with their events so far, before the first new one; the budget is known then. It gets
+            the devices, too.
         on_event: Of every event of a method's search.
         on_interrupt: Of a first Ctrl-C, at once.
     """
 
     on_ready: Callable[[ResourcePlan, str], None] = lambda devices, url: None
-    on_budget: Callable[[League, ResourcePlan], None] = lambda league, plan: None
-    on_begin: Callable[[dict[str, Search]], None] = lambda searches: None
+    on_begin: Callable[[dict[str, Search], ResourcePlan], None] = lambda searches, plan: None
     on_event: Callable[[str, Event], None] = lambda method, event: None
     on_interrupt: Callable[[], None] = lambda: None
 
@@ -139,13 +138,12 @@ def _run_on_ray(running: _Session, specs: dict[str, SearchSpec]) -> None:
     running.listeners.on_ready(plan, session.dashboard_url())
     if league.config.budget is None:
         _fix_budget(league, specs, plan, broadcast)
-    running.listeners.on_budget(league, plan)
     for name, spec in league.compose().items():
         running.searches[name] = search = _begin(running, name, _with_data(spec, running.data))
         running.stopper.stoppers.append(search.stopper)
         search.listeners.append(TrialGauges(f"{league.folder.name}/{name}").on_event)
     searches, stopper = running.searches, running.stopper
-    running.listeners.on_begin(searches)
+    running.listeners.on_begin(searches, plan)
     if not all(search.stopper.is_over(search.counts) for search in searches.values()):
         _run_trials(running, plan, broadcast)
     if not stopper.outcome:
