@@ -68,7 +68,7 @@ UNITS = {  # of every number
     "a seed": "data.split_seed search.seed",
     "pixel units": "training.epsilon evaluation.epsilon",
     "a share": "training.momentum training.label_smoothing training.penalty_fraction "
-    "training.ema_decay training.swa_start training.awp_gamma training.awp_start",
+    "training.ema_decay training.swa_start training.awp_gamma training.awp_start asha.control",
     "a weight": "training.weight_decay training.adversarial_weight training.clean_weight training.trades_weight "
     "training.boosted_weight training.mart_weight training.hat_weight training.lambda",
     "a learning rate": "training.lr_max training.lr_min",

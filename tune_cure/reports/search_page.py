@@ -28,6 +28,7 @@ TITLES = {
     "winner": "Winning hyperparameters",
     "as-good": "Ties with the winner",
     **catalog.TITLES,
+    "rungs": "What early stopping foresaw",
     "failed": "Trials that failed or diverged",
     "trials": "All trials",
 }
@@ -57,6 +58,7 @@ def write(result: SearchResult, plots: Iterable[Plot] | None = None) -> Path:
         "winner": _table_of_winner(result),
         "as-good": trial_tables.table_of_ties(result),
         **_plots(result, catalog.build_plots(result) if plots is None else plots),
+        "rungs": trial_tables.table_of_rungs(result),
         "failed": trial_tables.table_of_failures(result),
         "trials": trial_tables.table_of_trials(result),
     }

@@ -1,4 +1,4 @@
-"""Tables of trials in a search's report, as HTML: ties with the winner, failures, all trials."""
+"""Tables of trials in a search's report, as HTML: ties with the winner, rungs, failures, all trials."""
 
 from html import escape
 from typing import Any
@@ -8,6 +8,7 @@ import pandas as pd
 from tune_cure.reports import html_page
 from tune_cure.reports.figures.legends import status_glyph
 from tune_cure.search.results import SearchResult
+from tune_cure.search.schedulers.control_group import describe_warning, format_correlation
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.space.radii import format_setting
 from tune_cure.utils.formatting import STATUS_WORDS, format_count, format_percent
@@ -47,6 +48,36 @@ def _row_of_tie(row: "pd.Series[Any]", spec: SearchSpec, best: int, has_fresh: b
     is_best = row["trial"] == best
     title = f"{row['trial']}{' <small>best</small>' * is_best}"
     return html_page.row(title, html_page.number_cells(cells), is_best=is_best)
+
+
+def table_of_rungs(result: SearchResult) -> str:
+    """Return how well each rung foretold the end, by the control group, as HTML; empty without such a group."""
+    if (group := result.control_group) is None:
+        return ""
+    counts = group.summarize()
+    saved = result.summary["epochs_without_early_stopping"] - result.summary["epochs"]
+    members = int(result.trials["control"].sum())
+    chance = group.describe_winner()
+    text = (
+        f"Nothing stops {format_count(members, 'trial')} of a control group, which the seed has drawn, and those of "
+        "<code>start_from</code>. Such a trial that a rung would have stopped shows how the stopped ones would have "
+        "ended, so the numbers below are fair to all trials. The rank correlation (Kendall's) is the chance that of "
+        "two trials the one ahead at the rung ends ahead, minus the chance that it ends behind: 0 is a coin "
+        f"toss, 1 is certainty. Stopping saved {format_count(saved, 'epoch')}; sparing "
+        f"{format_count(counts['trials_spared'], 'trial')} that a rung would have stopped took "
+        f"{format_count(counts['epochs_of_spared'], 'epoch')}. {chance[0].upper()}{chance[1:]}."
+    )
+    warnings = [warning for rung in group.rungs if (warning := describe_warning(result.spec, rung))]
+    text += "".join(f" <strong>{warning[0].upper()}{warning[1:]}.</strong>" for warning in warnings)
+    titles = {"rung, epoch": "", "trials known to their end": "number", "rank correlation": "number"}
+    titles |= {"95% interval": "number", "verdict": ""}
+    rows = []
+    for rung in group.rungs:
+        tau = rung.correlation
+        known = tau and [format_correlation(number) for number in (tau.value, tau.low, tau.high)]
+        cells = [str(rung.trials), *([known[0], f"{known[1]} to {known[2]}"] if known else ["–", "–"])]
+        rows.append(html_page.row(str(rung.epoch), f"{html_page.number_cells(cells)}<td>{rung.verdict}</td>"))
+    return f"<p>{text}</p>" + html_page.table(titles, rows)
 
 
 def table_of_failures(result: SearchResult) -> str:

@@ -90,7 +90,8 @@ def play_epochs(spec: SearchSpec, concurrent: int) -> float:
     """Return the epochs of all trials together, as the search's own rule of early stopping decides.
 
     The rule plays games with made-up trials, whose accuracies are random and keep their order. So what is counted is
-    what a formula leaves out: the first trials pass every rung, and those of `start_from` are never stopped.
+    what a formula leaves out: the first trials pass every rung, and those of `start_from` and of the control group are
+    never stopped.
 
     Args:
         spec: The search.
@@ -116,7 +117,7 @@ def _play(spec: SearchSpec, trials: int, length: int, concurrent: int, seed: int
             running.append((waiting.pop(), 0, chance.random()))
         number, epoch, accuracy = running.pop(0)
         epoch, total = epoch + 1, total + 1
-        metrics = {OBJECTIVE: accuracy}
+        metrics = {OBJECTIVE: accuracy, "ended": "completed" if epoch >= length else ""}
         if epoch < length and stopper.report(number, epoch, metrics):
             running.append((number, epoch, accuracy))
         else:

@@ -8,6 +8,8 @@ from typing import Any
 from tune_cure.search.budget import Budget
 from tune_cure.search.journal import Event
 from tune_cure.search.ranking import RankKey, rank_epochs
+from tune_cure.search.schedulers.control_group import RungForesight
+from tune_cure.search.schedulers.early_stopper import EarlyStopper
 from tune_cure.search.space.config import SearchSpec
 
 
@@ -67,14 +69,19 @@ class SearchState:
     budget: Budget = field(init=False)
     _best_rank: RankKey | None = None
     _running: dict[int, TrialState] = field(default_factory=dict)
+    _stopper: EarlyStopper | None = None  # replays the decisions, where a control group judges the rungs
 
     def __post_init__(self) -> None:
         self.budget = Budget(self.spec)
+        if self.spec.asha.control and self.spec.rungs:
+            self._stopper = EarlyStopper(self.spec)
 
     def update(self, event: Event) -> TrialState:
         """Take in an event of a trial, and return that trial."""
         number = event["trial"]
         self.budget.take(event)
+        if self._stopper:
+            self._stopper.take(event)
         if event["event"] == "trial":
             self.trials[number] = TrialState(number, event["origin"], event["hyperparameters"])
             self._running[number] = self.trials[number]
@@ -111,6 +118,11 @@ class SearchState:
             return None
         key = rank_epochs(trial.number, trial.status, trial.last, trial.best, self.spec)
         return key if key and key.sound else None
+
+    @property
+    def rungs(self) -> list[RungForesight]:
+        """The rungs, judged by the trials so far; empty without a control group."""
+        return self._stopper.group.rungs if self._stopper else []
 
     @property
     def running(self) -> list[TrialState]:
@@ -157,12 +169,12 @@ class SearchState:
 def expected_epochs(spec: SearchSpec) -> float:
     """Return the epochs of all trials together if at each rung exactly one in `reduction_factor` goes on.
 
-    With a scheduler that has no rungs, these are all epochs that are possible.
+    With a scheduler that has no rungs, these are all epochs that are possible. The control group trains all its epochs.
     """
-    rungs = spec.rungs
-    epochs = 0.0
+    rungs, members = spec.rungs, spec.asha.control * spec.search.trials
+    epochs = members * spec.max_epochs
     for bracket, share in enumerate(spec.bracket_shares):
-        going_on, reached_epoch = share * spec.search.trials, 0
+        going_on, reached_epoch = share * (spec.search.trials - members), 0
         for rung in [*rungs[bracket:], spec.max_epochs]:
             epochs += going_on * (rung - reached_epoch)
             going_on, reached_epoch = going_on / spec.asha.reduction_factor, rung

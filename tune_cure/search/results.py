@@ -15,8 +15,10 @@ import pandas as pd
 
 from tune_cure.search import run_files
 from tune_cure.search.budget import describe_budget
-from tune_cure.search.journal import Event, Journal
+from tune_cure.search.journal import OBJECTIVE, RUNG, Event, Journal
 from tune_cure.search.ranking import comparable_to_first, rank_leaders, rank_trials, rescoring_decides
+from tune_cure.search.schedulers.control_group import ControlGroup
+from tune_cure.search.schedulers.early_stopper import EarlyStopper
 from tune_cure.search.space import loading as specs
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.trial_table import SearchRecord, count_untrained_epochs, judged_examples
@@ -188,6 +190,25 @@ class SearchResult:
         return paths[-1] if paths else None
 
     @cached_property
+    def control_group(self) -> ControlGroup | None:
+        """What the control group says of the rungs, from the recorded epochs; None without such a group or rungs."""
+        spec = self.spec
+        if not spec.asha.control or not spec.rungs:
+            return None
+        status = self.trials.set_index("trial")["status"].replace({"unfinished": "", "failed": ""})
+        is_last = ~self.epochs.duplicated("trial", keep="last")
+        decisive = self.epochs[is_last | self.epochs["epoch"].isin(spec.rungs)]  # at others no trial is compared
+        ended = decisive["trial"].map(status).where(is_last, "")
+        stopper = EarlyStopper(spec)
+        for number in self.trials["trial"]:
+            stopper.add(int(number))
+        names = ["trial", "epoch", OBJECTIVE, RUNG, "ended"]
+        for row in decisive.assign(ended=ended).sort_values("time", kind="stable")[names].to_dict("records"):
+            event = {str(name): value for name, value in row.items()}
+            stopper.take({**event, "event": "epoch", RUNG: None if pd.isna(row[RUNG]) else row[RUNG]})
+        return stopper.group
+
+    @cached_property
     def summary(self) -> dict[str, Any]:
         """The search in a few numbers: how its trials ended, what was trained, which one won, and the cost."""
         return _summary(self)
@@ -281,6 +302,7 @@ def _summary(result: SearchResult) -> dict[str, Any]:
         "epochs": len(epoch_table),
         "epochs_without_early_stopping": len(epoch_table) + saved,
         "epochs_not_trained": not_trained,
+        "early_stopping": None if result.control_group is None else result.control_group.summarize(),
         "wall_seconds": result.wall_seconds,
         "trial_seconds": float(epoch_table["train_seconds"].sum() + epoch_table["eval_seconds"].sum()),
         "changes": [event["settings"] for event in result.changes],

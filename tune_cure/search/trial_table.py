@@ -12,6 +12,7 @@ from tune_cure.evaluation.names import EPOCH_METRICS
 from tune_cure.evaluation.standard_error import standard_error
 from tune_cure.search.journal import OBJECTIVE, RUNG, SEARCH_EVENTS, Event, JournalContent
 from tune_cure.search.ranking import UNSOUND_STATUSES
+from tune_cure.search.schedulers.control_group import is_control
 from tune_cure.search.space import objectives
 from tune_cure.search.space.config import SearchSpec
 
@@ -110,6 +111,8 @@ def _trial_table(spec: SearchSpec, rows: list[dict[str, Any]]) -> pd.DataFrame:
         frame["recovery_epoch"] = pd.Series([row.get("recovery_epoch") for row in rows], dtype=float)
     if len(spec.search.metrics) > 1:
         frame["pareto_front"] = _on_pareto_front(frame, spec)
+    if spec.asha.control:
+        frame["control"] = [is_control(spec, int(number)) for number in frame["trial"]]
     return frame
 
 

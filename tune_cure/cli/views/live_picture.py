@@ -70,6 +70,9 @@ class Picture(RedrawnPicture):
         ]
         bottom = [_draw_leader(title, trial, width) for title, trial in self._leaders()]
         room = max(height - 10 - 3 * len(bottom), MIN_RUNNING)
+        rungs = [Text(str(rung), style="dim") for rung in self.state.rungs]
+        if room >= len(self.state.running) + len(rungs):  # the running trials come first
+            top += rungs
         return Group(*top, Text(), self._draw_running(width, room), Text(), *bottom)
 
     def _draw_bars(self, width: int) -> RenderableType:

@@ -11,11 +11,29 @@ from rich.text import Text
 from tune_cure.cli.views.live_picture import Picture, RedrawnPicture, percent
 from tune_cure.search.journal import Event
 from tune_cure.search.progress import SearchState, TrialState
+from tune_cure.search.schedulers.control_group import describe_warning
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.utils.formatting import STATUS_WORDS, format_hyperparameters, format_percent, spell_out
 
 ACCURACIES = {"PGD": "pgd_accuracy", "clean": "clean_accuracy"}
 CLEAR = "\x1b[H\x1b[2J"  # moves the cursor to the top left, and erases the screen
+
+
+class RungWarnings:
+    """Warnings of rungs that turn out to be no better than chance, each given once."""
+
+    def __init__(self, state: SearchState) -> None:
+        self.state = state
+        self._given: set[str] = set()
+
+    def after(self, event: Event) -> list[str]:
+        """Return the new warnings after an event; only the end of a trial can bring one."""
+        if event["event"] != "end":
+            return []
+        found = (describe_warning(self.state.spec, rung) for rung in self.state.rungs)
+        new = [warning for warning in found if warning and warning not in self._given]
+        self._given.update(new)
+        return new
 
 
 class PlainView:
@@ -27,7 +45,7 @@ class PlainView:
     """
 
     def __init__(self, state: SearchState, write: Callable[[str], None]) -> None:
-        self.state, self.write = state, write
+        self.state, self.write, self.warnings = state, write, RungWarnings(state)
 
     def __enter__(self) -> Self:
         return self
@@ -56,6 +74,8 @@ class PlainView:
         if best:
             line += f"; best so far: trial {best.number}, PGD {percent(best.best, 'pgd_accuracy')}"
         self.write(line)
+        for warning in self.warnings.after(event):
+            self.write(warning)
 
 
 class RedrawnView:
@@ -125,13 +145,15 @@ class LiveView(RedrawnView):
 
     def __init__(self, state: SearchState, console: Console, lines: Iterable[str] = ()) -> None:
         super().__init__(Picture(state), console, lines)
-        self.state = state
+        self.state, self.warnings = state, RungWarnings(state)
 
     def on_event(self, event: Event) -> None:
-        """Update the state, which the next redraw shows; print a failure or a second judgement above the picture."""
+        """Update the state, which the next redraw shows; print failures, second judgements and warnings above it."""
         trial = self.state.update(event)
         if line := describe_event(event, trial, self.state.spec):
             self.say(line)
+        for warning in self.warnings.after(event):
+            self.say(warning)
 
 
 def describe_event(event: Event, trial: TrialState, spec: SearchSpec) -> str:

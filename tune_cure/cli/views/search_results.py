@@ -12,6 +12,7 @@ from tune_cure.cli.views.console import alert
 from tune_cure.reports.chance import find_chance
 from tune_cure.search import ranking, run_files, trial_table
 from tune_cure.search.results import SearchResult
+from tune_cure.search.schedulers.control_group import describe_warning
 from tune_cure.utils.formatting import (
     STATUS_WORDS,
     format_duration,
@@ -38,6 +39,7 @@ def print_results(result: SearchResult, page: Path | None, console: Console) -> 
     if finding := find_chance(result):
         alert(console, f"\n{finding}", style="bold")
     _print_effort(result, console)
+    _print_control_group(result, console)
     _print_judgement(result, console)
     _print_files(result.directory, page, console)
 
@@ -78,6 +80,17 @@ def _print_effort(result: SearchResult, console: Console) -> None:
     console.print(f"\n{ended}; {trained}, in {format_duration(summary['wall_seconds'])}")
     if left := summary["epochs_not_trained"]:
         console.print(f"not trained for other reasons than early stopping: {format_untrained_epochs(left)}")
+
+
+def _print_control_group(result: SearchResult, console: Console) -> None:
+    """Print how well the rungs foretold the end, and what stopping may have cost; nothing without a control group."""
+    if (group := result.control_group) is None:
+        return
+    for rung in group.rungs:
+        console.print(str(rung))
+        if warning := describe_warning(result.spec, rung):
+            console.print(warning, style="bold")
+    console.print(group.describe_winner())
 
 
 def _print_judgement(result: SearchResult, console: Console) -> None:

@@ -71,6 +71,10 @@ def check_early_stopping(spec: SearchSpec) -> None:
         raise ProblemError(
             "asha.steps", "goes with a PGD accuracy as first metric, and with scheduler asha or hyperband"
         )
+    if asha.adapt and not asha.control:
+        raise ProblemError("asha.adapt", "needs a control group, by which rungs are judged: asha.control above 0")
+    if asha.adapt and scheduler == "median":
+        raise ProblemError("asha.adapt", "judges rungs, which median has none of; use asha or hyperband")
     if asha.grace_period > spec.max_epochs:
         limit = f"must be at most training.epochs ({spec.max_epochs})"
         raise ProblemError("asha.grace_period", f"{limit}, but got {asha.grace_period}")

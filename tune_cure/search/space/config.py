@@ -103,6 +103,15 @@ class AshaConfig(Schema):
     steps: int | None = Field(
         default=None, ge=1, description="PGD steps that the best weights so far are judged by at a rung; as evaluation."
     )
+    control: Number = Field(
+        default=0,
+        ge=0,
+        le=1,
+        description="Share of the trials, drawn by the seed, that nothing stops: they judge rungs.",
+    )
+    adapt: bool = Field(
+        default=False, description="A rung stops nobody until it is known to be better than chance; needs control."
+    )
 
 
 class RescoreConfig(Schema):

@@ -305,6 +305,16 @@ def test_a_stronger_attack_at_the_rungs_needs_rungs_and_pgd(tmp_path: Path, othe
         tiny(tmp_path, "asha.steps=20", other)
 
 
+def test_rungs_that_adapt_need_a_control_group_and_rungs(tmp_path: Path) -> None:
+    assert tiny(tmp_path, "asha.control=1/10", "asha.adapt=true").asha.control == pytest.approx(0.1)
+    with pytest.raises(SpecError, match=r"asha\.adapt: needs a control group, .*: asha\.control above 0"):
+        tiny(tmp_path, "asha.adapt=true")
+    with pytest.raises(SpecError, match=r"asha\.adapt: judges rungs, which median has none of; use asha or hyperband"):
+        tiny(tmp_path, "asha.adapt=true", "asha.control=0.1", "search.scheduler=median")
+    with pytest.raises(SpecError, match=r"asha\.control: .*less than or equal to 1"):
+        tiny(tmp_path, "asha.control=1.5")
+
+
 def test_a_grid_ends_at_its_last_step_and_a_start_beside_it_is_refused(
     base: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
