@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
     from tune_cure.cli.api import TrainResult, confirm, search, train
     from tune_cure.cli.compare import Comparison, compare
-    from tune_cure.cli.evaluate import evaluate
     from tune_cure.cli.export import export
     from tune_cure.cli.replay import Replay, replay
     from tune_cure.cli.report import report
+    from tune_cure.cli.steps.evaluate_run import evaluate
     from tune_cure.models import load as load_model
     from tune_cure.search.results import SearchResult
     from tune_cure.search.space.registration import register
@@ -61,7 +61,7 @@ _LAZY = {
     "TuneCureError": "tune_cure.utils.errors:TuneCureError",
     "compare": "tune_cure.cli.compare:compare",
     "confirm": "tune_cure.cli.api:confirm",
-    "evaluate": "tune_cure.cli.evaluate:evaluate",
+    "evaluate": "tune_cure.cli.steps.evaluate_run:evaluate",
     "export": "tune_cure.cli.export:export",
     "load_model": "tune_cure.models:load",
     "register": "tune_cure.search.space.registration:register",

@@ -29,7 +29,11 @@ def test_a_search_runs_from_the_wheel_by_a_spaces_name(wheel: Path, tmp_path: Pa
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         archive.extractall(unpacked)
-    assert {"tune_cure/py.typed", *(f"tune_cure/search_spaces/{name}.yaml" for name in BUNDLED)} <= set(names)
+    assert {
+        "tune_cure/py.typed",
+        "tune_cure/search_spaces/schema.json",
+        *(f"tune_cure/search_spaces/{name}.yaml" for name in BUNDLED),
+    } <= set(names)
     assert not [name for name in names if name.startswith(("tests/", "search_spaces/"))]
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:

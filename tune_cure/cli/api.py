@@ -17,10 +17,10 @@ from typing import Any
 import pandas as pd
 from torch import nn
 
-from tune_cure.cli import confirm as confirm_command, options as command_line
+from tune_cure.cli import options as command_line
 from tune_cure.cli.confirm import ConfirmOptions
 from tune_cure.cli.search import SearchOptions, load_spec
-from tune_cure.cli.steps import search_run, train_run
+from tune_cure.cli.steps import confirm_run, search_run, train_run
 from tune_cure.cli.train import TrainOptions, read_begun, read_content, resolve_run
 from tune_cure.cli.views.confirmation import JobLines
 from tune_cure.cli.views.live_view import PlainView
@@ -270,16 +270,16 @@ def confirm(
         parts=None if parts is None else Path(parts),
     )
     say = command_line.progress(quiet)
-    prepared = confirm_command.prepare(options)
+    prepared = confirm_run.prepare(options)
     for note in prepared.notes:
         say(note)
     with _own_ray(prepared.result.spec, address, verbose), prepared.lock():
         lines = JobLines(len(prepared.jobs), say)
-        failures = confirm_command.run_jobs(prepared, options, lines)
+        failures = confirm_run.run_jobs(prepared, options, lines)
         for job, reason in failures.items():
             _logger.warning("failed: %s: %s", job, reason)
         say_where_logs_are(say)
-        return confirm_command.write_results(prepared)
+        return confirm_run.write_results(prepared)
 
 
 @contextmanager

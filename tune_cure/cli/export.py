@@ -3,16 +3,20 @@
 import argparse
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from tune_cure.cli import options as command_line
+from tune_cure.cli.options import UsageError
 from tune_cure.cli.views.console import alert
-from tune_cure.reports.export import bundle as exporting, measurements, model_card
 from tune_cure.search import run_files
 from tune_cure.search.results import SearchResult
 from tune_cure.search.space.own_parts import import_chosen_parts
 from tune_cure.utils.environment import require
+
+if TYPE_CHECKING:
+    from tune_cure.reports.export.bundle import ExportedModel
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,7 @@ def read_options(parsed: argparse.Namespace) -> ExportOptions:
 def run(options: ExportOptions, console: Console) -> int:
     """Run the command and return its exit code."""
     if options.seed is not None and options.confirmed is None:
-        raise measurements.ExportError("--seed: makes no difference without --confirmed")
+        raise UsageError("--seed: makes no difference without --confirmed")
     bundle = export(
         options.directory,
         options.to,
@@ -89,7 +93,7 @@ def export(
     seed: int | None = None,
     trust_code: bool = False,
     parts: str | Path | None = None,
-) -> exporting.ExportedModel:
+) -> "ExportedModel":
     """Write a trained network into a folder to give away: weights, a loader that needs torch alone, a model card.
 
     Args:
@@ -107,8 +111,10 @@ def export(
         TuneCureError: There is no such network, or the folder is not free.
     """
     if seed is not None and confirmed is None:
-        raise measurements.ExportError("seed: makes no difference without confirmed")
+        raise UsageError("seed: makes no difference without confirmed")
     require("safetensors", "an exported network")
+    from tune_cure.reports.export import bundle as exporting, model_card  # imports torch
+
     result = SearchResult(command_line.folder_of(search))
     if trust_code or parts:
         given = None if parts is None else Path(parts)

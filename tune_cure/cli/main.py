@@ -42,6 +42,9 @@ COMMANDS = {
 }
 """Each command with its line in the help; the module of the same name has add_arguments, read_options and run."""
 
+SHELLS = ("bash", "zsh", "fish")
+"""Shells in which command lines can be completed."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit code."""
@@ -142,6 +145,16 @@ def _build_parsers(detailed: Iterable[str]) -> tuple[argparse.ArgumentParser, di
     parser.add_argument(
         "--version", action=_Version, nargs=0, dest=argparse.SUPPRESS, help="print the version and exit"
     )
+    completion_help = f"print what completes commands and flags in a shell: {', '.join(SHELLS)}"
+    parser.add_argument(
+        "--print-completion",
+        action=_Completion,
+        choices=SHELLS,
+        metavar="SHELL",
+        default=argparse.SUPPRESS,
+        dest=argparse.SUPPRESS,
+        help=completion_help,
+    )
     subparsers = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     detailed = set(detailed)
     for name, summary in COMMANDS.items():
@@ -153,6 +166,16 @@ def _build_parsers(detailed: Iterable[str]) -> tuple[argparse.ArgumentParser, di
             loudness.add_argument("--verbose", action="store_true", help="show what Ray, Optuna and torch say")
             loudness.add_argument("--quiet", action="store_true", help="print warnings and errors only")
     return parser, dict(subparsers.choices)
+
+
+class _Completion(argparse.Action):
+    """Prints the script that completes command lines in a shell, for which all commands are imported."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: object, shell: object, *_: object) -> NoReturn:
+        from tune_cure.cli.views.shell_completion import write_completion
+
+        print(write_completion(build_parser(), str(shell)))
+        parser.exit()
 
 
 class _Version(argparse.Action):

@@ -246,7 +246,7 @@ def test_trials_at_chance_are_said_before_they_are_retrained(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(confirmation, "run", finish)
-    monkeypatch.setattr("tune_cure.cli.confirm.chance_level", lambda labels: 0.95)
+    monkeypatch.setattr("tune_cure.cli.steps.confirm_run.chance_level", lambda labels: 0.95)
     write_quick_search(tmp_path)
     assert cli.main(["confirm", str(tmp_path), *QUICK]) == 0
     printed = " ".join(capsys.readouterr().out.split())
@@ -284,7 +284,7 @@ def test_ctrl_c_twice_ends_a_confirmation_at_once_with_the_command_that_goes_on(
         raise AssertionError("the second Ctrl-C was not heard")
 
     monkeypatch.setattr(confirmation, "run", judged)
-    monkeypatch.setattr("tune_cure.cli.confirm.write_results", write)
+    monkeypatch.setattr("tune_cure.cli.steps.confirm_run.write_results", write)
     write_quick_search(tmp_path)
     assert cli.main(["confirm", str(tmp_path), *QUICK]) == 130
     said = capsys.readouterr().out.splitlines()

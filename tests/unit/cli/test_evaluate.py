@@ -7,7 +7,8 @@ import torch
 
 import tune_cure
 from tests.support.exported_models import random_network, write_best_model, write_search_with_model
-from tune_cure.cli import evaluate as command, main as cli
+from tune_cure.cli import main as cli
+from tune_cure.cli.steps import evaluate_run as command
 from tune_cure.confirmation.trained_networks import ModelError
 
 

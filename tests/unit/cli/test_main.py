@@ -1,3 +1,4 @@
+import importlib.util
 from pathlib import Path
 
 import pytest
@@ -144,3 +145,13 @@ def test_a_quiet_command_prints_warnings_and_errors_only(
     assert main(["compare", *folders, "--quiet"]) == 0
     assert capsys.readouterr() == ("", "warning: be careful\n")
     assert "holds no search" in failed(capsys, "report", str(tmp_path / "none"), "--quiet")
+
+
+def test_completion_without_its_package_is_an_error_of_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    said = failed(capsys, "--print-completion", "bash")
+    assert said == (
+        "tune-cure: --print-completion needs the package shtab, which is not installed: pip install shtab\n"
+    )
