@@ -24,6 +24,7 @@ from tune_cure.search.space import bundled_spaces
 
 ONLY_PARSED = {  # of what begins so: why it is not run here
     "tune-cure confirm": "trains for minutes; tests/integration/test_confirm_command.py runs it",
+    "tune-cure league --resume": "needs a league; tests/integration/test_league.py resumes one",
     "tune-cure train --delta": "needs CIFAR-10",
     "tune-cure train --dataset image_folder": "needs pictures",
     "tune-cure evaluate ours": "needs another project's weights; see tests/unit/cli/test_evaluate.py",
@@ -96,7 +97,7 @@ def test_a_documented_command_that_ends_within_seconds_succeeds(
         words = ["tune-cure", "search", *words[2:]]
     words = [str(file) for word in words for file in (sorted(Path().glob(word)) if "*" in word else [word])]
     begin = [] if "--resume" in words else ["--output", "new"]  # results/NAME is there for the commands that read it
-    also = {"search": ["--check", *begin], "train": SHORT}.get(words[1], [])
+    also = {"search": ["--check", *begin], "league": ["--check", *begin], "train": SHORT}.get(words[1], [])
     assert cli.main([*words[1:], *also]) == 0
 
 
