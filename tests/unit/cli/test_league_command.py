@@ -4,11 +4,13 @@ from pathlib import Path
 import pytest
 
 from tests.support.command_line import failed
+from tests.support.journals import write_run
 from tests.support.spaces import TINY
 from tune_cure.cli.main import main
 from tune_cure.cli.steps import league_run
 from tune_cure.league.cost import EpochCost
 from tune_cure.league.folder import League
+from tune_cure.search.results import SearchResult
 from tune_cure.search.space.config import SearchSpec
 
 COSTS = {"cure": 2.0, "fgsm_rs": 0.5}
@@ -99,6 +101,45 @@ def test_the_folder_of_a_search_is_no_league(space: str, tmp_path: Path, capsys:
     (tmp_path / "journal.jsonl").touch()
     message = "holds a search, no league; continue it with tune-cure search --resume"
     assert message in failed(capsys, "league", "--resume", str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "code", "message"),
+    [
+        (
+            ("finished", "finished"),
+            0,
+            "all searches are over; each method's folder in run is that of an ordinary search",
+        ),
+        (("time", "time"), 75, "the time budget is used up; all state is in run. Continue with:"),
+        (("finished", "failing"), 1, "fgsm_rs: the first 3 trials all failed: broken"),
+        (("interrupted", "interrupted"), 130, "interrupted; all state is in run. Continue with:"),
+    ],
+)
+def test_how_the_searches_ended_decides_the_exit_code(
+    outcomes: tuple[str, str],
+    code: int,
+    message: str,
+    space: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def search(prepared: league_run.Prepared, *_: object) -> dict[str, SearchResult]:
+        results = {}
+        for name, outcome in zip(prepared.league.methods, outcomes, strict=True):
+            write_run(prepared.league.run_folder(name))
+            reason = "the first 3 trials all failed: broken" if outcome == "failing" else ""
+            results[name] = SearchResult(prepared.league.run_folder(name), outcome, reason)
+        return results
+
+    monkeypatch.setattr(league_run, "_search", search)
+    monkeypatch.setattr(league_run.artifacts, "write_artifacts", lambda result: None)
+    command = ["league", space, "--methods", "cure", "fgsm_rs", "--searches-only", "--output", "run"]
+    assert main(command) == code
+    out = capsys.readouterr().out
+    assert message in out
+    assert (f"tune_cure league --resume {Path.cwd() / 'run'} --searches-only" in out) == (code != 0)
+    assert League.read(Path("run")).methods == ["cure", "fgsm_rs"]
 
 
 def test_a_league_is_checked_again_with_the_budget_that_it_was_begun_with(

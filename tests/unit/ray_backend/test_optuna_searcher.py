@@ -48,6 +48,22 @@ def test_no_more_trials_begin_than_memory_allows(tmp_path: Path) -> None:
     assert isinstance(searcher.suggest("b"), dict)
 
 
+def test_with_a_budget_tune_asks_again_while_a_running_trial_may_leave_some_of_it(tmp_path: Path) -> None:
+    searcher = make_searcher(tiny(tmp_path, "search.budget_epochs=4", "search.trials=9"), tmp_path)
+    assert isinstance(searcher.suggest("a"), dict)
+    assert searcher.suggest("b") is None  # the first trial may train four epochs
+    budget = searcher.proposer.stopper.budget
+    budget.take({"event": "epoch", "trial": 0, "epoch": 1, "train_seconds": 1.0})
+    searcher.on_trial_complete("a", {"training_iteration": 1, "objective": 0.1, "ended": ""})
+    budget.take({"event": "end", "trial": 0})
+    assert isinstance(searcher.suggest("b"), dict)
+    for epoch in (1, 2, 3):
+        budget.take({"event": "epoch", "trial": 1, "epoch": epoch, "train_seconds": 1.0})
+    searcher.on_trial_complete("b", {"training_iteration": 3, "objective": 0.1, "ended": ""})
+    budget.take({"event": "end", "trial": 1})
+    assert searcher.suggest("c") == OptunaSearcher.FINISHED
+
+
 def test_a_trial_that_goes_on_gets_the_checkpoint_in_the_object_store(tmp_path: Path) -> None:
     spec, journal = tiny(tmp_path), Journal(tmp_path)
     journal_lines.begin(journal, 0)

@@ -41,6 +41,7 @@ from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.space.own_parts import own_part_files
 from tune_cure.search.space.registration import import_sent_parts
 from tune_cure.search.storage.run_storage import LocalStorage
+from tune_cure.training.config import TrainingConfig
 from tune_cure.utils import cpu
 from tune_cure.utils.signals import WorkLeftBehindError
 
@@ -134,7 +135,8 @@ def _run_on_ray(running: _Session, specs: dict[str, SearchSpec]) -> None:
     if options.address is not None:
         cluster.check_folder(league.folder.resolve())
     broadcast = None if options.address is None else DataBroadcast(running.data)
-    plan = plan_devices(next(iter(specs.values())), broadcast)
+    first = next(iter(specs.values()))
+    plan = plan_devices(first, broadcast, num_trials=len(specs) * league.config.trials, configs=_extremes(specs))
     running.listeners.on_ready(plan, session.dashboard_url())
     if league.config.budget is None:
         _fix_budget(league, specs, plan, broadcast)
@@ -153,6 +155,19 @@ def _run_on_ray(running: _Session, specs: dict[str, SearchSpec]) -> None:
     if stopper.outcome == "time":
         for search in searches.values():
             search.journal.append("pause", None, reason=stopper.reason)
+
+
+def _extremes(specs: Mapping[str, SearchSpec]) -> dict[str, TrainingConfig]:
+    """Return configurations at both ends of each method's space: the largest decides how many trials share a GPU."""
+    return {
+        f"{name}, {end} end of its space": _at_end(spec, place)
+        for name, spec in specs.items()
+        for end, place in (("low", 0), ("high", -1))
+    }
+
+
+def _at_end(spec: SearchSpec, place: int) -> TrainingConfig:
+    return spec.training_config(spec.propose(lambda key: spec.space[key].values[place]))
 
 
 def _fix_budget(
