@@ -33,7 +33,7 @@ class Candidate:
 
     Attributes:
         name: Its name in tables and the name of its folder: `trial-11`, `start_from`, `fgsm`, `ablation`, `pgd`.
-        kind: leader, baseline, or candidate (the user's own).
+        kind: leader, baseline, or candidate (the user's own); winner or preset in a league.
         config: How its networks are trained; None for a trained network.
         description: Where it comes from, in words.
         model: Its network, if that is not the search's.

@@ -139,7 +139,7 @@ class Job:
         return any((self.outcome_folder(epsilon) / run_files.OUTCOMES).exists() for epsilon in self.plan.epsilons)
 
 
-def count_held_out(result: SearchResult, splits: Splits, weights: str | None) -> int:
+def count_held_out(result: SearchResult, splits: Splits, weights: str | None, directory: Path | None = None) -> int:
     """Return how many images are held out to choose the best epoch: those that the search has judged its epochs on.
 
     Args:
@@ -147,26 +147,35 @@ def count_held_out(result: SearchResult, splits: Splits, weights: str | None) ->
         splits: Its images.
         weights: `last` holds out none, `both` some. None goes on as the confirmation was begun; version 0.1.0 held out
             none. A new one holds out some.
+        directory: The confirmation's folder; None is that of the search.
 
     Raises:
         FolderError: The config.yaml of a job that was begun is damaged.
     """
-    begun = sorted((result.directory / run_files.CONFIRM).glob(f"*/seed-*/{run_files.JOB_CONFIG}"))
+    begun = sorted((directory or result.directory / run_files.CONFIRM).glob(f"*/seed-*/{run_files.JOB_CONFIG}"))
     if weights is None and begun:
         return read_job_config(begun[0].parent).held_out
     return 0 if weights == "last" else min(result.spec.evaluation.examples, len(splits.validation))
 
 
-def plan_jobs(result: SearchResult, candidates: Sequence[Candidate], plan: Plan) -> list[Job]:
+def plan_jobs(
+    result: SearchResult, candidates: Sequence[Candidate], plan: Plan, directory: Path | None = None
+) -> list[Job]:
     """Return a job for each candidate and seed, and one for each trained network.
 
     All candidates of a seed come before those of the next seed: if the confirmation ends early, they have seeds in
     common and can be compared. Trained networks come with the first seed.
 
+    Args:
+        result: The search, whose data, network, evaluation and resources the jobs use.
+        candidates: What is retrained or judged.
+        plan: The settings of the confirmation.
+        directory: The confirmation's folder; None is that of the search.
+
     Raises:
         FolderError: A job's folder holds a network that was trained otherwise.
     """
-    directory = result.directory.resolve() / run_files.CONFIRM
+    directory = (directory or result.directory / run_files.CONFIRM).resolve()
     jobs = [
         _plan_job(result, candidate, plan, directory, AS_IS if candidate.trained else seed)
         for seed in plan.seeds

@@ -26,7 +26,7 @@ LATER_COLUMNS = {"chance": "", "held_out": "0", **dict.fromkeys((*EPOCHS, *BEST_
 """Columns that version 0.1.0 did not write, with what they would have held."""
 NUMBERS = ("epsilon", *ATTACKS, "zero_gradient", "chance", "train_seconds", "judge_seconds", *BEST_NUMBERS)
 WHOLE_NUMBERS = ("seed", "examples", "train_images", "epochs", "held_out")
-KINDS = {"leader", "baseline", "candidate"}
+KINDS = {"leader", "baseline", "candidate", "winner", "preset"}
 
 
 class SavedConfirmationError(TuneCureError):

@@ -26,6 +26,7 @@ from tune_cure.utils.yaml_config import ProblemError, read_mapping, unknown
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 RESERVED = ("confirm",)  # a folder of the league's own, beside those of the methods
+PRESET_SUFFIX = "-preset"  # after a method's name: its untuned preset, in the league's confirmation
 SECTIONS = ("training", "space")  # of a method's file
 UNEQUAL = ("patience", "warm_start", "budget_seconds", "budget_epochs")
 """Keys of `search` that would give methods unequal searches; absent or null in a league's space."""
@@ -61,8 +62,9 @@ def read_entries(words: Sequence[str]) -> dict[str, Entry]:
             entry = _read_file(Path(method))
         else:
             entry = Entry(training={METHOD: _check_method(method)})
-        if not NAME.fullmatch(name) or name in RESERVED:
-            rule = f"a name of letters, digits, '.', '_' and '-' is needed, and not {join_words(RESERVED, 'or')}"
+        if not NAME.fullmatch(name) or name in RESERVED or name.endswith(PRESET_SUFFIX):
+            refused = join_words([*RESERVED, f"one that ends in {PRESET_SUFFIX}"], "or")
+            rule = f"a name of letters, digits, '.', '_' and '-' is needed, and not {refused}"
             raise LeagueError(f"--methods: {rule}, but found {shorten_repr(name)}; NAME={method} gives one")
         entries[name] = entry
     if len(entries) < 2:

@@ -1,7 +1,7 @@
 """Tests of whether one configuration is better than another: differences with intervals, Holm's adjustment."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,6 +62,122 @@ def paired_difference(first: NDArray[Any], second: NDArray[Any], *, level: float
     error = math.sqrt(variance)
     half_width = float(special.stdtrit(freedom, (1 + level) / 2)) * error
     return Difference(mean, mean - half_width, mean + half_width, float(2 * special.stdtr(freedom, -abs(mean) / error)))
+
+
+@dataclass(frozen=True)
+class SeedSpread:
+    """How much the accuracies of several configurations vary over seeds.
+
+    Attributes:
+        variances: The variance of each configuration's accuracy over its seeds, by name; NaN with one seed.
+        pooled: The mean variance of those that vary alike.
+        freedom: Its degrees of freedom.
+        unsteady: The names of those that vary far more than the others.
+    """
+
+    variances: dict[str, float]
+    pooled: float
+    freedom: int
+    unsteady: frozenset[str]
+
+    def of(self, name: str) -> float:
+        """Return the variance over seeds to reckon with for a configuration.
+
+        An unsteady one has its own. For others it is the pooled one, but not less than their own: with few seeds a
+        configuration's own variance is often too small by chance.
+        """
+        own = self.variances[name]
+        if name in self.unsteady:
+            return own
+        return self.pooled if math.isnan(own) else max(self.pooled, own)
+
+
+def measure_seed_spread(outcomes: Mapping[str, NDArray[Any]], *, level: float = LEVEL) -> SeedSpread:
+    """Return how much the accuracies of configurations vary over seeds.
+
+    The configuration of the largest variance is unsteady if an F-test against the pooled variance of the others finds
+    it larger, at 1 − `level` over the number of configurations (Bonferroni); then the next one is tested.
+
+    Args:
+        outcomes: Outcomes (S, E) of each configuration, by name. The numbers S of seeds may differ.
+        level: Level of the test.
+    """
+    accuracies = {name: np.asarray(found, dtype=float).mean(axis=1) for name, found in outcomes.items()}
+    variances = {name: mean_and_deviation(values)[1] ** 2 for name, values in accuracies.items()}
+    free = {name: len(values) - 1 for name, values in accuracies.items() if len(values) > 1}
+    steady = sorted(free, key=lambda name: variances[name])
+    while len(steady) > 1:
+        *others, largest = steady
+        freedom = sum(free[name] for name in others)
+        pooled = sum(free[name] * variances[name] for name in others) / freedom
+        limit = float(special.fdtri(free[largest], freedom, 1 - (1 - level) / len(outcomes)))
+        if variances[largest] <= limit * pooled:
+            break
+        steady = others
+    freedom = sum(free[name] for name in steady)
+    pooled = sum(free[name] * variances[name] for name in steady) / freedom if freedom else 0.0
+    return SeedSpread(variances, pooled, freedom, frozenset(free) - frozenset(steady))
+
+
+def simultaneous_differences(
+    outcomes: Mapping[str, NDArray[Any]], pairs: Sequence[tuple[str, str]], *, level: float = LEVEL
+) -> list[Difference]:
+    """Return the differences of several pairs of configurations, with intervals that hold all together (Bonferroni).
+
+    `paired_difference` judges one pair by its own seeds. With three seeds these often agree by chance, so that among
+    many pairs a false difference is all but certain. Here the variance over seeds is that of all configurations
+    together (`measure_seed_spread`). All configurations are judged on the same images: the part of the images comes
+    from the differences image by image. Seeds of different configurations count as independent. The variance of a
+    difference is the sum of the variances over seeds, each over its number of seeds, and of that over images, less
+    the part that both contain. The degrees of freedom are Satterthwaite's (1946).
+
+    With one seed for each configuration this says nothing about how much seeds differ.
+
+    Args:
+        outcomes: Outcomes (S, E) of each configuration by name, on the same E images.
+        pairs: Names of the configurations to compare.
+        level: Confidence level of all intervals together.
+
+    Returns:
+        A difference for each pair. Its p-value is that of the pair alone; `holm` adjusts them.
+    """
+    spread = measure_seed_spread(outcomes, level=level)
+    arrays = {name: np.asarray(found, dtype=float) for name, found in outcomes.items()}
+    quantile = 1 - (1 - level) / (2 * max(1, len(pairs)))
+    return [_difference_of_pair(arrays, pair, spread, quantile) for pair in pairs]
+
+
+def _difference_of_pair(
+    outcomes: Mapping[str, NDArray[Any]], pair: tuple[str, str], spread: SeedSpread, quantile: float
+) -> Difference:
+    """Return a difference whose interval reaches to a two-sided quantile of Student's distribution."""
+    by_image = outcomes[pair[0]].mean(axis=0) - outcomes[pair[1]].mean(axis=0)
+    mean, num_images = float(by_image.mean()), len(by_image)
+    num_seeds = {name: len(outcomes[name]) for name in pair}
+    of_seeds = {name: spread.of(name) / num_seeds[name] for name in pair}
+    shared = sum(_residual_variance(outcomes[name]) / (num_seeds[name] * num_images) for name in pair)
+    terms = [
+        (sum(of_seeds[name] for name in pair if name not in spread.unsteady), spread.freedom),
+        *((of_seeds[name], num_seeds[name] - 1) for name in pair if name in spread.unsteady),
+        (max(0.0, float(by_image.var(ddof=1)) / num_images - shared), num_images - 1),
+    ]
+    terms = [(term, free) for term, free in terms if term > 0]
+    variance = sum(term for term, _ in terms)
+    if variance == 0:
+        return Difference(mean, mean, mean, 1.0 if mean == 0 else 0.0)
+    freedom, error = variance**2 / sum(term**2 / free for term, free in terms), math.sqrt(variance)
+    half_width = float(special.stdtrit(freedom, quantile)) * error
+    return Difference(mean, mean - half_width, mean + half_width, float(2 * special.stdtr(freedom, -abs(mean) / error)))
+
+
+def _residual_variance(outcomes: NDArray[Any]) -> float:
+    """Return the mean square of outcomes (S, E) that neither seeds nor images explain; 0 with one seed."""
+    num_seeds, num_images = outcomes.shape
+    if num_seeds == 1:
+        return 0.0
+    by_seed, by_image = outcomes.mean(axis=1), outcomes.mean(axis=0)
+    residual = outcomes - by_seed[:, None] - by_image[None, :] + outcomes.mean()
+    return float((residual**2).sum() / ((num_seeds - 1) * (num_images - 1)))
 
 
 def unpaired_difference(

@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import numpy as np
@@ -8,7 +9,9 @@ from tune_cure.utils.significance import (
     Difference,
     holm,
     mean_and_deviation,
+    measure_seed_spread,
     paired_difference,
+    simultaneous_differences,
     unpaired_difference,
     verdict,
 )
@@ -133,3 +136,115 @@ def test_equal_accuracies_are_told_apart_as_often_as_the_level_says() -> None:
     errors = np.sqrt(accuracies * (1 - accuracies) / 1000)
     found = [unpaired_difference(a, e, b, f).p_value for (a, b), (e, f) in zip(accuracies, errors, strict=True)]
     assert 0.04 < np.mean(np.array(found) < 0.05) < 0.06
+
+
+def many_outcomes(
+    random: np.random.Generator,
+    seeds: int,
+    images: int,
+    deviations: list[float],
+    shifts: dict[int, float] | None = None,
+) -> dict[str, np.ndarray]:
+    """Configurations that are equal but for `shifts`; the accuracies of their seeds have these standard deviations."""
+    common, found = random.normal(0, 0.8, images), {}
+    for index, deviation in enumerate(deviations):
+        own = random.normal(0, 0.4, images)
+        luck = random.normal(0, deviation / 0.4, (seeds, 1))  # 0.4 is the slope of the normal distribution at 0
+        latent = common + own + luck + random.normal(0, 0.45, (seeds, images))
+        found[f"m{index}"] = latent + (shifts or {}).get(index, 0.0) / 0.4 > 0
+    return found
+
+
+@pytest.mark.parametrize(
+    ("deviations", "at_most"), [([0.0] * 6, 0.05), ([0.02] * 6, 0.05), ([0.12] + [0.01] * 5, 0.09)]
+)
+def test_among_equal_configurations_a_false_difference_is_found_in_one_league_of_twenty_at_most(
+    deviations: list[float], at_most: float
+) -> None:
+    random, wrong, num_leagues = np.random.default_rng(1), 0, 150
+    for _ in range(num_leagues):
+        found = many_outcomes(random, 3, 120, deviations)
+        pairs = list(itertools.combinations(found, 2))
+        differences = simultaneous_differences(found, pairs)
+        wrong += min(holm([difference.p_value for difference in differences])) < 0.05
+    assert wrong / num_leagues <= at_most + 2 * math.sqrt(at_most * (1 - at_most) / num_leagues)
+
+
+def test_intervals_hold_together_also_where_configurations_differ() -> None:
+    random, missed, num_leagues = np.random.default_rng(2), 0, 100
+    for _ in range(num_leagues):
+        found = many_outcomes(random, 3, 120, [0.02] * 4, shifts={0: 0.1})
+        pairs = list(itertools.combinations(found, 2))
+        true = {pair: 0.0 if "m0" not in pair else SHIFTED for pair in pairs}
+        differences = simultaneous_differences(found, pairs)
+        missed += any(
+            not difference.low <= true[pair] <= difference.high
+            for pair, difference in zip(pairs, differences, strict=True)
+        )
+    assert missed / num_leagues <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / num_leagues)
+
+
+SHIFTED = float(stats.norm.cdf(0.25 / math.sqrt(0.8**2 + 0.4**2 + 0.45**2 + 0.05**2))) - 0.5
+"""The difference that a shift of 0.1 in `many_outcomes` makes, with seeds that deviate by 0.02."""
+
+
+def test_a_large_difference_is_found_with_certainty_beside_many_equal_configurations() -> None:
+    found = many_outcomes(np.random.default_rng(3), 3, 300, [0.02] * 8, shifts={7: -0.3})
+    pairs = list(itertools.combinations(found, 2))
+    differences = simultaneous_differences(found, pairs)
+    adjusted = dict(zip(pairs, holm([difference.p_value for difference in differences]), strict=True))
+    for pair, difference in zip(pairs, differences, strict=True):
+        assert (adjusted[pair] < 0.05) == ("m7" in pair)
+        assert (difference.low > 0) == ("m7" in pair)
+
+
+def test_equal_outcomes_cannot_be_told_apart_and_have_an_interval_around_zero() -> None:
+    found = many_outcomes(np.random.default_rng(4), 3, 100, [0.02] * 3)
+    (difference,) = simultaneous_differences({**found, "copy": found["m0"]}, [("m0", "copy")])
+    assert (difference.estimate, difference.p_value) == (0.0, 1.0)
+    assert difference.low < 0 < difference.high
+
+
+def test_with_one_seed_each_a_pair_is_the_paired_t_test_over_images() -> None:
+    found = many_outcomes(np.random.default_rng(5), 1, 200, [0.02] * 2)
+    (difference,) = simultaneous_differences(found, [("m0", "m1")])
+    known = paired_difference(found["m0"], found["m1"])
+    assert (difference.low, difference.high, difference.p_value) == pytest.approx(
+        (known.low, known.high, known.p_value)
+    )
+
+
+def test_where_images_do_not_matter_a_pair_is_the_t_test_with_the_pooled_variance_of_all_configurations() -> None:
+    accuracies = {"a": [0.5, 0.52, 0.48], "b": [0.6, 0.61, 0.59], "c": [0.3, 0.33, 0.27]}
+    found = {name: np.repeat([[value] for value in values], 50, axis=1) for name, values in accuracies.items()}
+    variances = [0.02**2, 0.01**2, 0.03**2]
+    spread = measure_seed_spread(found)
+    assert list(spread.variances.values()) == pytest.approx(variances)
+    assert (spread.pooled, spread.freedom, spread.unsteady) == (pytest.approx(sum(variances) / 3), 6, frozenset())
+    (difference,) = simultaneous_differences(found, [("a", "b")])
+    # a and b vary less than or about as all three together, so both count with the pooled variance.
+    error = math.sqrt(2 * sum(variances) / 3 / 3)
+    assert difference.p_value == pytest.approx(2 * stats.t.sf(0.1 / error, 6))
+    assert difference.high - difference.estimate == pytest.approx(stats.t.ppf(0.975, 6) * error)
+
+
+def test_a_configuration_whose_seeds_vary_far_more_goes_by_its_own_variance_and_widens_no_other_interval() -> None:
+    steady = {f"s{index}": [0.5, 0.51, 0.49] for index in range(5)}
+    accuracies = {**steady, "collapses": [0.5, 0.48, 0.0]}
+    found = {name: np.repeat([[value] for value in values], 50, axis=1) for name, values in accuracies.items()}
+    spread = measure_seed_spread(found)
+    assert spread.unsteady == {"collapses"}
+    assert (spread.pooled, spread.freedom) == (pytest.approx(0.01**2), 10)
+    with_it, without = (
+        simultaneous_differences(outcomes, [("s0", "s1")])[0]
+        for outcomes in (found, {name: found[name] for name in steady})
+    )
+    assert with_it == without
+    (difference,) = simultaneous_differences(found, [("s0", "collapses")])
+    assert difference.p_value > 0.05
+
+
+def test_a_configuration_with_one_seed_borrows_the_variance_of_the_others() -> None:
+    found = {name: np.repeat([[0.5], [0.52], [0.48]], 50, axis=1) for name in ("a", "b")} | {"c": np.full((1, 50), 0.6)}
+    (difference,) = simultaneous_differences(found, [("a", "c")])
+    assert difference.p_value == pytest.approx(2 * stats.t.sf(0.1 / (0.02 * math.sqrt(1 / 3 + 1)), 4))

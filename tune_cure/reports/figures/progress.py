@@ -59,7 +59,7 @@ def _plot_steps(frames: Mapping[str, pd.DataFrame], column: str, factor: int, x:
                 y=frame["objective"].astype(float).tolist(),
                 hovertext=[f"trial {trial}" for trial in frame["trial"]],
                 hovertemplate=f"{escape(name)}: %{{y:.1%}} after %{{x:.4g}}, %{{hovertext}}<extra></extra>",
-                line={"color": color, "dash": _plotly_dash(dash), "width": 2.5, "shape": "hv"},
+                line={"color": color, "dash": plotly_dash(dash), "width": 2.5, "shape": "hv"},
             )
         )
     longest = factor * max(float(frame[column].iloc[-1]) for frame in frames.values() if len(frame))
@@ -74,7 +74,8 @@ def line_style(number: int) -> tuple[str, str]:
     return COLORS[number % len(COLORS)], DASHES[number % len(DASHES)]
 
 
-def _plotly_dash(dash: str) -> str:
+def plotly_dash(dash: str) -> str:
+    """Return the dashes of a line as plotly takes them."""
     return dash if dash == "solid" else ",".join(f"{pixels}px" for pixels in dash.split(","))
 
 

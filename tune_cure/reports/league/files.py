@@ -1,0 +1,34 @@
+"""Files that a league leaves in its folder: league.csv and league.html.
+
+They are made from the folder alone: the league's settings, the searches, and the confirmation's saved outcomes.
+"""
+
+from tune_cure.confirmation.saved import read_confirmation
+from tune_cure.league.folder import League
+from tune_cure.league.standings import Standings
+from tune_cure.utils.csv_tables import format_csv
+from tune_cure.utils.environment import is_installed
+from tune_cure.utils.files import replace_text
+
+TABLE, PAGE = "league.csv", "league.html"
+
+
+def write(league: League) -> Standings | None:
+    """Write league.csv and league.html; without plotly, no page.
+
+    Returns:
+        The standings; None if no run of the league has been judged yet: then nothing is written.
+
+    Raises:
+        SavedConfirmationError: The confirmation's tables are damaged.
+    """
+    confirmation = read_confirmation(league.folder)
+    if confirmation is None:
+        return None
+    standings = Standings(league.methods, confirmation, league.results())
+    replace_text(league.folder / TABLE, format_csv(standings.table))
+    if is_installed("plotly"):
+        from tune_cure.reports.league import page
+
+        page.write(standings, league, league.folder / PAGE)
+    return standings
