@@ -15,6 +15,7 @@ from tune_cure.confirmation.plan import Job, Plan, plan_jobs
 from tune_cure.confirmation.verdicts import COLUMNS, EPOCHS, Confirmation
 from tune_cure.evaluation.names import ATTACKS, WITHOUT_AUTOATTACK
 from tune_cure.league.contenders import PRESET, WINNER, choose_contenders, preset_name
+from tune_cure.league.cost import EpochCost
 from tune_cure.league.folder import League, LeagueConfig
 from tune_cure.league.methods import Entry, take_shared
 from tune_cure.search import run_files
@@ -93,12 +94,12 @@ def write_league(
         settings: Of `LeagueConfig`.
     """
     entries = {name: Entry(training={"method": method}) for name, method in methods.items()}
-    shared = take_shared(parse(TINY))[0]
+    shared = take_shared(parse(TINY))[0] | {"rescore": {"top": 0}}
     config = LeagueConfig(
         space="tiny.yaml", methods=entries, trials=trials, shared=shared, budget_by="epochs", **settings
     )
     league = League(folder, config)
-    league.set_budget(4.0 * trials, {})
+    league.set_budget(league.compose(), dict.fromkeys(methods, EpochCost(train_seconds=1.0, eval_seconds=0.1)))
 
     def script(name: str, proposal: Proposal) -> Script:
         accuracy = 0.3 + 0.01 * min(proposal.number, 15) * (-1 if name in falling else 1)

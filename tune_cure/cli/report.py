@@ -8,6 +8,7 @@ from rich.console import Console
 
 from tune_cure.cli import options as command_line
 from tune_cure.cli.options import UsageError
+from tune_cure.league.folder import League, is_league
 from tune_cure.reports import artifacts
 from tune_cure.search.results import SearchResult
 from tune_cure.utils.environment import describe_missing, require
@@ -37,10 +38,34 @@ def read_options(parsed: argparse.Namespace) -> ReportOptions:
 def run(options: ReportOptions, console: Console) -> int:
     """Run the command and return its exit code."""
     directory = command_line.find_folder(options.directory, console.print)
+    if is_league(directory):
+        return _report_league(League.read(directory), console)
     page = report(directory)
     if missing := describe_missing(["matplotlib", "sklearn"]):
         console.print(missing)
     console.print(f"wrote {page}, and tables and figures beside it")
+    return 0
+
+
+def _report_league(league: League, console: Console) -> int:
+    """Write league.csv and league.html again, from the searches and from the outcomes on test images."""
+    from tune_cure.cli.views.league_results import (
+        print_standings,
+    )  # these import torch, which other reports do not need
+    from tune_cure.reports.league import files
+
+    require("plotly", "the page of the league")
+    try:
+        standings = files.write(league)
+    except OSError as error:
+        raise UsageError(f"{league.folder}: cannot be written: {error.strerror}") from error
+    if standings is None:
+        raise UsageError(
+            f"{league.folder}: no run of the league has been judged yet: tune-cure league --resume {league.folder} "
+            "goes on"
+        )
+    print_standings(standings, league.config, console)
+    console.print(f"\nwrote {league.folder / files.PAGE} and {files.TABLE}")
     return 0
 
 

@@ -39,11 +39,11 @@ def who_wins(standings: Standings) -> list[str]:
             _describe_lead(standings, others[0]),
         ]
     else:
-        accuracies = join_words(f"{name} {_percent(standings, name)}" for name in leading)
+        accuracies = ", ".join(f"{name} {_percent(standings, name)}" for name in leading)
         sentences = [
             f"Nobody wins: {join_words(leading)} lead, and {first} cannot be told from "
             f"{join_words(leading[1:], 'or')}.",
-            f"They have {accuracies} {_measure(standings, first)}.",
+            f"Their accuracies {_measure(standings, first)}: {accuracies}.",
         ]
         if others:
             sentences.append(f"{first} is better than {join_words(others)}.")
@@ -64,6 +64,11 @@ def _describe_lead(standings: Standings, second: str) -> str:
 def format_interval(row: "pd.Series[float]") -> str:
     """Return the interval of a row with `low` and `high`, in percentage points: +0.5 to +2.1."""
     return f"{format_points(row['low'])} to {format_points(row['high'])}"
+
+
+def format_seconds(seconds: float) -> str:
+    """Return a training time in words, also of one that takes less than a second: 0.35 s, 4.2 s, 1 min 5 s."""
+    return f"{seconds:.2g} s" if seconds < 9.95 else format_duration(seconds)
 
 
 def describe_accuracy(standings: Standings, candidate: str) -> str:
@@ -135,7 +140,7 @@ def what_cannot_be_said(standings: Standings, config: LeagueConfig) -> list[str]
         if name not in standings.leading
         for sign in signs
     ]
-    return [*limits, _scope(standings, config)]
+    return [*limits, *_scope(standings, config)]
 
 
 def _explain_unjudged(standings: Standings, method: str) -> str:
@@ -162,18 +167,20 @@ def _on_seeds(standings: Standings) -> list[str]:
     return sentences
 
 
-def _scope(standings: Standings, config: LeagueConfig) -> str:
-    """Return for what the standings hold."""
+def _scope(standings: Standings, config: LeagueConfig) -> list[str]:
+    """Return for what the standings hold; empty without searches."""
+    if not standings.results:
+        return []
     budget = ""
     if config.budget is not None:
         spent = (
-            f"{format_duration(config.budget)} of training"
+            f"{format_seconds(config.budget)} of training"
             if config.budget_by == "seconds"
             else format_count(round(config.budget), "epoch")
         )
         budget = f" {spent} for each search,"
     spec = next(iter(standings.results.values())).spec
-    return (
+    return [
         f"All this holds for {spec.data.dataset}, the network {spec.model.name},{budget} and the ranges that were "
         "searched; with another budget or longer schedules the order may be another."
-    )
+    ]

@@ -62,9 +62,10 @@ def read_entries(words: Sequence[str]) -> dict[str, Entry]:
             entry = _read_file(Path(method))
         else:
             entry = Entry(training={METHOD: _check_method(method)})
-        if not NAME.fullmatch(name) or name in RESERVED or name.endswith(PRESET_SUFFIX):
-            refused = join_words([*RESERVED, f"one that ends in {PRESET_SUFFIX}"], "or")
-            rule = f"a name of letters, digits, '.', '_' and '-' is needed, and not {refused}"
+        if name.endswith(PRESET_SUFFIX):
+            raise LeagueError(f"--methods: {name}: a name that ends in {PRESET_SUFFIX} is that of an untuned preset")
+        if not NAME.fullmatch(name) or name in RESERVED:
+            rule = f"a name of letters, digits, '.', '_' and '-' is needed, and not {join_words(RESERVED, 'or')}"
             raise LeagueError(f"--methods: {rule}, but found {shorten_repr(name)}; NAME={method} gives one")
         entries[name] = entry
     if len(entries) < 2:

@@ -42,6 +42,7 @@ def test_methods_are_named_by_themselves_under_another_name_or_by_a_file(tmp_pat
         (["cure", "none"], "--methods: none stands for no method; NAME=FILE.yaml describes one of your own"),
         (["cure", "a/b=pgd"], "--methods: a name of letters, .* is needed, .* but found 'a/b'; NAME=pgd gives one"),
         (["cure", "confirm=pgd"], "--methods: a name .* and not confirm, but found 'confirm'"),
+        (["cure", "cure-preset=pgd"], "--methods: cure-preset: a name that ends in -preset is that of an "),
         (["cure", "x.yaml"], "--methods: x.yaml needs a name: NAME=x.yaml"),
     ],
 )

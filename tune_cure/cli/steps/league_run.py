@@ -12,6 +12,7 @@ from rich.console import Console
 from tune_cure.cli import options as command_line
 from tune_cure.cli.league import LeagueOptions
 from tune_cure.cli.options import EXIT_MORE_TO_DO, UsageError
+from tune_cure.cli.steps import league_confirmation
 from tune_cure.cli.steps.search_run import FAULTS, fit_to_data, join, say_start
 from tune_cure.cli.views import league_plan, search_plan
 from tune_cure.cli.views.console import alert
@@ -171,6 +172,7 @@ def _hold(prepared: Prepared, options: LeagueOptions, say: Callable[[str], None]
         locks.enter_context(locking.hold_run_lock(league.folder, "its league is running already"))
         if not is_league(league.folder):
             league.write()
+        environment.write(league.folder, splits.source)
         judged = splits.validation.subset(prepared.first.evaluation.examples, seed=0)
         chance = chance_level(judged.own_labels)
         for name in league.methods:
@@ -286,7 +288,16 @@ def _conclude(
         _say_how_to_continue("not all searches have ended", prepared, options, console)
         return 1
     console.print(f"all searches are over; each method's folder in {league.folder} is that of an ordinary search")
-    return 0
+    if options.searches_only:
+        return 0
+    return league_confirmation.run(
+        league,
+        prepared.first.data,
+        console,
+        address=options.address,
+        verbose=options.verbose,
+        resume_command=_resume_command(league, options),
+    )
 
 
 def _say_how_to_continue(reason: str, prepared: Prepared, options: LeagueOptions, console: Console) -> None:

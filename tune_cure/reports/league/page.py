@@ -12,6 +12,7 @@ from tune_cure.evaluation.names import COMPARED_ATTACKS
 from tune_cure.league.conclusions import (
     describe_accuracy,
     format_interval,
+    format_seconds,
     what_cannot_be_said,
     what_tuning_was_worth,
     who_wins,
@@ -28,7 +29,6 @@ from tune_cure.utils import environment
 from tune_cure.utils.csv_tables import read_csv
 from tune_cure.utils.formatting import (
     format_count,
-    format_duration,
     format_hyperparameters,
     format_percent,
     format_points,
@@ -56,7 +56,7 @@ def write(standings: Standings, league: League, path: Path) -> None:
         "pairs": ("Every pair", _pairs(standings)),
         "curves": ("Learning curves of the winners", _curves(standings, league.folder)),
         "stability": ("Collapses, and how much the trials differ", _stability(standings)),
-        "weights": ("Best and last weights", confirmation_section.robust_overfitting(standings.confirmation)),
+        "weights": ("Best and last weights", _best_and_last(standings)),
         "winners": ("Winning configurations", _winners(standings, league.folder)),
         "runs": ("Every run", confirmation_section.table_of_runs(standings.confirmation)),
     }
@@ -83,7 +83,7 @@ def _header(standings: Standings, league: League) -> str:
     budget = ""
     if config.budget is not None:
         is_seconds = config.budget_by == "seconds"
-        spent = format_duration(config.budget) if is_seconds else format_count(round(config.budget), "epoch")
+        spent = format_seconds(config.budget) if is_seconds else format_count(round(config.budget), "epoch")
         budget = f" Each search had {spent} of training."
     runs = standings.confirmation.table
     seeds = format_count(int(runs["seed"].nunique()), "seed")
@@ -114,7 +114,7 @@ def _standings(standings: Standings) -> str:
     titles = {"method": "", "rank": "number", "groups": "", labels[standings.attack]: "number"}
     titles |= {"behind the first": "number", "simultaneous 95% interval": "number"}
     titles |= {labels[name]: "number" for name in others} | ({"best weights": "number"} if has_best else {})
-    titles |= {"training of a run": "number", "seeds": "number", "flagged": ""}
+    titles |= {"training of a run": "number"} | ({"flagged": ""} if standings.flags else {})
     rows = [_standings_row(standings, name, others, has_best=has_best) for name in standings.order]
     at = format_radius(standings.epsilon, str(standings.confirmation.table["norm"].iloc[0]))
     text = (
@@ -136,13 +136,12 @@ def _standings_row(standings: Standings, name: str, others: Sequence[str], *, ha
     numbers = [_mean(runs[standings.attack]), *gap, *(_mean(runs[attack]) for attack in others)]
     if has_best:
         numbers.append(_mean(runs[f"best_{standings.attack}"]))
-    numbers += [format_duration(float(runs["train_seconds"].min())), str(len(runs))]
-    flagged = "gradients" if name in standings.flags else "–"
+    numbers.append(format_seconds(float(runs["train_seconds"].min())))
     rank = standings.order.index(name) + 1
-    cells = f'<td class="number">{rank}</td><td>{standings.groups[name]}</td>'
-    return html_page.row(
-        escape(name), cells + html_page.number_cells(numbers) + f"<td>{flagged}</td>", is_best=name in standings.leading
-    )
+    cells = f'<td class="number">{rank}</td><td>{standings.groups[name]}</td>{html_page.number_cells(numbers)}'
+    if standings.flags:
+        cells += f"<td>{'masked gradients?' if name in standings.flags else '–'}</td>"
+    return html_page.row(escape(name), cells, is_best=name in standings.leading)
 
 
 def _mean(values: "pd.Series[Any]") -> str:
@@ -286,7 +285,7 @@ def _stability(standings: Standings) -> str:
             for status in ("catastrophic_overfitting", "diverged", "failed", "stopped", "completed")
         ]
         numbers += [format_percent(float(search[title]), unit="") for title in QUARTILES]
-        numbers += [f"{int(search['epochs']):,}", format_duration(float(search["seconds"]))]
+        numbers += [f"{int(search['epochs']):,}", format_seconds(float(search["seconds"]))]
         rows.append(html_page.row(escape(name), html_page.number_cells(numbers)))
     text = (
         "A run or a trial collapses if it overfits catastrophically; runs that diverged count, too. The quartiles are "
@@ -304,6 +303,12 @@ def _stability(standings: Standings) -> str:
         caption = "Best PGD accuracy of each trial that ran to its end, on validation images."
         plot = html_page.plot_block("trials", figures.plot_trials(trials), caption)
     return f"<p>{text}</p>{html_page.table(titles, rows)}{plot}"
+
+
+def _best_and_last(standings: Standings) -> str:
+    """Return the table of best and last weights, folded away."""
+    content = confirmation_section.robust_overfitting(standings.confirmation)
+    return f"<details><summary>Robust overfitting of each candidate</summary>{content}</details>" if content else ""
 
 
 def _winners(standings: Standings, folder: Path) -> str:

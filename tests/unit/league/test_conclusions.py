@@ -1,0 +1,89 @@
+import numpy as np
+import pytest
+
+from tests.support.leagues import build_confirmation, draw_outcomes
+from tune_cure.confirmation.verdicts import FEW_SEEDS_WARNINGS
+from tune_cure.evaluation.names import WITHOUT_AUTOATTACK
+from tune_cure.league.conclusions import what_cannot_be_said, what_tuning_was_worth, who_wins
+from tune_cure.league.folder import LeagueConfig
+from tune_cure.league.methods import Entry
+from tune_cure.league.standings import Standings
+
+
+def stand(winners: dict[str, np.ndarray], presets: dict[str, np.ndarray] | None = None) -> Standings:
+    return Standings([*winners], build_confirmation(winners, presets), {})
+
+
+def limits(standings: Standings) -> str:
+    entries = {name: Entry(training={}) for name in (*standings.methods, "other")}
+    return " ".join(what_cannot_be_said(standings, LeagueConfig(space="x", methods=entries, trials=1, shared={})))
+
+
+def test_a_method_that_is_better_than_each_other_one_wins() -> None:
+    standings = stand(draw_outcomes({"low": 0.3, "high": 0.6, "middle": 0.45}))
+    first, second = who_wins(standings)
+    assert first.startswith("high wins: it has ")
+    assert first.endswith(" under AutoAttack at epsilon 0.05 (12.8/255) (3 seeds, 300 test images), and is better than "
+                          "each of the others.")  # fmt: skip
+    row = standings.pairs.iloc[0]
+    assert f"The next one, middle, has {100 * standings.runs('middle')['autoattack'].mean():.1f}" in second
+    assert f"{100 * row['difference']:+.1f} points for high (simultaneous 95% interval " in second
+
+
+def test_nobody_wins_where_the_first_cannot_be_told_from_the_next() -> None:
+    copies = draw_outcomes({"cure": 0.55, "low": 0.3})
+    sentences = who_wins(stand({**copies, "cure2": copies["cure"]}))
+    assert sentences[0] == "Nobody wins: cure and cure2 lead, and cure cannot be told from cure2."
+    assert sentences[-1] == "cure is better than low."
+
+
+def test_a_first_method_with_masked_gradients_is_flagged_before_it_is_crowned() -> None:
+    standings = stand(draw_outcomes({"masked": 0.5, "sound": 0.3}))
+    for (name, _, _), arrays in standings.confirmation.outcomes.items():
+        wrong = np.flatnonzero(~arrays["autoattack"])[:60]
+        for attack in WITHOUT_AUTOATTACK if name == "masked" else ():
+            arrays[attack] = arrays[attack].copy()
+            arrays[attack][wrong] = True
+    sentences = who_wins(standings)
+    assert sentences[0].startswith("masked leads, but is not crowned: it has ")
+    assert sentences[-1].startswith("Flagged: masked: PGD-50-10 accuracy is up to 20.0 points above AutoAttack's: ")
+
+
+def test_what_tuning_was_worth_is_said_with_an_interval_where_it_can_be_told() -> None:
+    drawn = draw_outcomes({"a": 0.55, "b": 0.5, "a0": 0.35, "b0": 0.5})
+    standings = stand({"a": drawn["a"], "b": drawn["b"]}, {"a": drawn["a0"], "b": drawn["b0"]})
+    helped, unknown = what_tuning_was_worth(standings)
+    assert helped.startswith(f"Tuning helped a ({100 * standings.tuning.iloc[0]['difference']:+.1f} points, ")
+    assert unknown == "Whether tuning helped b cannot be told."
+    assert what_tuning_was_worth(stand(draw_outcomes({"a": 0.5, "b": 0.4}))) == []
+
+
+@pytest.mark.parametrize(("seeds", "is_said"), [(1, True), (3, False)])
+def test_one_seed_is_warned_of(seeds: int, is_said: bool) -> None:
+    said = limits(stand(draw_outcomes({"a": 0.5, "b": 0.4}, seeds=seeds)))
+    assert (FEW_SEEDS_WARNINGS[1] in said) == is_said
+
+
+def test_a_method_whose_seeds_differ_far_more_is_named() -> None:
+    found = draw_outcomes({"a": 0.5, "b": 0.5, "c": 0.5, "collapses": 0.5}, deviation=0.01)
+    found["collapses"][2] = False
+    said = limits(stand(found))
+    assert "The seeds of collapses differ far more than those of the other methods (standard deviation " in said
+
+
+def test_runs_and_methods_that_are_left_are_named() -> None:
+    found = draw_outcomes({"a": 0.5})
+    confirmation = build_confirmation({"a": found["a"], "b": found["a"]})
+    confirmation.num_planned = 12
+    said = limits(Standings(["a", "b", "c"], confirmation, {}))
+    assert "The league is not over: 6 of 12 runs have been judged so far." in said
+    assert "c has no place: its search has not begun." in said
+    assert "1 of 1 pair of methods cannot be told apart" in said
+
+
+def test_a_league_without_autoattack_says_that_pgd_may_overrate_a_method() -> None:
+    confirmation = build_confirmation(draw_outcomes({"a": 0.5, "b": 0.4}))
+    confirmation.table["autoattack"] = np.nan
+    assert "AutoAttack has not judged all winners: PGD-50-10 may overrate a method." in limits(
+        Standings(["a", "b"], confirmation, {})
+    )

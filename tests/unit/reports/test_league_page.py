@@ -1,0 +1,67 @@
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tests.support.leagues import finish_league, plan_league, write_league
+from tune_cure.confirmation.saved import SavedConfirmationError
+from tune_cure.confirmation.verdicts import Confirmation
+from tune_cure.league.folder import League
+from tune_cure.reports.league import files
+from tune_cure.search import run_files
+
+METHODS = {"cure": "cure", "fgsm": "fgsm_rs", "slow": "n_fgsm"}
+
+
+@pytest.fixture
+def league(tmp_path: Path) -> League:
+    return write_league(tmp_path, METHODS)
+
+
+def test_the_page_says_who_wins_and_what_cannot_be_said_and_shows_what_that_rests_on(league: League) -> None:
+    finish_league(league, {"cure": 0.6, "fgsm": 0.4, "slow": 0.38, "cure-preset": 0.4})
+    files.write(league)
+    page = (league.folder / files.PAGE).read_text()
+    body = page.split("</style>")[1].split("<script>")[0]
+    head = body.split("</header>")[0]
+    assert "<strong>cure wins: it has " in head and "is better than each of the others." in head
+    for title in ("Standings", "What cannot be said", "Accuracy and training time", "What tuning was worth",
+                  "Every pair", "Learning curves of the winners", "Collapses, and how much the trials differ",
+                  "Best and last weights", "Winning configurations", "Every run", "How it was run"):  # fmt: skip
+        assert f">{title}</h2>" in body
+    assert "1 of 3 pairs of methods cannot be told apart" in body
+    assert "Tuning helped cure (" in body
+    assert re.search(r"tune-cure train --config \S+/cure/trials\.csv --trial \d+", body)
+    assert f"tune-cure league --resume {league.folder}" in body
+    assert body.count('class="plot"') == 5
+    assert "https://" not in body
+
+
+def test_table_and_page_are_made_anew_from_the_folder_alone_to_the_last_byte(league: League) -> None:
+    finish_league(league, {"cure": 0.6})
+    files.write(league)
+    before = {name: (league.folder / name).read_bytes() for name in (files.TABLE, files.PAGE)}
+    for name in before:
+        (league.folder / name).unlink()
+    for model in (league.folder / run_files.CONFIRM).rglob("*.pt"):
+        model.unlink()
+    files.write(League.read(league.folder))
+    assert {name: (league.folder / name).read_bytes() for name in before} == before
+    table = pd.read_csv(league.folder / files.TABLE)
+    assert table.groupby("method", sort=False).size().to_dict() == dict.fromkeys(table["method"].unique(), 3)
+
+
+def test_before_a_run_is_judged_nothing_is_written(league: League) -> None:
+    assert files.write(league) is None
+    (league.folder / run_files.CONFIRM).mkdir()
+    Confirmation(plan_league(league, examples=30)).write(league.folder / run_files.CONFIRM)
+    assert files.write(league) is None
+    assert not (league.folder / files.PAGE).exists()
+
+
+def test_a_damaged_table_of_the_confirmation_is_one_line(league: League) -> None:
+    (league.folder / run_files.CONFIRM).mkdir()
+    (league.folder / run_files.CONFIRMED).write_text("a,b\n")
+    with pytest.raises(SavedConfirmationError, match=r"confirm\.csv: is no table of a confirmation"):
+        files.write(league)

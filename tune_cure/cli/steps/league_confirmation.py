@@ -1,0 +1,181 @@
+"""The last part of a league: its winners and untuned presets are retrained over seeds and judged on the test set."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from tune_cure.cli.views.confirmation import JobLines, print_plan
+from tune_cure.cli.views.console import alert
+from tune_cure.cli.views.interruption import EXIT_CODE, Interruption
+from tune_cure.cli.views.league_results import print_standings
+from tune_cure.cli.views.ray_logs import say_where_logs_are
+from tune_cure.confirmation.checks import at_most, check_attacks, check_disk, rehearse
+from tune_cure.confirmation.plan import Job, Plan, count_held_out, plan_jobs
+from tune_cure.confirmation.verdicts import Confirmation
+from tune_cure.data import splits as splits_module
+from tune_cure.data.config import DataSpec
+from tune_cure.league.contenders import choose_contenders
+from tune_cure.league.folder import League
+from tune_cure.league.standings import Standings
+from tune_cure.ray_backend.resources import plan_resources, this_machine
+from tune_cure.reports.league import files
+from tune_cure.search import run_files
+from tune_cure.search.results import SearchResult
+from tune_cure.utils.environment import is_installed
+from tune_cure.utils.files import make_folder
+from tune_cure.utils.signals import on_ctrl_c
+
+REWRITE_SECONDS = 20.0
+"""Least time between two rewritings of the tables while runs are left."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The confirmation of a league, which can run.
+
+    Attributes:
+        league: The league, whose searches are over.
+        result: The search of its first method: data, network, evaluation and resources are those of all.
+        jobs: A job for each candidate and seed.
+        concurrent: The number of runs at a time on this machine; None on a cluster.
+    """
+
+    league: League
+    result: SearchResult
+    jobs: list[Job]
+    concurrent: int | None
+
+    @property
+    def folder(self) -> Path:
+        """The confirmation's folder."""
+        return self.league.folder / run_files.CONFIRM
+
+
+def prepare(league: League, data: DataSpec, address: str | None) -> Prepared:
+    """Plan the runs, and check all that can be known before the first epoch; nothing is written.
+
+    Args:
+        league: The league.
+        data: Its data, wherever that is now.
+        address: Address of a Ray cluster to join; None starts a Ray on this machine.
+
+    Raises:
+        TuneCureError: The league cannot be confirmed.
+    """
+    config, whole = league.config, data.model_copy(update={"train_examples": None})
+    result = next(iter(league.results().values()))
+    result.spec = spec = result.spec.model_copy(update={"data": whole})
+    splits, folder = splits_module.load(whole), league.folder / run_files.CONFIRM
+    held_out = count_held_out(result, splits, None, folder)
+    available = len(splits.all_training_images()) - held_out
+    plan = Plan(
+        seeds=tuple(spec.search.seed + 1 + number for number in range(config.seeds)),
+        epsilons=(spec.evaluation.epsilon,),
+        examples=at_most(config.examples, len(splits.test), "--examples", "test images"),
+        train_images=at_most(config.train_images, available, "--train-images", "training images"),
+        autoattack=config.autoattack,
+        held_out=held_out,
+    )
+    check_attacks(plan.epsilons, spec.evaluation, autoattack=plan.autoattack)
+    jobs = plan_jobs(result, choose_contenders(league), plan, folder)
+    concurrent = None if address else plan_resources(spec, [this_machine()]).concurrent
+    check_disk(league.folder, jobs, rehearse(jobs, splits), concurrent or len(jobs))
+    return Prepared(league, result, jobs, concurrent)
+
+
+def run(
+    league: League, data: DataSpec, console: Console, *, address: str | None, verbose: bool, resume_command: str
+) -> int:
+    """Run the jobs that are left, write league.csv and league.html, print the standings, and return the exit code.
+
+    Args:
+        league: The league, whose searches are over and whose folder is locked.
+        data: Its data.
+        console: Where to print.
+        address: Address of a Ray cluster to join; None starts a Ray on this machine.
+        verbose: Show what Ray says.
+        resume_command: The command that continues the league.
+    """
+    prepared = prepare(league, data, address)
+    print_plan(prepared.jobs, {}, prepared.concurrent, console)
+    make_folder(prepared.folder)
+    interruption, failures = Interruption(console.print), {}
+    try:
+        with on_ctrl_c(interruption):
+            if any(not job.is_done for job in prepared.jobs):
+                failures = _run_jobs(prepared, interruption, console, address=address, verbose=verbose)
+            interruption.finish()
+            standings = write_results(prepared)
+            is_interrupted = interruption.settle()
+    except KeyboardInterrupt:
+        interruption.settle()
+        is_interrupted, standings = True, None
+    if is_interrupted:
+        alert(console, f"interrupted; what is done is kept. Continue with:\n  {resume_command}")
+        return EXIT_CODE
+    _say_results(prepared, standings, failures, console)
+    return 1 if failures else 0
+
+
+def _run_jobs(
+    prepared: Prepared, interruption: Interruption, console: Console, *, address: str | None, verbose: bool
+) -> dict[str, str]:
+    """Run the jobs until all are done or Ctrl-C is pressed, and return the reasons of those that failed."""
+    from tune_cure.ray_backend import confirmation  # Ray takes seconds to import
+
+    lines = JobLines(len(prepared.jobs), console.print)
+    try:
+        return confirmation.run(
+            prepared.jobs,
+            prepared.result,
+            address=address,
+            verbose=verbose,
+            on_ready=lines.on_ready,
+            on_status=_rewriting(lines.on_status, prepared),
+            on_interrupt=interruption.announce,
+        )
+    except KeyboardInterrupt:
+        if interruption.is_urgent:
+            raise
+        interruption.is_asked = True
+        return {}
+
+
+def _rewriting(
+    on_status: Callable[[Job, dict[str, Any]], None], prepared: Prepared
+) -> Callable[[Job, dict[str, Any]], None]:
+    """Return `on_status` that also writes the tables anew when runs are done, so that they are there after kill −9."""
+    written = time.monotonic()
+
+    def follow(job: Job, status: dict[str, Any]) -> None:
+        nonlocal written
+        on_status(job, status)
+        if status["stage"] == "done" and time.monotonic() - written > REWRITE_SECONDS:
+            write_results(prepared)
+            written = time.monotonic()
+
+    return follow
+
+
+def write_results(prepared: Prepared) -> Standings | None:
+    """Write the tables of the confirmation, league.csv and league.html; None if no run has been judged yet."""
+    Confirmation(prepared.jobs).write(prepared.folder)
+    return files.write(prepared.league)
+
+
+def _say_results(prepared: Prepared, standings: Standings | None, failures: dict[str, str], console: Console) -> None:
+    folder = prepared.league.folder
+    if standings is None:
+        alert(console, "no run came to an end", style="bold")
+    else:
+        print_standings(standings, prepared.league.config, console)
+    for job, reason in failures.items():
+        alert(console, f"failed: {job}: {reason}", style="bold")
+    say_where_logs_are(console.print)
+    if standings is not None:
+        page = f"{folder / files.PAGE}, " if is_installed("plotly") else ""
+        console.print(f"\nwrote {page}{folder / files.TABLE}, and {prepared.folder}/{run_files.CONFIRM_TABLE}")
