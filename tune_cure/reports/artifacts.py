@@ -7,6 +7,15 @@ from tune_cure.search.results import SearchResult
 from tune_cure.utils.environment import is_installed
 
 
+def write_tables_and_report(result: SearchResult) -> None:
+    """Write the tables and the report of a search that goes on: what takes longest, figures and model, is left out."""
+    tables.write_tables(result)
+    if is_installed("plotly"):
+        from tune_cure.reports import search_page  # imports plotly
+
+        search_page.write(result)
+
+
 def write_artifacts(result: SearchResult) -> Path | None:
     """Write the tables, the best configuration and model, the report and the figures into the search's folder.
 

@@ -5,10 +5,9 @@ import threading
 import time
 from pathlib import Path
 
-from tune_cure.reports import tables
+from tune_cure.reports import artifacts
 from tune_cure.search.results import SearchResult
 from tune_cure.search.trial_table import SearchRecord
-from tune_cure.utils.environment import is_installed
 from tune_cure.utils.errors import TuneCureError
 
 PAUSE = 30.0  # seconds between two rewritings at least
@@ -43,12 +42,7 @@ class ReportRefresher:
         while not self._is_over.wait(pause):
             start = time.monotonic()
             try:
-                result = SearchResult(self._directory, record=self._record)
-                tables.write_tables(result)
-                if is_installed("plotly"):
-                    from tune_cure.reports import search_page  # imports plotly
-
-                    search_page.write(result)
+                artifacts.write_tables_and_report(SearchResult(self._directory, record=self._record))
             except (OSError, TuneCureError) as error:  # a full disk or a lost folder ends the search, which says so
                 _logger.warning("the tables could not be written: %s", error)
             pause = max(PAUSE, (time.monotonic() - start) / SHARE)

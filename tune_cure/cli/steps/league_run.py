@@ -195,7 +195,7 @@ def _run(
         if not is_searched(results, league):
             results = _search(prepared, view, options, interruption)
             interruption.finish()
-            _write_results(results, console)
+            _write_results(results, interruption, console)
     except LostFolderError as error:
         alert(console, f"{error}. Once it is back, continue with:\n  {_resume_command(league, options)}")
         return error.exit_code
@@ -253,14 +253,17 @@ def _check(prepared: Prepared, options: LeagueOptions, console: Console) -> None
     console.print(league_plan.budget_table(league, prepared.specs))
 
 
-def _write_results(results: dict[str, SearchResult], console: Console) -> None:
-    """Write tables, report and best model of each search into its own folder."""
-    for name, result in results.items():
+def _write_results(results: dict[str, SearchResult], interruption: Interruption, console: Console) -> None:
+    """Write tables and report of each search into its own folder; figures and best model too, unless interrupted."""
+    for result in results.values():
         try:
-            artifacts.write_artifacts(result)
+            if interruption.is_asked:
+                artifacts.write_tables_and_report(result)
+            else:
+                artifacts.write_artifacts(result)
         except OSError as error:
-            message = error.strerror or str(error)
-            alert(console, f"{name}: the tables could not be written ({message}); later: tune-cure report {name}")
+            folder, message = result.directory, error.strerror or str(error)
+            alert(console, f"the tables could not be written ({message}); later: tune-cure report {folder}")
 
 
 def _conclude(

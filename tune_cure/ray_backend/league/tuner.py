@@ -132,6 +132,7 @@ def _with_data(spec: SearchSpec, data: DataSpec) -> SearchSpec:
 def _run_on_ray(running: _Session, specs: dict[str, SearchSpec]) -> None:
     """Fix the budget if it is not known yet, run the trials that are left, and judge the leaders again."""
     league, options = running.league, running.options
+    shutil.rmtree(league.folder / TUNE_FOLDER, ignore_errors=True)  # of a session that was killed
     if options.address is not None:
         cluster.check_folder(league.folder.resolve())
     broadcast = None if options.address is None else DataBroadcast(running.data)
@@ -212,7 +213,6 @@ def _begin(running: _Session, name: str, spec: SearchSpec) -> Search:
 
 def _run_trials(running: _Session, plan: ResourcePlan, broadcast: DataBroadcast | None) -> None:
     """Run the trials that are left, one run of Tune for all methods."""
-    shutil.rmtree(running.league.folder / TUNE_FOLDER, ignore_errors=True)  # of a session that was killed
     controller = _make_tuner(running, plan, broadcast)
     try:
         GuardedCall(controller.fit, running.stopper, running.interrupt).run()
