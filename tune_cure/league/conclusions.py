@@ -23,7 +23,8 @@ from tune_cure.utils.significance import mean_and_deviation
 def who_wins(standings: Standings) -> list[str]:
     """Return who wins, in sentences; the first gives the answer.
 
-    A method wins if it is better than each other one. A method with signs of masked gradients is not crowned.
+    A method wins if it is better than each other one. A method with signs of masked gradients is not crowned, and
+    none is before all have been judged.
     """
     if not standings.order:
         return ["Nobody wins: no winner of a search has been judged yet."]
@@ -32,9 +33,8 @@ def who_wins(standings: Standings) -> list[str]:
     if len(leading) == 1 and not others:
         sentences = [f"Nobody wins: {first} alone has been judged; it has {describe_accuracy(standings, first)}."]
     elif len(leading) == 1:
-        crowned = "leads, but is not crowned" if first in standings.flags else "wins"
         sentences = [
-            f"{first} {crowned}: it has {describe_accuracy(standings, first)}, and is better than "
+            f"{first} {_crown(standings)}: it has {describe_accuracy(standings, first)}, and is better than "
             f"{'each of the others' if len(others) > 1 else others[0]}.",
             _describe_lead(standings, others[0]),
         ]
@@ -50,6 +50,14 @@ def who_wins(standings: Standings) -> list[str]:
     doubtful = [name for name in leading if name in standings.flags]
     sentences += [f"Flagged: {name}: {sign}." for name in doubtful for sign in standings.flags[name]]
     return sentences
+
+
+def _crown(standings: Standings) -> str:
+    """Return what the method is that is better than each other one."""
+    confirmation = standings.confirmation
+    if standings.unjudged or confirmation.num_judged < confirmation.num_planned:
+        return "leads so far"
+    return "leads, but is not crowned" if standings.order[0] in standings.flags else "wins"
 
 
 def _describe_lead(standings: Standings, second: str) -> str:

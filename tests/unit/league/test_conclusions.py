@@ -49,6 +49,14 @@ def test_a_first_method_with_masked_gradients_is_flagged_before_it_is_crowned() 
     assert sentences[-1].startswith("Flagged: masked: PGD-50-10 accuracy is up to 20.0 points above AutoAttack's: ")
 
 
+def test_before_all_have_been_judged_nobody_is_crowned() -> None:
+    confirmation = build_confirmation(draw_outcomes({"low": 0.3, "high": 0.6}))
+    assert who_wins(Standings(["low", "high"], confirmation, {}))[0].startswith("high wins: it has ")
+    assert who_wins(Standings(["low", "high", "later"], confirmation, {}))[0].startswith("high leads so far: it has ")
+    confirmation.num_planned += 1
+    assert who_wins(Standings(["low", "high"], confirmation, {}))[0].startswith("high leads so far: it has ")
+
+
 def test_what_tuning_was_worth_is_said_with_an_interval_where_it_can_be_told() -> None:
     drawn = draw_outcomes({"a": 0.55, "b": 0.5, "a0": 0.35, "b0": 0.5})
     standings = stand({"a": drawn["a"], "b": drawn["b"]}, {"a": drawn["a0"], "b": drawn["b0"]})

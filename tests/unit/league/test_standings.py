@@ -149,3 +149,12 @@ def test_a_preset_that_won_its_search_is_trained_once_and_tuning_was_worth_nothi
     assert (row["difference"], row["verdict"]) == (0.0, "the preset won")
     own = standings.table[standings.table["method"].eq("fgsm")]
     assert own["preset_autoattack"].tolist() == own["autoattack"].tolist()
+
+
+def test_before_a_winner_is_judged_there_is_no_order(tmp_path: Path) -> None:
+    league = write_league(tmp_path, {"cure": "cure", "fgsm": "fgsm_rs"})
+    confirmation = finish_league(league, {})
+    confirmation.table = confirmation.table[confirmation.table["kind"].eq("preset")]
+    standings = Standings(league.methods, confirmation, league.results())
+    assert (standings.order, standings.unjudged) == ([], ["cure", "fgsm"])
+    assert standings.table.empty and standings.pairs.empty and standings.tuning.empty and standings.groups == {}

@@ -65,3 +65,15 @@ def test_a_damaged_table_of_the_confirmation_is_one_line(league: League) -> None
     (league.folder / run_files.CONFIRMED).write_text("a,b\n")
     with pytest.raises(SavedConfirmationError, match=r"confirm\.csv: is no table of a confirmation"):
         files.write(league)
+
+
+def test_a_league_of_which_only_presets_are_judged_has_a_page_that_says_so(league: League) -> None:
+    confirmation = finish_league(league, {})
+    confirmation.table = confirmation.table[confirmation.table["kind"].eq("preset")]
+    confirmation.write(league.folder / run_files.CONFIRM)
+    assert files.write(league) is not None
+    page = (league.folder / files.PAGE).read_text()
+    assert "Nobody wins: no winner of a search has been judged yet." in page
+    assert (
+        "cure has no place: no trial of its search has come to a sound end, or its winner has not been judged" in page
+    )
