@@ -169,6 +169,8 @@ def compose_spec(shared: Mapping[str, Any], name: str, entry: Entry, source: str
 def _preset_start(spec: SearchSpec, given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the untuned configuration of a method: the paper's values of its own keys, usual ones of the rest.
 
+    Its radius is the one that it is judged at, as in papers.
+
     Args:
         spec: The method's search.
         given: Values of shared keys that the search space begins with.
@@ -178,9 +180,10 @@ def _preset_start(spec: SearchSpec, given: Mapping[str, Any]) -> dict[str, Any]:
     preset = METHODS.resolve(spec.training[METHOD])
     usual = spec.training_config({}).model_dump(mode="json", by_alias=True)
     middle = typical_hyperparameters(spec)
+    judged = {"epsilon": spec.evaluation.epsilon} if spec.evaluation.norm == usual["norm"] else {}
 
     def value(key: str) -> Any:
-        for values in (given, preset.keys, usual):
+        for values in (judged, given, preset.keys, usual):
             if key in values and spec.space[key].contains(values[key]):
                 return values[key]
         return middle[key]

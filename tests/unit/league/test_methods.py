@@ -102,9 +102,18 @@ def test_a_method_can_have_ranges_of_its_own_and_begins_within_them() -> None:
 
 
 def test_shared_keys_begin_with_their_usual_value_where_the_search_space_gives_none() -> None:
-    spec = compose(Entry(training={"method": "cure"}), start_from=[])
+    far = {"epsilon": 0.3, "examples": 40, "steps": 2}
+    spec = compose(Entry(training={"method": "cure"}), start_from=[], evaluation=far)
     assert spec.start_from[0]["lr_max"] == 0.1  # the default
     assert spec.start_from[0]["epsilon"] == pytest.approx(0.125)  # the middle: the default lies outside
+
+
+def test_a_preset_trains_at_the_radius_that_it_is_judged_at_whatever_the_search_space_begins_with() -> None:
+    at = {"epsilon": 0.15, "examples": 40, "steps": 2}
+    spec = compose(Entry(training={"method": "cure"}), evaluation=at, start_from=[{"lr_max": 0.02, "epsilon": 0.1}])
+    assert spec.start_from[0]["epsilon"] == 0.15
+    l2 = {"norm": "l2", "epsilon": 0.15, "examples": 40, "steps": 2}  # of another norm than training
+    assert compose(Entry(training={"method": "cure"}), evaluation=l2).start_from[0]["epsilon"] == 0.1
 
 
 def test_errors_of_a_search_space_name_the_method() -> None:
