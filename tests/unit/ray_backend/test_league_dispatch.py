@@ -26,7 +26,7 @@ from tune_cure.search.storage.run_storage import LocalStorage
 NAMES = ("first", "second")
 RESULT = {
     "training_iteration": 1, OBJECTIVE: 0.5, "ended": "", "done": False, "skipped_steps": 0, "train_seconds": 1.0,
-    "hostname": "here", "pid": 7, "epoch": 1,
+    "hostname": "here", "pid": 7, "epoch": 1, "catastrophic_overfitting": False,
 }  # fmt: skip
 
 
