@@ -162,8 +162,7 @@ def _on_seeds(standings: Standings) -> list[str]:
     """Return what the seeds do not allow to say."""
     if not standings.order:
         return []
-    fewest = min(len(standings.runs(name)) for name in standings.order)
-    sentences = [FEW_SEEDS_WARNINGS[1]] if fewest == 1 else []
+    sentences = [] if standings.spread.freedom else [FEW_SEEDS_WARNINGS[1]]
     steady = math.sqrt(standings.spread.pooled)
     for name in standings.order:
         if name in standings.spread.unsteady:

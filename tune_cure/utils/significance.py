@@ -139,7 +139,8 @@ def simultaneous_differences(
         level: Confidence level of all intervals together.
 
     Returns:
-        A difference for each pair. Its p-value is that of the pair alone; `holm` adjusts them.
+        A difference for each pair. Its interval ends at −1 and 1, as differences of accuracies do. Its p-value is that
+        of the pair alone; `holm` adjusts them.
     """
     spread = measure_seed_spread(outcomes, level=level)
     arrays = {name: np.asarray(found, dtype=float) for name, found in outcomes.items()}
@@ -167,7 +168,8 @@ def _difference_of_pair(
         return Difference(mean, mean, mean, 1.0 if mean == 0 else 0.0)
     freedom, error = variance**2 / sum(term**2 / free for term, free in terms), math.sqrt(variance)
     half_width = float(special.stdtrit(freedom, quantile)) * error
-    return Difference(mean, mean - half_width, mean + half_width, float(2 * special.stdtr(freedom, -abs(mean) / error)))
+    low, high = max(-1.0, mean - half_width), min(1.0, mean + half_width)
+    return Difference(mean, low, high, float(2 * special.stdtr(freedom, -abs(mean) / error)))
 
 
 def _residual_variance(outcomes: NDArray[Any]) -> float:

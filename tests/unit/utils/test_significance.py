@@ -248,3 +248,10 @@ def test_a_configuration_with_one_seed_borrows_the_variance_of_the_others() -> N
     found = {name: np.repeat([[0.5], [0.52], [0.48]], 50, axis=1) for name in ("a", "b")} | {"c": np.full((1, 50), 0.6)}
     (difference,) = simultaneous_differences(found, [("a", "c")])
     assert difference.p_value == pytest.approx(2 * stats.t.sf(0.1 / (0.02 * math.sqrt(1 / 3 + 1)), 4))
+
+
+def test_intervals_from_very_few_seeds_end_where_differences_of_accuracies_do() -> None:
+    found = {"a": np.repeat([[0.9], [0.2]], 50, axis=1), "b": np.full((1, 50), 0.5)}
+    (difference,) = simultaneous_differences(found, [("a", "b")])
+    assert (difference.low, difference.high) == (-1.0, 1.0)
+    assert difference.p_value > 0.05
