@@ -185,7 +185,7 @@ def caveat(result: SearchResult, confirmation: Confirmation | None) -> str:
             "that scored them, so the winner looks better than it is. "
         )
         confirmed = find_confirmed_accuracy(result, confirmation)
-        text += _expected_luck(spec, best, compared) + _second_judgment(spec, best, is_confirmed=confirmed is not None)
+        text += _expected_luck(spec, best, compared) + _second_judgment(result, is_confirmed=confirmed is not None)
     text += _on_test_set(result, confirmation)
     return f'<aside class="caveat"><strong>How far to trust this.</strong> {text}</aside>'
 
@@ -236,8 +236,9 @@ def _expected_luck(spec: SearchSpec, best: dict[str, Any], compared: int) -> str
     )
 
 
-def _second_judgment(spec: SearchSpec, best: dict[str, Any], *, is_confirmed: bool) -> str:
+def _second_judgment(result: SearchResult, *, is_confirmed: bool) -> str:
     """Return what the winner reached on fresh validation images; empty if it was not judged again."""
+    spec, best = result.spec, result.summary["best"]
     if best["fresh_pgd_accuracy"] is None:
         return ""
     text = (
@@ -246,6 +247,11 @@ def _second_judgment(spec: SearchSpec, best: dict[str, Any], *, is_confirmed: bo
     )
     if ranking.rescoring_decides(spec):
         believe = "" if is_confirmed else "Believe this number. "
+        if result.is_chosen_by_posterior:
+            return (
+                f"{text}{believe}Which of the leading trials won was decided by the posterior mean of a Gaussian "
+                "process, which has this and all trials that ran to their end in it. "
+            )
         return f"{text}{believe}It also decided which of the leading trials won. "
     believe = "" if is_confirmed else "Believe this robust accuracy. "
     return f"{text}{believe}Which trial won was decided by {spec.search.metrics[0]}. "

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from tune_cure.search.journal import OBJECTIVE, Event
+from tune_cure.search.proposals import posterior
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.space.objectives import reached
 
@@ -151,10 +152,31 @@ def _finalists(order: pd.DataFrame, spec: SearchSpec) -> pd.DataFrame:
 
 
 def rank_leaders(frame: pd.DataFrame, spec: SearchSpec) -> pd.DataFrame:
-    """Return the rows of `rank_trials`; finalists that were judged again lead in that order, if it decides."""
+    """Return the rows of `rank_trials`; finalists that were judged again lead in that order, if it decides.
+
+    With `rescore.choose: posterior` they lead in the order of their posterior means (`posterior.posterior_means`), once
+    enough trials ran to their end.
+    """
     order = rank_trials(frame, spec)
     if not rescoring_decides(spec):
         return order
     again = _finalists(order, spec).dropna(subset=["fresh_pgd_accuracy"])
-    by_fresh = again.sort_values("fresh_pgd_accuracy", ascending=False, kind="stable")
-    return pd.concat([by_fresh, order.drop(index=again.index)])
+    decisive = again["fresh_pgd_accuracy"]
+    if chooses_by_posterior(order, again, spec):
+        complete = order[order["status"].eq("completed")]
+        decisive = posterior.posterior_means(complete, again, spec)
+    by_decisive = again.loc[decisive.sort_values(ascending=False, kind="stable").index]
+    return pd.concat([by_decisive, order.drop(index=again.index)])
+
+
+def chooses_by_posterior(order: pd.DataFrame, again: pd.DataFrame, spec: SearchSpec) -> bool:
+    """Return whether posterior means decide among the finalists: if asked for, and enough trials ran to their end.
+
+    Args:
+        order: The judged trials.
+        again: Those of them that were judged again.
+        spec: The search.
+    """
+    is_known = len(again) > 0 and again["status"].eq("completed").all()
+    num_complete = order["status"].eq("completed").sum()
+    return bool(spec.rescore.choose == "posterior" and is_known and num_complete >= posterior.MIN_TRIALS)

@@ -16,7 +16,13 @@ import pandas as pd
 from tune_cure.search import run_files
 from tune_cure.search.budget import describe_budget
 from tune_cure.search.journal import OBJECTIVE, RUNG, Event, Journal
-from tune_cure.search.ranking import comparable_to_first, rank_leaders, rank_trials, rescoring_decides
+from tune_cure.search.ranking import (
+    chooses_by_posterior,
+    comparable_to_first,
+    rank_leaders,
+    rank_trials,
+    rescoring_decides,
+)
 from tune_cure.search.schedulers.control_group import ControlGroup
 from tune_cure.search.schedulers.early_stopper import EarlyStopper
 from tune_cure.search.space import loading as specs
@@ -128,6 +134,12 @@ class SearchResult:
     def leaders(self) -> pd.DataFrame:
         """The judged trials, best first; see `ranking.rank_leaders`."""
         return rank_leaders(self.trials, self.spec)
+
+    @property
+    def is_chosen_by_posterior(self) -> bool:
+        """Return True if the posterior mean decided among the trials that were judged again."""
+        again = self.trials.dropna(subset=["fresh_pgd_accuracy"])
+        return rescoring_decides(self.spec) and chooses_by_posterior(self.trials, again, self.spec)
 
     @cached_property
     def best(self) -> Best | None:

@@ -102,6 +102,8 @@ def _print_judgement(result: SearchResult, console: Console) -> None:
     )
     if fresh_examples.notna().any():
         decides = "it decides" if ranking.rescoring_decides(spec) else f"{spec.search.metrics[0]} decides"
+        if result.is_chosen_by_posterior:
+            decides = "the posterior mean decides, which has it and all trials that ran to their end in it"
         console.print(
             f"fresh: the leaders judged again by {spec.rescoring} on {fresh_examples.max():,.0f} validation images "
             f"that the search had not looked at; {decides}"

@@ -85,6 +85,14 @@ def check_early_stopping(spec: SearchSpec) -> None:
         raise ProblemError("asha.brackets", f"{limit}, but got {asha.brackets}")
 
 
+def check_winner(spec: SearchSpec) -> None:
+    """Raise an error if the winner is to be chosen by posterior mean where the second judgement does not decide."""
+    if spec.rescore.choose == "posterior" and not (
+        spec.search.metrics[0].startswith("pgd_accuracy") and spec.search.mode == "max"
+    ):
+        raise ProblemError("rescore.choose", "posterior goes with a PGD accuracy as first metric, and with mode max")
+
+
 def check_trials(spec: SearchSpec) -> None:
     """Raise an error if there are fewer trials than configurations of start_from, or two budgets."""
     if spec.search.budget_seconds is not None and spec.search.budget_epochs is not None:

@@ -121,6 +121,10 @@ class RescoreConfig(Schema):
     attack: Literal["pgd", "apgd_t", "autoattack"] = Field(
         default="pgd", description="What judges them: PGD, AutoAttack's targeted APGD, or all of AutoAttack."
     )
+    choose: Literal["fresh", "posterior"] = Field(
+        default="fresh",
+        description="What the winner is chosen by: that accuracy, or a posterior mean that has it in it.",
+    )
     steps: int = Field(default=50, ge=1, description="PGD steps, as of evaluation.")
     restarts: int = Field(default=10, ge=1, description="PGD random starts.")
     examples: int = Field(default=1000, ge=1, description="Of the validation images that evaluation leaves over.")
@@ -251,7 +255,9 @@ class SearchSpec(Schema):
     @property
     def rescoring(self) -> Rescoring:
         """The second judgement of the leaders: the threat model of `evaluation`, the stronger attack of `rescore`."""
-        return Rescoring.model_construct(**{**dict(self.evaluation), **self.rescore.model_dump(exclude={"top"})})
+        return Rescoring.model_construct(
+            **{**dict(self.evaluation), **self.rescore.model_dump(exclude={"top", "choose"})}
+        )
 
     def check_rescoring(self, num_classes: int) -> None:
         """Refuse an attack of the second judgement that cannot attack networks of this many classes, or in this norm.

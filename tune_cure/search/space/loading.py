@@ -146,6 +146,7 @@ def _check(content: dict[str, Any], *, import_parts: bool) -> SearchSpec:
     checks.check_conflicts(spec, says_delta=DELTA in content.get("training", {}) or DELTA in space)
     checks.check_something_matters(spec)
     checks.check_early_stopping(spec)
+    checks.check_winner(spec)
     checks.check_trials(spec)
     starts = [_resolve_start(spec, start, f"start_from[{index}]") for index, start in enumerate(spec.start_from)]
     spec = spec.model_copy(update={"start_from": starts})
