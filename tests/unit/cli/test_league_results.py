@@ -9,17 +9,19 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from tests.support.leagues import draw_outcomes, finish_job, finish_league, write_league
+from tests.support.leagues import build_confirmation, draw_outcomes, finish_job, finish_league, write_league
 from tune_cure.cli import main as cli
 from tune_cure.cli.views.league_results import print_standings
 from tune_cure.confirmation.plan import Job
-from tune_cure.league.folder import League
+from tune_cure.league.folder import League, LeagueConfig
+from tune_cure.league.methods import Entry
 from tune_cure.league.standings import Standings
 from tune_cure.ray_backend import confirmation
 from tune_cure.reports.league import files
 from tune_cure.search import run_files
 
 EXAMPLES = 40
+LEAGUE = LeagueConfig(space="x", methods=dict.fromkeys(("a", "copy"), Entry(training={})), trials=1, shared={})
 
 
 @pytest.fixture
@@ -109,3 +111,13 @@ def test_a_narrow_terminal_shows_fewer_columns_and_no_cut_ones(
     assert ("clean" in header) == has_clean
     assert "…" not in header
     assert len(header.rstrip()) <= width
+
+
+def test_a_method_that_is_exactly_as_good_as_the_first_is_plus_nothing_behind_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    found = draw_outcomes({"a": 0.5})["a"]
+    standings = Standings(["a", "copy"], build_confirmation({"a": found, "copy": found}), {})
+    print_standings(standings, LEAGUE, Console(width=120, soft_wrap=True))
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("copy ")]
+    assert "+0.0" in line and "−0.0" not in line

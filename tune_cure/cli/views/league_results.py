@@ -86,7 +86,7 @@ def _columns(standings: Standings) -> dict[str, list[str]]:
         "method": order,
         "group": [standings.groups[name] for name in order],
         labels[standings.attack]: accuracies(standings.attack),
-        "behind": ["" if row is None else format_points(-row["difference"]) for row in gaps],
+        "behind": ["" if row is None else format_points(0.0 - row["difference"]) for row in gaps],
         "95% interval": ["" if row is None else _reverse(row) for row in gaps],
         "tuning": [format_points(tuning[name]) if name in tuning else "" for name in order],
         "±": ["" if pd.isna(spread) else format_percent(spread, unit="") for spread in spreads],

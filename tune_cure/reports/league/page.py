@@ -132,7 +132,7 @@ def _standings_row(standings: Standings, name: str, others: Sequence[str], *, ha
     gap = ["–", "–"]
     if len(behind):
         row = behind.iloc[0]
-        gap = [format_points(-row["difference"]), f"{format_points(-row['high'])} to {format_points(-row['low'])}"]
+        gap = [format_points(0.0 - row["difference"]), f"{format_points(-row['high'])} to {format_points(-row['low'])}"]
     numbers = [_mean(runs[standings.attack]), *gap, *(_mean(runs[attack]) for attack in others)]
     if has_best:
         numbers.append(_mean(runs[f"best_{standings.attack}"]))
