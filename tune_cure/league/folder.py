@@ -2,31 +2,41 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from tune_cure.league.budget import equal_budget, with_budget
 from tune_cure.league.cost import EpochCost
-from tune_cure.league.methods import Entry, compose_spec
+from tune_cure.league.methods import NAME, Entry, compose_spec
 from tune_cure.search import run_files
 from tune_cure.search.patience import is_search_over
 from tune_cure.search.ranking import select_finalists
 from tune_cure.search.results import ResultsError, SearchResult, read_spec
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.utils.files import replace_text
+from tune_cure.utils.formatting import join_words, shorten_repr
 from tune_cure.utils.schema import Schema
-from tune_cure.utils.yaml_config import first_problem, read_mapping
+from tune_cure.utils.yaml_config import first_problem, problem_at, read_mapping
 
 LEAGUE = "league.yaml"
+
+
+def _check_name(name: str) -> str:
+    """Return the name of a method, which names a folder: a file that somebody sent must not lead elsewhere."""
+    if not NAME.fullmatch(name):
+        raise ValueError(f"letters, digits, '.', '_' and '-' are needed, but found {shorten_repr(name)}")
+    return name
 
 
 class LeagueConfig(Schema):
     """Everything that a league was asked for."""
 
     space: str = Field(description="The search space as it was named.")
-    methods: dict[str, Entry] = Field(min_length=2, description="The methods by their names, in order.")
+    methods: dict[Annotated[str, AfterValidator(_check_name)], Entry] = Field(
+        min_length=2, description="The methods by their names, in order."
+    )
     trials: int = Field(ge=1, description="Whole trials that a method of average cost can train.")
     budget_by: Literal["seconds", "epochs"] = Field(default="seconds", description="What is equal.")
     budget: float | None = Field(default=None, gt=0, description="What each method may spend; null until measured.")
@@ -36,6 +46,12 @@ class LeagueConfig(Schema):
     train_images: int | None = Field(default=None, ge=2, description="Training images of the confirmation; null: all.")
     autoattack: bool = Field(default=True, description="Whether AutoAttack judges them.")
     shared: dict[str, Any] = Field(description="The part of the search space that all methods share.")
+
+    @model_validator(mode="after")
+    def _check_costs(self) -> Self:
+        if self.budget is not None and self.costs.keys() != self.methods.keys():
+            raise problem_at("costs", f"a cost of each method is needed: {join_words(self.methods)}")
+        return self
 
 
 class League:

@@ -66,8 +66,22 @@ def test_a_folder_without_a_league_is_refused_in_one_line(tmp_path: Path) -> Non
         League.read(tmp_path)
 
 
-def test_a_damaged_league_is_refused_in_one_line(league: League) -> None:
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ("trials: 4", "trials: many", r"league\.yaml: trials: "),
+        (
+            "  slow:\n",
+            "  ../slow:\n",
+            r"league\.yaml: methods.*: letters, digits, .* are needed, but found '\.\./slow'",
+        ),
+        ("budget: null", "budget: 3", r"league\.yaml: costs: a cost of each method is needed: cure and slow"),
+    ],
+)
+def test_a_damaged_league_is_refused_in_one_line(league: League, before: str, after: str, message: str) -> None:
     file = league.folder / "league.yaml"
-    file.write_text(file.read_text().replace("trials: 4", "trials: many"))
-    with pytest.raises(SpecError, match=r"league\.yaml: trials: "):
+    text = file.read_text()
+    assert before in text
+    file.write_text(text.replace(before, after))
+    with pytest.raises(SpecError, match=message):
         League.read(league.folder)
