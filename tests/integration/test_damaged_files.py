@@ -25,9 +25,9 @@ from hypothesis import given, strategies as st
 from tests.support.damage import Damage, damages
 from tests.support.damaged_runs import write_everything
 from tests.support.fuzzing import fuzzed
-from tune_cure.cli import confirm, watch
+from tune_cure.cli import watch
 from tune_cure.cli.main import main
-from tune_cure.cli.steps import search_run
+from tune_cure.cli.steps import confirm_run, search_run
 from tune_cure.reports.figures import catalog, files
 from tune_cure.search.journal import Journal
 from tune_cure.search.proposals.proposer import StudyProposer
@@ -121,7 +121,7 @@ def pristine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setenv("TUNE_CURE_CACHE", str(folder / "cache"))
         write_everything(folder)
         patch.setattr(search_run, "run_trials", begin_search)
-        patch.setattr(confirm, "run_jobs", lambda *_: {})
+        patch.setattr(confirm_run, "run_jobs", lambda *_: {})
         patch.setattr(Trainer, "train_epoch", train)
         patch.setattr("time.sleep", train)  # who watches a search that does not end goes away
         patch.setattr(watch, "follow", partial(watch.follow, pause=train))
