@@ -40,6 +40,8 @@ ONLY_PARSED = {  # of what begins so: why it is not run here
     "sbatch": "needs Slurm",
     "pip": "installs",
     "optuna-dashboard": "is not of this project",
+    "mlflow": "is not of this project",
+    "tune-cure search quickstart --track": "needs an extra; tests/integration/test_mlflow.py tracks searches",
     "tensorboard": "is not of this project",
 }
 SHORT = ["--epochs", "1", "--set", "evaluation.steps=1", "--set", "evaluation.examples=20"]

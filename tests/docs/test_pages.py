@@ -31,6 +31,7 @@ OTHERS = {
     "ray",
     "sbatch",
     "optuna-dashboard",
+    "mlflow",
     "tensorboard",
     "prometheus",
     "export",

@@ -55,6 +55,7 @@ def search(
     force: bool = False,
     time_budget: float | str | None = None,
     address: str | None = None,
+    track: Sequence[str] = (),
     verbose: bool = False,
     quiet: bool = False,
 ) -> SearchResult:
@@ -73,6 +74,7 @@ def search(
         force: With `resume`: continue although settings have changed.
         time_budget: Seconds, or a text such as `2h`, after which no more epoch is trained; None is without limit.
         address: Address of a Ray cluster to join; None starts a Ray on this machine, and ends it afterwards.
+        track: Trackers that the search is sent to, too: `["mlflow"]`.
         verbose: Show what Ray and Optuna say.
         quiet: Print no progress.
 
@@ -91,6 +93,7 @@ def search(
         force=force,
         time_budget=_seconds(time_budget) if isinstance(time_budget, str) else time_budget,
         address=address,
+        track=tuple(track),
         verbose=verbose,
     )
     spec = load_spec(options, dict(deepcopy(space)) if isinstance(space, Mapping) else None)

@@ -18,6 +18,7 @@ from tune_cure.ray_backend.monitoring.dashboard import LOOPBACK
 from tune_cure.search import run_files
 from tune_cure.search.space import bundled_spaces, loading
 from tune_cure.search.space.config import SearchSpec
+from tune_cure.search.trackers.tracking import TRACKERS
 from tune_cure.utils.formatting import join_words
 
 
@@ -37,6 +38,7 @@ class SearchOptions:
         resolved: With `check`: a new file for the search space with every default; None writes none.
         address: Address of a Ray cluster to join; None starts a Ray on this machine.
         dashboard_host: Address at which Ray's dashboard listens.
+        track: Names from `TRACKERS`: where the search is sent, too.
         verbose: Show what Ray and Optuna say.
     """
 
@@ -51,6 +53,7 @@ class SearchOptions:
     resolved: Path | None = None
     address: str | None = None
     dashboard_host: str = LOOPBACK
+    track: tuple[str, ...] = ()
     verbose: bool = False
 
     def resume_command(self, directory: Path, output: str) -> str:
@@ -65,6 +68,7 @@ class SearchOptions:
         if "://" not in output:
             words = ["--resume", str(folder)]
         words += ["--address", self.address] if self.address else []
+        words += [word for name in self.track for word in ("--track", name)]
         return f"{command_line.program()} search {shlex.join(words)}"
 
 
@@ -102,6 +106,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resolved", type=Path, metavar="FILE", help=resolved_help)
     address_help = "a Ray cluster to join: auto or HOST:PORT (docs/cluster.md); default: none"
     parser.add_argument("--address", help=address_help)
+    track_help = "send trials and epochs to a tracker, too (docs/watching.md): mlflow, into the run's folder"
+    parser.add_argument("--track", action="append", default=[], choices=TRACKERS, metavar="NAME", help=track_help)
     host_help = "where Ray's dashboard listens; 0.0.0.0 opens it to other machines; it asks for a token"
     parser.add_argument("--dashboard-host", default=LOOPBACK, metavar="HOST", help=host_help)
 

@@ -31,6 +31,7 @@ BEST_MODEL = "best_model.pt"
 BEST_WEIGHTS = "best_model.safetensors"
 TOP_MARKDOWN, TOP_LATEX = "top_configurations.md", "top_configurations.tex"
 REPLAY = "replay.csv"
+MLFLOW_STORE, MLFLOW_ARTIFACTS, MLFLOW_RUN = "mlflow.db", "mlflow", ".mlflow"  # of --track mlflow
 MADE = ".made.json"  # from what the figures, their shares and the best model were made
 
 # Its confirmation: a folder in the search's folder, with a folder for each candidate and seed.

@@ -24,11 +24,13 @@ from tune_cure.ray_backend.monitoring import dashboard
 from tune_cure.reports import artifacts
 from tune_cure.reports.refresh import ReportRefresher
 from tune_cure.search import results, resume, run_files
+from tune_cure.search.journal import Event
 from tune_cure.search.progress import SearchState
 from tune_cure.search.results import SearchResult
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.space.own_parts import own_part_files
 from tune_cure.search.storage.run_storage import LocalStorage, ObjectStore, RunStorage, UriStorage
+from tune_cure.search.trackers import tracking
 from tune_cure.search.trial_table import SearchRecord
 from tune_cure.utils import environment, locking
 from tune_cure.utils.files import (
@@ -141,12 +143,14 @@ class RunFolder:
         directory: The folder on this machine.
         storage: How its files and checkpoints are kept: in this folder alone, or in an object store, too.
         record: What its journal says.
+        track: Takes the events of trials, for the trackers.
     """
 
     spec: SearchSpec
     directory: Path
     storage: RunStorage
     record: SearchRecord = field(default_factory=SearchRecord)
+    track: Callable[[Event], None] = lambda event: None
 
 
 @contextmanager
@@ -189,7 +193,8 @@ def open_folder(spec: SearchSpec, options: SearchOptions, say: Callable[[str], N
         chance = chance_level(judged.own_labels)
         environment.write(folder.directory, splits.source, chance_level=chance)
         del splits, judged  # the trials map the same file; this process need not hold it
-        yield folder
+        with tracking.track(options.track, folder.spec, folder.directory, folder.record.history) as send:
+            yield replace(folder, track=send)
 
 
 def _write_first_files(directory: Path, spec: SearchSpec, options: SearchOptions) -> None:
@@ -246,9 +251,12 @@ def run_trials(
         verbose=options.verbose,
         seconds=options.time_budget,
     )
-    return tuner.run(
-        spec, folder.storage, run_options, on_event=view.on_event, on_ready=on_ready, on_interrupt=on_interrupt
-    )
+
+    def on_event(event: Event) -> None:
+        folder.track(event)
+        view.on_event(event)
+
+    return tuner.run(spec, folder.storage, run_options, on_event=on_event, on_ready=on_ready, on_interrupt=on_interrupt)
 
 
 def say_start(devices: object, url: str, say: Callable[[str], None]) -> None:
