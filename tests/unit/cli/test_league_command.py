@@ -36,7 +36,7 @@ def test_check_says_who_searches_what_on_which_budget_and_writes_nothing(
     assert "space.lambda and space.h are left out: each method brings its own" in out
     assert "results would go to results/tiny_league" in out
     assert "fgsm_rs: alpha uniform [0.5, 1.5], lr_max loguniform [0.01, 0.5], epsilon uniform [0.05, 0.2]" in out
-    assert "begins with alpha 1.25  lr_max 0.02  epsilon 0.1" in out
+    assert "begins with alpha 1.25  lr_max 0.02  epsilon 0.05" in out
     assert "an epoch of training takes (measured): cure 2 s and fgsm_rs 0.5 s; on average 1.2 s" in out
     assert "each method gets 50.0 s of training: 10 whole trials at the average cost" in out
     assert "fgsm_rs             0.5 s     100          25.0" in out
