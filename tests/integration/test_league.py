@@ -88,7 +88,13 @@ def test_a_league_that_was_killed_is_resumed_without_losing_or_repeating_a_trial
         assert (folder / name / "report.html").is_file()
         assert result.checkpoint is not None
         assert (folder / name / result.checkpoint / "trainer.pt").is_file()
-    assert sorted(path.name for path in folder.iterdir()) == [".lock", "fgsm_rs", "league.yaml", "pgd"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        ".lock",
+        "environment.json",
+        "fgsm_rs",
+        "league.yaml",
+        "pgd",
+    ]
 
     after = {name: events(folder, name) for name in before}
     assert main(["league", "--resume", str(folder), "--searches-only"]) == 0  # nothing is left to do
