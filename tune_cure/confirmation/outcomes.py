@@ -15,6 +15,8 @@ from tune_cure.utils.files import FolderError, read_tensors
 from tune_cure.utils.schema import Schema
 
 Arrays = dict[str, NDArray[Any]]
+Weights = Literal["last", "best"]
+"""Weights of a training run: those after its last epoch, or those of the epoch that the held-out images chose."""
 NUMBERS = ("zero_gradient", "seconds")  # entries of a file of outcomes that are no attacks
 
 

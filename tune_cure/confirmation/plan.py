@@ -15,13 +15,12 @@ The columns of confirm.csv call a candidate "contender", as version 0.1.0 did.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from tune_cure.confirmation.candidates import Candidate
 from tune_cure.confirmation.job_config import JobConfig, read_job_config
-from tune_cure.confirmation.outcomes import read_outcomes, read_status
+from tune_cure.confirmation.outcomes import Weights, read_outcomes, read_status
 from tune_cure.data.config import DataSpec
-from tune_cure.data.splits import Splits
 from tune_cure.evaluation.config import EvaluationConfig
 from tune_cure.search import run_files
 from tune_cure.search.results import SearchResult
@@ -29,8 +28,9 @@ from tune_cure.training.config import ModelConfig, TrainingConfig
 from tune_cure.utils.files import FolderError
 from tune_cure.utils.yaml_config import by_path, differences
 
-Weights = Literal["last", "best"]
-"""Weights of a training run: those after its last epoch, or those of the epoch that the held-out images chose."""
+if TYPE_CHECKING:
+    from tune_cure.data.splits import Splits  # imports torch, which the reader of saved confirmations does not need
+
 AS_IS = 0
 """Stands in the place of a seed for a network that was not trained here. Seeds of a confirmation begin at 1."""
 
@@ -139,7 +139,7 @@ class Job:
         return any((self.outcome_folder(epsilon) / run_files.OUTCOMES).exists() for epsilon in self.plan.epsilons)
 
 
-def count_held_out(result: SearchResult, splits: Splits, weights: str | None, directory: Path | None = None) -> int:
+def count_held_out(result: SearchResult, splits: "Splits", weights: str | None, directory: Path | None = None) -> int:
     """Return how many images are held out to choose the best epoch: those that the search has judged its epochs on.
 
     Args:

@@ -11,8 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from tune_cure.confirmation.outcomes import Arrays, read_outcomes
-from tune_cure.confirmation.plan import Weights
+from tune_cure.confirmation.outcomes import Arrays, Weights, read_outcomes
 from tune_cure.confirmation.verdicts import COLUMNS, EPOCHS, OF_BEST, Confirmation, RunKey
 from tune_cure.evaluation.names import ATTACKS
 from tune_cure.search import run_files

@@ -16,8 +16,8 @@ import ray
 import torch
 from torch import nn
 
-from tune_cure.confirmation.outcomes import read_trained
-from tune_cure.confirmation.plan import Job, Plan, Weights
+from tune_cure.confirmation.outcomes import Weights, read_trained
+from tune_cure.confirmation.plan import Job, Plan
 from tune_cure.confirmation.trained_networks import load_trained
 from tune_cure.data.splits import Examples, Splits
 from tune_cure.evaluation import robustness
