@@ -135,7 +135,8 @@ def run(job: Job, options: argparse.Namespace) -> None:
     job.results.mkdir(parents=True, exist_ok=True)
     log.to_csv(job.file(".csv"), index=False)
     record = json.loads((folder / "environment.json").read_text())
-    summary = describe_log(log) | {"lambda": job.keys.get("lambda", 0.0), "data": record["data"]}
+    data = record["data"].replace(str(options.data_root), "FOLDER")
+    summary = describe_log(log) | {"lambda": job.keys.get("lambda", 0.0), "data": data}
     if job.is_judged and not log["diverged"].iloc[-1]:
         networks = [f"last={folder / 'last.pt'}", f"best={folder}"]
         judgement = tune_cure.evaluate(
