@@ -315,3 +315,16 @@ def test_what_each_method_reached_is_what_its_csv_says_and_the_others_are_said_t
     )
     missing = [name for name in METHODS if name != NO_METHOD and name not in set(frame["method"])]
     assert (f"Not run: {', '.join(missing)}." in text) == bool(missing)
+
+
+def test_the_league_that_was_tried_is_what_its_csv_says() -> None:
+    frame = pd.read_csv(RESULTS / "league_digits_copy.csv")
+    rows = of_section("league.md", "Tried on a copy and on a handicap", "seconds of training")
+    assert [row["method"] for row in rows] == list(frame["method"].unique())
+    for row, (_, runs) in zip(rows, frame.groupby("method", sort=False), strict=True):
+        first = runs.iloc[0]
+        assert row["group"] == first["groups"]
+        assert row["AutoAttack, %"] == f"{100 * runs['autoattack'].mean():.1f} ± {100 * runs['autoattack'].std():.1f}"
+        assert (int(row["trials"]), int(row["epochs"])) == (first["search_trials"], first["search_epochs"])
+        assert row["seconds of training"] == f"{first['search_seconds']:.1f}"
+    assert (frame["search_seconds"] / 65.5 - 1).abs().max() < 0.01
