@@ -93,7 +93,7 @@ def find_task(path: Path) -> Task | None:
     if not path.exists():
         return None
     for folder in [path, *path.absolute().parents][:LEVELS]:
-        if (folder / run_files.SPEC).is_file():
+        if (folder / run_files.SPEC).is_file() and (folder / run_files.JOURNAL).is_file():
             spec = SearchResult(folder).spec
             return Task(spec.data, spec.evaluation)
         if (folder / training_run.CONFIG).is_file() and (folder / training_run.BEST).is_file():

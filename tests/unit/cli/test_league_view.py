@@ -67,7 +67,8 @@ def test_the_picture_says_what_is_done_before_the_first_trial_and_after_the_last
     league: LeagueState, events: list[Event], tmp_path: Path
 ) -> None:
     assert "measuring what an epoch of each method takes" in drawn(LeagueState(), 80)
-    spec = tiny(tmp_path / "..", "search.budget_seconds=6", "search.trials=99")
+    (tmp_path / "small").mkdir()
+    spec = tiny(tmp_path / "small", "search.budget_seconds=6", "search.trials=99")
     league.begin({"cure": SearchState(spec)})
     for event in events[:4]:
         league.searches["cure"].update(event)

@@ -30,6 +30,7 @@ def test_the_folder_of_a_training_run_says_what_for(tmp_path: Path) -> None:
 
 
 def test_other_folders_and_files_say_nothing(tmp_path: Path) -> None:
+    (tmp_path / "spec.yaml").write_text("a file of another program")
     assert find_task(tmp_path) is None
     assert find_task(tmp_path / "missing" / "weights.pt") is None
 
