@@ -215,6 +215,12 @@ PERFORMANCE: dict[str, tuple[str, str, dict[str, Callable[["pd.Series[Any]"], st
             f"{100 * of['share_in_training_and_judging']:.0f}%"
         ),
     }),
+    "Steps of other methods": ("forwards of its loop", "method_steps", {
+        "method": lambda of: of["method"],
+        "forwards": lambda of: f"{of['forwards']:.1f}",
+        "forwards of its loop": lambda of: f"{of['forwards_of_its_loop']:.1f}",
+        "× its loop": times("times_its_loop"),
+    }),
     "The time before the start": ("announced, s", "estimates", {
         "command": lambda of: of["what"],
         "announced, s": lambda of: f"{of['estimated_seconds']:.0f}",
