@@ -109,12 +109,15 @@ def check(words: list[str]) -> None:
 
 
 def check_script(options: list[str]) -> None:
-    """That a script is there and knows the flags: each stands in its text."""
+    """That a script is there and knows the flags: each stands in its text, or in that of a script that it imports."""
     script, *rest = options
     if script == "-m":
         assert rest[0] in ("build", "hatchling", "pytest")
         return
     text = Path(script).read_text(encoding="utf-8")
+    for name in re.findall(r"^import (\w+)", text, re.MULTILINE):
+        beside = Path(script).with_name(f"{name}.py")
+        text += beside.read_text(encoding="utf-8") if beside.exists() else ""
     own = rest[: rest.index("--")] if "--" in rest else rest  # what follows is for the searches that it starts
     if own != rest:
         space = own[own.index("--space") + 1] if "--space" in own else "quickstart"
