@@ -23,7 +23,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +46,16 @@ SHOWN_TEXTS = frozenset(("reason", "settings", "host"))  # free text, for people
 Event = dict[str, Any]
 
 _logger = logging.getLogger(__name__)
+
+
+def end_status(ended: str, epoch: Mapping[str, Any]) -> str:
+    """Return the status of a trial by its last epoch: one that is stopped while it is overfitted ends as overfitted.
+
+    Args:
+        ended: Why no epoch followed, as the epoch's event says.
+        epoch: The epoch's metrics.
+    """
+    return "catastrophic_overfitting" if ended == "stopped" and epoch["catastrophic_overfitting"] else ended
 
 
 def end_reason(status: str, epoch: int) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 from tune_cure.evaluation.names import EPOCH_METRICS
 from tune_cure.search import run_files
-from tune_cure.search.journal import OBJECTIVE, RUNG, Event, Journal, end_reason
+from tune_cure.search.journal import OBJECTIVE, RUNG, Event, Journal, end_reason, end_status
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.stopping import FULL_DISK_ERROR, SearchStopper
 from tune_cure.search.storage.checkpoint_retention import CheckpointRetention
@@ -51,7 +51,7 @@ class TrialRecorder:
         """
         metrics = {name: result.get(name) for name in (*EPOCH_METRICS, OBJECTIVE, RUNG)}
         worker = {"host": result["hostname"], "pid": result["pid"]}
-        self.record("epoch", number, **metrics, ended=_status(result) if result["done"] else "", **worker)
+        self.record("epoch", number, **metrics, ended=_ended(result) if result["done"] else "", **worker)
 
     def on_checkpoint(self, number: int, epoch: int, path: str, *, delete_previous: bool = False) -> None:
         """Record a checkpoint that lies on disk and outlasts a power cut.
@@ -80,7 +80,7 @@ class TrialRecorder:
             number: The trial's number.
             result: Its last result, as in `on_epoch`; its epoch is `training_iteration`.
         """
-        status = _status(result)
+        status = end_status(_ended(result), result)
         reason = end_reason(status, result["training_iteration"])
         if status == "stopped":
             reason = self.stopper.budget.reason_of(number)
@@ -136,6 +136,6 @@ class TrialRecorder:
             _logger.warning("%s: cannot be deleted: %s", path, error)
 
 
-def _status(result: Mapping[str, Any]) -> str:
-    """Return how a trial ended: as its worker says, else by the scheduler, which stopped it sound or overfitted."""
-    return str(result["ended"] or ("catastrophic_overfitting" if result["catastrophic_overfitting"] else "stopped"))
+def _ended(result: Mapping[str, Any]) -> str:
+    """Return why a trial ended, as its worker says; if the worker says nothing, the scheduler stopped the trial."""
+    return str(result["ended"] or "stopped")

@@ -9,6 +9,7 @@ from tests.support import journal_lines
 from tests.support.spaces import tiny
 from tune_cure.evaluation.names import EPOCH_METRICS
 from tune_cure.search.journal import Event, Journal, JournalError
+from tune_cure.search.proposals.recorded_trials import recorded_trials
 from tune_cure.search.recorder import TrialRecorder
 from tune_cure.search.stopping import SearchStopper
 
@@ -70,6 +71,10 @@ def test_a_trial_that_the_scheduler_stops_while_it_is_overfitted_ends_as_overfit
         for epoch, is_collapsed in enumerate(collapsed, start=1):
             recording.epoch(number, epoch, 0.3, done=epoch == 2, catastrophic_overfitting=is_collapsed)
     assert [event["status"] for event in recording.events("end")] == ["catastrophic_overfitting", "stopped"]
+    last = [event["ended"] for event in recording.events("epoch") if event["epoch"] == 2]
+    assert last == ["stopped", "stopped"]  # a rule that is rebuilt from the journal sees what it saw before
+    trials = list(recorded_trials(event for event in recording.journal.read() if event["event"] != "end"))
+    assert [trial.ended for trial in trials[:2]] == ["catastrophic_overfitting", "stopped"]  # after a crash before it
 
 
 def test_a_retry_has_its_attempt_and_reason_and_a_failure_too_many_ends_the_trial(recording: Recording) -> None:

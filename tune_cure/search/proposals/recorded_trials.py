@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from tune_cure.search.journal import OBJECTIVE, Event, Journal
+from tune_cure.search.journal import OBJECTIVE, Event, Journal, end_status
 from tune_cure.search.space.objectives import reached
 from tune_cure.utils.files import FolderError, read_tensors
 
@@ -49,7 +49,8 @@ class RecordedTrial:
     @property
     def ended(self) -> str:
         """Return the status that its last epoch gives; empty if the trial can go on."""
-        return str(self.epochs[self.last_epoch]["ended"]) if self.epochs else ""
+        last = self.epochs.get(self.last_epoch)
+        return end_status(str(last["ended"]), last) if last else ""
 
     @property
     def metrics(self) -> dict[str, Any]:
