@@ -140,7 +140,7 @@ FIXED: dict[str, Any] = {
     "train_images": None,
     "no_autoattack": False,
 }
-"""What a league is begun with, and its defaults."""
+"""Settings that a league is begun with, and their defaults."""
 
 
 def _refuse_new_settings(parsed: argparse.Namespace) -> None:

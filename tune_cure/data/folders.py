@@ -6,7 +6,7 @@ from pathlib import Path
 from tune_cure.data.source import DataError
 
 DEFAULT_ROOT = "~/.cache/tune_cure"
-"""What stands for the default folder of data in a YAML file, wherever that folder is."""
+"""Name of the default folder of data in a YAML file, wherever that folder is."""
 
 
 def data_folder() -> Path:

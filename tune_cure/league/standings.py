@@ -30,7 +30,7 @@ MEASURED = (*COMPARED_ATTACKS, *(OF_BEST[attack] for attack in COMPARED_ATTACKS)
 OF_PRESET = (*COMPARED_ATTACKS, "train_seconds", "diverged", "catastrophic_overfitting_epoch")
 """Columns of confirm.csv that league.csv has of a method's untuned preset, too, with `preset_` before their names."""
 OF_SEARCH = ("trials", "completed", "stopped", "catastrophic_overfitting", "diverged", "failed", "epochs", "seconds")
-"""What league.csv has of a method's search, with `search_` before the names."""
+"""Counts and sums of a method's search in league.csv, with `search_` before the names."""
 COLUMNS = ("method", "seed", "rank", "groups", "flagged", "norm", "epsilon", "examples", "train_images", "held_out",
            *MEASURED, *(f"preset_{name}" for name in OF_PRESET), *(f"search_{name}" for name in OF_SEARCH), "trial",
            "hyperparameters")  # fmt: skip
@@ -104,7 +104,7 @@ class Standings:
 
     @cached_property
     def spread(self) -> SeedSpread:
-        """How much the winners' accuracies vary over seeds."""
+        """The variances of the winners' accuracies over seeds."""
         return significance.measure_seed_spread({name: self.outcomes(name) for name in self.order})
 
     @cached_property

@@ -41,7 +41,7 @@ class RayWatch:
 
 
 class Stoppable(Protocol):
-    """What decides when work ends: the stopper of a search, or that of a league."""
+    """The stopper of a search or of a league, which decides when its work ends."""
 
     @property
     def num_interrupts(self) -> int:
