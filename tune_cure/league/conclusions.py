@@ -1,4 +1,4 @@
-"""What a league's standings say in words: who wins, what tuning was worth, and what cannot be said."""
+"""Conclusions from a league's standings, in words: who wins, what tuning was worth, and what cannot be said."""
 
 import math
 
@@ -11,10 +11,10 @@ from tune_cure.league.folder import LeagueConfig
 from tune_cure.league.standings import Standings
 from tune_cure.utils.formatting import (
     format_count,
-    format_duration,
     format_percent,
     format_points,
     format_radius,
+    format_seconds,
     join_words,
 )
 from tune_cure.utils.significance import mean_and_deviation
@@ -72,11 +72,6 @@ def _describe_lead(standings: Standings, second: str) -> str:
 def format_interval(row: "pd.Series[float]") -> str:
     """Return the interval of a row with `low` and `high`, in percentage points: +0.5 to +2.1."""
     return f"{format_points(row['low'])} to {format_points(row['high'])}"
-
-
-def format_seconds(seconds: float) -> str:
-    """Return a training time in words, also of one that takes less than a second: 0.35 s, 4.2 s, 1 min 5 s."""
-    return f"{seconds:.2g} s" if seconds < 9.95 else format_duration(seconds)
 
 
 def describe_accuracy(standings: Standings, candidate: str) -> str:

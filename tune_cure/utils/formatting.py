@@ -58,6 +58,11 @@ def format_duration(seconds: float) -> str:
     return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
 
 
+def format_seconds(seconds: float) -> str:
+    """Return a duration in words, also one of less than a second: 0.35 s, 4.2 s, 1 min 5 s."""
+    return f"{seconds:.2g} s" if seconds < 9.95 else format_duration(seconds)
+
+
 def format_value(value: Any) -> str:
     """Return a hyperparameter's value, floats to four digits; a dash for None, the value of an inactive one."""
     if value is None:

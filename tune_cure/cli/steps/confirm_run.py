@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -194,14 +195,8 @@ def run_jobs(
     from tune_cure.ray_backend import confirmation  # Ray takes seconds to import
     from tune_cure.reports import confirmation_page
 
-    written = time.monotonic()
-
-    def on_status(job: Job, status: dict[str, Any]) -> None:
-        nonlocal written
-        lines.on_status(job, status)
-        if status["stage"] == "done" and time.monotonic() - written > REWRITE_SECONDS:
-            confirmation_page.write(prepared.result, prepared.jobs, prepared.folder)
-            written = time.monotonic()
+    def write() -> None:
+        confirmation_page.write(prepared.result, prepared.jobs, prepared.folder)
 
     return confirmation.run(
         prepared.jobs,
@@ -209,9 +204,38 @@ def run_jobs(
         address=options.address,
         verbose=options.verbose,
         on_ready=lines.on_ready,
-        on_status=on_status,
+        on_status=rewriting(lines.on_status, write),
         on_interrupt=on_interrupt,
     )
+
+
+def rewriting(
+    on_status: Callable[[Job, dict[str, Any]], None], write: Callable[[], object]
+) -> Callable[[Job, dict[str, Any]], None]:
+    """Return `on_status` that also has the tables written anew when runs are done, so that they outlast kill −9."""
+    written = time.monotonic()
+
+    def follow(job: Job, status: dict[str, Any]) -> None:
+        nonlocal written
+        on_status(job, status)
+        if status["stage"] == "done" and time.monotonic() - written > REWRITE_SECONDS:
+            write()
+            written = time.monotonic()
+
+    return follow
+
+
+def run_until_interrupted(work: Callable[[], dict[str, str]], interruption: Interruption) -> dict[str, str]:
+    """Return what the work returns, or nothing if a first Ctrl-C has ended it: the tables are still to be written."""
+    try:
+        return work()
+    except KeyboardInterrupt:
+        if interruption.is_urgent:
+            raise
+        interruption.is_asked = True
+        return {}
+    finally:
+        interruption.finish()
 
 
 def _run(prepared: Prepared, options: ConfirmOptions, console: Console) -> int:
@@ -219,7 +243,9 @@ def _run(prepared: Prepared, options: ConfirmOptions, console: Console) -> int:
     interruption = Interruption(console.print)
     try:
         with on_ctrl_c(interruption):
-            failures = _run_jobs(prepared, options, interruption, console)
+            lines = JobLines(len(prepared.jobs), console.print)
+            work = partial(run_jobs, prepared, options, lines, interruption.announce)
+            failures = run_until_interrupted(work, interruption)
             code = _conclude(prepared, failures, interruption, console)
     except KeyboardInterrupt:
         ignore_ctrl_c()
@@ -229,21 +255,6 @@ def _run(prepared: Prepared, options: ConfirmOptions, console: Console) -> int:
     if code == EXIT_CODE:
         alert(console, "what is done is kept. Continue with:\n  " + options.command())
     return code
-
-
-def _run_jobs(
-    prepared: Prepared, options: ConfirmOptions, interruption: Interruption, console: Console
-) -> dict[str, str]:
-    """Run the jobs until all are done or Ctrl-C is pressed, and return the reasons of those that failed."""
-    try:
-        return run_jobs(prepared, options, JobLines(len(prepared.jobs), console.print), interruption.announce)
-    except KeyboardInterrupt:
-        if interruption.is_urgent:
-            raise
-        interruption.is_asked = True
-        return {}
-    finally:
-        interruption.finish()
 
 
 def _conclude(prepared: Prepared, failures: dict[str, str], interruption: Interruption, console: Console) -> int:

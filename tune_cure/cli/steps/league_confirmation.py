@@ -1,13 +1,13 @@
 """The last part of a league: its winners and untuned presets are retrained over seeds and judged on the test set."""
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
+from tune_cure.cli.steps.confirm_run import rewriting, run_until_interrupted
 from tune_cure.cli.views.confirmation import JobLines, print_plan
 from tune_cure.cli.views.console import alert
 from tune_cure.cli.views.interruption import EXIT_CODE, Interruption
@@ -28,9 +28,6 @@ from tune_cure.search.results import SearchResult
 from tune_cure.utils.environment import is_installed
 from tune_cure.utils.files import make_folder
 from tune_cure.utils.signals import on_ctrl_c
-
-REWRITE_SECONDS = 20.0
-"""Least time between two rewritings of the tables while runs are left."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +104,8 @@ def run(
     try:
         with on_ctrl_c(interruption):
             if any(not job.is_done for job in prepared.jobs):
-                failures = _run_jobs(prepared, interruption, console, address=address, verbose=verbose)
+                work = partial(_run_jobs, prepared, interruption.announce, console, address=address, verbose=verbose)
+                failures = run_until_interrupted(work, interruption)
             interruption.finish()
             standings = write_results(prepared)
             is_interrupted = interruption.settle()
@@ -122,43 +120,21 @@ def run(
 
 
 def _run_jobs(
-    prepared: Prepared, interruption: Interruption, console: Console, *, address: str | None, verbose: bool
+    prepared: Prepared, on_interrupt: Callable[[], None], console: Console, *, address: str | None, verbose: bool
 ) -> dict[str, str]:
-    """Run the jobs until all are done or Ctrl-C is pressed, and return the reasons of those that failed."""
+    """Run the jobs that are not done, and return the reason of each that failed."""
     from tune_cure.ray_backend import confirmation  # Ray takes seconds to import
 
     lines = JobLines(len(prepared.jobs), console.print)
-    try:
-        return confirmation.run(
-            prepared.jobs,
-            prepared.result,
-            address=address,
-            verbose=verbose,
-            on_ready=lines.on_ready,
-            on_status=_rewriting(lines.on_status, prepared),
-            on_interrupt=interruption.announce,
-        )
-    except KeyboardInterrupt:
-        if interruption.is_urgent:
-            raise
-        interruption.is_asked = True
-        return {}
-
-
-def _rewriting(
-    on_status: Callable[[Job, dict[str, Any]], None], prepared: Prepared
-) -> Callable[[Job, dict[str, Any]], None]:
-    """Return `on_status` that also writes the tables anew when runs are done, so that they are there after kill −9."""
-    written = time.monotonic()
-
-    def follow(job: Job, status: dict[str, Any]) -> None:
-        nonlocal written
-        on_status(job, status)
-        if status["stage"] == "done" and time.monotonic() - written > REWRITE_SECONDS:
-            write_results(prepared)
-            written = time.monotonic()
-
-    return follow
+    return confirmation.run(
+        prepared.jobs,
+        prepared.result,
+        address=address,
+        verbose=verbose,
+        on_ready=lines.on_ready,
+        on_status=rewriting(lines.on_status, partial(write_results, prepared)),
+        on_interrupt=on_interrupt,
+    )
 
 
 def write_results(prepared: Prepared) -> Standings | None:

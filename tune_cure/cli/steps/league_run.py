@@ -1,6 +1,5 @@
 """A league from the check of its data to the tables of its searches."""
 
-import os
 import shlex
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -13,6 +12,7 @@ from tune_cure.cli import options as command_line
 from tune_cure.cli.league import LeagueOptions
 from tune_cure.cli.options import EXIT_MORE_TO_DO, UsageError
 from tune_cure.cli.steps import league_confirmation
+from tune_cure.cli.steps.continuing import say_how_to_continue
 from tune_cure.cli.steps.search_run import FAULTS, fit_to_data, join, say_start
 from tune_cure.cli.views import league_plan, search_plan
 from tune_cure.cli.views.console import alert
@@ -33,7 +33,7 @@ from tune_cure.search.progress import SearchState
 from tune_cure.search.results import SearchResult
 from tune_cure.search.space import bundled_spaces
 from tune_cure.search.space.config import SearchSpec
-from tune_cure.search.space.own_parts import import_modules, own_part_files, read_parts
+from tune_cure.search.space.own_parts import import_modules, read_parts
 from tune_cure.training.config import expand_model_name
 from tune_cure.training.speed import cpu_threads
 from tune_cure.utils import environment, locking
@@ -304,10 +304,8 @@ def _conclude(
 
 
 def _say_how_to_continue(reason: str, prepared: Prepared, options: LeagueOptions, console: Console) -> None:
-    command = _resume_command(prepared.league, options)
-    if own_part_files(prepared.first):  # they are found in the working directory alone
-        command = f"cd {shlex.quote(os.getcwd())} && {command}"
-    alert(console, f"{reason}; all state is in {prepared.league.folder}. Continue with:\n  {command}")
+    league = prepared.league
+    say_how_to_continue(reason, league.folder, prepared.first, _resume_command(league, options), console)
 
 
 def _resume_command(league: League, options: LeagueOptions) -> str:

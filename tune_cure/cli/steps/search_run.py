@@ -1,7 +1,5 @@
 """A search from the check of its data to its report. The command `search` and `tune_cure.search` share these steps."""
 
-import os
-import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -11,6 +9,7 @@ from rich.console import Console
 
 from tune_cure.cli.options import EXIT_MORE_TO_DO, UsageError
 from tune_cure.cli.search import SearchOptions, ended_early
+from tune_cure.cli.steps.continuing import say_how_to_continue
 from tune_cure.cli.views import duration, search_plan
 from tune_cure.cli.views.console import alert
 from tune_cure.cli.views.interruption import EXIT_CODE, Interruption
@@ -313,9 +312,7 @@ def _conclude(
 
 def _say_how_to_continue(reason: str, folder: RunFolder, options: SearchOptions, console: Console) -> None:
     command = options.resume_command(folder.directory, folder.storage.output)
-    if own_part_files(folder.spec):  # they are found in the working directory alone
-        command = f"cd {shlex.quote(os.getcwd())} && {command}"
-    alert(console, f"{reason}; all state is in {folder.directory}. Continue with:\n  {command}")
+    say_how_to_continue(reason, folder.directory, folder.spec, command, console)
 
 
 def join(spec: SearchSpec, address: str, *, verbose: bool) -> None:

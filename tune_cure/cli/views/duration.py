@@ -8,7 +8,7 @@ from tune_cure.search.duration import Duration, estimate_duration, measure_trial
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.training.run import Run
 from tune_cure.training.speed import Speed, measure_speed
-from tune_cure.utils.formatting import format_count, format_duration
+from tune_cure.utils.formatting import format_count, format_duration, format_seconds
 
 LONG = 3600.0  # seconds from which on a shorter way is named
 SHORTER = 1800.0  # seconds that this way takes
@@ -37,8 +37,9 @@ def say_search_duration(spec: SearchSpec, splits: Splits, plan: ResourcePlan, sa
     missing = "no GPU found: " if spec.resources.gpus_per_trial else ""
     say(
         f"{missing}an epoch of {spec.model.name} takes about "
-        f"{_short(speed.of_epoch(train, judged, spec.evaluation))} on {format_count(plan.cpus_per_trial, 'CPU')} here "
-        f"(measured); the search, about {duration.epochs:.0f} epochs, {plan.concurrent} at a time, takes about "
+        f"{format_seconds(speed.of_epoch(train, judged, spec.evaluation))} on "
+        f"{format_count(plan.cpus_per_trial, 'CPU')} here (measured); "
+        f"the search, about {duration.epochs:.0f} epochs, {plan.concurrent} at a time, takes about "
         f"{format_duration(duration.seconds)}"
     )
     if duration.seconds > LONG:
@@ -88,11 +89,6 @@ def say_run_duration(run: Run, say: Callable[[str], None]) -> None:
     epoch = speed.of_epoch(len(trainer.splits.train), len(trainer.judged_on), spec.evaluation)
     left = spec.training.epochs - trainer.epoch
     say(
-        f"an epoch takes about {_short(epoch)} here (measured), "
+        f"an epoch takes about {format_seconds(epoch)} here (measured), "
         f"{format_count(left, 'epoch')} about {format_duration(left * epoch)}"
     )
-
-
-def _short(seconds: float) -> str:
-    """Return a duration that may be below a second: 0.42 s."""
-    return f"{seconds:.2g} s" if seconds < 10 else format_duration(seconds)

@@ -10,7 +10,7 @@ from tune_cure.league.folder import League
 from tune_cure.search.budget import replay_budget
 from tune_cure.search.results import SearchResult
 from tune_cure.search.space.config import SearchSpec
-from tune_cure.utils.formatting import format_count, format_duration, format_percent, join_words
+from tune_cure.utils.formatting import format_count, format_duration, format_percent, format_seconds, join_words
 
 
 def say_budget(league: League, concurrent: int, say: Callable[[str], None], *, spent: float = 0.0) -> None:
@@ -80,5 +80,5 @@ def results_table(results: Mapping[str, SearchResult]) -> Table:
 
 
 def _short(seconds: float) -> str:
-    """Return a duration that may be below a second: 0.42 s, 12.3 s, 5 min 20 s."""
-    return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.1f} s" if seconds < 60 else format_duration(seconds)
+    """Return a duration that may be below a second, tenths up to a minute: 0.42 s, 12.3 s, 5 min 20 s."""
+    return f"{seconds:.1f} s" if 10 <= seconds < 60 else format_seconds(seconds)

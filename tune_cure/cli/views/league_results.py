@@ -10,14 +10,13 @@ from rich.table import Table
 from tune_cure.evaluation.names import COMPARED_ATTACKS
 from tune_cure.league.conclusions import (
     format_interval,
-    format_seconds,
     what_cannot_be_said,
     what_tuning_was_worth,
     who_wins,
 )
 from tune_cure.league.folder import LeagueConfig
 from tune_cure.league.standings import Standings
-from tune_cure.utils.formatting import format_percent, format_points
+from tune_cure.utils.formatting import format_percent, format_points, format_seconds
 
 UNBOUNDED = 10_000  # columns of a terminal in which every table fits
 KEPT = ("method", "group")  # columns of the table that also the narrowest terminal shows

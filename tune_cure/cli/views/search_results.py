@@ -113,15 +113,7 @@ def _print_judgement(result: SearchResult, console: Console) -> None:
 def _print_files(directory: Path, page: Path | None, console: Console) -> None:
     """Print the files that the search wrote, and the command that comes next."""
     console.print(f"\nwrote in {directory}:")
-    for name in (
-        *([page.name] if page else []),
-        run_files.TRIALS_TABLE,
-        run_files.EPOCHS_TABLE,
-        run_files.BEST_CONFIG_TABLE,
-        run_files.BEST_CONFIG_SPEC,
-        run_files.BEST_MODEL,
-        run_files.BEST_WEIGHTS,
-    ):
+    for name in (*([page.name] if page else []), *run_files.TABLES_AND_MODEL):
         if (directory / name).exists():
             console.print(f"  {directory / name}")
     if (directory / run_files.FIGURES).exists():

@@ -12,7 +12,6 @@ from tune_cure.evaluation.names import COMPARED_ATTACKS
 from tune_cure.league.conclusions import (
     describe_accuracy,
     format_interval,
-    format_seconds,
     what_cannot_be_said,
     what_tuning_was_worth,
     who_wins,
@@ -33,6 +32,7 @@ from tune_cure.utils.formatting import (
     format_percent,
     format_points,
     format_radius,
+    format_seconds,
     join_words,
 )
 from tune_cure.utils.significance import mean_and_deviation

@@ -28,16 +28,7 @@ from tune_cure.utils.files import replace_text
 STATUSES = {"completed": "FINISHED", "stopped": "KILLED"}  # every other one is FAILED
 UNFINISHED = "SCHEDULED"  # of what --resume continues
 PARENT, TRIAL = "mlflow.parentRunId", "tune_cure.trial"
-ARTIFACTS = (
-    run_files.SPEC,
-    run_files.REPORT,
-    run_files.TRIALS_TABLE,
-    run_files.EPOCHS_TABLE,
-    run_files.BEST_CONFIG_TABLE,
-    run_files.BEST_CONFIG_SPEC,
-    run_files.BEST_MODEL,
-    run_files.BEST_WEIGHTS,
-)
+ARTIFACTS = (run_files.SPEC, run_files.REPORT, *run_files.TABLES_AND_MODEL)
 _RUN_ID = re.compile(r"[0-9a-f]{32}")
 
 
