@@ -58,9 +58,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(signals.exit_code)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as error:
             ignore_ctrl_c()
-            print("tune-cure: interrupted", file=sys.stderr)
+            print(f"tune-cure: {str(error) or 'interrupted'}", file=sys.stderr)
             code = EXIT_CODE
         if code != EXIT_CODE:
             return code

@@ -15,7 +15,7 @@ from tests.support.journals import BEST, write_search
 from tests.support.spaces import TINY
 from tune_cure.cli.main import main
 from tune_cure.cli.steps import search_run
-from tune_cure.cli.views import interruption
+from tune_cure.cli.views import duration, interruption
 from tune_cure.cli.views.search_results import print_results
 from tune_cure.ray_backend.resources import Machine
 from tune_cure.search import run_files
@@ -288,6 +288,20 @@ def test_a_search_that_was_interrupted_before_its_first_trial_is_taken_up_again(
         (out / name).unlink()
     assert main([*command, *again]) == 130
     assert taken == ["out", "out"]
+
+
+def test_ctrl_c_while_the_time_of_a_search_is_estimated_says_how_to_continue(
+    space: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(duration, "say_search_duration", interrupted)
+    out = tmp_path / "out"
+    assert main(["search", "--space", str(space), "--output", str(out)]) == 130
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == f"tune-cure: interrupted; all state is in {out}. Continue with:"
+    assert second.endswith(f" search --resume {out}")
 
 
 def test_a_folder_that_is_somebody_elses_is_not_taken_for_one_of_a_search(

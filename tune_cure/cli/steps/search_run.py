@@ -9,7 +9,7 @@ from rich.console import Console
 
 from tune_cure.cli.options import EXIT_MORE_TO_DO, UsageError
 from tune_cure.cli.search import SearchOptions, ended_early
-from tune_cure.cli.steps.continuing import say_how_to_continue
+from tune_cure.cli.steps.continuing import explaining_interruption, say_how_to_continue
 from tune_cure.cli.views import duration, search_plan
 from tune_cure.cli.views.console import alert
 from tune_cure.cli.views.interruption import EXIT_CODE, Interruption
@@ -183,15 +183,17 @@ def open_folder(spec: SearchSpec, options: SearchOptions, say: Callable[[str], N
     running = f"its search is running already; to see it: tune-cure watch {folder.directory}"
     with locking.hold_run_lock(folder.directory, running):
         _write_first_files(folder.directory, spec, options)
-        if options.resume:
-            record = resume.prepare(folder.directory, spec, force=options.force, say=say)
-            folder = replace(folder, record=record)
-        elif plan:  # of a resumed search, the views say how much is left
-            duration.say_search_duration(spec, splits, plan, say)
-        judged = splits.validation.subset(spec.evaluation.examples, seed=0)
-        chance = chance_level(judged.own_labels)
-        environment.write(folder.directory, splits.source, chance_level=chance)
-        del splits, judged  # the trials map the same file; this process need not hold it
+        command = options.resume_command(folder.directory, folder.storage.output)
+        with explaining_interruption(folder.directory, spec, command):  # what follows may take seconds
+            if options.resume:
+                record = resume.prepare(folder.directory, spec, force=options.force, say=say)
+                folder = replace(folder, record=record)
+            elif plan:  # of a resumed search, the views say how much is left
+                duration.say_search_duration(spec, splits, plan, say)
+            judged = splits.validation.subset(spec.evaluation.examples, seed=0)
+            chance = chance_level(judged.own_labels)
+            environment.write(folder.directory, splits.source, chance_level=chance)
+            del splits, judged  # the trials map the same file; this process need not hold it
         with tracking.track(options.track, folder.spec, folder.directory, folder.record.history) as send:
             yield replace(folder, track=send)
 
