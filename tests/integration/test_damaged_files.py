@@ -28,7 +28,7 @@ from tests.support.fuzzing import fuzzed
 from tune_cure.cli import watch
 from tune_cure.cli.main import main
 from tune_cure.cli.steps import confirm_run, search_run
-from tune_cure.reports.figures import catalog, files
+from tune_cure.reports.figures import catalog, files, importance
 from tune_cure.search.journal import Journal
 from tune_cure.search.proposals.proposer import StudyProposer
 from tune_cure.search.results import SearchResult
@@ -149,6 +149,7 @@ def check(command: str, folder: Path, *, plotted: bool, drawn: bool) -> None:
     with pytest.MonkeyPatch.context() as patch:
         if not plotted:
             patch.setattr(catalog, "build_plots", lambda *_: [])
+            patch.setattr(importance, "write_importance", lambda *_: {})
         if not drawn:
             patch.setattr(files, "write_figures", lambda *_: None)
         code, out, err, warnings = run_command(command, folder)

@@ -170,7 +170,7 @@ class Run:
         """Continue from the content of last.pt. What is wrong with it raises an error of almost any kind."""
         self.trainer.load_state_dict(saved["trainer"])
         self.log = saved["log"]
-        values = [value for row in self.log for value in row.values()]
+        values = [row.get(column, "missing") for row in self.log for column in COLUMNS]
         if len(self.log) != self.trainer.epoch or not all(isinstance(value, int | float | None) for value in values):
             raise ValueError("its log is not that of the epochs that were trained")
         if self.trainer.best_epoch:

@@ -227,6 +227,12 @@ def test_a_run_without_a_finished_epoch_is_restored_at_its_start(spec: RunSpec, 
     assert run.trainer.epoch == 0
 
 
+def edit_log(file: Path, edit: Callable[[list[dict[str, Any]]], object]) -> None:
+    saved = torch.load(file, weights_only=True)
+    edit(saved["log"])
+    torch.save(saved, file)
+
+
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
@@ -234,8 +240,11 @@ def test_a_run_without_a_finished_epoch_is_restored_at_its_start(spec: RunSpec, 
         (lambda file: file.write_bytes(file.read_bytes()[:1000]), "cannot be read as a checkpoint"),
         (lambda file: torch.save([1], file), "is no checkpoint"),
         (lambda file: torch.save({"epoch": 1}, file), "the run cannot go on from it"),
+        (lambda file: edit_log(file, lambda log: log[0].pop("gradient_alignment")), "its log is not that"),
+        (lambda file: edit_log(file, lambda log: log[0].update(lr="fast")), "its log is not that"),
+        (lambda file: edit_log(file, lambda log: log.clear()), "its log is not that"),
     ],
-    ids=["junk", "truncated", "list", "other"],
+    ids=["junk", "truncated", "list", "other", "a column is missing", "a number is text", "no log"],
 )
 def test_a_damaged_checkpoint_is_one_line(damage: Callable[[Path], None], said: str, spec: RunSpec, tmp_path) -> None:
     run_in(tmp_path, spec).train_epoch()
