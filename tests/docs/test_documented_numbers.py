@@ -334,3 +334,31 @@ def test_the_league_that_was_tried_is_what_its_csv_says() -> None:
         assert (int(row["trials"]), int(row["epochs"])) == (first["search_trials"], first["search_epochs"])
         assert row["seconds of training"] == f"{first['search_seconds']:.1f}"
     assert (frame["search_seconds"] / 65.5 - 1).abs().max() < 0.01
+
+
+SIMULATED: dict[str, Callable[["pd.Series[Any]"], str]] = {
+    "seeds": lambda of: str(of["seeds"]),
+    "wrong verdicts": lambda of: f"{100 * of['pooled_seeds']:.1f}%",
+    "if each pair went by its own seeds": lambda of: f"{100 * of['own_seeds']:.1f}%",
+}
+
+
+def test_the_tables_of_wrong_verdicts_are_those_of_the_simulation() -> None:
+    frame = pd.read_csv(RESULTS / "verdicts.csv", dtype={"deviation_points": str})
+    order = ["compared", "seeds", "deviation_points"]
+    equal = frame[frame["difference_points"].eq(0) & frame["deviation_points"].ne("0")]
+    deviation = "standard deviation over seeds, points"
+    rows = of_section("confirming.md", "Who is better", "wrong verdicts")
+    shown = [(row["compared"], int(row["seeds"]), row[deviation].replace(",", "")) for row in rows]
+    agree(rows, equal.set_index(order, drop=False).loc[shown], SIMULATED)
+    rows = of_section("league.md", "Who wins", "wrong verdicts")
+    leagues = equal[equal["compared"].str.startswith("league")]
+    one_varies = leagues["deviation_points"].str.contains(" ")
+    agree(rows, pd.concat([leagues[~one_varies], leagues[one_varies].sort_values(order)]), SIMULATED)
+    rows = of_section("confirming.md", "Who is better", "found")
+    found = frame[frame["difference_points"].gt(0)].sort_values("compared", kind="stable", ascending=False)
+    agree(rows, found, {
+        "compared": lambda of: of["compared"], deviation: lambda of: of["deviation_points"],
+        "found": lambda of: f"{100 * of['pooled_seeds']:.0f}%",
+        "if each pair went by its own seeds": lambda of: f"{100 * of['own_seeds']:.0f}%",
+    })  # fmt: skip

@@ -5,6 +5,7 @@ candidate "contender", as in confirm.csv.
 """
 
 import json
+import math
 from collections import Counter
 from collections.abc import Hashable, Iterator, Sequence
 from pathlib import Path
@@ -26,6 +27,7 @@ from tune_cure.utils import significance
 from tune_cure.utils.csv_tables import format_csv
 from tune_cure.utils.files import replace_arrays, replace_text
 from tune_cure.utils.formatting import join_words
+from tune_cure.utils.significance import SeedSpread
 
 RunKey = tuple[str, int, float]
 """Candidate, seed and radius of one judged network; the seed is `AS_IS` where it was not trained here."""
@@ -40,14 +42,35 @@ EPOCHS = ("best_epoch", "catastrophic_overfitting_epoch")
 """Columns with the number of an epoch, or nothing."""
 FEW_SEEDS_WARNINGS = {
     1: "With one seed, the intervals do not include how much seeds differ.",
-    2: "With two seeds, about one in ten comparisons of equal candidates ends in a false verdict; use three or more.",
+    2: "With two seeds, a candidate that varies far more from seed to seed than the others can pass for a steady one: "
+    "where there is one, about one in ten such confirmations has a false verdict; use three or more.",
 }
 """Warnings about verdicts from few seeds, by the number of seeds; docs/confirming.md has the measurement."""
 
 
-def warn_of_few_seeds(comparisons: pd.DataFrame) -> list[str]:
-    """Return a sentence for each small number of seeds that a verdict of `Confirmation.comparisons` goes by."""
-    return [warning for seeds, warning in FEW_SEEDS_WARNINGS.items() if comparisons["seeds"].eq(seeds).any()]
+def warn_of_seeds(confirmation: "Confirmation", comparisons: pd.DataFrame) -> list[str]:
+    """Return a sentence for each small number of seeds that a verdict goes by, and for each unsteady candidate.
+
+    Args:
+        confirmation: The outcomes.
+        comparisons: Its `comparisons`.
+    """
+    warnings = [text for seeds, text in FEW_SEEDS_WARNINGS.items() if comparisons["seeds"].eq(seeds).any()]
+    if comparisons.empty:
+        return warnings
+    row = comparisons.iloc[0]  # at the search's radius, under the strongest attack that judged two candidates
+    return warnings + explain_unsteady(confirmation.seed_spread(row["epsilon"], row["metric"]), "candidates")
+
+
+def explain_unsteady(spread: SeedSpread, noun: str) -> list[str]:
+    """Return a sentence for each of the `noun` whose seeds differ far more than those of the others."""
+    return [
+        f"The seeds of {name} differ far more than those of the other {noun} (standard deviation "
+        f"{100 * math.sqrt(variance):.1f} points, theirs {100 * math.sqrt(spread.pooled):.1f}): more seeds are needed "
+        "to place it."
+        for name, variance in spread.variances.items()
+        if name in spread.unsteady
+    ]
 
 
 class Confirmation:
@@ -120,10 +143,10 @@ class Confirmation:
         """Return a row per pair of candidates, radius and attack: the difference and the verdict.
 
         Each leader is compared with each baseline and each candidate of the user's, and the first leader with the
-        other leaders. A comparison uses the
-        same test images for both, and the seeds that both have. P-values are adjusted after Holm (1979) over all pairs
-        at a radius under an attack, but for that of `question`: it is asked before any number is seen, and stands by
-        itself.
+        other leaders. A comparison uses the same test images for both, and the seeds that both have. How much seeds
+        differ is measured over all candidates together (`significance.pooled_difference`). P-values are adjusted after
+        Holm (1979) over all pairs at a radius under an attack, but for that of `question`: it is asked before any
+        number is seen, and stands by itself.
 
         Columns: first, second, epsilon, metric (the attack), seeds and examples (their numbers), difference (first
         minus second, a fraction), low and high (its 95% interval), p_value, p_value_holm, verdict.
@@ -131,7 +154,8 @@ class Confirmation:
         rows: list[dict[str, Any]] = []
         for epsilon in dict.fromkeys(self.table["epsilon"]):
             for attack in reversed(COMPARED_ATTACKS):
-                family = [row for pair in self._pairs() if (row := self._compare(*pair, epsilon, attack))]
+                spread = self.seed_spread(epsilon, attack)
+                family = [row for pair in self._pairs() if (row := self._compare(*pair, epsilon, attack, spread))]
                 is_question = [(row["first"], row["second"]) == self.question for row in family]
                 others = [row["p_value"] for row, alone in zip(family, is_question, strict=True) if not alone]
                 adjusted = iter(significance.holm(others))
@@ -150,20 +174,30 @@ class Confirmation:
             yield from ((leader, name) for name, kind in kinds.items() if kind != "leader")
         yield from ((leaders[0], other) for other in leaders[1:])
 
-    def _compare(self, first: str, second: str, epsilon: float, attack: str) -> dict[str, Any] | None:
+    def seed_spread(self, epsilon: float, attack: str) -> SeedSpread:
+        """Return how much the candidates' accuracies vary over seeds, at a radius under an attack.
+
+        Networks that were judged as they are have no seeds, and are not in it.
+        """
+        names = self.table.loc[self.table["seed"].ne(AS_IS), "contender"].unique()
+        by_seed = {name: [*self._outcomes_by_seed(name, epsilon, attack).values()] for name in names}
+        return significance.measure_seed_spread({name: np.stack(found) for name, found in by_seed.items() if found})
+
+    def _compare(
+        self, first: str, second: str, epsilon: float, attack: str, spread: SeedSpread
+    ) -> dict[str, Any] | None:
         """Return a row of `comparisons` without the verdict; None if the two have no seed in common.
 
         A network that was judged as it is, is compared with every seed of the other.
         """
         of_first, of_second = (self._outcomes_by_seed(name, epsilon, attack) for name in (first, second))
-        if AS_IS in of_second:
-            of_second = dict.fromkeys(of_first, of_second[AS_IS])
-        seeds = [seed for seed in of_first if seed in of_second]
+        is_fixed = AS_IS in of_second
+        seeds = [seed for seed in of_first if is_fixed or seed in of_second]
         if not seeds:
             return None
         first_outcomes = np.stack([of_first[seed] for seed in seeds])
-        second_outcomes = np.stack([of_second[seed] for seed in seeds])
-        difference = significance.paired_difference(first_outcomes, second_outcomes)
+        second_outcomes = np.stack([of_second[seed] for seed in ([AS_IS] if is_fixed else seeds)])
+        difference = significance.pooled_difference({first: first_outcomes, second: second_outcomes}, spread)
         return {
             "first": first, "second": second, "epsilon": epsilon, "metric": attack, "seeds": len(seeds),
             "examples": first_outcomes.shape[1], "difference": difference.estimate, "low": difference.low,

@@ -1,11 +1,9 @@
 """Conclusions from a league's standings, in words: who wins, what tuning was worth, and what cannot be said."""
 
-import math
-
 import pandas as pd
 
 from tune_cure.confirmation.answers import chance_warnings
-from tune_cure.confirmation.verdicts import FEW_SEEDS_WARNINGS
+from tune_cure.confirmation.verdicts import FEW_SEEDS_WARNINGS, explain_unsteady
 from tune_cure.evaluation.names import UNTARGETED_LABEL
 from tune_cure.league.folder import LeagueConfig
 from tune_cure.league.standings import Standings
@@ -157,16 +155,8 @@ def _on_seeds(standings: Standings) -> list[str]:
     """Return what the seeds do not allow to say."""
     if not standings.order:
         return []
-    sentences = [] if standings.spread.freedom else [FEW_SEEDS_WARNINGS[1]]
-    steady = math.sqrt(standings.spread.pooled)
-    for name in standings.order:
-        if name in standings.spread.unsteady:
-            own = math.sqrt(standings.spread.variances[name])
-            sentences.append(
-                f"The seeds of {name} differ far more than those of the other methods (standard deviation "
-                f"{100 * own:.1f} points, theirs {100 * steady:.1f}): more seeds are needed to place it."
-            )
-    return sentences
+    few = [] if standings.spread.freedom else [FEW_SEEDS_WARNINGS[1]]
+    return few + explain_unsteady(standings.spread, "methods")
 
 
 def _scope(standings: Standings, config: LeagueConfig) -> list[str]:

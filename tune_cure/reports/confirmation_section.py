@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 
 from tune_cure.confirmation.answers import answer, chance_warnings
 from tune_cure.confirmation.plan import AS_IS
-from tune_cure.confirmation.verdicts import Confirmation, warn_of_few_seeds
+from tune_cure.confirmation.verdicts import Confirmation, warn_of_seeds
 from tune_cure.evaluation.names import ATTACKS, COMPARED_ATTACKS, UNTARGETED_LABEL
 from tune_cure.reports import html_page
 from tune_cure.reports.figures.style import BLUE, START_COLOR, accuracy_range, blank_figure
@@ -89,11 +89,12 @@ def verdicts(confirmation: Confirmation) -> str:
     alone = " against ".join(f"<code>{escape(name)}</code>" for name in question) if question else ""
     text = (
         "Each row compares two candidates on the same test images and with the same seeds. The 95% interval includes "
-        "the chance of the seeds and that of the images. The verdicts better and worse hold at 5% for "
+        "the chance of the seeds and that of the images. How much seeds differ is measured over all candidates "
+        "together, because two or three seeds often agree by chance. The verdicts better and worse hold at 5% for "
         f"{f'{alone} by itself, and for all other' if alone else 'all'} pairs of one metric and radius together "
         "(Holm 1979)."
     )
-    text += "".join(f" <strong>{warning}</strong>" for warning in warn_of_few_seeds(comparisons))
+    text += "".join(f" <strong>{escape(warning)}</strong>" for warning in warn_of_seeds(confirmation, comparisons))
     titles = {"candidate": "", "against": "", "metric": "", "radius": "number", "difference": "number"}
     titles |= {"95% interval": "number", "verdict": "", "p (Holm)": "number"}
     rows = []

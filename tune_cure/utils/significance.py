@@ -70,12 +70,14 @@ class SeedSpread:
 
     Attributes:
         variances: The variance of each configuration's accuracy over its seeds, by name; NaN with one seed.
+        own_freedom: The degrees of freedom of each, the number of seeds less one.
         pooled: The mean variance of those that vary alike.
         freedom: Its degrees of freedom.
         unsteady: The names of those that vary far more than the others.
     """
 
     variances: dict[str, float]
+    own_freedom: dict[str, int]
     pooled: float
     freedom: int
     unsteady: frozenset[str]
@@ -96,7 +98,9 @@ def measure_seed_spread(outcomes: Mapping[str, NDArray[Any]], *, level: float = 
     """Return how much the accuracies of configurations vary over seeds.
 
     The configuration of the largest variance is unsteady if an F-test against the pooled variance of the others finds
-    it larger, at 1 − `level` over the number of configurations (Bonferroni); then the next one is tested.
+    it larger, at 1 − `level` over the number of configurations (Bonferroni); then the next one is tested. One whose
+    accuracy is 0 or 1 with every seed is not pooled: it does not vary because accuracies end there, and says nothing
+    about the seeds of others.
 
     Args:
         outcomes: Outcomes (S, E) of each configuration, by name. The numbers S of seeds may differ.
@@ -104,8 +108,9 @@ def measure_seed_spread(outcomes: Mapping[str, NDArray[Any]], *, level: float = 
     """
     accuracies = {name: np.asarray(found, dtype=float).mean(axis=1) for name, found in outcomes.items()}
     variances = {name: mean_and_deviation(values)[1] ** 2 for name, values in accuracies.items()}
-    free = {name: len(values) - 1 for name, values in accuracies.items() if len(values) > 1}
-    steady = sorted(free, key=lambda name: variances[name])
+    free = {name: len(values) - 1 for name, values in accuracies.items()}
+    pool = [name for name, values in accuracies.items() if free[name] and 0 < values.mean() < 1]
+    steady = sorted(pool, key=lambda name: variances[name])
     while len(steady) > 1:
         *others, largest = steady
         freedom = sum(free[name] for name in others)
@@ -116,20 +121,13 @@ def measure_seed_spread(outcomes: Mapping[str, NDArray[Any]], *, level: float = 
         steady = others
     freedom = sum(free[name] for name in steady)
     pooled = sum(free[name] * variances[name] for name in steady) / freedom if freedom else 0.0
-    return SeedSpread(variances, pooled, freedom, frozenset(free) - frozenset(steady))
+    return SeedSpread(variances, free, pooled, freedom, frozenset(pool) - frozenset(steady))
 
 
 def simultaneous_differences(
     outcomes: Mapping[str, NDArray[Any]], pairs: Sequence[tuple[str, str]], *, level: float = LEVEL
 ) -> list[Difference]:
     """Return the differences of several pairs of configurations, with intervals that hold all together (Bonferroni).
-
-    `paired_difference` judges one pair by its own seeds. With three seeds these often agree by chance, so that among
-    many pairs a false difference is all but certain. Here the variance over seeds is that of all configurations
-    together (`measure_seed_spread`). All configurations are judged on the same images: the part of the images comes
-    from the differences image by image. Seeds of different configurations count as independent. The variance of a
-    difference is the sum of the variances over seeds, each over its number of seeds, and of that over images, less
-    the part that both contain. The degrees of freedom are Satterthwaite's (1946).
 
     With one seed for each configuration this says nothing about how much seeds differ.
 
@@ -139,27 +137,43 @@ def simultaneous_differences(
         level: Confidence level of all intervals together.
 
     Returns:
-        A difference for each pair. Its interval ends at −1 and 1, as differences of accuracies do. Its p-value is that
-        of the pair alone; `holm` adjusts them.
+        The `pooled_difference` of each pair. Its p-value is that of the pair alone; `holm` adjusts them.
     """
     spread = measure_seed_spread(outcomes, level=level)
+    level_of_pair = 1 - (1 - level) / max(1, len(pairs))
+    return [pooled_difference({name: outcomes[name] for name in pair}, spread, level=level_of_pair) for pair in pairs]
+
+
+def pooled_difference(outcomes: Mapping[str, NDArray[Any]], spread: SeedSpread, *, level: float = LEVEL) -> Difference:
+    """Return the difference of two configurations whose seeds vary as those of all that are compared do.
+
+    `paired_difference` judges a pair by its own seeds. With two or three these often agree by chance: a single pair is
+    then told apart a little too often, and among many pairs a false difference is all but certain. Here the variance
+    over seeds is that of all configurations together, and not less than what single outcomes make by chance.
+
+    Both configurations are judged on the same images: the part of the images comes from the differences image by image.
+    Seeds of different configurations count as independent. The variance of a difference is the sum of the variances
+    over seeds, each over its number of seeds, and of that over images, less the part that both contain. The degrees of
+    freedom are Satterthwaite's (1946).
+
+    Args:
+        outcomes: Outcomes (S, E) of the first and of the second configuration, by name, on the same E images.
+        spread: How much seeds vary. A configuration without a variance in it is one fixed network (S is 1), of which no
+            seed says anything: the difference is that to this network.
+        level: Confidence level of the interval, which ends at −1 and 1 as differences of accuracies do.
+    """
     arrays = {name: np.asarray(found, dtype=float) for name, found in outcomes.items()}
-    quantile = 1 - (1 - level) / (2 * max(1, len(pairs)))
-    return [_difference_of_pair(arrays, pair, spread, quantile) for pair in pairs]
-
-
-def _difference_of_pair(
-    outcomes: Mapping[str, NDArray[Any]], pair: tuple[str, str], spread: SeedSpread, quantile: float
-) -> Difference:
-    """Return a difference whose interval reaches to a two-sided quantile of Student's distribution."""
-    by_image = outcomes[pair[0]].mean(axis=0) - outcomes[pair[1]].mean(axis=0)
+    first, second = (found.mean(axis=0) for found in arrays.values())
+    by_image = first - second
     mean, num_images = float(by_image.mean()), len(by_image)
-    num_seeds = {name: len(outcomes[name]) for name in pair}
-    of_seeds = {name: spread.of(name) / num_seeds[name] for name in pair}
-    shared = sum(_residual_variance(outcomes[name]) / (num_seeds[name] * num_images) for name in pair)
+    by_chance = {name: _residual_variance(found) / num_images for name, found in arrays.items()}
+    of_seeds = {
+        name: max(spread.of(name), by_chance[name]) / len(arrays[name]) for name in arrays if name in spread.variances
+    }
+    shared = sum(by_chance[name] / len(found) for name, found in arrays.items())
     terms = [
-        (sum(of_seeds[name] for name in pair if name not in spread.unsteady), spread.freedom),
-        *((of_seeds[name], num_seeds[name] - 1) for name in pair if name in spread.unsteady),
+        (sum(term for name, term in of_seeds.items() if name not in spread.unsteady), spread.freedom),
+        *((term, spread.own_freedom[name]) for name, term in of_seeds.items() if name in spread.unsteady),
         (max(0.0, float(by_image.var(ddof=1)) / num_images - shared), num_images - 1),
     ]
     terms = [(term, free) for term, free in terms if term > 0]
@@ -167,7 +181,7 @@ def _difference_of_pair(
     if variance == 0:
         return Difference(mean, mean, mean, 1.0 if mean == 0 else 0.0)
     freedom, error = variance**2 / sum(term**2 / free for term, free in terms), math.sqrt(variance)
-    half_width = float(special.stdtrit(freedom, quantile)) * error
+    half_width = float(special.stdtrit(freedom, (1 + level) / 2)) * error
     low, high = max(-1.0, mean - half_width), min(1.0, mean + half_width)
     return Difference(mean, low, high, float(2 * special.stdtr(freedom, -abs(mean) / error)))
 

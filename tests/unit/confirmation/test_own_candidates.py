@@ -99,9 +99,10 @@ def test_a_trained_network_is_compared_with_every_seed_of_a_leader(result: Searc
     found = Confirmation(jobs)
     row = found.comparisons().iloc[0]
     assert (row["second"], row["seeds"], row["verdict"]) == ("net", 3, "better")
-    leader = [found.outcomes[row["first"], seed, 0.15]["autoattack"] for seed in (1, 2, 3)]
-    net = found.outcomes["net", AS_IS, 0.15]["autoattack"]
-    expected = significance.paired_difference(np.stack(leader), np.stack([net] * 3))
+    leader = np.stack([found.outcomes[row["first"], seed, 0.15]["autoattack"] for seed in (1, 2, 3)])
+    net = found.outcomes["net", AS_IS, 0.15]["autoattack"][None]
+    spread = significance.measure_seed_spread({"leader": leader})  # seeds say nothing of one fixed network
+    expected = significance.pooled_difference({"leader": leader, "net": net}, spread)
     assert (row["difference"], row["p_value"]) == (expected.estimate, expected.p_value)
 
 

@@ -1,4 +1,5 @@
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -6,8 +7,9 @@ import pandas as pd
 import pytest
 
 from tests.support.confirmations import NUM_IMAGES, finish, plan_quick_jobs, write_best_outcomes, write_outcomes
+from tests.support.leagues import build_confirmation, draw_outcomes
 from tune_cure.confirmation.plan import Job
-from tune_cure.confirmation.verdicts import COLUMNS, Confirmation
+from tune_cure.confirmation.verdicts import COLUMNS, Confirmation, warn_of_seeds
 from tune_cure.search import run_files
 from tune_cure.utils.files import replace_arrays
 
@@ -48,6 +50,45 @@ def test_a_leader_that_is_better_is_found_better_and_equal_ones_cannot_be_told_a
     assert (
         (comparisons["low"] <= comparisons["difference"]) & (comparisons["difference"] <= comparisons["high"])
     ).all()
+
+
+@pytest.mark.parametrize("num_seeds", [2, 3])
+def test_among_equal_candidates_a_false_verdict_is_found_in_one_confirmation_of_twenty_at_most(num_seeds: int) -> None:
+    num_confirmations, told = 40, 0
+    for seed in range(num_confirmations):
+        drawn = draw_outcomes(dict.fromkeys("abcde", 0.5), seeds=num_seeds, images=100, deviation=0.05, seed=seed)
+        confirmation = build_confirmation(drawn)
+        confirmation.table["kind"] = confirmation.table["contender"].map(KINDS)
+        told += bool(confirmation.comparisons().query("metric == 'autoattack'")["verdict"].ne("cannot tell").any())
+    assert told / num_confirmations <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / num_confirmations)
+
+
+KINDS = dict.fromkeys("ab", "leader") | dict.fromkeys("cde", "baseline")
+
+
+def test_all_candidates_say_how_much_the_seeds_of_a_pair_differ() -> None:
+    drawn = draw_outcomes({"a": 0.5, "c": 0.5, "d": 0.5}, deviation={"a": 0.02, "c": 0.02, "d": 0.08}, seed=5)
+    intervals = []
+    for names in (("a", "c"), ("a", "c", "d")):
+        confirmation = build_confirmation({name: drawn[name] for name in names})
+        confirmation.table["kind"] = confirmation.table["contender"].map(KINDS)
+        row = confirmation.comparisons().query("metric == 'autoattack' and second == 'c'").iloc[0]
+        intervals.append(row["high"] - row["low"])
+    assert intervals[1] > intervals[0]
+
+
+def test_a_baseline_that_collapses_with_one_seed_is_named_and_does_not_widen_other_intervals() -> None:
+    drawn = draw_outcomes(dict.fromkeys("abcde", 0.5), deviation=0.01)
+    drawn["c"][2] = False
+    confirmation = build_confirmation(drawn)
+    confirmation.table["kind"] = confirmation.table["contender"].map(KINDS)
+    assert confirmation.seed_spread(0.05, "autoattack").unsteady == {"c"}
+    comparisons = confirmation.comparisons().query("metric == 'autoattack'").set_index(["first", "second"])
+    width = comparisons["high"] - comparisons["low"]
+    assert width["a", "c"] > 3 * width["a", "d"]
+    (warning,) = warn_of_seeds(confirmation, confirmation.comparisons())
+    assert warning.startswith("The seeds of c differ far more than those of the other candidates (standard deviation ")
+    assert warning.endswith(": more seeds are needed to place it.")
 
 
 def test_only_seeds_that_both_have_are_compared(jobs: list[Job]) -> None:

@@ -11,6 +11,7 @@ from tune_cure.utils.significance import (
     mean_and_deviation,
     measure_seed_spread,
     paired_difference,
+    pooled_difference,
     simultaneous_differences,
     unpaired_difference,
     verdict,
@@ -255,3 +256,84 @@ def test_intervals_from_very_few_seeds_end_where_differences_of_accuracies_do() 
     (difference,) = simultaneous_differences(found, [("a", "b")])
     assert (difference.low, difference.high) == (-1.0, 1.0)
     assert difference.p_value > 0.05
+
+
+@pytest.mark.parametrize(("seeds", "by_own_seeds"), [(2, 0.3), (3, 0.1)])
+def test_equal_candidates_of_a_confirmation_are_told_apart_by_the_seeds_of_each_pair_and_seldom_by_those_of_all(
+    seeds: int, by_own_seeds: float
+) -> None:
+    random, num_confirmations = np.random.default_rng(6), 60
+    told = {"own": 0, "pooled": 0}
+    for _ in range(num_confirmations):
+        found = many_outcomes(random, seeds, 120, [0.08] * 7)
+        leaders, baselines = list(found)[:3], list(found)[3:]
+        pairs = [*itertools.product(leaders, baselines), *((leaders[0], other) for other in leaders[1:])]
+        spread = measure_seed_spread(found)
+        own = [paired_difference(found[one], found[two]).p_value for one, two in pairs]
+        pooled = [pooled_difference({name: found[name] for name in pair}, spread).p_value for pair in pairs]
+        told["own"] += min(holm(own)) < 0.05
+        told["pooled"] += min(holm(pooled)) < 0.05
+    assert told["own"] / num_confirmations > by_own_seeds
+    assert told["pooled"] / num_confirmations <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / num_confirmations)
+
+
+@pytest.mark.parametrize("deviation", [0.0, 0.02, 0.08])
+def test_equal_configurations_of_a_single_pair_with_two_seeds_are_told_apart_once_in_twenty_at_most(
+    deviation: float,
+) -> None:
+    random, num_pairs, told = np.random.default_rng(7), 800, 0
+    for _ in range(num_pairs):
+        found = many_outcomes(random, 2, 120, [deviation] * 2)
+        told += pooled_difference(found, measure_seed_spread(found)).p_value < 0.05
+    assert told / num_pairs <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / num_pairs)
+
+
+def test_two_seeds_find_a_difference_that_is_much_larger_than_what_seeds_and_images_make() -> None:
+    random = np.random.default_rng(8)
+    for _ in range(20):
+        found = many_outcomes(random, 2, 300, [0.01] * 2, shifts={0: 0.3})
+        difference = pooled_difference(found, measure_seed_spread(found))
+        assert verdict(difference.estimate, difference.p_value) == "better"
+
+
+def test_seeds_that_agree_by_chance_count_as_much_as_the_luck_of_single_images() -> None:
+    images = 400
+    found = {name: np.zeros((2, images), dtype=bool) for name in ("a", "b")}
+    for name, shift in (("a", 0), ("b", 30)):  # both seeds have the same accuracy, on other images
+        found[name][0, shift : shift + 200] = found[name][1, shift + 100 : shift + 300] = True
+    spread = measure_seed_spread(found)
+    assert spread.pooled == 0
+    difference = pooled_difference(found, spread)
+    # What is left is the error of an image's mean over the seeds, which the paired t-test over images measures.
+    by_image = found["a"].mean(axis=0) - found["b"].mean(axis=0)
+    interval = stats.t.ppf(0.975, images - 1) * by_image.std(ddof=1) / math.sqrt(images)
+    assert difference.high - difference.estimate >= interval > 0
+
+
+def test_networks_that_are_never_right_do_not_make_the_seeds_of_others_look_steady() -> None:
+    accuracies = {"a": [0.5, 0.54, 0.46], "b": [0.5, 0.47, 0.53]}
+    found = {name: np.repeat([[value] for value in values], 50, axis=1) for name, values in accuracies.items()}
+    collapsed = {f"collapsed{number}": np.zeros((3, 50)) for number in range(4)} | {"perfect": np.ones((3, 50))}
+    alone, beside = measure_seed_spread(found), measure_seed_spread({**found, **collapsed})
+    assert (beside.pooled, beside.freedom, beside.unsteady) == (alone.pooled, alone.freedom, frozenset())
+    assert pooled_difference(found, beside) == pooled_difference(found, alone)
+    against = {"a": found["a"], "collapsed0": collapsed["collapsed0"]}
+    assert pooled_difference(against, beside).p_value == pytest.approx(
+        2 * stats.t.sf(0.5 / math.sqrt((0.04**2 + alone.pooled) / 3), 4)
+    )
+
+
+def test_a_fixed_network_brings_no_variance_of_seeds() -> None:
+    leader = np.repeat([[0.5], [0.52], [0.48]], 50, axis=1)
+    difference = pooled_difference({"a": leader, "fixed": np.full((1, 50), 0.4)}, measure_seed_spread({"a": leader}))
+    assert difference.p_value == pytest.approx(stats.ttest_1samp([0.5, 0.52, 0.48], 0.4).pvalue)
+    assert difference.estimate == pytest.approx(0.1)
+
+
+def test_an_unsteady_configuration_with_one_seed_of_the_pair_goes_by_the_freedom_of_all_its_seeds() -> None:
+    accuracies = {f"s{index}": [0.5, 0.51, 0.49] for index in range(5)} | {"collapses": [0.5, 0.48, 0.0]}
+    found = {name: np.repeat([[value] for value in values], 50, axis=1) for name, values in accuracies.items()}
+    first_seed = {name: found[name][:1] for name in ("s0", "collapses")}
+    difference = pooled_difference(first_seed, measure_seed_spread(found))
+    assert difference.estimate == 0
+    assert (difference.low, difference.high) == (-1.0, 1.0)

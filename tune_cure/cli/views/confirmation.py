@@ -11,7 +11,7 @@ from tune_cure.cli.views.console import alert
 from tune_cure.confirmation.answers import answer, chance_warnings
 from tune_cure.confirmation.cost import Cost
 from tune_cure.confirmation.plan import Job
-from tune_cure.confirmation.verdicts import Confirmation, warn_of_few_seeds
+from tune_cure.confirmation.verdicts import Confirmation, warn_of_seeds
 from tune_cure.evaluation.names import COMPARED_ATTACKS
 from tune_cure.search.results import SearchResult
 from tune_cure.utils.formatting import (
@@ -131,7 +131,7 @@ def print_results(confirmation: Confirmation, result: SearchResult, console: Con
     for _, row in comparisons.iterrows():
         console.print(describe_verdict(row, norm, labels))
     console.print(describe_adjustment(confirmation), style="dim")
-    for warning in (*warn_of_few_seeds(comparisons), *chance_warnings(confirmation)):
+    for warning in (*warn_of_seeds(confirmation, comparisons), *chance_warnings(confirmation)):
         alert(console, warning, style="bold")
     for epsilon, warning in confirmation.masking_warnings():
         alert(console, f"\nwarning, at {format_radius(epsilon, norm)}: {warning}", style="bold")
@@ -167,7 +167,7 @@ def describe_adjustment(confirmation: Confirmation) -> str:
     others = "all other pairs" if alone else "all pairs"
     return (
         f"better and worse hold at 5% for {alone}{others} of a column together (Holm 1979); an interval is that of its "
-        "pair alone"
+        "pair alone; how much seeds differ is measured over all candidates together"
     )
 
 
