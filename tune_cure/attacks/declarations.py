@@ -9,7 +9,9 @@ from typing import ClassVar
 from tune_cure.gradients.registry import DISTANCE_NAMES
 from tune_cure.utils.hyperparameters import hyperparameter
 
-INITS = ("uniform", "zero", "previous", "noise", "bernoulli")
+INITS = ("uniform", "zero", "previous", "noise", "clipped_noise", "bernoulli")
+NOISES = ("noise", "clipped_noise")
+"""The starts that may lie outside of the ball, and from which the step is not projected into it."""
 
 
 @dataclass(kw_only=True)
@@ -51,12 +53,14 @@ class FgsmDeclaration(AttackDeclaration):
         None, "Step of one-step attacks in pixel units, in the place of alpha.", gt=0, unit="pixel units"
     )
     init: str = hyperparameter(
-        "uniform", "Start of one-step attacks; noise: uniform, neither clipped nor projected.", choices=INITS
+        "uniform", "Start of one-step attacks; noise, clipped_noise: uniform, not projected.", choices=INITS
     )
-    noise: float = hyperparameter(2.0, "Radius of init noise as a multiple of epsilon.", gt=0, unit="of epsilon")
+    noise: float = hyperparameter(
+        2.0, "Radius of init noise and clipped_noise as a multiple of epsilon.", gt=0, unit="of epsilon"
+    )
 
     def inactive(self) -> dict[str, str]:
-        reasons = {} if self.init == "noise" else {"noise": f"init is {self.init}"}
+        reasons = {} if self.init in NOISES else {"noise": f"init is {self.init}"}
         return reasons if self.step_size is None else reasons | {"alpha": "step_size is given"}
 
 

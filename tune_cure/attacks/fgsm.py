@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from tune_cure.attacks.attack import Attack, Step
-from tune_cure.attacks.declarations import FgsmDeclaration, ZeroGradDeclaration
+from tune_cure.attacks.declarations import NOISES, FgsmDeclaration, ZeroGradDeclaration
 from tune_cure.attacks.norms import broadcast, project, random_start
 from tune_cure.attacks.registry import NORMS
 from tune_cure.gradients.batch_norm_mode import STATISTICS
@@ -37,8 +37,9 @@ def start_point(
         return images
     if init == "uniform":
         return random_start(images, epsilon, generator, norm)
-    if init == "noise":
-        return images + NORMS.resolve(norm).noise(images, noise * epsilon, generator)
+    if init in NOISES:
+        start = images + NORMS.resolve(norm).noise(images, noise * epsilon, generator)
+        return start if init == "noise" else start.clamp(0.0, 1.0)
     if init == "bernoulli":
         signs = torch.randint(0, 2, images.shape, generator=generator, device=images.device, dtype=images.dtype)
         return project(images + epsilon * (signs - 0.5), images, epsilon, norm)
@@ -81,11 +82,12 @@ def fgsm(
         step_size: Step size in pixel units, in the place of `alpha`.
         init: `uniform` starts at a random point of the ball, `zero` at the image, `previous` at the image plus
             `previous`; `noise` at the image plus uniform noise of `noise` × epsilon, and neither clips nor projects but
-            to [0, 1] (N-FGSM: de Jorge et al. 2022, arXiv 2202.01181, with alpha 1); `bernoulli` at the image plus or
-            minus epsilon / 2 in each pixel, projected into the ball (Sriramanan et al. 2020, arXiv 2011.14969).
+            to [0, 1] in the end; `clipped_noise` at the same point clipped to [0, 1], as the code of N-FGSM does (de
+            Jorge et al. 2022, arXiv 2202.01181, with alpha 1); `bernoulli` at the image plus or minus epsilon / 2 in
+            each pixel, projected into the ball (Sriramanan et al. 2020, arXiv 2011.14969).
         norm: Norm of the ball.
         generator: Source of the random start, on the images' device.
-        noise: Radius of the noise of init `noise`, as a multiple of `epsilon`.
+        noise: Radius of the noise of init `noise` and `clipped_noise`, as a multiple of `epsilon`.
         previous: (N, C, H, W) perturbations to start from.
         zero_fraction: Share of the entries of each example's gradient, the smallest ones, along which nothing moves
             (ZeroGrad: Golgooni et al. 2021, arXiv 2103.15476).
@@ -97,7 +99,7 @@ def fgsm(
         start_grad: (N, C, H, W) gradients at the start where they are known already.
 
     Returns:
-        (N, C, H, W) adversarial images, detached: in [0, 1], and in the ball unless init is `noise`.
+        (N, C, H, W) adversarial images, detached: in [0, 1], and in the ball unless init is one of `NOISES`.
     """
     ball = NORMS.resolve(norm)
     if start is None:
@@ -111,7 +113,7 @@ def fgsm(
         threshold = sizes.kthvalue(max(1, int(zero_fraction * sizes.shape[1])), dim=1).values
         gradient = gradient.where(gradient.abs() > broadcast(threshold), 0.0)
     moved = start + (alpha * epsilon if step_size is None else step_size) * ball.steepest(gradient)
-    return (moved.clamp(0.0, 1.0) if init == "noise" else project(moved, images, epsilon, norm)).detach()
+    return (moved.clamp(0.0, 1.0) if init in NOISES else project(moved, images, epsilon, norm)).detach()
 
 
 @dataclass(kw_only=True)

@@ -13,6 +13,8 @@ from tune_cure.gradients.input_gradients import cross_entropy
 from tune_cure.regularizers.declarations import AdaptiveElleDeclaration, ElleDeclaration
 from tune_cure.regularizers.regularizer import PenaltyStep, Regularizer
 
+MIN_ERRORS = 3  # earlier errors of ELLE-A beside which one can be out of the ordinary
+
 
 def linearity_error(
     model: nn.Module,
@@ -70,14 +72,16 @@ class Elle(ElleDeclaration, Regularizer):
 
 @dataclass(kw_only=True)
 class AdaptiveElle(AdaptiveElleDeclaration, Elle):
-    """ELLE-A: ELLE with lambda while the error is out of the ordinary, and less and less after it.
+    """ELLE-A: ELLE with lambda after an error that is out of the ordinary, and less and less from then on.
 
-    A step whose mean error exceeds the mean of all earlier steps' by more than `elle_sensitivity` of their standard
-    deviations is penalized by lambda itself. In each other step the weight is `elle_decay` of the one before; it starts
-    at zero. Abad Rocamora et al. 2024 (arXiv 2401.11618), section 3.3.
+    Where a step's mean error exceeds the mean of all earlier steps' by more than `elle_sensitivity` of their standard
+    deviations, the next step is penalized by lambda itself. Else the next step's weight is `elle_decay` of this one's;
+    it starts at zero. The rule counts from the fourth step on. Abad Rocamora et al. 2024 (arXiv 2401.11618), as in the
+    authors' code.
     """
 
-    # Number of earlier steps, mean of their errors, sum of squared deviations from it (Welford), weight as part of 1.
+    # Number of earlier steps, mean of their errors, sum of squared deviations from it (Welford), and the weight of the
+    # step that comes, as a part of lambda.
     history: Tensor | None = field(default=None, init=False)
 
     def __call__(self, step: PenaltyStep) -> Tensor:
@@ -87,16 +91,16 @@ class AdaptiveElle(AdaptiveElleDeclaration, Elle):
         return errors * weight.to(errors.dtype)
 
     def _adapt(self, error: Tensor) -> Tensor:
-        """Return the weight for a step's mean `error`, as a part of lambda, and remember the error."""
+        """Return this step's weight, as a part of lambda; remember its mean `error`, and the next step's weight."""
         if self.history is None:
             self.history = error.new_zeros(4)
-        before = self.history
+        before = self.history.clone()
         count, mean, squares, weight = before.unbind()
         deviation = (squares / count.clamp(min=1)).sqrt()
-        jumps = (count > 0) & (error > mean + self.elle_sensitivity * deviation)
-        weight = torch.where(jumps, torch.ones_like(weight), self.elle_decay * weight)
+        jumps = (count >= MIN_ERRORS) & (error > mean + self.elle_sensitivity * deviation)
+        following = torch.where(jumps, torch.ones_like(weight), self.elle_decay * weight)
         moved = mean + (error - mean) / (count + 1)
-        after = torch.stack([count + 1, moved, squares + (error - mean) * (error - moved), weight])
+        after = torch.stack([count + 1, moved, squares + (error - mean) * (error - moved), following])
         # A step that overflowed is skipped by the optimizer, and must not be remembered.
         self.history.copy_(torch.where(error.isfinite(), after, before))  # in place, for CUDA graphs
         return weight

@@ -27,7 +27,8 @@ def gradalign(
     """Return 1 − cos(∇ₓℓ(x), ∇ₓℓ(x + η)) of each example, with η uniform in the ball.
 
     GradAlign (Andriushchenko and Flammarion 2020, arXiv 2007.02617), equation 5. `cure_penalty` describes the arguments
-    and the result. The cosine with a gradient of exactly zero counts as 0.
+    and the result. In the authors' code ∇ₓℓ(x) is a constant where the attack is FGSM (`two_sided` false). Deviation:
+    the cosine with a gradient of exactly zero counts as 0; there, such an example is left out of the mean.
     """
     with STATISTICS[statistics](model):
         clean_grad = input_gradient(model, images, labels, create_graph=two_sided, loss_scale=loss_scale)

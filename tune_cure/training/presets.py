@@ -58,9 +58,9 @@ METHODS: Registry[Preset] = Registry(
             ranges="the paper's 1.25 and, below and above it, as far as steps of half and of one and a half radii",
         ),
         "n_fgsm": Preset(
-            "FGSM from unclipped noise",
+            "FGSM from noise beyond the ball",
             "de Jorge et al. 2022, arXiv 2202.01181",
-            keys={"attack": "fgsm", "init": "noise", "noise": 2.0, "alpha": 1.0, **_NO_PENALTY},
+            keys={"attack": "fgsm", "init": "clipped_noise", "noise": 2.0, "alpha": 1.0, **_NO_PENALTY},
             space={"noise": {"uniform": [1, 4]}, "alpha": {"uniform": [0.5, 1.5]}},
             ranges="the authors' scripts take noise of 2, 3 and 4 radii and steps of 2/3 to 1 radius",
         ),
@@ -117,7 +117,14 @@ METHODS: Registry[Preset] = Registry(
         "gradalign": Preset(
             "FGSM from the image and GradAlign",
             "Andriushchenko and Flammarion 2020, arXiv 2007.02617",
-            keys={"attack": "fgsm", "init": "zero", "alpha": 1.0, "regularizer": "gradalign", "lambda": 0.2},
+            keys={
+                "attack": "fgsm",
+                "init": "zero",
+                "alpha": 1.0,
+                "regularizer": "gradalign",
+                "lambda": 0.2,
+                "penalty_two_sided": False,
+            },
             space={"lambda": {"loguniform": [0.02, 2]}},
             ranges="a factor of ten on either side of the authors' 0.2 at 8/255",
         ),
@@ -188,12 +195,12 @@ METHODS: Registry[Preset] = Registry(
             ranges="a factor of five on either side of the paper's 4, to which the weights grow",
         ),
         "aaer": Preset(
-            "FGSM from unclipped noise and a penalty on abnormal examples (N-AAER)",
+            "FGSM from noise beyond the ball and a penalty on abnormal examples (N-AAER)",
             "Lin, Yu and Liu 2023, arXiv 2404.08154; the weight is the product of two of the paper's; the "
             "statistics are the batch's, as in the authors' code",
             keys={
                 "attack": "fgsm",
-                "init": "noise",
+                "init": "clipped_noise",
                 "noise": 2.0,
                 "alpha": 1.0,
                 "attack_statistics": "batch",
@@ -201,7 +208,7 @@ METHODS: Registry[Preset] = Registry(
                 "lambda": 0.15,
             },
             space={"lambda": {"loguniform": [0.015, 1.5]}},
-            ranges="from a tenth of 0.15, the weight with unclipped noise, to 1.5, the weight with a start in the ball",
+            ranges="from a tenth of 0.15, the weight with such noise, to 1.5, the weight with a start in the ball",
         ),
         "fgsm_pgi": Preset(
             "prior-guided FGSM, whose starts follow a momentum of each image's gradients (FGSM-MEP)",

@@ -161,6 +161,24 @@ def test_noise_start_neither_clips_nor_projects_but_to_pixel_range(linear, point
     assert (adversarial - images).abs().max() > EPSILON
 
 
+def test_a_start_from_clipped_noise_is_in_pixel_range_as_in_the_code_of_n_fgsm(linear, points) -> None:
+    """The code of de Jorge et al. limits η so that x + η is in [0, 1], and x + η + α · sign g once more."""
+    images, labels = points
+    images = images.clone()
+    images[:100] = images[:100].round()  # black and white pixels, where half of all noise leaves the range
+    generator = torch.Generator().manual_seed(5)
+    choice = {"alpha": 1.0, "init": "clipped_noise", "noise": 2.0}
+    adversarial = fgsm(linear, images, labels, EPSILON, generator=generator, **choice)
+    eta = 2 * EPSILON * (2 * torch.rand(images.shape, dtype=images.dtype, generator=generator.manual_seed(5)) - 1)
+    eta = torch.max(torch.min(eta, 1 - images), -images)
+    delta = eta + EPSILON * away(linear, labels)
+    expected = images + torch.max(torch.min(delta, 1 - images), -images)
+    torch.testing.assert_close(adversarial, expected, rtol=0, atol=1e-15)
+    assert (adversarial - images).abs().max() > EPSILON
+    unclipped = fgsm(linear, images, labels, EPSILON, generator=generator.manual_seed(5), **choice | {"init": "noise"})
+    assert (adversarial - unclipped).abs().max() > EPSILON / 2
+
+
 def test_previous_start_begins_at_the_given_perturbation(linear, points) -> None:
     images, labels = points
     previous = 0.05 * torch.randn(images.shape, dtype=images.dtype, generator=torch.Generator().manual_seed(1))

@@ -235,9 +235,11 @@ def test_a_method_stands_for_its_hyperparameters_and_flags_override_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     training = asked_for("--method", "n_fgsm", "--noise", "3").training
-    assert (training.method, training.init, training.noise, training.regularizer) == ("n_fgsm", "noise", 3, "none")
+    named = (training.method, training.init, training.noise, training.regularizer)
+    assert named == ("n_fgsm", "clipped_noise", 3, "none")
     said = capsys.readouterr().out
-    assert "method n_fgsm (FGSM from unclipped noise; de Jorge et al. 2022, arXiv 2202.01181): attack fgsm" in said
+    assert "method n_fgsm (FGSM from noise beyond the ball; de Jorge et al. 2022, arXiv 2202.01181): " in said
+    assert "): attack fgsm  init clipped_noise  alpha 1" in said
     assert "given instead: noise 3" in said
     assert asked_for("--method", "n_fgsm", "--step-size", "0.02").training.step_size == 0.02
 

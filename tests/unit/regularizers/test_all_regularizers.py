@@ -27,8 +27,8 @@ def penalties(name: str, network: nn.Module, batch: tuple[Tensor, Tensor], **cha
     start = random_start(batch[0], EPSILON, torch.Generator().manual_seed(7))
     adversarial = fgsm(network, *batch, EPSILON, start=start)
     part = build(name, **changes)
-    if name == "elle_a":  # one earlier step without an error, so that this one's is out of the ordinary
-        part.load_state_dict({"history": torch.tensor([1.0, 0.0, 0.0, 0.0], dtype=torch.float64)}, batch[0].device)
+    if name == "elle_a":  # the step before had an error out of the ordinary, so that this one is penalized
+        part.load_state_dict({"history": torch.tensor([4.0, 0.0, 0.0, 1.0], dtype=torch.float64)}, batch[0].device)
     if name == "aaer":  # an abnormal example, whose loss the step lowers, and farther than it raises the others'
         start, adversarial = start.clone(), adversarial.clone()
         start[0], adversarial[0] = fgsm(network, *batch, 3 * EPSILON, init="zero")[0], batch[0][0]

@@ -57,21 +57,24 @@ def adaptive(**hyperparameters: float) -> AdaptiveElle:
     )
 
 
-def test_the_weight_jumps_with_the_error_and_decays_after_it() -> None:
-    errors = [1.0, 1.2, 0.9, 1.1, 5.0, 1.0, 1.1, 9.0, float("nan"), 1.0]
+def test_the_weight_follows_the_authors_rule() -> None:
+    """A jump counts from the next step on, and only beside more than two earlier errors, as in the authors' code."""
+    errors = [1.0, 1.2, 5.0, 1.1, 8.0, 1.0, 1.1, 20.0, float("nan"), 1.0, 1.0]
     part = adaptive(elle_sensitivity=2.0, elle_decay=0.9)
     earlier: list[float] = []
     expected, weight = [], 0.0
     for error in errors:
-        jumps = bool(earlier) and error > statistics.fmean(earlier) + 2.0 * statistics.pstdev(earlier)
-        now = 1.0 if jumps else 0.9 * weight
-        expected.append(now)
-        if error == error:  # what overflowed is not remembered
-            earlier.append(error)
-            weight = now
+        expected.append(weight)
+        if error != error:  # what overflowed is not remembered
+            continue
+        threshold = statistics.fmean(earlier) + 2.0 * statistics.pstdev(earlier) if earlier else 0.0
+        weight = 1.0 if len(earlier) > 2 and error > threshold else 0.9 * weight
+        earlier.append(error)
     found = [part._adapt(torch.tensor(error, dtype=torch.float64)).item() for error in errors]
     assert found == pytest.approx(expected, rel=1e-12)
-    assert 1.0 in found
+    assert found[:5] == [0.0] * 5  # 5.0 jumps beside two earlier errors, which are too few
+    assert found[5] == found[8] == found[9] == 1.0
+    assert found[7] == pytest.approx(0.81)
 
 
 def test_the_penalty_is_the_error_times_the_weight(network: nn.Module, batch: tuple[Tensor, Tensor]) -> None:
@@ -79,16 +82,17 @@ def test_the_penalty_is_the_error_times_the_weight(network: nn.Module, batch: tu
     error = linearity_error(network, *batch, epsilon=EPSILON, generator=generator())
     part = adaptive()
     assert part(PenaltyStep(network, *batch, generator())).tolist() == [0.0] * 6  # nothing to compare the first with
-    part.load_state_dict({"history": torch.tensor([1.0, 1e-9, 0.0, 0.0], dtype=torch.float64)}, torch.device("cpu"))
-    assert torch.equal(part(PenaltyStep(network, *batch, generator())), error)
+    part.load_state_dict({"history": torch.tensor([3.0, 1e-9, 0.0, 0.0], dtype=torch.float64)}, torch.device("cpu"))
+    assert part(PenaltyStep(network, *batch, generator())).tolist() == [0.0] * 6  # it jumps, for the next step
     history = part.state_dict()["history"]
-    assert history[0] == 2
+    assert history[0] == 4
     assert history[3] == 1
+    assert torch.equal(part(PenaltyStep(network, *batch, generator())), error)
 
 
 def test_without_decay_the_weight_stays_and_with_full_decay_it_is_gone_at_once() -> None:
     for decay, after in ((1.0, 1.0), (0.0, 0.0)):
         part = adaptive(elle_decay=decay)
-        for error in (1.0, 5.0, 1.0):
+        for error in (1.0, 1.0, 1.0, 5.0, 1.0, 1.0):
             weight = part._adapt(torch.tensor(error, dtype=torch.float64))
         assert weight.item() == after

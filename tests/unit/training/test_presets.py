@@ -19,17 +19,17 @@ from tune_cure.utils.yaml_config import ProblemError
 NAMES = [name for name in METHODS if name != NO_METHOD]
 PUBLISHED = {  # by hand, from the papers
     "fgsm_rs": {"attack": "fgsm", "init": "uniform", "alpha": 1.25, "regularizer": "none"},
-    "n_fgsm": {"attack": "fgsm", "init": "noise", "noise": 2, "alpha": 1, "regularizer": "none"},
+    "n_fgsm": {"attack": "fgsm", "init": "clipped_noise", "noise": 2, "alpha": 1, "regularizer": "none"},
     "trades": {"adversarial_weight": 0, "clean_weight": 1, "trades_weight": 6, "attack_steps": 10},
     "mart": {"adversarial_weight": 1, "boosted_weight": 1, "mart_weight": 5},
-    "gradalign": {"init": "zero", "lambda": 0.2},
+    "gradalign": {"init": "zero", "lambda": 0.2, "penalty_two_sided": False},
     "elle": {"init": "zero", "lambda": 1000},
     "elle_a": {"lambda": 4000, "elle_decay": 0.99, "elle_sensitivity": 2},
     "gat": {"init": "bernoulli", "adversarial_weight": 0, "clean_weight": 1, "lambda": 40, "lambda_schedule": "late"},
     "nuat": {"guide": "nuclear", "lambda": 4, "lambda_schedule": "ramp"},
     "free": {"replays": 8},
     "fgsm_pgi": {"attack": "fgsm_pgi", "lambda": 10, "pgi_momentum": 0.3, "pgi_reset": 40},
-    "aaer": {"init": "noise", "lambda": 0.15},
+    "aaer": {"init": "clipped_noise", "noise": 2, "alpha": 1, "lambda": 0.15, "attack_statistics": "batch"},
     "ssat": {"ssat_points": 3},
 }
 
@@ -135,5 +135,6 @@ def test_a_method_in_words_says_what_it_stands_for_and_what_is_given_instead() -
     training = expand_method({"method": "gradalign", "init": "uniform"}, beside=["lambda"])
     assert describe_method(training, ["lambda", "lr_max"]) == (
         "gradalign (FGSM from the image and GradAlign; Andriushchenko and Flammarion 2020, arXiv 2007.02617): "
-        "attack fgsm  alpha 1  regularizer gradalign; given instead: init uniform; searched: lambda"
+        "attack fgsm  alpha 1  regularizer gradalign  penalty_two_sided False; given instead: init uniform; "
+        "searched: lambda"
     )

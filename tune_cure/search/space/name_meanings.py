@@ -21,6 +21,7 @@ MEANINGS = {  # of names that stand for no function with a description of its ow
         "zero": "the image",
         "previous": "the image plus the perturbation that the batch before has in its place",
         "noise": "the image plus uniform noise of `noise` × epsilon, neither clipped nor projected but to [0, 1]",
+        "clipped_noise": "the same, clipped to [0, 1] before its gradient is taken, as in the code of N-FGSM",
         "bernoulli": "the image plus or minus epsilon / 2 in each pixel, projected into the ball",
     },
     "training.guide": {
