@@ -56,7 +56,7 @@ __all__ = [
 _LAZY = {
     "Comparison": "tune_cure.cli.compare:Comparison",
     "Replay": "tune_cure.cli.replay:Replay",
-    "SearchResult": "tune_cure.search.results:SearchResult",
+    "SearchResult": "tune_cure.reports.figures.notebook:SearchResult",
     "TrainResult": "tune_cure.cli.api:TrainResult",
     "TuneCureError": "tune_cure.utils.errors:TuneCureError",
     "compare": "tune_cure.cli.compare:compare",
@@ -69,7 +69,10 @@ _LAZY = {
     "report": "tune_cure.cli.report:report",
     "train": "tune_cure.cli.api:train",
 }
-"""Definition of each public name as `module:name`; PEP 562 calls `__getattr__` when a name is first used."""
+"""Where to import each public name, as `module:name`; PEP 562 calls `__getattr__` when a name is first used.
+
+`SearchResult` comes with the pictures that notebooks show of it.
+"""
 
 
 def __getattr__(name: str) -> Any:

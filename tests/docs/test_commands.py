@@ -29,6 +29,8 @@ ONLY_PARSED = {  # of what begins so: why it is not run here
     "tune-cure train --dataset image_folder": "needs pictures",
     "tune-cure evaluate ours": "needs another project's weights; see tests/unit/cli/test_evaluate.py",
     "tune-cure export results/NAME --to FOLDER --confirmed": "see tests/unit/cli/test_export.py",
+    "tune-cure export results/NAME --to FOLDER --onnx": "needs an extra; see tests/integration/test_export_onnx.py",
+    "tune-cure export results/NAME --to FOLDER --push-to-hub": "sends; see tests/unit/cli/test_export.py",
     "python benchmarks": "takes minutes to hours",
     "tune-cure search --space own_parts.yaml": "needs the folder of its parts; tests/docs/test_own_parts.py runs it",
     "examples": "needs a cluster",

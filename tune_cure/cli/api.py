@@ -29,6 +29,7 @@ from tune_cure.cli.views.training import train_epochs
 from tune_cure.confirmation.candidates import DEFAULT_BASELINES
 from tune_cure.confirmation.verdicts import Confirmation
 from tune_cure.models import checkpoints
+from tune_cure.reports.figures.notebook import pictures_of_confirmation, pictures_of_log
 from tune_cure.reports.refresh import ReportRefresher
 from tune_cure.search import resume as resuming, run_files
 from tune_cure.search.progress import SearchState
@@ -38,11 +39,14 @@ from tune_cure.search.space.own_parts import own_part_files
 from tune_cure.search.space.registration import setup_of_workers
 from tune_cure.utils.errors import TuneCureError
 from tune_cure.utils.files import FolderError
+from tune_cure.utils.formatting import draw_with, format_count, format_notebook, format_percent, format_table
 from tune_cure.utils.yaml_config import parse_duration
 
 Settings = Mapping[str, Any] | Sequence[str]
 
 _logger = logging.getLogger(__name__)
+
+draw_with(Confirmation, pictures_of_confirmation)
 
 
 def search(
@@ -153,6 +157,23 @@ class TrainResult:
     network: nn.Module | None
     best_epoch: int
     test: pd.DataFrame | None
+
+    def _repr_html_(self) -> str:
+        """Return the HTML that a notebook shows: the accuracies by epoch, and those on the test set."""
+        return format_notebook(self, *self._describe(), [] if self.test is None else [format_table(self.test)])
+
+    def _describe(self) -> tuple[str, str]:
+        """Return the headline and the line below it."""
+        where = f"all is in {self.directory}"
+        trained = f"{format_count(len(self.log), 'epoch')} trained"
+        if not self.best_epoch:
+            return f"{trained}; the first diverged", where
+        best = self.log.iloc[self.best_epoch - 1]
+        reached = format_percent(best["pgd_accuracy"], best["pgd_accuracy_se"])
+        return f"{trained}, the best is epoch {self.best_epoch} with a PGD accuracy of {reached}", where
+
+
+draw_with(TrainResult, lambda run: pictures_of_log(run.log))
 
 
 def train(

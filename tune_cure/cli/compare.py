@@ -2,7 +2,7 @@
 
 import argparse
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
@@ -13,11 +13,14 @@ from tune_cure.cli import options as command_line
 from tune_cure.cli.views.console import alert
 from tune_cure.confirmation import comparison
 from tune_cure.confirmation.comparison import ComparisonError, Searches
+from tune_cure.confirmation.lead import leader_progress
 from tune_cure.reports.comparison_text import ERRORS_NOTE, format_verdict, side_by_side, verdict_basis
+from tune_cure.reports.figures.notebook import pictures_of_progress
 from tune_cure.search.results import SearchResult
 from tune_cure.utils.csv_tables import format_csv
 from tune_cure.utils.environment import require
 from tune_cure.utils.files import replace_text
+from tune_cure.utils.formatting import draw_with, format_notebook, format_table, join_words
 
 TITLES_WIDTH = 24  # columns of the terminal for the titles of the rows
 SEARCH_WIDTH = 22  # columns of the terminal for a search; searches that do not fit follow in a block below
@@ -32,11 +35,24 @@ class Comparison:
         verdicts: A row per pair of searches: the difference of their winners with its 95% interval, and the verdict;
             or the reason for none.
         warnings: What speaks against comparing them.
+        progress: The best so far of each search by its name: a row at each change of the leader, with the columns
+            epochs and device_hours (of all trials until then), trials (that had reported), objective and trial.
     """
 
     table: pd.DataFrame
     verdicts: pd.DataFrame
     warnings: list[str]
+    progress: dict[str, pd.DataFrame] = field(repr=False)
+
+    def _repr_html_(self) -> str:
+        """Return the HTML that a notebook shows: the verdicts, the best so far, the searches side by side."""
+        verdicts = " ".join(format_verdict(row) for _, row in self.verdicts.iterrows())
+        values = [name for name in map(str, self.table) if name.startswith("best_") and name != "best_epoch"]
+        table = self.table[["search", "trials_ended", "epochs_trained", "objective", "objective_se", "gain", *values]]
+        return format_notebook(self, verdicts, " ".join(self.warnings), [format_table(table)])
+
+
+draw_with(Comparison, lambda found: pictures_of_progress(found.progress, join_words(found.table["metric"].unique())))
 
 
 @dataclass(frozen=True)
@@ -152,4 +168,5 @@ def compare(*searches: SearchResult | str | Path) -> Comparison:
         comparison.build_comparison_table(named),
         comparison.compare_winners(named),
         comparison.comparison_warnings(named),
+        {name: leader_progress(result) for name, result in named.items()},
     )

@@ -13,9 +13,11 @@ from rich.table import Table
 from tune_cure.cli import options as command_line
 from tune_cure.cli.options import UsageError
 from tune_cure.evaluation.standard_error import standard_error
+from tune_cure.reports.figures.notebook import pictures_of_replay
 from tune_cure.search import asha_replay, ranking, run_files, trial_table
 from tune_cure.search.results import SearchResult
 from tune_cure.search.space.config import LEAST_REDUCTION
+from tune_cure.utils.formatting import draw_with, format_notebook, format_table
 
 TITLES = ("grace", "factor", "stopped", "epochs", "saved", "kept", "regret", "saved*", "kept*", "regret*")
 
@@ -32,6 +34,16 @@ class Replay:
 
     table: pd.DataFrame
     trade_off: pd.DataFrame
+
+    def _repr_html_(self) -> str:
+        """Return the HTML that a notebook shows: what each pair saves and loses, and the pairs worth choosing from."""
+        columns = ["grace_period", "reduction_factor", "epochs_saved_mean", "regret_mean", "winner_kept_mean"]
+        rows = self.trade_off[[*columns, "recommended"]]
+        headline = f"{len(self.table)} pairs of ASHA's numbers; these are worth choosing from"
+        return format_notebook(self, headline, tables=[format_table(rows, dict.fromkeys(columns[2:], "{:.1%}"))])
+
+
+draw_with(Replay, lambda found: pictures_of_replay(found.table, found.trade_off))
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from tune_cure.search.run_files import OUTCOMES
 from tune_cure.utils import significance
 from tune_cure.utils.csv_tables import format_csv
 from tune_cure.utils.files import replace_arrays, replace_text
-from tune_cure.utils.formatting import format_percent
+from tune_cure.utils.formatting import format_count, format_notebook, format_percent, format_radius, format_table
 from tune_cure.utils.significance import Difference
 
 TABLE, SUMMARY = "evaluation.csv", "evaluation.json"
@@ -79,6 +79,17 @@ class Judgement:
     def attack_labels(self) -> dict[str, str]:
         """The attacks as people write them, by their columns; see `names.label_attacks`."""
         return label_attacks(list(self.networks[0].outcomes.correct))
+
+    def _repr_html_(self) -> str:
+        """Return the HTML that a notebook shows: accuracies of every network, verdicts, warnings."""
+        at = format_radius(self.epsilon, self.norm)
+        headline = f"{format_count(len(self.networks), 'network')} on {self.examples:,} test images at {at}"
+        accuracies = self.table()[["model", "origin", "parameters", *self.attack_labels]]
+        tables = [format_table(accuracies, dict.fromkeys(ATTACKS, "{:.1%}"))]
+        verdicts = self.comparisons()[["first", "second", "metric", "difference", "low", "high", "verdict"]]
+        if len(verdicts):
+            tables.append(format_table(verdicts, dict.fromkeys(("difference", "low", "high"), "{:+.1%}")))
+        return format_notebook(self, headline, " ".join(self.warnings()), tables)
 
     def table(self) -> pd.DataFrame:
         """Return a row of `COLUMNS` for each network; accuracies are fractions."""

@@ -26,7 +26,7 @@ from tune_cure.search import run_files
 from tune_cure.utils import significance
 from tune_cure.utils.csv_tables import format_csv
 from tune_cure.utils.files import replace_arrays, replace_text
-from tune_cure.utils.formatting import join_words
+from tune_cure.utils.formatting import format_count, format_notebook, format_table, join_words
 from tune_cure.utils.significance import SeedSpread
 
 RunKey = tuple[str, int, float]
@@ -264,6 +264,19 @@ class Confirmation:
             claim = largest.observation("up to " if len(group) > 1 else "")
             warnings.append((epsilon, f"{claim}, {join_words(names)}: {largest.meaning}."))
         return warnings
+
+    def _repr_html_(self) -> str:
+        """Return the HTML that a notebook shows: accuracies of every seed, means, verdicts."""
+        headline = f"{self.num_judged} of {format_count(self.num_planned, 'run')} judged on the test set"
+        if self.table.empty:
+            return format_notebook(self, headline)
+        compared = [name for attack in COMPARED_ATTACKS for name in (attack, f"{attack}_sd")]
+        means = self.means()[["contender", "epsilon", "seeds", *compared]].dropna(axis=1, how="all")
+        comparisons = self.comparisons()
+        verdicts = comparisons[["first", "second", "epsilon", "metric", "difference", "low", "high", "verdict"]]
+        points = dict.fromkeys(("difference", "low", "high"), "{:+.1%}")
+        tables = [format_table(means, dict.fromkeys(compared, "{:.1%}")), format_table(verdicts, points)]
+        return format_notebook(self, headline, " ".join(warn_of_seeds(self, comparisons)), tables)
 
     def write(self, folder: Path) -> None:
         """Write confirm.csv, confirm.json, and outcomes.npz with every single outcome, for other statistics."""

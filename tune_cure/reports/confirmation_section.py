@@ -194,7 +194,14 @@ def plot_seeds(runs: pd.DataFrame, attack: str) -> go.Figure:
     )
     figure.update_layout(margin_r=24)  # room for half of the label 100%
     figure.update_xaxes(tickformat=".0%", range=accuracy_range(runs[attack]))
-    figure.update_yaxes(tickformat=None, ticklabelstandoff=6, range=[-0.6, len(names) - 0.4])
+    figure.update_yaxes(
+        type="category",
+        categoryorder="array",
+        categoryarray=[escape(name) for name in names],
+        tickformat=None,
+        ticklabelstandoff=6,
+        range=[-0.6, len(names) - 0.4],
+    )
     return figure
 
 

@@ -6,7 +6,6 @@ The columns are described in docs/columns.md.
 
 from dataclasses import dataclass
 from functools import cached_property
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,14 @@ from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.trial_table import SearchRecord, count_untrained_epochs, judged_examples
 from tune_cure.utils.errors import TuneCureError
 from tune_cure.utils.files import FolderError, refuse_foreign_links
-from tune_cure.utils.formatting import format_count, format_duration, format_hyperparameters, format_percent
+from tune_cure.utils.formatting import (
+    format_count,
+    format_duration,
+    format_hyperparameters,
+    format_notebook,
+    format_percent,
+    format_table,
+)
 
 NUM_SHOWN = 5  # leaders in a notebook
 NUM_NAMED = 8  # searches in an error
@@ -62,7 +68,7 @@ class SearchResult:
     """Results of the search in a folder.
 
     The tables are made once, at the first question, so that all answers belong together. Later events are not seen:
-    make a new object for those. A notebook shows the leaders.
+    make a new object for those. A notebook shows the leaders, and pictures of the search.
 
     Args:
         directory: The run's folder.
@@ -241,11 +247,10 @@ class SearchResult:
         """Return the HTML that a notebook shows."""
         columns = ["trial", "status", "pgd_accuracy_best", "pgd_accuracy_best_se", "clean_accuracy_best"]
         columns += ["fresh_pgd_accuracy"] * bool(self.leaders["fresh_pgd_accuracy"].notna().any())
-        table = self.leaders[[*columns, "epochs_trained", *self.spec.space]].head(NUM_SHOWN)
+        leaders = self.leaders[[*columns, "epochs_trained", *self.spec.space]].head(NUM_SHOWN)
         spent = f"{self.summary['epochs']:,} epochs in {format_duration(self.summary['wall_seconds'])}"
-        html: str = table.to_html(index=False, float_format="{:.4g}".format, na_rep="–", border=0)
-        where = f"{spent}; all is in {escape(str(self.directory))}"
-        return f"<p><strong>{escape(self._headline())}</strong><br>{where}</p>{html}"
+        where = f"{spent}; all is in {self.directory}"
+        return format_notebook(self, self._headline(), where, [format_table(leaders)])
 
 
 def read_spec(directory: Path) -> SearchSpec:

@@ -1,8 +1,9 @@
-"""Texts for people, in the terminal and in reports alike."""
+"""Texts for people, in the terminal, in reports and in notebooks."""
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from html import escape
 from typing import Any
 
 STATUS_WORDS = {  # fit after "trial 7" and after "7 trials"
@@ -14,6 +15,8 @@ STATUS_WORDS = {  # fit after "trial 7" and after "7 trials"
     "failed": "failed",
 }
 
+
+_drawers: dict[type, Callable[[Any], str]] = {}  # of the pictures of results; see `draw_with`
 
 _HIDDEN = re.compile(
     r"[^\t\n\x20-\x7e\u00a0-\U0010ffff]"  # control characters, with which escape sequences of a terminal begin
@@ -118,3 +121,39 @@ def format_percent(fraction: float | None, error: float | None = None, *, digits
         return "–"
     text = f"{100 * fraction:.{digits}f}"
     return f"{text}{unit}" if error is None or math.isnan(error) else f"{text} ± {100 * error:.{digits}f}{unit}"
+
+
+def draw_with(kind: type, draw: Callable[[Any], str]) -> None:
+    """Have notebooks show pictures of the results of a class; a room above that of the class draws them.
+
+    Args:
+        kind: The class.
+        draw: Returns the pictures of a result as HTML; empty for none.
+    """
+    _drawers[kind] = draw
+
+
+def format_notebook(result: object, headline: str, note: str = "", tables: Iterable[str] = ()) -> str:
+    """Return what a notebook shows of a result, as HTML.
+
+    Args:
+        result: The result; its pictures stand between the headline and the tables.
+        headline: Plain text.
+        note: The line below the headline, plain text; empty for none.
+        tables: Tables, made by `format_table`.
+    """
+    draw = _drawers.get(type(result))
+    below = f"<br>{escape(note)}" if note else ""
+    return f"<p><strong>{escape(headline)}</strong>{below}</p>{draw(result) if draw else ''}{''.join(tables)}"
+
+
+def format_table(frame: Any, formats: Mapping[str, str] | None = None) -> str:
+    """Return a table without its index, as HTML; pandas escapes its texts.
+
+    Args:
+        frame: The table.
+        formats: How the numbers of a column are written: `{:.1%}`. Other numbers have four digits.
+    """
+    formatters = {name: text.format for name, text in (formats or {}).items() if name in frame}
+    html: str = frame.to_html(index=False, formatters=formatters, float_format="{:.4g}".format, na_rep="–", border=0)
+    return html

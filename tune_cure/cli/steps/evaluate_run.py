@@ -24,15 +24,18 @@ from tune_cure.evaluation.chance import chance_level
 from tune_cure.evaluation.config import EvaluationConfig
 from tune_cure.evaluation.names import ATTACK_LABELS, explain_missing_parts
 from tune_cure.evaluation.robustness import evaluate_robustness
+from tune_cure.reports.figures.notebook import pictures_of_judgement
 from tune_cure.search import run_files
 from tune_cure.search.space.own_parts import import_chosen_parts
 from tune_cure.utils import cpu, environment, locking
 from tune_cure.utils.files import make_folder, refuse_foreign_links
-from tune_cure.utils.formatting import format_count, format_percent, format_radius
+from tune_cure.utils.formatting import draw_with, format_count, format_percent, format_radius
 from tune_cure.utils.signals import ignore_ctrl_c
 
 SAVED = "outcomes"
 """Folder of the outcomes of each network, in the command's folder."""
+
+draw_with(Judgement, pictures_of_judgement)
 
 
 def run(options: EvaluateOptions, console: Console) -> int:

@@ -39,6 +39,7 @@ from tune_cure.utils.formatting import join_words
 from tune_cure.utils.registry import PartError, did_you_mean, is_reference
 
 WEIGHTS, SIZES, NETWORK, LOADER, CARD = "model.safetensors", "config.json", "model.py", "load.py", "README.md"
+ONNX = "model.onnx"
 BEST_CONFIG = (run_files.BEST_CONFIG_TABLE, run_files.BEST_CONFIG_SPEC)
 LOAD_CODE = '''"""`from load import model`: the network, with torch alone. `python load.py` runs it on random images."""
 
@@ -249,7 +250,9 @@ def _find_run(result: SearchResult, candidate: str, seed: int | None) -> Path:
     return runs[seed]
 
 
-def write_bundle(exported: ExportedModel, card: str, source: Path, folder: Path) -> None:
+def write_bundle(
+    exported: ExportedModel, card: str, source: Path, folder: Path, also: Mapping[str, bytes] | None = None
+) -> None:
     """Write the folder, which must be empty or not exist yet.
 
     Args:
@@ -257,6 +260,7 @@ def write_bundle(exported: ExportedModel, card: str, source: Path, folder: Path)
         card: The model card in Markdown.
         source: The search's folder.
         folder: The folder to write.
+        also: Further files by their names; None for none.
 
     Raises:
         ExportError: The folder is not empty, or cannot be written.
@@ -273,6 +277,7 @@ def write_bundle(exported: ExportedModel, card: str, source: Path, folder: Path)
     if source_code := find_network_source(exported.network["name"]):
         files[source_code.file.name] = source_code.file.read_bytes()
         files[LOADER] = _load_code(source_code).encode()
+    files |= also or {}
     if exported.best_config:
         files |= {name: (source / name).read_bytes() for name in BEST_CONFIG if (source / name).is_file()}
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):

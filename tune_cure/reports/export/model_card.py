@@ -7,7 +7,8 @@ import yaml
 
 from tune_cure.evaluation.names import NORM_LABELS
 from tune_cure.evaluation.standard_error import standard_error
-from tune_cure.reports.export.bundle import BEST_CONFIG, ExportedModel
+from tune_cure.reports.export.bundle import BEST_CONFIG, ONNX, ExportedModel
+from tune_cure.reports.export.claim import FORM, RECORD
 from tune_cure.reports.export.measurements import Measurement
 from tune_cure.utils.formatting import (
     escape_markdown,
@@ -24,6 +25,13 @@ CIFAR_SIZE = (32, 32)
 BALLS = {"linf": "L∞", "l2": "L2"}
 MAX_CLASS_NAMES = 20  # more are left to config.json
 NUM_TARGETS = 9  # classes that AutoAttack's targeted attacks aim at; with fewer other classes, all of them
+FURTHER_FILES = {
+    ONNX: f"`{ONNX}` is the same network for ONNX runtimes: `images` in, `logits` out, for any number of images. It "
+    "was checked to give the same logits.",
+    RECORD: f"`{RECORD}` and `{FORM}` claim a place for these weights on RobustBench's leaderboard: its record of a "
+    "model, and its form for a new one. The authors fill in what is empty.",
+}
+"""What the card says of a file that is not in every export."""
 FRONT = {"license": "unknown", "pipeline_tag": "image-classification", "tags": ["adversarial-robustness", "pytorch"]}
 CITATIONS = """\
 - FGSM adversarial training: E. Wong, L. Rice, J. Z. Kolter, *Fast is better than free: Revisiting adversarial
@@ -35,13 +43,18 @@ Not known. It depends on whoever trained the network, and on the licence of the 
 to tune_cure (MIT)."""
 
 
-def build_model_card(model: ExportedModel) -> str:
-    """Return the card as Markdown."""
+def build_model_card(model: ExportedModel, also: Iterable[str] = ()) -> str:
+    """Return the card as Markdown.
+
+    Args:
+        model: The network.
+        also: The names of further files in the folder, keys of `FURTHER_FILES`.
+    """
     sections = {
         "What it is": _what(model),
         "What was measured": _measured(model),
         "What it is for, and what not": _limits(model),
-        "Loading it": _loading(model),
+        "Loading it": "\n\n".join([_loading(model), *(FURTHER_FILES[name] for name in also)]),
         "Evaluating it": _evaluating(model),
         "How it was trained": _training(model),
         "Where it comes from": _origin(model),

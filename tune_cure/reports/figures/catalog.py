@@ -94,6 +94,13 @@ def build_plots(result: SearchResult, shares: importance.Shares | None = None) -
     ]
 
 
+def build_overview(result: SearchResult) -> list[Plot]:
+    """Return the two plots that say most of a search, curves and trade-off; none until a trial has been judged."""
+    if result.best is None:
+        return []
+    return [plot for plot in _plots_of_trials(result, result.best.trial) if not plot.small]
+
+
 def sampling_note(result: SearchResult) -> str:
     """Return which trials are drawn, as HTML; empty if all are."""
     trials = len(result.trials)

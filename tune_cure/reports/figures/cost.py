@@ -230,3 +230,31 @@ def plot_seconds(trials: pd.DataFrame) -> go.Figure:
     figure.update_layout(barmode="stack")
     figure.update_yaxes(tickformat=None, rangemode="tozero")
     return figure
+
+
+def plot_replay(table: pd.DataFrame, trade_off: pd.DataFrame) -> go.Figure:
+    """Draw what each pair of ASHA's numbers loses against what it saves, in the mean over other orders of trials.
+
+    Args:
+        table: A row per pair: columns `epochs_saved_mean` and `regret_mean`, fractions.
+        trade_off: Its rows that no other pair beats, with the column `recommended`.
+    """
+    figure = blank_figure("epochs saved", "regret")
+    looks = {
+        "other pairs": (table.drop(trade_off.index), "circle", GRAY, 8),
+        "worth choosing from": (trade_off, "diamond", BLUE, 9),
+        "recommended": (trade_off[trade_off["recommended"]], "circle-open", BEST_COLOR, 18),
+    }
+    for name, (rows, symbol, color, size) in looks.items():
+        figure.add_trace(
+            go.Scatter(
+                name=name,
+                mode="markers",
+                x=rows["epochs_saved_mean"].astype(float).tolist(),
+                y=rows["regret_mean"].astype(float).tolist(),
+                marker={"symbol": symbol, "color": color, "size": size, "line": {"width": 2}},
+            )
+        )
+    figure.update_xaxes(tickformat=".0%")
+    figure.update_yaxes(rangemode="tozero", tickformat=".0%")
+    return figure

@@ -21,8 +21,8 @@ from matplotlib.ticker import PercentFormatter
 WIDE, SMALL = (6.5, 3.6), (3.2, 2.4)  # inches: the text's width of a page, and half of it
 DOTS_PER_INCH = 200
 POINTS = 0.75  # per pixel: plotly gives sizes in pixels, matplotlib takes points
-MARKERS = {"circle": "o", "square": "s", "diamond": "D", "triangle-down": "v", "x": "X", "cross": "P"}
-DASHES = {"dash": (0, (5, 3)), "dot": (0, (1, 2)), "solid": "-", None: "-"}
+MARKERS = {"circle": "o", "square": "s", "diamond": "D", "triangle-down": "v", "x": "X", "cross": "P", "line-ns": "|"}
+DASHES: dict[str | None, Any] = {"dash": (0, (5, 3)), "dot": (0, (1, 2)), "solid": "-", None: "-"}
 STEPS = {"hv": "steps-post", "vh": "steps-pre"}
 STYLE: dict[Any, Any] = {
     "font.size": 8,
@@ -33,13 +33,16 @@ STYLE: dict[Any, Any] = {
 }
 
 
-def draw_files(source: go.Figure, size: tuple[float, float], kinds: Iterable[str]) -> dict[str, bytes]:
+def draw_files(
+    source: go.Figure, size: tuple[float, float], kinds: Iterable[str], *, dots_per_inch: int = DOTS_PER_INCH
+) -> dict[str, bytes]:
     """Return the files of a plotly figure by their kinds.
 
     Args:
         source: The figure.
         size: Width and height in inches.
         kinds: svg and png.
+        dots_per_inch: Resolution of a png.
     """
     figure = draw_figure(source, size)
     _lay_out(figure)
@@ -48,7 +51,7 @@ def draw_files(source: go.Figure, size: tuple[float, float], kinds: Iterable[str
         content = io.BytesIO()
         with mpl.rc_context(STYLE):
             metadata = {"Date": None} if kind == "svg" else {}
-            figure.savefig(content, format=kind, dpi=DOTS_PER_INCH, metadata=metadata)
+            figure.savefig(content, format=kind, dpi=dots_per_inch, metadata=metadata)
         files[kind] = content.getvalue()
     return files
 
@@ -94,6 +97,8 @@ def _set_axis(axes: Axes, name: str, source: Any) -> None:
         axis.set_ticks(ticks, [html.unescape(str(text)) for text in source.ticktext])
     elif source.tickformat == "d":
         axis.set_major_locator(mpl.ticker.MaxNLocator(integer=True))
+    elif source.type == "category":
+        axis.set_ticks(range(len(source.categoryarray)), [html.unescape(name) for name in source.categoryarray])
     if source.showticklabels is False:
         axis.set_ticks([])
         axes.spines[["left"]].set_visible(False)
@@ -119,7 +124,7 @@ def _draw_traces(figure: Figure, axes: Axes, source: go.Figure) -> None:
 def _draw_shapes_and_notes(axes: Axes, source: go.Figure) -> None:
     """Draw the vertical lines and the annotations."""
     for shape in source.layout.shapes:
-        style = DASHES[shape.line.dash]
+        style = _line_style(shape.line.dash)
         width = POINTS * shape.line.width
         axes.axvline(shape.x0, color=_convert_color(shape.line.color), lw=width, ls=style, zorder=0.5)
     for note in source.layout.annotations:
@@ -154,7 +159,7 @@ def _draw_scatter(axes: Axes, source: go.Figure, trace: Any) -> None:
     style: dict[str, Any] = {"linestyle": "none", "label": html.unescape(trace.name)}
     if "lines" in trace.mode:
         style |= {"color": _convert_color(trace.line.color), "linewidth": POINTS * trace.line.width}
-        style |= {"linestyle": DASHES[trace.line.dash], "drawstyle": STEPS.get(trace.line.shape, "default")}
+        style |= {"linestyle": _line_style(trace.line.dash), "drawstyle": STEPS.get(trace.line.shape, "default")}
     if "markers" in trace.mode:
         symbol, color = trace.marker.symbol or "circle", _convert_color(trace.marker.color or trace.line.color)
         is_open = symbol.endswith("-open")
@@ -169,6 +174,13 @@ def _draw_scatter(axes: Axes, source: go.Figure, trace: Any) -> None:
         axes.errorbar(x, y, yerr=errors, fmt="none", ecolor=color, elinewidth=0.8, capsize=2)
     if trace.fill:
         axes.fill_between(x, y, step="post", color=_convert_color(trace.fillcolor), linewidth=0)
+
+
+def _line_style(dash: str | None) -> Any:
+    """Return plotly's dashes of a line, a name or lengths such as "8px,4px", as matplotlib takes them."""
+    if dash is None or "px" not in dash:
+        return DASHES[dash]
+    return 0, [POINTS * float(length.removesuffix("px")) for length in dash.split(",")]
 
 
 def _draw_stacked_bars(axes: Axes, trace: Any, stacked_on: dict[Any, float]) -> None:
