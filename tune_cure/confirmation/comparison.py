@@ -291,7 +291,7 @@ def comparison_warnings(searches: Searches) -> list[str]:
                 consequence = "no verdict between these"
             warnings.append(f"different {setting}: {_group(descriptions)}" + (f": {consequence}" * bool(consequence)))
     warnings += _warn_of_second_judgment(searches)
-    devices = {name: environment.read(result.directory).devices for name, result in searches.items()}
+    devices = {name: environment.read(result.directory).devices or "not recorded" for name, result in searches.items()}
     if len(set(devices.values())) > 1:
         warnings.append(f"different devices: {_group(devices)}: hours cannot be compared")
     for name, result in searches.items():

@@ -257,3 +257,6 @@ def test_different_devices_give_a_warning(tmp_path: Path) -> None:
     (tmp_path / "b" / "environment.json").write_text('{"gpus": [], "cpus": 2}')
     (warning,) = comparison.comparison_warnings(pair(first, second))
     assert warning == "different devices: 2 × H100 (a); 2 CPU cores (b): hours cannot be compared"
+    (tmp_path / "b" / "environment.json").unlink()
+    (warning,) = comparison.comparison_warnings(pair(first, second))
+    assert warning == "different devices: 2 × H100 (a); not recorded (b): hours cannot be compared"
