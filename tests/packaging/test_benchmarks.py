@@ -6,13 +6,16 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 
 from tune_cure.data import splits as data
 from tune_cure.data.config import DataSpec
+from tune_cure.regularizers.cure import cure_penalty
 from tune_cure.training.config import ModelConfig
+from tune_cure.training.schedules import SCHEDULES
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
@@ -214,3 +217,120 @@ def test_tries_of_faults_are_put_in_the_place_of_the_same_ones_and_beside_others
     assert found["fault"] == ["Ctrl-C"] * 2 + ["full disk"] * 3
     assert found["try"] == [0, 1, 0, 1, 2]
     assert found["retries"] == [1, 1, 1, 2, 2]
+
+
+class Scripted:
+    """A search that pauses its first trial after an epoch and continues it after the second one's end."""
+
+    def __init__(self, *, waits: bool = False) -> None:
+        self.proposals: list[Any] = [(0, {"x": 0.0}), None] if waits else [(0, {"x": 0.0}), (1, {"x": 1.0}), None]
+        self.reports: list[tuple[int, int, float]] = []
+
+    def next_trial(self) -> Any:
+        return self.proposals.pop(0) if self.proposals else None
+
+    def report(self, number: int, epoch: int, accuracy: float) -> bool:
+        self.reports.append((number, epoch, accuracy))
+        if number == 1 and epoch == 3:
+            self.proposals = [(0, {"x": 0.0})]
+        return number == 1 and epoch < 3
+
+    def winner(self) -> Any:
+        return {"x": float(self.reports[-1][0])}
+
+
+def test_under_the_clock_a_paused_trial_continues_its_curve_and_every_epoch_counts_once(script: Any) -> None:
+    clock, peer = script("peers.clock"), Scripted()
+    curves = {0: [0.1, 0.2], 1: [0.3, 0.4, 0.5]}
+    found = list(clock.simulate(peer, lambda number, config: iter(curves[number]), 0, [2, 5]))
+    assert [one for one in peer.reports if one[0] == 0] == [(0, 1, 0.1), (0, 2, 0.2)]
+    assert [one for one in peer.reports if one[0] == 1] == [(1, 1, 0.3), (1, 2, 0.4), (1, 3, 0.5)]
+    assert [(one.epochs, one.trials) for one in found] == [(2, 2), (5, 2)]
+    assert found[1].winner == {"x": 0.0}
+    assert 0 <= found[0].driver_seconds <= found[1].driver_seconds
+
+
+def test_a_search_that_proposes_nothing_while_nothing_runs_is_an_error_of_the_clock(script: Any) -> None:
+    clock = script("peers.clock")
+    with pytest.raises(RuntimeError, match="after 1 epochs no trial is running and none is proposed"):
+        list(clock.simulate(Scripted(waits=True), lambda number, config: iter([0.1]), 0, [2]))
+
+
+def test_the_clock_of_peers_runs_the_same_search_as_the_benchmark_of_epochs(script: Any) -> None:
+    """Of the same curves, in the same order: the trials proposed and the best of them are the same."""
+    quality, peers, clock = script("search_quality"), script("peers.ours"), script("peers.clock")
+    shape = np.linspace(0.1, 1.0, quality.EPOCHS)
+
+    def train(config: dict[str, Any]) -> Any:
+        return quality.as_results(shape * (1 - abs(config["epsilon"] - 0.2) - 0.1 * config["h"]))
+
+    before = quality.run(quality.WAYS["TPE, ASHA from 9"], 3, train, goal=float("inf"), least=150, most=150)
+    ours = peers.Ours(3, "tpe", "asha", "grace_period: 9, reduction_factor: 3")
+    (now,) = clock.simulate(
+        ours, lambda number, config: (result["objective"] for result in train({**config, "trial": number})), 3, [150]
+    )
+    assert now.trials == before.trials
+    assert now.winner is not None
+    assert {**now.winner, "trial": before.leader[-1]["trial"]} == before.leader[-1]
+    again = peers.Ours(3, "tpe", "asha", "", judge=lambda config, epoch, accuracy: -accuracy)
+    again.reached, again.configs = ours.reached, ours.configs
+    leaders = sorted(ours.reached, key=lambda number: -ours.reached[number][1])[:3]
+    assert again.winner() == ours.configs[leaders[-1]], "the second judgement decides among the three leaders"
+
+
+def test_peers_are_compared_with_the_tool_from_the_same_rung_and_seed(script: Any) -> None:
+    compare = script("compare_peers")
+    regrets = {
+        (compare.OURS, 9): [0.1, 0.2],
+        (compare.OURS, 3): [0.3, 0.4],
+        ("Other", 3): [0.2, 0.5],
+        ("Other", 1): [0.1, None],
+    }
+    rows = [
+        {
+            "way": way,
+            "first_rung": rung,
+            "seed": seed,
+            "epochs": 10,
+            "regret": regret,
+            "trials": 4,
+            "driver_seconds": 2.0,
+        }
+        for (way, rung), found in regrets.items()
+        for seed, regret in enumerate(found)
+    ]
+    table = compare.summarize(pd.DataFrame(rows)).set_index(["way", "first_rung"])
+    assert table.loc[("Other", 3), "difference"] == pytest.approx(0.0)
+    assert table.loc[("Other", 3), ["difference_low", "difference_high"]].tolist() == pytest.approx([-0.1, 0.1])
+    assert table.loc[("Other", 1), "difference"] == pytest.approx(0.0), "where no rung can be chosen: against 9"
+    assert table.loc[("Other", 1), "seeds"] == 1, "a seed without a winner is left out"
+    assert pd.isna(table.loc[(compare.OURS, 9), "difference"])
+    assert table.loc[(compare.OURS, 9), ["regret", "low", "high"]].tolist() == pytest.approx([0.15, 0.1, 0.2])
+
+
+def test_the_loop_by_hand_computes_the_penalty_and_the_accuracy_of_the_tool(script: Any) -> None:
+    by_hand = script("by_hand")
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(
+        torch.nn.Conv2d(1, 3, 3), torch.nn.Softplus(), torch.nn.Flatten(), torch.nn.Linear(108, 4)
+    )
+    images, labels = torch.rand(6, 1, 8, 8), torch.tensor([0, 1, 2, 3, 0, 1])
+    ours = cure_penalty(model, images, labels, 0.7, statistics="batch").mean()
+    torch.testing.assert_close(by_hand.cure(model, images, labels, 0.7), ours)
+    adversarial = by_hand.fgsm(model, images, labels, 0.1)
+    assert (adversarial - images).abs().max() <= 0.1 + 1e-6
+    assert (adversarial.min() >= 0, adversarial.max() <= 1) == (True, True)
+    pixels = (255 * images).byte().numpy()
+    seen = by_hand.Images(pixels, labels.numpy(), padding=1, flip=True)
+    assert (seen[0][0].shape, seen[0][0].dtype, seen[5][1]) == ((1, 8, 8), torch.float32, 1)
+    loader = torch.utils.data.DataLoader(by_hand.Images(pixels, labels.numpy(), padding=0, flip=False), batch_size=4)
+    clean = float((model(torch.from_numpy(pixels) / 255).argmax(dim=1) == labels).float().mean())
+    assert by_hand.pgd_accuracy(model, loader, 0.0, 1) == pytest.approx(clean)
+    assert by_hand.pgd_accuracy(model, loader, 0.3, 5) <= clean
+
+
+@pytest.mark.parametrize("name", ["cosine", "cyclic"])
+def test_the_learning_rate_by_hand_is_that_of_the_tool(script: Any, name: str) -> None:
+    by_hand = script("by_hand")
+    for fraction in (0.0, 0.2, 0.5, 0.9, 1.0):
+        assert by_hand.learning_rate(fraction, name) == pytest.approx(SCHEDULES[name](fraction))

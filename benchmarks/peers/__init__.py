@@ -1,0 +1,1 @@
+"""Other tools for hyperparameter search, each behind its public interface, under one simulated clock."""
