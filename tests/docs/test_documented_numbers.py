@@ -143,6 +143,35 @@ def test_the_tables_of_searches_on_digits_are_those_of_their_csv() -> None:
     })  # fmt: skip
 
 
+def test_the_table_of_other_tools_is_that_of_its_csv() -> None:
+    frame = pd.read_csv(RESULTS / "search_quality_peers.csv")
+    rows = of_section("search_quality.md", "Other tools", "first rung")
+    budgets = sorted(frame["epochs"].unique())
+    assert [f"{budget:,}" for budget in budgets] == ["162", "324", "648", "1,296"]
+    regrets = frame.pivot(index=["way", "first_rung"], columns="epochs", values="regret")
+
+    def interval(found: "pd.Series[Any]", mean: str, low: str, high: str, form: Callable[[float], str]) -> str:
+        return f"{form(found[mean])} ({form(found[low])} to {form(found[high])})"
+
+    def difference(found: "pd.Series[Any]") -> str:
+        if pd.isna(found["difference"]):
+            return "–"
+        return interval(found, "difference", "difference_low", "difference_high", format_points)
+
+    def regret_after(budget: int) -> Callable[["pd.Series[Any]"], str]:
+        return lambda found: f"{100 * regrets.loc[(found['way'], found['first_rung']), budget]:.1f}"
+
+    agree(rows, frame[frame["epochs"] == budgets[-1]], {
+        "search": lambda found: found["way"],
+        "first rung": lambda found: str(found["first_rung"] or "none"),
+        "seeds": lambda found: str(found["seeds"]),
+        **{f"{budget}": regret_after(budget) for budget in budgets[:-1]},
+        "1,296": lambda found: interval(found, "regret", "low", "high", lambda value: f"{100 * value:.1f}"),
+        "difference": difference,
+        "driver, s": lambda found: f"{found['driver_seconds']:.2f}",
+    })  # fmt: skip
+
+
 def test_the_table_of_cheaper_penalties_is_that_of_its_csv_files() -> None:
     start, winner = (
         pd.read_csv(RESULTS / f"trade_offs_{name}.csv").set_index("variant") for name in ("digits_start", "digits")

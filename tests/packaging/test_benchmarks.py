@@ -304,6 +304,7 @@ def test_peers_are_compared_with_the_tool_from_the_same_rung_and_seed(script: An
     assert table.loc[("Other", 3), ["difference_low", "difference_high"]].tolist() == pytest.approx([-0.1, 0.1])
     assert table.loc[("Other", 1), "difference"] == pytest.approx(0.0), "where no rung can be chosen: against 9"
     assert table.loc[("Other", 1), "seeds"] == 1, "a seed without a winner is left out"
+    assert table.loc[("Other", 1), ["difference_low", "difference_high"]].tolist() == pytest.approx([0.0, 0.0])
     assert pd.isna(table.loc[(compare.OURS, 9), "difference"])
     assert table.loc[(compare.OURS, 9), ["regret", "low", "high"]].tolist() == pytest.approx([0.15, 0.1, 0.2])
 
