@@ -43,7 +43,9 @@ ONLY_PARSED = {  # of what begins so: why it is not run here
     "pip": "installs",
     "optuna-dashboard": "is not of this project",
     "mlflow": "is not of this project",
-    "tune-cure search quickstart --track": "needs an extra; tests/integration/test_mlflow.py tracks searches",
+    "tune-cure search quickstart --track": "needs extras; see tests/integration/test_mlflow.py and test_trackers.py",
+    "wandb": "is not of this project",
+    "trackio": "is not of this project",
     "tensorboard": "is not of this project",
 }
 SHORT = ["--epochs", "1", "--set", "evaluation.steps=1", "--set", "evaluation.examples=20"]

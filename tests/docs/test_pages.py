@@ -32,6 +32,8 @@ OTHERS = {
     "sbatch",
     "optuna-dashboard",
     "mlflow",
+    "wandb",
+    "trackio",
     "tensorboard",
     "prometheus",
     "export",

@@ -78,7 +78,7 @@ def search(
         force: With `resume`: continue although settings have changed.
         time_budget: Seconds, or a text such as `2h`, after which no more epoch is trained; None is without limit.
         address: Address of a Ray cluster to join; None starts a Ray on this machine, and ends it afterwards.
-        track: Trackers that the search is sent to, too: `["mlflow"]`.
+        track: Trackers that the search is sent to, too: `["mlflow", "wandb", "trackio"]`.
         verbose: Show what Ray and Optuna say.
         quiet: Print no progress.
 

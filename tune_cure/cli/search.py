@@ -106,7 +106,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resolved", type=Path, metavar="FILE", help=resolved_help)
     address_help = "a Ray cluster to join: auto or HOST:PORT (docs/cluster.md); default: none"
     parser.add_argument("--address", help=address_help)
-    track_help = "send trials and epochs to a tracker, too (docs/watching.md): mlflow, into the run's folder"
+    names = ", ".join(TRACKERS)
+    track_help = f"send trials and epochs to a tracker, too: {names}; may be given several times (docs/watching.md)"
     parser.add_argument("--track", action="append", default=[], choices=TRACKERS, metavar="NAME", help=track_help)
     host_help = "where Ray's dashboard listens; 0.0.0.0 opens it to other machines; it asks for a token"
     parser.add_argument("--dashboard-host", default=LOOPBACK, metavar="HOST", help=host_help)

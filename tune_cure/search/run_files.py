@@ -32,6 +32,7 @@ BEST_WEIGHTS = "best_model.safetensors"
 TOP_MARKDOWN, TOP_LATEX = "top_configurations.md", "top_configurations.tex"
 REPLAY = "replay.csv"
 MLFLOW_STORE, MLFLOW_ARTIFACTS, MLFLOW_RUN = "mlflow.db", "mlflow", ".mlflow"  # of --track mlflow
+WANDB_RUNS, TRACKIO_RUN = ".wandb_runs", ".trackio"  # of --track wandb, --track trackio
 TABLES_AND_MODEL = (TRIALS_TABLE, EPOCHS_TABLE, BEST_CONFIG_TABLE, BEST_CONFIG_SPEC, BEST_MODEL, BEST_WEIGHTS)
 MADE = ".made.json"  # from what the figures, their shares and the best model were made
 

@@ -22,13 +22,13 @@ from tune_cure.search.journal import Event
 from tune_cure.search.patience import is_search_over
 from tune_cure.search.results import SearchResult
 from tune_cure.search.space.config import SearchSpec
+from tune_cure.search.trackers.tracking import ARTIFACTS, fresh_numbers_of, numbers_of
 from tune_cure.utils.errors import TuneCureError
 from tune_cure.utils.files import replace_text
 
 STATUSES = {"completed": "FINISHED", "stopped": "KILLED"}  # every other one is FAILED
 UNFINISHED = "SCHEDULED"  # of what --resume continues
 PARENT, TRIAL = "mlflow.parentRunId", "tune_cure.trial"
-ARTIFACTS = (run_files.SPEC, run_files.REPORT, *run_files.TABLES_AND_MODEL)
 _RUN_ID = re.compile(r"[0-9a-f]{32}")
 
 
@@ -77,8 +77,7 @@ class MlflowTracker:
             case "retry":
                 self.client.set_tag(self.runs[number], "retries", event["attempt"])
             case "leader":
-                fresh = {f"fresh_{name}": event[name] for name in ("clean_accuracy", "pgd_accuracy", "pgd_accuracy_se")}
-                self._send_metrics(number, {"time": event["time"], **fresh}, event["epoch"])
+                self._send_metrics(number, {"time": event["time"], **fresh_numbers_of(event)}, event["epoch"])
             case "end" if number in self.unfinished:
                 self._end_trial(event)
 
@@ -160,12 +159,7 @@ class MlflowTracker:
         self.client.log_batch(run.info.run_id, params=params)
 
     def _send_metrics(self, number: int, event: Event, step: int) -> None:
-        numbers = {
-            name: float(value)
-            for name, value in event.items()
-            if isinstance(value, int | float) and name not in ("trial", "time", "pid")
-        }
-        metrics = [Metric(name, value, _milliseconds(event), step) for name, value in numbers.items()]
+        metrics = [Metric(name, value, _milliseconds(event), step) for name, value in numbers_of(event).items()]
         self.client.log_batch(self.runs[number], metrics=metrics)
 
     def _end_trial(self, event: Event) -> None:

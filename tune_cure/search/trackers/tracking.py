@@ -1,22 +1,38 @@
 """Trackers of a search by name, each in a thread of its own: a tracker that is slow or fails stops no trial."""
 
 import contextlib
+import importlib
+import json
 import logging
 import queue
+import re
+import secrets
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
+from tune_cure.search import run_files
 from tune_cure.search.journal import Event
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.utils.environment import require
 from tune_cure.utils.errors import TuneCureError, first_line
+from tune_cure.utils.files import replace_text
 
-TRACKERS = {"mlflow": "MLflow"}
+TRACKERS = {"mlflow": "MLflow", "wandb": "Weights & Biases", "trackio": "trackio"}
 """Each tracker with its name as people write it; the package is called as the tracker."""
+CLASSES = {
+    "mlflow": "mlflow_tracker:MlflowTracker",
+    "wandb": "wandb_tracker:WandbTracker",
+    "trackio": "trackio_tracker:TrackioTracker",
+}
+"""The class of each tracker, in a module of this folder; imported when it is asked for."""
+ARTIFACTS = (run_files.SPEC, run_files.REPORT, *run_files.TABLES_AND_MODEL)
+"""The files of a search that trackers keep, as far as they are there."""
 CLOSE_SECONDS = 60.0  # for what is left to be sent when a search ends
 
+_SEARCH_ID = re.compile(r"[0-9a-f]{8}")
 _logger = logging.getLogger(__name__)
 
 
@@ -28,6 +44,38 @@ class Tracker(Protocol):
 
     def finish(self) -> None:
         """Send the files of the search, and how it ended."""
+
+
+def numbers_of(event: Event) -> dict[str, float]:
+    """Return the numbers of an event by their names, those of an epoch for example."""
+    return {
+        name: float(value)
+        for name, value in event.items()
+        if isinstance(value, int | float) and name not in ("trial", "time", "pid")
+    }
+
+
+def fresh_numbers_of(event: Event) -> dict[str, float]:
+    """Return what the second judgement of a leader measured, by the names of trials.csv."""
+    return {f"fresh_{name}": event[name] for name in ("clean_accuracy", "pgd_accuracy", "pgd_accuracy_se")}
+
+
+def read_memory(file: Path) -> dict[str, Any]:
+    """Return what `write_memory` wrote there; a new `id` alone if there is nothing, or it is of another folder.
+
+    A folder that was copied has runs of its own from then on. `id` names the runs of a search among those of others in
+    the same store.
+    """
+    content = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    if content.get("folder") == str(file.parent.absolute()) and _SEARCH_ID.fullmatch(str(content.get("id"))):
+        memory: dict[str, Any] = content
+        return memory
+    return {"id": secrets.token_hex(4)}
+
+
+def write_memory(file: Path, **memory: Any) -> None:
+    """Write what a tracker must know of a search when it is resumed into a file of the search's folder."""
+    replace_text(file, json.dumps({"folder": str(file.parent.absolute()), **memory}) + "\n")
 
 
 class TrackerThread:
@@ -88,7 +136,9 @@ def track(
         if name not in TRACKERS:
             raise TuneCureError(f"track: {name!r} is not one of {', '.join(TRACKERS)}")
         require(name, f"--track {name}")
-    threads = [TrackerThread(TRACKERS[name], lambda: _make_mlflow(spec, directory, history)) for name in names]
+    threads = [
+        TrackerThread(TRACKERS[name], partial(make, name, spec, directory, history)) for name in dict.fromkeys(names)
+    ]
 
     def on_event(event: Event) -> None:
         for thread in threads:
@@ -99,7 +149,9 @@ def track(
         thread.close()
 
 
-def _make_mlflow(spec: SearchSpec, directory: Path, history: Sequence[Event]) -> Tracker:
-    from tune_cure.search.trackers.mlflow_tracker import MlflowTracker
-
-    return MlflowTracker(spec, directory, history)
+def make(name: str, spec: SearchSpec, directory: Path, history: Sequence[Event]) -> Tracker:
+    """Return the tracker of this name, a key of `TRACKERS`; the arguments are those of `track`."""
+    module, _, attribute = CLASSES[name].partition(":")
+    made = getattr(importlib.import_module(f"{__package__}.{module}"), attribute)
+    tracker: Tracker = made(spec, directory, history)
+    return tracker
