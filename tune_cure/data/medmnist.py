@@ -4,6 +4,7 @@ Its package, an extra, downloads the files. Reading a file that is there needs n
 """
 
 import importlib
+import re
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from tune_cure.utils.errors import first_line
 from tune_cure.utils.registry import PartError
 
 PAGE = "https://medmnist.com"
+SMALL = "_28"  # the size whose files have no suffix
+_NAME = re.compile(r"[A-Za-z0-9]+(_[0-9]+)?")
 
 
 def medmnist_dataset(name: str) -> Dataset:
@@ -21,9 +24,9 @@ def medmnist_dataset(name: str) -> Dataset:
     Raises:
         PartError: It cannot be a name.
     """
-    if not name.replace("_", "").isalnum():
+    if not _NAME.fullmatch(name):
         raise PartError(f"data set 'medmnist:{name}': a name such as pathmnist or pathmnist_64 is needed")
-    return Dataset(partial(_find, name), Augmentation(padding=3, flip=True))
+    return Dataset(partial(_find, name.removesuffix(SMALL)), Augmentation(padding=3, flip=True))
 
 
 def _find(name: str, root: Path, image_size: int | None, download: bool) -> DataSource:
@@ -75,9 +78,13 @@ def _download(name: str, file: Path) -> None:
     flag, _, size = name.partition("_")
     if flag not in package.INFO:
         raise DataError(f"data set 'medmnist:{name}': MedMNIST has {', '.join(package.INFO)}")
+    kind = getattr(package, package.INFO[flag]["python_class"])
+    side = int(size or 28)
+    if side not in kind.available_sizes:
+        sizes = ", ".join(map(str, kind.available_sizes))
+        raise DataError(f"data set 'medmnist:{name}': MedMNIST has {flag} in sizes {sizes}")
     file.parent.mkdir(parents=True, exist_ok=True)
     try:
-        kind = getattr(package, package.INFO[flag]["python_class"])
-        kind(split="train", download=True, root=str(file.parent), size=int(size or 28))
-    except (OSError, RuntimeError, ValueError, AssertionError) as error:
+        kind(split="train", download=True, root=str(file.parent), size=side)
+    except (OSError, RuntimeError, ValueError) as error:
         raise DataError(f"MedMNIST's {name} cannot be downloaded: {first_line(error)}; by hand: from {PAGE}") from error

@@ -17,6 +17,8 @@ SMALL_SIDE, SMALL_PATCH = 32, 4
 """Pixels of an image and of a patch for which a vision transformer is built."""
 SMALL_KERNEL, SMALL_STEM = 3, 2
 """Kernel of the first convolution, and its kernel and stride where it cuts patches."""
+AUXILIARY = ("googlenet", "inception_v3")
+"""Networks of torchvision that, with their auxiliary classifiers, return a tuple in training mode."""
 
 
 class LibraryNetwork(nn.Module):
@@ -81,7 +83,9 @@ def torchvision_network(name: str) -> Callable[..., nn.Module]:
         _refuse_width(width)
         if name.startswith("vit_"):
             raise ValueError("takes images of one size, 224×224; small_vit and timm:vit_… take any")
-        return LibraryNetwork(_adapt(models.get_model(name, weights=None, num_classes=num_classes), in_channels))
+        options = {"aux_logits": False, "init_weights": True} if name in AUXILIARY else {}
+        network = models.get_model(name, weights=None, num_classes=num_classes, **options)
+        return LibraryNetwork(_adapt(network, in_channels))
 
     return build
 

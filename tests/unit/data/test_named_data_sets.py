@@ -103,18 +103,26 @@ def test_medmnist_is_downloaded_by_its_package(tmp_path: Path, monkeypatch: pyte
     asked: list[tuple[str, int]] = []
 
     class PathMNIST:
+        available_sizes = (28, 64)
+
         def __init__(self, *, split: str, download: bool, root: str, size: int) -> None:
             assert download
             asked.append((split, size))
-            write_medmnist(Path(root) / "pathmnist_64.npz")
+            write_medmnist(Path(root) / ("pathmnist.npz" if size == 28 else f"pathmnist_{size}.npz"))
 
     package = SimpleNamespace(INFO={"pathmnist": {"python_class": "PathMNIST"}}, PathMNIST=PathMNIST)
     monkeypatch.setitem(sys.modules, "medmnist", package)
     for _ in range(2):  # the second time, the prepared file is found
         assert len(prepared("medmnist:pathmnist_64", tmp_path / "data", None)["train_labels"]) == 9
     assert asked == [("train", 64)]
+    assert len(prepared("medmnist:pathmnist_28", tmp_path / "data", None)["train_labels"]) == 9  # has no suffix there
+    assert asked[1:] == [("train", 28)]
     with pytest.raises(DataError, match="data set 'medmnist:pathmnits': MedMNIST has pathmnist"):
         prepared("medmnist:pathmnits", tmp_path / "data", None)
+    with pytest.raises(DataError, match="data set 'medmnist:pathmnist_65': MedMNIST has pathmnist in sizes 28, 64"):
+        prepared("medmnist:pathmnist_65", tmp_path / "data", None)
+    with pytest.raises(PartError, match="data set 'medmnist:pathmnist_big': a name such as pathmnist or pathmnist_64"):
+        prepared("medmnist:pathmnist_big", tmp_path / "data", None)
 
 
 FEATURES = {

@@ -84,6 +84,12 @@ def test_a_network_that_a_library_lacks_or_that_takes_one_size_is_refused_in_one
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
+def test_a_network_with_auxiliary_classifiers_gives_logits_in_training_mode_too(name: str) -> None:
+    network = built(f"torchvision:{name}").train()
+    assert network(torch.rand(2, 1, 32, 32)).shape == (2, 3)
+
+
 def test_a_network_of_a_library_has_no_width() -> None:
     with pytest.raises(PartError, match=r"has no model\.width"):
         registry.build(CONVOLUTIONAL, num_classes=3, in_channels=1, width=4)
