@@ -1,22 +1,23 @@
 """Hyperparameter search for FGSM adversarial training with CURE curvature regularization.
 
-The public functions are `search`, `train`, `confirm`, `report`, `compare`, `replay`, `evaluate`, `export`, `load_model`
-and `register`, the class of a search's results is `SearchResult`, and every error that a user can mend is a
-`TuneCureError`. Each is imported when it is first used, so `import tune_cure` is quick. docs/python_api.md shows them
+The public functions are `search`, `train`, `confirm`, `league`, `report`, `compare`, `replay`, `evaluate`, `export`,
+`load_model` and `register`, the class of a search's results is `SearchResult`, and every error that a user can mend is
+a `TuneCureError`. Each is imported when it is first used, so `import tune_cure` is quick. docs/python_api.md shows them
 all.
 
 `tune_cure.search` is two things: the function that runs a search, and the package that `from tune_cure.search.results
-import SearchResult` names. Python sets the attribute `search` of this package to the sub-package once that has been
-imported, and so would hide a function of this name. Therefore the sub-package itself is made callable: it is imported
-here, which costs nothing as it holds a docstring alone, and its class becomes one that has `__call__`. So
-`tune_cure.search(…)` works whatever is imported, and in whatever order. Type checkers see the function.
+import SearchResult` names; so is `tune_cure.league`. Python sets the attribute `search` of this package to the
+sub-package once that has been imported, and so would hide a function of this name. Therefore the sub-package itself is
+made callable: it is imported here, which costs nothing as it holds a docstring alone, and its class becomes one that
+has `__call__`. So `tune_cure.search(…)` works whatever is imported, and in whatever order. Type checkers see the
+function.
 """
 
 import importlib
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from tune_cure import search as _search_package
+from tune_cure import league as _league_package, search as _search_package
 
 if TYPE_CHECKING:
     import inspect
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from tune_cure.cli.replay import Replay, replay
     from tune_cure.cli.report import report
     from tune_cure.cli.steps.evaluate_run import evaluate
+    from tune_cure.cli.steps.league_api import LeagueResult, league
     from tune_cure.models import load as load_model
     from tune_cure.search.results import SearchResult
     from tune_cure.search.space.registration import register
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Comparison",
+    "LeagueResult",
     "Replay",
     "SearchResult",
     "TrainResult",
@@ -45,6 +48,7 @@ __all__ = [
     "confirm",
     "evaluate",
     "export",
+    "league",
     "load_model",
     "register",
     "replay",
@@ -55,6 +59,7 @@ __all__ = [
 
 _LAZY = {
     "Comparison": "tune_cure.cli.compare:Comparison",
+    "LeagueResult": "tune_cure.cli.steps.league_api:LeagueResult",
     "Replay": "tune_cure.cli.replay:Replay",
     "SearchResult": "tune_cure.reports.figures.notebook:SearchResult",
     "TrainResult": "tune_cure.cli.api:TrainResult",
@@ -92,25 +97,29 @@ def __dir__() -> list[str]:
 
 
 class _CallablePackage(ModuleType):
-    """The sub-package `tune_cure.search`, which is also the function `tune_cure.search`."""
+    """A sub-package that is also the function of its name: `tune_cure.search`, `tune_cure.league`."""
 
-    def __call__(self, *args: Any, **kwargs: Any) -> "SearchResult":
-        """Run a search; see `tune_cure.cli.api.search`."""
-        from tune_cure.cli import api
-
-        return api.search(*args, **kwargs)
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the function; see `tune_cure.cli.api.search` and `tune_cure.cli.steps.league_api.league`."""
+        return _function_of(self)(*args, **kwargs)
 
     @property
     def __signature__(self) -> "inspect.Signature":
         """The signature that `help` and editors show."""
         import inspect
 
-        from tune_cure.cli import api
-
-        return inspect.signature(api.search)
+        return inspect.signature(_function_of(self))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return importlib.import_module, (self.__name__,)
 
 
-_search_package.__class__ = _CallablePackage
+def _function_of(package: ModuleType) -> Any:
+    """Return the function that a package stands for, which is imported now."""
+    name = package.__name__.rpartition(".")[2]
+    module = {"search": "tune_cure.cli.api", "league": "tune_cure.cli.steps.league_api"}[name]
+    return getattr(importlib.import_module(module), name)
+
+
+for _package in (_search_package, _league_package):
+    _package.__class__ = _CallablePackage

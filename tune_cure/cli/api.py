@@ -2,7 +2,7 @@
 
 They take the same steps as the commands and write the same files. They print nothing: their lines of progress go to
 the logger `tune_cure` at level INFO. The functions `report`, `compare`, `replay` and `export` are in their commands'
-modules.
+modules, `league` and `evaluate` in steps/.
 """
 
 import json
@@ -90,12 +90,12 @@ def search(
     """
     options = SearchOptions(
         space="space" if isinstance(space, Mapping) else str(space),
-        settings=_overrides(settings),
+        settings=read_settings(settings),
         data_root=None if data_root is None else str(data_root),
         output=None if output is None else str(output),
         resume=resume,
         force=force,
-        time_budget=_seconds(time_budget) if isinstance(time_budget, str) else time_budget,
+        time_budget=read_seconds(time_budget),
         address=address,
         track=tuple(track),
         verbose=verbose,
@@ -104,7 +104,7 @@ def search(
     if not resume and (ended := _find_ended(spec, options)):
         return ended
     say = command_line.progress(quiet)
-    with _own_ray(spec, address, verbose), search_run.open_folder(spec, options, say) as folder:
+    with own_ray(spec, address, verbose), search_run.open_folder(spec, options, say) as folder:
         spec = folder.spec
         view = PlainView(SearchState(spec), say)
         search_run.take_history(view.state, folder)
@@ -210,7 +210,7 @@ def train(
         config=None if config is None or isinstance(config, Mapping) else Path(config),
         trial=trial,
         data_root=None if data_root is None else str(data_root),
-        settings=_overrides(settings),
+        settings=read_settings(settings),
         output=None if output is None else Path(output),
         resume=resume,
         test=test,
@@ -297,7 +297,7 @@ def confirm(
     prepared = confirm_run.prepare(options)
     for note in prepared.notes:
         say(note)
-    with _own_ray(prepared.result.spec, address, verbose), prepared.lock():
+    with own_ray(prepared.result.spec, address, verbose), prepared.lock():
         lines = JobLines(len(prepared.jobs), say)
         failures = confirm_run.run_jobs(prepared, options, lines)
         for job, reason in failures.items():
@@ -307,7 +307,7 @@ def confirm(
 
 
 @contextmanager
-def _own_ray(spec: SearchSpec, address: str | None, verbose: bool) -> Iterator[None]:
+def own_ray(spec: SearchSpec, address: str | None, verbose: bool) -> Iterator[None]:
     """Start or join a Ray that knows the registered parts, and leave it at the end.
 
     Nothing is done where this process is connected to a Ray already, and where neither a cluster is to be joined nor a
@@ -326,14 +326,21 @@ def _own_ray(spec: SearchSpec, address: str | None, verbose: bool) -> Iterator[N
         session.stop_ray()
 
 
-def _seconds(time_budget: str) -> float:
+def read_seconds(time_budget: float | str | None) -> float | None:
+    """Return the seconds of a time budget, which may be a text such as `2h`; None is without limit.
+
+    Raises:
+        TuneCureError: The text is no duration.
+    """
+    if not isinstance(time_budget, str):
+        return time_budget
     try:
         return parse_duration(time_budget)
     except ValueError as error:
         raise TuneCureError(f"time_budget: {error}") from error
 
 
-def _overrides(settings: Settings) -> tuple[str, ...]:
+def read_settings(settings: Settings) -> tuple[str, ...]:
     """Return settings as the command line has them: a key's path, an equals sign, a YAML value."""
     if isinstance(settings, Mapping):
         return tuple(f"{key}={json.dumps(value, default=str)}" for key, value in settings.items())

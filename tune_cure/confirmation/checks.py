@@ -10,11 +10,12 @@ from pathlib import Path
 import torch
 
 from tune_cure.confirmation.candidates import Candidate
-from tune_cure.confirmation.plan import Job
+from tune_cure.confirmation.plan import Job, Plan, count_held_out
 from tune_cure.data.splits import Splits
 from tune_cure.evaluation.config import EvaluationConfig
 from tune_cure.evaluation.names import NORM_LABELS
 from tune_cure.models import checkpoints
+from tune_cure.search.results import SearchResult
 from tune_cure.training.trainer import Trainer
 from tune_cure.utils.errors import TuneCureError, first_line
 
@@ -55,6 +56,52 @@ def at_most(number: int | None, most: int, flag: str, images: str) -> int:
     if number is not None and number > most:
         raise ConfirmError(f"{flag} {number}: there are {most:,} {images}")
     return number or most
+
+
+def make_plan(
+    result: SearchResult,
+    splits: Splits,
+    *,
+    seeds: int,
+    examples: int | None,
+    train_images: int | None,
+    autoattack: bool,
+    epsilons: Sequence[float] = (),
+    weights: str | None = None,
+    directory: Path | None = None,
+    more_images: str = "",
+) -> Plan:
+    """Return the settings of a confirmation that a search, its images and its attacks allow.
+
+    Args:
+        result: The search; the plan's seeds follow its own, and its evaluation's radius comes first.
+        splits: All its images.
+        seeds: The number of training runs of each candidate.
+        examples: Test images to judge on; None is all.
+        train_images: Training images to use; None is all.
+        autoattack: Whether AutoAttack is to judge.
+        epsilons: Further radii to judge at.
+        weights: As `plan.count_held_out` takes it.
+        directory: The confirmation's folder; None is that of the search.
+        more_images: What makes more images available for training, in words; empty for nothing.
+
+    Raises:
+        ConfirmError: There are fewer images, or an attack cannot judge.
+        FolderError: The config.yaml of a job that was begun is damaged.
+    """
+    spec, held_out = result.spec, count_held_out(result, splits, weights, directory)
+    besides = f" besides {held_out:,} that choose the best epoch{more_images}" if held_out else ""
+    available = len(splits.all_training_images()) - held_out
+    plan = Plan(
+        seeds=tuple(spec.search.seed + 1 + number for number in range(seeds)),
+        epsilons=distinct_radii([spec.evaluation.epsilon, *epsilons]),
+        examples=at_most(examples, len(splits.test), "--examples", "test images"),
+        train_images=at_most(train_images, available, "--train-images", f"training images{besides}"),
+        autoattack=autoattack,
+        held_out=held_out,
+    )
+    check_attacks(plan.epsilons, spec.evaluation, autoattack=autoattack)
+    return plan
 
 
 def distinct_radii(radii: Sequence[float]) -> tuple[float, ...]:

@@ -65,7 +65,7 @@ def estimate_costs(
         num_searched: The number of training images in the search.
         num_classes: The number of classes.
     """
-    epochs = result.epochs.dropna(subset=["train_seconds", "eval_seconds", "pgd_accuracy"])
+    epochs = find_timed_epochs(result)
     leaders = [int(job.candidate.name.removeprefix("trial-")) for job in jobs if job.candidate.kind == "leader"]
     known = {*leaders, *result.trials.loc[result.trials["origin"].eq("start_from"), "trial"]} & {*epochs["trial"]}
     trials = {
@@ -76,16 +76,36 @@ def estimate_costs(
         config, name = job.candidate.config, job.candidate.name
         own = next((number for number, of_trial in trials.items() if of_trial == config), leaders[0])
         if name not in costs and own in trials and config is not None and job.model == result.spec.model:
-            recorded = epochs[epochs["trial"].eq(own)]
-            train = _epoch_seconds(recorded, trials[own], config) * config.epochs * job.plan.train_images / num_searched
-            judging = _judging_seconds(recorded, result, job, num_classes)
-            costs[name] = Cost(train, *judging)
-            if job.plan.held_out:
-                costs[name] += Cost(float(recorded["eval_seconds"].median()) * config.epochs, 0.0, 0.0)
-                # The best weights are judged, too, unless they are the last ones, as they may have been in the search.
-                is_last_best = recorded["pgd_accuracy"].idxmax() == recorded.index[-1]
-                costs[name] += Cost(0.0, *([0.0, 0.0] if is_last_best else judging))
+            costs[name] = estimate_run(result, own, job, num_searched=num_searched, num_classes=num_classes)
     return costs
+
+
+def find_timed_epochs(result: SearchResult) -> pd.DataFrame:
+    """Return the rows of `SearchResult.epochs` with all that an estimate is made of."""
+    return result.epochs.dropna(subset=["train_seconds", "eval_seconds", "pgd_accuracy"])
+
+
+def estimate_run(result: SearchResult, trial: int, job: Job, *, num_searched: int, num_classes: int) -> Cost:
+    """Return the cost of one run, from the epochs of a trial that was trained alike.
+
+    Args:
+        result: The search of the trial.
+        trial: The trial, which has timed epochs.
+        job: The run, of a configuration with the search's network.
+        num_searched: The number of training images in the search.
+        num_classes: The number of classes.
+    """
+    recorded = (epochs := find_timed_epochs(result))[epochs["trial"].eq(trial)]
+    trained, config = result.spec.training_config(result.proposals[trial]), job.training
+    train = _epoch_seconds(recorded, trained, config) * config.epochs * job.plan.train_images / num_searched
+    judging = _judging_seconds(recorded, result, job, num_classes)
+    cost = Cost(train, *judging)
+    if job.plan.held_out:
+        cost += Cost(float(recorded["eval_seconds"].median()) * config.epochs, 0.0, 0.0)
+        # The best weights are judged, too, unless they are the last ones, as they may have been in the search.
+        is_last_best = recorded["pgd_accuracy"].idxmax() == recorded.index[-1]
+        cost += Cost(0.0, *([0.0, 0.0] if is_last_best else judging))
+    return cost
 
 
 def _epoch_seconds(recorded: pd.DataFrame, trained: TrainingConfig, config: TrainingConfig) -> float:

@@ -1,12 +1,16 @@
-"""Cost of a league: what an epoch of each method takes on a machine, and how long all searches take."""
+"""Cost of a league: what an epoch of each method takes, and how long searches and confirmation take."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+from tune_cure.confirmation.cost import Cost, estimate_run, find_timed_epochs
+from tune_cure.confirmation.plan import Job
+from tune_cure.league.methods import PRESET_SUFFIX
+from tune_cure.search.results import SearchResult
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.utils.schema import Schema
 
@@ -63,3 +67,29 @@ def estimate_seconds(unit: BudgetUnit, budget: float, costs: Mapping[str, EpochC
         for cost in costs.values()
     )
     return START_SECONDS + seconds / concurrent
+
+
+def estimate_confirmation(
+    results: Mapping[str, SearchResult], jobs: Sequence[Job], *, num_searched: int, num_classes: int
+) -> dict[str, Cost]:
+    """Return the cost of one run of each winner and each untuned preset, by its name.
+
+    Each was a trial of its method's search, and takes as long an epoch as it took there. A candidate whose trial has
+    recorded no times is left out.
+
+    Args:
+        results: The search of each method.
+        jobs: The jobs of the league's confirmation.
+        num_searched: The number of training images in the searches.
+        num_classes: The number of classes.
+    """
+    costs: dict[str, Cost] = {}
+    for job in {job.candidate.name: job for job in jobs}.values():
+        name = job.candidate.name
+        result = results[name.removesuffix(PRESET_SUFFIX)]
+        timed = set(find_timed_epochs(result)["trial"])
+        numbers = [number for number in result.leaders["trial"] if number in timed]  # winners are the first of these
+        own = next((it for it in numbers if result.spec.training_config(result.proposals[it]) == job.training), None)
+        if own is not None:
+            costs[name] = estimate_run(result, own, job, num_searched=num_searched, num_classes=num_classes)
+    return costs

@@ -132,7 +132,7 @@ def test_how_the_searches_ended_decides_the_exit_code(
             results[name] = SearchResult(prepared.league.run_folder(name), outcome, reason)
         return results
 
-    monkeypatch.setattr(league_run, "_search", search)
+    monkeypatch.setattr(league_run, "run_searches", search)
     monkeypatch.setattr(league_run.artifacts, "write_artifacts", lambda result: None)
     command = ["league", space, "--methods", "cure", "fgsm_rs", "--searches-only", "--output", "run"]
     assert main(command) == code

@@ -18,7 +18,7 @@ from tune_cure.cli.views.interruption import EXIT_CODE, Interruption
 from tune_cure.cli.views.ray_logs import say_where_logs_are
 from tune_cure.confirmation import candidates as candidates_module, plan as plan_module
 from tune_cure.confirmation.candidates import BASELINES, Candidate, explain_baselines
-from tune_cure.confirmation.checks import ConfirmError, at_most, check_attacks, check_disk, distinct_radii, rehearse
+from tune_cure.confirmation.checks import ConfirmError, check_disk, make_plan, rehearse
 from tune_cure.confirmation.cost import Cost, estimate_costs
 from tune_cure.confirmation.own_candidates import read_own_candidates
 from tune_cure.confirmation.plan import Job, Plan
@@ -105,17 +105,17 @@ def prepare(options: ConfirmOptions) -> Prepared:
     result.spec = spec.model_copy(update={"data": data})
     whole = data.model_copy(update={"train_examples": None})
     splits = splits_module.load(whole, download=bool(options.data_root) or folders.is_default(data.root))
-    held_out = plan_module.count_held_out(result, splits, options.weights)
-    images = len(splits.all_training_images()) - held_out
-    plan = Plan(
-        seeds=tuple(spec.search.seed + 1 + number for number in range(options.seeds)),
-        epsilons=distinct_radii([spec.evaluation.epsilon, *options.epsilons]),
-        examples=at_most(options.examples, len(splits.test), "--examples", "test images"),
-        train_images=at_most(options.train_images, images, "--train-images", _describe_images(held_out)),
+    plan = make_plan(
+        result,
+        splits,
+        seeds=options.seeds,
+        epsilons=options.epsilons,
+        examples=options.examples,
+        train_images=options.train_images,
         autoattack=not options.no_autoattack,
-        held_out=held_out,
+        weights=options.weights,
+        more_images="; --weights last trains on these, too",
     )
-    check_attacks(plan.epsilons, spec.evaluation, autoattack=plan.autoattack)
     candidates += read_own_candidates(
         options.candidates, result, candidates, splits.test.subset(plan.examples, seed=0), splits.num_classes
     )
@@ -133,13 +133,8 @@ def prepare(options: ConfirmOptions) -> Prepared:
             result, jobs, num_searched=data.train_examples or len(splits.train), num_classes=splits.num_classes
         ),
         concurrent,
-        _notes(result, candidates, options, splits, held_out),
+        _notes(result, candidates, options, splits, plan.held_out),
     )
-
-
-def _describe_images(held_out: int) -> str:
-    besides = f" besides {held_out:,} that choose the best epoch; --weights last trains on these, too"
-    return f"training images{besides if held_out else ''}"
 
 
 def _notes(

@@ -13,12 +13,15 @@ from tune_cure.cli.views.console import alert
 from tune_cure.cli.views.interruption import EXIT_CODE, Interruption
 from tune_cure.cli.views.league_results import print_standings
 from tune_cure.cli.views.ray_logs import say_where_logs_are
-from tune_cure.confirmation.checks import at_most, check_attacks, check_disk, rehearse
-from tune_cure.confirmation.plan import Job, Plan, count_held_out, plan_jobs
+from tune_cure.confirmation.checks import check_disk, make_plan, rehearse
+from tune_cure.confirmation.cost import Cost
+from tune_cure.confirmation.plan import Job, plan_jobs
 from tune_cure.confirmation.verdicts import Confirmation
 from tune_cure.data import splits as splits_module
 from tune_cure.data.config import DataSpec
+from tune_cure.evaluation.names import explain_missing_parts
 from tune_cure.league.contenders import choose_contenders
+from tune_cure.league.cost import estimate_confirmation
 from tune_cure.league.folder import League
 from tune_cure.league.standings import Standings
 from tune_cure.ray_backend.resources import plan_resources, this_machine
@@ -38,13 +41,17 @@ class Prepared:
         league: The league, whose searches are over.
         result: The search of its first method: data, network, evaluation and resources are those of all.
         jobs: A job for each candidate and seed.
+        costs: The cost of one run of each candidate, by its name; a candidate that has none is not known.
         concurrent: The number of runs at a time on this machine; None on a cluster.
+        note: Which parts of AutoAttack are left out; empty if none is.
     """
 
     league: League
     result: SearchResult
     jobs: list[Job]
+    costs: dict[str, Cost]
     concurrent: int | None
+    note: str
 
     @property
     def folder(self) -> Path:
@@ -64,24 +71,27 @@ def prepare(league: League, data: DataSpec, address: str | None) -> Prepared:
         TuneCureError: The league cannot be confirmed.
     """
     config, whole = league.config, data.model_copy(update={"train_examples": None})
-    result = next(iter(league.results().values()))
+    results = league.results()
+    result = next(iter(results.values()))
     result.spec = spec = result.spec.model_copy(update={"data": whole})
     splits, folder = splits_module.load(whole), league.folder / run_files.CONFIRM
-    held_out = count_held_out(result, splits, None, folder)
-    available = len(splits.all_training_images()) - held_out
-    plan = Plan(
-        seeds=tuple(spec.search.seed + 1 + number for number in range(config.seeds)),
-        epsilons=(spec.evaluation.epsilon,),
-        examples=at_most(config.examples, len(splits.test), "--examples", "test images"),
-        train_images=at_most(config.train_images, available, "--train-images", "training images"),
+    plan = make_plan(
+        result,
+        splits,
+        seeds=config.seeds,
+        examples=config.examples,
+        train_images=config.train_images,
         autoattack=config.autoattack,
-        held_out=held_out,
+        directory=folder,
     )
-    check_attacks(plan.epsilons, spec.evaluation, autoattack=plan.autoattack)
     jobs = plan_jobs(result, choose_contenders(league), plan, folder)
     concurrent = None if address else plan_resources(spec, [this_machine()]).concurrent
     check_disk(league.folder, jobs, rehearse(jobs, splits), concurrent or len(jobs))
-    return Prepared(league, result, jobs, concurrent)
+    costs = estimate_confirmation(
+        results, jobs, num_searched=data.train_examples or len(splits.train), num_classes=splits.num_classes
+    )
+    note = explain_missing_parts(splits.num_classes, autoattack=plan.autoattack)
+    return Prepared(league, result, jobs, costs, concurrent, note)
 
 
 def run(
@@ -98,13 +108,17 @@ def run(
         resume_command: The command that continues the league.
     """
     prepared = prepare(league, data, address)
-    print_plan(prepared.jobs, {}, prepared.concurrent, console)
+    print_plan(prepared.jobs, prepared.costs, prepared.concurrent, console)
+    if prepared.note:
+        console.print(prepared.note)
     make_folder(prepared.folder)
     interruption, failures = Interruption(console.print), {}
     try:
         with on_ctrl_c(interruption):
             if any(not job.is_done for job in prepared.jobs):
-                work = partial(_run_jobs, prepared, interruption.announce, console, address=address, verbose=verbose)
+                work = partial(
+                    run_jobs, prepared, console.print, interruption.announce, address=address, verbose=verbose
+                )
                 failures = run_until_interrupted(work, interruption)
             interruption.finish()
             standings = write_results(prepared)
@@ -119,13 +133,26 @@ def run(
     return 1 if failures else 0
 
 
-def _run_jobs(
-    prepared: Prepared, on_interrupt: Callable[[], None], console: Console, *, address: str | None, verbose: bool
+def run_jobs(
+    prepared: Prepared,
+    say: Callable[[str], None],
+    on_interrupt: Callable[[], None] = lambda: None,
+    *,
+    address: str | None,
+    verbose: bool,
 ) -> dict[str, str]:
-    """Run the jobs that are not done, and return the reason of each that failed."""
+    """Run the jobs that are not done, and return the reason of each that failed.
+
+    Args:
+        prepared: The confirmation of the league.
+        say: Prints a line of progress.
+        on_interrupt: Is called at Ctrl-C.
+        address: Address of a Ray cluster to join; None starts a Ray on this machine.
+        verbose: Show what Ray says.
+    """
     from tune_cure.ray_backend import confirmation  # Ray takes seconds to import
 
-    lines = JobLines(len(prepared.jobs), console.print)
+    lines = JobLines(len(prepared.jobs), say)
     return confirmation.run(
         prepared.jobs,
         prepared.result,

@@ -1,10 +1,12 @@
 """A league from the check of its data to the tables of its searches."""
 
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -79,7 +81,7 @@ def run(options: LeagueOptions, console: Console) -> int:
     if options.check:
         _check(prepared, options, console)
         return 0
-    with _hold(prepared, options, say):
+    with hold(prepared, options, say):
         state = LeagueState()
         is_live = console.is_terminal and not options.verbose
         view = LeagueView(state, console, said) if is_live else PlainLeagueView(state, console.print)
@@ -96,8 +98,12 @@ def run(options: LeagueOptions, console: Console) -> int:
             return EXIT_CODE
 
 
-def prepare(options: LeagueOptions) -> Prepared:
+def prepare(options: LeagueOptions, content: dict[str, Any] | None = None) -> Prepared:
     """Read the methods and the search space, or the league to continue, and load the data; nothing is written.
+
+    Args:
+        options: The command line.
+        content: The mapping of the search space; None reads that of `options.space`.
 
     Raises:
         TuneCureError: The league cannot be run as asked for.
@@ -107,7 +113,7 @@ def prepare(options: LeagueOptions) -> Prepared:
     elif options.dashboard_host != dashboard.LOOPBACK:
         raise UsageError("--dashboard-host: goes with a Ray that is started here, not with --address")
     notes: list[str] = []
-    league = _read_league(options.resume, options) if options.resume else _new_league(options, notes)
+    league = _read_league(options.resume, options) if options.resume else _new_league(options, content, notes)
     specs = league.compose()
     first = next(iter(specs.values()))
     may_download = bool(options.data_root) or folders.is_default(first.data.root)
@@ -117,24 +123,38 @@ def prepare(options: LeagueOptions) -> Prepared:
     return Prepared(league, specs, splits, notes)
 
 
-def _new_league(options: LeagueOptions, notes: list[str]) -> League:
+def _new_league(options: LeagueOptions, content: dict[str, Any] | None, notes: list[str]) -> League:
     """Return the league that a command line asks for, in a folder that is free; add to `notes` what it leaves out."""
+    config = read_config(options, content, notes)
+    name = config.shared.get("name")
+    default = run_files.RESULTS / (f"{name}_league" if isinstance(name, str) else "league")
+    return League(choose_run_folder(default, options.output), config)
+
+
+def read_config(options: LeagueOptions, content: dict[str, Any] | None, notes: list[str]) -> LeagueConfig:
+    """Return what a command line asks a new league for, without its budget; add to `notes` what it leaves out.
+
+    Raises:
+        TuneCureError: A method or the search space cannot be used.
+    """
     assert options.space is not None
-    source = bundled_spaces.find(options.space)
-    content = read_mapping(source)
+    folder = Path()
+    if content is None:
+        source = bundled_spaces.find(options.space)
+        content, folder = read_mapping(source), source.parent
     try:
         expand_model_name(content)
         for assignment in options.overrides:
             override(content, assignment)
             expand_model_name(content)
-        content |= read_parts(content, source.parent)
+        content |= read_parts(content, folder)
         import_modules(content.get("parts", []))
         shared, left_out = take_shared(content)
     except ProblemError as problem:
         raise problem.within(options.space) from problem
     entries = read_entries(options.methods)
     notes += [line] if (line := describe_left_out(left_out)) else []
-    config = LeagueConfig(
+    return LeagueConfig(
         space=options.space,
         methods=entries,
         trials=options.trials,
@@ -145,9 +165,6 @@ def _new_league(options: LeagueOptions, notes: list[str]) -> League:
         autoattack=not options.no_autoattack,
         shared=shared,
     )
-    name = shared.get("name")
-    default = run_files.RESULTS / (f"{name}_league" if isinstance(name, str) else "league")
-    return League(choose_run_folder(default, options.output), config)
 
 
 def _read_league(folder: Path, options: LeagueOptions) -> League:
@@ -161,7 +178,7 @@ def _read_league(folder: Path, options: LeagueOptions) -> League:
 
 
 @contextmanager
-def _hold(prepared: Prepared, options: LeagueOptions, say: Callable[[str], None]) -> Iterator[None]:
+def hold(prepared: Prepared, options: LeagueOptions, say: Callable[[str], None]) -> Iterator[None]:
     """Make the league's folder and those of its methods, and lock them against other processes."""
     league, splits = prepared.league, prepared.splits
     if options.address is not None:
@@ -193,19 +210,26 @@ def _run(
     results = league.results()
     try:
         if not is_searched(results, league):
-            results = _search(prepared, view, options, interruption)
+            results = run_searches(prepared, view, options, interruption.announce)
             interruption.finish()
-            _write_results(results, interruption, console)
+            write_results(results, partial(alert, console), is_whole=not interruption.is_asked)
     except LostFolderError as error:
         alert(console, f"{error}. Once it is back, continue with:\n  {_resume_command(league, options)}")
         return error.exit_code
     return _conclude(prepared, results, options, interruption, console)
 
 
-def _search(
-    prepared: Prepared, view: LeagueView | PlainLeagueView, options: LeagueOptions, interruption: Interruption
+def run_searches(
+    prepared: Prepared, view: LeagueView | PlainLeagueView, options: LeagueOptions, on_interrupt: Callable[[], None]
 ) -> dict[str, SearchResult]:
-    """Run the searches until all are over or they are interrupted, and return their results."""
+    """Run the searches until all are over or they are interrupted, and return their results.
+
+    Args:
+        prepared: The league.
+        view: Shows the progress.
+        options: The command line.
+        on_interrupt: Is called at Ctrl-C.
+    """
     from tune_cure.ray_backend.league import tuner  # Ray takes seconds to import
     from tune_cure.ray_backend.tuner import RunOptions, Search
 
@@ -227,7 +251,7 @@ def _search(
         on_ready=lambda devices, url: say_start(devices, url, view.say),
         on_begin=on_begin,
         on_event=view.on_event,
-        on_interrupt=interruption.announce,
+        on_interrupt=on_interrupt,
     )
     with view:
         return tuner.run(prepared.league, prepared.first.data, run_options, listeners)
@@ -253,17 +277,23 @@ def _check(prepared: Prepared, options: LeagueOptions, console: Console) -> None
     console.print(league_plan.budget_table(league, prepared.specs))
 
 
-def _write_results(results: dict[str, SearchResult], interruption: Interruption, console: Console) -> None:
-    """Write tables and report of each search into its own folder; figures and best model too, unless interrupted."""
+def write_results(results: Mapping[str, SearchResult], warn: Callable[[str], None], *, is_whole: bool = True) -> None:
+    """Write tables and report of each search into its own folder.
+
+    Args:
+        results: The searches.
+        warn: Says that one could not be written.
+        is_whole: Write figures and the best model, too.
+    """
     for result in results.values():
         try:
-            if interruption.is_asked:
-                artifacts.write_tables_and_report(result)
-            else:
+            if is_whole:
                 artifacts.write_artifacts(result)
+            else:
+                artifacts.write_tables_and_report(result)
         except OSError as error:
             folder, message = result.directory, error.strerror or str(error)
-            alert(console, f"the tables could not be written ({message}); later: tune-cure report {folder}")
+            warn(f"the tables could not be written ({message}); later: tune-cure report {folder}")
 
 
 def _conclude(

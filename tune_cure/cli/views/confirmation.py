@@ -10,7 +10,7 @@ from rich.table import Table
 from tune_cure.cli.views.console import alert
 from tune_cure.confirmation.answers import answer, chance_warnings
 from tune_cure.confirmation.cost import Cost
-from tune_cure.confirmation.plan import Job
+from tune_cure.confirmation.plan import Job, Plan
 from tune_cure.confirmation.verdicts import Confirmation, warn_of_seeds
 from tune_cure.evaluation.names import COMPARED_ATTACKS
 from tune_cure.search.results import SearchResult
@@ -57,20 +57,30 @@ def print_plan(jobs: Sequence[Job], costs: Mapping[str, Cost], concurrent: int |
     if len(left) < len(jobs):
         console.print(f"{len(jobs) - len(left)} of {format_count(len(jobs), 'run')} are done already")
     if left and all(job.candidate.name in costs for job in left):
-        _print_time(left, costs, concurrent, console)
+        advice = _shorten(plan) if any(job.candidate.kind == "leader" for job in jobs) else ""
+        console.print(describe_time(left, costs, concurrent) + advice)
 
 
-def _print_time(left: Sequence[Job], costs: Mapping[str, Cost], concurrent: int | None, console: Console) -> None:
-    """Print how long the runs that are left take, and what would make it shorter."""
+def describe_time(left: Sequence[Job], costs: Mapping[str, Cost], concurrent: int | None) -> str:
+    """Return how long the runs that are left take, from the cost of one run of each of their candidates.
+
+    Args:
+        left: The jobs that are not done.
+        costs: The cost of one run of each of their candidates, by its name.
+        concurrent: The number of runs at a time; None if it is not known.
+    """
     cost = sum((costs[job.candidate.name] for job in left), Cost(0, 0, 0))
     cost /= min(concurrent or 1, len(left))
     parts = {"training": cost.training, "PGD": cost.pgd, "AutoAttack": cost.autoattack}
     shares = join_words(f"{format_duration(seconds)} of {name}" for name, seconds in parts.items() if seconds)
     here = "of one device" if concurrent is None else "here"
-    console.print(
-        f"about {format_duration(cost.total)} {here}, if it goes as fast as the search did: {shares}. Less with fewer "
-        "--seeds, --top 1, fewer --baselines, fewer --examples" + " or --no-autoattack" * bool(cost.autoattack)
-    )
+    return f"about {format_duration(cost.total)} {here}, if it goes as fast as the search did: {shares}"
+
+
+def _shorten(plan: Plan) -> str:
+    """Return what makes a confirmation shorter, to be appended to its time; a league is confirmed as it was begun."""
+    flags = "--seeds, --top 1, fewer --baselines, fewer --examples"
+    return f". Less with fewer {flags}" + " or --no-autoattack" * plan.autoattack
 
 
 class JobLines:

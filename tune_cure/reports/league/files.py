@@ -13,6 +13,16 @@ from tune_cure.utils.files import replace_text
 TABLE, PAGE = "league.csv", "league.html"
 
 
+def read_standings(league: League) -> Standings | None:
+    """Return what the folder of a league says of its methods; None if no run has been judged yet.
+
+    Raises:
+        SavedConfirmationError: The confirmation's tables are damaged.
+    """
+    confirmation = read_confirmation(league.folder)
+    return None if confirmation is None else Standings(league.methods, confirmation, league.results())
+
+
 def write(league: League) -> Standings | None:
     """Write league.csv and league.html; without plotly, no page.
 
@@ -22,10 +32,9 @@ def write(league: League) -> Standings | None:
     Raises:
         SavedConfirmationError: The confirmation's tables are damaged.
     """
-    confirmation = read_confirmation(league.folder)
-    if confirmation is None:
+    standings = read_standings(league)
+    if standings is None:
         return None
-    standings = Standings(league.methods, confirmation, league.results())
     replace_text(league.folder / TABLE, format_csv(standings.table))
     if is_installed("plotly"):
         from tune_cure.reports.league import page
