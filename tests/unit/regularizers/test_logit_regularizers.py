@@ -16,6 +16,7 @@ from tune_cure.data.splits import Splits
 from tune_cure.gradients.logit_distances import nuclear_distance, softmax_distance
 from tune_cure.regularizers.fgsm_pgi import logit_distance
 from tune_cure.training.config import ModelConfig, TrainingConfig
+from tune_cure.training.presets import METHODS
 from tune_cure.training.timing import Stopwatch
 from tune_cure.training.trainer import Trainer
 
@@ -272,6 +273,31 @@ def test_with_the_batchs_statistics_steps_are_those_of_the_authors_loop_of_two_p
             with torch.no_grad():
                 for parameter, slope in zip(parameters, gradients, strict=True):
                     parameter -= RATE * slope
+    assert max(penalties) > 0
+    for ours, theirs in zip(run.model.state_dict().values(), reference.state_dict().values(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.usefixtures("double")
+def test_three_steps_of_n_aaer_are_those_of_the_authors_loop(splits: Splits) -> None:
+    """Their script with `--clamp 0`: noise of two radii, limited to pixel range before and after the step only."""
+    keys = {**METHODS["aaer"].keys, "alpha": 7.0, "lambda": LAMBDA}  # so large a step that some losses fall
+    run, reference = trainer(splits, **keys), trainer(splits).model
+    generator = torch.Generator().manual_seed(0)
+    penalties = []
+    for index, (images, labels) in enumerate(batches(splits)):
+        penalties.append(float(run.step(images, labels, index, Stopwatch(run.device))[4]))
+        eta = 2 * EPSILON * (2 * torch.rand(images.shape, generator=generator) - 1)
+        eta = torch.max(torch.min(eta, 1 - images), -images).requires_grad_()
+        outputs = {"start": reference(images + eta)}
+        (gradient,) = torch.autograd.grad(cross_entropy(outputs["start"], labels), eta)
+        delta = eta.detach() + 7.0 * EPSILON * gradient.sign()
+        outputs["adversarial"] = reference(images + torch.max(torch.min(delta, 1 - images), -images))
+        parameters = list(reference.parameters())
+        gradients = torch.autograd.grad(variation(outputs, labels), parameters)
+        with torch.no_grad():
+            for parameter, slope in zip(parameters, gradients, strict=True):
+                parameter -= RATE * slope
     assert max(penalties) > 0
     for ours, theirs in zip(run.model.state_dict().values(), reference.state_dict().values(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12)
