@@ -1,6 +1,7 @@
 """What is in the stores of trackers, read back by the packages themselves."""
 
 import json
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 from tune_cure.search import run_files
 
 BLOCK, HEADER = 32768, 7  # bytes of LevelDB's log format, which W&B's files have
+WAIT_SECONDS = 30.0
 
 
 @dataclass
@@ -70,6 +72,14 @@ def read_wandb(folder: Path) -> dict[str, Tracked]:
 def _read_wandb_run(file: Path) -> Tracked:
     from wandb.proto import wandb_internal_pb2 as protocol
 
+    tracked, give_up = Tracked(), time.monotonic() + WAIT_SECONDS
+    while tracked.exit_code is None:  # W&B's own process may write the file after the run has been finished
+        assert time.monotonic() < give_up, f"{file} has no end"
+        tracked = _read_once(file, protocol)
+    return tracked
+
+
+def _read_once(file: Path, protocol: Any) -> Tracked:
     tracked = Tracked()
     for content in _read_records(file.read_bytes()):
         record = protocol.Record()
@@ -103,6 +113,8 @@ def _read_records(content: bytes) -> list[bytes]:
             continue
         size, kind = int.from_bytes(content[position + 4 : position + 6], "little"), content[position + 6]
         position += HEADER
+        if position + size > len(content):  # it is being written
+            break
         parts += content[position : position + size]
         position += size
         if kind in (1, 4):  # whole, or the last part
