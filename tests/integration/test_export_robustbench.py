@@ -1,6 +1,8 @@
 """The card's lines for RobustBench, run as they are with the real package on made-up test images."""
 
+import dataclasses
 import hashlib
+import json
 import pickle
 import sys
 import types
@@ -16,13 +18,22 @@ import torch
 from torchvision.datasets import CIFAR10
 
 from tests.support.confirmations import write_quick_search
-from tests.support.exported_models import NETWORK, random_network, run_card_code, write_best_model, write_bundle
+from tests.support.exported_models import (
+    NETWORK,
+    random_network,
+    run_card_code,
+    write_best_model,
+    write_bundle,
+    write_confirmed_runs,
+    write_search_with_model,
+)
 from tune_cure.data.splits import Examples
 from tune_cure.evaluation import robustness
 from tune_cure.evaluation.config import EvaluationConfig
 from tune_cure.evaluation.metrics import evaluate
 from tune_cure.models import checkpoints
-from tune_cure.reports.export import bundle
+from tune_cure.reports.export import bundle, claim
+from tune_cure.reports.export.measurements import Measurement
 
 COLOUR = {"in_channels": 3, "mean": [0.5] * 3, "std": [0.25] * 3}
 
@@ -104,3 +115,21 @@ def test_robustbench_finds_the_accuracies_that_this_project_finds(
     own = robustness.evaluate_robustness(checkpoints.load(file), examples, evaluation).correct
     assert here["robust"] == own["autoattack"].mean()
     assert 0 < here["robust"] < here["clean"]
+
+
+def test_a_claim_has_the_fields_of_robustbench_s_record_of_a_model(robustbench: None, tmp_path: Path) -> None:
+    from robustbench.utils import ModelInfo
+
+    found = write_search_with_model(tmp_path)
+    name = write_confirmed_runs(found, 1)[0].candidate.name
+    judged = [Measurement("test", attack, "linf", 8 / 255, 10_000, 0.5) for attack in ("clean", "AutoAttack")]
+    exported = dataclasses.replace(
+        bundle.collect_confirmed_model(found, name, None),
+        dataset="cifar10",
+        image_size=(32, 32),
+        evaluation=EvaluationConfig(epsilon=8 / 255),
+        measured=tuple(judged),
+    )
+    record = json.loads(claim.build_claim(exported)[claim.RECORD])
+    assert set(record) <= {field.name for field in dataclasses.fields(ModelInfo)}
+    assert ModelInfo(**record).autoattack_acc == "50.00"

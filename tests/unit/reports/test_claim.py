@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -54,14 +53,6 @@ def test_the_record_has_the_numbers_of_the_weights_and_leaves_the_paper_to_its_a
     assert record["architecture"] == "small_cnn of width 4"
     assert (record["additional_data"], record["number_forward_passes"]) == (False, 1)
     assert {name for name, value in record.items() if value is None} == {"link", "name", "authors", "venue"}
-
-
-def test_the_record_has_fields_of_robustbench_alone(confirmed: ExportedModel) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what it and timm import is deprecated
-        utils: Any = pytest.importorskip("robustbench.utils")
-    record = json.loads(claim.build_claim(confirmed)["robustbench.json"])
-    assert set(record) <= {field.name for field in dataclasses.fields(utils.ModelInfo)}
 
 
 def test_the_form_answers_what_is_known(confirmed: ExportedModel) -> None:
