@@ -172,6 +172,35 @@ def test_the_table_of_other_tools_is_that_of_its_csv() -> None:
     })  # fmt: skip
 
 
+FOUND_OF_OTHER_TOOLS = {
+    ("Optuna: GP, HyperbandPruner", 9): "Gaussian process with Hyperband by {} points",
+    ("SMAC3: MultiFidelityFacade", 9): "SMAC3 by {}, and",
+    ("Syne Tune: ASHACQR", 9): "ASHACQR by {}",
+    ("Syne Tune: ASHA", 3): "(Syne Tune) by {} points",
+    ("SMAC3: MultiFidelityFacade", 3): "SMAC3 by {}, Optuna's",
+    ("Optuna: GP, HyperbandPruner", 3): "Gaussian process with Hyperband by {}.",
+    ("tune_cure: tpe, ASHA, adapted by a control group", 3): "our regret is {} points less",
+    ("tune_cure: tpe, no stopping", 0): "TPE is {} points better",
+    ("tune_cure: gp, no stopping", 0): "and `gp` {}.",
+}
+
+
+def test_the_text_on_other_tools_says_who_is_better_and_by_how_much() -> None:
+    text = " ".join(Path("docs/search_quality.md").read_text(encoding="utf-8").split())
+    frame = pd.read_csv(RESULTS / "search_quality_peers.csv").set_index(["way", "first_rung"])
+    ends = frame[frame["epochs"] == frame["epochs"].max()]
+    for search, sentence in FOUND_OF_OTHER_TOOLS.items():
+        assert sentence.format(f"{-100 * ends.loc[search, 'difference']:.1f}") in text, search
+    others = ends[~ends.index.get_level_values("way").str.startswith("tune_cure")]
+    better = others.index[others["difference_high"] < 0]
+    assert sum(rung == 9 for _, rung in better) == 3
+    assert sum(rung == 3 for _, rung in better) > 0.5 * sum(rung == 3 for _, rung in others.index)
+    assert ends.loc[("tune_cure: gp, no stopping", 0), "regret"] < others["regret"].min()
+    adapted = ends.loc[("tune_cure: tpe, ASHA, adapted by a control group", 3), "regret"]
+    from_3 = others.xs(3, level="first_rung")
+    assert list(from_3.index[from_3["regret"] < adapted]) == ["Optuna: GP, HyperbandPruner"]
+
+
 def test_the_table_of_cheaper_penalties_is_that_of_its_csv_files() -> None:
     start, winner = (
         pd.read_csv(RESULTS / f"trade_offs_{name}.csv").set_index("variant") for name in ("digits_start", "digits")
