@@ -27,7 +27,8 @@ from tests.support.damaged_runs import write_everything
 from tests.support.fuzzing import fuzzed
 from tune_cure.cli import watch
 from tune_cure.cli.main import main
-from tune_cure.cli.steps import confirm_run, search_run
+from tune_cure.cli.steps import confirm_run, league_confirmation, league_run, search_run
+from tune_cure.ray_backend.league import tuner
 from tune_cure.reports.figures import catalog, files, importance
 from tune_cure.search.journal import Journal
 from tune_cure.search.proposals.proposer import StudyProposer
@@ -49,6 +50,9 @@ CONTINUE = "train --output trained --resume --test"
 CHECK = "search --check --space space.yaml"
 WARM = f"{CHECK} --set search.warm_start="
 PICTURES = f'{CHECK} --set data={{"dataset":"image_folder","root":"pictures","validation":2,"image_size":8}}'
+LEAGUE = "report league"
+LEAGUE_ON = "league --resume league"
+METHOD = "league space.yaml --methods mine=mine.yaml fgsm_rs --check"
 CHECKPOINT = "run/trials/trial_00002/trainer.pt"
 JOB = "run/confirm/fgsm/seed-1"
 # Each file with its format, and the commands that read it.
@@ -77,6 +81,13 @@ FILES = {
     f"{JOB}/status.json": ("json", [CONFIRM]),
     f"{JOB}/model.pt": ("pt", [CONFIRMED, CONFIRM]),
     f"{JOB}/linf-0.15-30/outcomes.npz": ("npz", [CONFIRMED, CONFIRM, EXPORT]),
+    "league/league.yaml": ("yaml", [LEAGUE, LEAGUE_ON]),
+    "league/environment.json": ("json", [LEAGUE, LEAGUE_ON]),
+    "league/cure/spec.yaml": ("yaml", [LEAGUE, LEAGUE_ON]),
+    "league/cure/journal.jsonl": ("jsonl", [LEAGUE, LEAGUE_ON]),
+    "league/confirm/confirm.csv": ("csv", [LEAGUE]),
+    "league/confirm/cure/seed-1/epochs.csv": ("csv", [LEAGUE, LEAGUE_ON]),
+    "mine.yaml": ("yaml", [METHOD]),
     "trained/config.yaml": ("yaml", [CONTINUE]),
     "trained/last.pt": ("pt", [CONTINUE]),
     "trained/environment.json": ("json", [CONTINUE]),
@@ -112,6 +123,13 @@ def pristine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         StudyProposer(spec, Journal(folder.directory), folder.record.history, stopper, storage=storage).propose()
         raise KeyboardInterrupt
 
+    def begin_league(prepared: league_run.Prepared, *_: Any) -> None:
+        data = prepared.first.data
+        session = tuner._Session(prepared.league, data, tuner.RunOptions(), tuner.Listeners())
+        for method, spec in prepared.specs.items():
+            tuner._begin(session, method, spec)
+        raise KeyboardInterrupt
+
     def train(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
@@ -122,6 +140,8 @@ def pristine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         write_everything(folder)
         patch.setattr(search_run, "run_trials", begin_search)
         patch.setattr(confirm_run, "run_jobs", lambda *_: {})
+        patch.setattr(league_run, "run_searches", begin_league)
+        patch.setattr(league_confirmation, "run_jobs", lambda *_, **__: {})
         patch.setattr(Trainer, "train_epoch", train)
         patch.setattr("time.sleep", train)  # who watches a search that does not end goes away
         patch.setattr(watch, "follow", partial(watch.follow, pause=train))

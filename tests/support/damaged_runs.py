@@ -10,6 +10,7 @@ from PIL import Image
 
 from tests.support.exported_models import NETWORK, random_network, write_confirmed_runs, write_search_with_model
 from tests.support.journals import write_run
+from tests.support.leagues import finish_league, write_league
 from tests.support.pictures import write_pictures
 from tune_cure.confirmation.verdicts import Confirmation
 from tune_cure.data import splits as data
@@ -39,8 +40,17 @@ RECORD: dict[str, Any] = {
 }
 
 
+METHOD = """
+training: {method: cure, direction: random, lr_max: 0.1}
+space: {lambda: {loguniform: [0.01, 10]}}
+"""
+
+
 def write_everything(folder: Path) -> None:
-    """Write `run` and `other` (searches), `trained` (a training run), `pictures`, `space.yaml` and `study.db`."""
+    """Write `run` and `other` (searches), `trained` (a training run), `pictures`, `space.yaml` and `study.db`.
+
+    Also `league`, whose winners have been judged, and `mine.yaml`, the file of a method.
+    """
     for name in ("run", "other"):
         (folder / name).mkdir()
     write_run(folder / "other")
@@ -60,7 +70,17 @@ def write_everything(folder: Path) -> None:
     for ending in ("jpg", "tif"):
         Image.linear_gradient("L").resize((12, 8)).convert("RGB").save(folder / "pictures" / "cat" / f"x.{ending}")
     _write_study(result, folder / "study.db")
+    _write_league(folder / "league")
+    (folder / "mine.yaml").write_text(METHOD)
     (folder / "space.yaml").write_text((folder / "run" / "space.yaml").read_text())
+
+
+def _write_league(folder: Path) -> None:
+    """Write a league of two methods that is over."""
+    folder.mkdir()
+    league = write_league(folder, {"cure": "cure", "fgsm": "fgsm_rs"}, trials=2, seeds=1, examples=30)
+    finish_league(league, {"cure": 0.6}, examples=30, seeds=1)
+    (folder / environment.FILE).write_text(json.dumps(RECORD))
 
 
 def _write_checkpoint(result: SearchResult) -> None:

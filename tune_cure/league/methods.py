@@ -15,8 +15,8 @@ from pydantic import Field
 from tune_cure.attacks.registry import ATTACKS
 from tune_cure.regularizers.registry import REGULARIZERS
 from tune_cure.search.space.config import SearchSpec
-from tune_cure.search.space.loading import load_mapping
-from tune_cure.training.config import declared_keys
+from tune_cure.search.space.loading import load_mapping, read_starts
+from tune_cure.training.config import declared_keys, parse_hyperparameter
 from tune_cure.training.delta import DELTA, SAME_AS
 from tune_cure.training.presets import DEFAULT, METHOD, METHODS, NO_METHOD, find_preset
 from tune_cure.utils.errors import TuneCureError
@@ -154,7 +154,7 @@ def compose_spec(shared: Mapping[str, Any], name: str, entry: Entry, source: str
         SpecError: The search cannot be run.
     """
     content = copy.deepcopy(dict(shared))
-    starts = content.pop("start_from", [])
+    starts = content.pop("start_from", None) or []
     fixed = {other for key in entry.training for other in (key, *SAME_AS.get(key, ()))}
     content["name"] = name
     content["training"] = {**content.get("training", {}), **entry.training}
@@ -162,8 +162,32 @@ def compose_spec(shared: Mapping[str, Any], name: str, entry: Entry, source: str
     content["space"] = {METHOD: DEFAULT, **searched, **entry.space}
     where = f"{source} (method {name})"
     spec = load_mapping(copy.deepcopy(content), source=where, import_parts=True)
-    content["start_from"] = [_preset_start(spec, starts[0] if starts else {})]
+    try:
+        content["start_from"] = [_preset_start(spec, _read_first(spec, starts))]
+    except ProblemError as problem:
+        raise problem.within(where) from problem
     return load_mapping(content, source=where, import_parts=True)
+
+
+def _read_first(spec: SearchSpec, starts: Any) -> dict[str, Any]:
+    """Return the first configuration of `start_from`, or of the file that it names, for the shared keys.
+
+    Raises:
+        ProblemError: It is none, or a value is none of its key.
+    """
+    first = starts[:1] if isinstance(starts, list) else starts
+    content: dict[str, Any] = {"space": spec.space, "start_from": first}
+    read_starts(content)
+    if not isinstance(starts, list) or not all(isinstance(start, dict) for start in content["start_from"]):
+        rule = "a list of configurations or of files is needed"
+        raise ProblemError("start_from", f"{rule}, but found {shorten_repr(starts)}")
+    shared = spec.space.keys() - own_keys()
+    return {
+        key: parse_hyperparameter(key, value, f"start_from[0].{key}")
+        for start in content["start_from"]
+        for key, value in start.items()
+        if key in shared
+    }
 
 
 def _preset_start(spec: SearchSpec, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from tests.support.fake_backend import Script
 from tests.support.fake_league import FakeLeague
 from tests.support.leagues import draw_outcomes, finish_job
 from tests.support.spaces import TINY
-from tune_cure.cli.steps import league_run
+from tune_cure.cli.steps import league_api, league_run
 from tune_cure.confirmation.plan import Job
 from tune_cure.league.cost import EpochCost
 from tune_cure.league.folder import League
@@ -69,6 +69,17 @@ def test_a_league_returns_its_table_its_verdicts_and_who_wins(space: dict[str, A
     assert found.page == Path("league/league.html") and found.page.is_file()
     written = pd.read_csv("league/league.csv")
     assert written["autoattack"].tolist() == found.table["autoattack"].tolist()
+
+
+def test_a_league_shows_itself_in_a_notebook(
+    space: dict[str, Any], searched: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(league_api, "pictures_of_confirmation", lambda _: "<img>")
+    found = tune_cure.league(space, ["cure", "fgsm_rs"], output="league", searches_only=True, **SETTINGS)
+    assert "no winner has been judged yet" in found._repr_html_()
+    html = tune_cure.league(space, ["cure", "fgsm_rs"], output="league", **SETTINGS)._repr_html_()
+    assert html.startswith("<p><strong>cure wins: it has ") and "<img>" in html
+    assert "<th>groups</th>" in html and "<td>better</td>" in html
 
 
 def test_a_cell_that_is_run_twice_runs_its_league_once(space: dict[str, Any], searched: list[str]) -> None:

@@ -125,3 +125,28 @@ def test_errors_of_a_search_space_name_the_method() -> None:
 def test_what_would_make_the_searches_unequal_is_refused(key: str) -> None:
     with pytest.raises(ProblemError, match="is not for a league, which gives each method the same budget"):
         shared(search={"trials": 8, key: 3})
+
+
+def test_the_preset_takes_shared_values_as_a_search_space_may_spell_them(tmp_path: Path) -> None:
+    entry, near = Entry(training={"method": "cure"}), {"lr_max": "5e-2"}
+    assert compose(entry, start_from=[near]).start_from[0]["lr_max"] == 0.05
+    file = tmp_path / "best_config.yaml"
+    file.write_text("lr_max: 0.03\nlambda: 0.7\n")
+    start = compose(entry, start_from=[str(file)]).start_from[0]
+    assert start["lr_max"] == 0.03
+    assert start["lambda"] == compose(entry).start_from[0]["lambda"] != 0.7  # the paper's: it is the method's own
+
+
+@pytest.mark.parametrize(
+    ("starts", "message"),
+    [
+        ([{"lr_max": {"a": []}}], r"tiny\.yaml \(method mine\): start_from\[0\]\.lr_max: "),
+        ({"lr_max": 0.1}, "start_from: a list of configurations or of files is needed, but found "),
+        ([[0.1]], "start_from: a list of configurations or of files is needed, but found "),
+        (["nowhere.yaml"], r"start_from\[0\]: nowhere\.yaml: there is no such file"),
+    ],
+)
+def test_shared_values_that_are_none_are_one_line(starts: Any, message: str) -> None:
+    with pytest.raises(SpecError, match=message) as caught:
+        compose(Entry(training={"method": "cure"}), start_from=starts)
+    assert "\n" not in str(caught.value)

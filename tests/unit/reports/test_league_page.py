@@ -8,7 +8,7 @@ from tests.support.leagues import finish_league, plan_league, write_league
 from tune_cure.confirmation.saved import SavedConfirmationError
 from tune_cure.confirmation.verdicts import Confirmation
 from tune_cure.league.folder import League
-from tune_cure.reports.league import files
+from tune_cure.reports.league import files, page as league_page
 from tune_cure.search import run_files
 
 METHODS = {"cure": "cure", "fgsm": "fgsm_rs", "slow": "n_fgsm"}
@@ -77,3 +77,20 @@ def test_a_league_of_which_only_presets_are_judged_has_a_page_that_says_so(leagu
     assert (
         "cure has no place: no trial of its search has come to a sound end, or its winner has not been judged" in page
     )
+
+
+@pytest.mark.parametrize(
+    "content", ["", "epoch,clean_accuracy\n1,0.5\n", "epoch,pgd_accuracy\nx,0.5\n", "epoch,pgd_accuracy\n1,7\n"]
+)
+def test_a_damaged_table_of_epochs_is_left_out_with_a_warning(
+    content: str, league: League, caplog: pytest.LogCaptureFixture
+) -> None:
+    finish_league(league, {"cure": 0.6, "fgsm": 0.4})
+    file = league.folder / run_files.CONFIRM / "cure" / "seed-1" / run_files.JOB_EPOCHS
+    file.write_text(content)
+    standings = files.read_standings(league)
+    assert standings is not None
+    curves = league_page.read_curves(standings, league.folder)
+    assert [len(curves[name]) for name in ("cure", "fgsm")] == [2, 3]
+    (message,) = caplog.messages
+    assert message.startswith(f"{file}: is no table of epochs, and is left out: ") and "\n" not in message

@@ -16,14 +16,16 @@ from tune_cure.cli.steps import league_confirmation, league_run
 from tune_cure.cli.views.confirmation import describe_time
 from tune_cure.cli.views.league_view import LeagueState, PlainLeagueView
 from tune_cure.cli.views.ray_logs import say_where_logs_are
+from tune_cure.evaluation.names import COMPARED_ATTACKS
 from tune_cure.league.budget import BudgetUnit
 from tune_cure.league.conclusions import what_cannot_be_said, what_tuning_was_worth, who_wins
 from tune_cure.league.folder import League, LeagueConfig, is_league, is_searched
 from tune_cure.league.standings import Standings
+from tune_cure.reports.figures.notebook import pictures_of_confirmation
 from tune_cure.reports.league import files
 from tune_cure.search.results import SearchResult
 from tune_cure.utils.errors import TuneCureError
-from tune_cure.utils.formatting import shorten_repr
+from tune_cure.utils.formatting import draw_with, format_notebook, format_table, shorten_repr
 
 _logger = logging.getLogger(__name__)
 
@@ -58,6 +60,26 @@ class LeagueResult:
     def verdicts(self) -> pd.DataFrame:
         """A row for each pair of methods: the difference, its simultaneous interval, the verdict; empty as `table`."""
         return self.standings.pairs if self.standings else pd.DataFrame()
+
+    def _repr_html_(self) -> str:
+        """Return the HTML that a notebook shows: who wins, the accuracies of every seed, standings, verdicts."""
+        if self.standings is None:
+            return format_notebook(self, "no winner has been judged yet", f"all is in {self.directory}")
+        means = self.table.groupby(["rank", "method", "groups"], as_index=False)[[*COMPARED_ATTACKS]].mean()
+        verdicts = self.verdicts[["first", "second", "difference", "low", "high", "verdict"]]
+        points = dict.fromkeys(("difference", "low", "high"), "{:+.1%}")
+        tables = [
+            format_table(means.dropna(axis=1, how="all"), dict.fromkeys(COMPARED_ATTACKS, "{:.1%}")),
+            format_table(verdicts, points),
+        ]
+        return format_notebook(self, self.conclusions[0], " ".join(self.conclusions[1:]), tables)
+
+
+def _draw(result: LeagueResult) -> str:
+    return pictures_of_confirmation(result.standings.confirmation) if result.standings else ""
+
+
+draw_with(LeagueResult, _draw)
 
 
 def league(

@@ -1,5 +1,6 @@
 """Page of a league: who wins, what cannot be said, and the plots and tables that it rests on."""
 
+import logging
 import shlex
 from collections.abc import Sequence
 from html import escape
@@ -24,8 +25,10 @@ from tune_cure.reports.figures.progress import line_legend
 from tune_cure.reports.figures.style import SKY_BLUE
 from tune_cure.reports.league import figures
 from tune_cure.search import run_files
+from tune_cure.training.sections import MAX_EPOCHS
 from tune_cure.utils import environment
 from tune_cure.utils.csv_tables import read_csv
+from tune_cure.utils.errors import first_line
 from tune_cure.utils.formatting import (
     format_count,
     format_hyperparameters,
@@ -36,6 +39,8 @@ from tune_cure.utils.formatting import (
     join_words,
 )
 from tune_cure.utils.significance import mean_and_deviation
+
+_logger = logging.getLogger(__name__)
 
 MAX_OPEN_PAIRS = 15  # more pairs than that are folded away
 
@@ -252,11 +257,22 @@ def read_curves(standings: Standings, folder: Path) -> dict[str, list[pd.DataFra
     for name in standings.order:
         for seed in standings.runs(name)["seed"]:
             file = folder / run_files.CONFIRM / name / f"seed-{seed}" / run_files.JOB_EPOCHS
-            frame = read_csv(file) if file.is_file() else pd.DataFrame({"epoch": [], "pgd_accuracy": []})
-            frame = frame.dropna(subset=["pgd_accuracy"])
+            frame = _read_curve(file) if file.is_file() else pd.DataFrame()
             if len(frame):
                 curves.setdefault(name, []).append(frame)
     return curves
+
+
+def _read_curve(file: Path) -> pd.DataFrame:
+    """Return the evaluated epochs of a training run; none, with a warning, if its table is damaged."""
+    try:
+        curve = read_csv(file)[["epoch", "pgd_accuracy"]].astype(float).dropna()
+        if not curve["pgd_accuracy"].between(0, 1).all() or not curve["epoch"].between(1, MAX_EPOCHS).all():
+            raise ValueError("an epoch or an accuracy is not possible")
+    except (OSError, ValueError, KeyError) as error:  # pandas' own errors are ValueErrors
+        _logger.warning("%s: is no table of epochs, and is left out: %s", file, first_line(error))
+        return pd.DataFrame()
+    return curve
 
 
 def _curves(standings: Standings, folder: Path) -> str:

@@ -70,7 +70,7 @@ class Distribution(Schema):
         if self.kind == "choice":
             return value in self.values
         low, high = self.values
-        if not low <= value <= high:
+        if not isinstance(value, int | float) or not low <= value <= high:
             return False
         steps = 0.0 if self.step is None else (value - low) / self.step
         return bool(abs(steps - round(steps)) < ON_GRID)

@@ -77,7 +77,7 @@ def load_mapping(
         # A run's spec.yaml has every key of its method, as it was when the run began.
         if not is_of_run or Path(source).name != run_files.SPEC:
             _expand_method(content, is_imported=import_parts)
-        _read_starts(content)
+        read_starts(content)
         spec = _check(content, import_parts=import_parts)
     except ProblemError as problem:
         raise problem.within(source) from problem
@@ -109,8 +109,15 @@ def _say_what_delta_is(content: dict[str, Any]) -> None:
         _logger.warning("space.%s is now space.regularizer and space.direction", DELTA)
 
 
-def _read_starts(content: dict[str, Any]) -> None:
-    """Replace each file name under start_from by the searched hyperparameters in that best_config.yaml."""
+def read_starts(content: dict[str, Any]) -> None:
+    """Replace each file name under start_from by the searched hyperparameters in that best_config.yaml.
+
+    Args:
+        content: The mapping of a search space, with `space` and `start_from`; changed in place.
+
+    Raises:
+        ProblemError: A file cannot be read.
+    """
     starts, space = content.get("start_from"), content.get("space")
     if not isinstance(starts, list) or not isinstance(space, dict):
         return  # validating the sections gives the error
