@@ -153,11 +153,16 @@ def league(
         content = None
     elif resume:
         raise TuneCureError(f"{output}: holds no league to resume")
+    return _run(options, content, quiet=quiet)
+
+
+def _run(options: LeagueOptions, content: dict[str, Any] | None, *, quiet: bool) -> LeagueResult:
+    """Run what is left of a league, and return what is in its folder then."""
     say = command_line.progress(quiet)
     prepared = league_run.prepare(options, content)
     for note in prepared.notes:
         say(note)
-    with own_ray(prepared.first, address, verbose), league_run.hold(prepared, options, say):
+    with own_ray(prepared.first, options.address, options.verbose), league_run.hold(prepared, options, say):
         searches = prepared.league.results()
         if not is_searched(searches, prepared.league):
             view = PlainLeagueView(LeagueState(), say)
@@ -165,9 +170,9 @@ def league(
             league_run.write_results(searches, _logger.warning)
             say_where_logs_are(say)
         outcome = _describe_outcome(searches, prepared.league)
-        if outcome == "finished" and not searches_only:
+        if outcome == "finished" and not options.searches_only:
             _confirm(prepared, options, quiet=quiet)
-        return _read_result(prepared.league, searches, "searches_only" if searches_only else outcome)
+        return _read_result(prepared.league, searches, "searches_only" if options.searches_only else outcome)
 
 
 def _take_up(options: LeagueOptions, content: dict[str, Any] | None, *, resume: bool) -> LeagueOptions:
