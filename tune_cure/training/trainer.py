@@ -298,7 +298,8 @@ class Trainer:
         """Continue from the `state` of a Trainer that was made with the same arguments.
 
         Raises:
-            ValueError: That Trainer computed in another precision, or on another kind of device.
+            ValueError: That Trainer computed in another precision, or on another kind of device; or its best weights
+                are not those of this network.
         """
         if state["precision"] != self.precision:
             raise ValueError(f"was begun in {state['precision']}, and cannot go on in {self.precision}")
@@ -321,3 +322,10 @@ class Trainer:
         self.accuracies = dict(state["accuracies"])
         self.best_epoch = state["best_model"]["epoch"]
         self.best_weights = state["best_model"]["weights"]
+        if self.best_epoch and _shapes(self.best_weights) != _shapes(self.judged_model.state_dict()):
+            raise ValueError("its best weights are not those of this network")
+
+
+def _shapes(weights: dict[str, Any]) -> dict[str, Any]:
+    """Return the shape of each weight; None for what is no tensor."""
+    return {name: getattr(weight, "shape", None) for name, weight in weights.items()}

@@ -227,10 +227,15 @@ def test_a_run_without_a_finished_epoch_is_restored_at_its_start(spec: RunSpec, 
     assert run.trainer.epoch == 0
 
 
-def edit_log(file: Path, edit: Callable[[list[dict[str, Any]]], object]) -> None:
+def edit_saved(file: Path, edit: Callable[[dict[str, Any]], object]) -> None:
     saved = torch.load(file, weights_only=True)
-    edit(saved["log"])
+    edit(saved)
     torch.save(saved, file)
+
+
+def replace_best_weight(saved: dict[str, Any], value: object) -> None:
+    weights = saved["trainer"]["best_model"]["weights"]
+    weights[next(iter(weights))] = value
 
 
 @pytest.mark.parametrize(
@@ -240,11 +245,23 @@ def edit_log(file: Path, edit: Callable[[list[dict[str, Any]]], object]) -> None
         (lambda file: file.write_bytes(file.read_bytes()[:1000]), "cannot be read as a checkpoint"),
         (lambda file: torch.save([1], file), "is no checkpoint"),
         (lambda file: torch.save({"epoch": 1}, file), "the run cannot go on from it"),
-        (lambda file: edit_log(file, lambda log: log[0].pop("gradient_alignment")), "its log is not that"),
-        (lambda file: edit_log(file, lambda log: log[0].update(lr="fast")), "its log is not that"),
-        (lambda file: edit_log(file, lambda log: log.clear()), "its log is not that"),
+        (lambda file: edit_saved(file, lambda saved: saved["log"][0].pop("gradient_alignment")), "its log is not that"),
+        (lambda file: edit_saved(file, lambda saved: saved["log"][0].update(lr="fast")), "its log is not that"),
+        (lambda file: edit_saved(file, lambda saved: saved["log"].clear()), "its log is not that"),
+        (lambda file: edit_saved(file, lambda saved: replace_best_weight(saved, "x")), "its best weights are not"),
+        (lambda file: edit_saved(file, lambda saved: replace_best_weight(saved, torch.zeros(1))), "its best weights"),
     ],
-    ids=["junk", "truncated", "list", "other", "a column is missing", "a number is text", "no log"],
+    ids=[
+        "junk",
+        "truncated",
+        "list",
+        "other",
+        "a column is missing",
+        "a number is text",
+        "no log",
+        "no weight",
+        "other weight",
+    ],
 )
 def test_a_damaged_checkpoint_is_one_line(damage: Callable[[Path], None], said: str, spec: RunSpec, tmp_path) -> None:
     run_in(tmp_path, spec).train_epoch()
