@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from tests.support.damaged_files import FILES
 from tests.support.documents import tables
 from tune_cure.training.presets import METHODS, NO_METHOD
 from tune_cure.utils.formatting import format_points
@@ -340,6 +341,16 @@ def test_the_documented_table_of_faults_sums_up_its_csv() -> None:
         assert {title: int(row[title]) for title in columns} == {
             title: tries[name].sum() for title, name in columns.items()
         }
+
+
+def test_the_files_that_were_damaged_5000_times_are_those_of_the_csv() -> None:
+    tried = pd.read_csv(RESULTS / "damaged_files.csv")
+    assert set(tried["file"]) <= set(FILES)
+    assert not tried["file"].duplicated().any()
+    page = Path("docs/reliability.md").read_text()
+    assert f"lists the {len(FILES)} files" in page
+    assert f"{len(tried)} of the {len(FILES)} files were damaged 5,000 times" in page
+    assert (tried["damages"] == 5000).all() and (tried["faults"] == 0).all()
 
 
 def test_the_table_of_launches_on_a_simulated_gpu_is_that_of_its_csv() -> None:
