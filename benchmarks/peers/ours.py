@@ -1,5 +1,6 @@
 """This tool: its proposer, its early stopping and its choice of the winner, without Ray's processes."""
 
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -59,6 +60,7 @@ class Ours:
 
     def __post_init__(self) -> None:
         self._folder = TemporaryDirectory()
+        weakref.finalize(self, self._folder.cleanup)
         self._spec = spec = read_spec(self.seed, self.sampler, self.scheduler, self.asha)
         folder = Path(self._folder.name)
         storage = optuna.storages.InMemoryStorage()

@@ -1,6 +1,7 @@
 """SMAC3's multi-fidelity facade, by its `ask` and `tell`."""
 
 import logging
+import weakref
 from tempfile import TemporaryDirectory
 
 from ConfigSpace import ConfigurationSpace, Float
@@ -24,6 +25,7 @@ class Smac:
 
     def __init__(self, space: Space, seed: int, first_rung: int, num_trials: int) -> None:
         self._folder = TemporaryDirectory()
+        weakref.finalize(self, self._folder.cleanup)
         floats = {key: Float(key, (low, high), log=key in space.log) for key, (low, high) in space.bounds.items()}
         scenario = Scenario(
             ConfigurationSpace(floats, seed=seed),
