@@ -1,35 +1,25 @@
 """Searches that MLflow tracks, read back by its own client; skipped without the extra."""
 
 import logging
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from tests.support.fake_backend import KilledError, Script, run_scripted
+from tests.support.fake_backend import run_scripted
 from tests.support.spaces import TINY, tiny
+from tests.support.tracked_searches import run_killed_and_resumed, scripts
 from tune_cure.cli.main import main
 from tune_cure.cli.steps import search_run
 from tune_cure.search import results, run_files
-from tune_cure.search.journal import Event, Journal
-from tune_cure.search.proposals.proposer import Proposal
 from tune_cure.search.results import SearchResult
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.trackers import tracking
 
 pytest.importorskip("mlflow")
 pytestmark = pytest.mark.filterwarnings("ignore")  # of MLflow and what it uses
-
-FAILURES = {2: ["out of luck"] * 3}
-
-
-def scripts(proposal: Proposal) -> Script:
-    if proposal.number == 1:
-        return Script([0.3, 0.35], ends={2: "diverged"})
-    if proposal.number == 2:
-        return Script([0.3], failures=FAILURES)
-    return Script([min(0.95, 0.1 * proposal.number + 0.1 * epoch) for epoch in range(1, 5)])
 
 
 def client(uri: str) -> Any:
@@ -64,28 +54,8 @@ def runs_of(uri: str, folder: Path) -> tuple[Any, dict[int, Any]]:
 def test_the_store_of_a_search_that_was_killed_and_resumed_has_every_trial_epoch_and_status(
     tmp_path: Path, uri: str
 ) -> None:
-    from tune_cure.search.trackers.mlflow_tracker import MlflowTracker
-
     spec = tiny(tmp_path, "search.trials=6")
-    killed, sent = MlflowTracker(spec, tmp_path, []), 0
-
-    def send(event: Event) -> None:
-        nonlocal sent
-        sent += 1
-        if sent <= 12:  # what came after these was not sent when the process was killed
-            killed.on_event(event)
-
-    with pytest.raises(KilledError):
-        run_scripted(
-            spec,
-            tmp_path,
-            scripts,
-            on_event=send,
-            kill_at=lambda event: event["event"] == "epoch" and (event["trial"], event["epoch"]) == (3, 2),
-        )
-    assert sent > 12
-    resumed = MlflowTracker(spec, tmp_path, Journal(tmp_path).read())
-    run_scripted(spec, tmp_path, scripts, resume=True, on_event=resumed.on_event)
+    resumed = run_killed_and_resumed(spec, tmp_path, partial(tracking.make, "mlflow", spec, tmp_path))
     resumed.finish()
     parent, runs = runs_of(uri, tmp_path)
     trials, epochs = results.trials(tmp_path), results.epochs(tmp_path)

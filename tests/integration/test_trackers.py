@@ -3,17 +3,18 @@
 import logging
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.fake_backend import KilledError, Script, run_scripted
+from tests.support.fake_backend import run_scripted
 from tests.support.spaces import tiny
+from tests.support.tracked_searches import run_killed_and_resumed, scripts
 from tests.support.tracker_stores import Tracked, read_trackio, read_wandb
 from tune_cure.search import results, run_files
-from tune_cure.search.journal import Event, Journal
-from tune_cure.search.proposals.proposer import Proposal
+from tune_cure.search.journal import Journal
 from tune_cure.search.results import SearchResult
 from tune_cure.search.trackers import tracking
 from tune_cure.utils.environment import is_installed
@@ -38,14 +39,6 @@ def stores(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyP
         monkeypatch.delenv(name, raising=False)
 
 
-def scripts(proposal: Proposal) -> Script:
-    if proposal.number == 1:
-        return Script([0.3, 0.35], ends={2: "diverged"})
-    if proposal.number == 2:
-        return Script([0.3], failures={2: ["out of luck"] * 3})
-    return Script([min(0.95, 0.1 * proposal.number + 0.1 * epoch) for epoch in range(1, 5)])
-
-
 def check(tracked: dict[str, Tracked], folder: Path) -> None:
     """Compare what a tracker has of a search with the search's own tables."""
     trials, epochs = results.trials(folder), results.epochs(folder)
@@ -63,28 +56,12 @@ def test_the_store_of_a_search_that_was_killed_and_resumed_has_every_trial_epoch
     name: str, tmp_path: Path
 ) -> None:
     spec = tiny(tmp_path, "search.trials=6")
-    killed: Any = tracking.make(name, spec, tmp_path, [])
-    sent = 0
 
-    def send(event: Event) -> None:
-        nonlocal sent
-        sent += 1
-        if sent <= 12:  # what came after these was not sent when the process was killed
-            killed.on_event(event)
+    def after_kill(killed: Any) -> None:
+        for run in getattr(killed, "runs", {}).values():
+            run.finish()  # as W&B's own process does when that of the search is gone
 
-    with pytest.raises(KilledError):
-        run_scripted(
-            spec,
-            tmp_path,
-            scripts,
-            on_event=send,
-            kill_at=lambda event: event["event"] == "epoch" and (event["trial"], event["epoch"]) == (3, 2),
-        )
-    assert sent > 12
-    for run in getattr(killed, "runs", {}).values():
-        run.finish()  # as W&B's own process does when that of the search is gone
-    resumed = tracking.make(name, spec, tmp_path, Journal(tmp_path).read())
-    run_scripted(spec, tmp_path, scripts, resume=True, on_event=resumed.on_event)
+    resumed = run_killed_and_resumed(spec, tmp_path, partial(tracking.make, name, spec, tmp_path), after_kill)
     (tmp_path / run_files.REPORT).write_text("<html>")
     resumed.finish()
     tracked = READERS[name](tmp_path)

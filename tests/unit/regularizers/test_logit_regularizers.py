@@ -112,6 +112,20 @@ def batches(splits: Splits) -> list[tuple[Tensor, Tensor]]:
 Outputs = dict[str, Tensor]
 
 
+def descend(reference: nn.Module, loss: Tensor) -> None:
+    """Take one step of plain gradient descent."""
+    parameters = list(reference.parameters())
+    gradients = torch.autograd.grad(loss, parameters)
+    with torch.no_grad():
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter -= RATE * gradient
+
+
+def assert_same_weights(model: nn.Module, reference: nn.Module) -> None:
+    for ours, theirs in zip(model.state_dict().values(), reference.state_dict().values(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12)
+
+
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     return -sum(row.log_softmax(0)[label] for row, label in zip(logits, labels, strict=True)) / BATCH
 
@@ -170,13 +184,8 @@ def test_three_steps_move_the_weights_as_the_papers_loss_says(
         start = random_start(images, EPSILON, generator)
         at = {"clean": images, "start": start, "adversarial": fgsm(reference, images, labels, EPSILON, start=start)}
         loss = objective({point: reference(at[point]) for point in points}, labels)
-        parameters = list(reference.parameters())
-        gradients = torch.autograd.grad(loss, parameters)
-        with torch.no_grad():
-            for parameter, gradient in zip(parameters, gradients, strict=True):
-                parameter -= RATE * gradient
-    for ours, theirs in zip(run.model.state_dict().values(), reference.state_dict().values(), strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12)
+        descend(reference, loss)
+    assert_same_weights(run.model, reference)
 
 
 def count_passes(run: Trainer, images: Tensor, labels: Tensor, step: int = 0) -> int:
@@ -268,14 +277,9 @@ def test_with_the_batchs_statistics_steps_are_those_of_the_authors_loop_of_two_p
             eta[positions] = (images + moved.clamp(-EPSILON, EPSILON)).clamp(0, 1) - images
             moved = start + alpha * EPSILON * gradient.sign() - images
             outputs["adversarial"] = reference((images + moved.clamp(-EPSILON, EPSILON)).clamp(0, 1))
-            parameters = list(reference.parameters())
-            gradients = torch.autograd.grad(objective(outputs, labels), parameters)
-            with torch.no_grad():
-                for parameter, slope in zip(parameters, gradients, strict=True):
-                    parameter -= RATE * slope
+            descend(reference, objective(outputs, labels))
     assert max(penalties) > 0
-    for ours, theirs in zip(run.model.state_dict().values(), reference.state_dict().values(), strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12)
+    assert_same_weights(run.model, reference)
 
 
 @pytest.mark.usefixtures("double")
@@ -293,14 +297,9 @@ def test_three_steps_of_n_aaer_are_those_of_the_authors_loop(splits: Splits) -> 
         (gradient,) = torch.autograd.grad(cross_entropy(outputs["start"], labels), eta)
         delta = eta.detach() + 7.0 * EPSILON * gradient.sign()
         outputs["adversarial"] = reference(images + torch.max(torch.min(delta, 1 - images), -images))
-        parameters = list(reference.parameters())
-        gradients = torch.autograd.grad(variation(outputs, labels), parameters)
-        with torch.no_grad():
-            for parameter, slope in zip(parameters, gradients, strict=True):
-                parameter -= RATE * slope
+        descend(reference, variation(outputs, labels))
     assert max(penalties) > 0
-    for ours, theirs in zip(run.model.state_dict().values(), reference.state_dict().values(), strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12)
+    assert_same_weights(run.model, reference)
 
 
 @pytest.mark.usefixtures("double")
