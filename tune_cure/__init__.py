@@ -74,7 +74,7 @@ _LAZY = {
     "report": "tune_cure.cli.report:report",
     "train": "tune_cure.cli.api:train",
 }
-"""Where to import each public name, as `module:name`; PEP 562 calls `__getattr__` when a name is first used.
+"""Place of each public name, as `module:name`; PEP 562 calls `__getattr__` when a name is first used.
 
 `SearchResult` comes with the pictures that notebooks show of it.
 """

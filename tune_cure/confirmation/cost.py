@@ -95,7 +95,8 @@ def estimate_run(result: SearchResult, trial: int, job: Job, *, num_searched: in
         num_searched: The number of training images in the search.
         num_classes: The number of classes.
     """
-    recorded = (epochs := find_timed_epochs(result))[epochs["trial"].eq(trial)]
+    epochs = find_timed_epochs(result)
+    recorded = epochs[epochs["trial"].eq(trial)]
     trained, config = result.spec.training_config(result.proposals[trial]), job.training
     train = _epoch_seconds(recorded, trained, config) * config.epochs * job.plan.train_images / num_searched
     judging = _judging_seconds(recorded, result, job, num_classes)

@@ -31,7 +31,7 @@ FURTHER_FILES = {
     RECORD: f"`{RECORD}` and `{FORM}` claim a place for these weights on RobustBench's leaderboard: its record of a "
     "model, and its form for a new one. The authors fill in what is empty.",
 }
-"""What the card says of a file that is not in every export."""
+"""Text of the card on each file that is not in every export."""
 FRONT = {"license": "unknown", "pipeline_tag": "image-classification", "tags": ["adversarial-robustness", "pytorch"]}
 CITATIONS = """\
 - FGSM adversarial training: E. Wong, L. Rice, J. Z. Kolter, *Fast is better than free: Revisiting adversarial
