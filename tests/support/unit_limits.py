@@ -1,12 +1,15 @@
 """What a unit test may not do: start a process, start Ray, or compute for long.
 
-The limit is on CPU time, because other programs change the time on the clock. CPU time differs, too: with the machine,
-and with programs that share its caches. So a test that takes longer is compared with a fixed piece of work, done just
-after it. If this work is as quick as on the machine that the limit was set on, the limit is `MAX_SECONDS`. Otherwise
-the limit grows in proportion. A test that is the first of its process to import libraries has `FIRST_USE_SECONDS`,
-because importing scikit-learn, torchvision and plotly takes seconds. There is no limit where lines are traced (by
-coverage or a debugger), because tracing multiplies the time of some tests, and none where TUNE_CURE_FUZZ asks for
-thousands of examples.
+A test may take `AIM_SECONDS`; pytest lists those that took longer. It fails only at twice that, `MAX_SECONDS`, because
+the same test takes up to half more of its CPU time in some runs: where it is the first of its process to use a library,
+or where another program uses the same caches.
+
+The limit is on CPU time, because other programs change the time on the clock. CPU time differs, too, with the machine.
+So a test over the limit is compared with a fixed piece of work, done just after it. If this work is as quick as on the
+machine that the limit was set on, the limit is `MAX_SECONDS`. Otherwise the limit grows in proportion. A test that is
+the first of its process to import libraries has `FIRST_USE_SECONDS`, because importing scikit-learn, torchvision and
+plotly takes seconds. There is no limit where lines are traced (by coverage or a debugger), because tracing multiplies
+the time of some tests, and none where TUNE_CURE_FUZZ asks for thousands of examples.
 """
 
 import multiprocessing.process
@@ -21,10 +24,10 @@ import torch
 from tests.support.fuzzing import EXAMPLES
 
 CPU_SECONDS = "cpu_seconds"  # the property of a test's report that has the CPU time of its call
-MAX_SECONDS = 2.0
-FIRST_USE_SECONDS = 5.0
+AIM_SECONDS = 2.0
+MAX_SECONDS = 2 * AIM_SECONDS
+FIRST_USE_SECONDS = 8.0
 FIRST_USE_MODULES = 50  # a test that imports this many is the first to use a library
-NEAR_SECONDS = 1.5  # listed after a run
 WORK_SECONDS = 0.0083  # CPU time of `do_fixed_work` where the limit was set: one idle core of an AMD EPYC of 2024
 WORK_RUNS = 20  # the slowest counts: a test that is a little slow by chance does not fail
 
