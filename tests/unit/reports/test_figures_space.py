@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from tests.support.journals import BEST, write_search
-from tune_cure.reports.figures import space as figures_space
+from tune_cure.reports.figures import accuracies as figures_accuracies, space as figures_space
 from tune_cure.search.results import SearchResult
+from tune_cure.search.space.distributions import Distribution
 
 
 @pytest.fixture
@@ -75,6 +76,22 @@ def test_a_contour_covers_the_searched_ranges_on_their_scales(result: SearchResu
     values = [of for row in surface.z for of in row if of is not None]
     reached = result.trials["pgd_accuracy_best"]
     assert reached.min() <= min(values) <= max(values) <= reached.max()
+
+
+@pytest.mark.parametrize(("distribution", "format_of_ticks"), [
+    ({"int": [1, 40]}, "d"), ({"uniform": [0.1, 2.0]}, None), ({"loguniform": [0.1, 2.0]}, None),
+])  # fmt: skip
+def test_the_vertical_axis_of_a_plane_of_two_hyperparameters_is_not_of_percentages(
+    distribution: dict[str, list[float]], format_of_ticks: str | None, result: SearchResult
+) -> None:
+    spec = result.spec.model_copy(
+        update={"space": {**result.spec.space, "h": Distribution.model_validate(distribution)}}
+    )
+    for figure in (
+        figures_space.plot_contour(result.trials, result.trials, spec, "lambda", "h", BEST),
+        figures_accuracies.plot_overfitting_map(result.trials, spec, "lambda", "h"),
+    ):
+        assert figure.layout.yaxis.tickformat == format_of_ticks
 
 
 def test_importance_has_a_bar_per_hyperparameter_and_explained_quantity() -> None:

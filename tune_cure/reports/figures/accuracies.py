@@ -169,7 +169,7 @@ def plot_overfitting_map(trials: pd.DataFrame, spec: SearchSpec, x: str, y: str)
             )
         )
     figure.update_xaxes(**value_axis(spec, x))
-    figure.update_yaxes(tickformat=None, **value_axis(spec, y))
+    figure.update_yaxes(tickformat=None).update_yaxes(**value_axis(spec, y))
     return figure
 
 

@@ -211,7 +211,7 @@ def plot_contour(
     add_points(figure, points.dropna(subset=["pgd_accuracy_best", x, y]), spec, x, y, best)
     figure.for_each_trace(_outline, selector={"type": "scatter"})
     figure.update_xaxes(**value_axis(spec, x))
-    figure.update_yaxes(tickformat=None, **value_axis(spec, y))
+    figure.update_yaxes(tickformat=None).update_yaxes(**value_axis(spec, y))
     return figure
 
 
