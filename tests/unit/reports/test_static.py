@@ -11,6 +11,7 @@ from tune_cure.reports.figures import accuracies as figures, catalog, cost, file
 from tune_cure.reports.figures.catalog import Plot
 from tune_cure.reports.figures.style import blank_figure
 from tune_cure.search.results import SearchResult
+from tune_cure.search.space.distributions import Distribution
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +76,17 @@ def test_logarithmic_and_category_axes_keep_their_scale(result: SearchResult) ->
     category = static.draw_figure(space.plot_hyperparameter(trials, spec, "momentum", BEST), static.SMALL).axes[0]
     assert [label.get_text() for label in category.get_xticklabels()] == ["0", "0.9"]
     assert {x for line in category.get_lines() for x in line.get_xdata()} <= {0.0, 1.0}
+
+
+def test_a_trial_whose_choice_the_search_space_does_not_list_lies_beyond_the_axis(result: SearchResult) -> None:
+    momentum = Distribution.model_validate({"choice": [0.9, 0.95]})
+    spec = result.spec.model_copy(update={"space": {**result.spec.space, "momentum": momentum}})
+    figure = static.draw_figure(space.plot_hyperparameter(result.trials, spec, "momentum", BEST), static.SMALL)
+    axes = figure.axes[0]
+    assert axes.get_xlim() == (-0.5, 1.5)
+    places = {float(x) for line in axes.lines for x in line.get_xdata()}
+    assert {0.0, 2.0} <= places  # 0.9, and 0 beside the axis
+    assert 1.0 not in places
 
 
 def test_stacked_bars_lie_on_each_other(result: SearchResult) -> None:

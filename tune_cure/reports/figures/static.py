@@ -145,8 +145,14 @@ def _set_limits(axes: Axes, source: go.Figure) -> None:
 
 
 def _position(axis: Any, value: Any) -> Any:
-    """Return the coordinate of a value on plotly's axis: for a category its index, else the value itself."""
-    return list(axis.categoryarray).index(value) if axis.type == "category" else value
+    """Return the coordinate of a value on plotly's axis: for a category its index, else the value itself.
+
+    A category that the axis does not list lies beyond its end, as in plotly, where the range leaves it out.
+    """
+    if axis.type != "category":
+        return value
+    names = list(axis.categoryarray)
+    return names.index(value) if value in names else len(names)
 
 
 def _positions(axis: Any, values: Iterable[Any]) -> list[float]:
