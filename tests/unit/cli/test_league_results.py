@@ -17,6 +17,7 @@ from tune_cure.league.folder import League, LeagueConfig
 from tune_cure.league.methods import Entry
 from tune_cure.league.standings import Standings
 from tune_cure.ray_backend import confirmation
+from tune_cure.reports import artifacts
 from tune_cure.reports.league import files
 from tune_cure.search import run_files
 
@@ -90,6 +91,16 @@ def test_searches_only_ends_after_the_searches(league: League, monkeypatch: pyte
     monkeypatch.setattr(confirmation, "run", None)
     assert cli.main(["league", "--resume", str(league.folder), "--searches-only"]) == 0
     assert not (league.folder / run_files.CONFIRM).exists()
+
+
+def test_resuming_writes_the_reports_that_a_killed_league_did_not_get_to(
+    league: League, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (league.run_folder("fgsm") / run_files.REPORT).unlink()
+    written = []
+    monkeypatch.setattr(artifacts, "write_artifacts", lambda result: written.append(result.directory.name))
+    assert cli.main(["league", "--resume", str(league.folder), "--searches-only"]) == 0
+    assert written == ["fgsm"]
 
 
 def test_report_makes_table_and_page_of_a_league_anew(league: League, capsys: pytest.CaptureFixture[str]) -> None:

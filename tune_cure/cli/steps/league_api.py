@@ -169,6 +169,8 @@ def _run(options: LeagueOptions, content: dict[str, Any] | None, *, quiet: bool)
             searches = league_run.run_searches(prepared, view, options, lambda: None)
             league_run.write_results(searches, _logger.warning)
             say_where_logs_are(say)
+        else:
+            league_run.write_missing_results(searches, _logger.warning)
         outcome = _describe_outcome(searches, prepared.league)
         if outcome == "finished" and not options.searches_only:
             _confirm(prepared, options, quiet=quiet)

@@ -213,6 +213,8 @@ def _run(
             results = run_searches(prepared, view, options, interruption.announce)
             interruption.finish()
             write_results(results, partial(alert, console), is_whole=not interruption.is_asked)
+        else:
+            write_missing_results(results, partial(alert, console))
     except LostFolderError as error:
         alert(console, f"{error}. Once it is back, continue with:\n  {_resume_command(league, options)}")
         return error.exit_code
@@ -294,6 +296,13 @@ def write_results(results: Mapping[str, SearchResult], warn: Callable[[str], Non
         except OSError as error:
             folder, message = result.directory, error.strerror or str(error)
             warn(f"the tables could not be written ({message}); later: tune-cure report {folder}")
+
+
+def write_missing_results(results: Mapping[str, SearchResult], warn: Callable[[str], None]) -> None:
+    """Write tables and report of each search that has none: the process was killed while it wrote them."""
+    write_results(
+        {name: result for name, result in results.items() if not (result.directory / run_files.REPORT).exists()}, warn
+    )
 
 
 def _conclude(
