@@ -49,9 +49,8 @@ def run(options: ReportOptions, console: Console) -> int:
 
 def _report_league(league: League, console: Console) -> int:
     """Write league.csv and league.html again, from the searches and from the outcomes on test images."""
-    from tune_cure.cli.views.league_results import (
-        print_standings,
-    )  # these import torch, which other reports do not need
+    # here, because these import torch, which other reports do not need
+    from tune_cure.cli.views.league_results import print_standings
     from tune_cure.reports.league import files
 
     require("plotly", "the page of the league")
