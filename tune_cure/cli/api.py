@@ -21,6 +21,7 @@ from tune_cure.cli import options as command_line
 from tune_cure.cli.confirm import ConfirmOptions
 from tune_cure.cli.search import SearchOptions, load_spec
 from tune_cure.cli.steps import confirm_run, search_run, train_run
+from tune_cure.cli.steps.fitting import load_data
 from tune_cure.cli.train import TrainOptions, read_begun, read_content, resolve_run
 from tune_cure.cli.views.confirmation import JobLines
 from tune_cure.cli.views.live_view import PlainView
@@ -136,7 +137,7 @@ def _find_ended(spec: SearchSpec, options: SearchOptions) -> SearchResult | None
     result = SearchResult(options.output, "finished")
     if result.trials.empty:
         return None
-    resuming.refuse_other_result(result, search_run.load_data(spec, options)[0])
+    resuming.refuse_other_result(result, load_data(spec, options)[0])
     return result
 
 

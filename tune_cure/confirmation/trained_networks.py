@@ -23,6 +23,7 @@ from tune_cure.data.splits import Examples
 from tune_cure.evaluation.names import NORM_LABELS
 from tune_cure.models import checkpoints
 from tune_cure.models.registry import MODELS
+from tune_cure.models.rehearsal import find_misfit
 from tune_cure.search.run_files import BEST_MODEL
 from tune_cure.utils.errors import TuneCureError, first_line
 from tune_cure.utils.files import FolderError, read_tensors
@@ -97,18 +98,8 @@ def rehearse_network(name: str, trained: TrainedNetwork, test: Examples, num_cla
         ModelError: The network fails on such images, or has another number of classes.
     """
     images = to_float(test.gather(torch.arange(2))[0])
-    try:
-        with torch.no_grad():
-            logits = trained.network(images)
-        shape = tuple(logits.shape)
-    except Exception as error:  # a network of any origin can raise anything
-        size = "×".join(map(str, images.shape[1:]))
-        problem = f"cannot classify images of {size}: {type(error).__name__}: {first_line(error)}"
-        raise ModelError(f"{name}: {problem}") from error
-    if shape != (2, num_classes):
-        raise ModelError(
-            f"{name}: returns values of shape {shape} for 2 images, where {num_classes} classes are needed"
-        )
+    if problem := find_misfit(trained.network, images, num_classes):
+        raise ModelError(f"{name}: {problem}")
 
 
 def _load_own(file: Path, trust_code: bool) -> TrainedNetwork:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tune_cure.data.batches import BatchStream, num_batches
+from tune_cure.data.batches import BatchStream, num_batches, to_float
 from tune_cure.data.splits import Splits
 from tune_cure.evaluation.catastrophic_overfitting import catastrophic_overfitting
 from tune_cure.evaluation.config import EvaluationConfig
@@ -21,6 +21,7 @@ from tune_cure.gradients.mixed_precision import (
 )
 from tune_cure.models import checkpoints
 from tune_cure.models.registry import build
+from tune_cure.models.rehearsal import find_misfit
 from tune_cure.training.averaging import WeightAverage
 from tune_cure.training.config import ModelConfig, TrainingConfig
 from tune_cure.training.cuda_graphs.graphed_step import graphed_step
@@ -30,9 +31,11 @@ from tune_cure.training.optimizers import OPTIMIZERS, decay_groups, keep_rate_on
 from tune_cure.training.schedules import learning_rate
 from tune_cure.training.step import TrainingStep
 from tune_cure.training.timing import Stopwatch, peak_memory_mb
+from tune_cure.utils.registry import PartError
 from tune_cure.utils.seeding import epoch_seed, seeded_global_state
 
 DIVERGENCE_CHECK_STEPS = 50  # steps between two checks that wait for the device to learn whether the loss is finite
+REHEARSED_IMAGES = 2  # by which a network shows that it can classify images
 
 
 class Trainer:
@@ -75,14 +78,7 @@ class Trainer:
         self.splits = splits.to(self.device)
         self.evaluation = evaluation or EvaluationConfig()
         self.judged_on = self.splits.validation.subset(self.evaluation.examples, seed=0)
-        self.architecture: dict[str, Any] = {
-            "name": model.name,
-            "width": model.width,
-            "num_classes": splits.num_classes,
-            "in_channels": splits.in_channels,
-            "mean": list(splits.mean),
-            "std": list(splits.std),
-        }
+        self.architecture = _architecture(model, splits)
         self.images: dict[str, Any] = {"classes": list(splits.classes), "image_size": list(splits.image_size)}
         with seeded_global_state(seed, self.device):
             self.model = build(**self.architecture).to(self.device).to(memory_format=torch.channels_last)
@@ -329,3 +325,42 @@ class Trainer:
 def _shapes(weights: dict[str, Any]) -> dict[str, Any]:
     """Return the shape of each weight; None for what is no tensor."""
     return {name: getattr(weight, "shape", None) for name, weight in weights.items()}
+
+
+def check_network(model: ModelConfig, splits: Splits, device: torch.device | str = "cpu") -> None:
+    """Refuse a network that cannot classify the images, before anything is trained: it classifies two of them.
+
+    Torch's global random state is left as it was.
+
+    Args:
+        model: The network.
+        splits: The data.
+        device: Where to build the network.
+
+    Raises:
+        PartError: The network cannot be built, fails on such images, or does not return (N, classes) logits.
+    """
+    device, count = torch.device(device), min(REHEARSED_IMAGES, len(splits.train))
+    with seeded_global_state(0, device):
+        network = build(**_architecture(model, splits)).to(device).to(memory_format=torch.channels_last)
+        pixels, _ = splits.train.gather(torch.arange(count, device=splits.train.indices.device))
+        images = to_float(pixels.to(device)).contiguous(memory_format=torch.channels_last)
+        for mode in ("training", "evaluation"):
+            if problem := find_misfit(network.train(mode == "training"), images, splits.num_classes):
+                size = ", ".join(map(str, images.shape[1:]))
+                raise PartError(
+                    f"model.name: network {model.name!r} in {mode} mode {problem}; choose a network from (N, {size}) "
+                    f"images to (N, {splits.num_classes}) logits, or another data.image_size"
+                )
+
+
+def _architecture(model: ModelConfig, splits: Splits) -> dict[str, Any]:
+    """Return the arguments of `build` for a network that classifies the images."""
+    return {
+        "name": model.name,
+        "width": model.width,
+        "num_classes": splits.num_classes,
+        "in_channels": splits.in_channels,
+        "mean": list(splits.mean),
+        "std": list(splits.std),
+    }

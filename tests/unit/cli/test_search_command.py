@@ -1,3 +1,4 @@
+import itertools
 import json
 import logging
 import shlex
@@ -12,6 +13,7 @@ from rich.console import Console
 
 from tests.support.command_line import failed
 from tests.support.journals import BEST, write_search
+from tests.support.registered_parts import forget_afterwards
 from tests.support.spaces import TINY
 from tune_cure.cli.main import main
 from tune_cure.cli.steps import search_run
@@ -377,4 +379,31 @@ def test_a_search_that_a_time_budget_ended_exits_with_the_code_on_which_batch_sy
 def test_a_dry_run_is_a_check(space: Path, elsewhere: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["search", str(space), "--dry-run"]) == 0
     assert "8 trials by tpe" in capsys.readouterr().out
+    assert not (elsewhere / "results").exists()
+
+
+OWN_NETWORK = """
+import tune_cure
+from torch import nn
+
+
+def large_images(num_classes, in_channels, width=None):
+    return nn.Sequential(nn.Flatten(), nn.Linear(224 * 224 * in_channels, num_classes))
+
+
+tune_cure.register("network", "large_images", large_images)
+"""
+
+
+def test_a_network_that_cannot_take_the_images_is_one_line_and_starts_nothing(
+    space: Path, elsewhere: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forget_afterwards(monkeypatch)
+    (elsewhere / "own_large.py").write_text(OWN_NETWORK)
+    space.write_text("parts: own_large.py\n" + TINY.replace("{name: small_cnn, width: 4}", "large_images"))
+    commands = [["search", "--space", str(space)], ["league", str(space), "--methods", "cure", "fgsm_rs"]]
+    for command, check in itertools.product(commands, ([], ["--check"])):
+        line = failed(capsys, *command, *check)
+        assert "model.name: network 'large_images' in training mode cannot classify images of 1×8×8: Runtime" in line
+        assert "choose a network from (N, 1, 8, 8) images to (N, 10) logits, or another data.image_size" in line
     assert not (elsewhere / "results").exists()

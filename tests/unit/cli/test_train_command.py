@@ -2,10 +2,12 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from torch import nn
 
 from tests.support.spaces import QUICK_RUN
 from tune_cure.cli import main as cli, train
 from tune_cure.cli.views import training
+from tune_cure.models.registry import MODELS
 from tune_cure.training.run import Run, RunSpec
 from tune_cure.utils import locking
 
@@ -256,3 +258,18 @@ def test_the_recorded_run_of_a_method_is_the_same_run(tmp_path: Path) -> None:
     spec = asked_for("--method", "nuat", "--dataset", "digits")
     (tmp_path / "config.yaml").write_text(spec.to_yaml())
     assert asked_for("--config", str(tmp_path / "config.yaml")) == spec
+
+
+def test_a_network_that_cannot_take_the_images_is_one_line_and_no_folder_is_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def large_images(num_classes: int, in_channels: int, width: int | None = None) -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.Linear(224 * 224 * in_channels, num_classes))
+
+    monkeypatch.setitem(MODELS, "large_images", large_images)
+    command = ["train", *QUICK_RUN, "--model", "large_images", "--output", str(tmp_path / "out")]
+    assert cli.main(command) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("tune-cure: model.name: network 'large_images' in training mode cannot classify images")
+    assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()

@@ -1,6 +1,7 @@
 import copy
 import dataclasses
 import itertools
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,8 @@ from tune_cure.training import timing
 from tune_cure.training.config import ModelConfig, TrainingConfig
 from tune_cure.training.optimizers import OPTIMIZERS
 from tune_cure.training.timing import Stopwatch
-from tune_cure.training.trainer import Trainer
+from tune_cure.training.trainer import Trainer, check_network
+from tune_cure.utils.registry import PartError
 
 MODEL = ModelConfig(name="small_cnn", width=4)
 EVALUATION = EvaluationConfig(epsilon=0.1, steps=3, examples=50)
@@ -542,3 +544,51 @@ def test_hyperparameters_that_contradict_each_other_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=said):
         trainer(splits, **options)
+
+
+class InEvaluationOnly(nn.Sequential):
+    """Network whose output has a second part while it trains, as that of GoogLeNet."""
+
+    def forward(self, images: torch.Tensor) -> Any:
+        logits = super().forward(images)
+        return (logits, logits) if self.training else logits
+
+
+def flat(num_classes: int, in_channels: int, width: int | None = None, *, side: int = 8) -> nn.Sequential:
+    """A network for images of one size."""
+    return nn.Sequential(nn.Flatten(), nn.Dropout(), nn.Linear(side * side * in_channels, num_classes))
+
+
+def with_tuples(num_classes: int, in_channels: int, width: int | None = None) -> nn.Module:
+    return InEvaluationOnly(*flat(num_classes, in_channels))
+
+
+@pytest.mark.parametrize(
+    ("build", "problem"),
+    [
+        (partial(flat, side=224), "cannot classify images of 1×8×8: RuntimeError: mat1 and mat2 shapes"),
+        (
+            lambda num_classes, *_, **options: flat(5, 1),
+            "returns values of shape (2, 5) for 2 images, where 10 classes",
+        ),
+        (with_tuples, "returns a tuple for 2 images, where (2, 10) logits are needed"),
+    ],
+)
+def test_a_network_that_cannot_classify_the_images_is_refused_before_anything_is_trained(
+    splits: Splits, build: Any, problem: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(registry.MODELS, "unfit", build)
+    with pytest.raises(PartError) as caught:
+        check_network(ModelConfig(name="unfit"), splits)
+    said = str(caught.value)
+    assert said.startswith(f"model.name: network 'unfit' in training mode {problem}")
+    assert said.endswith("; choose a network from (N, 1, 8, 8) images to (N, 10) logits, or another data.image_size")
+
+
+def test_the_check_of_a_network_leaves_the_global_random_state_as_it_was(
+    splits: Splits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(registry.MODELS, "random", flat)
+    state = torch.get_rng_state()
+    check_network(ModelConfig(name="random"), splits)
+    assert torch.equal(torch.get_rng_state(), state)

@@ -15,7 +15,8 @@ from tune_cure.cli.league import LeagueOptions
 from tune_cure.cli.options import EXIT_MORE_TO_DO, UsageError
 from tune_cure.cli.steps import league_confirmation
 from tune_cure.cli.steps.continuing import say_how_to_continue
-from tune_cure.cli.steps.search_run import FAULTS, fit_to_data, join, say_start
+from tune_cure.cli.steps.fitting import fit_to_data
+from tune_cure.cli.steps.search_run import FAULTS, join, say_start
 from tune_cure.cli.views import league_plan, search_plan
 from tune_cure.cli.views.console import alert
 from tune_cure.cli.views.interruption import EXIT_CODE, Interruption

@@ -10,14 +10,14 @@ from rich.console import Console
 from tune_cure.cli.options import EXIT_MORE_TO_DO, UsageError
 from tune_cure.cli.search import SearchOptions, ended_early
 from tune_cure.cli.steps.continuing import explaining_interruption, say_how_to_continue
+from tune_cure.cli.steps.fitting import fit_to_data, load_data, may_download
 from tune_cure.cli.views import duration, search_plan
 from tune_cure.cli.views.console import alert
 from tune_cure.cli.views.interruption import EXIT_CODE, Interruption
 from tune_cure.cli.views.live_view import LiveView, PlainView, describe_best
 from tune_cure.cli.views.ray_logs import say_where_logs_are
 from tune_cure.cli.views.search_results import print_results
-from tune_cure.data import folders, source, splits as splits_module
-from tune_cure.data.splits import Splits
+from tune_cure.data import source, splits as splits_module
 from tune_cure.evaluation.chance import chance_level
 from tune_cure.ray_backend.monitoring import dashboard
 from tune_cure.reports import artifacts
@@ -62,7 +62,7 @@ def check(spec: SearchSpec, options: SearchOptions, console: Console) -> None:
         images = search_plan.describe_images(splits)
         spec = fit_to_data(spec, splits)
     except source.NotHereError as error:
-        if not _may_download(spec, options):
+        if not may_download(spec, options):
             raise
         images = f"not here yet: {error}"
     if options.resolved:
@@ -205,16 +205,6 @@ def _write_first_files(directory: Path, spec: SearchSpec, options: SearchOptions
     (directory / run_files.JOURNAL).touch()
 
 
-def load_data(spec: SearchSpec, options: SearchOptions) -> tuple[SearchSpec, Splits]:
-    """Return the search with its number of validation images as counted, and its images.
-
-    Raises:
-        DataError: The data is not there and may not, or cannot, be downloaded.
-    """
-    splits = splits_module.load(spec.data, download=_may_download(spec, options))
-    return fit_to_data(spec, splits), splits
-
-
 def take_history(state: SearchState, folder: RunFolder) -> None:
     """Update the state of a search with the events before this session."""
     for event in folder.record.history:
@@ -325,16 +315,6 @@ def join(spec: SearchSpec, address: str, *, verbose: bool) -> None:
         session.start_ray(address, verbose=verbose, modules=own_part_files(spec))
 
 
-def fit_to_data(spec: SearchSpec, splits: Splits) -> SearchSpec:
-    """Return the search with the number of validation images, which depends on the data where it is a share.
-
-    Raises:
-        SpecError: The attack of the second judgement cannot attack networks for this data or norm.
-    """
-    spec.check_rescoring(splits.num_classes)
-    return spec.model_copy(update={"data": splits_module.with_validation(spec.data, splits)})
-
-
 def _choose_output(spec: SearchSpec, options: SearchOptions) -> str:
     """Return where the results of the search would go, in words; nothing is made.
 
@@ -389,11 +369,3 @@ def _make_folder_with_store(spec: SearchSpec, store: ObjectStore, options: Searc
     if options.resume:
         store.get_run(directory)
     return RunFolder(spec, directory, UriStorage(store, directory))
-
-
-def _may_download(spec: SearchSpec, options: SearchOptions) -> bool:
-    """Return whether the data may be downloaded: into the default folder, or into one that the user has named.
-
-    A YAML file that somebody sent must not choose where files are written.
-    """
-    return bool(options.data_root) or folders.is_default(spec.data.root)

@@ -14,6 +14,7 @@ from tune_cure.cli.views.interruption import EXIT_CODE
 from tune_cure.data import folders, splits as splits_module
 from tune_cure.training.run import BEST, BEST_WEIGHTS, CONFIG, LAST, LOG, TEST, Run, RunSpec
 from tune_cure.training.speed import choose_threads
+from tune_cure.training.trainer import check_network
 from tune_cure.utils import cpu, environment, locking
 from tune_cure.utils.environment import describe_missing, is_installed
 from tune_cure.utils.errors import first_line
@@ -72,6 +73,7 @@ def open_run(spec: RunSpec, options: TrainOptions) -> Iterator[Run]:
     device = choose_device(options.device)
     # A YAML file that somebody sent may say where data is read, but only the user where it is written.
     splits = splits_module.load(spec.data, download=bool(options.data_root) or folders.is_default(spec.data.root))
+    check_network(spec.model, splits, device)
     spec = spec.model_copy(update={"data": splits_module.with_validation(spec.data, splits)})
     if options.resume:
         directory = options.output or DEFAULT_FOLDER
