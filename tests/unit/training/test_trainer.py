@@ -566,7 +566,7 @@ def with_tuples(num_classes: int, in_channels: int, width: int | None = None) ->
 @pytest.mark.parametrize(
     ("build", "problem"),
     [
-        (partial(flat, side=224), "cannot classify images of 1×8×8: RuntimeError: mat1 and mat2 shapes"),
+        (partial(flat, side=224), "cannot classify images of 1×8×8: RuntimeError: "),
         (
             lambda num_classes, *_, **options: flat(5, 1),
             "returns values of shape (2, 5) for 2 images, where 10 classes",
