@@ -1,13 +1,17 @@
 """Configuration of the evaluation: the threat model and the attack that measures robustness in it."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
 from tune_cure.attacks.registry import NORMS
+from tune_cure.evaluation.names import ATTACK_LABELS
 from tune_cure.gradients.registry import LOSSES
 from tune_cure.utils.formatting import format_radius
 from tune_cure.utils.schema import Number, Schema, one_of
+
+AttackName = Literal["pgd", "apgd_t", "autoattack"]
+"""What can judge more strictly than each epoch is judged: PGD, AutoAttack's targeted APGD, or all of AutoAttack."""
 
 
 class EvaluationConfig(Schema):
@@ -34,3 +38,19 @@ class EvaluationConfig(Schema):
         starts = f"{self.restarts} start" + "s" * (self.restarts > 1)
         ascends = "" if self.loss == "cross_entropy" else f" on the {self.loss} loss"
         return f"PGD-{self.steps} with {starts}{ascends} at {format_radius(self.epsilon, self.norm)}"
+
+
+class StricterEvaluation(EvaluationConfig):
+    """Threat model and attack of a judgement beside that of each epoch. Steps, restarts and loss are those of PGD."""
+
+    attack: AttackName = "pgd"
+
+    @property
+    def label(self) -> str:
+        """The attack as people write it, without its settings."""
+        return "PGD" if self.attack == "pgd" else ATTACK_LABELS[self.attack]
+
+    def __str__(self) -> str:
+        if self.attack == "pgd":
+            return super().__str__()
+        return f"{self.label} at {format_radius(self.epsilon, self.norm)}"

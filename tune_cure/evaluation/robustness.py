@@ -20,10 +20,11 @@ from tune_cure.attacks.pgd import pgd
 from tune_cure.attacks.registry import NORMS
 from tune_cure.data.batches import to_float
 from tune_cure.data.splits import Examples
-from tune_cure.evaluation.config import EvaluationConfig
-from tune_cure.evaluation.metrics import BATCH_SIZE, START_SEED, exact_evaluation
+from tune_cure.evaluation.config import EvaluationConfig, StricterEvaluation
+from tune_cure.evaluation.metrics import BATCH_SIZE, START_SEED, evaluate, exact_evaluation
 from tune_cure.evaluation.names import AUTOATTACK_PARTS, NORM_LABELS, judging_attacks
 from tune_cure.evaluation.outcomes import Outcomes
+from tune_cure.evaluation.standard_error import standard_error
 from tune_cure.gradients.input_gradients import input_gradient
 from tune_cure.utils.errors import first_line
 from tune_cure.utils.files import replace_bytes
@@ -33,6 +34,8 @@ _logger = logging.getLogger(__name__)
 
 PGD_ATTACKS = {"pgd_10": (10, 1), "pgd_50_10": (50, 10)}
 """Steps and random starts of the PGD attacks."""
+JUDGED = ("clean_accuracy", "clean_accuracy_se", "pgd_accuracy", "pgd_accuracy_se")
+"""Keys of `judge`."""
 
 
 def evaluate_robustness(
@@ -93,6 +96,26 @@ def evaluate_under(
         for name in ("clean", *parts):
             correct[name] = _run_attack(name, model, images, labels, evaluation, correct)
     return correct
+
+
+def judge(model: nn.Module, examples: Examples, evaluation: StricterEvaluation) -> dict[str, float]:
+    """Return clean accuracy and the accuracy under the attack of `evaluation`, each with its binomial standard error.
+
+    Args:
+        model: Network from images in [0, 1] to logits, on the examples' device.
+        examples: The images, all of which are used.
+        evaluation: The threat model and the attack.
+
+    Returns:
+        clean_accuracy and pgd_accuracy, fractions of all `examples`, whichever the attack; with `_se` their errors.
+    """
+    if evaluation.attack == "pgd":
+        metrics = evaluate(model, examples, evaluation)
+        return {name: metrics[name] for name in JUDGED}
+    outcomes = evaluate_under(evaluation.attack, model, examples, evaluation)
+    accuracies = {"clean_accuracy": outcomes["clean"], "pgd_accuracy": outcomes[evaluation.attack]}
+    means = {name: float(correct.mean()) for name, correct in accuracies.items()}
+    return means | {f"{name}_se": standard_error(mean, len(examples)) for name, mean in means.items()}
 
 
 def _run_attack(

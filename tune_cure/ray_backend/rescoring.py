@@ -13,9 +13,7 @@ import ray
 import torch
 
 from tune_cure.data.splits import Examples, Splits
-from tune_cure.evaluation.metrics import evaluate
-from tune_cure.evaluation.robustness import evaluate_under
-from tune_cure.evaluation.standard_error import standard_error
+from tune_cure.evaluation.robustness import judge
 from tune_cure.models import checkpoints as models
 from tune_cure.ray_backend import session
 from tune_cure.ray_backend.data_broadcast import DataBroadcast
@@ -35,7 +33,6 @@ from tune_cure.utils.files import read_tensors
 _logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.5
-RECORDED = ("clean_accuracy", "clean_accuracy_se", "pgd_accuracy", "pgd_accuracy_se")
 
 
 def fresh_examples(spec: SearchSpec, splits: Splits) -> Examples:
@@ -118,11 +115,4 @@ def _judge(spec: SearchSpec, file: str, plan: ResourcePlan, broadcast: DataBroad
     if not len(examples):
         return {"examples": 0}
     network = models.rebuild(read_tensors(Path(file), device)["best_model"], device=device, trust_code=True)
-    if spec.rescoring.attack == "pgd":
-        metrics = evaluate(network, examples, spec.rescoring)
-        return {"examples": len(examples), **{name: metrics[name] for name in RECORDED}}
-    outcomes = evaluate_under(spec.rescoring.attack, network, examples, spec.rescoring)
-    accuracies = {"clean_accuracy": outcomes["clean"], "pgd_accuracy": outcomes[spec.rescoring.attack]}
-    metrics = {name: float(found.mean()) for name, found in accuracies.items()}
-    errors = {f"{name}_se": standard_error(accuracy, len(examples)) for name, accuracy in metrics.items()}
-    return {"examples": len(examples), **metrics, **errors}
+    return {"examples": len(examples), **judge(network, examples, spec.rescoring)}

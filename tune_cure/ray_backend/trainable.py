@@ -110,9 +110,9 @@ class CureTrainable(tune.Trainable):  # type: ignore[misc]
             ended = "catastrophic_overfitting"
         else:
             ended = "completed" if is_last else ""
-        if self.spec.asha.steps and self.trainer.epoch in self.spec.rungs and ended in ("", "completed"):
-            stronger = self.spec.evaluation.model_copy(update={"steps": self.spec.asha.steps})
-            metrics[RUNG] = self.trainer.judge_best(stronger)["pgd_accuracy"]
+        stricter = self.spec.rung_judgement
+        if stricter and self.trainer.epoch in self.spec.rungs and ended in ("", "completed"):
+            metrics[RUNG] = self.trainer.judge_best(stricter)["pgd_accuracy"]
         self._log(metrics, ended)
         waited, self.waited = self.waited, ""
         return {

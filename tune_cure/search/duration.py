@@ -7,6 +7,7 @@ from statistics import fmean
 from typing import Any
 
 from tune_cure.data.splits import Splits
+from tune_cure.evaluation.config import StricterEvaluation
 from tune_cure.search.journal import OBJECTIVE
 from tune_cure.search.schedulers.early_stopper import EarlyStopper
 from tune_cure.search.space.config import SearchSpec
@@ -19,7 +20,7 @@ SIDE_BY_SIDE = 0.77  # speed of a trial beside another one, as a share of its sp
 PLAYED_TRIALS = 200  # at most in one game; a search of more trials is scaled up
 GAMES = 10
 STEPS = {"apgd_t": 9 * 100, "autoattack": 11 * 500}
-"""Steps of PGD that take as long as another attack of the second judgement.
+"""Steps of PGD that take as long as another attack.
 
 APGD-T makes 100 steps towards each of 9 classes. AutoAttack takes 8 to 13 times as long as PGD-50 with 10 starts:
 docs/confirming.md.
@@ -78,16 +79,36 @@ def estimate_duration(
     """
     workers = min(concurrent, spec.search.trials)
     pace = workers * (SIDE_BY_SIDE if workers > 1 else 1.0)
-    epochs = play_epochs(spec, workers)
+    played = play(spec, workers)
     epoch = speed.of_epoch(num_train, num_judged, spec.evaluation) + EPOCH_OVERHEAD
-    steps = STEPS.get(spec.rescoring.attack)
-    rescoring = spec.rescoring if steps is None else spec.rescoring.model_copy(update={"steps": steps, "restarts": 1})
-    again = spec.rescore.top * speed.of_evaluation(num_fresh, rescoring)
-    return Duration(epochs, START_SECONDS + (epochs * epoch + again) / pace)
+    again = spec.rescore.top * _judging_seconds(speed, num_fresh, spec.rescoring)
+    if spec.rung_judgement:
+        again += played.at_rungs * _judging_seconds(speed, num_judged, spec.rung_judgement)
+    return Duration(played.epochs, START_SECONDS + (played.epochs * epoch + again) / pace)
 
 
-def play_epochs(spec: SearchSpec, concurrent: int) -> float:
-    """Return the epochs of all trials together, as the search's own rule of early stopping decides.
+def _judging_seconds(speed: Speed, num_judged: int, evaluation: StricterEvaluation) -> float:
+    """Return the seconds in which a network is judged by another attack than that of each epoch."""
+    steps = STEPS.get(evaluation.attack)
+    as_pgd = evaluation if steps is None else evaluation.model_copy(update={"steps": steps, "restarts": 1})
+    return speed.of_evaluation(num_judged, as_pgd)
+
+
+@dataclass(frozen=True)
+class Played:
+    """What the trials of a search do together.
+
+    Attributes:
+        epochs: Epochs that they train.
+        at_rungs: Those of these epochs after which ASHA or Hyperband compares trials.
+    """
+
+    epochs: float
+    at_rungs: float
+
+
+def play(spec: SearchSpec, concurrent: int) -> Played:
+    """Return what all trials do together, as the search's own rule of early stopping decides.
 
     The rule plays games with made-up trials, whose accuracies are random and keep their order. So what is counted is
     what a formula leaves out: the first trials pass every rung, and those of `start_from` and of the control group are
@@ -99,27 +120,31 @@ def play_epochs(spec: SearchSpec, concurrent: int) -> float:
     """
     trials, length = spec.search.trials, spec.training_config(typical_hyperparameters(spec)).epochs
     if spec.search.scheduler == "none":
-        return float(trials * length)
+        return Played(float(trials * length), 0.0)
     played = min(trials, PLAYED_TRIALS)
-    games = max(1, min(GAMES, 2 * PLAYED_TRIALS // played))
-    return trials / played * fmean(_play(spec, played, length, concurrent, game) for game in range(games))
+    games = [
+        _play(spec, played, length, concurrent, seed) for seed in range(max(1, min(GAMES, 2 * PLAYED_TRIALS // played)))
+    ]
+    scale = trials / played
+    return Played(scale * fmean(game.epochs for game in games), scale * fmean(game.at_rungs for game in games))
 
 
-def _play(spec: SearchSpec, trials: int, length: int, concurrent: int, seed: int) -> int:
-    """Return the epochs of all trials in one game; running trials report by turns."""
+def _play(spec: SearchSpec, trials: int, length: int, concurrent: int, seed: int) -> Played:
+    """Return what all trials do in one game; running trials report by turns."""
     chance, stopper = random.Random(seed), EarlyStopper(spec)
     waiting = list(range(trials))[::-1]
     running: list[tuple[int, int, float]] = []  # number, epochs trained, accuracy
-    total = 0
+    total, at_rungs, rungs = 0, 0, set(spec.rungs)
     while waiting or running:
         while waiting and len(running) < concurrent:
             stopper.add(waiting[-1])
             running.append((waiting.pop(), 0, chance.random()))
         number, epoch, accuracy = running.pop(0)
         epoch, total = epoch + 1, total + 1
+        at_rungs += epoch in rungs
         metrics = {OBJECTIVE: accuracy, "ended": "completed" if epoch >= length else ""}
         if epoch < length and stopper.report(number, epoch, metrics):
             running.append((number, epoch, accuracy))
         else:
             stopper.complete(number, epoch, metrics)
-    return total
+    return Played(total, at_rungs)

@@ -37,7 +37,7 @@ from tune_cure.utils.formatting import one_line, shorten_repr
 from tune_cure.utils.yaml_config import ProblemError, SpecError, read_mapping
 
 OBJECTIVE = "objective"  # key of an epoch: the value of the search's metric, which sampler and scheduler compare
-RUNG = "pgd_accuracy_rung"  # key of an epoch at a rung, if asha.steps is given: the value that is compared there
+RUNG = "pgd_accuracy_rung"  # key of an epoch at a rung, if `asha` names an attack: the value that is compared there
 
 SEARCH_EVENTS = ("change", "pause", "resume")
 

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from tune_cure.data.batches import BatchStream, num_batches, to_float
 from tune_cure.data.splits import Splits
 from tune_cure.evaluation.catastrophic_overfitting import catastrophic_overfitting
-from tune_cure.evaluation.config import EvaluationConfig
+from tune_cure.evaluation.config import EvaluationConfig, StricterEvaluation
 from tune_cure.evaluation.metrics import evaluate
+from tune_cure.evaluation.robustness import judge
 from tune_cure.gradients.mixed_precision import (
     amp_dtype,
     low_precision,
@@ -263,10 +264,10 @@ class Trainer:
             "diverged": False,
         }
 
-    def judge_best(self, evaluation: EvaluationConfig) -> dict[str, float]:
-        """Return `evaluation.METRICS` of the best epoch's weights on the validation examples, by another attack."""
+    def judge_best(self, evaluation: StricterEvaluation) -> dict[str, float]:
+        """Return what `judge` says of the best epoch's weights on the validation examples."""
         network = checkpoints.rebuild(self.best_model(), device=self.device)
-        return evaluate(network, self.judged_on, evaluation)
+        return judge(network, self.judged_on, evaluation)
 
     def best_model(self) -> dict[str, Any]:
         """Return the content of a best_model.pt: the weights of the best epoch, and what rebuilds the network."""

@@ -12,10 +12,11 @@ from tests.support.spaces import tiny
 from tune_cure import models
 from tune_cure.data import splits as data
 from tune_cure.data.splits import Examples
+from tune_cure.evaluation import robustness
+from tune_cure.evaluation.config import StricterEvaluation
 from tune_cure.ray_backend import rescoring
 from tune_cure.ray_backend.resources import Machine, plan_resources
 from tune_cure.search import ranking, trial_table
-from tune_cure.search.space.config import Rescoring
 from tune_cure.utils.yaml_config import SpecError
 
 RESCORE = ["evaluation.examples=60", "rescore={top: 2, steps: 6, restarts: 2, examples: 30}"]
@@ -80,7 +81,7 @@ def test_a_trial_that_violates_the_constraints_wins_by_no_second_judgement(tmp_p
 def test_leaders_are_judged_again_by_the_attack_that_is_asked_for(
     tmp_path: Path, attack: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def evaluate(name: str, network: nn.Module, examples: Examples, evaluation: Rescoring) -> dict[str, Any]:
+    def evaluate(name: str, network: nn.Module, examples: Examples, evaluation: StricterEvaluation) -> dict[str, Any]:
         assert not network.training and evaluation == spec.rescoring and len(examples) == 30
         return {"clean": np.arange(30) < 24, "apgd_ce": np.arange(30) < 20, name: np.arange(30) < 15}
 
@@ -88,7 +89,7 @@ def test_leaders_are_judged_again_by_the_attack_that_is_asked_for(
     network = {"name": "small_cnn", "width": 4, "num_classes": 10, "in_channels": 1, "mean": [0.3], "std": [0.4]}
     trained = models.build(**network)
     torch.save({"best_model": {"model": network, "weights": trained.state_dict()}}, tmp_path / "trainer.pt")
-    monkeypatch.setattr(rescoring, "evaluate_under", evaluate)
+    monkeypatch.setattr(robustness, "evaluate_under", evaluate)
     on_cpu = plan_resources(spec, [Machine(1, 0)])
     metrics = rescoring._judge(spec, str(tmp_path / "trainer.pt"), on_cpu, None)
     assert metrics == {
@@ -118,6 +119,9 @@ def test_another_attack_judges_again_what_pgd_judged(tmp_path: Path) -> None:
         (["rescore.attack=autoattack"], 3, None),
         (["rescore.attack=apgd_t", "rescore.top=0"], 3, None),
         (["rescore.attack=apgd_t"], 4, None),
+        (["asha.attack=apgd_t"], 3, "asha.attack: APGD-T needs 4 classes, and there are 3; use autoattack or pgd"),
+        (["asha.attack=autoattack"], 3, None),
+        (["asha.attack=apgd_t"], 4, None),
     ],
 )
 def test_an_attack_that_cannot_judge_these_networks_is_refused(
@@ -125,14 +129,15 @@ def test_an_attack_that_cannot_judge_these_networks_is_refused(
 ) -> None:
     spec = tiny(tmp_path, *settings)
     if message is None:
-        spec.check_rescoring(num_classes)
+        spec.check_attacks(num_classes)
     else:
         with pytest.raises(SpecError, match=re.escape(message)):
-            spec.check_rescoring(num_classes)
+            spec.check_attacks(num_classes)
 
 
-def test_an_attack_that_does_not_know_the_norm_is_refused(tmp_path: Path) -> None:
-    spec = tiny(tmp_path, "rescore.attack=autoattack")
+@pytest.mark.parametrize("section", ["rescore", "asha"])
+def test_an_attack_that_does_not_know_the_norm_is_refused(tmp_path: Path, section: str) -> None:
+    spec = tiny(tmp_path, f"{section}.attack=autoattack")
     of_own = spec.model_copy(update={"evaluation": spec.evaluation.model_copy(update={"norm": "mine"})})
-    with pytest.raises(SpecError, match="AutoAttack knows the norms linf and l2, but not mine"):
-        of_own.check_rescoring(10)
+    with pytest.raises(SpecError, match=f"{section}.attack: AutoAttack knows the norms linf and l2, but not mine"):
+        of_own.check_attacks(10)

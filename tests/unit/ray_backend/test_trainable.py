@@ -1,12 +1,18 @@
 import re
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 from tests.support.spaces import tiny
+from tune_cure.data.splits import Examples
+from tune_cure.evaluation import robustness
 from tune_cure.ray_backend import trainable as trainable_module
 from tune_cure.ray_backend.trainable import WAITED, CureTrainable
 from tune_cure.search import run_files
+from tune_cure.search.journal import OBJECTIVE, RUNG
 from tune_cure.search.space.config import SearchSpec
 
 HYPERPARAMETERS = {"lambda": 0.1, "h": 1.0, "lr_max": 0.1, "epsilon": 0.1}
@@ -112,3 +118,25 @@ def test_at_rungs_the_best_weights_so_far_are_judged_by_a_stronger_attack(tmp_pa
         rungs += [(result["pgd_accuracy_rung"], result["pgd_accuracy_best"]) for result in results[:2]]
     assert all(rung <= best for rung, best in rungs)  # the same starts, more steps
     assert any(rung < best for rung, best in rungs)
+
+
+def test_at_rungs_the_best_weights_so_far_are_judged_by_the_attack_of_asha(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = tiny(tmp_path, "asha.attack=apgd_t", "training.epochs=3")
+    trainable = begun(0, spec, reused=False)
+    judged: list[tuple[str, dict[str, torch.Tensor], int]] = []
+
+    def attack(name: str, network: torch.nn.Module, examples: Examples, evaluation: object) -> dict[str, Any]:
+        assert not network.training and evaluation == spec.rung_judgement
+        judged.append((name, network.state_dict(), len(examples)))
+        return {"clean": np.arange(100) < 80, "apgd_t": np.arange(100) < 30 + len(judged)}
+
+    monkeypatch.setattr(robustness, "evaluate_under", attack)
+    results = [trainable.step() for _ in range(3)]
+    assert [result.get(RUNG) for result in results] == [0.31, 0.32, None]
+    assert [(name, count) for name, _, count in judged] == [("apgd_t", 100)] * 2
+    best = trainable.trainer.best_weights
+    if trainable.trainer.best_epoch == 2:
+        assert all(torch.equal(judged[1][1][key], value) for key, value in best.items())
+    assert all(result[OBJECTIVE] == result["pgd_accuracy_best"] for result in results)

@@ -8,20 +8,20 @@ from tune_cure.search import duration
 from tune_cure.search.progress import expected_epochs
 from tune_cure.search.space import bundled_spaces
 from tune_cure.search.space.loading import load
-from tune_cure.training.speed import Speed
+from tune_cure.training.speed import ATTACKED, Speed
 
 SPEED = Speed(trained_image=0.01, judged_image=0.002, attacked_image=0.0)
 
 
 def test_without_early_stopping_every_epoch_counts(tmp_path: Path) -> None:
-    assert duration.play_epochs(tiny(tmp_path, "search.scheduler=none"), 2) == 8 * 4
+    assert duration.play(tiny(tmp_path, "search.scheduler=none"), 2).epochs == 8 * 4
 
 
 @pytest.mark.parametrize("scheduler", ["asha", "hyperband", "median"])
 def test_a_game_counts_what_the_formula_leaves_out(scheduler: str, tmp_path: Path) -> None:
     spec = tiny(tmp_path, f"search.scheduler={scheduler}", "training.epochs=12", "search.trials=30")
-    epochs = duration.play_epochs(spec, 2)
-    assert epochs == duration.play_epochs(spec, 2)
+    epochs = duration.play(spec, 2).epochs
+    assert epochs == duration.play(spec, 2).epochs
     assert epochs < 30 * 12
     if scheduler != "median":
         assert epochs > expected_epochs(spec)
@@ -29,12 +29,12 @@ def test_a_game_counts_what_the_formula_leaves_out(scheduler: str, tmp_path: Pat
 
 def test_the_trials_of_start_from_count_in_full(tmp_path: Path) -> None:
     starts = "start_from=[{}]".format(", ".join(["{lambda: 0.5, h: 1.0, lr_max: 0.02, epsilon: 0.1}"] * 8))
-    assert duration.play_epochs(tiny(tmp_path, starts), 2) == 8 * 4
+    assert duration.play(tiny(tmp_path, starts), 2).epochs == 8 * 4
 
 
 def test_a_search_of_very_many_trials_is_scaled_up(tmp_path: Path) -> None:
     few, many = (tiny(tmp_path, f"search.trials={number}") for number in (200, 2000))
-    assert duration.play_epochs(many, 2) == pytest.approx(10 * duration.play_epochs(few, 2), rel=0.1)
+    assert duration.play(many, 2).epochs == pytest.approx(10 * duration.play(few, 2).epochs, rel=0.1)
 
 
 @pytest.mark.parametrize("name", bundled_spaces.bundled())
@@ -56,6 +56,20 @@ def test_a_search_is_its_epochs_its_second_judgment_and_its_start(tmp_path: Path
     assert two.seconds - duration.START_SECONDS == pytest.approx(
         (alone.seconds - duration.START_SECONDS) / (2 * duration.SIDE_BY_SIDE)
     )
+
+
+@pytest.mark.parametrize(("setting", "steps"), [("asha.steps=20", 20), ("asha.attack=apgd_t", 900)])
+def test_judgements_at_rungs_take_their_time(tmp_path: Path, setting: str, steps: int) -> None:
+    speed = Speed(trained_image=0.01, judged_image=0.002, attacked_image=0.004)
+    sizes = {"num_train": 600, "num_judged": 100, "num_fresh": 50, "concurrent": 1}
+    without, judged = tiny(tmp_path, "training.epochs=12"), tiny(tmp_path, "training.epochs=12", setting)
+    at_rungs = duration.play(judged, 1).at_rungs
+    assert judged.search.trials < at_rungs < judged.search.trials * len(judged.rungs)
+    more = (
+        duration.estimate_duration(judged, speed, **sizes).seconds
+        - duration.estimate_duration(without, speed, **sizes).seconds
+    )
+    assert more == pytest.approx(at_rungs * 100 * (0.002 + ATTACKED * steps * 0.004))
 
 
 def test_no_more_trials_run_at_a_time_than_there_are(tmp_path: Path) -> None:

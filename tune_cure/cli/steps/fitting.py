@@ -29,9 +29,9 @@ def fit_to_data(spec: SearchSpec, splits: Splits) -> SearchSpec:
     """Return the search with the number of validation images, which depends on the data where it is a share.
 
     Raises:
-        SpecError: The attack of the second judgement cannot attack networks for this data or norm.
+        SpecError: An attack that is to judge cannot attack networks for this data or norm.
         PartError: The network cannot classify the images.
     """
-    spec.check_rescoring(splits.num_classes)
+    spec.check_attacks(splits.num_classes)
     check_network(spec.model, splits)
     return spec.model_copy(update={"data": splits_module.with_validation(spec.data, splits)})

@@ -10,7 +10,7 @@ from tune_cure.ray_backend.resources import (
     this_machine,
 )
 from tune_cure.search import trial_table
-from tune_cure.search.duration import play_epochs
+from tune_cure.search.duration import play
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.training.presets import describe_method
 from tune_cure.utils.formatting import format_hyperparameters
@@ -88,13 +88,16 @@ def _describe_use(spec: SearchSpec, key: str) -> str:
 def _describe_stops(spec: SearchSpec) -> str:
     if spec.search.scheduler == "median":
         return f"may stop a trial after any epoch from {spec.asha.grace_period} on"
-    return f"may stop a trial after epoch {', '.join(map(str, spec.rungs))}" if spec.rungs else "stops nothing"
+    if not spec.rungs:
+        return "stops nothing"
+    judged = f", judged there by {spec.rung_judgement}" if spec.rung_judgement else ""
+    return f"may stop a trial after epoch {', '.join(map(str, spec.rungs))}{judged}"
 
 
 def _describe_expected_epochs(spec: SearchSpec, plan: ResourcePlan) -> str:
     if spec.search.scheduler == "none":
         return ""
-    return f"; about {play_epochs(spec, plan.concurrent):.0f} with early stopping"
+    return f"; about {play(spec, plan.concurrent).epochs:.0f} with early stopping"
 
 
 def describe_prior_trials(spec: SearchSpec, *, is_resumed: bool) -> str:

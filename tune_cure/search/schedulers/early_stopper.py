@@ -19,7 +19,7 @@ class EarlyStopper:
     their full schedule. They count among the trials that others are compared with. The trials of the control group
     (`asha.control`) are stopped by nothing else either. One that a rung would have stopped counts no more at later
     rungs, so that the others are treated as if there were no such group. At a rung trials are compared by their
-    accuracy under the stronger attack of `asha.steps`, where there is one.
+    accuracy under the attack of `asha` (`SearchSpec.rung_judgement`), where there is one.
 
     Args:
         spec: The search, whose `search.scheduler` names the rule.

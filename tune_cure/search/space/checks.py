@@ -65,12 +65,13 @@ def check_something_matters(spec: SearchSpec) -> None:
 def check_early_stopping(spec: SearchSpec) -> None:
     """Raise an error if the numbers of `asha` do not fit the epochs, the metric or the scheduler."""
     asha, scheduler = spec.asha, spec.search.scheduler
-    if asha.steps is not None and not (
+    key = "asha.steps" if asha.attack == "pgd" else "asha.attack"
+    if spec.rung_judgement and not (
         spec.search.metrics[0].startswith("pgd_accuracy") and scheduler in ("asha", "hyperband")
     ):
-        raise ProblemError(
-            "asha.steps", "goes with a PGD accuracy as first metric, and with scheduler asha or hyperband"
-        )
+        raise ProblemError(key, "goes with a PGD accuracy as first metric, and with scheduler asha or hyperband")
+    if asha.steps is not None and asha.attack != "pgd":
+        raise ProblemError("asha.steps", f"are those of PGD, but asha.attack is {asha.attack}; leave out one of them")
     if asha.adapt and not asha.control:
         raise ProblemError("asha.adapt", "needs a control group, by which rungs are judged: asha.control above 0")
     if asha.adapt and scheduler == "median":

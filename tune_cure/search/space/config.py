@@ -14,8 +14,8 @@ import yaml
 from pydantic import AfterValidator, Field, PlainValidator
 
 from tune_cure.data.config import DataSpec
-from tune_cure.evaluation.config import EvaluationConfig
-from tune_cure.evaluation.names import ATTACK_LABELS, MIN_TARGETED_CLASSES, NORM_LABELS, TARGETED_PARTS
+from tune_cure.evaluation.config import AttackName, EvaluationConfig, StricterEvaluation
+from tune_cure.evaluation.names import MIN_TARGETED_CLASSES, NORM_LABELS, TARGETED_PARTS
 from tune_cure.search.proposals.samplers import SAMPLERS
 from tune_cure.search.schedulers.registry import SCHEDULERS
 from tune_cure.search.space.distributions import Distribution
@@ -23,7 +23,6 @@ from tune_cure.search.space.objectives import Constraint, metrics
 from tune_cure.training.config import ModelConfig, TrainingConfig, deciding_keys, has_unread_parts, parse_training
 from tune_cure.training.delta import SAME_AS
 from tune_cure.training.interactions import inactive_hyperparameters
-from tune_cure.utils.formatting import format_radius
 from tune_cure.utils.schema import MAX_SEED, Number, Schema, one_of, parse_number
 from tune_cure.utils.yaml_config import (
     SpecError,
@@ -103,6 +102,9 @@ class AshaConfig(Schema):
     steps: int | None = Field(
         default=None, ge=1, description="PGD steps that the best weights so far are judged by at a rung; as evaluation."
     )
+    attack: AttackName = Field(
+        default="pgd", description="What judges the best weights so far at a rung, as `rescore.attack`."
+    )
     control: Number = Field(
         default=0,
         ge=0,
@@ -118,7 +120,7 @@ class RescoreConfig(Schema):
     """Second evaluation of the leaders after the search, on fresh validation images."""
 
     top: int = Field(default=3, ge=0, description="How many of them; the best of these by that accuracy has won.")
-    attack: Literal["pgd", "apgd_t", "autoattack"] = Field(
+    attack: AttackName = Field(
         default="pgd", description="What judges them: PGD, AutoAttack's targeted APGD, or all of AutoAttack."
     )
     choose: Literal["fresh", "posterior"] = Field(
@@ -128,22 +130,6 @@ class RescoreConfig(Schema):
     steps: int = Field(default=50, ge=1, description="PGD steps, as of evaluation.")
     restarts: int = Field(default=10, ge=1, description="PGD random starts.")
     examples: int = Field(default=1000, ge=1, description="Of the validation images that evaluation leaves over.")
-
-
-class Rescoring(EvaluationConfig):
-    """Threat model and attack of the second evaluation. Steps, restarts and loss are those of PGD."""
-
-    attack: Literal["pgd", "apgd_t", "autoattack"] = "pgd"
-
-    @property
-    def label(self) -> str:
-        """The attack as people write it, without its settings."""
-        return "PGD" if self.attack == "pgd" else ATTACK_LABELS[self.attack]
-
-    def __str__(self) -> str:
-        if self.attack == "pgd":
-            return super().__str__()
-        return f"{self.label} at {format_radius(self.epsilon, self.norm)}"
 
 
 def _count_or_auto(value: Any) -> Any:
@@ -253,27 +239,41 @@ class SearchSpec(Schema):
         return int(max(searched.values)) if searched else self.training_config({}).epochs
 
     @property
-    def rescoring(self) -> Rescoring:
+    def rescoring(self) -> StricterEvaluation:
         """The second judgement of the leaders: the threat model of `evaluation`, the stronger attack of `rescore`."""
-        return Rescoring.model_construct(
+        return StricterEvaluation.model_construct(
             **{**dict(self.evaluation), **self.rescore.model_dump(exclude={"top", "choose"})}
         )
 
-    def check_rescoring(self, num_classes: int) -> None:
-        """Refuse an attack of the second judgement that cannot attack networks of this many classes, or in this norm.
+    @property
+    def rung_judgement(self) -> StricterEvaluation | None:
+        """The judgement of trials at rungs by the attack of `asha`; None if the evaluation of the epoch serves."""
+        if self.asha.attack == "pgd" and self.asha.steps is None:
+            return None
+        steps = self.evaluation.steps if self.asha.steps is None else self.asha.steps
+        return StricterEvaluation.model_construct(
+            **{**dict(self.evaluation), "attack": self.asha.attack, "steps": steps}
+        )
+
+    def check_attacks(self, num_classes: int) -> None:
+        """Refuse attacks of `rescore` and `asha` that cannot attack networks of this many classes, or in this norm.
 
         Raises:
-            SpecError: It cannot.
+            SpecError: One cannot.
         """
-        rescoring = self.rescoring
-        if not self.rescore.top or rescoring.attack == "pgd":
-            return
-        if rescoring.norm not in NORM_LABELS:
-            known = " and ".join(NORM_LABELS)
-            raise SpecError(f"rescore.attack: {rescoring.label} knows the norms {known}, but not {rescoring.norm}")
-        if rescoring.attack in TARGETED_PARTS and num_classes < MIN_TARGETED_CLASSES:
-            needed = f"needs {MIN_TARGETED_CLASSES} classes, and there are {num_classes}; use autoattack or pgd"
-            raise SpecError(f"rescore.attack: {rescoring.label} {needed}")
+        judgements = {
+            "asha.attack": self.rung_judgement,
+            "rescore.attack": self.rescoring if self.rescore.top else None,
+        }
+        for key, judgement in judgements.items():
+            if judgement is None or judgement.attack == "pgd":
+                continue
+            if judgement.norm not in NORM_LABELS:
+                known = " and ".join(NORM_LABELS)
+                raise SpecError(f"{key}: {judgement.label} knows the norms {known}, but not {judgement.norm}")
+            if judgement.attack in TARGETED_PARTS and num_classes < MIN_TARGETED_CLASSES:
+                needed = f"needs {MIN_TARGETED_CLASSES} classes, and there are {num_classes}; use autoattack or pgd"
+                raise SpecError(f"{key}: {judgement.label} {needed}")
 
     @property
     def rungs(self) -> list[int]:

@@ -300,9 +300,30 @@ def test_contradictions_are_found_among_many_choices_at_once(base: Path) -> None
 
 @pytest.mark.parametrize("other", ["search.metric=clean_accuracy", "search.scheduler=median", "search.scheduler=none"])
 def test_a_stronger_attack_at_the_rungs_needs_rungs_and_pgd(tmp_path: Path, other: str) -> None:
-    tiny(tmp_path, "asha.steps=20")
-    with pytest.raises(SpecError, match=r"asha\.steps: goes with a PGD accuracy as first metric"):
-        tiny(tmp_path, "asha.steps=20", other)
+    for key, value in {"steps": "20", "attack": "apgd_t"}.items():
+        tiny(tmp_path, f"asha.{key}={value}")
+        with pytest.raises(SpecError, match=rf"asha\.{key}: goes with a PGD accuracy as first metric"):
+            tiny(tmp_path, f"asha.{key}={value}", other)
+
+
+def test_the_steps_of_pgd_at_the_rungs_go_with_no_other_attack(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=r"asha\.steps: are those of PGD, but asha\.attack is apgd_t; leave out one"):
+        tiny(tmp_path, "asha.steps=20", "asha.attack=apgd_t")
+
+
+@pytest.mark.parametrize(
+    ("settings", "judgement"),
+    [
+        ([], None),
+        (["asha.steps=20"], "PGD-20 with 1 start at epsilon 0.05 (12.8/255)"),
+        (["asha.attack=apgd_t"], "APGD-T at epsilon 0.05 (12.8/255)"),
+    ],
+)
+def test_trials_are_judged_at_rungs_by_the_epochs_evaluation_or_by_the_attack_of_asha(
+    tmp_path: Path, settings: list[str], judgement: str | None
+) -> None:
+    found = tiny(tmp_path, *settings).rung_judgement
+    assert (None if found is None else str(found)) == judgement
 
 
 def test_rungs_that_adapt_need_a_control_group_and_rungs(tmp_path: Path) -> None:
