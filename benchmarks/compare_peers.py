@@ -111,6 +111,7 @@ WAYS = {
     OURS: Way(ours("tpe")),
     AGAIN: Way(ours("tpe")),
     "tune_cure: tpe, ASHA, adapted by a control group": Way(ours("tpe", more=", control: 0.1, adapt: true"), (3,)),
+    "tune_cure: gp, ASHA": Way(ours("gp")),
     "tune_cure: tpe, no stopping": Way(ours("tpe", "none"), (NO_RUNG,)),
     "tune_cure: gp, no stopping": Way(ours("gp", "none"), (NO_RUNG,)),
     "tune_cure: random, no stopping": Way(ours("random", "none"), (NO_RUNG,)),

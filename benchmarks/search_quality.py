@@ -60,19 +60,20 @@ class AsRayTells(StudyProposer):
 
 @dataclass(frozen=True)
 class Way:
-    """One of the ways to search that are compared."""
+    """One of the ways to search that are compared; `more` are further settings of the search space."""
 
     sampler: str
     scheduler: str = "asha"
     grace_period: int = 9
     proposer: type[StudyProposer] = StudyProposer
+    more: tuple[str, ...] = ()
 
     def spec(self, seed: int) -> SearchSpec:
         """The space of the quick start, with longer runs, nothing to start from, and no end."""
         chosen = [f"search.sampler={self.sampler}", f"search.scheduler={self.scheduler}", f"search.seed={seed}"]
         asha = f"asha={{grace_period: {self.grace_period}, reduction_factor: 3}}"
         rest = [f"training.epochs={EPOCHS}", "start_from=[]", "search.trials=1000000"]
-        return specs.load("search_spaces/quickstart.yaml", [*chosen, asha, *rest])
+        return specs.load("search_spaces/quickstart.yaml", [*chosen, asha, *rest, *self.more])
 
     def start(self, seed: int, folder: Path) -> tuple[StudyProposer, EarlyStopper]:
         """Return what proposes the trials of a search, and what stops them early."""

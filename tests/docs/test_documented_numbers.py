@@ -201,6 +201,25 @@ def test_the_text_on_other_tools_says_who_is_better_and_by_how_much() -> None:
     assert list(from_3.index[from_3["regret"] < adapted]) == ["Optuna: GP, HyperbandPruner"]
 
 
+def test_what_the_gaussian_process_learns_from_stopped_trials_is_in_the_csv_of_all_tools() -> None:
+    frame = pd.read_csv(RESULTS / "search_quality_peers.csv")
+    regrets = frame.pivot(index=["way", "first_rung"], columns="epochs", values="regret")
+    rows = of_section("search_quality.md", "What it learns from stopped trials", "162")
+    assert len(rows) == 4
+    for row in rows:
+        sampler, _, rung = row["mean regret, points, after"].partition(", ")
+        way = f"tune_cure: {sampler}, {'no stopping' if rung == 'no stopping' else 'ASHA'}"
+        found = regrets.loc[(way, 9 if rung == "ASHA from 9" else 0)]
+        written = [row["162"], row["324"], row["648"], row["1,296 epochs"]]
+        assert written == [f"{100 * regret:.1f}" for regret in found], way
+    ends = frame[frame["epochs"] == frame["epochs"].max()].set_index(["way", "first_rung"])
+    gp = ends.loc[("tune_cure: gp, ASHA", 9)]
+    assert gp["difference_high"] < 0, "better than tpe with the same rungs"
+    found = f"{format_points(gp['difference'])} points (95% interval {format_points(gp['difference_low'])} to "
+    text = " ".join(Path("docs/search_quality.md").read_text(encoding="utf-8").split())
+    assert f"{found}{format_points(gp['difference_high'])})" in text
+
+
 def test_the_table_of_cheaper_penalties_is_that_of_its_csv_files() -> None:
     start, winner = (
         pd.read_csv(RESULTS / f"trade_offs_{name}.csv").set_index("variant") for name in ("digits_start", "digits")

@@ -56,3 +56,9 @@ def test_no_function_is_longer_than_a_screen() -> None:
 def test_private_names_of_ray_and_optuna_are_used_in_one_file() -> None:
     users = [str(path) for path in Path("tune_cure").rglob("*.py") if PRIVATE_NAMES.search(path.read_text("utf-8"))]
     assert users == ["tune_cure/ray_backend/ray_internals.py"]
+
+
+def test_modules_of_optuna_beyond_its_interface_are_imported_in_one_file() -> None:
+    private = re.compile(r"optuna(\.\w+)*\._\w")
+    users = [str(path) for path in Path("tune_cure").rglob("*.py") if private.search(path.read_text("utf-8"))]
+    assert users == ["tune_cure/search/proposals/gp_sampler.py"]

@@ -19,6 +19,7 @@ from tune_cure.search import run_files
 from tune_cure.search.budget import describe_budget
 from tune_cure.search.event_schemas import STATUSES
 from tune_cure.search.patience import is_search_over
+from tune_cure.search.proposals.auto_sampler import resolve_sampler
 from tune_cure.search.ranking import UNSOUND_STATUSES, rescoring_decides
 from tune_cure.search.results import SearchResult
 from tune_cure.search.space.config import SearchSpec
@@ -107,7 +108,7 @@ def _row(name: str, result: SearchResult, keys: list[str]) -> dict[str, Any]:
         "dataset": spec.data.dataset,
         "network": _network(spec),
         "epochs": spec.max_epochs,
-        "sampler": spec.search.sampler,
+        "sampler": resolve_sampler(spec)[0],
         "scheduler": spec.search.scheduler,
         "metric": spec.search.metrics[0],
         "mode": spec.search.mode,

@@ -12,6 +12,7 @@ from tune_cure.reports.chance import ChanceFinding, find_chance
 from tune_cure.search import ranking, trial_table
 from tune_cure.search.budget import replay_budget
 from tune_cure.search.patience import describe_early_end, is_search_over
+from tune_cure.search.proposals.auto_sampler import resolve_sampler
 from tune_cure.search.results import SearchResult
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.space.radii import format_setting
@@ -63,10 +64,11 @@ def _describe_search(spec: SearchSpec, environment: dict[str, Any]) -> str:
     source = environment.get("data") or f"the data set {spec.data.dataset}"
     names = join_words(f"<code>{escape(key)}</code>" for key in spec.space)
     metrics = join_words(describe_metric(name) for name in spec.search.metrics)
+    sampler, _ = resolve_sampler(spec)
     return (
         f"The search looked for the values of {format_count(len(spec.space), 'hyperparameter')} ({names}) that make "
         f"<code>{escape(spec.model.name)}</code> most robust against adversarial images. Its images: "
-        f"{escape(str(source))}. The sampler <code>{escape(spec.search.sampler)}</code> proposed the values. Trials "
+        f"{escape(str(source))}. The sampler <code>{escape(sampler)}</code> proposed the values. Trials "
         f"were compared by {metrics} on validation images; {'more' if spec.search.mode == 'max' else 'less'} is better."
     )
 

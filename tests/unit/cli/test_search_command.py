@@ -226,6 +226,15 @@ def test_check_shows_a_radius_as_it_was_written(
     assert said in "\n".join(line.rstrip() for line in out.splitlines())
 
 
+def test_check_says_which_sampler_auto_stands_for_and_why(
+    space: Path, elsewhere: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changes = ["--set", "search.sampler=auto", "--set", "search.trials=30", "--set", "search.scheduler=none"]
+    assert main(["search", "--space", str(space), "--check", *changes]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "30 trials by gp (auto: 30 trials over 4 numbers, and none is stopped in the first third of" in out
+
+
 def test_a_folder_with_something_in_it_is_not_overwritten(
     space: Path, elsewhere: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -11,6 +11,7 @@ from tune_cure.ray_backend.resources import (
 )
 from tune_cure.search import trial_table
 from tune_cure.search.duration import play
+from tune_cure.search.proposals.auto_sampler import resolve_sampler
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.training.presets import describe_method
 from tune_cure.utils.formatting import format_hyperparameters
@@ -51,8 +52,8 @@ def print_plan(spec: SearchSpec, plan: ResourcePlan, images: str, output: str, c
     most = spec.search.trials * spec.max_epochs
     method = describe_method(spec.training, spec.space)
     rows = {
-        "search": f"{spec.name}: {spec.search.trials} trials by {spec.search.sampler}, seed {spec.search.seed}, for "
-        f"{spec.search.mode} {' and '.join(spec.search.metrics)}"
+        "search": f"{spec.name}: {spec.search.trials} trials by {_describe_sampler(spec)}, seed {spec.search.seed}, "
+        f"for {spec.search.mode} {' and '.join(spec.search.metrics)}"
         + "".join(f", {text}" for text in spec.search.constraints),
         "data": images,
         "network": spec.model.name + (f", width {spec.model.width}" if spec.model.width else ""),
@@ -69,6 +70,11 @@ def print_plan(spec: SearchSpec, plan: ResourcePlan, images: str, output: str, c
     for name, text in rows.items():
         table.add_row(name, text)
     console.print(table)
+
+
+def _describe_sampler(spec: SearchSpec) -> str:
+    sampler, reason = resolve_sampler(spec)
+    return f"{sampler} (auto: {reason})" if reason else sampler
 
 
 def _describe_values(spec: SearchSpec, key: str) -> str:

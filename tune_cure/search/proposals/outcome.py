@@ -9,6 +9,7 @@ from optuna.trial import TrialState
 from tune_cure.search.journal import OBJECTIVE
 from tune_cure.search.space.config import SearchSpec
 
+STATUS = "status"  # user attribute of an ended trial in the study: how it ended (`event_schemas.Status`)
 UNTRAINED_CONSTRAINT = "untrained"  # in a study of several objectives, violated by trials that ended early
 _STATES = {"completed": TrialState.COMPLETE, "failed": TrialState.FAIL}  # every other end counts as pruned
 

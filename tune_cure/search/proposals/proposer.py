@@ -10,7 +10,7 @@ from optuna.trial import TrialState
 from tune_cure.search.journal import OBJECTIVE, Event, Journal, end_reason
 from tune_cure.search.proposals import warm_start
 from tune_cure.search.proposals.optuna_space import suggest, to_optuna_distribution
-from tune_cure.search.proposals.outcome import study_outcome
+from tune_cure.search.proposals.outcome import STATUS, study_outcome
 from tune_cure.search.proposals.recorded_trials import RecordedTrial, find_checkpoint, recorded_trials
 from tune_cure.search.proposals.study import create_storage, create_study
 from tune_cure.search.space.config import SearchSpec
@@ -128,6 +128,7 @@ class StudyProposer:
         outcome = study_outcome(self.spec, status, epoch, metrics or {})
         for name, violation in outcome.violations.items():
             trial.set_constraint(name, violation)
+        trial.set_user_attr(STATUS, status)
         self.study.tell(trial, outcome.values if outcome.state == TrialState.COMPLETE else None, state=outcome.state)
 
     def _continue(self, recorded: RecordedTrial) -> Proposal:
@@ -188,7 +189,7 @@ class StudyProposer:
             params=hyperparameters,
             distributions={key: to_optuna_distribution(self.spec.space[key]) for key in hyperparameters},
             intermediate_values={} if self._has_several else objectives,
-            user_attrs={"origin": origin},
+            user_attrs={"origin": origin, STATUS: status},
         )
         for name, violation in outcome.violations.items():
             trial.set_constraint(name, violation)

@@ -9,6 +9,7 @@ it.
 from __future__ import annotations
 
 import importlib.util
+import logging
 import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -17,6 +18,8 @@ from tune_cure.utils.registry import Registry
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
+
+_logger = logging.getLogger(__name__)
 
 POPULATION = 20  # of nsga2; Optuna's 50 would be drawn at random for most of a search of 64 trials
 
@@ -29,6 +32,11 @@ def tpe(seed: int, drawn: int) -> BaseSampler:
     return TPESampler(seed=seed + drawn, multivariate=True, group=True, constant_liar=True)
 
 
+def auto(seed: int, drawn: int) -> BaseSampler:
+    """What suits the search by measurement: `gp` or `tpe`, as its plan says."""
+    return tpe(seed, drawn)  # without a search; `auto_sampler` decides for one
+
+
 def random(seed: int, drawn: int) -> BaseSampler:
     """Independent draws: the baseline."""
     from optuna.samplers import RandomSampler
@@ -37,10 +45,15 @@ def random(seed: int, drawn: int) -> BaseSampler:
 
 
 def gp(seed: int, drawn: int) -> BaseSampler:
-    """Gaussian process; it learns from trials that ran to their end alone."""
-    from optuna.samplers import GPSampler
+    """Gaussian process; a stopped trial counts with its foretold final value, as far as that is certain."""
+    try:
+        from tune_cure.search.proposals.gp_sampler import StoppedTrialsGPSampler
+    except ImportError as error:  # an Optuna without the private names that it needs
+        from optuna.samplers import GPSampler
 
-    return GPSampler(seed=seed + drawn)
+        _logger.warning("gp learns from trials that ran to their end alone, with this version of Optuna: %s", error)
+        return GPSampler(seed=seed + drawn)
+    return StoppedTrialsGPSampler(seed + drawn)
 
 
 def nsga2(seed: int, drawn: int) -> BaseSampler:
@@ -73,6 +86,7 @@ SAMPLERS: Registry[Callable[[int, int], BaseSampler]] = Registry(
         "nsga2": nsga2,
         "cmaes": cmaes,
         "qmc": qmc,
+        "auto": auto,
     },
 )
 

@@ -10,6 +10,7 @@ from sqlalchemy.event import listen
 
 from tune_cure.search import run_files
 from tune_cure.search.proposals import samplers, warm_start
+from tune_cure.search.proposals.auto_sampler import resolve_sampler
 from tune_cure.search.space.config import SearchSpec
 
 
@@ -24,7 +25,7 @@ def create_study(spec: SearchSpec, storage: BaseStorage, num_drawn: int) -> optu
     direction = StudyDirection.MINIMIZE if spec.search.mode == "min" else StudyDirection.MAXIMIZE
     return optuna.create_study(
         storage=storage,
-        sampler=samplers.make_sampler(spec.search.sampler, spec.search.seed, num_drawn),
+        sampler=samplers.make_sampler(resolve_sampler(spec)[0], spec.search.seed, num_drawn),
         pruner=optuna.pruners.NopPruner(),
         study_name=spec.name,
         directions=[direction] * len(spec.search.metrics),

@@ -3,6 +3,7 @@
 import itertools
 from typing import Any
 
+from tune_cure.search.proposals.auto_sampler import read_traits, resolve_sampler
 from tune_cure.search.proposals.samplers import unfit
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.space.distributions import Distribution
@@ -105,16 +106,13 @@ def check_trials(spec: SearchSpec) -> None:
 
 def check_sampler(spec: SearchSpec) -> None:
     """Raise an error if the sampler cannot search this space; `start_from` must be resolved."""
-    choice = next((key for key, distribution in spec.space.items() if distribution.kind == "choice"), None)
-    inactive = spec.inactive_keys()
-    missing = [key for start in spec.start_from for key in spec.space if key not in start]
-    at_times = next((key for key in [*inactive, *missing] if not inactive.get(key)), None)
+    traits = read_traits(spec)
     if reason := unfit(
-        spec.search.sampler,
-        choice=choice,
-        at_times=at_times,
-        constrained=bool(spec.search.constraints),
-        objectives=len(spec.search.metrics),
+        resolve_sampler(spec)[0],
+        choice=traits.choice,
+        at_times=traits.at_times,
+        constrained=traits.is_constrained,
+        objectives=traits.num_metrics,
         warm=spec.search.warm_start is not None,
     ):
         raise ProblemError("search.sampler", reason)
