@@ -39,8 +39,7 @@ def who_wins(standings: Standings) -> list[str]:
     else:
         accuracies = ", ".join(f"{name} {_percent(standings, name)}" for name in leading)
         sentences = [
-            f"Nobody wins: {join_words(leading)} lead, and {first} cannot be told from "
-            f"{join_words(leading[1:], 'or')}.",
+            f"Nobody wins: {first} is first, but cannot be told from {join_words(leading[1:], 'or')}.",
             f"Their accuracies {_measure(standings, first)}: {accuracies}.",
         ]
         if others:

@@ -33,7 +33,7 @@ def test_a_method_that_is_better_than_each_other_one_wins() -> None:
 def test_nobody_wins_where_the_first_cannot_be_told_from_the_next() -> None:
     copies = draw_outcomes({"cure": 0.55, "low": 0.3})
     sentences = who_wins(stand({**copies, "cure2": copies["cure"]}))
-    assert sentences[0] == "Nobody wins: cure and cure2 lead, and cure cannot be told from cure2."
+    assert sentences[0] == "Nobody wins: cure is first, but cannot be told from cure2."
     assert sentences[-1] == "cure is better than low."
 
 
