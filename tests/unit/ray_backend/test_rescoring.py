@@ -1,3 +1,4 @@
+import importlib.util
 import re
 from pathlib import Path
 from typing import Any
@@ -141,3 +142,13 @@ def test_an_attack_that_does_not_know_the_norm_is_refused(tmp_path: Path, sectio
     of_own = spec.model_copy(update={"evaluation": spec.evaluation.model_copy(update={"norm": "mine"})})
     with pytest.raises(SpecError, match=f"{section}.attack: AutoAttack knows the norms linf and l2, but not mine"):
         of_own.check_attacks(10)
+
+
+@pytest.mark.parametrize("section", ["rescore", "asha"])
+def test_an_attack_that_is_not_installed_is_refused(
+    tmp_path: Path, section: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec, find_spec = tiny(tmp_path, f"{section}.attack=apgd_t"), importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "pyautoattack" else find_spec(name))
+    with pytest.raises(SpecError, match=f"{section}.attack: AutoAttack is not installed here: pip install pyautoatt"):
+        spec.check_attacks(10)

@@ -4,6 +4,7 @@ The models of other sections lie beside the code that uses them (`DataSpec`, `Mo
 `EvaluationConfig`); this file adds the search's own. `loading` reads the YAML and checks what spans sections.
 """
 
+import importlib.util
 import itertools
 import logging
 import math
@@ -256,10 +257,13 @@ class SearchSpec(Schema):
         )
 
     def check_attacks(self, num_classes: int) -> None:
-        """Refuse attacks of `rescore` and `asha` that cannot attack networks of this many classes, or in this norm.
+        """Refuse attacks of `rescore` and `asha` that cannot attack networks for such data here.
+
+        Args:
+            num_classes: The number of classes.
 
         Raises:
-            SpecError: One cannot.
+            SpecError: One needs more classes, does not know the norm, or is not installed.
         """
         judgements = {
             "asha.attack": self.rung_judgement,
@@ -268,6 +272,8 @@ class SearchSpec(Schema):
         for key, judgement in judgements.items():
             if judgement is None or judgement.attack == "pgd":
                 continue
+            if importlib.util.find_spec("pyautoattack") is None:
+                raise SpecError(f"{key}: AutoAttack is not installed here: pip install pyautoattack, or use pgd")
             if judgement.norm not in NORM_LABELS:
                 known = " and ".join(NORM_LABELS)
                 raise SpecError(f"{key}: {judgement.label} knows the norms {known}, but not {judgement.norm}")
