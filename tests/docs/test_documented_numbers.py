@@ -423,6 +423,52 @@ def test_the_league_that_was_tried_is_what_its_csv_says() -> None:
     assert (frame["search_seconds"] / 65.5 - 1).abs().max() < 0.01
 
 
+def test_the_league_of_all_methods_is_what_its_csvs_say() -> None:
+    frame = pd.read_csv(RESULTS / "league_digits.csv")
+    tuning = pd.read_csv(RESULTS / "league_digits_tuning.csv").set_index("first")
+    pairs = pd.read_csv(RESULTS / "league_digits_pairs.csv")
+    rows = of_section("results.md", "A league of all methods", "tuning was worth")
+    assert {row["method"] for row in rows} == set(METHODS) - {NO_METHOD}
+    assert [row["method"] for row in rows] == list(frame["method"].unique())
+
+    def percent(accuracies: "pd.Series[float]", *, spread: bool = True) -> str:
+        return f"{100 * accuracies.mean():.1f}" + (f" ± {100 * accuracies.std():.1f}" if spread else "")
+
+    for row, (name, runs) in zip(rows, frame.groupby("method", sort=False), strict=True):
+        assert (row["group"], int(row["trials"])) == (runs["groups"].iloc[0], runs["search_trials"].iloc[0])
+        assert row["AutoAttack"] == percent(runs["autoattack"])
+        assert row["untuned, AutoAttack"] == percent(runs["preset_autoattack"])
+        assert row["PGD-50-10"] == percent(runs["pgd_50_10"], spread=False)
+        assert row["clean"] == percent(runs["clean"], spread=False)
+        worth = [format_points(tuning.loc[name, of]) for of in ("difference", "low", "high")]
+        assert row["tuning was worth"] == "{} ({} to {})".format(*worth)
+
+    page = (Path("docs") / "results.md").read_text(encoding="utf-8")
+    text = " ".join(page.partition("## A league of all methods")[2].partition("\n## ")[0].split())
+    means, presets = (frame.groupby("method")[of].mean() for of in ("autoattack", "preset_autoattack"))
+    winners = frame.groupby("method").first()
+    found = winners["hyperparameters"].map(json.loads)
+    middle = means.quantile(0.75) - means.quantile(0.25)
+    assert f"the middle half of the tuned methods lies within {100 * middle:.1f}" in text
+    assert (means > presets.max()).sum() == 8
+    assert presets.idxmax() == "trades"
+    assert min(values["lr_max"] for values in found) >= 0.1
+    assert f"{sum(values['epsilon'] > 0.15 for values in found)} of the 17 winners train at a larger radius" in text
+    assert f"had {winners['search_trials'].sum()} trials and {winners['search_epochs'].sum():,} epochs" in text
+    assert (frame["search_seconds"] / 58.92 - 1).abs().max() < 0.004
+    told = tuning["verdict"].eq("better")
+    worth = tuning["difference"][told]
+    assert f"Tuning was worth {100 * worth.min():.0f} to {100 * worth.max():.0f} points to {len(worth)} of" in text
+    assert f"{pairs['verdict'].eq('cannot tell').sum()} of the {len(pairs)} pairs" in text
+    first = pairs[pairs["first"].eq("trades")].set_index("second")["verdict"]
+    assert first.eq("cannot tell").sum() == 8
+    assert first["cure"] == first["fgsm_rs"] == "cannot tell"
+    cure = pairs[pairs["first"].eq("fgsm_rs") & pairs["second"].eq("cure")].iloc[0]
+    low, high = format_points(cure["low"]), format_points(cure["high"])
+    difference = f"the difference is {100 * cure['difference']:.1f} points for `fgsm_rs`"
+    assert f"{difference}, with an interval of {low} to {high}" in text
+
+
 SIMULATED: dict[str, Callable[["pd.Series[Any]"], str]] = {
     "seeds": lambda of: str(of["seeds"]),
     "wrong verdicts": lambda of: f"{100 * of['pooled_seeds']:.1f}%",

@@ -1,4 +1,4 @@
-"""Draws the figures of docs/method.md: `python tools/method_figures.py`.
+"""Draws the figures of docs/method.md and docs/results.md: `python tools/doc_figures.py`.
 
 Text is drawn as paths and the ground is white, so that they look the same everywhere, on dark pages too. The colours,
 Okabe and Ito's, can be told apart by the colour-blind; the strokes of the lines differ as well.
@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 ROOT = Path(__file__).parent.parent
-EPOCHS = ROOT / "benchmarks" / "results" / "catastrophic_overfitting_epochs.csv"
+RESULTS = ROOT / "benchmarks" / "results"
 RUNS = {  # of benchmarks/catastrophic_overfitting.py
     "no penalty": "no penalty",
     "CURE, lambda 0.05, batch statistics": "lambda 0.05",
@@ -26,15 +26,15 @@ STYLE |= {"axes.spines.right": False, "font.family": "DejaVu Sans"}
 
 
 def main() -> None:
-    """Writes both figures into docs/."""
+    """Writes the figures into docs/."""
     with mpl.rc_context(STYLE):
-        for name, figure in (("catastrophic_overfitting", collapse()), ("penalty", penalty())):
+        for name, figure in (("catastrophic_overfitting", collapse()), ("penalty", penalty()), ("league", league())):
             figure.savefig(ROOT / "docs" / f"{name}.svg", metadata={"Date": None})
 
 
 def collapse() -> Figure:
     """FGSM and PGD accuracy by epoch without penalty, with a weak and with a sufficient one; a line for each seed."""
-    frame = pd.read_csv(EPOCHS)
+    frame = pd.read_csv(RESULTS / "catastrophic_overfitting_epochs.csv")
     figure = Figure(figsize=(7, 2.5), layout="constrained")
     panels = figure.subplots(1, len(RUNS), sharey=True)
     for axes, (run, title) in zip(panels, RUNS.items(), strict=True):
@@ -47,6 +47,30 @@ def collapse() -> Figure:
     panels[0].set_ylabel("accuracy under attack")
     panels[-1].text(15.8, 0.58, "FGSM", color=ORANGE, ha="right", weight="bold")
     panels[-1].text(15.8, 0.2, "PGD", color=BLUE, ha="right", weight="bold")
+    return figure
+
+
+def league() -> Figure:
+    """What each method of a league withstands untuned and tuned, and with each seed."""
+    frame = pd.read_csv(RESULTS / "league_digits.csv")
+    figure = Figure(figsize=(7, 3.6), layout="constrained")
+    axes = figure.subplots()
+    methods = list(frame["method"].unique())
+    for place, (_, runs) in enumerate(frame.groupby("method", sort=False)):
+        untuned, tuned = runs["preset_autoattack"], runs["autoattack"]
+        axes.plot([untuned.mean(), tuned.mean()], [place, place], color="#bbbbbb", linewidth=1.5, zorder=1)
+        axes.plot(untuned, [place] * len(runs), "|", color=ORANGE, markersize=5, alpha=0.7)
+        axes.plot(tuned, [place] * len(runs), "|", color=BLUE, markersize=5, alpha=0.7)
+        axes.plot(untuned.mean(), place, "o", color=ORANGE, markerfacecolor="white", markersize=5)
+        axes.plot(tuned.mean(), place, "o", color=BLUE, markersize=5)
+    axes.set(yticks=range(len(methods)), yticklabels=methods, xlabel="accuracy under AutoAttack")
+    axes.invert_yaxis()
+    axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes.grid(axis="x", color="#e5e5e5", linewidth=0.6)
+    axes.set_axisbelow(True)
+    first = frame[frame["method"] == methods[0]]
+    for column, text, color in (("preset_autoattack", "untuned", ORANGE), ("autoattack", "tuned", BLUE)):
+        axes.annotate(text, (first[column].mean(), 0), (0, 6), textcoords="offset points", color=color, ha="center")
     return figure
 
 
