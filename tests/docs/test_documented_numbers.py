@@ -220,6 +220,35 @@ def test_what_the_gaussian_process_learns_from_stopped_trials_is_in_the_csv_of_a
     assert f"{found}{format_points(gp['difference_high'])})" in text
 
 
+def test_the_table_of_expected_improvement_per_second_is_that_of_its_csv() -> None:
+    frame = pd.read_csv(RESULTS / "search_quality_costs_seeds.csv")
+    means = frame.groupby("way")[["trials", "regret_at_a_half", "regret_at_all"]].mean()
+    rows = of_section("search_quality.md", "Seconds in the acquisition", "acquisition")
+    by_seed = frame.pivot(index="seed", columns="way")["regret_at_all"]
+    difference = by_seed[rows[1]["acquisition"]] - by_seed[rows[0]["acquisition"]]
+    for row in rows:
+        mean = means.loc[row["acquisition"]]
+        assert row["trials"] == f"{mean['trials']:.1f}"
+        assert row["regret at a half, points"] == f"{100 * mean['regret_at_a_half']:.1f}"
+        assert row["regret in the end"] == f"{100 * mean['regret_at_all']:.1f}"
+    assert rows[1]["difference"] == f"{format_points(difference.mean())} ± {100 * difference.sem():.1f}"
+    assert abs(difference.mean()) < difference.sem(), "no better, and no worse"
+
+
+def test_the_table_of_samplers_by_kind_of_search_is_that_of_its_csv() -> None:
+    frame = pd.read_csv(RESULTS / "search_quality_auto.csv")
+    agree(of_section("search_quality.md", "Which sampler suits which search", "space"), frame, {
+        "space": lambda found: found["space"],
+        "trials": lambda found: str(found["trials"]),
+        "seeds": lambda found: str(found["seeds"]),
+        "tpe": lambda found: f"{100 * found['tpe']:.1f}",
+        "gp": lambda found: f"{100 * found['gp']:.1f}",
+        "difference": lambda found: (
+            f"{format_points(found['difference'])} ({format_points(found['low'])} to {format_points(found['high'])})"
+        ),
+    })  # fmt: skip
+
+
 def test_the_table_of_cheaper_penalties_is_that_of_its_csv_files() -> None:
     start, winner = (
         pd.read_csv(RESULTS / f"trade_offs_{name}.csv").set_index("variant") for name in ("digits_start", "digits")
