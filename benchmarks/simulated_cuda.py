@@ -49,7 +49,7 @@ SMALL = ModelConfig(name="preact_resnet10", width=8)
 LARGE = ModelConfig(name="preact_resnet18")
 TERMS: dict[str, dict[str, Any]] = {
     "trades": {"clean_weight": 1.0, "trades_weight": 6.0, "adversarial_weight": 0.0},
-    "mart": {"boosted_weight": 1.0, "mart_weight": 5.0, "adversarial_weight": 0.0},
+    "mart": {"boosted_weight": 1.0, "mart_weight": 5.0},
     "hat, label smoothing": {"hat_weight": 0.5, "label_smoothing": 0.1},
     "penalty of half of the batch": {"penalty_fraction": 0.5},
     "penalty in every 2nd step": {"penalty_every": 2},
