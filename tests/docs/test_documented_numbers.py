@@ -144,6 +144,31 @@ def test_the_tables_of_searches_on_digits_are_those_of_their_csv() -> None:
     })  # fmt: skip
 
 
+def test_the_table_of_ways_to_spend_validation_images_is_an_extract_of_its_csv() -> None:
+    frame = pd.read_csv(RESULTS / "sharper_judge.csv")
+    rows = of_section("search_quality.md", "Images where they decide", "winner by")
+    shown = [(row["search"], row["each epoch is judged by"], row["winner by"]) for row in rows]
+    extract = frame.set_index(["search", "judging", "rule"]).loc[shown]
+    assert (extract["searches"] == 200).all()
+
+    def difference(column: str, scale: float) -> Callable[["pd.Series[Any]"], str]:
+        def form(found: "pd.Series[Any]") -> str:
+            low, high = scale * found[f"{column}_low"], scale * found[f"{column}_high"]
+            if low == high == 0:
+                return "–"
+            return f"{(low + high) / 2:+.2f} ({low:+.2f} to {high:+.2f})".replace("-", "−")
+
+        return form
+
+    agree(rows, extract, {
+        "images": lambda found: f"{found['images']:.2f}",
+        "true accuracy": lambda found: f"{100 * found['accuracy']:.1f}%",
+        "difference, points": difference("accuracy", 100),
+        "true rank": lambda found: f"{found['rank']:.1f}",
+        "difference": difference("rank", 1),
+    })  # fmt: skip
+
+
 def test_the_table_of_other_tools_is_that_of_its_csv() -> None:
     frame = pd.read_csv(RESULTS / "search_quality_peers.csv")
     rows = of_section("search_quality.md", "Other tools", "first rung")

@@ -14,6 +14,7 @@ import torch
 from tune_cure.data import splits as data
 from tune_cure.data.config import DataSpec
 from tune_cure.regularizers.cure import cure_penalty
+from tune_cure.search.schedulers.asha import Bracket
 from tune_cure.training.config import ModelConfig
 from tune_cure.training.schedules import SCHEDULES
 
@@ -335,3 +336,46 @@ def test_the_learning_rate_by_hand_is_that_of_the_tool(script: Any, name: str) -
     by_hand = script("by_hand")
     for fraction in (0.0, 0.2, 0.5, 0.9, 1.0):
         assert by_hand.learning_rate(fraction, name) == pytest.approx(SCHEDULES[name](fraction))
+
+
+def judge(script: Any, **parts: float) -> Any:
+    """A judge who takes 4,000 of 20,000 images in each epoch, and rungs after 6 epochs."""
+    model = script("sharper_judge_model")
+    latent = model.Latent(np.array([0.5, 0.7, 0.8]), np.array([0.7, 0.9, 0.98]))
+    spec = SimpleNamespace(rungs=[6], asha=SimpleNamespace(reduction_factor=3))
+    return model.Judge(model.Judging(1, 1, **parts), 4000, latent, spec, 0)
+
+
+def test_a_simulated_judge_sees_networks_of_their_true_accuracies_that_agree_as_far_as_asked(script: Any) -> None:
+    judges, truth = judge(script), np.array([0.3, 0.5, 0.5])
+    for number in (0, 1):
+        assert len(list(judges.judge(number, 0.5, truth))) == 3
+    first, second = (judges.trials[number].right for number in (0, 1))
+    assert first.mean(1) == pytest.approx(truth, abs=0.015)
+    # At an accuracy of one half, outcomes correlate by 2 / pi times the arc sine of the latent correlation.
+    agreement = [np.corrcoef(first[epoch], second[epoch])[0, 1] for epoch in (1, 2)]
+    assert agreement == pytest.approx(2 / np.pi * np.arcsin([0.7, 0.8]), abs=0.025)
+    assert judges.cost == 6 * 4000
+
+
+def test_a_judge_at_rungs_takes_the_images_that_the_best_weights_were_not_judged_on_yet(script: Any) -> None:
+    judges = judge(script, rung=5)
+    results = list(judges.judge(0, 0.5, np.array([0.5] * 6 + [0.3])))
+    assert judges.cost == 7 * 4000 + 16_000
+    assert results[5]["objective"] == results[6]["objective"] == pytest.approx(judges.trials[0].outcomes().mean())
+
+
+def test_a_race_without_doubts_decides_as_asha_and_one_with_doubts_takes_more_images(script: Any) -> None:
+    values = np.random.default_rng(0).uniform(0.4, 0.6, 12)
+    costs = []
+    for doubt in (1e-9, 3.0):
+        judges = judge(script, doubt=doubt)
+        race = sys.modules["sharper_judge_model"].Race(judges)
+        bracket = Bracket(SimpleNamespace(asha=SimpleNamespace(grace_period=6, reduction_factor=3), max_epochs=18))
+        for number, value in enumerate(values):
+            metrics = list(judges.judge(number, value, np.full(6, value)))[-1]
+            goes_on = race.report(number, 6, metrics)
+            assert goes_on == bracket.record(number, 6, metrics["objective"]) or doubt > 1
+        costs.append(judges.cost)
+    assert costs[0] == 12 * 6 * 4000
+    assert costs[1] > costs[0]
