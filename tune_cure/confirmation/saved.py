@@ -64,7 +64,8 @@ def _read_table(file: Path) -> pd.DataFrame:
         later = {name: value or np.nan for name, value in LATER_COLUMNS.items() if name not in table}
         table = table.assign(**later)[list(COLUMNS)]
         table = table.astype(dict.fromkeys(NUMBERS, float) | dict.fromkeys(WHOLE_NUMBERS, int))
-        table = table.astype(dict.fromkeys(EPOCHS, float)).astype(dict.fromkeys(EPOCHS, "Int64"))
+        with np.errstate(invalid="ignore"):  # numpy warns of what is too large, and pandas refuses it
+            table = table.astype(dict.fromkeys(EPOCHS, float)).astype(dict.fromkeys(EPOCHS, "Int64"))
         table["diverged"] = table["diverged"].eq("True")
     except (OSError, ValueError, KeyError, OverflowError, TypeError) as error:  # pandas raises ValueErrors
         raise SavedConfirmationError(f"{file}: is no table of a confirmation: {first_line(error)}") from error

@@ -130,7 +130,7 @@ def test_best_weights_are_read_back(is_packed: bool, with_best: Confirmation, tm
     assert_frame_equal(read.table, with_best.table)
 
 
-@pytest.mark.parametrize("best_epoch", ["", "1.5", "x"])
+@pytest.mark.parametrize("best_epoch", ["", "1.5", "x", "9223372036854775808"])
 def test_best_weights_without_their_epoch_are_refused(best_epoch: str, with_best: Confirmation, tmp_path: Path) -> None:
     file = tmp_path / run_files.CONFIRM / run_files.CONFIRM_TABLE
     table = pd.read_csv(file, dtype=str)
