@@ -27,7 +27,7 @@ from tune_cure.utils.yaml_config import ProblemError, read_mapping, unknown
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 RESERVED = ("confirm",)  # a folder of the league's own, beside those of the methods
 PRESET_SUFFIX = "-preset"  # after a method's name: its untuned preset, in the league's confirmation
-SECTIONS = ("training", "space")  # of a method's file
+SECTIONS = ("training", "space")  # of a method's file, and of what all methods share
 UNEQUAL = ("patience", "warm_start", "budget_seconds", "budget_epochs")
 """Keys of `search` that would give methods unequal searches; absent or null in a league's space."""
 
@@ -156,11 +156,15 @@ def compose_spec(shared: Mapping[str, Any], name: str, entry: Entry, source: str
     content = copy.deepcopy(dict(shared))
     starts = content.pop("start_from", None) or []
     fixed = {other for key in entry.training for other in (key, *SAME_AS.get(key, ()))}
-    content["name"] = name
-    content["training"] = {**content.get("training", {}), **entry.training}
-    searched = {key: value for key, value in content.get("space", {}).items() if key not in fixed}
-    content["space"] = {METHOD: DEFAULT, **searched, **entry.space}
     where = f"{source} (method {name})"
+    for section in SECTIONS:
+        if not isinstance(content.setdefault(section, {}), dict):
+            rule = f"a mapping is needed, but found {shorten_repr(content[section])}"
+            raise ProblemError(section, rule).within(where)
+    content["name"] = name
+    content["training"] |= entry.training
+    searched = {key: value for key, value in content["space"].items() if key not in fixed}
+    content["space"] = {METHOD: DEFAULT, **searched, **entry.space}
     spec = load_mapping(copy.deepcopy(content), source=where, import_parts=True)
     try:
         content["start_from"] = [_preset_start(spec, _read_first(spec, starts))]

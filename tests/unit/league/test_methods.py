@@ -116,6 +116,14 @@ def test_a_preset_trains_at_the_radius_that_it_is_judged_at_whatever_the_search_
     assert compose(Entry(training={"method": "cure"}), evaluation=l2).start_from[0]["epsilon"] == 0.1
 
 
+@pytest.mark.parametrize("section", ["training", "space"])
+@pytest.mark.parametrize("value", [5, [1], None, "x"])
+def test_a_shared_section_that_is_no_mapping_is_one_line(section: str, value: Any) -> None:
+    message = rf"tiny\.yaml \(method mine\): {section}: a mapping is needed, but found "
+    with pytest.raises(SpecError, match=message):
+        compose_spec({**shared(), section: value}, "mine", Entry(training={"method": "cure"}), "tiny.yaml")
+
+
 def test_errors_of_a_search_space_name_the_method() -> None:
     with pytest.raises(SpecError, match=r"tiny\.yaml \(method mine\): training\.lr_mx: unknown key"):
         compose(Entry(training={"method": "cure", "lr_mx": 0.1}))
