@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 from tests.support.networks import smooth_network
 from tests.support.spaces import tiny
@@ -89,7 +90,13 @@ def test_a_measured_speed_is_that_of_all_parts_and_leaves_random_states_and_thre
     spec, splits = search
     state, threads = torch.random.get_rng_state(), torch.get_num_threads()
     python = random.getstate()
-    with speed.cpu_threads(2):
+    passes = [0]  # of modules: an evaluation takes a millisecond for each, because times by the clock vary
+
+    def count(*_: object) -> None:
+        passes[0] += 1
+
+    monkeypatch.setattr(speed.time, "perf_counter", lambda: 1e-3 * passes[0])
+    with register_module_forward_pre_hook(count), speed.cpu_threads(2):
         assert torch.get_num_threads() == 2
         measured = speed.measure_speed(
             spec.training_config(spec.start_from[0]), splits, model=spec.model, evaluation=spec.evaluation
