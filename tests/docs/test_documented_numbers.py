@@ -29,6 +29,13 @@ def of_section(page: str, heading: str, first: str) -> list[dict[str, str]]:
     return found
 
 
+def text_of(page: str, heading: str) -> str:
+    """What stands below a heading, which is given with its marks, up to the next one of its level."""
+    marks, _, _ = heading.partition(" ")
+    text = (Path("docs") / page).read_text(encoding="utf-8")
+    return text.partition(f"{heading}\n")[2].partition(f"\n{marks} ")[0]
+
+
 def contender(label: str) -> str:
     """`trial 11, the winner` → trial-11; `ablation`: … → ablation."""
     trial = re.match(r"trial (\d+)", label)
@@ -457,11 +464,14 @@ def test_what_each_method_reached_is_what_its_csv_says_and_the_others_are_said_t
     agree(rows, frame, forms)
     for row, signs in zip(rows, frame["signs_of_masking"], strict=True):
         assert row["signs of masking"] == (signs or "none")
-    text = (
-        (Path("docs") / "methods.md").read_text(encoding="utf-8").partition(f"### {heading}")[2].partition("\n### ")[0]
-    )
+    text = text_of("methods.md", f"### {heading}")
     missing = [name for name in METHODS if name != NO_METHOD and name not in set(frame["method"])]
     assert (f"Not run: {', '.join(missing)}." in text) == bool(missing)
+
+
+def mean_in_percent(accuracies: "pd.Series[float]", *, spread: bool = True) -> str:
+    """The mean over seeds in percent, with the standard deviation."""
+    return f"{100 * accuracies.mean():.1f}" + (f" ± {100 * accuracies.std():.1f}" if spread else "")
 
 
 def test_the_league_that_was_tried_is_what_its_csv_says() -> None:
@@ -471,7 +481,7 @@ def test_the_league_that_was_tried_is_what_its_csv_says() -> None:
     for row, (_, runs) in zip(rows, frame.groupby("method", sort=False), strict=True):
         first = runs.iloc[0]
         assert row["group"] == first["groups"]
-        assert row["AutoAttack, %"] == f"{100 * runs['autoattack'].mean():.1f} ± {100 * runs['autoattack'].std():.1f}"
+        assert row["AutoAttack, %"] == mean_in_percent(runs["autoattack"])
         assert (int(row["trials"]), int(row["epochs"])) == (first["search_trials"], first["search_epochs"])
         assert row["seconds of training"] == f"{first['search_seconds']:.1f}"
     assert (frame["search_seconds"] / 65.5 - 1).abs().max() < 0.01
@@ -485,20 +495,16 @@ def test_the_league_of_all_methods_is_what_its_csvs_say() -> None:
     assert {row["method"] for row in rows} == set(METHODS) - {NO_METHOD}
     assert [row["method"] for row in rows] == list(frame["method"].unique())
 
-    def percent(accuracies: "pd.Series[float]", *, spread: bool = True) -> str:
-        return f"{100 * accuracies.mean():.1f}" + (f" ± {100 * accuracies.std():.1f}" if spread else "")
-
     for row, (name, runs) in zip(rows, frame.groupby("method", sort=False), strict=True):
         assert (row["group"], int(row["trials"])) == (runs["groups"].iloc[0], runs["search_trials"].iloc[0])
-        assert row["AutoAttack"] == percent(runs["autoattack"])
-        assert row["untuned, AutoAttack"] == percent(runs["preset_autoattack"])
-        assert row["PGD-50-10"] == percent(runs["pgd_50_10"], spread=False)
-        assert row["clean"] == percent(runs["clean"], spread=False)
+        assert row["AutoAttack"] == mean_in_percent(runs["autoattack"])
+        assert row["untuned, AutoAttack"] == mean_in_percent(runs["preset_autoattack"])
+        assert row["PGD-50-10"] == mean_in_percent(runs["pgd_50_10"], spread=False)
+        assert row["clean"] == mean_in_percent(runs["clean"], spread=False)
         worth = [format_points(tuning.loc[name, of]) for of in ("difference", "low", "high")]
         assert row["tuning was worth"] == "{} ({} to {})".format(*worth)
 
-    page = (Path("docs") / "results.md").read_text(encoding="utf-8")
-    text = " ".join(page.partition("## A league of all methods")[2].partition("\n## ")[0].split())
+    text = " ".join(text_of("results.md", "## A league of all methods").split())
     means, presets = (frame.groupby("method")[of].mean() for of in ("autoattack", "preset_autoattack"))
     winners = frame.groupby("method").first()
     found = winners["hyperparameters"].map(json.loads)

@@ -11,7 +11,7 @@ from tune_cure.utils.formatting import format_radius
 from tune_cure.utils.schema import Number, Schema, one_of
 
 AttackName = Literal["pgd", "apgd_t", "autoattack"]
-"""What can judge more strictly than each epoch is judged: PGD, AutoAttack's targeted APGD, or all of AutoAttack."""
+"""Attacks of a stricter judgement than that of each epoch: PGD, AutoAttack's targeted APGD, or all of AutoAttack."""
 
 
 class EvaluationConfig(Schema):

@@ -97,8 +97,7 @@ def _read_file(file: Path) -> Entry:
         for key, value in content.items():
             if key not in SECTIONS:
                 raise ProblemError(key, unknown(key, SECTIONS))
-            if not isinstance(value, dict):
-                raise ProblemError(key, f"a mapping is needed, but found {shorten_repr(value)}")
+            _check_mapping(key, value)
         training = content.get("training", {})
         if METHOD not in training:
             raise ProblemError(f"training.{METHOD}", "is needed: it names the method that the other keys change")
@@ -106,6 +105,12 @@ def _read_file(file: Path) -> Entry:
     except ProblemError as problem:
         raise problem.within(file) from problem
     return Entry(training=training, space=content.get("space", {}))
+
+
+def _check_mapping(section: str, value: Any) -> None:
+    """Raise an error if a section of a YAML file is no mapping."""
+    if not isinstance(value, dict):
+        raise ProblemError(section, f"a mapping is needed, but found {shorten_repr(value)}")
 
 
 def own_keys() -> set[str]:
@@ -157,10 +162,11 @@ def compose_spec(shared: Mapping[str, Any], name: str, entry: Entry, source: str
     starts = content.pop("start_from", None) or []
     fixed = {other for key in entry.training for other in (key, *SAME_AS.get(key, ()))}
     where = f"{source} (method {name})"
-    for section in SECTIONS:
-        if not isinstance(content.setdefault(section, {}), dict):
-            rule = f"a mapping is needed, but found {shorten_repr(content[section])}"
-            raise ProblemError(section, rule).within(where)
+    try:
+        for section in SECTIONS:
+            _check_mapping(section, content.setdefault(section, {}))
+    except ProblemError as problem:
+        raise problem.within(where) from problem
     content["name"] = name
     content["training"] |= entry.training
     searched = {key: value for key, value in content["space"].items() if key not in fixed}

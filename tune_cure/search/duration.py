@@ -96,7 +96,7 @@ def _judging_seconds(speed: Speed, num_judged: int, evaluation: StricterEvaluati
 
 @dataclass(frozen=True)
 class Played:
-    """What the trials of a search do together.
+    """Epochs of all trials of a search together.
 
     Attributes:
         epochs: Epochs that they train.
@@ -108,7 +108,7 @@ class Played:
 
 
 def play(spec: SearchSpec, concurrent: int) -> Played:
-    """Return what all trials do together, as the search's own rule of early stopping decides.
+    """Return the epochs of all trials together, as the search's own rule of early stopping decides.
 
     The rule plays games with made-up trials, whose accuracies are random and keep their order. So what is counted is
     what a formula leaves out: the first trials pass every rung, and those of `start_from` and of the control group are
@@ -130,7 +130,7 @@ def play(spec: SearchSpec, concurrent: int) -> Played:
 
 
 def _play(spec: SearchSpec, trials: int, length: int, concurrent: int, seed: int) -> Played:
-    """Return what all trials do in one game; running trials report by turns."""
+    """Return the epochs of all trials in one game; running trials report by turns."""
     chance, stopper = random.Random(seed), EarlyStopper(spec)
     waiting = list(range(trials))[::-1]
     running: list[tuple[int, int, float]] = []  # number, epochs trained, accuracy

@@ -20,7 +20,7 @@ FIRST_RUNG = 1 / 3
 
 @dataclass(frozen=True)
 class SearchTraits:
-    """What decides about the sampler of a search.
+    """Traits of a search that decide about its sampler.
 
     Attributes:
         num_keys: The number of searched hyperparameters.

@@ -33,7 +33,7 @@ def tpe(seed: int, drawn: int) -> BaseSampler:
 
 
 def auto(seed: int, drawn: int) -> BaseSampler:
-    """What suits the search by measurement: `gp` or `tpe`, as its plan says."""
+    """Either `gp` or `tpe`, whichever was measured to suit such a search; its plan says which."""
     return tpe(seed, drawn)  # without a search; `auto_sampler` decides for one
 
 
