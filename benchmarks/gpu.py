@@ -12,6 +12,7 @@ versions   the machine, its GPU and the packages
 tests      the tests that are marked gpu
 syncs      steps of each kind, in which waiting for the GPU is an error
 gradients  CURE's penalty and its parameter gradient in float32, TF32, fp16 and bf16, against float64 on the CPU
+batch_norm the second derivatives of batch norm as Triton kernels and by PyTorch's operations
 steps      images a second, the host's and the GPU's milliseconds and the peak memory of four steps and the original's
 pgd        a forward and a backward pass of a judging attack: sizes of batches, memory formats, precisions
 memory     what the largest trial of search_spaces/cure.yaml takes of the GPU
@@ -34,7 +35,16 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 SMALL = {"model": "preact_resnet10", "width": 4, "batch": 16}
 LARGE = {"model": "preact_resnet18", "width": None, "batch": 128}
-FIRST = {"versions": 20, "tests": 120, "syncs": 40, "gradients": 30, "steps": 90, "pgd": 60, "memory": 40}
+FIRST = {
+    "versions": 20,
+    "tests": 100,
+    "syncs": 40,
+    "gradients": 30,
+    "batch_norm": 20,
+    "steps": 90,
+    "pgd": 60,
+    "memory": 40,
+}
 SECOND = {"accuracy": 200, "scaling": 90, "search": 140}
 PARTS = {**FIRST, **SECOND}
 """The parts, functions of gpu_parts.py, and the seconds after which each is ended."""

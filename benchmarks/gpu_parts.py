@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,10 @@ from tune_cure.data.batches import to_float
 from tune_cure.data.config import DataSpec
 from tune_cure.data.splits import Splits
 from tune_cure.evaluation.metrics import BATCH_SIZE
+from tune_cure.gradients import batch_norm as gradients_of_batch_norm
+from tune_cure.gradients.backward_scope import input_gradients_only
+from tune_cure.gradients.batch_norm import find_kernels
+from tune_cure.gradients.double_backward import cheap_second_derivatives
 from tune_cure.gradients.input_gradients import Forward
 from tune_cure.gradients.mixed_precision import (
     amp_dtype,
@@ -191,10 +195,64 @@ def gradients(options: argparse.Namespace) -> Rows:
             }
 
 
+def batch_norm(options: argparse.Namespace) -> Rows:
+    """Second derivatives of the batch norms of a PreActResNet18 in fp16, with Triton kernels and without."""
+    number = 3 if options.small else 50
+    width = options.width or 64
+    for shape in ((options.batch, width * 2**stage, 32 // 2**stage, 32 // 2**stage) for stage in range(4)):
+        images, grad_output, direction = (
+            torch.randn(shape, device="cuda").half().contiguous(memory_format=torch.channels_last) for _ in range(3)
+        )
+        variables = [tensor.requires_grad_() for tensor in (grad_output, images, torch.rand(shape[1], device="cuda"))]
+
+        def milliseconds(
+            variables: list[Tensor] = variables, direction: Tensor = direction, *, kernels: bool
+        ) -> float | None:
+            grad_output, images, weight = variables
+            if kernels and find_kernels(images) is None:
+                return None
+            with contextlib.nullcontext() if kernels else without_kernels(), cheap_second_derivatives():
+                result = F.batch_norm(images, None, None, weight, torch.zeros_like(weight), training=True)
+                with input_gradients_only():
+                    (first,) = torch.autograd.grad(result, images, grad_output, create_graph=True)
+            for count in (number, number):  # the first turn is not timed
+                torch.cuda.synchronize()
+                started = time.perf_counter()
+                for _ in range(count):
+                    torch.autograd.grad(first, variables, direction, retain_graph=True)
+                torch.cuda.synchronize()
+            return 1000 * (time.perf_counter() - started) / number
+
+        yield {
+            "images": "x".join(str(size) for size in shape),
+            "megabytes_of_a_tensor": images.nbytes / 1e6,
+            "kernels_ms": milliseconds(kernels=True),
+            "operations_ms": milliseconds(kernels=False),
+        }
+
+
+@contextlib.contextmanager
+def without_kernels() -> Iterator[None]:
+    """Batch norm finds no Triton kernels."""
+    found = gradients_of_batch_norm.find_kernels
+    gradients_of_batch_norm.find_kernels = lambda images: None
+    try:
+        yield
+    finally:
+        gradients_of_batch_norm.find_kernels = found
+
+
 def steps(options: argparse.Namespace) -> Rows:
-    """Speed of the original's loop and of the four steps."""
+    """Speed of the original's loop, of the four steps, and of the first of them without Triton."""
+    with without_kernels():
+        yield from timed(options, itertools.islice(loops(options, original=False), 2), ", without Triton")
+    yield from timed(options, loops(options, original=True))
+
+
+def timed(options: argparse.Namespace, loops: Iterable[tuple[str, Callable[[], object]]], words: str = "") -> Rows:
+    """Time loops; `words` follow their names in the table."""
     number, turns = (3, 2) if options.small else (20, 5)
-    for name, make in loops(options, original=True):
+    for name, make in loops:
         for _ in range(number):
             make()
         torch.cuda.synchronize()
@@ -208,7 +266,7 @@ def steps(options: argparse.Namespace) -> Rows:
             torch.cuda.synchronize()
             whole.append((time.perf_counter() - started) / number)
         yield {
-            "step": name,
+            "step": name + words,
             "images_per_second": options.batch / stats.median(whole),
             "step_ms": 1000 * stats.median(whole),
             "host_ms": 1000 * stats.median(host),

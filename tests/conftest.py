@@ -17,6 +17,8 @@ VISIBLE = "CUDA_VISIBLE_DEVICES"
 HAS_GPU = torch.cuda.is_available()
 GPUS = os.environ.get(VISIBLE)
 os.environ[VISIBLE] = ""  # before any test or fixture: Ray, and every process that a test starts, inherits it
+if not HAS_GPU:
+    os.environ["TRITON_INTERPRET"] = "1"  # before Triton is imported, which either compiles kernels or interprets them
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest chooses by markers

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from tests.support.spaces import tiny
 from tune_cure.data import splits as data
+from tune_cure.gradients.batch_norm_formulas import Normalization, by_formula, per_channel
+from tune_cure.gradients.batch_norm_kernels import tried_kernels
 from tune_cure.models import checkpoints
 from tune_cure.ray_backend.gpus.memory import measure
 from tune_cure.training.cuda_graphs import graphed_step
@@ -89,6 +91,28 @@ def test_a_rebuilt_network_has_the_memory_format_of_training(spec: RunSpec, tmp_
     network = checkpoints.rebuild(run.trainer.best_model(), device="cuda")
     kernels = [weight for weight in network.parameters() if weight.dim() == 4]
     assert all(weight.is_contiguous(memory_format=torch.channels_last) and weight.is_cuda for weight in kernels)
+
+
+@pytest.mark.skipif(IS_SIMULATED, reason="the kernels' results are garbage, so they are not used")
+def test_batch_norms_second_derivatives_are_triton_kernels_that_give_the_same_again() -> None:
+    device = torch.device("cuda", torch.cuda.current_device())
+    kernels = tried_kernels(device)
+    assert kernels is not None
+    images, grad_output, direction = (
+        torch.randn(128, 64, 32, 32, device=device).half().contiguous(memory_format=torch.channels_last)
+        for _ in range(3)
+    )
+    mean, inverse_std = images.float().mean((0, 2, 3)), images.float().std((0, 2, 3)).reciprocal()
+    normalized = (images.float() - per_channel(mean)) * per_channel(inverse_std)
+    sums = [(grad_output * normalized).sum((0, 2, 3)), grad_output.float().sum((0, 2, 3))]
+    norm = Normalization(images, torch.randn(64, device=device), mean, inverse_std)
+    one, again = (kernels(direction, grad_output, norm, *sums) for _ in range(2))
+    assert all(torch.equal(*pair) for pair in zip(one, again, strict=True))
+    wide = norm._replace(images=images.double(), weight=norm.weight.double())
+    sums_v = [(direction * normalized).sum((0, 2, 3)), direction.float().sum((0, 2, 3))]
+    exact = by_formula(direction.double(), grad_output.double(), wide, sums, sums_v)
+    for ours, theirs in zip(one[1:], exact, strict=True):
+        assert (ours.double() - theirs).norm() < 2e-3 * theirs.norm()
 
 
 def trainer(spec: RunSpec, **hyperparameters: Any) -> Trainer:
