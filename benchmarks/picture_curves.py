@@ -1,0 +1,76 @@
+"""Whole learning curves of CURE on real pictures: recorded from a search in which nothing is stopped, and their ranks.
+
+    tune-cure search benchmarks/picture_curves.yaml --data-root FOLDER --output results/pictures   # 3 hours on one core
+    python benchmarks/picture_curves.py results/pictures
+
+Writes picture_curves.csv, a row for each trial with its hyperparameters and its PGD accuracy after each epoch, and
+picture_curves_ranks.csv: how well the order of the trials by their best accuracy after some epochs foretells their
+order in the end, for all trials and for those with one schedule or one way of averaging. benchmarks/control_group.py
+replays the curves. The results are in docs/search_quality.md.
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from tune_cure import results
+
+RESULTS = Path(__file__).parent / "results"
+CURVES = RESULTS / "picture_curves.csv"
+RANKS = RESULTS / "picture_curves_ranks.csv"
+HYPERPARAMETERS = ["lambda", "h", "lr_max", "epsilon", "lr_schedule", "averaging"]
+GROUPS = ("lr_schedule", "averaging")
+
+
+def read() -> pd.DataFrame:
+    """Return the recorded curves, a row for each trial."""
+    return pd.read_csv(CURVES, keep_default_na=False)  # averaging "none" is a name
+
+
+def best_so_far(curves: pd.DataFrame) -> NDArray[np.float64]:
+    """Return the best PGD accuracy up to each epoch, (trials, epochs)."""
+    accuracies = curves.filter(regex=r"^pgd_\d+$").to_numpy(dtype=float)
+    return np.maximum.accumulate(accuracies, axis=1)
+
+
+def record(folder: Path) -> pd.DataFrame:
+    """Write and return the curves of a search's trials that ran to their end."""
+    trials, epochs = results.trials(folder), results.epochs(folder)
+    trials = trials[trials["status"] == "completed"]
+    wide = epochs.pivot(index="trial", columns="epoch", values="pgd_accuracy").add_prefix("pgd_")
+    curves = trials[["trial", *HYPERPARAMETERS]].join(wide, on="trial").sort_values("trial")
+    curves.to_csv(CURVES, index=False, float_format="%.5g")
+    return read()
+
+
+def rank(curves: pd.DataFrame) -> pd.DataFrame:
+    """Return Spearman's and Kendall's correlation of the best so far after each epoch with the best of all epochs."""
+    groups = [("all", curves)]
+    for column in GROUPS:
+        groups += [(f"{column}: {value}", members) for value, members in curves.groupby(column)]
+    rows: list[dict[str, Any]] = []
+    for name, members in groups:
+        best = pd.DataFrame(best_so_far(members))
+        last = best.columns[-1]
+        for epoch in best.columns[:-1]:
+            spearman, kendall = (best[epoch].corr(best[last], method=how) for how in ("spearman", "kendall"))
+            rows.append({"trials": name, "number": len(members), "epoch": epoch + 1, "spearman": spearman,
+                         "kendall": kendall, "best": best[last].max()})  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def main() -> None:
+    """Record a search's curves and write both tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="of the search")
+    ranks = rank(record(parser.parse_args().folder))
+    ranks.to_csv(RANKS, index=False, float_format="%.3g")
+    print(ranks.pivot(index="trials", columns="epoch", values="spearman").to_string(float_format="{:.2f}".format))
+
+
+if __name__ == "__main__":
+    main()
