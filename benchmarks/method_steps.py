@@ -6,8 +6,8 @@ Each loop is written from its paper, pass by pass as in the authors' code: attac
 the parameters, and no pass is shared that they do not share. Loop and Trainer have the same network, images and batch
 norm statistics, and take turns of two steps, each in a process of its own. `times_its_loop` is the median over the
 turns of how many times as fast as the loop the Trainer is, beside its quartiles. `forwards` counts floating-point
-operations of a step in those of one forward pass. Before that, both make three steps in float64 from the same random
-numbers; `weights_differ_by` is the largest relative difference of their weights.
+operations of a step in those of one forward pass. Before that, both make six steps in float64 from the same random
+numbers; `weights_differ_by` is the largest relative difference of their weights. CURE's loop is in step.py.
 """
 
 import argparse
@@ -280,11 +280,92 @@ class Elle(Loop):
         with batch_statistics(self.model):
             losses = F.cross_entropy(self.model(torch.cat([a, b, middle])), y.repeat(3), reduction="none").chunk(3)
         error = losses[2] - torch.lerp(losses[0], losses[1], share)
-        return loss + self.config.lambda_ * error.square().mean()
+        return loss + self.config.lambda_ * self.penalty(error.square().mean())
+
+    def penalty(self, error: Tensor) -> Tensor:
+        """What lambda multiplies, of the mean squared error of a step."""
+        return error
 
     def random(self, shape: tuple[int, ...], like: Tensor) -> Tensor:
         """Uniform numbers."""
         return torch.rand(shape, generator=self.generator, device=like.device, dtype=like.dtype)
+
+
+class ElleA(Elle):
+    """ELLE-A: ELLE in the steps after an error that is out of the ordinary, and less and less from then on."""
+
+    def __init__(self, like: Trainer) -> None:
+        super().__init__(like)
+        self.errors: list[Tensor] = []
+        self.weight = 0.0
+
+    def penalty(self, error: Tensor) -> Tensor:
+        value, weight = error.detach(), self.weight
+        before = torch.stack(self.errors) if self.errors else value.new_zeros(1)
+        limit = before.mean() + self.config.elle_sensitivity * before.std(correction=0)
+        self.weight = 1.0 if len(self.errors) >= 3 and value > limit else self.config.elle_decay * weight
+        self.errors.append(value)
+        return weight * error
+
+
+class ZeroGrad(Loop):
+    """ZeroGrad (Golgooni et al. 2021)."""
+
+    def attack(self, x: Tensor, y: Tensor) -> Tensor:
+        delta = self.uniform(x)
+        gradient, _ = self.gradient(x, delta, y)
+        sizes = gradient.abs().flatten(1).sort(1).values
+        largest_left_out = sizes[:, int(self.config.zero_fraction * sizes.shape[1]) - 1]
+        gradient[gradient.abs() <= largest_left_out.view(-1, 1, 1, 1)] = 0
+        return self.ascend(x, delta, gradient, self.config.alpha * EPSILON)
+
+
+class GradAlign(Loop):
+    """GradAlign (Andriushchenko and Flammarion 2020): the authors' code takes the image's gradient twice."""
+
+    def attack(self, x: Tensor, y: Tensor) -> Tensor:
+        delta = torch.zeros_like(x)
+        return self.ascend(x, delta, self.gradient(x, delta, y)[0], EPSILON)
+
+    def loss(self, x: Tensor, y: Tensor, positions: Tensor) -> Tensor:
+        loss = super().loss(x, y, positions)
+        noise = torch.rand(x.shape, generator=self.generator, device=x.device, dtype=x.dtype)
+        with batch_statistics(self.model):
+            here = self.slope(x, y, differentiable=False)
+            there = self.slope(x + EPSILON * (2 * noise - 1), y, differentiable=True)
+        return loss + self.config.lambda_ * (1 - F.cosine_similarity(here.flatten(1), there.flatten(1))).mean()
+
+    def slope(self, points: Tensor, y: Tensor, *, differentiable: bool) -> Tensor:
+        """The gradient of the cross-entropy with respect to the images."""
+        points = points.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(F.cross_entropy(self.model(points), y), points, create_graph=differentiable)
+        return gradient
+
+
+class Llr(Loop):
+    """Local linearity regularization (Qin et al. 2019) by running statistics, without its second term."""
+
+    def loss(self, x: Tensor, y: Tensor, positions: Tensor) -> Tensor:
+        loss = F.cross_entropy(self.model(x), y)
+        noise = torch.rand(x.shape, generator=self.generator, device=x.device, dtype=x.dtype)
+        delta = EPSILON * (2 * noise - 1)
+        with evaluation_mode(self.model):
+            point = x.clone().requires_grad_()
+            stayed = F.cross_entropy(self.model(point), y, reduction="none")
+            (slope,) = torch.autograd.grad(stayed.sum(), point, create_graph=True)
+
+            def error(delta: Tensor, stayed: Tensor, slope: Tensor) -> Tensor:
+                moved = F.cross_entropy(self.model(x + delta), y, reduction="none")
+                return (moved - stayed - (delta * slope).flatten(1).sum(1)).abs()
+
+            for _ in range(2):
+                delta = delta.detach().requires_grad_()
+                self.optimizer.zero_grad()
+                error(delta, stayed.detach(), slope.detach()).sum().backward()
+                assert delta.grad is not None
+                delta = (delta + EPSILON / 2 * delta.grad.sign()).clamp(-EPSILON, EPSILON).detach()
+            penalty = error(delta, stayed, slope).mean()
+        return loss + self.config.lambda_ * penalty
 
 
 BATCH = {"attack_statistics": "batch", "regularizer": "none"}
@@ -308,6 +389,13 @@ STEPS: dict[str, tuple[type[Loop], dict[str, Any]]] = {
     "nuat": (Nuat, {**GUIDED, "regularizer": "nuat", "lambda": 4.0, "guide": "nuclear", "guide_weight": 4.0}),
     "ssat": (Ssat, {**EVALUATION, "attack": "ssat"}),
     "elle": (Elle, {**BATCH, "regularizer": "elle", "lambda": 1.0}),
+    "elle_a": (ElleA, {**BATCH, "regularizer": "elle_a", "lambda": 1.0, "elle_sensitivity": 0.0}),
+    "zerograd": (ZeroGrad, {**BATCH, "attack": "zerograd", "alpha": 2.0, "zero_fraction": 0.35}),
+    "gradalign": (
+        GradAlign,
+        {**BATCH, "init": "zero", "alpha": 1.0, "regularizer": "gradalign", "lambda": 0.2, "penalty_two_sided": False},
+    ),
+    "llr": (Llr, {"attack": "none", "penalty_statistics": "running", "regularizer": "llr", "lambda": 4.0}),
 }
 """The loop of each method, and the hyperparameters that make the Trainer do the same."""
 
@@ -321,7 +409,7 @@ def begin(one: Trainer, loop: Loop | None, count: int) -> None:
 
 
 def check_equal(splits: Splits, model: ModelConfig, name: str) -> float:
-    """The largest relative difference of weights after three steps in float64 of loop and Trainer."""
+    """The largest relative difference of weights after six steps in float64 of loop and Trainer."""
     torch.set_default_dtype(torch.float64)
     try:
         ours, theirs = (steps.trainer(splits, model, torch.device("cpu"), 16, **STEPS[name][1]) for _ in range(2))
@@ -331,7 +419,7 @@ def check_equal(splits: Splits, model: ModelConfig, name: str) -> float:
         begin(ours, loop, 48)
         pixels, labels = splits.train.gather(torch.arange(48))
         parts = (to_float(pixels).double().split(16), labels.split(16), torch.arange(48).split(16))
-        for index, (x, y, positions) in enumerate(zip(*parts, strict=True)):
+        for index, (x, y, positions) in enumerate(2 * list(zip(*parts, strict=True))):
             ours.model.train()
             for group in ours.optimizer.param_groups:
                 group["lr"] = 0.05

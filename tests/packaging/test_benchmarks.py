@@ -196,7 +196,7 @@ def test_the_announced_time_is_read_from_the_lines_of_search_and_train(script: A
 
 
 def test_the_loops_of_the_papers_lead_to_the_weights_of_the_methods(script: Any) -> None:
-    """What is timed is the same training: three steps in float64 from the same random numbers."""
+    """What is timed is the same training: six steps in float64 from the same random numbers."""
     loops = script("method_steps")
     splits = data.load(DataSpec(dataset="digits", validation=100, train_examples=64))
     model = ModelConfig(name="preact_resnet10", width=4)
