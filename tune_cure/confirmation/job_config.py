@@ -55,7 +55,7 @@ def read_job_config(folder: Path) -> JobConfig:
     try:
         return JobConfig.model_validate(parse(file.read_text(encoding="utf-8")))
     except ValidationError as error:
-        problem = first_problem(error, JobConfig)
-        raise FolderError(f"{file}: does not say how the run was trained: {problem}") from error
+        problem = first_problem(error, JobConfig).within("does not say how the run was trained")
+        raise FolderError(f"{file}: {problem}") from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise FolderError(f"{file}: does not say how the run was trained: {first_line(error)}") from error

@@ -205,5 +205,10 @@ def _keys(model: type[BaseModel], location: Sequence[str | int]) -> list[str]:
     for part in location:
         is_model = isinstance(section, type) and issubclass(section, BaseModel)
         # In a dictionary or list, the part is a key or an index, and the section what they all hold.
-        section = section.model_fields[str(part)].annotation if is_model else get_args(section)[-1]
+        section = _if_given(section.model_fields[str(part)].annotation if is_model else get_args(section)[-1])
     return [field.alias or name for name, field in section.model_fields.items()]
+
+
+def _if_given(annotation: Any) -> Any:
+    """Return the X of `X | None`, and any other annotation as it is."""
+    return get_args(annotation)[0] if type(None) in get_args(annotation)[1:] else annotation

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 import torch
 
 from tests.support.confirmations import PLAN, write_quick_search
@@ -171,6 +172,15 @@ def test_a_damaged_config_of_a_job_is_refused_in_one_line(content: str, result: 
     with pytest.raises(FolderError, match=r"config\.yaml: does not say how the run was trained: ") as raised:
         one_job(result)
     assert "\n" not in str(raised.value)
+
+
+def test_a_damaged_config_of_a_job_is_refused_with_the_path_of_its_key(result: SearchResult) -> None:
+    job = one_job(result)
+    job.folder.mkdir(parents=True)
+    content = {**job.config.dump(), "evaluation": {"step": 3}}
+    (job.folder / run_files.JOB_CONFIG).write_text(yaml.safe_dump(content))
+    with pytest.raises(FolderError, match=r"trained: evaluation\.step: unknown key; allowed are .*steps"):
+        one_job(result)
 
 
 @pytest.mark.parametrize(

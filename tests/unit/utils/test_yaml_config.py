@@ -1,10 +1,12 @@
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tune_cure.utils.yaml_config import (
     ProblemError,
     SpecError,
+    first_problem,
     override,
     parse_duration,
     parse_value,
@@ -49,6 +51,37 @@ def test_a_value_that_is_not_yaml_names_its_place() -> None:
     with pytest.raises(ProblemError) as raised:
         parse_value("{", "--lambda")
     assert str(raised.value.within("command line")) == "command line: --lambda: '{' is not a valid YAML value"
+
+
+class Attack(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    steps: int = 1
+
+
+class Sections(BaseModel):
+    needed: Attack = Attack()
+    maybe: Attack | None = None
+    several: list[Attack] = []
+    by_name: dict[str, Attack] | None = None
+
+
+@pytest.mark.parametrize(
+    ("content", "path"),
+    [
+        ({"needed": {"step": 1}}, "needed.step"),
+        ({"maybe": {"step": 1}}, "maybe.step"),
+        ({"several": [{}, {"step": 1}]}, "several[1].step"),
+        ({"by_name": {"pgd": {"step": 1}}}, "by_name.pgd.step"),
+    ],
+    ids=str,
+)
+def test_an_unknown_key_in_a_section_of_any_kind_is_named_with_the_key_that_may_be_meant(
+    content: dict[str, object], path: str
+) -> None:
+    with pytest.raises(ValidationError) as raised:
+        Sections.model_validate(content)
+    problem = first_problem(raised.value, Sections)
+    assert (problem.path, str(problem)) == (path, "unknown key; allowed are steps; did you mean 'steps'?")
 
 
 @pytest.mark.parametrize(
