@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-import yaml
 import torch
+import yaml
 
 from tests.support.confirmations import PLAN, write_quick_search
 from tests.support.old_runs import copy_run
