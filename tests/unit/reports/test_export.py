@@ -248,6 +248,14 @@ def test_runs_that_diverged_or_were_not_judged_are_not_exported(result: SearchRe
     assert "the training diverged" in refused(lambda: bundle.collect_confirmed_model(result, job.candidate.name, 1))
 
 
+@pytest.mark.parametrize("weights", [None, torch.zeros(2), "x"], ids=["none", "a tensor", "a word"])
+def test_a_confirmed_network_whose_weights_are_no_mapping_is_refused(result: SearchResult, weights: object) -> None:
+    job = write_confirmed_runs(result, 1)[0]
+    replace_tensors(job.folder / run_files.JOB_MODEL, {"model": NETWORK, "weights": weights, "epoch": 1})
+    said = refused(lambda: bundle.collect_confirmed_model(result, job.candidate.name, 1))
+    assert said == f"{job.folder / run_files.JOB_MODEL}: holds no network of this project"
+
+
 def test_a_link_out_of_the_run_is_no_confirmed_run(
     result: SearchResult, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

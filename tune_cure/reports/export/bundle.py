@@ -201,7 +201,8 @@ def collect_confirmed_model(
     folder = _find_run(result, candidate, seed)
     file, config, best = folder / run_files.JOB_MODEL, read_run_config(folder), result.best
     saved = read_tensors(file, torch.device("cpu"))
-    if not saved.get("weights"):
+    weights = saved.get("weights")
+    if isinstance(weights, dict) and not weights:
         raise ExportError(f"{file}: the training diverged: there are no weights")
     measured = tuple(measured_by_confirmation(result, candidate, run_seed(folder)))
     if not measured:
