@@ -18,7 +18,7 @@ from tune_cure.search.space.config import SearchSpec
 from tune_cure.utils.files import replace_text
 from tune_cure.utils.formatting import join_words, shorten_repr
 from tune_cure.utils.schema import Schema
-from tune_cure.utils.yaml_config import first_problem, problem_at, read_mapping
+from tune_cure.utils.yaml_config import SpecError, first_problem, problem_at, read_mapping
 
 LEAGUE = "league.yaml"
 
@@ -137,9 +137,18 @@ class League:
         return read_spec(self.run_folder(method))
 
     def results(self) -> dict[str, SearchResult]:
-        """Return what the search of each method has found, for those that have begun."""
+        """Return what the search of each method has found, for those that have begun.
+
+        Raises:
+            SpecError: A spec.yaml lacks the preset with which every search of a league begins.
+        """
         begun = [name for name in self.methods if (self.run_folder(name) / run_files.JOURNAL).is_file()]
-        return {name: SearchResult(self.run_folder(name)) for name in begun}
+        results = {name: SearchResult(self.run_folder(name)) for name in begun}
+        for name, result in results.items():
+            if not result.spec.start_from:
+                file = self.run_folder(name) / run_files.SPEC
+                raise SpecError(f"{file}: start_from: the preset of {name} is needed, but nothing is given")
+        return results
 
 
 def is_searched(results: Mapping[str, SearchResult], league: League) -> bool:

@@ -60,6 +60,18 @@ def test_each_method_has_the_results_of_an_ordinary_search(league: League) -> No
         league.spec("slow")
 
 
+def test_a_search_of_a_league_without_its_preset_is_refused_in_one_line(league: League) -> None:
+    folder = league.run_folder("cure")
+    folder.mkdir()
+    spec = league.compose()["cure"].model_copy(update={"start_from": []})
+    (folder / "spec.yaml").write_text(spec.to_yaml())
+    journal_lines.begin(Journal(folder), 0)
+    with pytest.raises(SpecError) as raised:
+        league.results()
+    file = folder / "spec.yaml"
+    assert str(raised.value) == f"{file}: start_from: the preset of cure is needed, but nothing is given"
+
+
 def test_a_folder_without_a_league_is_refused_in_one_line(tmp_path: Path) -> None:
     assert not is_league(tmp_path)
     with pytest.raises(ResultsError, match=r"holds no league: there is no league\.yaml in it"):

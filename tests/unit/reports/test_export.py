@@ -256,6 +256,14 @@ def test_a_confirmed_network_whose_weights_are_no_mapping_is_refused(result: Sea
     assert said == f"{job.folder / run_files.JOB_MODEL}: holds no network of this project"
 
 
+def test_a_network_whose_mean_is_no_number_that_an_export_can_hold_is_refused(result: SearchResult) -> None:
+    job = write_confirmed_runs(result, 1)[0]
+    file = job.folder / run_files.JOB_MODEL
+    replace_tensors(file, {**torch.load(file), "model": {**NETWORK, "mean": [True]}})
+    said = refused(lambda: bundle.collect_confirmed_model(result, job.candidate.name, 1))
+    assert said == f"{file}: holds no network of this project: 0.mean is torch.bool, not torch.float32"
+
+
 def test_a_link_out_of_the_run_is_no_confirmed_run(
     result: SearchResult, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

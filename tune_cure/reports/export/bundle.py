@@ -334,7 +334,9 @@ def _network_fields(file: Path, saved: Mapping[str, Any], side: int | None, trus
             raise
         raise ExportError(f"{file}: holds no network of this project: {first_line(error)}") from error
     weights = network.state_dict()
-    assert all(tensor.dtype in TENSOR_TYPES for tensor in weights.values())
+    for key, tensor in weights.items():
+        if tensor.dtype not in TENSOR_TYPES:  # mean or std, which have the type of the values in the file
+            raise ExportError(f"{file}: holds no network of this project: {key} is {tensor.dtype}, not torch.float32")
     return {"weights": weights, **fields}
 
 
