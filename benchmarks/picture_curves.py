@@ -5,8 +5,8 @@
 
 Writes picture_curves.csv, a row for each trial with its hyperparameters and its PGD accuracy after each epoch, and
 picture_curves_ranks.csv: how well the order of the trials by their best accuracy after some epochs foretells their
-order in the end, for all trials and for those with one schedule or one way of averaging. benchmarks/control_group.py
-replays the curves. The results are in docs/search_quality.md.
+order in the end, for all trials and for those with one schedule or one way of averaging. The results are in
+docs/search_quality.md.
 """
 
 import argparse

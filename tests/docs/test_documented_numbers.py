@@ -176,6 +176,20 @@ def test_the_table_of_ways_to_spend_validation_images_is_an_extract_of_its_csv()
     })  # fmt: skip
 
 
+def test_what_is_said_of_curves_on_pictures_is_what_was_recorded() -> None:
+    curves = pd.read_csv(RESULTS / "picture_curves.csv")
+    ranks = pd.read_csv(RESULTS / "picture_curves_ranks.csv")
+    page = " ".join(Path("docs/search_quality.md").read_text().split())
+    best = curves.filter(regex=r"^pgd_\d+$").max(axis=1)
+    assert f"{len(curves)} of its 32 trials are recorded" in page
+    assert f"between {100 * best.min():.1f}% and {100 * best.max():.1f}%" in page
+    factors = [curves[key].max() / curves[key].min() for key in ("lambda", "h", "lr_max", "epsilon")]
+    assert "factors of {:.0f}, {:.1f}, {:.1f} and {:.1f}.".format(*factors) in page
+    assert f"is {100 * (best.mean() * (1 - best.mean()) / 1000) ** 0.5:.1f} points" in page
+    spearman = ranks[ranks["trials"] == "all"].set_index("epoch")["spearman"]
+    assert "{:.2f} after 3 epochs, {:.2f} after 10 and {:.2f} after 15.".format(*spearman[[3, 10, 15]]) in page
+
+
 def test_the_table_of_other_tools_is_that_of_its_csv() -> None:
     frame = pd.read_csv(RESULTS / "search_quality_peers.csv")
     rows = of_section("search_quality.md", "Other tools", "first rung")
