@@ -80,7 +80,15 @@ def test_a_league_of_which_only_presets_are_judged_has_a_page_that_says_so(leagu
 
 
 @pytest.mark.parametrize(
-    "content", ["", "epoch,clean_accuracy\n1,0.5\n", "epoch,pgd_accuracy\nx,0.5\n", "epoch,pgd_accuracy\n1,7\n"]
+    "content",
+    [
+        "",
+        "epoch,clean_accuracy\n1,0.5\n",
+        "epoch,pgd_accuracy\nx,0.5\n",
+        "epoch,pgd_accuracy\n1,7\n",
+        f"epoch,pgd_accuracy\n{'9' * 400},0.5\n",
+    ],
+    ids=["empty", "no PGD accuracy", "a word", "above 1", "beyond any float"],
 )
 def test_a_damaged_table_of_epochs_is_left_out_with_a_warning(
     content: str, league: League, caplog: pytest.LogCaptureFixture

@@ -269,7 +269,7 @@ def _read_curve(file: Path) -> pd.DataFrame:
         curve = read_csv(file)[["epoch", "pgd_accuracy"]].astype(float).dropna()
         if not curve["pgd_accuracy"].between(0, 1).all() or not curve["epoch"].between(1, MAX_EPOCHS).all():
             raise ValueError("an epoch or an accuracy is not possible")
-    except (OSError, ValueError, KeyError) as error:  # pandas' own errors are ValueErrors
+    except (OSError, ValueError, KeyError, OverflowError) as error:  # pandas' own errors are ValueErrors
         _logger.warning("%s: is no table of epochs, and is left out: %s", file, first_line(error))
         return pd.DataFrame()
     return curve
