@@ -70,9 +70,13 @@ class Loop:
         delta = self.uniform(x)
         return self.ascend(x, delta, self.gradient(x, delta, y)[0], self.config.alpha * EPSILON)
 
+    def random(self, shape: tuple[int, ...], like: Tensor) -> Tensor:
+        """Uniform numbers."""
+        return torch.rand(shape, generator=self.generator, device=like.device, dtype=like.dtype)
+
     def uniform(self, x: Tensor) -> Tensor:
         """A random perturbation in the ball and in the range of pixels."""
-        noise = torch.rand(x.shape, generator=self.generator, device=x.device, dtype=x.dtype)
+        noise = self.random(x.shape, x)
         return (x + EPSILON * (2 * noise - 1)).clamp(0, 1) - x
 
     def gradient(self, x: Tensor, delta: Tensor, y: Tensor, *, retain: bool = False) -> tuple[Tensor, Tensor]:
@@ -94,7 +98,7 @@ class NFgsm(Loop):
     """N-FGSM (de Jorge et al. 2022)."""
 
     def attack(self, x: Tensor, y: Tensor) -> Tensor:
-        noise = torch.rand(x.shape, generator=self.generator, device=x.device, dtype=x.dtype)
+        noise = self.random(x.shape, x)
         delta = self.config.noise * EPSILON * (2 * noise - 1)
         gradient, _ = self.gradient(x, delta, y)
         return (x + delta + self.config.alpha * EPSILON * gradient.sign()).clamp(0, 1).detach()
@@ -286,10 +290,6 @@ class Elle(Loop):
         """What lambda multiplies, of the mean squared error of a step."""
         return error
 
-    def random(self, shape: tuple[int, ...], like: Tensor) -> Tensor:
-        """Uniform numbers."""
-        return torch.rand(shape, generator=self.generator, device=like.device, dtype=like.dtype)
-
 
 class ElleA(Elle):
     """ELLE-A: ELLE in the steps after an error that is out of the ordinary, and less and less from then on."""
@@ -329,7 +329,7 @@ class GradAlign(Loop):
 
     def loss(self, x: Tensor, y: Tensor, positions: Tensor) -> Tensor:
         loss = super().loss(x, y, positions)
-        noise = torch.rand(x.shape, generator=self.generator, device=x.device, dtype=x.dtype)
+        noise = self.random(x.shape, x)
         with batch_statistics(self.model):
             here = self.slope(x, y, differentiable=False)
             there = self.slope(x + EPSILON * (2 * noise - 1), y, differentiable=True)
@@ -347,7 +347,7 @@ class Llr(Loop):
 
     def loss(self, x: Tensor, y: Tensor, positions: Tensor) -> Tensor:
         loss = F.cross_entropy(self.model(x), y)
-        noise = torch.rand(x.shape, generator=self.generator, device=x.device, dtype=x.dtype)
+        noise = self.random(x.shape, x)
         delta = EPSILON * (2 * noise - 1)
         with evaluation_mode(self.model):
             point = x.clone().requires_grad_()

@@ -1,4 +1,4 @@
-"""Whether batch norm's second derivatives are computed by Triton kernels: only where these were seen to be right."""
+"""Triton kernels for batch norm's second derivatives are found here, and used only where they were seen to be right."""
 
 import functools
 import logging
@@ -14,7 +14,7 @@ _logger = logging.getLogger(__name__)
 
 WITHOUT_KERNELS = "batch norm's second derivative goes without Triton, and is slower: %s"
 MOST_ERROR = 2e-3
-"""Of the kernels in fp16, relative to the norm: four times what rounding the results costs at most."""
+"""Largest error of kernels in use, in fp16 and relative to the norm: four times what rounding the results costs."""
 
 SecondDerivatives = Callable[[Tensor, Tensor, Normalization, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
 """Such as `batch_norm_triton.second_derivatives`."""
