@@ -16,8 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-
-from tune_cure import results
+from search_quality import whole_curves
 
 RESULTS = Path(__file__).parent / "results"
 CURVES = RESULTS / "picture_curves.csv"
@@ -39,11 +38,7 @@ def best_so_far(curves: pd.DataFrame) -> NDArray[np.float64]:
 
 def record(folder: Path) -> pd.DataFrame:
     """Write and return the curves of a search's trials that ran to their end."""
-    trials, epochs = results.trials(folder), results.epochs(folder)
-    trials = trials[trials["status"] == "completed"]
-    wide = epochs.pivot(index="trial", columns="epoch", values="pgd_accuracy").add_prefix("pgd_")
-    curves = trials[["trial", *HYPERPARAMETERS]].join(wide, on="trial").sort_values("trial")
-    curves.to_csv(CURVES, index=False, float_format="%.5g")
+    whole_curves(folder, HYPERPARAMETERS).to_csv(CURVES, index=False, float_format="%.5g")
     return read()
 
 

@@ -243,12 +243,17 @@ def _by_epoch(frame: pd.DataFrame) -> "np.ndarray[Any, Any]":
     return frame[[f"pgd_{epoch}" for epoch in range(1, EPOCHS + 1)]].to_numpy(dtype=float)
 
 
-def record(folder: Path) -> None:
-    """Writes the curves of the search in `folder`, and those of some of its trials trained from other seeds."""
+def whole_curves(folder: Path, keys: list[str]) -> pd.DataFrame:
+    """Return the trials that ran to their end, with these hyperparameters and the PGD accuracy after each epoch."""
     trials, epochs = results.trials(folder), results.epochs(folder)
     trials = trials[trials["status"] == "completed"]
     wide = epochs.pivot(index="trial", columns="epoch", values="pgd_accuracy").add_prefix("pgd_")
-    curves = trials[["trial", *KEYS]].join(wide, on="trial").sort_values("trial")
+    return trials[["trial", *keys]].join(wide, on="trial").sort_values("trial")
+
+
+def record(folder: Path) -> None:
+    """Writes the curves of the search in `folder`, and those of some of its trials trained from other seeds."""
+    curves = whole_curves(folder, KEYS)
     curves.to_csv(CURVES, index=False, float_format="%.5g")
     spec = WAYS[PLAIN].spec(0)
     splits = data.load(spec.data)
