@@ -25,7 +25,8 @@ from tune_cure.reports.figures.notebook import pictures_of_confirmation
 from tune_cure.reports.league import files
 from tune_cure.search.results import SearchResult
 from tune_cure.utils.errors import TuneCureError
-from tune_cure.utils.formatting import draw_with, format_notebook, format_table, shorten_repr
+from tune_cure.utils.formatting import draw_with, format_notebook, format_table
+from tune_cure.utils.yaml_config import by_path, differences
 
 _logger = logging.getLogger(__name__)
 
@@ -185,11 +186,10 @@ def _take_up(options: LeagueOptions, content: dict[str, Any] | None, *, resume: 
     """
     assert options.output is not None
     there, asked = League.read(options.output), league_run.read_config(options, deepcopy(content), [])
-    before, now = (_list_settings(config) for config in (there.config, asked))
-    for key in {**before, **now}:
-        if before.get(key) != now.get(key):
-            values = f"{key} was {shorten_repr(before.get(key))} and is {shorten_repr(now.get(key))}"
-            raise TuneCureError(f"{options.output}: holds another league: {values}; name another output")
+    before, now = (by_path(_list_settings(config)) for config in (there.config, asked))
+    if changes := list(differences(before, now)):
+        listed = "; ".join(f"{key} was {old} and is {new}" for key, old, new in changes)
+        raise TuneCureError(f"{options.output}: holds another league: {listed}; name another output")
     if not resume and not is_searched(there.results(), there):
         raise TuneCureError(f"{options.output}: the searches of its league have not ended; resume=True continues them")
     return replace(options, resume=options.output, settings=())
