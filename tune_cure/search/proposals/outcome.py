@@ -35,6 +35,7 @@ def study_outcome(spec: SearchSpec, status: str, epoch: int, metrics: Mapping[st
     A trial that was stopped early, diverged or overfitted counts as pruned, so that a lucky start does not outrank a
     trial that ran to its end. A study of several objectives has no pruned trials: there such a trial is complete, and
     violates a constraint by the share of epochs that it lacks, which ranks it behind all trials that ran to their end.
+    At least one epoch counts as lacking, because a trial of an earlier, longer search may have trained more of them.
 
     Args:
         spec: The search.
@@ -53,6 +54,6 @@ def study_outcome(spec: SearchSpec, status: str, epoch: int, metrics: Mapping[st
         return StudyOutcome(state, values, {})
     violations = {str(constraint): constraint.violation(metrics) for constraint in spec.search.parsed_constraints}
     if has_several:
-        num_lacking = 0 if status == "completed" else spec.max_epochs + 1 - epoch
+        num_lacking = 0 if status == "completed" else max(spec.max_epochs + 1 - epoch, 1)
         violations[UNTRAINED_CONSTRAINT] = num_lacking / spec.max_epochs
     return StudyOutcome(state, values, violations)

@@ -197,6 +197,21 @@ def test_with_several_metrics_what_is_known_counts_as_a_trial_of_ones_own_would(
     assert [trial.constraints["clean_accuracy >= 0.75"] for trial in told] == pytest.approx([0.05, -0.05])
 
 
+@pytest.mark.parametrize("status", ["stopped", "diverged", "catastrophic_overfitting"])
+def test_with_several_metrics_a_trial_that_a_longer_search_did_not_complete_violates_the_constraint(
+    status: str, tmp_path: Path
+) -> None:
+    rows = "lambda,h,lr_max,epsilon,pgd_accuracy_best,clean_accuracy,status,epochs_trained\n"
+    rows += "".join(
+        f"0.5,1.0,0.02,0.1,{score},{score},{end}\n" for score, end in ((0.9, f"{status},10"), (0.4, "completed,4"))
+    )
+    (tmp_path / "a.csv").write_text(rows)
+    spec = warm(tmp_path / "later", tmp_path / "a.csv", "search.metric=[pgd_accuracy_best, clean_accuracy]")
+    study = make_proposer(spec, tmp_path / "later").study
+    assert [trial.constraints["untrained"] for trial in study.trials[:2]] == [0.25, 0]
+    assert [trial.number for trial in study.best_trials] == [1]
+
+
 def test_whole_numbers_and_empty_cells_of_a_table_are_read(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("attack,attack_steps,pgd_accuracy_best\npgd,3.0,0.5\nfgsm,,0.4\npgd,,0.3\n")
     tiny(tmp_path)
