@@ -213,16 +213,14 @@ class FakeBackend:
     def run(self) -> SearchResult:
         """Run the search until it is over, interrupted or stopped."""
         running: list[tuple[float, int, RunningTrial]] = []  # when each reports its next epoch, the first at the head
-        is_exhausted = False
 
         def push(trial: RunningTrial) -> None:
             heapq.heappush(running, (self.now + trial.seconds, trial.number, trial))
 
         while not self.is_interrupted and not self.stopper.stop_all():
-            while len(running) + len(self.waiting) < self.backoff.limit and not is_exhausted:
+            while len(running) + len(self.waiting) < self.backoff.limit:
                 proposal = self.proposer.propose()
                 if proposal is None:
-                    is_exhausted = self.stopper.budget.limit is None
                     break
                 push(self._start(proposal))
             for trial in list(self.waiting):

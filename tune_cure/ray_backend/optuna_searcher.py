@@ -34,10 +34,9 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]
         if len(self._numbers) >= self.backoff.limit:
             return None
         proposal = self.proposer.propose()
-        if proposal is None and self._numbers and self.proposer.stopper.budget.limit is not None:
-            return None  # a running trial may be stopped early, and leave some of the budget for another one
         if proposal is None:
-            return str(Searcher.FINISHED)
+            # A running trial may leave some of the budget to another one, or be a new best and so restore patience.
+            return None if self._numbers else str(Searcher.FINISHED)
         self._numbers[trial_id] = proposal.number
         checkpoint = {"checkpoint": proposal.checkpoint} if proposal.checkpoint else {}
         return {**proposal.hyperparameters, "trial": proposal.number, **checkpoint}

@@ -27,11 +27,11 @@ def test_tunes_calls_reach_the_study_under_the_trials_numbers(tmp_path: Path) ->
     configs = [searcher.suggest(name) for name in ("a", "b", "c")]
     assert configs[0] == {**spec.start_from[0], "trial": 0}
     assert [config["trial"] for config in configs if isinstance(config, dict)] == [0, 1, 2]
-    assert searcher.suggest("d") == OptunaSearcher.FINISHED
     searcher.on_trial_result("b", {"training_iteration": 1, "objective": 0.1})
     searcher.on_trial_complete("b", {"training_iteration": 2, "objective": 0.2, "ended": ""})
     searcher.on_trial_complete("a", {"training_iteration": 4, "objective": 0.4, "ended": "completed"})
     searcher.on_trial_complete("c", {"training_iteration": 1, "objective": 0.3, "ended": ""}, error=True)
+    assert searcher.suggest("d") == OptunaSearcher.FINISHED
     told = searcher.proposer.study.trials
     assert [trial.state for trial in told] == [TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL]
     assert [trial.value for trial in told] == [0.4, 0.2, None]
@@ -62,6 +62,30 @@ def test_with_a_budget_tune_asks_again_while_a_running_trial_may_leave_some_of_i
     searcher.on_trial_complete("b", {"training_iteration": 3, "objective": 0.1, "ended": ""})
     budget.take({"event": "end", "trial": 1})
     assert searcher.suggest("c") == OptunaSearcher.FINISHED
+
+
+def test_once_patience_is_used_up_tune_asks_again_while_a_running_trial_may_be_a_new_best(tmp_path: Path) -> None:
+    spec, journal = tiny(tmp_path, "search.patience=1", "search.trials=9"), Journal(tmp_path)
+    searcher = make_searcher(spec, tmp_path)
+    stopper = searcher.proposer.stopper
+
+    def complete(trial_id: str, number: int, accuracy: float) -> None:
+        result = {"training_iteration": 4, "objective": accuracy, "ended": "completed"}
+        searcher.on_trial_complete(trial_id, result)
+        accuracies = {"pgd_accuracy": accuracy, "clean_accuracy": 0.9, "objective": accuracy}
+        stopper.take(journal_lines.epoch(journal, number, epoch=4, **accuracies))
+        stopper.take(journal_lines.end(journal, number))
+
+    for trial_id in "abc":
+        assert isinstance(searcher.suggest(trial_id), dict)
+    complete("a", 0, 0.3)
+    complete("b", 1, 0.2)
+    assert stopper.exhausted
+    assert searcher.suggest("d") is None  # the third trial may be the best
+    complete("c", 2, 0.4)
+    assert isinstance(searcher.suggest("d"), dict)
+    complete("d", 3, 0.1)
+    assert searcher.suggest("e") == OptunaSearcher.FINISHED
 
 
 def test_a_trial_that_goes_on_gets_the_checkpoint_in_the_object_store(tmp_path: Path) -> None:

@@ -187,6 +187,21 @@ def test_every_scheduler_searches_a_conditional_space_for_several_metrics(tmp_pa
         assert told.constraints["clean_accuracy >= 0.2"] == pytest.approx(0.2 - row["clean_accuracy"])
 
 
+def test_a_trial_that_ends_as_a_new_best_after_patience_was_used_up_lets_the_search_go_on(tmp_path: Path) -> None:
+    spec = tiny(tmp_path, "search.patience=1", "search.scheduler=none", "resources.concurrent=2")
+
+    def scripts(proposal: Proposal) -> Script:
+        is_slow_and_best = proposal.number == 0
+        return Script([0.9 if is_slow_and_best else 0.3], seconds=5.0 if is_slow_and_best else 1.0)
+
+    result, _ = run_scripted(spec, tmp_path, scripts)
+    trials = results.trials(tmp_path)
+    assert result.outcome == "patience"
+    assert list(trials["status"]) == ["completed"] * 5  # three, and two more after the slow one
+    order = [event["trial"] for event in Journal(tmp_path).read() if event["event"] == "end"]
+    assert order == [1, 2, 0, 3, 4]
+
+
 def test_of_trials_that_run_at_the_same_time_the_quicker_reports_first(tmp_path: Path) -> None:
     spec = tiny(tmp_path, "resources.concurrent=2", "search.trials=2", "search.scheduler=none")
     order: list[int] = []
