@@ -30,7 +30,7 @@ from tune_cure.utils.registry import Registry
 from tune_cure.utils.schema import OneOf, choices
 
 DECIDING_KEYS = [key for key in deciding_keys() if key != DELTA]
-DECIDING_ALONE = ("optimizer", "lr_schedule", "averaging", "awp_gamma")
+DECIDING_ALONE = ("optimizer", "weight_decay", "lr_schedule", "averaging", "awp_gamma")
 """Deciding keys of which each decides about keys that no other decides about."""
 DECLARED = {
     key: declared

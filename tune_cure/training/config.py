@@ -203,8 +203,8 @@ def deciding_keys() -> tuple[str, ...]:
     fields = config_class().model_fields
     of_attacks = [key for key in declared_keys(ATTACKS.declarations) if choices(fields[key])]
     of_penalties = [key for key in declared_keys(REGULARIZERS.declarations) if choices(fields[key])]
-    first = ("attack", *of_attacks, "optimizer", "lr_schedule", "averaging", "awp_gamma", "regularizer", *of_penalties)
-    return (*first, DELTA, "lambda")
+    others = ("optimizer", "weight_decay", "lr_schedule", "averaging", "awp_gamma")
+    return ("attack", *of_attacks, *others, "regularizer", *of_penalties, DELTA, "lambda")
 
 
 def parse_hyperparameter(key: str, value: Any, path: str) -> Any:

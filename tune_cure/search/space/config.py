@@ -133,6 +133,18 @@ class RescoreConfig(Schema):
     examples: int = Field(default=1000, ge=1, description="Of the validation images that evaluation leaves over.")
 
 
+def _deciding_values(distribution: Distribution) -> list[Any]:
+    """Return values that stand for all of a distribution where they decide whether other hyperparameters are active.
+
+    The only number that decides is exactly 0. The high end of a range stands for all others. 0 is drawn from a grid
+    that begins there, but not from a continuous range.
+    """
+    values = distribution.values
+    has_grid = distribution.kind == "int" or distribution.step is not None
+    is_whole = distribution.kind == "choice" or (has_grid and values[0] == 0)
+    return values if is_whole else values[1:]
+
+
 def _count_or_auto(value: Any) -> Any:
     if value != "auto" and (type(value) is not int or value < 1):
         raise ValueError(f"a whole number of at least 1, or auto, is needed, but found {describe(value)}")
@@ -223,9 +235,7 @@ class SearchSpec(Schema):
         Returns:
             By YAML name: True if the hyperparameter is inactive in every trial, False if only in some.
         """
-        # The high end of a range stands for all of it, because the only numbers that decide are those of exactly 0.
-        deciding = {key: self.space[key].values for key in deciding_keys() if key in self.space}
-        deciding |= {key: values[1:] for key, values in deciding.items() if self.space[key].kind != "choice"}
+        deciding = {key: _deciding_values(self.space[key]) for key in deciding_keys() if key in self.space}
         cases = [
             inactive_hyperparameters(self.training_config(dict(zip(deciding, values, strict=True)))).keys()
             & self.space.keys()

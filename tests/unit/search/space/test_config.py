@@ -233,6 +233,34 @@ def test_only_what_makes_a_difference_beside_the_rest_is_proposed(base: Path, de
     assert spec.inactive_keys() == {"lambda": False, "h": False}
 
 
+@pytest.mark.parametrize(
+    ("distribution", "inactive"),
+    [
+        ("{choice: [0, 0.5]}", {"h": False}),
+        ("{uniform: [0, 1], step: 0.25}", {"h": False}),
+        ("{int: [0, 3]}", {"h": False}),
+        ("{uniform: [0, 1]}", {}),
+        ("{uniform: [0.5, 1], step: 0.25}", {}),
+    ],
+)
+def test_a_grid_from_0_on_decides_as_a_choice_with_0_does(
+    base: Path, distribution: str, inactive: dict[str, bool]
+) -> None:
+    space = [f"space.lambda={distribution}", "start_from=[]"]
+    assert load(base, space).inactive_keys() == inactive
+    if inactive:
+        said = error(base, "search.sampler=cmaes", *space)
+        assert said.startswith("search.sampler: cmaes needs every hyperparameter in every trial, but space.h makes a")
+
+
+def test_weight_decay_of_0_leaves_out_which_parameters_decay(base: Path) -> None:
+    vectors, decay = "space.decay_vectors={choice: [true, false]}", "space.weight_decay={choice: [0, 0.001]}"
+    spec = load(base, ["training={epochs: 9}", vectors, decay, "start_from=[]"])
+    assert spec.inactive_keys() == {"decay_vectors": False}
+    assert "decay_vectors" not in spec.propose(lambda key: spec.space[key].values[0])
+    assert "decay_vectors" in spec.propose(lambda key: spec.space[key].values[-1])
+
+
 def test_a_fixed_value_can_leave_searched_keys_out_for_good(base: Path, caplog: pytest.LogCaptureFixture) -> None:
     spec = load(base, ["training.delta=random"])
     assert spec.inactive_keys() == {"h": True}
