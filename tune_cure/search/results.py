@@ -131,7 +131,8 @@ class SearchResult:
         times = np.sort([*(event["time"] for event in self.events), *self.epochs["time"]])
         if not len(times):
             return 0.0
-        resumes = [event["time"] for event in self._read[1] if event["event"] == "resume"]
+        search_events = self._read[1]
+        resumes = [event["time"] for event in search_events if event["event"] == "resume" and event["time"] > times[0]]
         begins = np.array([times[0], *resumes])
         ends = times[np.searchsorted(times, [*resumes, np.inf]) - 1]  # the last event before the next session
         return float((ends - begins).clip(min=0.0).sum())

@@ -267,3 +267,13 @@ def test_the_pause_before_a_search_was_continued_is_no_time_of_it(tmp_path: Path
             journal.append(kind, 0, time=float(at), status="completed", reason="")
         seconds.append(SearchResult(tmp_path).wall_seconds)
     assert seconds == [0, 30, 30, 50, 50, 57]
+
+
+def test_a_resume_before_the_first_trial_adds_no_time(tmp_path: Path) -> None:
+    tiny(tmp_path)
+    journal = Journal(tmp_path)
+    for at in (50.0, 100.0):
+        journal.append("resume", None, time=at)
+    journal.append("trial", 0, time=100.0, origin="sampler", hyperparameters=VALUES)
+    epoch(journal, 0, 1, 0.3, 0.3, time=130.0)
+    assert SearchResult(tmp_path).wall_seconds == 30
