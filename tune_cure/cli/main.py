@@ -16,7 +16,6 @@ import importlib.metadata
 import itertools
 import logging
 import os
-import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from types import ModuleType
@@ -110,7 +109,7 @@ def _refuse_unknown_flags(
         suggest: Returns a hint for an unknown flag and its value, or an empty text; None gives the nearest flag.
     """
     words = list(itertools.takewhile(lambda word: word != "--", words))
-    flags = re.findall(r"--[a-z_-]+", parser.format_help())
+    flags = [flag for action in parser._actions for flag in action.option_strings if flag.startswith("--")]
     for word, following in itertools.zip_longest(words, words[1:], fillvalue=""):
         flag, _, value = word.partition("=")
         if flag.startswith("--") and not any(known.startswith(flag) for known in flags):

@@ -53,6 +53,21 @@ def test_flags_and_values_of_the_original_are_translated(capsys: pytest.CaptureF
     assert asked_for("--delta", "None").training.regularizer == "none"
 
 
+def test_the_command_line_takes_flags_of_the_original_that_the_help_does_not_show(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    taken: list[train.TrainOptions] = []
+
+    def run(options: train.TrainOptions, console: object) -> int:
+        taken.append(options)
+        return 0
+
+    monkeypatch.setattr(train, "run", run)
+    words = "--delta classic --lr-one-drop 0.01 --loss-scale 1.0 --master-weights --lr-drop-epoch 5 --interpol True"
+    assert cli.main(["train", *words.split(), "--hat", "1", "--opt-level", "O2"]) == 0
+    assert set(taken[0].original.given) == {"--hat", "--opt-level", *train.original_flags.WITHOUT_EFFECT}
+
+
 def test_flags_override_a_file_and_every_hyperparameter_has_one(tmp_path: Path) -> None:
     (tmp_path / "run.yaml").write_text("model: small_cnn\ntraining: {epochs: 7, lr_max: 0.3}\n")
     file = ["--config", str(tmp_path / "run.yaml")]
