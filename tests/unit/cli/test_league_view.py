@@ -3,8 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.journal_lines import begin, epoch
+from tests.support.journal_lines import begin, end, epoch
 from tests.support.spaces import tiny
+from tune_cure.cli.views import live_view
 from tune_cure.cli.views.console import SafeConsole
 from tune_cure.cli.views.league_view import LeagueState, LeagueView, PlainLeagueView
 from tune_cure.search.journal import Event, Journal
@@ -101,3 +102,25 @@ def test_a_failure_is_printed_above_the_picture_with_its_method(league: LeagueSt
     view.on_event("cure", events[0])
     view.on_event("cure", {"event": "end", "trial": 0, "time": 1.0, "status": "failed", "reason": "broken"})
     assert view.lines == ["cure: trial 0 failed: broken"]
+
+
+@pytest.mark.parametrize("is_redrawn", [False, True])
+def test_each_method_warns_once_of_a_rung_that_is_no_better_than_chance(
+    is_redrawn: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live_view, "describe_warning", lambda spec, rung: "no better" * (rung.epoch == 1))
+    league, spec = LeagueState(), tiny(tmp_path, "asha.control=0.25")
+    journal = Journal(tmp_path)
+    for number in (0, 1):
+        begin(journal, number)
+        epoch(journal, number, clean_accuracy=0.8, pgd_accuracy=0.2, pgd_accuracy_best=0.2)
+        end(journal, number)
+    lines: list[str] = []
+    console = SafeConsole(file=io.StringIO(), force_terminal=True, width=100, color_system=None)
+    view = LeagueView(league, console) if is_redrawn else PlainLeagueView(league, lines.append)
+    league.begin({name: SearchState(spec) for name in ("cure", "n_fgsm")})
+    for name in league.searches:
+        for event in journal.read():
+            view.on_event(name, event)
+    said = view.lines if isinstance(view, LeagueView) else lines
+    assert [line for line in said if "no better" in line] == ["cure: no better", "n_fgsm: no better"]

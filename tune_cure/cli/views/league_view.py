@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tune_cure.cli.views.live_picture import RedrawnPicture, percent
-from tune_cure.cli.views.live_view import PlainView, RedrawnView, describe_event
+from tune_cure.cli.views.live_view import PlainView, RedrawnView, RungWarnings, describe_event
 from tune_cure.search.journal import Event
 from tune_cure.search.progress import SearchState
 from tune_cure.utils.formatting import format_duration
@@ -60,7 +60,7 @@ class LeagueState:
 
 
 class PlainLeagueView:
-    """View of a league as lines: one for each trial that ends, fails and goes on, or is judged again.
+    """View of a league as lines: one for each trial that ends, fails and goes on, or is judged again, and each warning.
 
     Args:
         state: The league; each event updates it.
@@ -69,6 +69,7 @@ class PlainLeagueView:
 
     def __init__(self, state: LeagueState, write: Callable[[str], None]) -> None:
         self.state, self.write = state, write
+        self._views: dict[str, PlainView] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -84,7 +85,9 @@ class PlainLeagueView:
 
     def on_event(self, method: str, event: Event) -> None:
         """Update the state of a method's search, and write a line for an event that has one."""
-        PlainView(self.state.searches[method], lambda line: self.write(f"{method}: {line}")).on_event(event)
+        if method not in self._views:
+            self._views[method] = PlainView(self.state.searches[method], lambda line: self.write(f"{method}: {line}"))
+        self._views[method].on_event(event)
 
 
 class LeagueView(RedrawnView):
@@ -99,13 +102,18 @@ class LeagueView(RedrawnView):
     def __init__(self, state: LeagueState, console: Console, lines: Iterable[str] = ()) -> None:
         super().__init__(LeaguePicture(state), console, lines)
         self.state = state
+        self._warnings: dict[str, RungWarnings] = {}
 
     def on_event(self, method: str, event: Event) -> None:
-        """Update the state of a method's search; print a failure or a second judgement above the picture."""
+        """Update the state of a method's search; print failures, second judgements and warnings above the picture."""
         search = self.state.searches[method]
         trial = search.update(event)
         if line := describe_event(event, trial, search.spec):
             self.say(f"{method}: {line}")
+        if method not in self._warnings:
+            self._warnings[method] = RungWarnings(search)
+        for warning in self._warnings[method].after(event):
+            self.say(f"{method}: {warning}")
 
 
 class LeaguePicture(RedrawnPicture):
