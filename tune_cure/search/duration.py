@@ -78,8 +78,11 @@ def estimate_duration(
         concurrent: Trials at a time.
     """
     workers = min(concurrent, spec.search.trials)
-    pace = workers * (SIDE_BY_SIDE if workers > 1 else 1.0)
+    speed_of_each = SIDE_BY_SIDE if workers > 1 else 1.0
+    pace = workers * speed_of_each
     played = play(spec, workers)
+    if spec.search.budget_seconds is not None:
+        played = played.within(spec.search.budget_seconds * speed_of_each / (num_train * speed.trained_image))
     epoch = speed.of_epoch(num_train, num_judged, spec.evaluation) + EPOCH_OVERHEAD
     again = spec.rescore.top * _judging_seconds(speed, num_fresh, spec.rescoring)
     if spec.rung_judgement:
@@ -106,18 +109,29 @@ class Played:
     epochs: float
     at_rungs: float
 
+    def within(self, budget: float) -> "Played":
+        """Return what of it a budget of so many epochs pays for."""
+        share = min(1.0, budget / self.epochs)
+        return Played(share * self.epochs, share * self.at_rungs)
+
 
 def play(spec: SearchSpec, concurrent: int) -> Played:
-    """Return the epochs of all trials together, as the search's own rule of early stopping decides.
+    """Return the epochs of all trials together, as the search's own rule of early stopping and its budget decide.
 
     The rule plays games with made-up trials, whose accuracies are random and keep their order. So what is counted is
     what a formula leaves out: the first trials pass every rung, and those of `start_from` and of the control group are
-    never stopped.
+    never stopped. A budget of seconds needs the speed of trials; `estimate_duration` takes it into account.
 
     Args:
         spec: The search.
         concurrent: Trials at a time.
     """
+    played = _play_all(spec, concurrent)
+    return played if spec.search.budget_epochs is None else played.within(spec.search.budget_epochs)
+
+
+def _play_all(spec: SearchSpec, concurrent: int) -> Played:
+    """Return the epochs of all trials together without a budget."""
     trials, length = spec.search.trials, spec.training_config(typical_hyperparameters(spec)).epochs
     if spec.search.scheduler == "none":
         return Played(float(trials * length), 0.0)

@@ -61,6 +61,14 @@ def test_the_advice_takes_half_an_hour_where_images_alone_decide(
     assert "narrower" not in said
 
 
+def test_no_advice_is_given_that_a_budget_of_seconds_makes_useless(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = say(tiny(tmp_path, "search.budget_seconds=3700"), SLOW, monkeypatch)
+    assert "about 6 epochs" in said
+    assert "shorter" not in said
+
+
 @pytest.fixture
 def _two_threads() -> Iterator[None]:
     torch.set_num_threads(2)

@@ -37,6 +37,31 @@ def test_a_search_of_very_many_trials_is_scaled_up(tmp_path: Path) -> None:
     assert duration.play(many, 2).epochs == pytest.approx(10 * duration.play(few, 2).epochs, rel=0.1)
 
 
+@pytest.mark.parametrize("scheduler", ["none", "asha"])
+def test_a_budget_of_epochs_is_the_most_that_all_trials_train(scheduler: str, tmp_path: Path) -> None:
+    without = duration.play(tiny(tmp_path, f"search.scheduler={scheduler}"), 2)
+    enough = tiny(tmp_path, f"search.scheduler={scheduler}", "search.budget_epochs=99")
+    assert duration.play(enough, 2) == without
+    played = duration.play(tiny(tmp_path, f"search.scheduler={scheduler}", "search.budget_epochs=8"), 2)
+    assert played.epochs == 8
+    assert played.at_rungs == pytest.approx(8 * without.at_rungs / without.epochs)
+
+
+@pytest.mark.parametrize(
+    ("budget", "concurrent", "epochs"), [(60, 1, 10), (60, 2, 10 * duration.SIDE_BY_SIDE), (999, 1, 32)]
+)
+def test_a_budget_of_seconds_pays_for_training_at_the_speed_of_trials_side_by_side(
+    budget: int, concurrent: int, epochs: float, tmp_path: Path
+) -> None:
+    spec = tiny(tmp_path, "search.scheduler=none", "rescore.top=0", f"search.budget_seconds={budget}")
+    sizes = {"num_train": 600, "num_judged": 100, "num_fresh": 0}
+    estimate = duration.estimate_duration(spec, SPEED, **sizes, concurrent=concurrent)
+    assert estimate.epochs == pytest.approx(epochs)
+    pace = 1 if concurrent == 1 else 2 * duration.SIDE_BY_SIDE
+    epoch = 600 * 0.01 + 100 * 0.002 + duration.EPOCH_OVERHEAD
+    assert estimate.seconds == pytest.approx(duration.START_SECONDS + epochs * epoch / pace)
+
+
 @pytest.mark.parametrize("name", bundled_spaces.bundled())
 def test_what_is_timed_of_a_bundled_space_is_a_trial_of_it(name: str) -> None:
     spec = load(bundled_spaces.find(name))

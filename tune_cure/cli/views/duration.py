@@ -47,7 +47,8 @@ def say_search_duration(spec: SearchSpec, splits: Splits, plan: ResourcePlan, sa
         few = min(train, max(round(share * train), MIN_PER_CLASS * splits.num_classes))
         some = min(judged, max(round(share * judged), MIN_JUDGED))
         less = _estimate(spec, splits, plan, speed, few, some)
-        say(_shorter(spec, few, some, less))
+        if less.seconds < duration.seconds:  # a budget of seconds pays for more epochs of fewer images
+            say(_shorter(spec, few, some, less))
 
 
 def _estimate(

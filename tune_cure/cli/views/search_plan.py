@@ -10,6 +10,7 @@ from tune_cure.ray_backend.resources import (
     this_machine,
 )
 from tune_cure.search import trial_table
+from tune_cure.search.budget import describe_budget
 from tune_cure.search.duration import play
 from tune_cure.search.proposals.auto_sampler import resolve_sampler
 from tune_cure.search.space.config import SearchSpec
@@ -49,7 +50,7 @@ def print_plan(spec: SearchSpec, plan: ResourcePlan, images: str, output: str, c
         output: Where its results go, in words.
         console: Where to print.
     """
-    most = spec.search.trials * spec.max_epochs
+    budget = describe_budget(spec)
     method = describe_method(spec.training, spec.space)
     rows = {
         "search": f"{spec.name}: {spec.search.trials} trials by {_describe_sampler(spec)}, seed {spec.search.seed}, "
@@ -61,7 +62,8 @@ def print_plan(spec: SearchSpec, plan: ResourcePlan, images: str, output: str, c
         "space": "\n".join(f"{key}: {_describe_values(spec, key)}{_describe_use(spec, key)}" for key in spec.space),
         "start_from": "\n".join(format_hyperparameters(start) for start in spec.start_from) or "none",
         "scheduler": f"{spec.search.scheduler} {_describe_stops(spec)}; runs to {spec.max_epochs}",
-        "epochs": f"at most {most}" + _describe_expected_epochs(spec, plan),
+        **({"budget": budget} if budget else {}),
+        "epochs": _describe_epochs(spec, plan),
         "judged by": f"{spec.evaluation} on {trial_table.judged_examples(spec)} validation images",
         "devices": f"{plan}{MEASURED_LATER if plan.gpus_per_trial and spec.resources.gpus_per_trial == 'auto' else ''}",
         "results": output,
@@ -100,10 +102,12 @@ def _describe_stops(spec: SearchSpec) -> str:
     return f"may stop a trial after epoch {', '.join(map(str, spec.rungs))}{judged}"
 
 
-def _describe_expected_epochs(spec: SearchSpec, plan: ResourcePlan) -> str:
-    if spec.search.scheduler == "none":
-        return ""
-    return f"; about {play(spec, plan.concurrent).epochs:.0f} with early stopping"
+def _describe_epochs(spec: SearchSpec, plan: ResourcePlan) -> str:
+    search, most = spec.search, spec.search.trials * spec.max_epochs
+    text = f"at most {most if search.budget_epochs is None else min(most, search.budget_epochs)}"
+    if search.scheduler != "none":
+        text += f"; about {play(spec, plan.concurrent).epochs:.0f} with early stopping"
+    return text + "; fewer if the budget ends before" * (search.budget_seconds is not None)
 
 
 def describe_prior_trials(spec: SearchSpec, *, is_resumed: bool) -> str:
