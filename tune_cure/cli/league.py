@@ -4,7 +4,6 @@ import argparse
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -84,12 +83,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--trials",
         type=command_line.positive,
-        default=DEFAULT_TRIALS,
         metavar="N",
         help=f"whole trials that a method of average cost can train (default: {DEFAULT_TRIALS})",
     )
     budget_help = "what is equal: seconds of training, so that cheap steps earn more trials (default), or epochs"
-    parser.add_argument("--budget-by", choices=("seconds", "epochs"), default="seconds", help=budget_help)
+    parser.add_argument("--budget-by", choices=("seconds", "epochs"), help=budget_help)
     set_help = "override a key of the search space: training.epochs=5"
     parser.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE", help=set_help)
     parser.add_argument("--data-root", metavar="FOLDER", help="where the data is: overrides data.root")
@@ -99,7 +97,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     time_help = "stop the searches after this time; --resume continues (default: no limit)"
     parser.add_argument("--time-budget", type=command_line.duration, metavar="2h", help=time_help)
     seeds_help = "trainings of each winner and each untuned preset (default: 3)"
-    parser.add_argument("--seeds", type=command_line.positive, default=3, metavar="N", help=seeds_help)
+    parser.add_argument("--seeds", type=command_line.positive, metavar="N", help=seeds_help)
     examples_help = "test images to judge on (default: all)"
     parser.add_argument("--examples", type=command_line.several, metavar="N", help=examples_help)
     images_help = "training images of the retrained networks (default: all)"
@@ -125,29 +123,23 @@ def read_options(parsed: argparse.Namespace) -> LeagueOptions:
         parsed.parser.error("--methods is needed: --methods cure fgsm_rs n_fgsm")
     if parsed.resume is not None:
         _refuse_new_settings(parsed)
+    for key in WITH_DEFAULTS:
+        if getattr(parsed, key) is None:
+            setattr(parsed, key, getattr(LeagueOptions, key))
     return command_line.read(LeagueOptions, parsed)
 
 
-FIXED: dict[str, Any] = {
-    "space": None,
-    "methods": [],
-    "trials": DEFAULT_TRIALS,
-    "budget_by": "seconds",
-    "settings": [],
-    "output": None,
-    "seeds": 3,
-    "examples": None,
-    "train_images": None,
-    "no_autoattack": False,
-}
-"""Settings that a league is begun with, and their defaults."""
+WITH_DEFAULTS = ("trials", "budget_by", "seeds")
+"""Settings with a default, which the parser leaves out: so a flag that repeats a default is known to be given."""
+FIXED = ("space", "methods", *WITH_DEFAULTS, "settings", "output", "examples", "train_images", "no_autoattack")
+"""Settings that a league is begun with."""
 
 
 def _refuse_new_settings(parsed: argparse.Namespace) -> None:
     """Exit with an error where a league that is resumed is asked for other settings."""
     names = {"space": "SPACE", "settings": "--set"}
-    for key, default in FIXED.items():
-        if getattr(parsed, key) != default:
+    for key in FIXED:
+        if getattr(parsed, key) not in (None, [], False):
             name = names.get(key, f"--{key.replace('_', '-')}")
             parsed.parser.error(f"--resume continues the league with the {name} that it was begun with; leave it out")
 

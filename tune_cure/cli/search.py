@@ -14,6 +14,7 @@ from typing import Any
 from rich.console import Console
 
 from tune_cure.cli import options as command_line
+from tune_cure.cli.options import UsageError
 from tune_cure.ray_backend.monitoring.dashboard import LOOPBACK
 from tune_cure.search import run_files
 from tune_cure.search.space import bundled_spaces, loading
@@ -184,6 +185,10 @@ def _take_folder(parsed: argparse.Namespace) -> None:
 
 def run(options: SearchOptions, console: Console) -> int:
     """Run the command and return its exit code."""
+    if options.resolved is not None and not options.check:
+        raise UsageError("--resolved: makes no difference without --check")
+    if options.force and not options.resume:
+        raise UsageError("--force: makes no difference without --resume")
     spec = load_spec(options)
     from tune_cure.cli.steps import search_run  # takes seconds to import: not before the YAML is known to be good
 

@@ -86,6 +86,9 @@ def test_a_wrong_command_is_answered_in_one_line(
         (["--methods", "cure", "pgd"], "a search space is needed: a YAML file, or one of"),
         (["tiny.yaml"], "--methods is needed: --methods cure fgsm_rs n_fgsm"),
         (["--resume", "x", "--trials", "3"], "--resume continues the league with the --trials that it was begun with"),
+        (["--resume", "x", "--trials", "16"], "the league with the --trials that it was begun with; leave it out"),
+        (["--resume", "x", "--seeds", "3"], "the league with the --seeds that it was begun with; leave it out"),
+        (["--resume", "x", "--budget-by", "seconds"], "the league with the --budget-by that it was begun with"),
         (["tiny.yaml", "--resume", "x"], "--resume continues the league with the SPACE that it was begun with"),
     ],
 )

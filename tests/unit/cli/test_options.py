@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.journals import write_search
-from tune_cure.cli import confirm, search, train
+from tune_cure.cli import confirm, league, search, train
 from tune_cure.cli.confirm import ConfirmOptions
 from tune_cure.cli.main import COMMANDS, build_parser, main
 from tune_cure.cli.options import program
@@ -50,6 +50,9 @@ def test_defaults_of_the_options_are_those_of_the_command_line() -> None:
     assert search.read_options(parse("search", "--space", "cure")) == search.SearchOptions(space="cure")
     assert confirm.read_options(parse("confirm", "run")) == ConfirmOptions(directory=Path("run"))
     assert train.read_options(parse("train")) == TrainOptions()
+    shortest = league.LeagueOptions(space="quickstart", methods=("cure", "pgd"))
+    assert league.read_options(parse("league", *LEAST["league"])) == shortest
+    assert league.read_options(parse("league", "--resume", "run")) == league.LeagueOptions(resume=Path("run"))
 
 
 def test_the_command_that_continues_a_confirmation_is_the_same_confirmation() -> None:

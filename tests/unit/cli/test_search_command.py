@@ -235,6 +235,43 @@ def test_check_says_which_sampler_auto_stands_for_and_why(
     assert "30 trials by gp (auto: 30 trials over 4 numbers, and none is stopped in the first third of" in out
 
 
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("budget_epochs=6", "budget 6 epochs of training"),
+        ("budget_epochs=6", "epochs at most 6; about 6 with early stopping"),
+        ("budget_epochs=6", "the search, about 6 epochs, 1 at a time"),
+        ("budget_seconds=90", "budget 1 min 30 s of training"),
+        ("budget_seconds=90", "with early stopping; fewer if the budget ends before"),
+    ],
+)
+def test_check_counts_no_more_than_the_budget_pays_for(
+    setting: str, said: str, space: Path, elsewhere: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["search", "--space", str(space), "--check", "--set", f"search.{setting}"]) == 0
+    assert said in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--resolved", "my.yaml"], "--resolved: makes no difference without --check"),
+        (["--force"], "--force: makes no difference without --resume"),
+    ],
+)
+def test_a_flag_that_would_be_ignored_is_refused_before_the_search_starts(
+    flags: list[str],
+    said: str,
+    space: Path,
+    elsewhere: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(search_run, "run", lambda *_: pytest.fail("the search was started"))
+    assert failed(capsys, "search", str(space), *flags) == f"tune-cure: {said}\n"
+    assert [path.name for path in elsewhere.iterdir()] == [space.name]
+
+
 def test_a_folder_with_something_in_it_is_not_overwritten(
     space: Path, elsewhere: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
