@@ -11,6 +11,7 @@ import pytest
 
 from tests.support.damaged_files import FILES
 from tests.support.documents import tables
+from tune_cure.evaluation.catastrophic_overfitting import catastrophic_overfitting
 from tune_cure.training.presets import METHODS, NO_METHOD
 from tune_cure.utils.formatting import format_points
 
@@ -569,3 +570,33 @@ def test_the_tables_of_wrong_verdicts_are_those_of_the_simulation() -> None:
         "found": lambda of: f"{100 * of['pooled_seeds']:.0f}%",
         "if each pair went by its own seeds": lambda of: f"{100 * of['own_seeds']:.0f}%",
     })  # fmt: skip
+
+
+def test_the_table_of_collapses_that_are_seen_is_that_of_its_csv() -> None:
+    rows = of_section("correctness.md", "When it is seen", "compared with")
+    agree(rows, pd.read_csv(RESULTS / "collapse_rule.csv"), {
+        "weights": lambda of: str(of["weights"]), "compared with": lambda of: str(of["compared_with"]),
+        "collapsed, of 177": lambda of: str(of["collapsed"]), "of these seen": lambda of: str(of["seen"]),
+        "epochs later, median": lambda of: f"{of['median_delay']:g}",
+        "seen without a collapse": lambda of: str(of["seen_without"]),
+    })  # fmt: skip
+
+
+def test_the_collapses_on_digits_are_what_the_rule_sees_in_the_recorded_epochs() -> None:
+    epochs = pd.read_csv(RESULTS / "catastrophic_overfitting_epochs.csv")
+    summary = pd.read_csv(RESULTS / "catastrophic_overfitting.csv").set_index(["run", "seed"])
+    first: dict[str, list[str]] = {}
+    for (name, seed), run in epochs.groupby(["run", "seed"], sort=False):
+        rows = run.to_dict("records")
+        seen = []
+        for number, now in enumerate(rows):
+            best = max(rows[:number], key=lambda row: row["pgd_accuracy"], default=None)
+            assert catastrophic_overfitting(best, now) == now["catastrophic_overfitting"]
+            seen += [now["epoch"]] if now["catastrophic_overfitting"] else []
+        detected = summary.loc[(name, seed), "detected_in_epoch"]
+        assert seen[:1] == ([] if pd.isna(detected) else [detected])
+        first.setdefault(str(name), []).append(str(seen[0]) if seen else "–")
+    rows = of_section("correctness.md", "Catastrophic overfitting", "seen in epoch")
+    assert [row["seen in epoch"] for row in rows] == [", ".join(found) for found in first.values()]
+    shown = [row["overfitted catastrophically in epoch"] for row in of_section("method.md", "Does it help?", "FGSM")]
+    assert shown == [rows[0]["seen in epoch"], rows[2]["seen in epoch"], rows[4]["seen in epoch"]]

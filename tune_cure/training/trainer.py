@@ -250,7 +250,7 @@ class Trainer:
         if not all(map(math.isfinite, now.values())):
             return {"diverged": True, "eval_seconds": time.perf_counter() - started}
         self.accuracies[self.epoch] = now
-        best = self.accuracies.get(self.best_epoch)
+        before = best = self.accuracies.get(self.best_epoch)
         if best is None or now["pgd_accuracy"] > best["pgd_accuracy"]:
             best, self.best_epoch = now, self.epoch
             self.best_weights = {
@@ -259,7 +259,7 @@ class Trainer:
         return {
             **now,
             "pgd_accuracy_best": best["pgd_accuracy"],
-            "catastrophic_overfitting": catastrophic_overfitting(self.accuracies.get(self.epoch - 1), now),
+            "catastrophic_overfitting": catastrophic_overfitting(before, now),
             "eval_seconds": time.perf_counter() - started,
             "diverged": False,
         }

@@ -19,7 +19,7 @@ def judged(
 
 
 @pytest.mark.parametrize(
-    ("before", "now", "overfitted"),
+    ("best", "now", "overfitted"),
     [
         (judged(0.5, 0.6), judged(0.25, 0.9), True),
         (judged(0.5, 0.6), judged(0.25, 0.3), False),  # all accuracies fell
@@ -27,13 +27,14 @@ def judged(
         (judged(0.18, 0.3, examples=500), judged(0.05, 0.6, examples=500), True),  # too low to fall by 0.2
         (judged(0.18, 0.3, examples=500), judged(0.10, 0.6, examples=500), False),
         (judged(0.18, 0.3, examples=30), judged(0.05, 0.6, examples=30), False),  # may be luck
+        (judged(0.2, 0.3), judged(0.099, 0.3), False),  # below half by a tenth of a standard error
         (None, judged(0.0, 0.6), False),
     ],
 )
 def test_catastrophic_overfitting_is_a_collapse_of_pgd_without_a_fall_of_fgsm(
-    before: dict[str, float] | None, now: dict[str, float], overfitted: bool
+    best: dict[str, float] | None, now: dict[str, float], overfitted: bool
 ) -> None:
-    assert catastrophic_overfitting(before, now) is overfitted
+    assert catastrophic_overfitting(best, now) is overfitted
 
 
 @pytest.mark.parametrize(

@@ -20,13 +20,13 @@ from tune_cure.data.config import DataSpec
 from tune_cure.data.splits import Splits
 from tune_cure.evaluation.config import EvaluationConfig
 from tune_cure.evaluation.metrics import evaluate
-from tune_cure.evaluation.names import ACCURACIES, EPOCH_METRICS
+from tune_cure.evaluation.names import ACCURACIES, EPOCH_METRICS, METRICS
 from tune_cure.gradients.batch_norm_mode import STATISTICS
 from tune_cure.gradients.mixed_precision import amp_dtype
 from tune_cure.models import checkpoints, networks, registry
 from tune_cure.regularizers.cure import Cure, cure_penalty
 from tune_cure.regularizers.regularizer import PenaltyStep, Regularizer
-from tune_cure.training import timing
+from tune_cure.training import timing, trainer as trainer_module
 from tune_cure.training.config import ModelConfig, TrainingConfig
 from tune_cure.training.optimizers import OPTIMIZERS
 from tune_cure.training.timing import Stopwatch
@@ -592,3 +592,23 @@ def test_the_check_of_a_network_leaves_the_global_random_state_as_it_was(
     state = torch.get_rng_state()
     check_network(ModelConfig(name="random"), splits)
     assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "seen"),
+    [
+        ([(0.4, 0.5), (0.05, 0.8), (0.06, 0.9), (0.05, 0.95), (0.38, 0.5)], [2, 3, 4]),  # until it recovers
+        ([(0.4, 0.5), (0.34, 0.55), (0.27, 0.6), (0.21, 0.65), (0.15, 0.7)], [5]),  # averaged weights fall slowly
+        ([(0.5, 0.55), (0.48, 0.57), (0.45, 0.6), (0.42, 0.63)], []),  # robust overfitting
+    ],
+)
+def test_collapses_are_seen_by_the_best_epoch_so_far(
+    accuracies: list[tuple[float, float]], seen: list[int], splits: Splits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metrics = dict.fromkeys(METRICS, 0.01) | {"gradient_alignment": 0.9}
+    found = iter(metrics | {"pgd_accuracy": pgd, "fgsm_accuracy": fgsm} for pgd, fgsm in accuracies)
+    monkeypatch.setattr(trainer_module, "evaluate", lambda *_: next(found))
+    run, shown = trainer(splits), []
+    for run.epoch in range(1, len(accuracies) + 1):
+        shown += [run.epoch] if run.evaluate()["catastrophic_overfitting"] else []
+    assert shown == seen
