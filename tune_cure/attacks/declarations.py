@@ -37,6 +37,11 @@ class AttackDeclaration:
     norm: str
     attack_statistics: str
 
+    @property
+    def uses_lambda_schedule(self) -> bool:
+        """Whether `lambda_schedule` scales a weight of the attack, too."""
+        return False
+
     def inactive(self) -> dict[str, str]:
         """Return the attack's own hyperparameters that make no difference beside its others, and why."""
         return {}
@@ -122,6 +127,10 @@ class GuidedDeclaration(FgsmDeclaration):
     guide_every: int = hyperparameter(
         2, "Steps from one with the distance in attack guided to the next; 1: every step.", ge=1, unit="steps"
     )
+
+    @property
+    def uses_lambda_schedule(self) -> bool:
+        return self.guide_weight != 0
 
     def inactive(self) -> dict[str, str]:
         idle = super().inactive()

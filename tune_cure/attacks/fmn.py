@@ -15,6 +15,9 @@ GAMMA = 0.05  # share by which the first step changes the radius; later steps ch
 def fmn(model: nn.Module, images: Tensor, labels: Tensor, *, steps: int = 5) -> Tensor:
     """Return the nearest adversarial images that algorithm 1 of the paper finds for L-infinity, untargeted.
 
+    Deviations: a radius that shrinks does so from the smaller of itself and the best distance, where the authors' code
+    shrinks the radius first; and changes of the radius decay to 0, not to a fiftieth.
+
     The search starts at the images. Each step ascends the margin (the largest other logit minus the label's), then
     projects onto a ball. The ball's radius shrinks where the example is misclassified and grows where it is not. Before
     the first success the radius is what a linear model would need. Steps and changes of the radius decay like a cosine.

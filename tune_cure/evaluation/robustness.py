@@ -186,10 +186,23 @@ def _run_autoattack_part(
     attack.attacks_to_run = [AUTOATTACK_PARTS[name]]
     num_targets = min(attack.apgd_targeted.n_target_classes, _num_classes(model, images) - 1)
     attack.apgd_targeted.n_target_classes = attack.fab.n_target_classes = num_targets
-    with torch.enable_grad(), keep_trace_function():
+    with torch.enable_grad(), keep_trace_function(), constant_parameters(model):
         _, predicted = attack.run_standard_evaluation(images[attacked], labels[attacked], batch_size=BATCH_SIZE)
     outcome[withstood] = (predicted == labels[attacked]).cpu().numpy()
     return outcome
+
+
+@contextmanager
+def constant_parameters(model: nn.Module) -> Iterator[None]:
+    """Compute no gradients of the parameters: FAB would add them up, which nobody needs."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for parameter in trained:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
 
 
 @contextmanager

@@ -96,7 +96,11 @@ def inactive_hyperparameters(config: TrainingConfig) -> dict[str, str]:
         idle["ema_decay"] = f"averaging is {config.averaging}"
     if config.averaging != "swa":
         idle["swa_start"] = f"averaging is {config.averaging}"
-    return idle | _inactive_of_attack(config) | _inactive_of_penalty(config)
+    idle |= _inactive_of_attack(config) | _inactive_of_penalty(config)
+    attack = _known_part(ATTACKS, config.attack, config)
+    if attack and attack.uses_lambda_schedule:
+        idle.pop("lambda_schedule", None)
+    return idle
 
 
 def _inactive_of_attack(config: TrainingConfig) -> dict[str, str]:

@@ -24,6 +24,8 @@ from tune_cure.training.losses import boosted, hat, helper_images, mart, trades
 from tune_cure.utils.hyperparameters import build_part
 
 DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
+STOCHASTIC_DEPTHS = ("StochasticDepth", "DropPath")
+"""Classes of torchvision and timm that drop whole blocks at random."""
 
 
 class StepLogits(Mapping[str, Tensor]):
@@ -85,7 +87,9 @@ class LossTerms:
         self.loss_scale, self.generator = loss_scale, generator
         self.attack = build_part(ATTACKS.resolve(config.attack), config)
         self.regularizer = build_part(REGULARIZERS.resolve(config.regularizer), config)
-        self.drops_out = any(isinstance(module, DROPOUTS) for module in model.modules())
+        self.drops_out = any(
+            isinstance(module, DROPOUTS) or type(module).__name__ in STOCHASTIC_DEPTHS for module in model.modules()
+        )
         self.penalty_share = LAMBDA_SCHEDULES[config.lambda_schedule](0.0)
         self._clean_logits: Tensor | None = None
 

@@ -117,12 +117,13 @@ def test_an_interrupted_evaluation_continues_after_the_last_finished_attack(
         np.testing.assert_array_equal(again.correct[name], linear_outcomes.correct[name])
 
 
-def test_the_global_random_state_and_the_modes_of_the_network_are_left_alone() -> None:
+def test_the_global_random_state_and_modes_and_gradients_of_the_network_are_left_alone() -> None:
     network = Linear().train()
     state = torch.get_rng_state()
     evaluate_robustness(network, examples(4), EVALUATION)
     assert torch.equal(torch.get_rng_state(), state)
     assert network.training
+    assert network.weight.grad is None and network.weight.requires_grad
 
 
 @pytest.mark.parametrize("num_classes", [2, 3])

@@ -51,13 +51,14 @@ def test_a_measurement_trains_and_judges_a_few_batches_with_all_images_on_the_de
     class Fake(gpu_memory.Trainer):
         def __init__(self, config: Any, splits: Any, **options: Any) -> None:
             seen.append(splits)
+            assert config.lambda_schedule == "constant"  # the first epoch has the penalty
             super().__init__(config, splits, **{**options, "device": "cpu"})
 
     monkeypatch.setattr(gpu_memory, "Trainer", Fake)
     monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda: None)
     monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda: 123)
     splits = data.load(spec.data)
-    assert peak_memory(spec, splits, {**WORST, "batch_size": 64}) == 123
+    assert peak_memory(spec, splits, {**WORST, "batch_size": 64, "lambda_schedule": "ramp"}) == 123
     assert len(seen[0].train) == 3 * 64
     assert seen[0].train.images is splits.train.images
 

@@ -110,6 +110,7 @@ def judged_weights(splits: Splits, values: dict[str, object]) -> dict[str, torch
         {"attack": "zerograd", "init": "noise"},
         {"attack": "ssat", "regularizer": "gat"},
         {"attack": "guided", "guide_every": 2, "regularizer": "fgsm_pgi"},
+        {"attack": "guided", "guide_every": 1, "regularizer": "none"},
         {"attack": "fgsm_pgi", "regularizer": "fgsm_pgi", "epochs": 4, "pgi_momentum": 0.9},
         {"attack": "free", "replays": 3},
         {"awp_gamma": 0.1},

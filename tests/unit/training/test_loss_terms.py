@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
+from torchvision.ops import StochasticDepth
 
 from tests.support.penalties import DELTAS
 from tune_cure.attacks.registry import ATTACKS
@@ -100,9 +101,12 @@ def test_sharing_passes_saves_them_and_changes_no_weight(
 
 
 @pytest.mark.usefixtures("double")
-def test_a_network_with_dropout_shares_no_forward_pass(splits: Splits, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("random", [nn.Dropout(0.5), StochasticDepth(0.5, "row")], ids=lambda it: type(it).__name__)
+def test_a_network_with_dropout_shares_no_forward_pass(
+    random: nn.Module, splits: Splits, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def with_dropout(**options: Any) -> nn.Module:
-        return nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.Tanh(), nn.Dropout(0.5), nn.Linear(32, 10))
+        return nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.Tanh(), random, nn.Linear(32, 10))
 
     monkeypatch.setattr("tune_cure.training.trainer.build", with_dropout)
     assert train(trainer(splits, **SHARED), *images_of(splits)) == 3

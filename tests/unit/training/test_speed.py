@@ -75,6 +75,24 @@ def test_of_a_slow_step_a_part_of_the_batch_is_timed(
     assert len(sizes) == 3  # no step is made twice
 
 
+def test_an_epoch_with_all_terms_of_the_loss_is_timed(
+    search: tuple[SearchSpec, Splits], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec, splits = search
+    timed: list[Any] = []
+
+    class RecordingTrainer(ColdTrainer):
+        def __init__(self, config: Any, splits: Splits, **parts: Any) -> None:
+            super().__init__(config, splits, **parts)
+            timed.append(config)
+
+    monkeypatch.setattr(speed, "Trainer", RecordingTrainer)
+    later = {"lambda_schedule": "ramp", "awp_gamma": 0.01, "awp_start": 0.5}
+    config = spec.training_config(spec.start_from[0]).model_copy(update=later)
+    speed._time_training(config, splits, spec.model, spec.evaluation, "cpu")
+    assert {(it.lambda_schedule, it.awp_gamma, it.awp_start) for it in timed} == {("constant", 0.01, 0.0)}
+
+
 def test_an_epoch_is_its_images_and_an_evaluation_in_which_pgd_attacks_some_images() -> None:
     measured = Speed(trained_image=0.01, judged_image=0.002, attacked_image=0.001)
     evaluation = EvaluationConfig(steps=10, restarts=2)

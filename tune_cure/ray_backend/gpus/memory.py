@@ -18,6 +18,7 @@ from tune_cure.ray_backend.resources import DeviceError, MeasuredTrial, Resource
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.space.registration import import_sent_parts
 from tune_cure.training.config import TrainingConfig
+from tune_cure.training.speed import WITH_ALL_TERMS
 from tune_cure.training.trainer import Trainer
 
 STEPS = 3  # of each kind: the first makes optimizer state and averages, the second is recorded as CUDA graphs
@@ -101,7 +102,7 @@ def _peak_memory(spec: SearchSpec, splits: Splits, config: TrainingConfig, descr
     torch.cuda.reset_peak_memory_stats()
     try:
         trainer = Trainer(
-            config,
+            config.model_copy(update=WITH_ALL_TERMS),
             dataclasses.replace(splits, train=few_images),
             model=spec.model,
             evaluation=spec.evaluation.model_copy(update={"steps": 1, "restarts": 1}),
