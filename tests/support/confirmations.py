@@ -75,11 +75,15 @@ def write_best_outcomes(job: Job, num_more: int, best_epoch: int) -> None:
 
 
 def plan_quick_jobs(
-    directory: Path, baselines: Sequence[str] = ("start_from", "fgsm"), *, held_out: int = 0
+    directory: Path,
+    baselines: Sequence[str] = ("start_from", "fgsm"),
+    *,
+    held_out: int = 0,
+    autoattack: bool = True,
 ) -> list[Job]:
     """Write a quick search and return the jobs of its confirmation: two leaders and the baselines with three seeds."""
     result = write_quick_search(directory)
-    plan = dataclasses.replace(PLAN, seeds=(1, 2, 3), examples=NUM_IMAGES, autoattack=True, held_out=held_out)
+    plan = dataclasses.replace(PLAN, seeds=(1, 2, 3), examples=NUM_IMAGES, autoattack=autoattack, held_out=held_out)
     return plan_jobs(result, choose_candidates(result, 2, baselines), plan)
 
 

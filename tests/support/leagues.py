@@ -77,7 +77,7 @@ def build_confirmation(
             row |= dict.fromkeys(ATTACKS, float(right.mean())) | {"zero_gradient": 0.0, "chance": 0.1, "warnings": ""}
             rows.append(row | columns)
     confirmation.table = pd.DataFrame(rows, columns=list(COLUMNS)).astype(dict.fromkeys(EPOCHS, "Int64"))
-    confirmation.num_planned = confirmation.num_judged
+    confirmation.num_planned = confirmation.num_judged = len(rows)
     return confirmation
 
 

@@ -38,7 +38,8 @@ def answer(confirmation: Confirmation, result: SearchResult) -> list[str]:
         return []
     winner, comparisons = leaders.iloc[0], confirmation.comparisons()
     sentences = _on_penalty(confirmation, comparisons, winner, config)
-    pgd = [name for name in confirmation.table["contender"].unique() if name.partition("-of-")[0] == "pgd"]
+    baselines = confirmation.table.loc[confirmation.table["kind"].eq("baseline"), "contender"].unique()
+    pgd = [name for name in baselines if name.partition("-of-")[0] == "pgd"]
     row = _strongest(confirmation, comparisons, winner, pgd[0]) if pgd else None
     if row is not None:
         verdict = {
@@ -140,11 +141,8 @@ def _difference(confirmation: Confirmation, row: "pd.Series[Any]", explanation: 
 
 
 def _times(confirmation: Confirmation, first: str, second: str) -> str:
-    """Return how long the shortest training runs of two candidates took, as a sentence.
-
-    The shortest, because what else a machine does makes runs longer.
-    """
-    shortest = confirmation.table.groupby("contender")["train_seconds"].min()
+    """Return how long the shortest training runs of two candidates took, as a sentence."""
+    shortest = confirmation.shortest_trainings()
     seconds, other = float(shortest[first]), float(shortest[second])
     ratio = f", {seconds / other:.1f} times as long" if other else ""
     took = f"The shortest training run of {first} took {format_duration(seconds)}"
@@ -165,13 +163,21 @@ def chance_warnings(confirmation: Confirmation) -> list[str]:
             "have not learned the task, and comparing their robustness says nothing."
         )
     attack = next((name for name in reversed(COMPARED_ATTACKS) if table[name].notna().any()), "clean")
-    leaders = set(table.loc[table["kind"].eq("leader"), "contender"])
-    if robust := (_at_chance(confirmation, attack) & leaders) - names:
+    if robust := _at_chance(confirmation, attack) - names:
         warnings.append(
             f"Not clearly above chance under {confirmation.attack_labels[attack]}: {_name(confirmation, robust)}. "
             f"Chance is {level}."
         )
     return warnings
+
+
+def divergence_warnings(confirmation: Confirmation) -> list[str]:
+    """Return a sentence for each run that diverged."""
+    runs = confirmation.table[confirmation.table["diverged"]].drop_duplicates(["contender", "seed"])
+    return [
+        f"{name}, seed {seed}, diverged. All its images count as misclassified."
+        for name, seed in zip(runs["contender"], runs["seed"], strict=True)
+    ]
 
 
 def _name(confirmation: Confirmation, names: set[str]) -> str:

@@ -11,7 +11,7 @@ from tune_cure.search.results import SearchResult
 from tune_cure.training.config import ModelConfig, TrainingConfig
 from tune_cure.training.presets import METHOD, METHODS, NO_METHOD
 from tune_cure.utils.errors import TuneCureError
-from tune_cure.utils.formatting import format_radius
+from tune_cure.utils.formatting import format_radius, join_words
 
 ABLATION = "ablation"
 WITHOUT_PENALTY = {"lambda": 0.0}
@@ -58,8 +58,9 @@ def choose_candidates(result: SearchResult, top: int, baselines: Sequence[str]) 
     """Return the leading trials, best first, and then the baselines.
 
     A baseline whose configuration is already among the candidates is left out, and so is the ablation of a winner
-    without a penalty; see `explain_baselines`. A baseline of an earlier winner keeps its folder: that of a new one is
-    then called `ablation-of-trial-7`.
+    without a penalty; see `explain_baselines`. Winner and ablation answer whether the penalty helped, so another leader
+    or baseline with the ablation's configuration is left out, and not the ablation. A baseline of an earlier winner
+    keeps its folder: that of a new one is then called `ablation-of-trial-7`.
 
     Args:
         result: The search.
@@ -70,20 +71,33 @@ def choose_candidates(result: SearchResult, top: int, baselines: Sequence[str]) 
         CandidateError: No trial has ended soundly.
         FolderError: The config.yaml of a baseline that an earlier command has begun is damaged.
     """
-    sound = result.leaders[~result.leaders["status"].isin([*UNSOUND_STATUSES, "unfinished"])]
-    if sound.empty:
+    sound = list_sound_trials(result)
+    if not sound:
         raise CandidateError(f"{result.directory}: no trial has come to a sound end yet: there is nothing to confirm")
     leaders = [
         Candidate(f"trial-{number}", "leader", result.spec.training_config(result.proposals[number]), f"trial {number}")
-        for number in sound["trial"].head(top)
+        for number in sound[:top]
     ]
-    winner = result.proposals[int(sound["trial"].iloc[0])]
+    winner = result.proposals[sound[0]]
+    asked = {candidate.name: candidate for candidate in _baselines(result, winner, baselines)}
+    ablation = asked.get(ABLATION) if has_penalty(leaders[0].config) else None
+    if ablation is not None and (same := [it for it in leaders if it.config == ablation.config]):
+        leaders = [leader for leader in leaders if leader not in same]
+        trials = join_words(leader.description for leader in same)
+        asked[ABLATION] = replace(ablation, description=f"{ablation.description}, as {trials}")
     chosen = list(leaders)
-    for candidate in _baselines(result, winner, baselines):
-        is_idle = candidate.name == ABLATION and not has_penalty(leaders[0].config)
-        if not is_idle and all(candidate.config != other.config for other in chosen):
+    for name, candidate in asked.items():
+        others = chosen if name == ABLATION or ablation is None else [*chosen, ablation]
+        is_idle = name == ABLATION and ablation is None
+        if not is_idle and all(candidate.config != other.config for other in others):
             chosen.append(_settle(candidate, result, leaders[0], winner))
     return chosen
+
+
+def list_sound_trials(result: SearchResult) -> list[int]:
+    """Return the numbers of the trials that ended soundly, best first."""
+    is_sound = ~result.leaders["status"].isin([*UNSOUND_STATUSES, "unfinished"])
+    return [int(number) for number in result.leaders.loc[is_sound, "trial"]]
 
 
 def _baselines(result: SearchResult, winner: dict[str, Any], names: Sequence[str]) -> Iterator[Candidate]:

@@ -1,13 +1,14 @@
 """Time that a confirmation takes, estimated from what its search recorded of its epochs."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
 from tune_cure.confirmation.candidates import has_penalty
 from tune_cure.confirmation.plan import Job
 from tune_cure.evaluation.names import MIN_TARGETED_CLASSES
+from tune_cure.search import run_files
 from tune_cure.search.results import SearchResult
 from tune_cure.search.trial_table import judged_examples
 from tune_cure.training.config import TrainingConfig
@@ -78,6 +79,16 @@ def estimate_costs(
         if name not in costs and own in trials and config is not None and job.model == result.spec.model:
             costs[name] = estimate_run(result, own, job, num_searched=num_searched, num_classes=num_classes)
     return costs
+
+
+def leave_out_done(cost: Cost, job: Job) -> Cost:
+    """Return the cost of what a run still has to do, of the cost of the whole run.
+
+    AutoAttack counts in full until all of it is over.
+    """
+    is_judged = all((job.outcome_folder(epsilon) / run_files.OUTCOMES).exists() for epsilon in job.plan.epsilons)
+    is_trained = (job.folder / run_files.JOB_MODEL).exists()
+    return replace(cost, training=0.0 if is_trained else cost.training, pgd=0.0 if is_judged else cost.pgd)
 
 
 def find_timed_epochs(result: SearchResult) -> pd.DataFrame:

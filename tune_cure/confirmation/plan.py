@@ -210,5 +210,9 @@ def _check_folder(job: Job) -> None:
     change = next(((key, old, new) for key, old, new in differences(before, now) if key != "contender"), None)
     if change:
         key, old, new = change
-        file, move = job.folder / run_files.JOB_CONFIG, job.folder.parent.parent
-        raise FolderError(f"{file}: {key} was {old} there, and is {new} now; move {move} away")
+        is_own = key.partition(".")[0] in ("model", "training")  # the others are the same for all candidates
+        move = job.folder.parent if is_own else job.folder.parent.parent
+        advice = f"move {move} away"
+        if is_own and job.candidate.kind == "candidate":
+            advice += ", or give the candidate another name: NAME=FILE"
+        raise FolderError(f"{job.folder / run_files.JOB_CONFIG}: {key} was {old} there, and is {new} now; {advice}")

@@ -53,7 +53,10 @@ def read_confirmation(directory: Path) -> Confirmation | None:
     confirmation.outcomes = read(source, confirmation.table, "last")
     is_judged = confirmation.table[[*OF_BEST.values()]].notna().any(axis=1)
     confirmation.best_outcomes = read(source, confirmation.table[is_judged], "best")
-    confirmation.num_planned = _read_num_planned(summary_file) or confirmation.num_judged
+    num_there = len(confirmation.table.drop_duplicates(["contender", "seed"]))
+    planned, judged = _read_counts(summary_file)
+    confirmation.num_planned = planned or num_there
+    confirmation.num_judged = num_there if judged is None else judged
     return confirmation
 
 
@@ -128,13 +131,19 @@ def _read_outcomes_of_jobs(folder: Path, table: pd.DataFrame, weights: Weights) 
     return outcomes
 
 
-def _read_num_planned(file: Path) -> int:
-    """Return the number of runs that were asked for; 0 if all of them have been judged."""
+def _read_counts(file: Path) -> tuple[int | None, int | None]:
+    """Return how many runs were asked for, and how many of these have been judged; None where the file does not say.
+
+    It says so as long as not all have been judged. Version 0.1.0 wrote the first number alone.
+    """
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        return 0
+        return None, None
     except (OSError, ValueError, RecursionError) as error:
         raise SavedConfirmationError(f"{file}: is damaged: {first_line(error)}") from error
-    planned = content.get("runs_planned", 0) if isinstance(content, dict) else 0
-    return planned if isinstance(planned, int) else 0
+    found = content if isinstance(content, dict) else {}
+    planned, judged = (
+        value if isinstance(value := found.get(key), int) else None for key in ("runs_planned", "runs_judged")
+    )
+    return planned, judged

@@ -82,10 +82,13 @@ def _validate(kind: type[Section], section: Mapping[str, Any]) -> Section:
 
 
 def find_task(path: Path) -> Task | None:
-    """Return what a network was trained for, from the folder of its search, training run or export; None if unknown.
+    """Return what a network was trained for, from the folder of its search, league, training run or export.
 
     Args:
         path: The folder, or a file in it, at most as deep as that of a confirmation's run.
+
+    Returns:
+        The data set and the threat model; None if nothing says.
 
     Raises:
         TuneCureError: The folder's record is damaged.
@@ -96,6 +99,8 @@ def find_task(path: Path) -> Task | None:
         if (folder / run_files.SPEC).is_file() and (folder / run_files.JOURNAL).is_file():
             spec = SearchResult(folder).spec
             return Task(spec.data, spec.evaluation)
+        if (folder / run_files.LEAGUE).is_file() and (searches := sorted(folder.glob(f"*/{run_files.JOURNAL}"))):
+            return find_task(searches[0].parent)
         if (folder / training_run.CONFIG).is_file() and (folder / training_run.BEST).is_file():
             return _task_of_training(folder / training_run.CONFIG)
         if (folder / EXPORTED_WEIGHTS).is_file() and (folder / EXPORTED_CONFIG).is_file():

@@ -48,6 +48,11 @@ FEW_SEEDS_WARNINGS = {
 """Warnings about verdicts from few seeds, by the number of seeds; docs/confirming.md has the measurement."""
 
 
+def describe_interval(seeds: "pd.Series[int]") -> str:
+    """Return what an interval includes, for differences of these numbers of seeds."""
+    return "includes the chance of the seeds and that of the images" if seeds.gt(1).all() else "is for the images alone"
+
+
 def warn_of_seeds(confirmation: "Confirmation", comparisons: pd.DataFrame) -> list[str]:
     """Return a sentence for each small number of seeds that a verdict goes by, and for each unsteady candidate.
 
@@ -78,6 +83,7 @@ class Confirmation:
 
     Attributes:
         num_planned: The number of runs that were asked for, judged or not.
+        num_judged: The number of these that have been judged as was asked, at each radius and by each attack.
         outcomes: For each judged network the content of its outcomes.npz. Under each attack's name (`ATTACKS`) lies an
             array of shape (examples,): True where the test image was still classified correctly.
         best_outcomes: The same of the best epoch's weights, where images were held out to choose it.
@@ -89,6 +95,7 @@ class Confirmation:
 
     def __init__(self, jobs: Sequence[Job]) -> None:
         self.num_planned = len(jobs)
+        self.num_judged = sum(job.is_done for job in jobs)
         self.outcomes: dict[RunKey, Arrays] = {}
         self.best_outcomes: dict[RunKey, Arrays] = {}
         rows = []
@@ -105,11 +112,6 @@ class Confirmation:
         self.table = pd.DataFrame(rows, columns=list(COLUMNS)).astype(dict.fromkeys(EPOCHS, "Int64"))
 
     @property
-    def num_judged(self) -> int:
-        """The number of runs that have been judged at one radius at least."""
-        return len(self.table.drop_duplicates(["contender", "seed"]))
-
-    @property
     def attack_labels(self) -> dict[str, str]:
         """The attacks as people write them, by their columns; see `names.label_attacks`."""
         return label_attacks([attack for attack in ATTACKS if self.table[attack].notna().any()])
@@ -122,6 +124,15 @@ class Confirmation:
         )
         ablation = baselines[baselines.eq(ABLATION) | baselines.str.startswith(f"{ABLATION}-of-")]
         return None if leaders.empty or ablation.empty else (leaders.iloc[0], ablation.iloc[0])
+
+    def shortest_trainings(self) -> "pd.Series[float]":
+        """Return the seconds of each candidate's shortest training run.
+
+        The shortest, because what else a machine does makes runs longer. A run that diverged ended early, and counts
+        only where all runs of its candidate did.
+        """
+        whole = self.table[~self.table["diverged"]].groupby("contender")["train_seconds"].min()
+        return whole.combine_first(self.table.groupby("contender")["train_seconds"].min())
 
     def means(self) -> pd.DataFrame:
         """Return a row per candidate and radius with the means over the seeds.
@@ -285,7 +296,7 @@ class Confirmation:
         if self.best_outcomes:
             content["robust_overfitting"] = _records(self.robust_overfitting())
         if self.num_judged < self.num_planned:
-            content["runs_planned"] = self.num_planned
+            content |= {"runs_planned": self.num_planned, "runs_judged": self.num_judged}
         replace_text(folder / run_files.CONFIRM_SUMMARY, json.dumps(content, indent=2, allow_nan=False) + "\n")
         packed = {
             f"{candidate}/{seed}/{epsilon:.6g}/{attack}": array

@@ -2,7 +2,8 @@
 
 import pandas as pd
 
-from tune_cure.confirmation.answers import chance_warnings
+from tune_cure.confirmation.answers import chance_warnings, divergence_warnings
+from tune_cure.confirmation.candidates import list_sound_trials
 from tune_cure.confirmation.verdicts import FEW_SEEDS_WARNINGS, explain_unsteady
 from tune_cure.evaluation.names import UNTARGETED_LABEL
 from tune_cure.league.folder import LeagueConfig
@@ -22,7 +23,8 @@ def who_wins(standings: Standings) -> list[str]:
     """Return who wins, in sentences; the first gives the answer.
 
     A method wins if it is better than each other one. A method with signs of masked gradients is not crowned, and
-    none is before all have been judged.
+    none is before all have been judged. Methods without a winner to judge have no place, and do not keep others from
+    winning.
     """
     if not standings.order:
         return ["Nobody wins: no winner of a search has been judged yet."]
@@ -51,8 +53,7 @@ def who_wins(standings: Standings) -> list[str]:
 
 def _crown(standings: Standings) -> str:
     """Return what the method is that is better than each other one."""
-    confirmation = standings.confirmation
-    if standings.unjudged or confirmation.num_judged < confirmation.num_planned:
+    if standings.awaited or standings.confirmation.num_judged < standings.confirmation.num_planned:
         return "leads so far"
     return "leads, but is not crowned" if standings.order[0] in standings.flags else "wins"
 
@@ -133,7 +134,7 @@ def what_cannot_be_said(standings: Standings, config: LeagueConfig) -> list[str]
         limits.append(f"AutoAttack has not judged all winners: {standings.label} may overrate a method.")
     elif standings.label == UNTARGETED_LABEL:
         limits.append("AutoAttack's targeted parts need four classes, and were left out.")
-    limits += chance_warnings(confirmation)
+    limits += chance_warnings(confirmation) + divergence_warnings(confirmation)
     limits += [
         f"{name} is flagged: {sign}."
         for name, signs in standings.flags.items()
@@ -147,14 +148,17 @@ def _explain_unjudged(standings: Standings, method: str) -> str:
     result = standings.results.get(method)
     if result is None or result.trials.empty:
         return "its search has not begun"
-    return "no trial of its search has come to a sound end, or its winner has not been judged yet"
+    if list_sound_trials(result):
+        return "its winner has not been judged yet"
+    return "no trial of its search has come to a sound end"
 
 
 def _on_seeds(standings: Standings) -> list[str]:
     """Return what the seeds do not allow to say."""
     if not standings.order:
         return []
-    few = [] if standings.spread.freedom else [FEW_SEEDS_WARNINGS[1]]
+    seeds = min(len(standings.runs(name)) for name in standings.order)
+    few = [FEW_SEEDS_WARNINGS[seeds]] if seeds in FEW_SEEDS_WARNINGS else []
     return few + explain_unsteady(standings.spread, "methods")
 
 

@@ -20,7 +20,7 @@ from tune_cure.utils.formatting import join_words, shorten_repr
 from tune_cure.utils.schema import Schema
 from tune_cure.utils.yaml_config import SpecError, first_problem, problem_at, read_mapping
 
-LEAGUE = "league.yaml"
+LEAGUE = run_files.LEAGUE
 
 
 def _check_name(name: str) -> str:

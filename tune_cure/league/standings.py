@@ -14,11 +14,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from tune_cure.confirmation.candidates import list_sound_trials
 from tune_cure.confirmation.verdicts import OF_BEST, Confirmation
 from tune_cure.evaluation import gradient_masking
 from tune_cure.evaluation.names import COMPARED_ATTACKS
 from tune_cure.evaluation.outcomes import Outcomes
 from tune_cure.league.contenders import WINNER, preset_name
+from tune_cure.search.patience import is_search_over
 from tune_cure.search.results import SearchResult
 from tune_cure.search.space.objectives import pareto_front
 from tune_cure.utils import significance
@@ -70,6 +72,15 @@ class Standings:
     def unjudged(self) -> list[str]:
         """The methods whose winners have not been judged."""
         return [name for name in self.methods if name not in self.order]
+
+    @property
+    def awaited(self) -> list[str]:
+        """The methods whose winners are still to be judged: a search that ended without a sound trial has none."""
+        return [name for name in self.unjudged if self._may_have_winner(name)]
+
+    def _may_have_winner(self, name: str) -> bool:
+        result = self.results.get(name)
+        return result is None or not is_search_over(result) or bool(list_sound_trials(result))
 
     @property
     def label(self) -> str:
@@ -185,10 +196,10 @@ class Standings:
     def costs(self) -> pd.DataFrame:
         """A row for each judged winner and preset: accuracy and training time, and whether it is on the Pareto front.
 
-        Columns: method, kind, candidate, clean and robust (mean accuracies), train_seconds (of the shortest run,
-        because what else a machine does makes runs longer), front.
+        Columns: method, kind, candidate, clean and robust (mean accuracies), train_seconds (of the shortest run) and
+        front.
         """
-        rows = []
+        rows, shortest = [], self.confirmation.shortest_trainings()
         for name in self.order:
             preset = self.preset(name)
             for candidate in dict.fromkeys([name, *([preset] if preset and self._has_attack(preset) else [])]):
@@ -196,7 +207,7 @@ class Standings:
                 rows.append({
                     "method": name, "kind": runs["kind"].iloc[0], "candidate": candidate,
                     "clean": float(runs["clean"].mean()), "robust": float(runs[self.attack].mean()),
-                    "train_seconds": float(runs["train_seconds"].min()),
+                    "train_seconds": float(shortest[candidate]),
                 })  # fmt: skip
         front = pareto_front([[row["robust"], -row["train_seconds"]] for row in rows], "max")
         return pd.DataFrame(rows).assign(front=front)

@@ -93,6 +93,8 @@ def run(
             num_cpus=plan.cpus_per_trial, num_gpus=plan.gpus_per_trial, max_retries=result.spec.search.retries
         )(_work_with_parts)
         parts = result.spec.parts
+        for job in pending:  # what an earlier command left there is not news
+            (job.folder / run_files.JOB_STATUS).unlink(missing_ok=True)
         running = {task.remote(parts, pickle.dumps(job), plan, broadcast): job for job in pending}
         try:
             return _follow(running, on_status)

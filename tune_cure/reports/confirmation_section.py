@@ -5,9 +5,9 @@ from html import escape
 import pandas as pd
 import plotly.graph_objects as go
 
-from tune_cure.confirmation.answers import answer, chance_warnings
+from tune_cure.confirmation.answers import answer, chance_warnings, divergence_warnings
 from tune_cure.confirmation.plan import AS_IS
-from tune_cure.confirmation.verdicts import Confirmation, warn_of_seeds
+from tune_cure.confirmation.verdicts import Confirmation, describe_interval, warn_of_seeds
 from tune_cure.evaluation.names import ATTACKS, COMPARED_ATTACKS, UNTARGETED_LABEL
 from tune_cure.reports import html_page
 from tune_cure.reports.figures.style import BLUE, START_COLOR, accuracy_range, blank_figure
@@ -66,6 +66,8 @@ def introduction(confirmation: Confirmation) -> str:
 def _training(table: pd.DataFrame) -> str:
     """Return how the candidates were trained, as a sentence."""
     trained, as_is = table[table["seed"].ne(AS_IS)], table[table["seed"].eq(AS_IS)]
+    if trained.empty:
+        return "They are judged as they are."
     names = join_words(f"<code>{escape(name)}</code>" for name in as_is["contender"].unique())
     return (
         f"Each was trained{f' (but for {names}, judged as they are)' if names else ''} on "
@@ -88,8 +90,8 @@ def verdicts(confirmation: Confirmation) -> str:
     question = confirmation.question
     alone = " against ".join(f"<code>{escape(name)}</code>" for name in question) if question else ""
     text = (
-        "Each row compares two candidates on the same test images and with the same seeds. The 95% interval includes "
-        "the chance of the seeds and that of the images. How much seeds differ is measured over all candidates "
+        "Each row compares two candidates on the same test images and with the same seeds. The 95% interval "
+        f"{describe_interval(comparisons['seeds'])}. How much seeds differ is measured over all candidates "
         "together, because two or three seeds often agree by chance. The verdicts better and worse hold at 5% for "
         f"{f'{alone} by itself, and for all other' if alone else 'all'} pairs of one metric and radius together "
         "(Holm 1979)."
@@ -131,12 +133,7 @@ def warnings(confirmation: Confirmation) -> str:
         f"<li><strong>Radius {_radius(epsilon, confirmation)}:</strong> {escape(warning)}</li>"
         for epsilon, warning in masking
     ]
-    diverged = confirmation.table[confirmation.table["diverged"]].drop_duplicates(["contender", "seed"])
-    items += [
-        f"<li><strong>{escape(row['contender'])}, seed {row['seed']},</strong> diverged. All its images count as "
-        "misclassified.</li>"
-        for _, row in diverged.iterrows()
-    ]
+    items += [f"<li>{escape(warning)}</li>" for warning in divergence_warnings(confirmation)]
     sound = "" if masking else "<p>No sign of masked gradients in any run.</p>"
     return (f"<ul>{''.join(items)}</ul>" if items else "") + sound
 
@@ -227,8 +224,8 @@ def robust_overfitting(confirmation: Confirmation) -> str:
     text = (
         f"{table['held_out'].max():,} of the search's validation images, which were not trained on, chose the best "
         "epoch of each run. Best minus last under attack is robust overfitting (Rice et al. 2020): what the epochs "
-        "after the best one have lost. Accuracies are means over the seeds, in percent; the interval includes the "
-        "chance of the seeds and that of the images. The verdicts, and all other numbers here, are those of the last "
+        "after the best one have lost. Accuracies are means over the seeds, in percent; the interval "
+        f"{describe_interval(table['seeds'])}. The verdicts, and all other numbers here, are those of the last "
         "weights: no choice was made to get them."
     )
     return f"<p>{text}</p>" + html_page.table(titles, rows)
@@ -239,7 +236,7 @@ def _table_of_means(confirmation: Confirmation) -> str:
     attacks = _measured_attacks(means)
     titles = {"candidate": "", "radius": "number", "seeds": "number"}
     titles |= {labels[attack]: "number" for attack in attacks} | {"training, seconds": "number"}
-    seconds = confirmation.table.groupby("contender")["train_seconds"].min()
+    seconds = confirmation.shortest_trainings()
     rows = []
     for _, row in means.iterrows():
         numbers = [_radius(row["epsilon"], confirmation), str(row["seeds"])]

@@ -139,7 +139,8 @@ def _next_step(result: SearchResult, confirmation: Confirmation | None, finding:
         return f'<dd class="next">{escape(words)}</dd>'
     confirmed = find_confirmed_accuracy(result, confirmation)
     if confirmation is None or confirmed is None:
-        what = "trains the winner again with other seeds, with and without its penalty, and judges it on test images"
+        twice = ", with and without its penalty," if result.best and has_penalty(_config(result)) else ""
+        what = f"trains the winner again with other seeds{twice} and judges it on test images"
         return _next(f"tune-cure confirm {folder}", what)
     if confirmation.num_judged < confirmation.num_planned:
         done = f"{confirmation.num_judged} of {format_count(confirmation.num_planned, 'run')} are done"

@@ -20,6 +20,7 @@ from tune_cure.search.results import SearchResult
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.space.radii import format_distribution, format_setting
 from tune_cure.training.config import describe_hyperparameter
+from tune_cure.training.presets import METHOD, METHODS, NO_METHOD
 from tune_cure.utils import environment
 
 TITLES = {
@@ -80,11 +81,22 @@ def write(result: SearchResult, plots: Iterable[Plot] | None = None) -> Path:
 
 
 def _header(spec: SearchSpec, trials: pd.DataFrame) -> str:
-    lines = ["Hyperparameter search for FGSM adversarial training with CURE curvature regularization"]
+    lines = [f"Hyperparameter search for adversarial training: {escape(_training(spec))}"]
     if len(trials):
         start = datetime.fromtimestamp(float(trials["started"].min()), UTC)
         lines.append(f"Begun on {start:%d %B %Y at %H:%M} UTC")
     return f"<header><h1>{escape(spec.name)}</h1>" + "".join(f"<p>{line}</p>" for line in lines) + "</header>"
+
+
+def _training(spec: SearchSpec) -> str:
+    """Return how all trials are trained, in a few words: the method, or else attack and regularizer."""
+    method = spec.training.get(METHOD, NO_METHOD)
+    if method != NO_METHOD:
+        return METHODS.resolve(method).title
+    config = spec.training_config({})
+    return ", ".join(
+        f"{key} {'searched' if key in spec.space else getattr(config, key)}" for key in ("attack", "regularizer")
+    )
 
 
 def _plots(result: SearchResult, plots: Iterable[Plot]) -> dict[str, str]:

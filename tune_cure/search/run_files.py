@@ -18,6 +18,8 @@ STUDY = "study.db"  # the Optuna study, in an SQLite database
 TRIALS = "trials"  # Ray's folder, with the checkpoints; each later session makes another: trials-2, …
 CHECKPOINT = "trainer.pt"  # in a checkpoint's folder: the state of a Trainer
 
+LEAGUE = "league.yaml"  # in the folder of a league, beside the folders of its searches
+
 # What it reports.
 REPORT = "report.html"
 FIGURES = "figures"

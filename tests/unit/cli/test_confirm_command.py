@@ -99,6 +99,8 @@ def test_an_interrupted_confirmation_leaves_the_tables_of_what_is_done(
 ) -> None:
     def interrupted(jobs: list[Job], *_: object, **__: object) -> dict[str, str]:
         write_outcomes(jobs[0], 0.6, num_images=40)
+        write_best_outcomes(jobs[0], 0, best_epoch=1)
+        write_outcomes(jobs[1], 0.6, num_images=40)  # whose best weights are still to be judged
         raise KeyboardInterrupt
 
     monkeypatch.setattr(confirmation, "run", interrupted)
@@ -106,7 +108,7 @@ def test_an_interrupted_confirmation_leaves_the_tables_of_what_is_done(
     assert cli.main(["confirm", str(tmp_path), *QUICK]) == 130
     page = tmp_path / run_files.CONFIRM / "confirm.html"
     assert f"interrupted; with what is done so far, wrote {page}" in capsys.readouterr().out
-    assert len(pd.read_csv(tmp_path / run_files.CONFIRM / "confirm.csv")) == 1
+    assert len(pd.read_csv(tmp_path / run_files.CONFIRM / "confirm.csv")) == 2
     assert "1 of 4 runs have been judged so far." in (tmp_path / run_files.CONFIRM / "confirm.html").read_text()
 
 

@@ -1,10 +1,12 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.support.confirmations import finish, plan_quick_jobs, write_best_outcomes, write_outcomes
-from tune_cure.confirmation.answers import answer, chance_warnings
+from tune_cure.confirmation.answers import answer, chance_warnings, divergence_warnings
 from tune_cure.confirmation.verdicts import Confirmation
+from tune_cure.search import run_files
 from tune_cure.search.results import SearchResult
 
 BASELINES = ("start_from", "ablation", "fgsm", "pgd")
@@ -53,6 +55,40 @@ def test_what_the_penalty_cost_in_time_comes_next(tmp_path: Path) -> None:
     )
     assert sentences[2].startswith("Against PGD adversarial training (pgd), it cannot be told which is better: ")
     assert sentences[2].endswith("took 1 min 40 s, that of pgd 2 min 0 s, 0.8 times as long.")
+
+
+def test_a_run_that_diverged_early_is_not_the_shortest(tmp_path: Path) -> None:
+    jobs = plan_quick_jobs(tmp_path, BASELINES)
+    for job in jobs:
+        write_outcomes(job, 0.5, seconds=100.0)
+    diverged = next(job for job in jobs if job.candidate.name == "trial-2")
+    model = torch.load(diverged.folder / run_files.JOB_MODEL, weights_only=True)
+    torch.save({**model, "weights": {}, "train_seconds": 4.0}, diverged.folder / run_files.JOB_MODEL)
+    confirmation = Confirmation(jobs)
+    assert answer(confirmation, SearchResult(tmp_path))[1].startswith(
+        "The shortest training run of trial-2 took 1 min 40 s, "
+    )
+    assert divergence_warnings(confirmation) == ["trial-2, seed 1, diverged. All its images count as misclassified."]
+
+
+def test_only_the_baseline_pgd_stands_for_pgd_training(tmp_path: Path) -> None:
+    confirmation = finish(plan_quick_jobs(tmp_path, ("ablation", "pgd")))
+    assert any("Against PGD adversarial training" in text for text in answer(confirmation, SearchResult(tmp_path)))
+    is_pgd = confirmation.table["contender"].eq("pgd")
+    confirmation.table.loc[is_pgd, "kind"] = "candidate"  # a trained network of this name
+    assert not any("Against PGD adversarial training" in text for text in answer(confirmation, SearchResult(tmp_path)))
+
+
+@pytest.mark.parametrize("kind", ["leader", "baseline", "candidate", "winner"])
+def test_robust_accuracy_at_chance_is_warned_of_for_each_kind_of_candidate(kind: str, tmp_path: Path) -> None:
+    jobs = plan_quick_jobs(tmp_path)
+    for job in jobs:
+        write_outcomes(job, 0.05 if job.candidate.name == "fgsm" else 0.8, chance=0.1)
+    confirmation = Confirmation(jobs)
+    confirmation.table["clean"] = 0.9
+    confirmation.table.loc[confirmation.table["contender"].eq("fgsm"), "kind"] = kind
+    (warning,) = chance_warnings(confirmation)
+    assert warning.startswith("Not clearly above chance under AutoAttack: fgsm. Chance is 10.0%, ")
 
 
 def test_without_an_ablation_the_answer_is_not_known_and_the_baseline_that_gives_it_is_named(tmp_path: Path) -> None:

@@ -47,6 +47,25 @@ def test_a_baseline_equal_to_a_leader_is_left_out(result: SearchResult) -> None:
     assert omitted == ["start_from is left out: its configuration is that of trial-0"]
 
 
+def test_the_ablation_is_not_left_out_for_a_baseline_that_equals_it(result: SearchResult) -> None:
+    start = result.proposals[BEST] | {"lambda": 0.0}
+    result.spec = result.spec.model_copy(update={"start_from": [start]})
+    chosen = choose_candidates(result, 1, ["start_from", "ablation"])
+    assert [one.name for one in chosen] == [f"trial-{BEST}", "ablation"]
+    omitted = explain_baselines(result, chosen, ["start_from", "ablation"])
+    assert omitted == ["start_from is left out: its configuration is that of ablation"]
+
+
+def test_a_leader_that_is_the_winner_without_its_penalty_is_the_ablation(result: SearchResult) -> None:
+    second = int(choose_candidates(result, 2, [])[1].name.removeprefix("trial-"))
+    result.proposals[second] = result.proposals[BEST] | {"lambda": 0.0}
+    chosen = choose_candidates(result, 3, ["ablation"])
+    names = [one.name for one in chosen]
+    assert names[0] == f"trial-{BEST}" and names[-1] == "ablation" and len(names) == 3
+    assert f"trial-{second}" not in names
+    assert chosen[-1].description == f"the winner without the penalty, as trial {second}"
+
+
 def test_without_start_from_the_winner_takes_its_place(tmp_path: Path) -> None:
     write_search(tmp_path)
     (tmp_path / run_files.SPEC).write_text(load(tmp_path / "space.yaml", ["start_from=[]"]).to_yaml())

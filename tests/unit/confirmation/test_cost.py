@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.confirmations import PLAN, write_quick_search
+from tests.support.confirmations import NUM_IMAGES, PLAN, write_outcomes, write_quick_search
 from tune_cure.confirmation.candidates import choose_candidates
-from tune_cure.confirmation.cost import Cost, estimate_costs
+from tune_cure.confirmation.cost import Cost, estimate_costs, leave_out_done
 from tune_cure.confirmation.plan import Plan, plan_jobs
 from tune_cure.search import run_files
 from tune_cure.search.results import SearchResult
@@ -62,3 +62,12 @@ def test_best_weights_take_an_evaluation_an_epoch_and_a_second_judgement_unless_
         epochs = result.epochs[result.epochs["trial"].eq(trial)]["pgd_accuracy"]
         times = 1 if epochs.idxmax() == epochs.index[-1] else 2
         assert with_best[name].pgd == pytest.approx(times * cost.pgd)
+
+
+def test_what_a_run_has_done_already_takes_no_time_again(result: SearchResult) -> None:
+    plan = dataclasses.replace(PLAN, autoattack=True, examples=NUM_IMAGES)
+    job = plan_jobs(result, choose_candidates(result, 1, []), plan)[0]
+    whole = Cost(training=10.0, pgd=2.0, autoattack=20.0)
+    assert leave_out_done(whole, job) == whole
+    write_outcomes(job, 0.5, autoattack=False)
+    assert leave_out_done(whole, job) == Cost(training=0.0, pgd=0.0, autoattack=20.0)

@@ -1,6 +1,8 @@
 import dataclasses
 import math
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -337,3 +339,35 @@ def test_a_confirmation_of_version_0_1_0_goes_on_with_the_last_weights(tmp_path:
     assert one_job(result, plan).is_done
     with pytest.raises(FolderError, match=f"held_out was 0 there, and is {held_out} now; move "):
         one_job(result, dataclasses.replace(plan, held_out=held_out))
+
+
+@pytest.mark.parametrize(("kind", "advice"), [("candidate", ", or give the candidate another name"), ("leader", "")])
+def test_another_configuration_under_a_name_moves_that_folder_alone(kind: str, advice: str, tmp_path: Path) -> None:
+    result = write_quick_search(tmp_path)
+    job = one_job(result)
+    job.folder.mkdir(parents=True)
+    (job.folder / run_files.JOB_CONFIG).write_text(job.config.to_yaml())
+    assert job.candidate.config is not None
+    changed = job.candidate.config.model_copy(update={"lr_max": 0.123})
+    candidate = dataclasses.replace(job.candidate, config=changed, kind=kind)
+    with pytest.raises(FolderError) as caught:
+        plan_module.plan_jobs(result, [candidate], PLAN)
+    text = str(caught.value)
+    assert "training.lr_max was " in text and f"move {job.folder.parent} away{advice}" in text
+
+
+def test_the_status_of_an_earlier_command_is_not_news(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    result = write_quick_search(tmp_path)
+    job = one_job(result)
+    job.folder.mkdir(parents=True)
+    confirmation._write_status(job, "done")
+    told: list[dict[str, Any]] = []
+    devices = SimpleNamespace(cpus_per_trial=1, gpus_per_trial=0)
+    task = SimpleNamespace(remote=lambda *_: object())
+    monkeypatch.setattr(confirmation, "_ray", lambda *_: nullcontext())
+    monkeypatch.setattr(confirmation, "_plan", lambda *_: devices)
+    monkeypatch.setattr(confirmation.ray, "remote", lambda **_: lambda work: task)
+    monkeypatch.setattr(confirmation.ray, "wait", lambda running, timeout: (running, []))
+    monkeypatch.setattr(confirmation.ray, "get", lambda _: None)
+    confirmation.run([job], result, on_status=lambda _, status: told.append(status))
+    assert told == []

@@ -45,6 +45,18 @@ def test_an_unfinished_confirmation_knows_how_many_runs_were_planned(tmp_path: P
     assert (read.num_judged, read.num_planned) == (1, 12)
 
 
+def test_a_run_that_autoattack_has_not_judged_yet_is_not_done(tmp_path: Path) -> None:
+    jobs = plan_quick_jobs(tmp_path)
+    for job in jobs:
+        write_outcomes(job, 0.5, autoattack=job.seed == 1)
+    written = Confirmation(jobs)
+    assert (written.num_judged, written.num_planned) == (4, 12)
+    written.write(tmp_path / run_files.CONFIRM)
+    read = read_confirmation(tmp_path)
+    assert read is not None
+    assert (read.num_judged, read.num_planned) == (4, 12)
+
+
 def test_tables_of_version_0_1_0_are_read(written: Confirmation, tmp_path: Path) -> None:
     folder = tmp_path / run_files.CONFIRM
     table = pd.read_csv(folder / run_files.CONFIRM_TABLE)

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.exported_models import write_bundle, write_confirmed_runs, write_search_with_model
+from tests.support.leagues import write_league
 from tune_cure.confirmation.task import Task, choose_task, find_task
 from tune_cure.reports.export.bundle import collect_search_model
 from tune_cure.training.run import RunSpec
@@ -79,3 +80,14 @@ def test_a_damaged_export_is_one_line(tmp_path: Path, content: str) -> None:
     (tmp_path / "config.json").write_text(content)
     with pytest.raises(TuneCureError, match="does not say what the network was trained for"):
         find_task(tmp_path)
+
+
+def test_the_networks_of_a_league_were_trained_for_what_its_searches_say(tmp_path: Path) -> None:
+    league = write_league(tmp_path, {"cure": "cure", "pgd": "pgd"})
+    model = league.folder / "confirm" / "cure" / "seed-1" / "model.pt"
+    model.parent.mkdir(parents=True)
+    model.touch()
+    task = find_task(model)
+    spec = league.results()["cure"].spec
+    assert task == Task(spec.data, spec.evaluation)
+    assert task.data.dataset == "digits"

@@ -1,7 +1,9 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from tests.support.leagues import build_confirmation, draw_outcomes
+from tests.support.leagues import build_confirmation, draw_outcomes, write_league
 from tune_cure.confirmation.verdicts import FEW_SEEDS_WARNINGS
 from tune_cure.evaluation.names import WITHOUT_AUTOATTACK
 from tune_cure.league.conclusions import what_cannot_be_said, what_tuning_was_worth, who_wins
@@ -57,6 +59,27 @@ def test_before_all_have_been_judged_nobody_is_crowned() -> None:
     assert who_wins(Standings(["low", "high"], confirmation, {}))[0].startswith("high leads so far: it has ")
 
 
+def test_a_method_without_a_sound_trial_keeps_nobody_from_winning(tmp_path: Path) -> None:
+    league = write_league(tmp_path, {"low": "cure", "high": "pgd", "unsound": "fgsm_rs"})
+    results = league.results()
+    results["unsound"].trials["status"] = "catastrophic_overfitting"
+    confirmation = build_confirmation(draw_outcomes({"low": 0.3, "high": 0.6}))
+    standings = Standings(league.methods, confirmation, results)
+    assert who_wins(standings)[0].startswith("high wins: it has ")
+    assert "unsound has no place: no trial of its search has come to a sound end." in limits(standings)
+    del results["unsound"]
+    assert who_wins(Standings(league.methods, confirmation, results))[0].startswith("high leads so far: it has ")
+
+
+def test_a_winner_that_is_still_to_be_judged_keeps_others_from_winning(tmp_path: Path) -> None:
+    league = write_league(tmp_path, {"low": "cure", "high": "pgd", "later": "fgsm_rs"})
+    standings = Standings(
+        league.methods, build_confirmation(draw_outcomes({"low": 0.3, "high": 0.6})), league.results()
+    )
+    assert who_wins(standings)[0].startswith("high leads so far: it has ")
+    assert "later has no place: its winner has not been judged yet." in limits(standings)
+
+
 def test_what_tuning_was_worth_is_said_with_an_interval_where_it_can_be_told() -> None:
     drawn = draw_outcomes({"a": 0.55, "b": 0.5, "a0": 0.35, "b0": 0.5})
     standings = stand({"a": drawn["a"], "b": drawn["b"]}, {"a": drawn["a0"], "b": drawn["b0"]})
@@ -66,10 +89,24 @@ def test_what_tuning_was_worth_is_said_with_an_interval_where_it_can_be_told() -
     assert what_tuning_was_worth(stand(draw_outcomes({"a": 0.5, "b": 0.4}))) == []
 
 
-@pytest.mark.parametrize(("seeds", "is_said"), [(1, True), (3, False)])
-def test_one_seed_is_warned_of(seeds: int, is_said: bool) -> None:
+@pytest.mark.parametrize("seeds", [1, 2, 3])
+def test_few_seeds_are_warned_of(seeds: int) -> None:
     said = limits(stand(draw_outcomes({"a": 0.5, "b": 0.4}, seeds=seeds)))
-    assert (FEW_SEEDS_WARNINGS[1] in said) == is_said
+    assert [number for number, text in FEW_SEEDS_WARNINGS.items() if text in said] == [seeds][: seeds < 3]
+
+
+def test_networks_that_withstand_nothing_are_at_chance_and_of_three_seeds() -> None:
+    confirmation = build_confirmation({"a": np.zeros((3, 300), dtype=bool), "b": np.zeros((3, 300), dtype=bool)})
+    confirmation.table["clean"] = 0.9
+    said = limits(Standings(["a", "b"], confirmation, {}))
+    assert "Not clearly above chance under AutoAttack: a and b." in said
+    assert FEW_SEEDS_WARNINGS[1] not in said
+
+
+def test_runs_that_diverged_are_named() -> None:
+    confirmation = build_confirmation(draw_outcomes({"a": 0.5, "b": 0.4}))
+    confirmation.table.loc[1, "diverged"] = True
+    assert "a, seed 2, diverged." in limits(Standings(["a", "b"], confirmation, {}))
 
 
 def test_a_method_whose_seeds_differ_far_more_is_named() -> None:

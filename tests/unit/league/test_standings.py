@@ -99,6 +99,14 @@ def test_the_pareto_front_has_what_nothing_is_quicker_and_more_robust_than() -> 
     assert costs["front"].to_dict() == {"slow": True, "quick": True, "beaten": False}
 
 
+def test_a_run_that_diverged_early_is_not_quick() -> None:
+    confirmation = build_confirmation(draw_outcomes({"diverges": 0.5, "whole": 0.45}))
+    is_first = confirmation.table["contender"].eq("diverges") & confirmation.table["seed"].eq(1)
+    confirmation.table.loc[is_first, ["train_seconds", "diverged"]] = [0.5, True]
+    costs = Standings(["diverges", "whole"], confirmation, {}).costs.set_index("method")
+    assert costs["train_seconds"].to_dict() == {"diverges": 10.0, "whole": 10.0}
+
+
 def test_runs_that_overfitted_catastrophically_or_diverged_are_counted() -> None:
     confirmation = build_confirmation(draw_outcomes({"a": 0.5, "b": 0.5}))
     of_a = confirmation.table.index[confirmation.table["contender"].eq("a")]

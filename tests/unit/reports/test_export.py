@@ -156,7 +156,7 @@ def test_the_card_says_how_to_evaluate(dataset: str, shown: str, tmp_path: Path)
     assert "eps=8 / 255" in card
 
 
-@pytest.mark.parametrize("num_classes", [10, 5])
+@pytest.mark.parametrize("num_classes", [10, 5, 2])
 def test_the_lines_of_the_card_run(
     num_classes: int, result: SearchResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -171,7 +171,10 @@ def test_the_lines_of_the_card_run(
     ) % num_classes  # so that there is nothing to attack
     names = run_card_code(folder, 2, monkeypatch, images=images, labels=wrong)
     assert names["attack"].epsilon == 0.15
-    assert names["attack"].apgd_targeted.n_target_classes == min(9, num_classes - 1)
+    if num_classes == 2:
+        assert names["attack"].attacks_to_run == ["apgd-ce", "square"]
+    else:
+        assert names["attack"].apgd_targeted.n_target_classes == min(9, num_classes - 1)
 
 
 def test_text_from_the_run_is_escaped_in_markdown(result: SearchResult) -> None:

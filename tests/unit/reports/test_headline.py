@@ -131,7 +131,7 @@ def test_an_unfinished_confirmation_names_the_command_that_goes_on(tmp_path: Pat
 def test_what_a_confirmation_lacks_is_the_next_command(
     baselines: tuple[str, ...], autoattack: bool, command: str, words: str, tmp_path: Path
 ) -> None:
-    jobs = plan_quick_jobs(tmp_path, baselines)
+    jobs = plan_quick_jobs(tmp_path, baselines, autoattack=autoattack)
     over(tmp_path)
     for job in jobs:
         write_outcomes(job, 0.6, autoattack=autoattack)

@@ -40,6 +40,19 @@ def test_the_summary_gives_the_winner_its_accuracy_and_the_difference_to_start_f
     assert "The test set is still untouched" in text
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("training.regularizer=cure", "adversarial training: attack fgsm, regularizer cure"),
+        ("training.method=trades", "adversarial training: TRADES"),
+        ("space.attack={choice: [fgsm, pgd]}", "adversarial training: attack searched, regularizer cure"),
+    ],
+)
+def test_the_page_begins_with_how_its_trials_are_trained(change: str, words: str, tmp_path: Path) -> None:
+    spec = load("search_spaces/quickstart.yaml", [change, "start_from=[]"])
+    assert f"<p>Hyperparameter search for {words}</p>" in search_page._header(spec, pd.DataFrame())
+
+
 def test_several_metrics_and_constraints_are_explained(tmp_path: Path) -> None:
     write_search(tmp_path)
     search = (

@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.table import Table
 
 from tune_cure.cli.views.console import alert
-from tune_cure.confirmation.answers import answer, chance_warnings
-from tune_cure.confirmation.cost import Cost
+from tune_cure.confirmation.answers import answer, chance_warnings, divergence_warnings
+from tune_cure.confirmation.cost import Cost, leave_out_done
 from tune_cure.confirmation.plan import Job, Plan
 from tune_cure.confirmation.verdicts import Confirmation, warn_of_seeds
 from tune_cure.evaluation.names import COMPARED_ATTACKS
@@ -69,7 +69,7 @@ def describe_time(left: Sequence[Job], costs: Mapping[str, Cost], concurrent: in
         costs: The cost of one run of each of their candidates, by its name.
         concurrent: The number of runs at a time; None if it is not known.
     """
-    cost = sum((costs[job.candidate.name] for job in left), Cost(0, 0, 0))
+    cost = sum((leave_out_done(costs[job.candidate.name], job) for job in left), Cost(0, 0, 0))
     cost /= min(concurrent or 1, len(left))
     parts = {"training": cost.training, "PGD": cost.pgd, "AutoAttack": cost.autoattack}
     shares = join_words(f"{format_duration(seconds)} of {name}" for name, seconds in parts.items() if seconds)
@@ -141,7 +141,8 @@ def print_results(confirmation: Confirmation, result: SearchResult, console: Con
     for _, row in comparisons.iterrows():
         console.print(describe_verdict(row, norm, labels))
     console.print(describe_adjustment(confirmation), style="dim")
-    for warning in (*warn_of_seeds(confirmation, comparisons), *chance_warnings(confirmation)):
+    warnings = [*warn_of_seeds(confirmation, comparisons), *chance_warnings(confirmation)]
+    for warning in warnings + divergence_warnings(confirmation):
         alert(console, warning, style="bold")
     for epsilon, warning in confirmation.masking_warnings():
         alert(console, f"\nwarning, at {format_radius(epsilon, norm)}: {warning}", style="bold")

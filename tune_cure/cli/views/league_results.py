@@ -75,6 +75,7 @@ def _columns(standings: Standings) -> dict[str, list[str]]:
     runs = {name: standings.runs(name) for name in order}
     gaps = [_row(standings.pairs, order[0], name) for name in order]
     tuning = standings.tuning.set_index("first")["difference"]
+    shortest = standings.confirmation.shortest_trainings()
 
     def accuracies(attack: str) -> list[str]:
         return [format_percent(runs[name][attack].mean(), unit="") for name in order]
@@ -90,7 +91,7 @@ def _columns(standings: Standings) -> dict[str, list[str]]:
         "tuning": [format_points(tuning[name]) if name in tuning else "" for name in order],
         "±": ["" if pd.isna(spread) else format_percent(spread, unit="") for spread in spreads],
         **{labels[attack]: accuracies(attack) for attack in others},
-        "training": [format_seconds(float(runs[name]["train_seconds"].min())) for name in order],
+        "training": [format_seconds(float(shortest[name])) for name in order],
     }
 
 

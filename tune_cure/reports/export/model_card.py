@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 
-from tune_cure.evaluation.names import NORM_LABELS
+from tune_cure.evaluation.names import MIN_TARGETED_CLASSES, NORM_LABELS, UNTARGETED_LABEL
 from tune_cure.evaluation.standard_error import standard_error
 from tune_cure.reports.export.bundle import BEST_CONFIG, ONNX, ExportedModel
 from tune_cure.reports.export.claim import FORM, RECORD
@@ -184,7 +184,7 @@ def _table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def _warnings(model: ExportedModel) -> str:
     warnings = [f"- **Warning.** {warning}" for warning in model.warnings]
-    if not any(measurement.attack == "AutoAttack" for measurement in model.measured):
+    if not any(measurement.attack in ("AutoAttack", UNTARGETED_LABEL) for measurement in model.measured):
         warnings.append(
             "- AutoAttack has not been run on these weights. So it is not known whether the network only hides its "
             "gradients from PGD."
@@ -236,7 +236,9 @@ clean, robust = benchmark(model, n_examples=1000, {threat})
 
 RobustBench 1.1.1 needs the package `autoattack` but does not install it: https://github.com/fra31/auto-attack."""
     fewer = ""
-    if (targets := model.network["num_classes"] - 1) < NUM_TARGETS:
+    if model.network["num_classes"] < MIN_TARGETED_CLASSES:
+        fewer = 'attack.attacks_to_run = ["apgd-ce", "square"]  # the others need four classes\n'
+    elif (targets := model.network["num_classes"] - 1) < NUM_TARGETS:
         fewer = f"attack.apgd_targeted.n_target_classes = attack.fab.n_target_classes = {targets}\n"
     return f"""\
 RobustBench has no test images of {escape_markdown(model.dataset)}, but AutoAttack takes the network as it is

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from tune_cure.confirmation.verdicts import describe_interval
 from tune_cure.evaluation.names import COMPARED_ATTACKS
 from tune_cure.league.conclusions import (
     describe_accuracy,
@@ -121,12 +122,13 @@ def _standings(standings: Standings) -> str:
     titles |= {labels[name]: "number" for name in others} | ({"best weights": "number"} if has_best else {})
     titles |= {"training of a run": "number"} | ({"flagged": ""} if standings.flags else {})
     rows = [_standings_row(standings, name, others, has_best=has_best) for name in standings.order]
+    seeds = standings.confirmation.table["contender"].value_counts()[standings.order]
     at = format_radius(standings.epsilon, str(standings.confirmation.table["norm"].iloc[0]))
     text = (
         f"Accuracies on test images at {at}, in percent: means over the seeds ± their standard deviation. "
         f"<strong>Methods that share a letter cannot be told apart</strong> under {labels[standings.attack]}, by which "
         "they are ranked: verdicts hold at 5% for all pairs together (Holm 1979). The intervals hold for all pairs "
-        "together, too (Bonferroni), and include the chance of the seeds and that of the images."
+        f"together, too (Bonferroni); each {describe_interval(seeds)}."
     )
     return f"<p>{text}</p>" + html_page.table(titles, rows, sortable=True)
 
@@ -141,7 +143,7 @@ def _standings_row(standings: Standings, name: str, others: Sequence[str], *, ha
     numbers = [_mean(runs[standings.attack]), *gap, *(_mean(runs[attack]) for attack in others)]
     if has_best:
         numbers.append(_mean(runs[f"best_{standings.attack}"]))
-    numbers.append(format_seconds(float(runs["train_seconds"].min())))
+    numbers.append(format_seconds(float(standings.confirmation.shortest_trainings()[name])))
     rank = standings.order.index(name) + 1
     cells = f'<td class="number">{rank}</td><td>{standings.groups[name]}</td>{html_page.number_cells(numbers)}'
     if standings.flags:
