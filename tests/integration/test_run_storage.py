@@ -29,6 +29,32 @@ def test_resume_where_there_is_no_search_gives_an_error_of_one_line(
 
 
 @pytest.mark.usefixtures("ray_session")
+def test_a_search_whose_machine_was_lost_long_after_the_last_copy_goes_on_from_what_the_copy_names(
+    store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_storage, "INTERVAL", 0.0)
+
+    def stop_copying_then_interrupt(event: Event) -> None:
+        if event["event"] == "checkpoint" and (event["trial"], event["epoch"]) == (1, 1):
+            monkeypatch.setattr(run_storage, "INTERVAL", 3600.0)
+        if event["event"] == "checkpoint" and (event["trial"], event["epoch"]) == (1, 3):
+            signal.raise_signal(signal.SIGINT)
+
+    first, second = tmp_path / "first", tmp_path / "second"
+    for folder in (first, second):
+        folder.mkdir()
+    spec = tiny(first, "search.trials=3", "asha.grace_period=4")
+    storage = UriStorage(store, first)
+    assert tuner.run(spec, storage, on_event=stop_copying_then_interrupt).outcome == "interrupted"
+    storage.finish_copies()
+    store.get_run(second)
+    before = Journal(second).read()
+    assert max(event["epoch"] for event in before if event["event"] == "epoch" and event["trial"] == 1) < 3
+    assert tuner.run(spec, UriStorage(store, second), tuner.RunOptions(resume=True)).finished
+    assert list(results.trials(second)["status"]) == ["completed"] * 3
+
+
+@pytest.mark.usefixtures("ray_session")
 def test_a_search_is_resumed_from_its_copy_in_the_object_store_alone(
     store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -25,16 +25,21 @@ class JournalCallback(tune.Callback):  # type: ignore[misc]
         recorder: Writes the journal.
         folder: The run's folder, on this machine or in an object store, as checkpoints' paths begin.
         ray_watch: Says whether a trial failed because Ray cannot go on. Such a failure is not recorded.
+        may_tune_delete: Let Tune delete a trial's checkpoint once there is a newer one. In an object store the recorder
+            deletes it, because the store's copy of the journal may still need it.
     """
 
-    def __init__(self, recorder: TrialRecorder, folder: Path, ray_watch: RayWatch) -> None:
+    def __init__(
+        self, recorder: TrialRecorder, folder: Path, ray_watch: RayWatch, *, may_tune_delete: bool = True
+    ) -> None:
         self.recorder, self.folder, self.ray_watch = recorder, folder, ray_watch
+        self.may_tune_delete = may_tune_delete
         self.deletes_previous = False  # checkpoints, in place of Tune
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """Let Tune keep the last checkpoint of a trial alone, from when the trial has its worker."""
+        """Let Tune keep the last checkpoint of a trial alone if it may, from when the trial has its worker."""
         # Told so any earlier, Tune would write the state of all trials to disk after each checkpoint of any of them.
-        self.deletes_previous = not ray_internals.keep_last_checkpoint_only(trial)
+        self.deletes_previous = not (self.may_tune_delete and ray_internals.keep_last_checkpoint_only(trial))
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
@@ -47,7 +52,7 @@ class JournalCallback(tune.Callback):  # type: ignore[misc]
     def on_checkpoint(
         self, iteration: int, trials: list[Trial], trial: Trial, checkpoint: tune.Checkpoint, **info: Any
     ) -> None:
-        """Record a checkpoint once it outlasts a power cut; Tune deletes the one before only afterwards."""
+        """Record a checkpoint once it outlasts a power cut; the one before is deleted only afterwards."""
         path = self.find_checkpoint(trial, checkpoint)
         if (path / run_files.CHECKPOINT).exists():  # it is not, in an object store
             sync_to_disk(path / run_files.CHECKPOINT)

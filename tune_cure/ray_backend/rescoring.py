@@ -11,6 +11,7 @@ from typing import Any
 
 import ray
 import torch
+from ray import tune
 
 from tune_cure.data.splits import Examples, Splits
 from tune_cure.evaluation.robustness import judge
@@ -21,14 +22,14 @@ from tune_cure.ray_backend.gpus.memory import wait_for_memory
 from tune_cure.ray_backend.resources import ResourcePlan
 from tune_cure.ray_backend.trainable import shared_data
 from tune_cure.ray_backend.worker_errors import describe
-from tune_cure.search import ranking, trial_table
+from tune_cure.search import ranking, run_files, trial_table
 from tune_cure.search.journal import Journal
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.space.registration import import_sent_parts
 from tune_cure.search.storage.run_storage import RunStorage
 from tune_cure.search.trial_table import SearchRecord
 from tune_cure.utils import cpu
-from tune_cure.utils.files import read_tensors
+from tune_cure.utils.files import FolderError, read_tensors
 
 _logger = logging.getLogger(__name__)
 
@@ -74,9 +75,9 @@ def run(
     """
     task = ray.remote(num_cpus=plan.cpus_per_trial, num_gpus=plan.gpus_per_trial)(_judge)
     tasks = {
-        task.remote(leaders.spec, str(file), plan, broadcast): (leaders, number, epoch)
+        task.remote(leaders.spec, checkpoint, plan, broadcast): (leaders, number, epoch)
         for leaders in searches
-        for (number, epoch), file in _find_files(leaders.spec, leaders.record, leaders.storage)
+        for number, epoch, checkpoint in _find_checkpoints(leaders)
     }
     while tasks and not is_stopped():
         finished, _ = ray.wait(list(tasks), timeout=POLL_SECONDS)
@@ -85,34 +86,52 @@ def run(
             try:
                 metrics = ray.get(reference)
             except ray.exceptions.RayError as error:  # the search is over, and its results stand without this
-                reason = describe(error)
                 session.keep_logs()
-                _logger.warning("trial %d could not be judged again (--resume tries it once more): %s", number, reason)
+                _warn(number, describe(error))
                 continue
             if metrics["examples"]:
                 attack = trial_table.rescoring_attack(leaders.spec)
                 leaders.journal.append("leader", number, epoch=epoch, attack=attack, **metrics)
 
 
-def _find_files(spec: SearchSpec, record: SearchRecord, storage: RunStorage) -> Iterator[tuple[tuple[int, int], Path]]:
-    """Yield the number and best epoch of each leader to judge, and the checkpoint that holds its best weights."""
-    leaders = ranking.select_finalists(record.build_trial_table(spec), spec)
-    leaders = leaders[leaders["fresh_pgd_accuracy"].isna()]
-    checkpoints = {event["trial"]: event["path"] for event in record.events if event["event"] == "checkpoint"}
-    for number, epoch in zip(leaders["trial"], leaders["best_epoch"], strict=True):
-        if number in checkpoints and (file := storage.fetch_checkpoint(checkpoints[number])).exists():
-            yield (int(number), int(epoch)), file
+def _find_checkpoints(leaders: Leaders) -> Iterator[tuple[int, int, str]]:
+    """Yield the number and best epoch of each leader to judge, and the path or URI of its checkpoint."""
+    spec, record = leaders.spec, leaders.record
+    trials = ranking.select_finalists(record.build_trial_table(spec), spec)
+    trials = trials[trials["fresh_pgd_accuracy"].isna()]
+    paths = {event["trial"]: event["path"] for event in record.events if event["event"] == "checkpoint"}
+    for number, epoch in zip(trials["trial"], trials["best_epoch"], strict=True):
+        try:
+            checkpoint = leaders.storage.locate_checkpoint(paths[number]) if number in paths else None
+        except FolderError as error:
+            _warn(number, error)
+        else:
+            if checkpoint:
+                yield int(number), int(epoch), checkpoint
 
 
-def _judge(spec: SearchSpec, file: str, plan: ResourcePlan, broadcast: DataBroadcast | None) -> dict[str, Any]:
-    """Return the metrics of a leader, and on how many images they were measured. Runs in a worker process."""
+def _warn(number: int, reason: object) -> None:
+    _logger.warning("trial %d could not be judged again (--resume tries it once more): %s", number, reason)
+
+
+def _judge(spec: SearchSpec, checkpoint: str, plan: ResourcePlan, broadcast: DataBroadcast | None) -> dict[str, Any]:
+    """Return the metrics of a leader, and on how many images they were measured. Runs in a worker process.
+
+    Args:
+        spec: The search.
+        checkpoint: The path or URI of the checkpoint that holds the leader's best weights.
+        plan: The search's use of the devices.
+        broadcast: The data for machines that lack it; None if all is on one machine.
+    """
     device = torch.device(plan.device)
     cpu.configure_cpu(spec.resources.cpus_per_trial)
     import_sent_parts(spec.parts)
     if waited := wait_for_memory(plan):
-        print(f"{file}: {waited}", flush=True)
+        print(f"{checkpoint}: {waited}", flush=True)
     examples = fresh_examples(spec, shared_data(spec.data, device.type, broadcast))
     if not len(examples):
         return {"examples": 0}
-    network = models.rebuild(read_tensors(Path(file), device)["best_model"], device=device, trust_code=True)
+    with tune.Checkpoint(checkpoint).as_directory() as folder:  # copied from an object store
+        saved = read_tensors(Path(folder) / run_files.CHECKPOINT, device)
+    network = models.rebuild(saved["best_model"], device=device, trust_code=True)
     return {"examples": len(examples), **judge(network, examples, spec.rescoring)}

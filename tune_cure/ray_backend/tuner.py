@@ -180,8 +180,7 @@ class Search:
 
     def make_proposer(self) -> StudyProposer:
         """Return what proposes the trials, from the events so far."""
-        uri = self.storage.checkpoint_uri
-        return StudyProposer(self.spec, self.journal, self.record.history, self.stopper, storage_uri=uri)
+        return StudyProposer(self.spec, self.journal, self.record.history, self.stopper, run_storage=self.storage)
 
     def make_recorder(self) -> TrialRecorder:
         """Return what records the trials; checkpoints that an earlier session has left without use are deleted."""
@@ -288,6 +287,7 @@ def _make_tuner(
     """Return Tune's controller of the trials that are left."""
     spec, storage = search.spec, search.storage
     recorder, backoff = search.make_recorder(), MemoryBackoff(plan.concurrent)
+    root, is_local = Path(storage.checkpoint_root), storage.checkpoint_uri is None
     parameters = {"spec": spec, "plan": plan, "reused": reuses_processes(plan)}
     return make_tuner(
         with_parameters(CureTrainable, broadcast, **parameters),
@@ -307,7 +307,7 @@ def _make_tuner(
             failure_config=tune.FailureConfig(max_failures=spec.search.retries),
             checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=1),
             stop=TuneStopper(search.stopper),
-            callbacks=[JournalCallback(recorder, Path(storage.checkpoint_root), RayWatch())],
+            callbacks=[JournalCallback(recorder, root, RayWatch(), may_tune_delete=is_local)],
             verbose=1 if verbose else 0,
         ),
     )

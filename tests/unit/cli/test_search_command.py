@@ -12,6 +12,7 @@ from PIL import Image
 from rich.console import Console
 
 from tests.support.command_line import failed
+from tests.support.journal_lines import begin
 from tests.support.journals import BEST, write_search
 from tests.support.registered_parts import forget_afterwards
 from tests.support.spaces import TINY
@@ -21,6 +22,7 @@ from tune_cure.cli.views import duration, interruption
 from tune_cure.cli.views.search_results import print_results
 from tune_cure.ray_backend.resources import Machine
 from tune_cure.search import run_files
+from tune_cure.search.journal import Journal
 from tune_cure.search.results import SearchResult
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.utils import locking
@@ -336,6 +338,28 @@ def test_a_search_that_was_interrupted_before_its_first_trial_is_taken_up_again(
         (out / name).unlink()
     assert main([*command, *again]) == 130
     assert taken == ["out", "out"]
+
+
+def test_a_search_whose_copy_is_in_a_store_goes_on_from_the_newer_journal_that_is_still_here(
+    space: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resumed: list[tuple[str, int]] = []
+
+    def killed(spec: SearchSpec, folder: search_run.RunFolder, *_: object) -> None:
+        resumed.append((folder.directory.name, len(folder.record.events)))
+        begin(Journal(folder.directory), len(resumed) - 1)
+        if len(resumed) == 1:
+            folder.storage.copy_all()
+        begin(Journal(folder.directory), len(resumed))  # after the last copy
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(search_run, "run_trials", killed)
+    command = ["search", "--space", str(space), "--output", f"file://{elsewhere}/store/run"]
+    assert main(command) == 130
+    assert main([*command, "--resume"]) == 130
+    (elsewhere / "results" / "tiny").rename(elsewhere / "lost")
+    assert main([*command, "--resume"]) == 130
+    assert resumed == [("tiny", 0), ("tiny", 2), ("tiny", 1)]
 
 
 def test_ctrl_c_while_the_time_of_a_search_is_estimated_says_how_to_continue(

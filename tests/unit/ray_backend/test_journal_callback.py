@@ -3,6 +3,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from ray.tune.experiment import Trial
 
 from tests.support import journal_lines
 from tests.support.spaces import tiny
@@ -45,3 +46,21 @@ def test_the_terminal_says_that_a_trial_had_to_wait_for_the_memory_of_its_gpu(
         callback.on_trial_result(2, [], trial, {WAITED: ""})
     assert caplog.messages == ["trial 3 waited 2 s for 9 GiB of the GPU's memory"]
     assert recorded == [3, 3]
+
+
+@pytest.mark.parametrize("is_local", [True, False])
+def test_in_an_object_store_the_recorder_deletes_a_trials_checkpoint_in_place_of_tune(
+    is_local: bool, tmp_path: Path
+) -> None:
+    journal, deleted = Journal(tmp_path), list[str]()
+    journal_lines.begin(journal, 0)
+    stopper = SearchStopper(tiny(tmp_path), tmp_path, None, [])
+    recorder = TrialRecorder(stopper.spec, journal, stopper, deleted.append)
+    callback = JournalCallback(recorder, Path("bucket/run"), RayWatch(), may_tune_delete=is_local)
+    trial = Trial("unknown", stub=True, config={"trial": 0})
+    callback.on_trial_start(1, [], trial)
+    assert trial.run_metadata.checkpoint_manager.checkpoint_config.num_to_keep == (1 if is_local else None)
+    for epoch in (1, 2):
+        trial.update_last_result({"training_iteration": epoch})
+        callback.on_checkpoint(1, [], trial, SimpleNamespace(path=f"bucket/run/trials/trial_00000/{epoch}"))
+    assert deleted == ([] if is_local else ["trials/trial_00000/1/trainer.pt"])

@@ -12,12 +12,13 @@ from tune_cure.search.proposals.proposer import StudyProposer
 from tune_cure.search.schedulers.memory_backoff import MemoryBackoff
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.stopping import SearchStopper
+from tune_cure.search.storage.run_storage import ObjectStore, RunStorage, UriStorage
 
 
-def make_searcher(spec: SearchSpec, folder: Path, storage_uri: str | None = None) -> OptunaSearcher:
+def make_searcher(spec: SearchSpec, folder: Path, run_storage: RunStorage | None = None) -> OptunaSearcher:
     journal, storage = Journal(folder), optuna.storages.InMemoryStorage()
     stopper = SearchStopper(spec, folder, None, [])
-    proposer = StudyProposer(spec, journal, journal.read(), stopper, storage=storage, storage_uri=storage_uri)
+    proposer = StudyProposer(spec, journal, journal.read(), stopper, storage=storage, run_storage=run_storage)
     return OptunaSearcher(proposer, MemoryBackoff(8))
 
 
@@ -92,10 +93,23 @@ def test_a_trial_that_goes_on_gets_the_checkpoint_in_the_object_store(tmp_path: 
     spec, journal = tiny(tmp_path), Journal(tmp_path)
     journal_lines.begin(journal, 0)
     journal_lines.epoch(journal, 0)
-    journal.append("checkpoint", 0, epoch=1, path="trials/trial_00000/checkpoint_000000")
-    config = make_searcher(spec, tmp_path, "s3://bucket/run?region=x").suggest("a")
-    checkpoint = "s3://bucket/run/trials/trial_00000/checkpoint_000000?region=x"
+    path = "trials/trial_00000/checkpoint_000000"
+    journal.append("checkpoint", 0, epoch=1, path=path)
+    storage = UriStorage(ObjectStore(f"file://{tmp_path}/store/run"), tmp_path)
+    (tmp_path / "store" / "run" / path).mkdir(parents=True)
+    (tmp_path / "store" / "run" / path / "trainer.pt").touch()
+    checkpoint = f"file://{tmp_path}/store/run/{path}"
+    config = make_searcher(spec, tmp_path, storage).suggest("a")
     assert config == {**journal_lines.VALUES, "trial": 0, "checkpoint": checkpoint}
+
+
+def test_a_trial_whose_checkpoint_is_gone_from_the_object_store_begins_anew(tmp_path: Path) -> None:
+    spec, journal = tiny(tmp_path), Journal(tmp_path)
+    journal_lines.begin(journal, 0)
+    journal_lines.epoch(journal, 0)
+    journal.append("checkpoint", 0, epoch=1, path="trials/trial_00000/checkpoint_000000")
+    storage = UriStorage(ObjectStore(f"file://{tmp_path}/store/run"), tmp_path)
+    assert make_searcher(spec, tmp_path, storage).suggest("a") == {**journal_lines.VALUES, "trial": 0}
 
 
 def test_rays_snapshots_are_neither_written_nor_read(tmp_path: Path) -> None:

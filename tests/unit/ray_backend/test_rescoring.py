@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from tests.support import journal_lines
 from tests.support.spaces import tiny
 from tune_cure import models
 from tune_cure.data import splits as data
@@ -18,8 +19,12 @@ from tune_cure.evaluation.config import StricterEvaluation
 from tune_cure.ray_backend import rescoring
 from tune_cure.ray_backend.resources import Machine, plan_resources
 from tune_cure.search import ranking, trial_table
+from tune_cure.search.journal import Journal
+from tune_cure.search.storage.run_storage import LocalStorage, ObjectStore, UriStorage
+from tune_cure.search.trial_table import SearchRecord
 from tune_cure.utils.yaml_config import SpecError
 
+CHECKPOINT = "trials/trial_{:05d}/checkpoint_000003"
 RESCORE = ["evaluation.examples=60", "rescore={top: 2, steps: 6, restarts: 2, examples: 30}"]
 
 
@@ -78,21 +83,64 @@ def test_a_trial_that_violates_the_constraints_wins_by_no_second_judgement(tmp_p
     assert list(ranking.rank_leaders(none_keeps_them, spec)["trial"]) == [1, 2, 0]
 
 
+def write_checkpoint(folder: Path) -> None:
+    """Write the checkpoint of a trial, as far as its second judgement reads it."""
+    network = {"name": "small_cnn", "width": 4, "num_classes": 10, "in_channels": 1, "mean": [0.3], "std": [0.4]}
+    trained = models.build(**network)
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.save({"best_model": {"model": network, "weights": trained.state_dict()}}, folder / "trainer.pt")
+
+
+def record_leaders(journal: Journal) -> None:
+    """Write the journal of a search of three trials, each with a checkpoint."""
+    for number in range(3):
+        accuracies = {"clean_accuracy": 0.9, "pgd_accuracy": 0.4 + 0.1 * number, "objective": 0.4 + 0.1 * number}
+        journal_lines.begin(journal, number)
+        journal_lines.epoch(journal, number, epoch=4, ended="completed", **accuracies)
+        journal.append("checkpoint", number, epoch=4, path=CHECKPOINT.format(number))
+        journal_lines.end(journal, number)
+
+
+def test_leaders_in_an_object_store_are_named_by_what_every_machine_can_read(tmp_path: Path) -> None:
+    spec, journal = tiny(tmp_path, *RESCORE), Journal(tmp_path)
+    storage = UriStorage(ObjectStore(f"file://{tmp_path}/store/run"), tmp_path)
+    record_leaders(journal)
+    write_checkpoint(tmp_path / "store" / "run" / CHECKPOINT.format(2))
+    leaders = rescoring.Leaders(spec, journal, SearchRecord(journal.load()), storage)
+    found = list(rescoring._find_checkpoints(leaders))
+    assert found == [(2, 4, f"file://{tmp_path}/store/run/{CHECKPOINT.format(2)}")]  # that of trial 1 was deleted
+    assert not (tmp_path / "trials").exists()  # nothing is copied to where other machines do not see it
+
+
+def test_a_leader_whose_checkpoint_is_damaged_is_left_out_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    spec, journal = tiny(tmp_path, *RESCORE), Journal(tmp_path)
+    record_leaders(journal)
+    for number in (1, 2):
+        write_checkpoint(tmp_path / CHECKPOINT.format(number))
+    (tmp_path / CHECKPOINT.format(2) / "trainer.pt").write_bytes(b"torn")
+    leaders = rescoring.Leaders(spec, journal, SearchRecord(journal.load()), LocalStorage(tmp_path))
+    assert list(rescoring._find_checkpoints(leaders)) == [(1, 4, str(tmp_path / CHECKPOINT.format(1)))]
+    (line,) = caplog.messages
+    assert line.startswith("trial 2 could not be judged again (--resume tries it once more): ")
+    assert "cannot be read as a checkpoint" in line
+
+
+@pytest.mark.parametrize("checkpoint", ["{}", "file://{}"], ids=["a folder", "a URI"])
 @pytest.mark.parametrize("attack", ["apgd_t", "autoattack"])
 def test_leaders_are_judged_again_by_the_attack_that_is_asked_for(
-    tmp_path: Path, attack: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, attack: str, checkpoint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def evaluate(name: str, network: nn.Module, examples: Examples, evaluation: StricterEvaluation) -> dict[str, Any]:
         assert not network.training and evaluation == spec.rescoring and len(examples) == 30
         return {"clean": np.arange(30) < 24, "apgd_ce": np.arange(30) < 20, name: np.arange(30) < 15}
 
     spec = tiny(tmp_path, *RESCORE, f"rescore.attack={attack}")
-    network = {"name": "small_cnn", "width": 4, "num_classes": 10, "in_channels": 1, "mean": [0.3], "std": [0.4]}
-    trained = models.build(**network)
-    torch.save({"best_model": {"model": network, "weights": trained.state_dict()}}, tmp_path / "trainer.pt")
+    write_checkpoint(tmp_path)
     monkeypatch.setattr(robustness, "evaluate_under", evaluate)
     on_cpu = plan_resources(spec, [Machine(1, 0)])
-    metrics = rescoring._judge(spec, str(tmp_path / "trainer.pt"), on_cpu, None)
+    metrics = rescoring._judge(spec, checkpoint.format(tmp_path), on_cpu, None)
     assert metrics == {
         "examples": 30, "clean_accuracy": 0.8, "pgd_accuracy": 0.5,
         "clean_accuracy_se": pytest.approx((0.16 / 30) ** 0.5), "pgd_accuracy_se": pytest.approx((0.25 / 30) ** 0.5),

@@ -360,12 +360,18 @@ def _make_folder(spec: SearchSpec, options: SearchOptions) -> RunFolder:
 
 
 def _make_folder_with_store(spec: SearchSpec, store: ObjectStore, options: SearchOptions) -> RunFolder:
-    """Make the local folder of a search that is kept in an object store, with the store's files if it is resumed."""
+    """Make the local folder of a search that is kept in an object store.
+
+    A resumed search takes the folder whose copy the store has, if this machine has it still: its journal may be newer.
+    Else its new folder gets the store's files.
+    """
     if not options.resume and store.exists(run_files.JOURNAL):
         raise UsageError(f"--output {store.uri}: holds a search; name another, or continue it with --resume")
     if options.resume and not store.exists(run_files.JOURNAL):
         raise UsageError(f"--output {store.uri}: holds no search: there is no {run_files.JOURNAL} in it")
-    directory = make_folder(_choose_directory(spec, options))
-    if options.resume:
-        store.get_run(directory)
+    directory = store.find_original(run_files.find_runs(run_files.RESULTS)) if options.resume else None
+    if directory is None:
+        directory = make_folder(_choose_directory(spec, options))
+        if options.resume:
+            store.get_run(directory)
     return RunFolder(spec, directory, UriStorage(store, directory))

@@ -15,6 +15,7 @@ from tune_cure.search.proposals.recorded_trials import RecordedTrial, find_check
 from tune_cure.search.proposals.study import create_storage, create_study
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.stopping import SearchStopper
+from tune_cure.search.storage.run_storage import LocalStorage, RunStorage
 
 WARM_START_ORIGIN = "warm_start"  # the origin, in the study, of trials of earlier searches
 
@@ -46,7 +47,7 @@ class StudyProposer:
             is added here and to the journal if a crash kept it from there.
         stopper: Says when no more trials are to be proposed; it is told of the ends that are added.
         storage: Where the study is kept; study.db beside the journal if None.
-        storage_uri: The URI that checkpoints are relative to; None if they are in the run's folder.
+        run_storage: Where checkpoints are kept; the journal's folder if None.
 
     Attributes:
         study: The study.
@@ -61,9 +62,10 @@ class StudyProposer:
         stopper: SearchStopper,
         *,
         storage: BaseStorage | None = None,
-        storage_uri: str | None = None,
+        run_storage: RunStorage | None = None,
     ) -> None:
-        self.spec, self.journal, self.stopper, self.storage_uri = spec, journal, stopper, storage_uri
+        self.spec, self.journal, self.stopper = spec, journal, stopper
+        self._run_storage = run_storage or LocalStorage(journal.path.parent)
         self._has_several = len(spec.search.metrics) > 1
         prior_trials = warm_start.read_prior_trials(spec)[0] if spec.search.warm_start else []
         proposed = [event for event in history if event["event"] == "trial"]
@@ -140,8 +142,7 @@ class StudyProposer:
         self._running[recorded.number] = trial
         for epoch, objective in recorded.objectives.items():
             self.report(recorded.number, epoch, objective)
-        checkpoint = find_checkpoint(recorded, self.journal, self.storage_uri)
-        return Proposal(recorded.number, recorded.hyperparameters, checkpoint)
+        return Proposal(recorded.number, recorded.hyperparameters, find_checkpoint(recorded, self._run_storage))
 
     def _add_prior(self, prior: warm_start.PriorTrial) -> None:
         """Add a trial of an earlier search to the study."""

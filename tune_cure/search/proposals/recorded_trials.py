@@ -7,11 +7,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
-from tune_cure.search.journal import OBJECTIVE, Event, Journal, end_status
+from tune_cure.search.journal import OBJECTIVE, Event, end_status
 from tune_cure.search.space.objectives import reached
-from tune_cure.utils.files import FolderError, read_tensors
+from tune_cure.search.storage.run_storage import RunStorage
+from tune_cure.utils.files import FolderError
 
 _logger = logging.getLogger(__name__)
 
@@ -83,26 +82,14 @@ def recorded_trials(history: Iterable[Event]) -> Iterator[RecordedTrial]:
         yield RecordedTrial.from_events(events)
 
 
-def find_checkpoint(trial: RecordedTrial, journal: Journal, storage_uri: str | None = None) -> str | None:
-    """Return the path or URI of the newest checkpoint that can be read; None if the trial must begin anew.
-
-    Args:
-        trial: The trial.
-        journal: The journal of the run, whose folder the paths are relative to.
-        storage_uri: The URI that the paths are relative to instead, where checkpoints are in an object store. It is not
-            looked into: an object store never shows half of a file.
-    """
+def find_checkpoint(trial: RecordedTrial, storage: RunStorage) -> str | None:
+    """Return the path or URI of the newest checkpoint that can be read; None if the trial must begin anew."""
     for path in reversed(trial.checkpoints):
-        file = journal.checkpoint_file(path)
-        if storage_uri:
-            base, mark, query = storage_uri.partition("?")  # s3://bucket/run?region=…
-            return f"{base}/{path}{mark}{query}"
-        if not file.exists():  # an older one, which Ray deleted once there was a newer
-            continue
         try:
-            read_tensors(file, torch.device("cpu"))
+            checkpoint = storage.locate_checkpoint(path)
         except FolderError as error:
             _logger.warning("trial %d cannot go on from its last epoch: %s", trial.number, error)
         else:
-            return str(file.parent)
+            if checkpoint:  # an older one was deleted once there was a newer
+                return checkpoint
     return None

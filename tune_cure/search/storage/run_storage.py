@@ -1,7 +1,9 @@
 """Storage of a run's files and its trials' checkpoints: a local folder, or a folder and an object store.
 
 While a search runs, its folder on the driver's machine is the truth. With an object store (`s3://…`, or what else
-pyarrow knows) the checkpoints alone lie there. The journal is copied there at intervals, and all files at the end.
+pyarrow knows) the checkpoints alone lie there. The journal is copied there at intervals, and all files at the end. A
+checkpoint is deleted only after a copy of the journal that does not need it, so that the search can be continued from
+the store at any time.
 """
 
 import logging
@@ -9,8 +11,9 @@ import shutil
 import tempfile
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pyarrow
@@ -19,9 +22,10 @@ from pyarrow import fs
 from tune_cure.search import run_files
 from tune_cure.search.journal import Event, Journal
 from tune_cure.utils.errors import first_line
-from tune_cure.utils.files import FolderError
+from tune_cure.utils.files import FolderError, read_tensors
 
 INTERVAL = 60.0  # seconds between two copies
+COPIED_FOLDERS = (run_files.FIGURES, run_files.TENSORBOARD)
 
 OnEvent = Callable[[Event], None]
 
@@ -55,10 +59,22 @@ class RunStorage(ABC):
 
     @abstractmethod
     def delete_file(self, path: str) -> None:
-        """Delete a file by its path relative to `checkpoint_root`.
+        """Delete a file by its path relative to `checkpoint_root`; an object store does after its next copy.
 
         Raises:
             OSError: It cannot be deleted.
+        """
+
+    @abstractmethod
+    def locate_checkpoint(self, path: str) -> str | None:
+        """Return the path or URI by which each machine of the search finds a checkpoint's folder; None if it is gone.
+
+        Args:
+            path: The path in the checkpoint's event.
+
+        Raises:
+            JournalError: The path leads out of the run's folder: a run that somebody sent must not do that.
+            FolderError: The checkpoint is damaged.
         """
 
     def copy_while_running(self, on_event: OnEvent) -> OnEvent:
@@ -115,6 +131,14 @@ class LocalStorage(RunStorage):
         """Delete a file by its path relative to the run's folder."""
         (self.folder / path).unlink()
 
+    def locate_checkpoint(self, path: str) -> str | None:
+        """Return the path of a checkpoint's folder; None if it is gone."""
+        file = Journal(self.folder).checkpoint_file(path)
+        if not file.exists():
+            return None
+        read_tensors(file, "cpu")
+        return str(file.parent)
+
     def copy_all(self) -> None:
         """Copy nothing: no copies are kept."""
 
@@ -139,6 +163,16 @@ class ObjectStore:
         info = self.files.get_file_info(f"{self.path}/{name}")
         return bool(info.type != fs.FileType.NotFound)
 
+    def find_original(self, folders: Iterable[Path]) -> Path | None:
+        """Return the first folder of a run whose journal begins with the store's copy of it; None if there is none."""
+        with self.files.open_input_stream(f"{self.path}/{run_files.JOURNAL}") as stream:
+            copied = stream.read()
+        for folder in folders if copied else ():
+            with suppress(OSError), (folder / run_files.JOURNAL).open("rb") as journal:
+                if journal.read(len(copied)) == copied:
+                    return folder
+        return None
+
     def get_run(self, folder: Path) -> None:
         """Copy the files of the run in the store into `folder`, without its trials' checkpoints.
 
@@ -157,10 +191,12 @@ class ObjectStore:
                 target = str(folder / info.base_name)
                 fs.copy_files(info.path, target, source_filesystem=self.files, destination_filesystem=_local())
 
-    def put(self, file: Path) -> None:
-        """Copy a file into the store."""
-        target = f"{self.path}/{file.name}"
-        fs.copy_files(str(file), target, source_filesystem=_local(), destination_filesystem=self.files)
+    def put(self, path: Path) -> None:
+        """Copy a file, or a folder with all that is in it, into the store."""
+        target = f"{self.path}/{path.name}"
+        if path.is_dir():
+            self.files.create_dir(target)
+        fs.copy_files(str(path), target, source_filesystem=_local(), destination_filesystem=self.files)
 
 
 class UriStorage(RunStorage):
@@ -177,6 +213,7 @@ class UriStorage(RunStorage):
         self._copied = time.monotonic()
         self._uploader = ThreadPoolExecutor(1)
         self._upload: Future[None] | None = None
+        self._useless: list[str] = []  # files to delete after the next copy of the journal
 
     def __reduce__(self) -> tuple[type["UriStorage"], tuple[ObjectStore, Path]]:
         return UriStorage, (self.store, self.folder)  # Ray pickles all that it is given, but no thread can be pickled
@@ -196,8 +233,19 @@ class UriStorage(RunStorage):
         return self.store.exists(name)
 
     def delete_file(self, path: str) -> None:
-        """Delete a file in the store by its path relative to the store's folder."""
-        self.store.files.delete_file(f"{self.store.path}/{path}")
+        """Delete a file in the store, by its path relative to the store's folder, after the next copy of the journal.
+
+        Until then the search, if this process died, would be continued from the copy before, which may need the file.
+        """
+        self._useless.append(path)
+
+    def locate_checkpoint(self, path: str) -> str | None:
+        """Return the URI of a checkpoint's folder; None if it is gone. An object store never shows half of a file."""
+        Journal(self.folder).checkpoint_file(path)
+        if not self.store.exists(f"{path}/{run_files.CHECKPOINT}"):
+            return None
+        base, mark, query = self.store.uri.partition("?")  # s3://bucket/run?region=…
+        return f"{base}/{path}{mark}{query}"
 
     def copy_while_running(self, on_event: OnEvent) -> OnEvent:
         """Return `on_event`, followed by a copy if it is time: between two events, so that it is of one state."""
@@ -207,7 +255,8 @@ class UriStorage(RunStorage):
             is_uploading = self._upload is not None and not self._upload.done()
             if time.monotonic() - self._copied >= INTERVAL and not is_uploading:
                 self._copied = time.monotonic()
-                self._upload = self._uploader.submit(self._upload_and_remove, _snapshot(self.folder))
+                useless, self._useless = self._useless, []
+                self._upload = self._uploader.submit(self._upload_and_remove, _snapshot(self.folder), useless)
 
         return copy_afterwards
 
@@ -223,28 +272,42 @@ class UriStorage(RunStorage):
         self._uploader.shutdown()
 
     def copy_all(self) -> None:
-        """Copy the run's files into the store, without its checkpoints and the lock, which is of this machine.
+        """Copy the run's files and `COPIED_FOLDERS` into the store, without the lock, which is of this machine.
 
         Raises:
             FolderError: That failed; all files but checkpoints are in `folder`.
         """
         self.finish_copies()
         try:
-            for file in sorted(self.folder.iterdir()):
-                if file.is_file() and not file.name.startswith("."):
-                    self.store.put(file)
+            for path in sorted(self.folder.iterdir()):
+                if path.name in COPIED_FOLDERS or (path.is_file() and not path.name.startswith(".")):
+                    self.store.put(path)
         except OSError as error:
             message = f"{self.output}: cannot be written: {error}; all but checkpoints is in {self.folder}"
             raise FolderError(message) from error
+        self._delete(self._useless)
 
-    def _upload_and_remove(self, folder: Path) -> None:
+    def _upload_and_remove(self, folder: Path, useless: list[str]) -> None:
+        """Copy a snapshot of the run's files into the store; delete it, and the files that the copy does not need."""
         try:
             for file in sorted(folder.iterdir()):
                 self.store.put(file)
         except OSError as error:  # the next copy may succeed, and the last one raises its error
             _logger.warning("%s: a copy failed: %s", self.output, error)
+            self._useless.extend(useless)
+        else:
+            self._delete(useless)
         finally:
             shutil.rmtree(folder)
+
+    def _delete(self, paths: list[str]) -> None:
+        for path in paths:
+            try:
+                self.store.files.delete_file(f"{self.store.path}/{path}")
+            except FileNotFoundError:
+                pass  # deleted by an interrupted session
+            except OSError as error:
+                _logger.warning("%s/%s: cannot be deleted: %s", self.output, path, error)
 
 
 def _local() -> fs.LocalFileSystem:
