@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.support.journal_lines import begin, epoch
+from tests.support.journal_lines import begin
 from tests.support.spaces import tiny
 from tune_cure.search.journal import Event, Journal, JournalError
 from tune_cure.search.proposals.recorded_trials import find_checkpoint, recorded_trials
@@ -155,7 +155,9 @@ def test_the_checkpoints_that_the_stores_copy_of_the_journal_names_last_are_ther
         file = Path(store.path, path, "trainer.pt")
         file.parent.mkdir(parents=True)
         file.touch()
-        epoch(journal, number, epoch=at, pgd_accuracy=0.3 + 0.1 * number, objective=0.3 + 0.1 * number)
+        result = {"epoch": at, "training_iteration": at, "hostname": "here", "pid": 1, "skipped_steps": 0}
+        result |= {"clean_accuracy": 0.9, "pgd_accuracy": 0.3 + 0.1 * number, "objective": 0.3 + 0.1 * number}
+        recorder.on_epoch(number, {**result, "ended": "", "done": False})
         recorder.on_checkpoint(number, at, path, delete_previous=True)
 
     def remaining() -> list[str]:
