@@ -1,6 +1,5 @@
 """Configuration of the data: which data set, from where, how it is split."""
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -8,29 +7,14 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from tune_cure.data.datasets import DATASETS
 from tune_cure.data.folders import DEFAULT_ROOT, folder_of
-from tune_cure.utils.formatting import shorten_repr
-from tune_cure.utils.schema import MAX_SEED, Schema, one_of
-
-MAX_PATH = 4000  # characters; systems take a little more
-
-
-def _absolute(root: str) -> str:
-    """Return `root` as an absolute path unless it begins with ~: processes of trials work in folders of their own."""
-    is_invalid = any("\ud800" <= character <= "\udfff" for character in root)  # half a pair: in no file's name
-    if is_invalid or "\0" in root or len(root) > MAX_PATH:
-        raise ValueError(f"a folder is needed, but found {shorten_repr(root)}")
-    try:
-        Path(root).expanduser()
-    except RuntimeError as error:
-        raise ValueError(f"{shorten_repr(root)} begins with the home of somebody who is not known here") from error
-    return root if root.startswith("~") else os.path.abspath(root)
+from tune_cure.utils.schema import MAX_SEED, Schema, absolute_path, one_of
 
 
 class DataSpec(Schema):
     """Which data, from where, and how it is split."""
 
     dataset: Annotated[str, one_of(DATASETS)] = Field(description="The data set.")
-    root: Annotated[str, AfterValidator(_absolute)] = Field(
+    root: Annotated[str, AfterValidator(absolute_path)] = Field(
         default=DEFAULT_ROOT, description="Folder of its files, or to download it into."
     )
     validation: int | None = Field(

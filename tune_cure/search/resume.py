@@ -118,6 +118,8 @@ def prepare(directory: Path, spec: SearchSpec, *, force: bool, say: Callable[[st
     say(f"changed since the search was begun: {listed}")
     if not serious:
         return SearchRecord(content)
+    if "search.warm_start" in serious:
+        (directory / run_files.PRIOR_TRIALS).unlink(missing_ok=True)  # others are to be read
     restart = any(key.startswith(RESTARTING) for key in serious)
     if restart:
         say("trials that were under way begin anew")

@@ -14,6 +14,7 @@ RESULTS = Path("results")  # where runs go whose folder the user does not name
 SPEC = "spec.yaml"
 JOURNAL = "journal.jsonl"
 ENVIRONMENT = environment.FILE
+PRIOR_TRIALS = "prior_trials.json"  # the trials of `search.warm_start`, as the search began with them
 STUDY = "study.db"  # the Optuna study, in an SQLite database
 TRIALS = "trials"  # Ray's folder, with the checkpoints; each later session makes another: trials-2, …
 CHECKPOINT = "trainer.pt"  # in a checkpoint's folder: the state of a Trainer

@@ -1,8 +1,10 @@
 """Base of every configuration of the project: immutability, strict keys and types, fractions, registered names."""
 
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, create_model
@@ -13,6 +15,7 @@ from tune_cure.utils.hyperparameters import Hyperparameter, declared_hyperparame
 from tune_cure.utils.registry import PartError, Registry, did_you_mean
 
 MAX_SEED = 2**31 - 1  # numpy's take twice as much, but a search adds to its own
+MAX_PATH = 4000  # characters; systems take a little more
 MAX_NUMBER = 1e100  # far beyond what float32 holds; sums, squares and axes of such numbers are finite
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
@@ -21,6 +24,22 @@ class Schema(BaseModel):
     """A frozen configuration: unknown keys, lax types, infinities and NaN are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+def absolute_path(path: str) -> str:
+    """Return a path as an absolute one unless it begins with ~: other processes and sessions work in other folders.
+
+    Raises:
+        ValueError: No file can have this path.
+    """
+    is_invalid = any("\ud800" <= character <= "\udfff" for character in path)  # half a pair: in no file's name
+    if is_invalid or "\0" in path or len(path) > MAX_PATH:
+        raise ValueError(f"a path is needed, but found {shorten_repr(path)}")
+    try:
+        Path(path).expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"{shorten_repr(path)} begins with the home of somebody who is not known here") from error
+    return path if path.startswith("~") else os.path.abspath(path)
 
 
 def parse_number(value: Any) -> Any:

@@ -140,3 +140,11 @@ def test_another_method_is_another_search(begun: Path) -> None:
         said(begun, "training.method=gat")
     assert "training.method was none and is gat" in str(refused.value)
     assert "training.regularizer was cure and is gat" in str(refused.value)
+
+
+@pytest.mark.parametrize("override", ["search.warm_start=/elsewhere", "asha.grace_period=2"])
+def test_prior_trials_are_read_again_only_if_others_are_named(override: str, begun: Path) -> None:
+    kept = begun / run_files.PRIOR_TRIALS
+    kept.write_text("[]")
+    said(begun, override, force=True)
+    assert kept.exists() == ("warm_start" not in override)

@@ -67,8 +67,8 @@ class StudyProposer:
         self.spec, self.journal, self.stopper = spec, journal, stopper
         self._run_storage = run_storage or LocalStorage(journal.path.parent)
         self._has_several = len(spec.search.metrics) > 1
-        prior_trials = warm_start.read_prior_trials(spec)[0] if spec.search.warm_start else []
         proposed = [event for event in history if event["event"] == "trial"]
+        prior_trials = warm_start.keep_prior_trials(spec, journal.path.parent, is_begun=bool(proposed))
         self.num_prior = len(prior_trials)
         self.study = create_study(
             spec, storage or create_storage(journal.path.parent), num_drawn=self.num_prior + len(proposed)

@@ -1,5 +1,6 @@
 """Warm start: ended trials of an earlier search, read from its folder, a table or an Optuna study."""
 
+import json
 import math
 import shutil
 import sqlite3
@@ -22,6 +23,7 @@ from tune_cure.training.config import parse_hyperparameter
 from tune_cure.training.delta import say_delta_in
 from tune_cure.utils.csv_tables import read_csv
 from tune_cure.utils.errors import first_line
+from tune_cure.utils.files import replace_text
 from tune_cure.utils.yaml_config import ProblemError, SpecError, describe
 
 SQLITE_COMPANIONS = ("-journal", "-wal")  # files beside a database with changes that are not in it yet
@@ -65,19 +67,73 @@ def read_prior_trials(spec: SearchSpec) -> tuple[list[PriorTrial], int]:
     missing = [name for name in spec.search.metrics if name not in frame]
     if missing:
         raise SpecError(f"search.warm_start: {path}: has no column {missing[0]}, which is what is optimized")
-    rows = frame.to_dict("records")
-    prior_trials: list[PriorTrial] = []
-    for number, row in enumerate(rows):
-        try:
-            prior_trial = _prior_trial(spec, {str(key): value for key, value in row.items()})
-        except ProblemError as problem:
-            raise SpecError(f"search.warm_start: {path}: row {number}: {problem.path}: {problem.message}") from problem
-        prior_trials += [prior_trial] if prior_trial else []
+    rows = [{str(key): value for key, value in row.items()} for row in frame.to_dict("records")]
+    prior_trials = _select(spec, path, rows)
     if not prior_trials:
         raise SpecError(
             f"search.warm_start: {path}: none of its {len(rows)} trials ended within the space of this search"
         )
     return prior_trials, len(rows) - len(prior_trials)
+
+
+def keep_prior_trials(spec: SearchSpec, folder: Path, *, is_begun: bool) -> list[PriorTrial]:
+    """Return the trials of `search.warm_start` that the search in `folder` began with; none without that key.
+
+    They are read once and kept in the folder: before the search is resumed, the earlier one may be moved, deleted or
+    continued. A run of a version that kept none reads them again.
+
+    Args:
+        spec: The search.
+        folder: The run's folder.
+        is_begun: Whether the search has proposed trials of its own.
+
+    Raises:
+        SpecError: The file cannot be read, or no trial of it can be used.
+    """
+    if not spec.search.warm_start:
+        return []
+    kept = folder / run_files.PRIOR_TRIALS
+    if is_begun and kept.exists():
+        return _select(spec, kept, _read_kept(kept))
+    prior_trials, _ = read_prior_trials(spec)
+    rows = [
+        {**prior.hyperparameters, **prior.metrics, "status": prior.status, "epochs_trained": prior.epochs}
+        for prior in prior_trials
+    ]
+    replace_text(kept, json.dumps(rows))
+    return prior_trials
+
+
+def _read_kept(file: Path) -> list[dict[str, Any]]:
+    """Return the rows of the trials that a run's folder keeps.
+
+    Raises:
+        SpecError: The file is damaged.
+    """
+    try:
+        rows = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise SpecError(f"search.warm_start: {file}: cannot be read: {first_line(error)}") from error
+    is_table = isinstance(rows, list) and all(isinstance(row, dict) for row in rows)
+    if not is_table or any(isinstance(value, list | dict) for row in rows for value in row.values()):
+        raise SpecError(f"search.warm_start: {file}: is no list of trials: the file is damaged")
+    return list(rows)
+
+
+def _select(spec: SearchSpec, path: Path, rows: list[dict[str, Any]]) -> list[PriorTrial]:
+    """Return the trials of a table's rows that ended within the space.
+
+    Raises:
+        SpecError: A value in a row is impossible.
+    """
+    prior_trials: list[PriorTrial] = []
+    for number, row in enumerate(rows):
+        try:
+            prior_trial = _prior_trial(spec, row)
+        except ProblemError as problem:
+            raise SpecError(f"search.warm_start: {path}: row {number}: {problem.path}: {problem.message}") from problem
+        prior_trials += [prior_trial] if prior_trial else []
+    return prior_trials
 
 
 def _table(path: Path, metrics: list[str]) -> pd.DataFrame:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, Field, PlainValidator
+from pydantic import AfterValidator, Field, PlainValidator, field_validator
 
 from tune_cure.data.config import DataSpec
 from tune_cure.evaluation.config import AttackName, EvaluationConfig, StricterEvaluation
@@ -24,7 +24,7 @@ from tune_cure.search.space.objectives import Constraint, metrics
 from tune_cure.training.config import ModelConfig, TrainingConfig, deciding_keys, has_unread_parts, parse_training
 from tune_cure.training.delta import SAME_AS
 from tune_cure.training.interactions import inactive_hyperparameters
-from tune_cure.utils.schema import MAX_SEED, Number, Schema, one_of, parse_number
+from tune_cure.utils.schema import MAX_SEED, Number, Schema, absolute_path, one_of, parse_number
 from tune_cure.utils.yaml_config import (
     SpecError,
     describe,
@@ -77,6 +77,11 @@ class SearchConfig(Schema):
         default=None,
         description="An earlier run's folder, a trials.csv or an Optuna study, from which the sampler learns.",
     )
+
+    @field_validator("warm_start")
+    @classmethod
+    def _absolute_path(cls, path: str | None) -> str | None:
+        return None if path is None else absolute_path(path)
 
     @property
     def metrics(self) -> list[str]:

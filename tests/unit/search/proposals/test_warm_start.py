@@ -17,6 +17,7 @@ from tune_cure.search.proposals.optuna_space import to_optuna_distribution
 from tune_cure.search.proposals.proposer import Proposal, StudyProposer
 from tune_cure.search.results import SearchResult
 from tune_cure.search.space.config import SearchSpec
+from tune_cure.search.space.loading import load
 from tune_cure.search.stopping import SearchStopper
 from tune_cure.utils.yaml_config import SpecError
 
@@ -102,6 +103,75 @@ def test_what_is_known_has_no_number_and_does_not_count_also_after_an_interrupti
     assert again.propose() is None
     assert [event["trial"] for event in Journal(folder).read() if event["event"] == "trial"] == [0, 1, 2]
     assert all(trial.state.is_finished() for trial in again.study.trials)
+
+
+def describe(study: optuna.Study) -> list[tuple[object, ...]]:
+    return [(trial.state, trial.values, trial.params, trial.intermediate_values) for trial in study.trials]
+
+
+@pytest.mark.parametrize("change", ["moved", "continued"])
+def test_a_search_is_resumed_with_the_prior_trials_that_it_began_with(
+    change: str, earlier: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "later"
+    spec = warm(folder, earlier, "search.trials=3")
+    proposer = make_proposer(spec, folder)
+    known = describe(proposer.study)[:2]
+    propose(proposer)
+    if change == "moved":
+        earlier.rename(tmp_path / "elsewhere")
+    else:
+        Journal(earlier).append("end", 2, status="stopped", reason="")
+        assert len(warm_start.read_prior_trials(spec)[0]) == 3
+    again = make_proposer(spec, folder)
+    assert again.num_prior == 2
+    assert describe(again.study)[:2] == known
+    assert propose(again).number == 0
+
+
+def test_a_search_that_is_begun_again_before_its_first_trial_reads_its_prior_trials_again(
+    earlier: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "later"
+    spec = warm(folder, earlier)
+    assert make_proposer(spec, folder).num_prior == 2
+    Journal(earlier).append("end", 2, status="stopped", reason="")
+    assert make_proposer(spec, folder).num_prior == 3
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("", "cannot be read: "),
+        ("{", "cannot be read: "),
+        ("{}", "is no list of trials: the file is damaged"),
+        ("[1]", "is no list of trials: the file is damaged"),
+        ('[{"h": [1]}]', "is no list of trials: the file is damaged"),
+        ('[{"pgd_accuracy_best": 7}]', "row 0: pgd_accuracy_best: a fraction between 0 and 1 is needed, but found 7"),
+    ],
+)
+def test_prior_trials_that_are_damaged_in_the_runs_folder_are_one_line(
+    content: str, said: str, earlier: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "later"
+    spec = warm(folder, earlier)
+    make_proposer(spec, folder).propose()
+    (folder / "prior_trials.json").write_text(content)
+    with pytest.raises(SpecError) as caught:
+        make_proposer(spec, folder)
+    assert str(caught.value).startswith(f"search.warm_start: {folder / 'prior_trials.json'}: {said}")
+    assert "\n" not in str(caught.value)
+
+
+def test_the_path_of_prior_trials_is_that_of_the_folder_in_which_the_search_was_begun(
+    earlier: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "later"
+    monkeypatch.chdir(tmp_path)
+    assert warm(folder, Path("earlier")).search.warm_start == str(earlier)
+    monkeypatch.chdir(folder)
+    assert load(folder / "spec.yaml").search.warm_start == str(earlier)
+    assert warm(folder, Path("~/earlier")).search.warm_start == "~/earlier"
 
 
 def test_a_foreign_study_of_optuna_is_known_by_its_values(tmp_path: Path) -> None:
