@@ -59,6 +59,17 @@ def write_run(directory: Path) -> None:
         journal.append("end", number, status=status, reason="")
 
 
+def write_clean_search(directory: Path) -> SearchSpec:
+    """Three trials, ranked by clean accuracy: 90% of trial 0, which has the lowest PGD accuracy, 10%."""
+    spec = tiny(directory, "search={trials: 3, metric: clean_accuracy}", "training.epochs=1", "rescore.top=0")
+    journal = Journal(directory)
+    for number, (pgd, clean) in enumerate([(0.1, 0.9), (0.5, 0.6), (0.4, 0.7)]):
+        journal.append("trial", number, origin="sampler", hyperparameters=VALUES)
+        epoch(journal, number, 1, pgd, clean, ended="completed", pgd_accuracy_best=pgd, clean_accuracy=clean)
+        journal.append("end", number, status="completed", reason="")
+    return spec
+
+
 def write_search(
     directory: Path, num_trials: int = 24, *, num_unfinished: int = 0, judged: bool = True, stops: bool = True
 ) -> SearchSpec:

@@ -8,14 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from tune_cure.confirmation.candidates import has_penalty
+from tune_cure.confirmation.candidates import has_penalty, list_sound_trials
 from tune_cure.confirmation.verdicts import Confirmation
 from tune_cure.evaluation.names import UNTARGETED_LABEL
+from tune_cure.evaluation.standard_error import standard_error
 from tune_cure.reports.chance import ChanceFinding
 from tune_cure.search import ranking, run_files
 from tune_cure.search.patience import is_search_over
 from tune_cure.search.results import SearchResult
 from tune_cure.search.space.config import SearchSpec
+from tune_cure.search.space.objectives import describe_metric
+from tune_cure.search.trial_table import judged_examples
 from tune_cure.utils import environment, significance
 from tune_cure.utils.formatting import (
     STATUS_WORDS,
@@ -75,13 +78,13 @@ def tiles(result: SearchResult, confirmation: Confirmation | None, finding: Chan
     """
     spec, summary = result.spec, result.summary
     best, planned = summary["best"], summary["trials_planned"]
-    first, others = "", {}
+    first = ""
+    others: dict[str, str] = {}
     if best:
         number, words = ("at chance", finding.claim) if finding else _number_to_believe(result, confirmation)
         first = f'<div class="first"><dt>{words}</dt><dd>{number}</dd>{_next_step(result, confirmation, finding)}</div>'
-        if (validation := format_percent(best["pgd_accuracy_best"], best["pgd_accuracy_best_se"])) != number:
-            others["best validation PGD accuracy"] = validation
-        others["clean accuracy of that trial"] = format_percent(best["clean_accuracy_best"])
+        of_trial = _validation_accuracies(spec, best)
+        others |= {title: accuracy for title, accuracy in of_trial.items() if accuracy != number}
     if not finding and (difference := difference_to_start(summary)):
         others["PGD accuracy compared with start_from"] = difference
     others["trials ended, of those planned"] = f"{summary['trials'] - count_unfinished(summary):,} of {planned:,}"
@@ -95,10 +98,31 @@ def tiles(result: SearchResult, confirmation: Confirmation | None, finding: Chan
     return f'<dl class="tiles">{first}{items}</dl>'
 
 
+def _validation_accuracies(spec: SearchSpec, best: dict[str, Any]) -> dict[str, str]:
+    """Return the leading trial's accuracies on validation images by their titles, the objective first."""
+    pgd = format_percent(best["pgd_accuracy_best"], best["pgd_accuracy_best_se"])
+    clean = format_percent(best["clean_accuracy_best"])
+    if not ranking.ranks_by_another_metric(spec):
+        return {"best validation PGD accuracy": pgd, "clean accuracy of that trial": clean}
+    accuracies = {_name_objective(spec): _format_objective(spec, best), "its best validation PGD accuracy": pgd}
+    if spec.search.metrics[0] != "clean_accuracy_best":
+        accuracies["its clean accuracy at the epoch of the best PGD accuracy"] = clean
+    return accuracies
+
+
+def _name_objective(spec: SearchSpec) -> str:
+    """Return the first metric as the title of a number."""
+    return describe_metric(spec.search.metrics[0]).removeprefix("the ")
+
+
+def _format_objective(spec: SearchSpec, best: dict[str, Any]) -> str:
+    return format_percent(best["objective"], standard_error(best["objective"], judged_examples(spec)))
+
+
 def _number_to_believe(result: SearchResult, confirmation: Confirmation | None) -> tuple[str, str]:
     """Return the most trustworthy accuracy of the leading trial, and what it is, as HTML.
 
-    It is the confirmed one, else that of the second judgement, else that of the search itself, with a warning.
+    It is the confirmed one, else that of the second judgement, else the search's own objective, with a warning.
     """
     spec, best = result.spec, result.summary["best"]
     trial = f"trial {best['trial']}"
@@ -123,8 +147,11 @@ def _number_to_believe(result: SearchResult, confirmation: Confirmation | None) 
     chosen = f", the best of {compared:,}: it looks better than it is" if compared > 1 else ""
     if best["status"] in ranking.UNSOUND_STATUSES:
         chosen = f", which {STATUS_WORDS[best['status']]} later"
-    words = f"validation PGD accuracy of trial {best['trial']}{chosen}. It is not confirmed on test images yet."
-    return format_percent(best["pgd_accuracy_best"], best["pgd_accuracy_best_se"]), words
+    of_trial = f"of {trial}{chosen}. It is not confirmed on test images yet."
+    if ranking.ranks_by_another_metric(spec):
+        return _format_objective(spec, best), f"{_name_objective(spec)}, on validation images, {of_trial}"
+    number = format_percent(best["pgd_accuracy_best"], best["pgd_accuracy_best_se"])
+    return number, f"validation PGD accuracy {of_trial}"
 
 
 def _next_step(result: SearchResult, confirmation: Confirmation | None, finding: ChanceFinding | None) -> str:
@@ -137,6 +164,8 @@ def _next_step(result: SearchResult, confirmation: Confirmation | None, finding:
     if finding:
         words = f"Next: change the space; a confirmation would compare guesses. {finding.reasons}"
         return f'<dd class="next">{escape(words)}</dd>'
+    if not list_sound_trials(result):
+        return '<dd class="next">Next: change the space; no trial ended well, so there is nothing to confirm.</dd>'
     confirmed = find_confirmed_accuracy(result, confirmation)
     if confirmation is None or confirmed is None:
         twice = ", with and without its penalty," if result.best and has_penalty(_config(result)) else ""

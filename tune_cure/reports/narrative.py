@@ -15,6 +15,7 @@ from tune_cure.search.patience import describe_early_end, is_search_over
 from tune_cure.search.proposals.auto_sampler import resolve_sampler
 from tune_cure.search.results import SearchResult
 from tune_cure.search.space.config import SearchSpec
+from tune_cure.search.space.objectives import describe_metric
 from tune_cure.search.space.radii import format_setting
 from tune_cure.utils.formatting import (
     STATUS_WORDS,
@@ -51,26 +52,26 @@ def summarize_search(
     return f'{headline.tiles(result, confirmation, finding)}<div class="columns"><div>{text}</div>{caveat}</div>'
 
 
-def describe_metric(name: str) -> str:
-    """Return a search metric in words: the best PGD accuracy of any epoch."""
-    if name == "pgd_accuracy_best":
-        return "the best PGD accuracy of any epoch"
-    label = ACCURACY_LABELS[name.removesuffix("_best")]
-    epoch = "at the epoch of the best PGD accuracy" if name.endswith("_best") else "after the last epoch"
-    return f"the {label} accuracy {epoch}"
-
-
 def _describe_search(spec: SearchSpec, environment: dict[str, Any]) -> str:
     source = environment.get("data") or f"the data set {spec.data.dataset}"
     names = join_words(f"<code>{escape(key)}</code>" for key in spec.space)
     metrics = join_words(describe_metric(name) for name in spec.search.metrics)
     sampler, _ = resolve_sampler(spec)
     return (
-        f"The search looked for the values of {format_count(len(spec.space), 'hyperparameter')} ({names}) that make "
-        f"<code>{escape(spec.model.name)}</code> most robust against adversarial images. Its images: "
+        f"The search looked for the values of {format_count(len(spec.space), 'hyperparameter')} ({names}) that "
+        f"{_describe_aim(spec)}. Its images: "
         f"{escape(str(source))}. The sampler <code>{escape(sampler)}</code> proposed the values. Trials "
         f"were compared by {metrics} on validation images; {'more' if spec.search.mode == 'max' else 'less'} is better."
     )
+
+
+def _describe_aim(spec: SearchSpec) -> str:
+    """Return what the values sought do to the network, by the first metric, as HTML."""
+    network = f"<code>{escape(spec.model.name)}</code>"
+    if ranking.rescoring_decides(spec):
+        return f"make {network} most robust against adversarial images"
+    label = ACCURACY_LABELS[spec.search.metrics[0].removesuffix("_best")]
+    return f"give {network} the {'highest' if spec.search.mode == 'max' else 'lowest'} {label} accuracy"
 
 
 def _describe_ends(result: SearchResult) -> str:
@@ -115,6 +116,9 @@ def _describe_winner(result: SearchResult, finding: ChanceFinding | None) -> str
         f"accuracy of {format_percent(best['clean_accuracy_best'], clean_error)}; ± is one standard error. "
         f"{_describe_attack(spec)}"
     )
+    if ranking.ranks_by_another_metric(spec):
+        metric = describe_metric(spec.search.metrics[0])
+        text += f" It ranks first by {metric}: {format_percent(best['objective'])}."
     if best["status"] in ranking.UNSOUND_STATUSES:  # these rank last: no trial ended well
         text += (
             f" <strong>It {STATUS_WORDS[best['status']]} later, and no other trial ended well. Do not expect this "
@@ -148,7 +152,7 @@ def _compare_with_start(summary: dict[str, Any]) -> str:
     difference = headline.difference_to_start(summary)
     return (
         f"The <code>start_from</code> configuration, trial {baseline['trial']}, {STATUS_WORDS[baseline['status']]} and "
-        f"reached {reached}. The winner differs from it by {difference}. The standard error of this "
+        f"reached a PGD accuracy of {reached}. The winner differs from it by {difference}. The standard error of this "
         f"difference would be {100 * error:.1f} points if the two had been judged on different images. They were "
         "judged on the same images, which usually makes it smaller."
     )

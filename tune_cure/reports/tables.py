@@ -15,6 +15,7 @@ import yaml
 from tune_cure.reports.made_files import MadeFiles, digest
 from tune_cure.search import run_files
 from tune_cure.search.journal import Journal
+from tune_cure.search.ranking import ranks_by_another_metric
 from tune_cure.search.results import Best, SearchResult
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.space.radii import format_setting
@@ -102,13 +103,17 @@ def write_top_configurations(result: SearchResult) -> None:
     """Write the first `NUM_TOP` trials as tables for papers: top_configurations.md, and .tex for booktabs."""
     leaders = result.leaders.head(NUM_TOP)
     has_fresh = bool(leaders["fresh_pgd_accuracy"].notna().any())
+    has_objective = ranks_by_another_metric(result.spec)
+    objective = f"objective: {result.spec.search.metrics[0]} (%)"
     again = f"{result.spec.rescoring.label}, judged again (%)"
-    titles = ["trial", *result.spec.space, "epochs", "clean (%)", "PGD (%)", *[again] * has_fresh]
+    titles = ["trial", *result.spec.space, "epochs", *[objective] * has_objective, "clean (%)", "PGD (%)"]
+    titles += [again] * has_fresh
     rows = [
         [
             str(row["trial"]),
             *(format_setting(result.spec, key, row[key]) for key in result.spec.space),
             str(row["epochs_trained"]),
+            *[format_percent(row["objective"], unit="")] * has_objective,
             format_percent(row["clean_accuracy_best"], unit=""),
             format_percent(row["pgd_accuracy_best"], row["pgd_accuracy_best_se"], unit=""),
             *[format_percent(row["fresh_pgd_accuracy"], row["fresh_pgd_accuracy_se"], unit="")] * has_fresh,

@@ -135,6 +135,11 @@ def rescoring_decides(spec: SearchSpec) -> bool:
     return spec.search.metrics[0].startswith("pgd_accuracy") and spec.search.mode == "max"
 
 
+def ranks_by_another_metric(spec: SearchSpec) -> bool:
+    """Return whether the objective differs from the best PGD accuracy of any epoch, which every table of trials has."""
+    return spec.search.metrics[0] != "pgd_accuracy_best"
+
+
 def select_finalists(frame: pd.DataFrame, spec: SearchSpec) -> pd.DataFrame:
     """Return the rows of `SearchResult.trials` that are to be judged again, best first.
 

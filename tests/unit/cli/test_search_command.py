@@ -1,5 +1,4 @@
 import itertools
-import json
 import logging
 import shlex
 import signal
@@ -9,19 +8,16 @@ from pathlib import Path
 import pytest
 import yaml
 from PIL import Image
-from rich.console import Console
 
 from tests.support.command_line import failed
 from tests.support.journal_lines import begin
-from tests.support.journals import BEST, write_search
+from tests.support.journals import write_search
 from tests.support.registered_parts import forget_afterwards
 from tests.support.spaces import TINY
 from tune_cure.cli.main import main
 from tune_cure.cli.steps import search_run
 from tune_cure.cli.views import duration, interruption
-from tune_cure.cli.views.search_results import print_results
 from tune_cure.ray_backend.resources import Machine
-from tune_cure.search import run_files
 from tune_cure.search.journal import Journal
 from tune_cure.search.results import SearchResult
 from tune_cure.search.space.config import SearchSpec
@@ -287,32 +283,6 @@ def test_resume_where_nothing_was_begun_is_one_line(
 ) -> None:
     assert "holds no search" in failed(capsys, "search", "--space", str(space), "--resume")
     assert "holds no search" in failed(capsys, "report", str(elsewhere))
-
-
-@pytest.mark.parametrize("width", [60, 100])
-def test_no_number_of_the_closing_table_is_cut_off_whatever_the_width(
-    width: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    write_search(tmp_path)
-    result = SearchResult(tmp_path)
-    print_results(result, tmp_path / "report.html", Console(width=width, soft_wrap=True))
-    out = capsys.readouterr().out
-    assert out.endswith(f"tune-cure confirm {tmp_path}\n")
-    assert "…" not in out
-    assert f"{100 * result.leaders['pgd_accuracy_best'].iloc[0]:.1f}" in out
-    assert all(key in out for key in result.spec.space)
-    assert (f"\ntrial {BEST}: lambda " in out) == (width == 60)
-
-
-def test_the_end_of_a_search_says_that_no_trial_is_clearly_above_chance(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    write_search(tmp_path)
-    for level, is_said in ((0.1, False), (0.95, True)):
-        (tmp_path / run_files.ENVIRONMENT).write_text(json.dumps({"command": "x", "chance_level": level}))
-        print_results(SearchResult(tmp_path), tmp_path / "report.html", Console(width=200))
-        out = " ".join(capsys.readouterr().out.split())
-        assert ("No trial is clearly above chance. One fixed answer is right on 95.0%" in out) == is_said
 
 
 @pytest.mark.parametrize("again", [["--resume"], []], ids=["--resume", "the same command"])

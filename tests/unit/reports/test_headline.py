@@ -6,10 +6,13 @@ from pathlib import Path
 import pytest
 
 from tests.support.confirmations import finish, plan_quick_jobs, write_outcomes
+from tests.support.journals import VALUES, epoch, write_clean_search
+from tests.support.spaces import tiny
 from tune_cure.confirmation.plan import Job
 from tune_cure.confirmation.verdicts import Confirmation
 from tune_cure.reports import search_page
 from tune_cure.search import run_files
+from tune_cure.search.journal import Journal
 from tune_cure.search.results import SearchResult
 
 BASELINES = ("start_from", "ablation", "fgsm", "pgd")
@@ -50,6 +53,29 @@ def test_without_a_confirmation_the_first_number_is_that_of_the_search_with_its_
     tile = first_tile(tmp_path)
     assert tile.startswith("validation PGD accuracy of trial 2, the best of 8: it looks better than it is.")
     assert f"Next: tune-cure confirm {tmp_path} trains the winner again" in tile
+
+
+def test_without_a_confirmation_the_first_number_is_what_the_trials_were_ranked_by(tmp_path: Path) -> None:
+    write_clean_search(tmp_path)
+    tile = first_tile(tmp_path)
+    assert tile.startswith(
+        "clean accuracy after the last epoch, on validation images, of trial 0, the best of 3: it looks better than it"
+    )
+    assert "90.0 ± 3.0%" in tile
+    tiles = text_of(write_page(tmp_path).split('<dl class="tiles">')[1].split("</dl>")[0])
+    assert "its best validation PGD accuracy 10.0 ± 3.0%" in tiles
+    assert tiles.count("90.0 ± 3.0%") == 1
+
+
+def test_a_search_without_a_sound_trial_is_not_to_be_confirmed(tmp_path: Path) -> None:
+    tiny(tmp_path, "search.trials=1")
+    journal = Journal(tmp_path)
+    journal.append("trial", 0, origin="sampler", hyperparameters=VALUES)
+    epoch(journal, 0, 1, 0.4, 0.4)
+    journal.append("end", 0, status="diverged", reason="")
+    tile = first_tile(tmp_path)
+    assert "Next: change the space; no trial ended well" in tile
+    assert "tune-cure confirm" not in tile
 
 
 def test_no_number_stands_in_two_tiles(tmp_path: Path) -> None:

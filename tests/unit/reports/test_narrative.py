@@ -1,23 +1,37 @@
+import html
+import re
+from pathlib import Path
+
 import pytest
 
-from tune_cure.reports.narrative import describe_metric
-from tune_cure.search.space.objectives import METRICS
+from tests.support.journals import write_clean_search, write_search
+from tune_cure.reports.narrative import summarize_search
+from tune_cure.search import run_files
+from tune_cure.search.results import SearchResult
+from tune_cure.search.space.loading import load
+
+
+def read_summary(directory: Path) -> str:
+    """The section "Summary" of a search's report, as text."""
+    return html.unescape(re.sub(r"<[^>]*>", "", summarize_search(SearchResult(directory), {})))
 
 
 @pytest.mark.parametrize(
-    ("name", "words"),
+    ("change", "aim"),
     [
-        ("pgd_accuracy_best", "the best PGD accuracy of any epoch"),
-        ("pgd_accuracy", "the PGD accuracy after the last epoch"),
-        ("fgsm_accuracy", "the FGSM accuracy after the last epoch"),
-        ("clean_accuracy", "the clean accuracy after the last epoch"),
-        ("clean_accuracy_best", "the clean accuracy at the epoch of the best PGD accuracy"),
-        ("fgsm_accuracy_best", "the FGSM accuracy at the epoch of the best PGD accuracy"),
+        ("search.metric=pgd_accuracy", "that make small_cnn most robust against adversarial images."),
+        ("search.metric=[clean_accuracy_best, pgd_accuracy]", "that give small_cnn the highest clean accuracy."),
+        ("search.mode=min", "that give small_cnn the lowest PGD accuracy."),
     ],
 )
-def test_a_metric_is_described_in_words(name: str, words: str) -> None:
-    assert describe_metric(name) == words
+def test_the_summary_says_what_the_search_was_for(change: str, aim: str, tmp_path: Path) -> None:
+    write_search(tmp_path, 3)
+    (tmp_path / run_files.SPEC).write_text(load(tmp_path / "space.yaml", [change]).to_yaml())
+    assert aim in read_summary(tmp_path)
 
 
-def test_every_metric_has_a_description_of_its_own() -> None:
-    assert len({describe_metric(name) for name in METRICS}) == len(METRICS)
+def test_the_summary_of_a_search_for_clean_accuracy_names_it(tmp_path: Path) -> None:
+    write_clean_search(tmp_path)
+    text = read_summary(tmp_path)
+    assert "most robust" not in text
+    assert "It ranks first by the clean accuracy after the last epoch: 90.0%." in text

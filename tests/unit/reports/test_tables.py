@@ -6,7 +6,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from tests.support.journals import VALUES, write_run
+from tests.support.journals import VALUES, write_clean_search, write_run
 from tests.support.spaces import tiny
 from tune_cure.reports import tables
 from tune_cure.search import results, run_files
@@ -155,6 +155,15 @@ def test_the_top_configurations_are_tables_for_papers(run: Path) -> None:
     assert r"trial & lambda & h & lr\_max & epsilon & epochs & clean (\%) & PGD (\%) \\" in latex
     assert r"1 & 0.6 & 1 & 0.02 & 0.1 & 2 & 75.0 & 50.0 $\pm$ 5.0 \\" in latex
     assert latex.startswith(r"\begin{tabular}{rrrrrrrr}")
+
+
+def test_the_top_configurations_name_the_metric_that_ranks_them(tmp_path: Path) -> None:
+    write_clean_search(tmp_path)
+    tables.write_top_configurations(SearchResult(tmp_path))
+    titles, _, first, *_ = (tmp_path / "top_configurations.md").read_text().splitlines()
+    assert titles.endswith("| epochs | objective: clean_accuracy (%) | clean (%) | PGD (%) |")
+    assert first == "| 0 | 0.5 | 1 | 0.02 | 0.1 | 1 | 90.0 | 90.0 | 10.0 ± 3.0 |"
+    assert r"objective: clean\_accuracy (\%)" in (tmp_path / "top_configurations.tex").read_text()
 
 
 def test_weights_of_a_former_leader_are_removed(run: Path) -> None:

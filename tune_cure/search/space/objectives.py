@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tune_cure.evaluation.names import ACCURACIES
+from tune_cure.evaluation.names import ACCURACIES, ACCURACY_LABELS
 from tune_cure.utils.schema import OneOf, parse_number
 
 METRICS = ("pgd_accuracy_best", *ACCURACIES[::-1], "clean_accuracy_best", "fgsm_accuracy_best")
@@ -16,6 +16,15 @@ METRICS = ("pgd_accuracy_best", *ACCURACIES[::-1], "clean_accuracy_best", "fgsm_
 
 _CONSTRAINT = re.compile(r"(\w+)\s*(>=|<=)\s*(\S+)")
 _is_metric = OneOf(METRICS)
+
+
+def describe_metric(name: str) -> str:
+    """Return a search metric in words: the best PGD accuracy of any epoch."""
+    if name == "pgd_accuracy_best":
+        return "the best PGD accuracy of any epoch"
+    label = ACCURACY_LABELS[name.removesuffix("_best")]
+    epoch = "at the epoch of the best PGD accuracy" if name.endswith("_best") else "after the last epoch"
+    return f"the {label} accuracy {epoch}"
 
 
 def reached(last: Mapping[str, Any], best: Mapping[str, Any]) -> dict[str, Any]:

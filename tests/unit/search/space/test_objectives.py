@@ -2,7 +2,7 @@ import re
 
 import pytest
 
-from tune_cure.search.space.objectives import Constraint, metrics, pareto_front, reached
+from tune_cure.search.space.objectives import METRICS, Constraint, describe_metric, metrics, pareto_front, reached
 
 
 @pytest.mark.parametrize(
@@ -66,3 +66,22 @@ def test_the_front_is_what_nothing_beats_in_one_without_falling_behind_in_anothe
     points = [(0.5, 0.5), (0.6, 0.4), (0.4, 0.4), (0.5, 0.4), (0.6, 0.4), (0.1, 0.9)]
     assert pareto_front(points, "max") == [True, True, False, False, True, True]
     assert pareto_front(points, "min") == [False, False, True, False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("pgd_accuracy_best", "the best PGD accuracy of any epoch"),
+        ("pgd_accuracy", "the PGD accuracy after the last epoch"),
+        ("fgsm_accuracy", "the FGSM accuracy after the last epoch"),
+        ("clean_accuracy", "the clean accuracy after the last epoch"),
+        ("clean_accuracy_best", "the clean accuracy at the epoch of the best PGD accuracy"),
+        ("fgsm_accuracy_best", "the FGSM accuracy at the epoch of the best PGD accuracy"),
+    ],
+)
+def test_a_metric_is_described_in_words(name: str, words: str) -> None:
+    assert describe_metric(name) == words
+
+
+def test_every_metric_has_a_description_of_its_own() -> None:
+    assert len({describe_metric(name) for name in METRICS}) == len(METRICS)
