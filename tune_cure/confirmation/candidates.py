@@ -38,7 +38,7 @@ class Candidate:
         description: Where it comes from, in words.
         model: Its network, if that is not the search's.
         trained: The trained network, as `trained_networks.load_trained` names it; None for a configuration.
-        digest: Stands for the weights of the trained network; empty for a configuration.
+        digest: Stands for the trained network, its weights and its answers; empty for a configuration.
     """
 
     name: str

@@ -16,9 +16,11 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from tune_cure.data.batches import to_float
 from tune_cure.data.splits import Examples
 from tune_cure.evaluation import gradient_masking
 from tune_cure.evaluation.chance import is_clearly_above
+from tune_cure.evaluation.metrics import exact_evaluation
 from tune_cure.evaluation.names import ATTACKS, COMPARED_ATTACKS, label_attacks
 from tune_cure.evaluation.outcomes import Outcomes
 from tune_cure.search.run_files import OUTCOMES
@@ -26,6 +28,7 @@ from tune_cure.utils import significance
 from tune_cure.utils.csv_tables import format_csv
 from tune_cure.utils.files import replace_arrays, replace_text
 from tune_cure.utils.formatting import format_count, format_notebook, format_percent, format_radius, format_table
+from tune_cure.utils.seeding import seeded_global_state
 from tune_cure.utils.significance import Difference
 
 TABLE, SUMMARY = "evaluation.csv", "evaluation.json"
@@ -33,6 +36,8 @@ COLUMNS = ("model", "origin", "parameters", "norm", "epsilon", "examples", *ATTA
            "judge_seconds", "warnings")  # fmt: skip
 COMPARISON_COLUMNS = ("first", "second", "metric", "examples", "difference", "low", "high", "p_value", "p_value_holm",
                       "verdict")  # fmt: skip
+NUM_ANSWERS = 4
+"""The first images of a test set, whose classification is part of a network's digest."""
 
 
 @dataclass(frozen=True)
@@ -164,21 +169,44 @@ class Judgement:
 
 
 def outcome_key(network: nn.Module, examples: Examples, *, norm: str, epsilon: float) -> str:
-    """Return a text that names the outcomes of a network: equal where weights, images and threat model are equal.
+    """Return a text that names the outcomes of a network: equal where network, images and threat model are equal.
 
     Outcomes that are saved under it stay valid whatever the network is called and whichever networks stand beside it.
+
+    Args:
+        network: The network, on the CPU.
+        examples: The images that it is judged on, on any device.
+        norm: The norm of the attacks.
+        epsilon: Their radius, in pixel units.
     """
-    digest = digest_weights(network)
+    digest = digest_network(network, examples)
     images, labels = examples.gather(torch.arange(len(examples), device=examples.images.device))
     _update(digest, {"images": images, "labels": labels})
     digest.update(f"{norm} {epsilon!r}".encode())
     return digest.hexdigest()[:32]
 
 
-def digest_weights(network: nn.Module) -> "hashlib._Hash":
-    """Return the SHA-256 of a network's layers and of its tensors."""
+def digest_network(network: nn.Module, examples: Examples) -> "hashlib._Hash":
+    """Return the SHA-256 of a network's layers, of its tensors, and of its answers to a few images.
+
+    The answers tell networks apart whose layers and tensors are equal, but whose code or plain attributes differ. They
+    are computed on the CPU in float32, so that the device has no influence. Rounding absorbs the last bits, which
+    depend on the number of threads. Where it fails to, the network is judged once more.
+
+    Args:
+        network: The network, on the CPU.
+        examples: Test images on any device. Which of the data set's they are has no influence.
+    """
     digest = hashlib.sha256(str(network).encode())
     _update(digest, network.state_dict())
+    images = to_float(examples.images[:NUM_ANSWERS].cpu()).requires_grad_()
+    with exact_evaluation(network), seeded_global_state(0, images.device):  # a network may draw random numbers
+        logits = network(images)
+        margins = logits.amax(dim=1) - logits.mean(dim=1)  # unlike a logit, never a small difference of large numbers
+        (gradients,) = torch.autograd.grad(margins.sum(), images)
+    slopes = gradients.flatten(1).norm(dim=1)
+    for label, margin, slope in zip(logits.argmax(dim=1).tolist(), margins.tolist(), slopes.tolist(), strict=True):
+        digest.update(f"{label} {margin:.2e} {slope:.1e} ".encode())
     return digest
 
 

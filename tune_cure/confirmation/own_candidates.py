@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from tune_cure.confirmation.candidates import Candidate
-from tune_cure.confirmation.judgement import digest_weights
+from tune_cure.confirmation.judgement import digest_network
 from tune_cure.confirmation.trained_networks import load_trained, rehearse_network
 from tune_cure.data.splits import Examples
 from tune_cure.search.results import SearchResult
@@ -95,7 +95,7 @@ def _read_network(name: str, source: str, result: SearchResult, test: Examples, 
     spec = result.spec
     trained = load_trained(source, dataset=spec.data.dataset, norm=spec.evaluation.norm)
     rehearse_network(name, trained, test, num_classes)
-    digest = digest_weights(trained.network).hexdigest()[:DIGEST_LENGTH]
+    digest = digest_network(trained.network, test).hexdigest()[:DIGEST_LENGTH]
     path, separator, reference = source.rpartition("@") if "@" in source else (source, "", "")
     where = source if trained.file is None else f"{Path(path).absolute()}{separator}{reference}"
     return Candidate(name, "candidate", None, f"judged as it is: {trained.origin}", trained=where, digest=digest)

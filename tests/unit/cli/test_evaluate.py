@@ -103,6 +103,31 @@ def linear() -> torch.nn.Module:
     return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3))
 
 
+def always_zero() -> torch.nn.Module:
+    """Build a network of ten classes that always answers 0."""
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.zero_()
+        network[1].bias[0] = 1
+    return network
+
+
+def always_one() -> torch.nn.Module:
+    """Build a network of the layers of `always_zero` that always answers 1."""
+    network = always_zero()
+    network.register_forward_hook(lambda _, images, logits: -logits)
+    return network
+
+
+def test_a_network_does_not_get_the_outcomes_of_another_one_with_equal_weights() -> None:
+    torch.save(always_zero().state_dict(), "weights.pt")
+    models = [f"a=weights.pt@{__name__}:always_zero", f"b=weights.pt@{__name__}:always_one"]
+    judgement = tune_cure.evaluate(models, dataset="digits", examples=20, autoattack=False, quiet=True)
+    first, second = (judged.outcomes.correct["clean"] for judged in judgement.networks)
+    assert first.sum() == second.sum() == 2 and not (first & second).any()
+
+
 def test_too_many_images_are_refused(search: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["evaluate", str(search), "--examples", "1000"]) == 2
     assert "--examples 1000: there are 359 test images" in capsys.readouterr().err

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 import torch
 from scipy import stats
+from torch import Tensor, nn
 
 from tests.support.exported_models import random_network
 from tune_cure.confirmation.judgement import COLUMNS, JudgedNetwork, Judgement, outcome_key
@@ -94,3 +95,37 @@ def test_outcomes_are_kept_by_weights_images_and_threat_model() -> None:
         outcome_key(network, images, norm="linf", epsilon=0.2),
     ]
     assert len({key, *others}) == 6
+
+
+class Changed(nn.Module):
+    """A network whose forward pass depends on plain attributes, which `str` and `state_dict` leave out."""
+
+    def __init__(self, *, factor: float = 1.0, slope: float = 1.0, noise: float = 0.0) -> None:
+        super().__init__()
+        self.network = nn.Linear(64, 10)
+        nn.init.orthogonal_(self.network.weight, generator=torch.Generator().manual_seed(0))
+        nn.init.zeros_(self.network.bias)
+        self.factor, self.slope, self.noise = factor, slope, noise
+
+    def forward(self, images: Tensor) -> Tensor:
+        images = self.factor * images + self.noise * torch.rand_like(images)
+        logits: Tensor = self.network((images.detach() + self.slope * (images - images.detach())).flatten(1))
+        return logits
+
+
+def key_of(network: nn.Module) -> str:
+    return outcome_key(network, examples(), norm="linf", epsilon=0.1)
+
+
+def test_networks_of_equal_layers_and_weights_but_other_logits_or_gradients_share_no_outcomes() -> None:
+    networks = [Changed(), Changed(factor=0.9), Changed(slope=0.1), Changed(noise=0.5)]
+    assert len({str(network) for network in networks}) == 1
+    assert len({key_of(network) for network in networks}) == 4
+
+
+def test_rounding_errors_and_random_numbers_of_a_network_do_not_change_its_outcomes_name() -> None:
+    assert key_of(Changed()) == key_of(Changed(factor=1 + 2**-23))
+    network = Changed(noise=0.5)
+    state = torch.get_rng_state()
+    assert key_of(network) == key_of(network)
+    assert torch.equal(torch.get_rng_state(), state)

@@ -74,6 +74,24 @@ def test_a_trained_network_has_a_single_job_and_other_weights_have_another_folde
     assert folders[0] != folders[1] and folders[0].parent == folders[1].parent
 
 
+def plain() -> torch.nn.Module:
+    """Build a network that takes images as they are."""
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+
+
+def doubling() -> torch.nn.Module:
+    """Build a network with the layers of `plain` that doubles its images first."""
+    network = plain()
+    network.register_forward_pre_hook(lambda _, images: (2 * images[0],))
+    return network
+
+
+def test_equal_weights_in_another_network_have_another_folder(result: SearchResult) -> None:
+    torch.save(plain().state_dict(), "net.pt")
+    first, second = read(result, f"a=net.pt@{__name__}:plain", f"b=net.pt@{__name__}:doubling")
+    assert first.digest != second.digest
+
+
 def test_a_trained_network_is_judged_and_not_trained(result: SearchResult) -> None:
     save_network("net.pt")
     (job,) = plan_jobs(result, read(result, "net.pt"), PLAN)

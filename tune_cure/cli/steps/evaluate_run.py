@@ -199,11 +199,10 @@ def _judge(
     say: Callable[[str], None],
 ) -> JudgedNetwork:
     """Judge one network, from the attack on at which an earlier command left it."""
-    network = trained.network.to(test.images.device)
-    key = outcome_key(network, test, norm=evaluation.norm, epsilon=evaluation.epsilon)
+    key = outcome_key(trained.network, test, norm=evaluation.norm, epsilon=evaluation.epsilon)
     started = time.perf_counter()
     outcomes = evaluate_robustness(
-        network,
+        trained.network.to(test.images.device),
         test,
         evaluation,
         autoattack=not options.no_autoattack,
