@@ -53,6 +53,15 @@ def test_flags_and_values_of_the_original_are_translated(capsys: pytest.CaptureF
     assert asked_for("--delta", "None").training.regularizer == "none"
 
 
+def test_an_alpha_beside_an_epsilon_in_pixels_is_in_pixels_too(capsys: pytest.CaptureFixture[str]) -> None:
+    training = asked_for("--epsilon", "8", "--alpha", "2").training
+    assert (training.epsilon, training.alpha) == (8 / 255, pytest.approx(0.25))
+    assert "--alpha 2 is taken as a step of 2/255, 0.25 times epsilon" in capsys.readouterr().out
+    for epsilon, norm in (("8/255", "linf"), ("1.5", "l2")):
+        assert asked_for("--epsilon", epsilon, "--norm", norm, "--alpha", "2").training.alpha == 2
+    assert "is taken as" not in capsys.readouterr().out
+
+
 def test_the_command_line_takes_flags_of_the_original_that_the_help_does_not_show(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

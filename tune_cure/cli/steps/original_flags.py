@@ -37,7 +37,7 @@ WITHOUT_EFFECT = {  # flags of the original project that change nothing here, ea
     "--lr-one-drop": "onedrop drops to a tenth of lr_max",
 }
 HAT_WEIGHT = 0.5  # the original's weight of the HAT term where --gamma is not given
-ALPHA_LIMIT = 4  # an alpha from here on is in 1/255: no step is that many times epsilon
+ALPHA_LIMIT = 4  # an alpha from here on is in 1/255 in any case: no step is that many times epsilon
 
 
 @dataclass(frozen=True)
@@ -107,6 +107,8 @@ def translate(given: Mapping[str, str], original: OriginalFlags, say: Callable[[
 def rescale(content: dict[str, Any], given: Mapping[str, str], say: Callable[[str], None]) -> None:
     """Turn an epsilon and an alpha that were typed in 1/255, as the original takes them, into this project's units.
 
+    An alpha beside such an epsilon is in 1/255, too. Any other is from `ALPHA_LIMIT` on.
+
     Args:
         content: The sections of the run; changed in place.
         given: The texts that were typed, by the names of the hyperparameters.
@@ -115,10 +117,12 @@ def rescale(content: dict[str, Any], given: Mapping[str, str], say: Callable[[st
     training = content.get("training")
     if not isinstance(training, dict):
         return  # `resolve` says what is wrong
-    if "epsilon" in given and training["epsilon"] >= 1 and str(training.get("norm", "linf")).lower() == "linf":
+    is_linf = str(training.get("norm", "linf")).lower() == "linf"
+    in_pixels = "epsilon" in given and training["epsilon"] >= 1 and is_linf
+    if in_pixels:
         say(f"--epsilon {training['epsilon']:g} is taken as {training['epsilon']:g}/255")
         training["epsilon"] /= 255
-    if "alpha" in given and training["alpha"] >= ALPHA_LIMIT:
+    if "alpha" in given and (in_pixels or training["alpha"] >= ALPHA_LIMIT):
         step = training["alpha"] / 255
         epsilon = parse_hyperparameter("epsilon", training.get("epsilon", TrainingConfig().epsilon), "training.epsilon")
         training["alpha"] = step / epsilon
