@@ -269,7 +269,7 @@ def write_bundle(
     from safetensors.torch import save  # not at the top: `cli.export` says in one line where it is missing
 
     files = {
-        WEIGHTS: save({name: tensor.contiguous() for name, tensor in exported.weights.items()}),
+        WEIGHTS: save(_separate(exported.weights)),
         SIZES: (json.dumps(exported.describe(), indent=2, allow_nan=False) + "\n").encode(),
         NETWORK: Path(networks.__file__).read_bytes(),
         LOADER: LOAD_CODE.encode(),
@@ -291,13 +291,20 @@ def write_bundle(
         raise ExportError(f"{folder}: cannot be written: {error.strerror}") from error
 
 
+def _separate(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return contiguous copies of tensors, each in memory of its own: safetensors refuses tied weights."""
+    return {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in weights.items()}
+
+
 def _load_code(source: NetworkSource) -> str:
-    """Return `LOAD_CODE` for a network whose function is in a file of its own."""
-    own = f'{{config["network"]["name"]: {source.function}}}'
-    code = LOAD_CODE.replace(
-        "from model import build\n", f"from model import build\nfrom {source.module} import {source.function}\n"
-    )
-    return code.replace('build(**config["network"])', f'build(**config["network"], architectures={own})')
+    """Return `LOAD_CODE` for a network whose function is in a file of its own.
+
+    The function is imported under another name, since its own may be that of a variable in `LOAD_CODE`.
+    """
+    own = f"from {source.module} import {source.function} as architecture\n"
+    code = LOAD_CODE.replace("from model import build\n", f"from model import build\n{own}")
+    architectures = '{config["network"]["name"]: architecture}'
+    return code.replace('build(**config["network"])', f'build(**config["network"], architectures={architectures})')
 
 
 def _network_fields(file: Path, saved: Mapping[str, Any], side: int | None, trust_code: bool) -> dict[str, Any]:
