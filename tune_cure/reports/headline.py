@@ -1,5 +1,6 @@
 """The top of a search's report: the number to believe, the next command, other numbers, and how far to trust them."""
 
+import re
 import shlex
 from dataclasses import dataclass
 from html import escape
@@ -177,7 +178,7 @@ def _next_step(result: SearchResult, confirmation: Confirmation | None, finding:
     if confirmed.attack not in ("AutoAttack", UNTARGETED_LABEL):
         return _next(_last_command(result).replace(" --no-autoattack", ""), "adds AutoAttack")
     if confirmation.question is None and result.best and has_penalty(_config(result)):
-        command = _last_command(result).replace(" --baselines", " --baselines ablation")
+        command = re.sub(r" --baselines(=| |$)", " --baselines ablation ", _last_command(result)).strip()
         return _next(command, "measures what the penalty is worth")
     return _next(f"tune-cure export {folder} --to winner", "writes the winner's weights, a loader and a model card")
 

@@ -147,6 +147,10 @@ def test_an_unfinished_confirmation_names_the_command_that_goes_on(tmp_path: Pat
             "Next: tune-cure confirm 'a run' --top 2 --baselines ablation fgsm measures what the penalty is worth.",
         ),
         (
+            ("fgsm",), True, "python tune-cure confirm run --baselines=fgsm --top 2",
+            "Next: tune-cure confirm run --baselines ablation fgsm --top 2 measures what the penalty is worth.",
+        ),
+        (
             ("ablation",), False, "python tune-cure confirm run --no-autoattack --top 2",
             "Next: tune-cure confirm run --top 2 adds AutoAttack.",
         ),
