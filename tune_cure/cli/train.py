@@ -90,7 +90,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = "Trains one network, without Ray, and leaves its log, curves and checkpoints in a folder."
     parser.epilog = (
         "The command line of CURE_fast_adversarial works as it is: --opt SGD, --delta-init random, --betta 5, "
-        "--epsilon 8 (from 1 on: in 1/255), --alpha 10 (from 4 on: in 1/255), --opt-level O0 (no mixed precision)."
+        "--epsilon 8 (from 1 on: in 1/255), --alpha 10 (beside such an epsilon or from 4 on: in 1/255), "
+        "--opt-level O0 (no mixed precision)."
     )
     parser.allow_abbrev = False
     _add_subject(parser)
