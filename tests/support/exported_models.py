@@ -36,10 +36,10 @@ def random_network(seed: int = 0, **sizes: Any) -> torch.nn.Module:
     return made.eval()
 
 
-def write_search_with_model(folder: Path) -> SearchResult:
+def write_search_with_model(folder: Path, *overrides: str) -> SearchResult:
     """Write a small search that has ended, its tables and its best model."""
     folder.mkdir(exist_ok=True)
-    search = write_quick_search(folder)
+    search = write_quick_search(folder, *overrides)
     tables.write_tables(search)
     write_best_model(search)
     return search

@@ -117,12 +117,17 @@ def _task_of_training(file: Path) -> Task:
 
 
 def _task_of_export(file: Path) -> Task:
-    """Return the task in an export's config.json. Images of unequal sides were not resized."""
+    """Return the task in an export's config.json.
+
+    Images of unequal sides were not resized. Exports of earlier versions do not record how the data was split.
+    """
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         size, evaluation = content["image_size"], content["evaluation"]
         side = size[0] if size and size[0] == size[1] else None
-        data = _validate(DataSpec, {"dataset": content["data"]["dataset"], "image_size": side})
+        recorded = content["data"]
+        split = {key: recorded[key] for key in ("validation", "split_seed") if key in recorded}
+        data = _validate(DataSpec, {"dataset": recorded["dataset"], "image_size": side, **split})
         return Task(data, _validate(EvaluationConfig, evaluation))
     except (OSError, ValueError, RecursionError, LookupError, TypeError) as error:
         raise TaskError(f"{file}: does not say what the network was trained for: {first_line(error)}") from error

@@ -63,6 +63,7 @@ class Splits:
         train: Examples to train on.
         validation: Examples held out of the training images, stratified, on which a search is evaluated.
         test: Examples that a search never reads.
+        has_own_test: True if the data set has a test set, False if `test` was held out of its training images.
         classes: Names of the classes.
         mean: Mean of each channel over the training images, in [0, 1].
         std: Standard deviation of each channel over the training images.
@@ -73,6 +74,7 @@ class Splits:
     train: Examples
     validation: Examples
     test: Examples
+    has_own_test: bool
     classes: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -153,6 +155,7 @@ def split(spec: DataSpec, content: dict[str, Any]) -> Splits:
         train=train,
         validation=validation,
         test=test,
+        has_own_test=has_test,
         classes=tuple(content["classes"]),
         mean=tuple(content["mean"]),
         std=tuple(content["std"]),

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 import tune_cure
-from tests.support.exported_models import random_network, write_best_model, write_search_with_model
+from tests.support.exported_models import NETWORK, random_network, write_best_model, write_search_with_model
+from tests.support.pictures import write_pictures
 from tune_cure.cli import main as cli
 from tune_cure.cli.steps import evaluate_run as command
 from tune_cure.confirmation.trained_networks import ModelError
@@ -36,6 +37,27 @@ def test_networks_are_judged_and_compared(search: Path, tmp_path: Path, capsys: 
     assert "run against mine, PGD-50-10: " in said and "run: PGD-10 " in said
     assert "this says nothing of the methods that trained them" in said
     assert pd.read_csv("out/evaluation.csv")["model"].tolist() == ["run", "mine"]
+
+
+def write_network_for_pictures(name: str, validation: int) -> Path:
+    """Write a search on the class folders in `pictures`, which have no test set, and its best model."""
+    data = ("data.dataset=image_folder", "data.root=pictures", f"data.validation={validation}", "rescore.top=0")
+    result = write_search_with_model(Path(name), *data)
+    sizes = {"num_classes": 2, "in_channels": 3, "mean": [0.3] * 3, "std": [0.4] * 3}
+    model, classes = {**NETWORK, **sizes}, ["cat", "dog"]
+    write_best_model(result, model=model, weights=random_network(**sizes).state_dict(), classes=classes)
+    return result.directory
+
+
+def test_a_network_that_was_trained_on_some_of_the_test_images_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    write_pictures(Path("pictures"), count=10)
+    networks = [write_network_for_pictures(name, held_out) for name, held_out in {"a": 4, "b": 6, "c": 4}.items()]
+    tune_cure.evaluate(networks, autoattack=False, quiet=True)
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert warning == (
+        "b: may have been trained on some of these test images: the data set has none of its own, and with "
+        "data.validation 6 others were held out than with 4"
+    )
 
 
 def test_what_was_judged_is_not_judged_again(search: Path, monkeypatch: pytest.MonkeyPatch) -> None:

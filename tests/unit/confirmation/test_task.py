@@ -21,6 +21,24 @@ def test_the_folder_of_a_search_its_confirmation_and_its_export_say_what_for(tmp
         assert task.data.dataset == "digits" and task.evaluation == result.spec.evaluation, path
 
 
+def test_an_export_says_which_images_its_search_held_out(tmp_path: Path) -> None:
+    result = write_search_with_model(tmp_path / "run", "data.validation=200", "data.split_seed=3")
+    exported = write_bundle(collect_search_model(result), result, tmp_path / "out")
+    task = find_task(exported)
+    assert task is not None
+    assert (task.data.num_validation, task.data.split_seed) == (200, 3)
+
+
+def test_an_export_of_an_earlier_version_takes_the_data_sets_own_number_of_images(tmp_path: Path) -> None:
+    result = write_search_with_model(tmp_path / "run", "data.validation=200")
+    exported = write_bundle(collect_search_model(result), result, tmp_path / "out")
+    config = json.loads((exported / "config.json").read_text())
+    config["data"] = {key: config["data"][key] for key in ("dataset", "source", "train_images")}
+    (exported / "config.json").write_text(json.dumps(config))
+    task = find_task(exported)
+    assert task is not None and task.data.num_validation == 360
+
+
 def test_the_folder_of_a_training_run_says_what_for(tmp_path: Path) -> None:
     content = {"data": {"dataset": "digits", "validation": 360}, "evaluation": {"epsilon": 0.2}}
     spec = RunSpec.model_validate(content)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.support.exported_models import write_confirmed_runs, write_search_with_model
+from tune_cure.data.config import DataSpec
 from tune_cure.evaluation.config import EvaluationConfig
 from tune_cure.reports.export import bundle, claim
 from tune_cure.reports.export.bundle import ExportedModel
@@ -33,7 +34,7 @@ def confirmed(result: SearchResult) -> ExportedModel:
     name = write_confirmed_runs(result, 1)[0].candidate.name
     return dataclasses.replace(
         bundle.collect_confirmed_model(result, name, None),
-        dataset="cifar10",
+        data=DataSpec(dataset="cifar10"),
         image_size=(32, 32),
         evaluation=EvaluationConfig(epsilon=8 / 255),
         measured=(
@@ -75,7 +76,10 @@ def test_the_form_answers_what_is_known(confirmed: ExportedModel) -> None:
     ("changes", "error"),
     [
         ({"is_confirmed": False}, "`tune-cure confirm` makes some, and --confirmed NAME takes one"),
-        ({"dataset": "digits"}, "has no leaderboard for digits in Linf; there are cifar10 \\(Linf 8/255\\), cifar10"),
+        (
+            {"data": DataSpec(dataset="digits")},
+            "has no leaderboard for digits in Linf; there are cifar10 \\(Linf 8/255\\), cifar10",
+        ),
         ({"image_size": (16, 16)}, "has no leaderboard for cifar10"),
         ({"measured": measured(8 / 255, clean=0.8, pgd=0.5)}, "AutoAttack has not judged these weights at Linf 8/255"),
         ({"measured": measured(8 / 255, clean=0.8, untargeted=0.5)}, "AutoAttack has not judged"),

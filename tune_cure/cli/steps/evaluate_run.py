@@ -1,7 +1,8 @@
 """The judgement of trained networks. The command `evaluate` and `tune_cure.evaluate` share these steps."""
 
+import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -15,7 +16,7 @@ from tune_cure.cli.views.interruption import EXIT_CODE
 from tune_cure.confirmation import judgement as judging
 from tune_cure.confirmation.checks import at_most, check_attacks
 from tune_cure.confirmation.judgement import JudgedNetwork, Judgement, outcome_key
-from tune_cure.confirmation.task import choose_task
+from tune_cure.confirmation.task import choose_task, find_task
 from tune_cure.confirmation.trained_networks import ModelError, TrainedNetwork, load_trained, rehearse_network
 from tune_cure.data import folders, splits as splits_module
 from tune_cure.data.config import DataSpec
@@ -32,6 +33,7 @@ from tune_cure.utils.files import make_folder, refuse_foreign_links
 from tune_cure.utils.formatting import draw_with, format_count, format_percent, format_radius
 from tune_cure.utils.signals import ignore_ctrl_c
 
+_logger = logging.getLogger(__name__)
 SAVED = "outcomes"
 """Folder of the outcomes of each network, in the command's folder."""
 
@@ -125,7 +127,7 @@ def judge(options: EvaluateOptions, say: Callable[[str], None]) -> Judgement:
         import_chosen_parts([], options.output, options.parts)
     named = name_models(options.models)
     task = choose_task(
-        [Path(model.partition("@")[0]) for model in named.values()],
+        map(_path, named.values()),
         data={"dataset": options.dataset, "root": options.data_root, "image_size": options.image_size},
         evaluation={"norm": options.norm, "epsilon": options.epsilon},
     )
@@ -135,7 +137,7 @@ def judge(options: EvaluateOptions, say: Callable[[str], None]) -> Judgement:
         name: load_trained(model, trust_code=options.trust_code, dataset=task.data.dataset, norm=task.evaluation.norm)
         for name, model in named.items()
     }
-    test, source, num_classes = _load_images(options, task.data)
+    test, source, num_classes = _load_images(options, named, task.data)
     for name, trained in networks.items():
         rehearse_network(name, trained, test, num_classes)
     folder = make_folder(options.output)
@@ -183,11 +185,38 @@ def _split_name(text: str) -> tuple[str, str]:
     return (name, model) if separator and not Path(text).exists() and "/" not in name else ("", text)
 
 
-def _load_images(options: EvaluateOptions, data: DataSpec) -> tuple[Examples, str, int]:
+def _path(model: str) -> Path:
+    """Return the folder or the file of a network."""
+    return Path(model.partition("@")[0])
+
+
+def _load_images(options: EvaluateOptions, named: Mapping[str, str], data: DataSpec) -> tuple[Examples, str, int]:
     """Return the test images to judge on, where they are from in words, and the number of classes."""
     splits = splits_module.load(data, download=bool(options.data_root) or folders.is_default(data.root))
+    if not splits.has_own_test:
+        _warn_of_trained_images(named, splits_module.with_validation(data, splits))
     examples = at_most(options.examples, len(splits.test), "--examples", "test images")
     return splits.test.subset(examples, seed=0), splits.source, splits.num_classes
+
+
+def _warn_of_trained_images(named: Mapping[str, str], data: DataSpec) -> None:
+    """Warn of networks whose training images include test images.
+
+    Args:
+        named: The networks by their names.
+        data: A data set without test images of its own. `data.validation` decides which training images replace them.
+    """
+    for name, model in named.items():
+        task = find_task(_path(model))
+        if task is None or task.data.dataset != data.dataset or task.data.validation in (None, data.validation):
+            continue
+        _logger.warning(
+            "%s: may have been trained on some of these test images: the data set has none of its own, and with "
+            "data.validation %d others were held out than with %d",
+            name,
+            task.data.validation,
+            data.validation,
+        )
 
 
 def _judge(

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from tune_cure.confirmation.job_config import JobConfig
+from tune_cure.data.config import DataSpec
 from tune_cure.evaluation.config import EvaluationConfig
 from tune_cure.models import checkpoints, networks
 from tune_cure.models.registry import MODELS, build
@@ -89,7 +90,7 @@ class ExportedModel:
         elsewhere: Measurements, on the test set, of other networks with the same hyperparameters and other seeds.
         warnings: Reasons to doubt the measurements.
         evaluation: How the search judged.
-        dataset: The name of the data set.
+        data: The search's data set and how it was split.
         environment: The content of the search's environment.json; empty if there is none.
         name: The name of the search.
         trials: The number of trials of the search.
@@ -112,7 +113,7 @@ class ExportedModel:
     elsewhere: tuple[Measurement, ...]
     warnings: tuple[str, ...]
     evaluation: EvaluationConfig
-    dataset: str
+    data: DataSpec
     environment: Mapping[str, Any]
     name: str
     trials: int
@@ -132,7 +133,9 @@ class ExportedModel:
             "weights": self.description,
             "training": self.config.model_dump(mode="json", by_alias=True),
             "data": {
-                "dataset": self.dataset,
+                "dataset": self.data.dataset,
+                "validation": self.data.validation,
+                "split_seed": self.data.split_seed,
                 "source": self.environment.get("data"),
                 "train_images": self.train_images,
             },
@@ -354,6 +357,6 @@ def _search_fields(result: SearchResult) -> dict[str, Any]:
         "trials": len(result.trials),
         "searched": tuple(result.spec.space),
         "evaluation": result.spec.evaluation,
-        "dataset": result.spec.data.dataset,
+        "data": result.spec.data,
         "environment": environment.read(result.directory).content,
     }

@@ -29,7 +29,7 @@ def build_claim(model: ExportedModel) -> dict[str, bytes]:
             "--robustbench: a claim is made of a network that was judged on the test set; `tune-cure confirm` makes "
             "some, and --confirmed NAME takes one"
         )
-    norm, dataset = model.evaluation.norm, model.dataset
+    norm, dataset = model.evaluation.norm, model.data.dataset
     epsilon = LEADERBOARDS.get((dataset, norm))
     if epsilon is None or model.image_size not in (SIZE, None):
         boards = ", ".join(f"{name} ({NORM_LABELS[of]} {RADII[radius]})" for (name, of), radius in LEADERBOARDS.items())
@@ -59,7 +59,7 @@ def _record(model: ExportedModel, epsilon: str, clean: Measurement, robust: Meas
         "authors": None,
         "additional_data": False,  # the networks of this project begin with random weights
         "number_forward_passes": 1,
-        "dataset": model.dataset,
+        "dataset": model.data.dataset,
         "venue": None,
         "architecture": _architecture(model),
         "eps": epsilon,

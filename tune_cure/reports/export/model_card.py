@@ -72,8 +72,8 @@ def _what(model: ExportedModel) -> str:
     return (
         f"An image classifier that was trained to withstand small changes of its input. The network is a "
         f"{_code(network['name'])} with {model.num_parameters:,} parameters. It takes {images} images of the data set "
-        f"{escape_markdown(model.dataset)} and has {network['num_classes']} classes{_classes(model)}.\n\nIts weights: "
-        f"{escape_markdown(model.description)}."
+        f"{escape_markdown(model.data.dataset)} and has {network['num_classes']} classes{_classes(model)}.\n\nIts "
+        f"weights: {escape_markdown(model.description)}."
     )
 
 
@@ -195,7 +195,7 @@ def _warnings(model: ExportedModel) -> str:
 def _limits(model: ExportedModel) -> str:
     ball = f"{BALLS[model.evaluation.norm]} ball of {format_radius(model.evaluation.epsilon, model.evaluation.norm)}"
     return (
-        f"It is for research on adversarial robustness, on images like those of {escape_markdown(model.dataset)}. "
+        f"It is for research on adversarial robustness, on images like those of {escape_markdown(model.data.dataset)}. "
         f"Robust means here: against changes within the {ball} in [0, 1], as far as the attacks above can tell. "
         "Nothing is claimed about larger radii, other norms, rotations, patches, blur or other images. Nothing is "
         "proved, unlike with certified defences. Do not use it where somebody's safety depends on it."
@@ -222,8 +222,8 @@ The library safetensors reads `model.safetensors`, too."""
 
 def _evaluating(model: ExportedModel) -> str:
     norm, epsilon = NORM_LABELS[model.evaluation.norm], _fraction(model.evaluation.epsilon)
-    if model.dataset in ROBUSTBENCH and model.image_size in (CIFAR_SIZE, None):
-        threat = f'dataset="{model.dataset}", threat_model="{norm}", eps={epsilon}'
+    if model.data.dataset in ROBUSTBENCH and model.image_size in (CIFAR_SIZE, None):
+        threat = f'dataset="{model.data.dataset}", threat_model="{norm}", eps={epsilon}'
         return f"""\
 [RobustBench](https://robustbench.github.io) runs AutoAttack on the first test images:
 
@@ -241,7 +241,7 @@ RobustBench 1.1.1 needs the package `autoattack` but does not install it: https:
     elif (targets := model.network["num_classes"] - 1) < NUM_TARGETS:
         fewer = f"attack.apgd_targeted.n_target_classes = attack.fab.n_target_classes = {targets}\n"
     return f"""\
-RobustBench has no test images of {escape_markdown(model.dataset)}, but AutoAttack takes the network as it is
+RobustBench has no test images of {escape_markdown(model.data.dataset)}, but AutoAttack takes the network as it is
 (`pip install pyautoattack`), with `images` in [0, 1] and their `labels`:
 
 ```python
