@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tune_cure.data.downloads import whole_download
 from tune_cure.data.image_folder import decode_picture, oversized_pictures_are_errors
 from tune_cure.data.source import DataError, Dataset, DataSource, NotHereError
 from tune_cure.utils.errors import first_line
@@ -134,8 +135,13 @@ def _download(name: str, folder: Path) -> None:
             "pip install 'tune-cure[hf]'"
         ) from error
     try:
-        hub.snapshot_download(
-            name, repo_type="dataset", revision=BRANCH, allow_patterns="*.parquet", local_dir=str(folder)
-        )
+        with whole_download(folder) as partial_folder:
+            hub.snapshot_download(
+                name,
+                repo_type="dataset",
+                revision=BRANCH,
+                allow_patterns="*.parquet",
+                local_dir=str(partial_folder / folder.name),
+            )
     except Exception as error:  # no network, no such data set, no permission: the package has an error for each
         raise DataError(f"{name} of the Hugging Face Hub cannot be downloaded: {first_line(error)}") from error

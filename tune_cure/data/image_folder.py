@@ -143,6 +143,12 @@ def _check_size(file: Path | str, width: int, height: int) -> None:
         )
 
 
+def _check_mode(file: Path | str, mode: str) -> None:
+    """Refuse a picture of more than 8 bits a channel: Pillow would make each value above 255 white."""
+    if mode.startswith(("I", "F")):
+        raise DataError(f"{file}: its pixels are of Pillow's mode {mode}; pictures of 8 bits a channel are needed")
+
+
 def _decode(file: Path, side: int | None) -> "np.ndarray[Any, np.dtype[np.uint8]]":
     return decode_picture(file, file, side)
 
@@ -158,7 +164,7 @@ def decode_picture(
         side: The side, in pixels; None leaves the picture as it is.
 
     Raises:
-        DataError: It is no picture, or has too many pixels.
+        DataError: It is no picture, has too many pixels, or more than 8 bits a channel.
     """
     import numpy as np
     from PIL import Image
@@ -166,6 +172,7 @@ def decode_picture(
     try:
         with Image.open(content) as picture:
             _check_size(name, *picture.size)
+            _check_mode(name, picture.mode)
             image = picture.convert("RGB")
     except DataError:
         raise

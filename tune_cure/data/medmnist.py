@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from tune_cure.data.downloads import whole_download
 from tune_cure.data.source import Augmentation, DataError, Dataset, DataSource, NotHereError
 from tune_cure.utils.errors import first_line
 from tune_cure.utils.registry import PartError
@@ -50,7 +51,9 @@ def _read(file: Path) -> dict[str, Any]:
         with np.load(file, allow_pickle=False) as arrays:
             parts = {key: arrays[key] for key in arrays.files}
     except Exception as error:  # a damaged archive makes zipfile and numpy raise errors of any kind
-        raise DataError(f"{file}: cannot be read as an NPZ file: {first_line(error)}") from error
+        raise DataError(
+            f"{file}: cannot be read as an NPZ file: {first_line(error)}; delete it to download it again"
+        ) from error
     content: dict[str, Any] = {}
     for part in ("train", "test"):
         images, labels = parts.get(f"{part}_images"), parts.get(f"{part}_labels")
@@ -83,8 +86,8 @@ def _download(name: str, file: Path) -> None:
     if side not in kind.available_sizes:
         sizes = ", ".join(map(str, kind.available_sizes))
         raise DataError(f"data set 'medmnist:{name}': MedMNIST has {flag} in sizes {sizes}")
-    file.parent.mkdir(parents=True, exist_ok=True)
     try:
-        kind(split="train", download=True, root=str(file.parent), size=side)
+        with whole_download(file) as folder:
+            kind(split="train", download=True, root=str(folder), size=side)
     except (OSError, RuntimeError, ValueError) as error:
         raise DataError(f"MedMNIST's {name} cannot be downloaded: {first_line(error)}; by hand: from {PAGE}") from error

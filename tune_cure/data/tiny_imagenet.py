@@ -4,6 +4,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from tune_cure.data.downloads import whole_download
 from tune_cure.data.image_folder import class_folders, read_pictures
 from tune_cure.data.source import DataError, DataSource, NotHereError
 
@@ -31,7 +32,7 @@ def find_tiny_imagenet(root: Path, image_size: int | None, download: bool) -> Da
                 f"Tiny ImageNet is not in {root}; on first use it is downloaded into the default folder, or into the "
                 f"one that --data-root names; by hand: {FOLDER}/ (from {ARCHIVE})"
             )
-        _download(root)
+        _download(folder)
     return DataSource(f"Tiny ImageNet in {folder}", FOLDER, partial(_read, folder, image_size))
 
 
@@ -52,13 +53,14 @@ def _read(folder: Path, side: int | None) -> dict[str, Any]:
     return read_pictures({"train": train, "test": test}, side, folder)
 
 
-def _download(root: Path) -> None:
+def _download(folder: Path) -> None:
     from torchvision.datasets.utils import download_and_extract_archive
 
     try:
-        download_and_extract_archive(ARCHIVE, str(root), md5=CHECKSUM, remove_finished=True)
+        with whole_download(folder) as partial_folder:
+            download_and_extract_archive(ARCHIVE, str(partial_folder), md5=CHECKSUM, remove_finished=True)
     except (OSError, RuntimeError) as error:
         raise DataError(
-            f"Tiny ImageNet is not in {root} and cannot be downloaded ({error}); put {FOLDER}/ from {ARCHIVE} there, "
-            "or name a folder that has it with --data-root"
+            f"Tiny ImageNet is not in {folder.parent} and cannot be downloaded ({error}); put {FOLDER}/ from {ARCHIVE} "
+            "there, or name a folder that has it with --data-root"
         ) from error

@@ -5,7 +5,9 @@ import warnings
 import zlib
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from tests.support.pictures import write_pictures
 from tune_cure.data import image_folder
@@ -78,3 +80,13 @@ def test_a_picture_that_pillow_warns_of_is_refused_without_its_warning(tmp_path:
     with warnings.catch_warnings(record=True) as caught:
         assert "x.png: is 10000×10000" in refused(tmp_path / "d")
     assert not caught
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "mode"), [("x.png", "uint16", "I;16"), ("x.tif", "int32", "I"), ("x.tif", "float32", "F")]
+)
+def test_a_picture_of_more_than_8_bits_a_channel_is_refused(name: str, dtype: str, mode: str, tmp_path: Path) -> None:
+    write_pictures(tmp_path / "d")
+    Image.fromarray(np.full((8, 8), 1000, dtype=dtype)).save(tmp_path / "d" / "cat" / name)
+    message = f"{name}: its pixels are of Pillow's mode {mode}; pictures of 8 bits a channel are needed"
+    assert refused(tmp_path / "d").endswith(message)

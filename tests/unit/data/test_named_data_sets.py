@@ -3,6 +3,7 @@
 import io
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -36,7 +37,7 @@ def write_tiny_imagenet(root: Path) -> Path:
     """The folder of the archive, with two classes; one picture is gray, as some are there."""
     folder = root / "tiny-imagenet-200"
     for index, name in enumerate(WNIDS):
-        (folder / "train" / name / "images").mkdir(parents=True)
+        (folder / "train" / name / "images").mkdir(parents=True, exist_ok=True)
         (folder / "train" / name / f"{name}_boxes.txt").write_text(f"{name}_0.JPEG\t0\t0\t62\t62\n")
         for number in range(3):
             mode = "L" if number == 0 else "RGB"
@@ -190,6 +191,69 @@ def test_a_data_set_of_the_hub_is_downloaded_by_its_package(tmp_path: Path, monk
     ((name, options),) = asked
     assert name == "someone/pets"
     assert (options["repo_type"], options["revision"]) == ("dataset", "refs/convert/parquet")
+
+
+def replace_download(name: str, download: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the package that downloads a data set call a function of the folder into which it downloads."""
+
+    class PathMNIST:
+        available_sizes = (28,)
+
+        def __init__(self, *, root: str, **_: Any) -> None:
+            download(Path(root))
+
+    info = {"pathmnist": {"python_class": "PathMNIST"}}
+    hub = SimpleNamespace(snapshot_download=lambda _, **options: download(Path(options["local_dir"])))
+    monkeypatch.setitem(sys.modules, "medmnist", SimpleNamespace(INFO=info, PathMNIST=PathMNIST))
+    monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
+    monkeypatch.setattr(
+        "torchvision.datasets.utils.download_and_extract_archive", lambda _, root, **__: download(Path(root))
+    )
+
+
+WHOLE_DOWNLOADS: dict[str, tuple[str, Callable[[Path], Any]]] = {
+    "hf:pets": ("default/train/0.parquet", lambda root: write_parquet(root / "default/train/0.parquet", [1, 2])),
+    "medmnist:pathmnist": ("pathmnist.npz", lambda root: write_medmnist(root / "pathmnist.npz")),
+    "tiny_imagenet": (f"tiny-imagenet-200/train/{WNIDS[0]}/images/{WNIDS[0]}_0.JPEG", write_tiny_imagenet),
+}
+"""The first file of each data set that is downloaded, in its folder, and the function that writes all files."""
+
+
+@pytest.mark.parametrize("name", WHOLE_DOWNLOADS)
+def test_an_interrupted_download_is_not_taken_for_the_data_set_and_goes_on(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first_file, write_all = WHOLE_DOWNLOADS[name]
+    found: list[bool] = []
+
+    def download(folder: Path) -> None:
+        found.append((folder / first_file).exists())
+        if len(found) > 1:
+            write_all(folder)
+            return
+        (folder / first_file).parent.mkdir(parents=True, exist_ok=True)
+        (folder / first_file).write_bytes(b"half of it")
+        raise KeyboardInterrupt
+
+    replace_download(name, download, monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        prepared(name, tmp_path / "data", None)
+    with pytest.raises(NotHereError):
+        prepared(name, tmp_path / "data", None, download=False)
+    assert "train_images" in prepared(name, tmp_path / "data", None)
+    assert found == [False, True]
+    assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_a_folder_without_the_data_is_not_replaced_by_a_download(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace_download("hf:pets", lambda folder: pytest.fail("it was downloaded"), monkeypatch)
+    (tmp_path / "hf" / "pets").mkdir(parents=True)
+    (tmp_path / "hf" / "pets" / "notes.txt").touch()
+    with pytest.raises(DataError, match=r"hf/pets: is there without the data set; move it away, .*"):
+        prepared("hf:pets", tmp_path, None)
+    assert (tmp_path / "hf" / "pets" / "notes.txt").exists()
 
 
 @pytest.mark.parametrize(
