@@ -54,6 +54,7 @@ DECISIVE_SETTINGS: dict[str, Callable[[SearchSpec], str]] = {
 SECONDARY_SETTINGS: dict[str, Callable[[SearchSpec], str]] = {
     "validation images": lambda spec: f"{spec.data.num_validation:,} by split_seed {spec.data.split_seed}",
     "training images": lambda spec: "all" if spec.data.train_examples is None else f"{spec.data.train_examples:,}",
+    "mirroring": lambda spec: {None: "as the data set has it", True: "on", False: "off"}[spec.data.flip],
     "network": _network,
     "epochs of a whole trial": lambda spec: str(spec.max_epochs),
     "further metrics": lambda spec: ", ".join(spec.search.metrics[1:]) or "none",

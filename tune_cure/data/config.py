@@ -30,6 +30,9 @@ class DataSpec(Schema):
     image_size: int | None = Field(
         default=None, ge=4, le=1024, description="Resize images to this side, in pixels; as they are if absent."
     )
+    flip: bool | None = Field(
+        default=None, description="Mirror half of the training images; the data set's own choice if absent."
+    )
 
     @field_validator("validation")
     @classmethod

@@ -151,6 +151,7 @@ def split(spec: DataSpec, content: dict[str, Any]) -> Splits:
             raise DataError(f"data.train_examples: {spec.train_examples}, but only {len(train)} training images remain")
         train = train.subset(spec.train_examples, spec.split_seed)
     side = min(train.images.shape[-2:])
+    augmentation = dataset.augmentation or Augmentation(padding=max(1, side // 8), flip=True)
     return Splits(
         train=train,
         validation=validation,
@@ -159,7 +160,7 @@ def split(spec: DataSpec, content: dict[str, Any]) -> Splits:
         classes=tuple(content["classes"]),
         mean=tuple(content["mean"]),
         std=tuple(content["std"]),
-        augmentation=dataset.augmentation or Augmentation(padding=max(1, side // 8), flip=True),
+        augmentation=augmentation if spec.flip is None else replace(augmentation, flip=spec.flip),
         source=content["source"],
     )
 

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from tests.support.pictures import write_pictures
 from tune_cure.data.batches import BatchStream, augment, cut_out, num_batches, to_float
 from tune_cure.data.config import DataSpec
 from tune_cure.data.datasets import DATASETS
@@ -124,6 +125,14 @@ def test_a_folder_without_test_pictures_gives_up_as_many_as_for_validation(tmp_p
     assert splits.augmentation == Augmentation(padding=1, flip=True)
     other = load(DataSpec(dataset="image_folder", root=str(tmp_path), validation=4, split_seed=1))
     assert torch.equal(splits.test.indices, other.test.indices)  # the test set does not depend on the split
+
+
+@pytest.mark.parametrize("flip", [True, False])
+def test_mirroring_can_be_turned_on_and_off_and_the_crops_stay(flip: bool, tmp_path: Path) -> None:
+    write_pictures(tmp_path, count=10)
+    assert load(digits(flip=flip)).augmentation == Augmentation(padding=1, flip=flip)
+    spec = DataSpec(dataset="image_folder", root=str(tmp_path), validation=4, flip=flip)
+    assert load(spec).augmentation == Augmentation(padding=1, flip=flip)
 
 
 def test_splits_know_the_shape_of_their_images() -> None:
