@@ -1,8 +1,10 @@
+import re
 from pathlib import Path
 
 import pytest
 
-from tests.support.journals import BEST, write_search, write_trial
+from tests.support.journals import BEST, VALUES, epoch, write_search, write_trial
+from tests.support.spaces import tiny
 from tune_cure.reports.figures import catalog, cost
 from tune_cure.search import run_files
 from tune_cure.search.journal import Journal
@@ -77,6 +79,30 @@ def test_a_note_says_which_trials_are_drawn(tmp_path: Path, monkeypatch: pytest.
     assert sum(len(trace.x) for trace in points) <= 16
     ends = [trace for trace in drawn["curves"].figure.data if trace.mode == "markers"]
     assert sum(len(trace.x) for trace in ends) <= 12
+
+
+def test_the_pareto_front_is_that_of_all_trials_and_drawn_however_few_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny(tmp_path, "search.trials=13", "search.scheduler=none")
+    journal, front_of = Journal(tmp_path), {3: (0.6, 0.6), 5: (0.3, 0.8), 8: (0.1, 0.9)}
+    others = dict.fromkeys((2, 11), (0.2, 0.2))  # beyond the axes
+    for number in range(13):
+        pgd, clean = (front_of | others).get(number, (0.4 + 0.01 * number, 0.55))
+        journal.append("trial", number, origin="sampler", hyperparameters=VALUES)
+        epoch(journal, number, 1, pgd, pgd, clean_accuracy=clean)
+        journal.append("end", number, status="stopped" if number in (2, 11) else "completed", reason="")
+    whole = catalog.build_overview(SearchResult(tmp_path))[-1]
+    monkeypatch.setattr(catalog, "MAX_POINTS", 4)
+    plot = catalog.build_overview(SearchResult(tmp_path))[-1]
+    front, *points = plot.figure.data
+    assert (front.x, front.y) == (whole.figure.data[0].x, whole.figure.data[0].y) and len(front.x) == 3
+    drawn = {place for trace in points for place in zip(trace.x, trace.y, strict=True)}
+    assert set(zip(front.x, front.y, strict=True)) <= drawn
+    assert len(drawn) < 8
+    assert plot.figure.layout.xaxis.range == whole.figure.layout.xaxis.range
+    (at_rim,) = re.findall(r"their end; (\d+ other trials lie beyond) and are drawn at the rim", whole.caption)
+    assert f"{at_rim}; those of them that are drawn are at the rim." in plot.caption
 
 
 def test_the_surface_is_the_mean_of_all_finished_trials_however_few_are_drawn(

@@ -36,6 +36,14 @@ def test_a_sample_has_the_best_trials_start_from_unusual_ends_and_an_even_spread
     assert max(b - a for a, b in itertools.pairwise(drawn)) <= 4
 
 
+def test_a_sample_has_what_it_is_to_have_in_any_case(result: SearchResult) -> None:
+    asked = set(range(3, 15))
+    for limit in (16, 10):
+        drawn = plotting.sample_trials(result.leaders, result.trials, limit, asked)["trial"].tolist()
+        assert asked <= set(drawn)
+        assert len(drawn) in (16, len(asked | {0, 5}))
+
+
 def test_a_single_value_has_a_logarithmic_axis_around_it() -> None:
     low, high = plotting.log_axis(0.1, 0.1)["range"]
     assert low < -1 < high

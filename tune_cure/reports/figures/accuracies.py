@@ -69,25 +69,35 @@ def plot_curves(trials: pd.DataFrame, epochs: pd.DataFrame, spec: SearchSpec, be
     return figure
 
 
-def plot_tradeoff(trials: pd.DataFrame, spec: SearchSpec, best: int | None) -> go.Figure:
-    """Draw PGD accuracy against clean accuracy, with a point for each trial and the Pareto front.
+def find_front(trials: pd.DataFrame) -> pd.DataFrame:
+    """Return the trials that no other trial beats in both accuracies of `plot_tradeoff`: its Pareto front.
+
+    Only trials that ended soundly and keep the constraints are compared.
+    """
+    reached = trials.dropna(subset=["pgd_accuracy_best", "clean_accuracy_best"])
+    sound = reached[~reached["status"].isin(UNSOUND_STATUSES) & reached["feasible"].ne(False)]
+    points = sound[["clean_accuracy_best", "pgd_accuracy_best"]].astype(float)
+    return sound[pareto_front(points.to_numpy().tolist(), "max")]
+
+
+def plot_tradeoff(
+    trials: pd.DataFrame, spec: SearchSpec, best: int | None, drawn: pd.DataFrame | None = None
+) -> go.Figure:
+    """Draw PGD accuracy against clean accuracy, with points for trials and the Pareto front of all of them.
 
     Both accuracies are those of the trial's epoch of best PGD accuracy. The axes are those of `tradeoff_ranges`, and
-    trials beyond them are drawn at the rim. The front is that of the trials that ended soundly and keep the
-    constraints.
+    trials beyond them are drawn at the rim. The front is that of `find_front`.
 
     Args:
         trials: Columns `trial`, `status`, `origin`, `feasible`, `clean_accuracy_best`, `pgd_accuracy_best`,
             `pgd_accuracy_best_se`, `best_epoch`, and those of the hyperparameters.
         spec: The search.
         best: The number of the best trial; None if there is none.
+        drawn: The rows of `trials` that get a point; None is all.
     """
     figure = blank_figure("clean accuracy", "PGD accuracy")
-    reached = trials.dropna(subset=["pgd_accuracy_best", "clean_accuracy_best"])
-    sound = reached[~reached["status"].isin(UNSOUND_STATUSES) & reached["feasible"].ne(False)]
-    points = sound[["clean_accuracy_best", "pgd_accuracy_best"]].astype(float)
-    on_front = pd.Series(pareto_front(points.to_numpy().tolist(), "max"), index=points.index, dtype=bool)
-    front = points[on_front].drop_duplicates().sort_values("clean_accuracy_best")
+    front = find_front(trials)[["clean_accuracy_best", "pgd_accuracy_best"]].astype(float)
+    front = front.drop_duplicates().sort_values("clean_accuracy_best")
     rim = tradeoff_ranges(trials, best)
     figure.add_trace(
         go.Scatter(
@@ -99,6 +109,7 @@ def plot_tradeoff(trials: pd.DataFrame, spec: SearchSpec, best: int | None) -> g
             hoverinfo="skip",
         )
     )
+    reached = (trials if drawn is None else drawn).dropna(subset=["pgd_accuracy_best", "clean_accuracy_best"])
     add_points(figure, reached, spec, "clean_accuracy_best", "pgd_accuracy_best", best, rim)
     figure.update_xaxes(range=rim["clean_accuracy_best"], tickformat=".0%")
     figure.update_yaxes(range=rim["pgd_accuracy_best"])
@@ -117,7 +128,7 @@ def tradeoff_ranges(trials: pd.DataFrame, best: int | None) -> dict[str, list[fl
 
 
 def count_at_rim(trials: pd.DataFrame, best: int | None) -> int:
-    """Return how many trials `plot_tradeoff` draws at its rim."""
+    """Return how many trials lie beyond the axes of `plot_tradeoff`, which draws them at its rim."""
     reached = trials.dropna(subset=["pgd_accuracy_best", "clean_accuracy_best"])
     ranges = tradeoff_ranges(trials, best).items()
     is_beyond = [~reached[column].astype(float).between(low, high) for column, (low, high) in ranges]

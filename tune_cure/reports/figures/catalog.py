@@ -110,8 +110,9 @@ def sampling_note(result: SearchResult) -> str:
     return (
         f"Of {trials:,} trials, {points}{MAX_LINES} in plots of lines are drawn, since a browser is slow with more. "
         "These are the trials of start_from and those with unusual ends as far as there is room, the best trials, and "
-        "others spread evenly over the search. So the trials drawn are better than all trials on average. The surface "
-        "over two hyperparameters and the plots of cost show all trials, and trials.csv has them all."
+        "others spread evenly over the search. So the trials drawn are better than all trials on average. The Pareto "
+        "front is that of all trials, and its trials are drawn. The surface over two hyperparameters and the plots of "
+        "cost show all trials, and trials.csv has them all."
     )
 
 
@@ -130,14 +131,20 @@ def _plots_of_trials(result: SearchResult, best: int) -> Iterator[Plot]:
     legend = build_legend([*entries_of_best("line", result, judged), *entries_of_statuses(judged)])
     yield Plot("curves", "curves", accuracies.plot_curves(few, epochs, spec, best), caption, legend)
     yield from _plots_of_progress(result)
-    many = sample_trials(result.leaders, trials, MAX_POINTS)
-    yield Plot(
+    yield _plot_of_tradeoff(result, best)
+
+
+def _plot_of_tradeoff(result: SearchResult, best: int) -> Plot:
+    spec, trials = result.spec, result.trials
+    many = sample_trials(result.leaders, trials, MAX_POINTS, set(accuracies.find_front(trials)["trial"]))
+    at_rim = accuracies.count_at_rim(trials, best)
+    return Plot(
         "tradeoff",
         "tradeoff",
-        accuracies.plot_tradeoff(many, spec, best),
+        accuracies.plot_tradeoff(trials, spec, best, many),
         "Each point is a trial at the epoch of its best PGD accuracy. Better trials lie further up and to the right. "
         "The Pareto front joins the trials that no other trial beats in both accuracies."
-        + _rim_note(accuracies.count_at_rim(many, best)),
+        + _rim_note(at_rim, are_all_drawn=len(many) == len(trials)),
         build_legend(
             [
                 (line_mark(accuracies.FRONT_COLOR, "dashed"), "Pareto front"),
@@ -148,11 +155,13 @@ def _plots_of_trials(result: SearchResult, best: int) -> Iterator[Plot]:
     )
 
 
-def _rim_note(at_rim: int) -> str:
+def _rim_note(at_rim: int, *, are_all_drawn: bool) -> str:
     if not at_rim:
         return ""
-    are = "other trial lies beyond and is" if at_rim == 1 else "other trials lie beyond and are"
-    return f" The axes cover the trials that ran to their end; {at_rim:,} {are} drawn at the rim."
+    lie = "other trial lies" if at_rim == 1 else "other trials lie"
+    are = "is" if at_rim == 1 else "are"
+    drawn = f" and {are} drawn at the rim" if are_all_drawn else "; those of them that are drawn are at the rim"
+    return f" The axes cover the trials that ran to their end; {at_rim:,} {lie} beyond{drawn}."
 
 
 def _plots_of_progress(result: SearchResult) -> Iterator[Plot]:

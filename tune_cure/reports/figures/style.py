@@ -7,7 +7,7 @@ that it shows on white. Every color goes with a symbol of its own.
 
 import html
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,24 +84,25 @@ def blank_figure(x: str, y: str) -> go.Figure:
     )
 
 
-def sample_trials(ranked: pd.DataFrame, trials: pd.DataFrame, limit: int) -> pd.DataFrame:
+def sample_trials(ranked: pd.DataFrame, trials: pd.DataFrame, limit: int, always: Collection[int] = ()) -> pd.DataFrame:
     """Return about `limit` of the trials in their order: a browser is slow with tens of thousands of points.
 
-    Up to a quarter are trials of `start_from` and trials with unusual ends. Half of the rest are the best trials, the
-    other half are spread evenly over the search.
+    Up to a quarter are trials of `start_from` and trials with unusual ends. The trials of `always` are added. Half of
+    the rest are the best trials, the other half are spread evenly over the search.
 
     Args:
         ranked: The judged trials, best first: `SearchResult.leaders`.
         trials: All trials: `SearchResult.trials`.
         limit: The number of trials to draw. Fewer trials are returned as they are.
+        always: Numbers of trials that the sample has in any case.
     """
     if len(trials) <= limit:
         return trials
     rare = trials[(trials["origin"] == "start_from") | ~trials["status"].isin(["completed", "stopped"])]
-    kept = set(rare["trial"].head(limit // 4))
-    kept |= set(ranked["trial"].head((limit - len(kept)) // 2))
+    kept = {*rare["trial"].head(limit // 4), *always}
+    kept |= set(ranked["trial"].head(max(0, limit - len(kept)) // 2))
     others = trials.loc[~trials["trial"].isin(kept), "trial"]
-    free = limit - len(kept)
+    free = max(0, limit - len(kept))
     kept |= set(others.iloc[[index * len(others) // free for index in range(free)]])
     return trials[trials["trial"].isin(kept)]
 

@@ -100,5 +100,11 @@ def pareto_front(points: Sequence[Sequence[float]], mode: str) -> list[bool]:
         points: The metrics of each trial.
         mode: max or min: what is better in every coordinate.
     """
+    if not points:
+        return []
     values = np.array(points, dtype=float) * (1 if mode == "max" else -1)
-    return [not bool(((values >= point).all(axis=1) & (values > point).any(axis=1)).any()) for point in values]
+    is_on_front = np.zeros(len(values), dtype=bool)
+    for place in np.lexsort(values.T)[::-1]:  # a point that is beaten comes after one of the front that beats it
+        front, point = values[is_on_front], values[place]
+        is_on_front[place] = not ((front >= point).all(axis=1) & (front > point).any(axis=1)).any()
+    return is_on_front.tolist()

@@ -1,5 +1,6 @@
 import re
 
+import numpy as np
 import pytest
 
 from tune_cure.search.space.objectives import METRICS, Constraint, describe_metric, metrics, pareto_front, reached
@@ -66,6 +67,15 @@ def test_the_front_is_what_nothing_beats_in_one_without_falling_behind_in_anothe
     points = [(0.5, 0.5), (0.6, 0.4), (0.4, 0.4), (0.5, 0.4), (0.6, 0.4), (0.1, 0.9)]
     assert pareto_front(points, "max") == [True, True, False, False, True, True]
     assert pareto_front(points, "min") == [False, False, True, False, False, True]
+
+
+@pytest.mark.parametrize("mode", ["max", "min"])
+def test_the_pareto_front_of_many_points_is_that_of_all_pairs(mode: str) -> None:
+    points = np.random.default_rng(0).integers(0, 12, (60, 3)) / 12  # some are equal
+    signed = points if mode == "max" else -points
+    beaten = [any((other >= point).all() and (other > point).any() for other in signed) for point in signed]
+    assert pareto_front(points.tolist(), mode) == [not is_beaten for is_beaten in beaten]
+    assert pareto_front([], mode) == []
 
 
 @pytest.mark.parametrize(
