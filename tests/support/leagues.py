@@ -18,6 +18,8 @@ from tune_cure.league.contenders import PRESET, WINNER, choose_contenders, prese
 from tune_cure.league.cost import EpochCost
 from tune_cure.league.folder import League, LeagueConfig
 from tune_cure.league.methods import Entry, take_shared
+from tune_cure.reports import artifacts
+from tune_cure.reports.made_files import MadeFiles
 from tune_cure.search import run_files
 from tune_cure.search.proposals.proposer import Proposal
 from tune_cure.utils.files import replace_arrays
@@ -86,7 +88,7 @@ def write_league(
 ) -> League:
     """Write a league whose searches are over: their accuracies rise with the number of the trial.
 
-    The reports of the searches are empty, because drawing them takes seconds.
+    The reports of the searches are empty, because drawing them takes seconds. They are recorded as current.
 
     Args:
         folder: The league's folder.
@@ -109,7 +111,12 @@ def write_league(
 
     FakeLeague(league.compose(), folder, script).run()
     for name in methods:
-        (league.run_folder(name) / run_files.REPORT).touch()
+        run = league.run_folder(name)
+        made = MadeFiles(run / run_files.MADE)
+        for file in (run / run_files.REPORT, run / run_files.TOP_MARKDOWN):
+            file.touch()
+            made.add(file, artifacts.digest_inputs(run))
+        made.write()
     return league
 
 

@@ -93,10 +93,11 @@ def test_searches_only_ends_after_the_searches(league: League, monkeypatch: pyte
     assert not (league.folder / run_files.CONFIRM).exists()
 
 
-def test_resuming_writes_the_reports_that_a_killed_league_did_not_get_to(
-    league: League, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("missing", [run_files.REPORT, run_files.MADE], ids=["killed", "interrupted"])
+def test_resuming_writes_what_an_earlier_session_of_the_league_did_not_get_to(
+    missing: str, league: League, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (league.run_folder("fgsm") / run_files.REPORT).unlink()
+    (league.run_folder("fgsm") / missing).unlink()
     written = []
     monkeypatch.setattr(artifacts, "write_artifacts", lambda result: written.append(result.directory.name))
     assert cli.main(["league", "--resume", str(league.folder), "--searches-only"]) == 0

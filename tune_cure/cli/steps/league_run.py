@@ -300,10 +300,9 @@ def write_results(results: Mapping[str, SearchResult], warn: Callable[[str], Non
 
 
 def write_missing_results(results: Mapping[str, SearchResult], warn: Callable[[str], None]) -> None:
-    """Write tables and report of each search that has none: the process was killed while it wrote them."""
-    write_results(
-        {name: result for name, result in results.items() if not (result.directory / run_files.REPORT).exists()}, warn
-    )
+    """Write all files of each search that lacks some: an earlier session was killed, or interrupted at its end."""
+    missing = {name for name, result in results.items() if not artifacts.has_current_artifacts(result.directory)}
+    write_results({name: result for name, result in results.items() if name in missing}, warn)
 
 
 def _conclude(
