@@ -145,7 +145,8 @@ def _number_to_believe(result: SearchResult, confirmation: Confirmation | None) 
         )
         return format_percent(best["fresh_pgd_accuracy"], best["fresh_pgd_accuracy_se"]), words
     compared = len(ranking.rank_trials(result.trials, spec))
-    chosen = f", the best of {compared:,}: it looks better than it is" if compared > 1 else ""
+    best_word, better = ("best", "better") if spec.search.mode == "max" else ("lowest", "lower")
+    chosen = f", the {best_word} of {compared:,}: it looks {better} than it is" if compared > 1 else ""
     if best["status"] in ranking.UNSOUND_STATUSES:
         chosen = f", which {STATUS_WORDS[best['status']]} later"
     of_trial = f"of {trial}{chosen}. It is not confirmed on test images yet."

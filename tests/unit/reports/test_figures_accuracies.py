@@ -79,6 +79,13 @@ def test_the_axes_of_the_trade_off_cover_the_finished_trials_and_others_lie_at_t
     assert f"clean {100 * trials.set_index('trial').loc[number, 'clean_accuracy_best']:.1f}%" in text  # not the rim's
 
 
+def test_a_search_without_a_sound_trial_has_no_front(run: Run) -> None:
+    spec, trials, _ = run
+    unsound = trials[trials["status"].isin(["diverged", "catastrophic_overfitting"])]
+    assert figures.find_front(unsound)["trial"].tolist() == []
+    assert figures.plot_tradeoff(unsound, spec, None).data[0].x == ()
+
+
 def test_a_search_without_finished_trials_shows_all_of_them(run: Run) -> None:
     spec, trials, _ = run
     stopped = trials[trials["status"] == "stopped"]

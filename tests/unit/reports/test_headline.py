@@ -67,6 +67,13 @@ def test_without_a_confirmation_the_first_number_is_what_the_trials_were_ranked_
     assert tiles.count("90.0 ± 3.0%") == 1
 
 
+def test_the_first_number_of_a_search_that_minimizes_is_the_lowest(tmp_path: Path) -> None:
+    plan_quick_jobs(tmp_path)
+    spec = tmp_path / run_files.SPEC
+    spec.write_text(spec.read_text().replace("mode: max", "mode: min"))
+    assert ", the lowest of 8: it looks lower than it is." in first_tile(tmp_path)
+
+
 def test_a_search_without_a_sound_trial_is_not_to_be_confirmed(tmp_path: Path) -> None:
     tiny(tmp_path, "search.trials=1")
     journal = Journal(tmp_path)

@@ -6,6 +6,7 @@
 import html
 from collections.abc import Iterable, Mapping, Sequence
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
@@ -77,7 +78,7 @@ def find_front(trials: pd.DataFrame) -> pd.DataFrame:
     reached = trials.dropna(subset=["pgd_accuracy_best", "clean_accuracy_best"])
     sound = reached[~reached["status"].isin(UNSOUND_STATUSES) & reached["feasible"].ne(False)]
     points = sound[["clean_accuracy_best", "pgd_accuracy_best"]].astype(float)
-    return sound[pareto_front(points.to_numpy().tolist(), "max")]
+    return sound[np.array(pareto_front(points.to_numpy().tolist(), "max"), dtype=bool)]
 
 
 def plot_tradeoff(
