@@ -7,9 +7,11 @@ import pandas as pd
 
 from tune_cure.reports import html_page
 from tune_cure.reports.figures.legends import status_glyph
+from tune_cure.search.ranking import ranks_by_another_metric
 from tune_cure.search.results import SearchResult
 from tune_cure.search.schedulers.control_group import describe_warning, format_correlation
 from tune_cure.search.space.config import SearchSpec
+from tune_cure.search.space.objectives import describe_metric
 from tune_cure.search.space.radii import format_setting
 from tune_cure.utils.formatting import STATUS_WORDS, format_count, format_percent
 
@@ -34,7 +36,8 @@ def table_of_ties(result: SearchResult) -> str:
     if len(others) > MAX_TIES:
         text += f" <strong>The table shows the first {MAX_TIES}; trials.csv has them all.</strong>"
     has_fresh = bool(others["fresh_pgd_accuracy"].notna().any())
-    titles = {"trial": "", "PGD accuracy": "number", **({"judged again": "number"} if has_fresh else {})}
+    titles = {"trial": "", **_objective_title(result.spec), "PGD accuracy": "number"}
+    titles |= {"judged again": "number"} if has_fresh else {}
     titles |= {"clean accuracy": "number", "epochs trained": "number"} | _hyperparameter_titles(result.spec)
     shown = pd.concat([result.leaders.head(1), others.head(MAX_TIES)])
     rows = [_row_of_tie(row, result.spec, best.trial, has_fresh) for _, row in shown.iterrows()]
@@ -42,7 +45,7 @@ def table_of_ties(result: SearchResult) -> str:
 
 
 def _row_of_tie(row: "pd.Series[Any]", spec: SearchSpec, best: int, has_fresh: bool) -> str:
-    cells = [format_percent(row["pgd_accuracy_best"], row["pgd_accuracy_best_se"])]
+    cells = [*_objective(row, spec), format_percent(row["pgd_accuracy_best"], row["pgd_accuracy_best_se"])]
     cells += [format_percent(row["fresh_pgd_accuracy"], row["fresh_pgd_accuracy_se"])] * has_fresh
     cells += [format_percent(row["clean_accuracy_best"]), str(row["epochs_trained"]), *_values(row, spec)]
     is_best = row["trial"] == best
@@ -112,6 +115,7 @@ def table_of_trials(result: SearchResult) -> str:
     titles = {
         "trial": "",
         "how it ended": "",
+        **_objective_title(spec),
         "PGD accuracy": "number",
         "clean accuracy": "number",
         "FGSM accuracy": "number",
@@ -126,6 +130,8 @@ def table_of_trials(result: SearchResult) -> str:
         "others, and trials that were never judged come last. Accuracies are those of a trial's best epoch; ± is one "
         "standard error."
     )
+    if ranks_by_another_metric(spec):
+        text += f" The objective is {describe_metric(spec.search.metrics[0])}."
     if len(order) > MAX_ROWS:
         text += f" <strong>The first {MAX_ROWS} of {len(order):,} are shown; trials.csv has them all.</strong>"
     return f"<p>{text}</p>" + html_page.table(titles, rows, sortable=True)
@@ -147,6 +153,7 @@ def _row_of_trial(row: "pd.Series[Any]", spec: SearchSpec, best: int | None) -> 
     if pd.notna(row.get("recovery_epoch")):
         status += f", recovered in epoch {row['recovery_epoch']:.0f}"
     numbers = [
+        *_objective(row, spec),
         format_percent(row["pgd_accuracy_best"], row["pgd_accuracy_best_se"]),
         format_percent(row["clean_accuracy_best"]),
         format_percent(row["fgsm_accuracy_best"]),
@@ -155,6 +162,15 @@ def _row_of_trial(row: "pd.Series[Any]", spec: SearchSpec, best: int | None) -> 
         *_values(row, spec),
     ]
     return html_page.row(title, f"<td>{status}</td>{html_page.number_cells(numbers)}", is_best=is_best)
+
+
+def _objective_title(spec: SearchSpec) -> dict[str, str]:
+    """Return the title of the objective's column; empty if the best PGD accuracy is the objective."""
+    return {"objective": "number"} if ranks_by_another_metric(spec) else {}
+
+
+def _objective(row: "pd.Series[Any]", spec: SearchSpec) -> list[str]:
+    return [format_percent(row["objective"])] if ranks_by_another_metric(spec) else []
 
 
 def _hyperparameter_titles(spec: SearchSpec) -> dict[str, str]:

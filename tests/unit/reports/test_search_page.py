@@ -68,6 +68,22 @@ def test_several_metrics_and_constraints_are_explained(tmp_path: Path) -> None:
     assert table.count("<small>violates a constraint</small>") == frame["feasible"].eq(False).sum()
 
 
+def test_the_tables_of_trials_have_the_metric_that_ranks_them(tmp_path: Path) -> None:
+    write_search(tmp_path, 3)
+    columns = {}
+    for metric in ("pgd_accuracy_best", "clean_accuracy"):
+        changes = [f"search.metric={metric}", "evaluation.examples=2"]  # so few images that all trials tie
+        (tmp_path / run_files.SPEC).write_text(load(tmp_path / "space.yaml", changes).to_yaml())
+        result = SearchResult(tmp_path)
+        tables_of_trials = trial_tables.table_of_trials(result), trial_tables.table_of_ties(result)
+        columns[metric] = [html.count(">objective</th>") for html in tables_of_trials]
+    assert columns == {"pgd_accuracy_best": [0, 0], "clean_accuracy": [1, 1]}
+    assert "The objective is the clean accuracy after the last epoch." in tables_of_trials[0]
+    first = result.trials.loc[result.leaders.index[0]]
+    row = tables_of_trials[0].split('class="best"')[1]
+    assert row.index(f">{100 * first['objective']:.1f}%<") < row.index(f">{100 * first['pgd_accuracy_best']:.1f} ±")
+
+
 def test_every_way_to_end_is_given_in_words(tmp_path: Path) -> None:
     write_search(tmp_path)
     text = page_text(tmp_path)
