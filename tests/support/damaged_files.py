@@ -45,6 +45,7 @@ FILES = {
     f"{JOB}/status.json": ("json", [CONFIRM]),
     f"{JOB}/model.pt": ("pt", [CONFIRMED, CONFIRM]),
     f"{JOB}/linf-0.15-30/outcomes.npz": ("npz", [CONFIRMED, CONFIRM, EXPORT]),
+    "warm/prior_trials.json": ("json", ["search --resume warm"]),
     "league/league.yaml": ("yaml", [LEAGUE, LEAGUE_ON]),
     "league/environment.json": ("json", [LEAGUE, LEAGUE_ON]),
     "league/cure/spec.yaml": ("yaml", [LEAGUE, LEAGUE_ON]),

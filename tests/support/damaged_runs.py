@@ -12,6 +12,7 @@ from tests.support.exported_models import NETWORK, random_network, write_confirm
 from tests.support.journals import write_run
 from tests.support.leagues import finish_league, write_league
 from tests.support.pictures import write_pictures
+from tests.support.spaces import tiny
 from tune_cure.confirmation.verdicts import Confirmation
 from tune_cure.data import splits as data
 from tune_cure.reports import training_page
@@ -19,6 +20,7 @@ from tune_cure.reports.made_files import MadeFiles
 from tune_cure.search import run_files
 from tune_cure.search.journal import Journal
 from tune_cure.search.proposals.optuna_space import to_optuna_distribution
+from tune_cure.search.proposals.warm_start import keep_prior_trials
 from tune_cure.search.results import SearchResult
 from tune_cure.training.run import CONFIG, Run, resolve
 from tune_cure.utils import environment
@@ -47,13 +49,15 @@ space: {lambda: {loguniform: [0.01, 10]}}
 
 
 def write_everything(folder: Path) -> None:
-    """Write `run` and `other` (searches), `trained` (a training run), `pictures`, `space.yaml` and `study.db`.
+    """Write `run`, `other` and `warm` (searches), `trained` (a training run), `pictures`, `space.yaml` and `study.db`.
 
-    Also `league`, whose winners have been judged, and `mine.yaml`, the file of a method.
+    `warm` is a search that began with the trials of `other`. Also `league`, whose winners have been judged, and
+    `mine.yaml`, the file of a method.
     """
-    for name in ("run", "other"):
+    for name in ("run", "other", "warm"):
         (folder / name).mkdir()
     write_run(folder / "other")
+    _write_warm_run(folder / "warm", folder / "other")
     result = write_search_with_model(folder / "run")
     (folder / "run" / environment.FILE).write_text(json.dumps(RECORD))
     _write_checkpoint(result)
@@ -73,6 +77,13 @@ def write_everything(folder: Path) -> None:
     _write_league(folder / "league")
     (folder / "mine.yaml").write_text(METHOD)
     (folder / "space.yaml").write_text((folder / "run" / "space.yaml").read_text())
+
+
+def _write_warm_run(folder: Path, earlier: Path) -> None:
+    """Write a search that began with the trials of an earlier one, which it keeps."""
+    write_run(folder)
+    spec = tiny(folder, f"search.warm_start={earlier}")
+    keep_prior_trials(spec, folder, is_begun=False)
 
 
 def _write_league(folder: Path) -> None:
