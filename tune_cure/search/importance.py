@@ -35,7 +35,7 @@ def fanova(trials: pd.DataFrame, values: pd.Series[float], spec: SearchSpec) -> 
 
     Returns:
         The shares by hyperparameter, the most important first. Empty if there are fewer than `MIN_TRIALS` trials, or
-        if all values are equal.
+        if configurations do not differ in their values.
     """
     values = values.dropna()
     keys = [key for key in spec.space if trials.loc[values.index, key].notna().all()]
@@ -43,7 +43,10 @@ def fanova(trials: pd.DataFrame, values: pd.Series[float], spec: SearchSpec) -> 
     if keys:
         values = values[pd.concat(inside, axis=1).all(axis=1)]
     values = values.iloc[:: max(1, -(-len(values) // MAX_TRIALS))]
-    if len(values) < MIN_TRIALS or values.nunique() < 2 or not keys:
+    if len(values) < MIN_TRIALS or not keys:
+        return {}
+    of_configurations = values.groupby([trials.loc[values.index, key].astype(str) for key in keys]).mean()
+    if of_configurations.nunique() < 2:
         return {}
     from optuna.importance import FanovaImportanceEvaluator
     from optuna.trial import create_trial

@@ -39,6 +39,11 @@ def test_too_few_trials_or_equal_values_rate_nothing(spec: SearchSpec) -> None:
     assert importance.fanova(drawn(20), pd.Series([np.nan] * 20), spec) == {}
 
 
+def test_one_configuration_in_all_trials_rates_nothing(spec: SearchSpec) -> None:
+    trials = pd.concat([drawn(1)] * 20, ignore_index=True)
+    assert importance.fanova(trials, pd.Series(np.arange(20.0)), spec) == {}
+
+
 def test_what_makes_no_difference_in_some_trials_is_not_rated_and_values_outside_of_the_space_not_used(
     spec: SearchSpec,
 ) -> None:
