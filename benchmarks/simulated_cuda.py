@@ -72,7 +72,8 @@ def random_images(count: int) -> Splits:
         Examples(pixels, labels, rows) for rows in torch.arange(count + 40).split([count, 20, 20])
     )
     return Splits(
-        train=train, validation=validation, test=test, classes=tuple("0123456789"), mean=(0.5,) * 3, std=(0.25,) * 3,
+        train=train, validation=validation, test=test, has_own_test=True, classes=tuple("0123456789"),
+        mean=(0.5,) * 3, std=(0.25,) * 3,
         augmentation=Augmentation(padding=4, flip=True), source="random images",
     )  # fmt: skip
 

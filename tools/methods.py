@@ -50,14 +50,15 @@ def images() -> Splits:
     pixels = torch.randint(0, 256, (count, 3, SIDE, SIDE), dtype=torch.uint8, generator=generator)
     everything = Examples(pixels, torch.arange(count) % 10, torch.arange(count))
     return Splits(
-        everything,
-        everything,
-        everything,
-        tuple(map(str, range(10))),
-        (0.5,) * 3,
-        (0.25,) * 3,
-        Augmentation(4, True),
-        "made up",
+        train=everything,
+        validation=everything,
+        test=everything,
+        has_own_test=True,
+        classes=tuple(map(str, range(10))),
+        mean=(0.5,) * 3,
+        std=(0.25,) * 3,
+        augmentation=Augmentation(4, True),
+        source="made up",
     )
 
 

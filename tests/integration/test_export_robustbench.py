@@ -27,6 +27,7 @@ from tests.support.exported_models import (
     write_confirmed_runs,
     write_search_with_model,
 )
+from tune_cure.data.config import DataSpec
 from tune_cure.data.splits import Examples
 from tune_cure.evaluation import robustness
 from tune_cure.evaluation.config import EvaluationConfig
@@ -125,7 +126,7 @@ def test_a_claim_has_the_fields_of_robustbench_s_record_of_a_model(robustbench: 
     judged = [Measurement("test", attack, "linf", 8 / 255, 10_000, 0.5) for attack in ("clean", "AutoAttack")]
     exported = dataclasses.replace(
         bundle.collect_confirmed_model(found, name, None),
-        dataset="cifar10",
+        data=DataSpec(dataset="cifar10"),
         image_size=(32, 32),
         evaluation=EvaluationConfig(epsilon=8 / 255),
         measured=tuple(judged),
