@@ -1,4 +1,5 @@
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from tune_cure.reports import tables
 from tune_cure.search import results
 from tune_cure.search.journal import Event, Journal
 from tune_cure.search.results import SearchResult
+from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.storage import run_storage
 from tune_cure.search.storage.run_storage import ObjectStore, UriStorage
 
@@ -28,6 +30,20 @@ def test_resume_where_there_is_no_search_gives_an_error_of_one_line(
     assert capsys.readouterr().err == f"tune-cure: --output {uri}: holds no search: there is no journal.jsonl in it\n"
 
 
+def run_interrupted(
+    store: ObjectStore, tmp_path: Path, interrupt: Callable[[Event], None]
+) -> tuple[SearchSpec, Path, Path]:
+    """Run a search in an object store until `interrupt` ends it; return it, its folder and an empty one."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    for folder in (first, second):
+        folder.mkdir()
+    spec = tiny(first, "search.trials=3", "asha.grace_period=4")
+    storage = UriStorage(store, first)
+    assert tuner.run(spec, storage, on_event=interrupt).outcome == "interrupted"
+    storage.finish_copies()
+    return spec, first, second
+
+
 @pytest.mark.usefixtures("ray_session")
 def test_a_search_whose_machine_was_lost_long_after_the_last_copy_goes_on_from_what_the_copy_names(
     store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -40,13 +56,7 @@ def test_a_search_whose_machine_was_lost_long_after_the_last_copy_goes_on_from_w
         if event["event"] == "checkpoint" and (event["trial"], event["epoch"]) == (1, 3):
             signal.raise_signal(signal.SIGINT)
 
-    first, second = tmp_path / "first", tmp_path / "second"
-    for folder in (first, second):
-        folder.mkdir()
-    spec = tiny(first, "search.trials=3", "asha.grace_period=4")
-    storage = UriStorage(store, first)
-    assert tuner.run(spec, storage, on_event=stop_copying_then_interrupt).outcome == "interrupted"
-    storage.finish_copies()
+    spec, _, second = run_interrupted(store, tmp_path, stop_copying_then_interrupt)
     store.get_run(second)
     before = Journal(second).read()
     assert max(event["epoch"] for event in before if event["event"] == "epoch" and event["trial"] == 1) < 3
@@ -64,14 +74,8 @@ def test_a_search_is_resumed_from_its_copy_in_the_object_store_alone(
         if event["event"] == "checkpoint" and (event["trial"], event["epoch"]) == (1, 2):
             signal.raise_signal(signal.SIGINT)
 
-    first, second = tmp_path / "first", tmp_path / "second"
-    for folder in (first, second):
-        folder.mkdir()
-    spec = tiny(first, "search.trials=3", "asha.grace_period=4")
-    storage = UriStorage(store, first)
-    assert tuner.run(spec, storage, on_event=interrupt).outcome == "interrupted"
+    spec, first, second = run_interrupted(store, tmp_path, interrupt)
     assert not (first / "trials").exists()  # checkpoints are in the store, and nowhere else
-    storage.finish_copies()
     first.rename(tmp_path / "lost")
 
     store_again = ObjectStore(store.uri)

@@ -39,7 +39,7 @@ class AttackDeclaration:
 
     @property
     def uses_lambda_schedule(self) -> bool:
-        """Whether `lambda_schedule` scales a weight of the attack, too."""
+        """True if `lambda_schedule` scales a weight of the attack, too."""
         return False
 
     def inactive(self) -> dict[str, str]:

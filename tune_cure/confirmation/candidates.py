@@ -80,17 +80,18 @@ def choose_candidates(result: SearchResult, top: int, baselines: Sequence[str]) 
     ]
     winner = result.proposals[sound[0]]
     asked = {candidate.name: candidate for candidate in _baselines(result, winner, baselines)}
-    ablation = asked.get(ABLATION) if has_penalty(leaders[0].config) else None
+    if not has_penalty(leaders[0].config):
+        asked.pop(ABLATION, None)
+    ablation = asked.get(ABLATION)
     if ablation is not None and (same := [it for it in leaders if it.config == ablation.config]):
         leaders = [leader for leader in leaders if leader not in same]
         trials = join_words(leader.description for leader in same)
         asked[ABLATION] = replace(ablation, description=f"{ablation.description}, as {trials}")
-    chosen = list(leaders)
+    chosen, taken = list(leaders), [candidate.config for candidate in (*leaders, ablation) if candidate is not None]
     for name, candidate in asked.items():
-        others = chosen if name == ABLATION or ablation is None else [*chosen, ablation]
-        is_idle = name == ABLATION and ablation is None
-        if not is_idle and all(candidate.config != other.config for other in others):
+        if name == ABLATION or candidate.config not in taken:
             chosen.append(_settle(candidate, result, leaders[0], winner))
+            taken.append(chosen[-1].config)
     return chosen
 
 

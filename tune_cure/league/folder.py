@@ -20,8 +20,6 @@ from tune_cure.utils.formatting import join_words, shorten_repr
 from tune_cure.utils.schema import Schema
 from tune_cure.utils.yaml_config import SpecError, first_problem, problem_at, read_mapping
 
-LEAGUE = run_files.LEAGUE
-
 
 def _check_name(name: str) -> str:
     """Return the name of a method, which names a folder: a file that somebody sent must not lead elsewhere."""
@@ -73,9 +71,9 @@ class League:
             ResultsError: The folder holds no league.
             SpecError: Its league.yaml is damaged.
         """
-        file = folder / LEAGUE
+        file = folder / run_files.LEAGUE
         if not file.is_file():
-            raise ResultsError(f"{folder}: holds no league: there is no {LEAGUE} in it")
+            raise ResultsError(f"{folder}: holds no league: there is no {run_files.LEAGUE} in it")
         try:
             return cls(folder, LeagueConfig.model_validate(read_mapping(file)))
         except ValidationError as error:
@@ -84,7 +82,7 @@ class League:
     def write(self) -> None:
         """Write league.yaml."""
         content = self.config.model_dump(mode="json")
-        replace_text(self.folder / LEAGUE, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+        replace_text(self.folder / run_files.LEAGUE, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
 
     @property
     def methods(self) -> list[str]:
@@ -165,4 +163,4 @@ def _is_searched(result: SearchResult) -> bool:
 
 def is_league(folder: Path) -> bool:
     """Return whether a folder holds a league."""
-    return (folder / LEAGUE).is_file()
+    return (folder / run_files.LEAGUE).is_file()

@@ -11,7 +11,7 @@ from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.trial_table import SearchRecord
 from tune_cure.utils import locking
 from tune_cure.utils.errors import TuneCureError
-from tune_cure.utils.yaml_config import by_path, differences
+from tune_cure.utils.yaml_config import by_path, describe_differences, differences
 from tune_cure.utils.yaml_parser import parse
 
 HARMLESS = (
@@ -75,7 +75,7 @@ def refuse_other_result(result: results.SearchResult, spec: SearchSpec) -> None:
     directory = result.directory
     changes = list(differences(_settings(result.spec), _settings(spec)))
     if changes:
-        listed = "; ".join(f"{key} was {before} and is {now}" for key, before, now in changes)
+        listed = describe_differences(changes)
         raise ResumeError(f"{directory}: holds another search: {listed}; name another folder")
     if not is_search_over(result):
         raise ResumeError(f"{directory}: holds this search, which has not ended; to continue it, resume it")
@@ -107,7 +107,7 @@ def prepare(directory: Path, spec: SearchSpec, *, force: bool, say: Callable[[st
     changes = list(differences(_settings(results.read_spec(directory)), _settings(spec)))
     if not changes:
         return SearchRecord(content)
-    listed = "; ".join(f"{key} was {before} and is {now}" for key, before, now in changes)
+    listed = describe_differences(changes)
     serious = [key for key, _, _ in changes if not key.startswith(HARMLESS)]
     if any(key.startswith(FIXED) for key in serious):
         raise ResumeError(f"{directory}: optimizes something else: {listed}; {BEGIN_ANEW}")

@@ -96,16 +96,15 @@ def inactive_hyperparameters(config: TrainingConfig) -> dict[str, str]:
         idle["ema_decay"] = f"averaging is {config.averaging}"
     if config.averaging != "swa":
         idle["swa_start"] = f"averaging is {config.averaging}"
-    idle |= _inactive_of_attack(config) | _inactive_of_penalty(config)
     attack = _known_part(ATTACKS, config.attack, config)
+    idle |= _inactive_of_attack(config, attack) | _inactive_of_penalty(config)
     if attack and attack.uses_lambda_schedule:
         idle.pop("lambda_schedule", None)
     return idle
 
 
-def _inactive_of_attack(config: TrainingConfig) -> dict[str, str]:
+def _inactive_of_attack(config: TrainingConfig, attack: Any) -> dict[str, str]:
     reason = f"attack is {config.attack}"
-    attack = _known_part(ATTACKS, config.attack, config)
     idle = _of_other_parts(ATTACKS, config.attack, reason)
     if config.attack == "none" or (attack and attack.learns_from_loss):
         idle["attack_statistics"] = reason

@@ -32,7 +32,7 @@ ATTACKED = 0.5  # share of the images that PGD still attacks, on average over it
 FASTER = 1.2  # how many times as fast more threads must be
 NO_RADIUS = 1e-6  # within which no image is broken, so that PGD attacks all images in all steps
 WITH_ALL_TERMS: dict[str, Any] = {"lambda_schedule": "constant", "awp_start": 0.0}
-"""What makes the first epoch one with all terms of the loss, which some schedules add later."""
+"""Settings with which the first epoch has all terms of the loss; some schedules add them later."""
 
 
 @dataclass(frozen=True)

@@ -110,6 +110,11 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[t
             yield key, before.get(key, "absent"), now.get(key, "absent")
 
 
+def describe_differences(changes: Iterable[tuple[str, Any, Any]]) -> str:
+    """Return `differences` in one line: training.epochs was 4 and is 2; …"""
+    return "; ".join(f"{key} was {before} and is {now}" for key, before, now in changes)
+
+
 def override(content: dict[str, Any], assignment: str) -> None:
     """Set one key of a configuration in place.
 

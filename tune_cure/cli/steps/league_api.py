@@ -26,7 +26,7 @@ from tune_cure.reports.league import files
 from tune_cure.search.results import SearchResult
 from tune_cure.utils.errors import TuneCureError
 from tune_cure.utils.formatting import draw_with, format_notebook, format_table
-from tune_cure.utils.yaml_config import by_path, differences
+from tune_cure.utils.yaml_config import by_path, describe_differences, differences
 
 _logger = logging.getLogger(__name__)
 
@@ -188,7 +188,7 @@ def _take_up(options: LeagueOptions, content: dict[str, Any] | None, *, resume: 
     there, asked = League.read(options.output), league_run.read_config(options, deepcopy(content), [])
     before, now = (by_path(_list_settings(config)) for config in (there.config, asked))
     if changes := list(differences(before, now)):
-        listed = "; ".join(f"{key} was {old} and is {new}" for key, old, new in changes)
+        listed = describe_differences(changes)
         raise TuneCureError(f"{options.output}: holds another league: {listed}; name another output")
     if not resume and not is_searched(there.results(), there):
         raise TuneCureError(f"{options.output}: the searches of its league have not ended; resume=True continues them")

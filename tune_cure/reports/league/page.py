@@ -18,7 +18,7 @@ from tune_cure.league.conclusions import (
     what_tuning_was_worth,
     who_wins,
 )
-from tune_cure.league.folder import LEAGUE, League
+from tune_cure.league.folder import League
 from tune_cure.league.standings import QUARTILES, Standings
 from tune_cure.reports import confirmation_section, html_page
 from tune_cure.reports.figures.legends import build_legend, colored_glyph, line_mark
@@ -75,8 +75,8 @@ def write(standings: Standings, league: League, path: Path) -> None:
         *(html_page.section(name, title, sections[name][1]) for name, title in titles.items()),
         html_page.provenance_section(
             environment.read(league.folder),
-            (league.folder / LEAGUE).read_text(encoding="utf-8"),
-            f"The league's settings ({LEAGUE})",
+            (league.folder / run_files.LEAGUE).read_text(encoding="utf-8"),
+            f"The league's settings ({run_files.LEAGUE})",
         ),
         "</main>",
     ]
@@ -121,7 +121,8 @@ def _standings(standings: Standings) -> str:
     titles |= {"behind the first": "number", "simultaneous 95% interval": "number"}
     titles |= {labels[name]: "number" for name in others} | ({"best weights": "number"} if has_best else {})
     titles |= {"training of a run": "number"} | ({"flagged": ""} if standings.flags else {})
-    rows = [_standings_row(standings, name, others, has_best=has_best) for name in standings.order]
+    shortest = standings.confirmation.shortest_trainings()
+    rows = [_standings_row(standings, name, others, shortest[name], has_best=has_best) for name in standings.order]
     seeds = standings.confirmation.table["contender"].value_counts()[standings.order]
     at = format_radius(standings.epsilon, str(standings.confirmation.table["norm"].iloc[0]))
     text = (
@@ -133,7 +134,9 @@ def _standings(standings: Standings) -> str:
     return f"<p>{text}</p>" + html_page.table(titles, rows, sortable=True)
 
 
-def _standings_row(standings: Standings, name: str, others: Sequence[str], *, has_best: bool) -> str:
+def _standings_row(
+    standings: Standings, name: str, others: Sequence[str], train_seconds: float, *, has_best: bool
+) -> str:
     runs, pairs, first = standings.runs(name), standings.pairs, standings.order[0]
     behind = pairs[pairs["first"].eq(first) & pairs["second"].eq(name)]
     gap = ["–", "–"]
@@ -143,7 +146,7 @@ def _standings_row(standings: Standings, name: str, others: Sequence[str], *, ha
     numbers = [_mean(runs[standings.attack]), *gap, *(_mean(runs[attack]) for attack in others)]
     if has_best:
         numbers.append(_mean(runs[f"best_{standings.attack}"]))
-    numbers.append(format_seconds(float(standings.confirmation.shortest_trainings()[name])))
+    numbers.append(format_seconds(float(train_seconds)))
     rank = standings.order.index(name) + 1
     cells = f'<td class="number">{rank}</td><td>{standings.groups[name]}</td>{html_page.number_cells(numbers)}'
     if standings.flags:
