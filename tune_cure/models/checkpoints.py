@@ -32,11 +32,11 @@ def load(path: str | PathLike[str], *, map_location: str = "cpu", trust_code: bo
 
 
 def rebuild(saved: Mapping[str, Any], *, device: torch.device | str = "cpu", trust_code: bool = False) -> nn.Module:
-    """Return the network that a `best_model.pt` describes, in evaluation mode.
+    """Return the network that a `best_model.pt` describes, in evaluation mode and in training's memory format.
 
     Args:
         saved: The arguments of `build` under the key `model`, and the weights under the key `weights`.
-        device: Where the network is to run. On CUDA it gets the memory format that convolutions are fastest in.
+        device: Where the network is to run.
         trust_code: Import the network's module where its name is a `module:name`. A file from somebody else could
             name any module that can be imported here, and importing a module runs its code.
 
@@ -51,5 +51,4 @@ def rebuild(saved: Mapping[str, Any], *, device: torch.device | str = "cpu", tru
         )
     model = build(**saved["model"])
     model.load_state_dict(saved["weights"])
-    model = model.to(device).eval()
-    return model.to(memory_format=torch.channels_last) if torch.device(device).type == "cuda" else model
+    return model.to(device).to(memory_format=torch.channels_last).eval()

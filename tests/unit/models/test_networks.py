@@ -83,7 +83,7 @@ def test_normalisation_is_the_first_layer_and_travels_with_the_weights() -> None
 
 def test_a_saved_network_loads_with_weights_only_and_computes_the_same(tmp_path: Path) -> None:
     architecture = {"name": "small_cnn", "width": 4, "num_classes": 3, "in_channels": 1, "mean": [0.3], "std": [0.4]}
-    network = networks.build(**architecture).eval()
+    network = networks.build(**architecture).eval().to(memory_format=torch.channels_last)
     torch.save({"model": architecture, "weights": network.state_dict()}, tmp_path / "model.pt")
     loaded = checkpoints.load(tmp_path / "model.pt")
     images = torch.rand(5, 1, 8, 8)
@@ -135,6 +135,14 @@ def test_a_saved_network_of_ones_own_is_rebuilt_only_where_its_code_is_trusted(
     assert ran.exists()
     checkpoints.load(file)  # imported by now
     sys.modules.pop("own_networks")
+
+
+def test_a_rebuilt_network_has_the_memory_format_of_training() -> None:
+    arguments = {"name": "small_cnn", "num_classes": 3, "in_channels": 3, "width": 4}
+    saved = {"model": arguments, "weights": networks.build(**arguments).state_dict()}
+    kernels = [weight for weight in checkpoints.rebuild(saved).parameters() if weight.dim() == 4]
+    assert kernels
+    assert all(weight.is_contiguous(memory_format=torch.channels_last) for weight in kernels)
 
 
 @pytest.fixture
