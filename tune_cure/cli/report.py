@@ -48,7 +48,7 @@ def run(options: ReportOptions, console: Console) -> int:
 
 
 def _report_league(league: League, console: Console) -> int:
-    """Write league.csv and league.html again, from the searches and from the outcomes on test images."""
+    """Write the tables of a league and league.html again, from the searches and from the outcomes on test images."""
     # here, because these import torch, which other reports do not need
     from tune_cure.cli.views.league_results import print_standings
     from tune_cure.reports.league import files
@@ -64,7 +64,7 @@ def _report_league(league: League, console: Console) -> int:
             "goes on"
         )
     print_standings(standings, league.config, console)
-    console.print(f"\nwrote {league.folder / files.PAGE} and {files.TABLE}")
+    console.print(f"\nwrote {league.folder / files.PAGE}, and tables beside it")
     return 0
 
 

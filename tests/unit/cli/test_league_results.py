@@ -109,7 +109,7 @@ def test_report_makes_table_and_page_of_a_league_anew(league: League, capsys: py
     assert f"tune-cure league --resume {league.folder} goes on" in capsys.readouterr().err
     finish_league(league, {"cure": 0.6}, examples=EXAMPLES)
     assert cli.main(["report", str(league.folder)]) == 0
-    assert f"wrote {league.folder / 'league.html'} and league.csv" in " ".join(capsys.readouterr().out.split())
+    assert f"wrote {league.folder / 'league.html'}, and tables beside it" in " ".join(capsys.readouterr().out.split())
     assert (league.folder / files.PAGE).exists()
 
 

@@ -8,7 +8,7 @@ from tests.support.leagues import build_confirmation, draw_outcomes, finish_leag
 from tune_cure.confirmation.saved import read_confirmation
 from tune_cure.evaluation.names import WITHOUT_AUTOATTACK
 from tune_cure.league.contenders import choose_contenders
-from tune_cure.league.standings import COLUMNS, Standings, find_cliques
+from tune_cure.league.standings import COLUMNS, PAIR_COLUMNS, Standings, find_cliques
 
 
 def stand(accuracies: dict[str, float], **options: object) -> Standings:
@@ -130,7 +130,7 @@ def test_a_league_leaves_a_row_for_each_method_and_seed(tmp_path: Path) -> None:
     assert table[["preset_autoattack", "best_autoattack", "search_seconds", "hyperparameters"]].notna().all(axis=None)
     assert table["robust_overfitting"].tolist() == pytest.approx([1 / 300] * 6)
     described = Path("docs/columns.md").read_text()
-    assert all(f"`{name}`" in described or f" {name}" in described for name in COLUMNS)
+    assert all(f"`{name}`" in described or f" {name}" in described for name in (*COLUMNS, *PAIR_COLUMNS))
     searches = standings.searches.set_index("method")
     assert searches["trials"].tolist() == [len(result.trials) for result in league.results().values()]
     assert (searches["lowest"] <= searches["median"]).all() and (searches["median"] <= searches["highest"]).all()

@@ -38,16 +38,24 @@ def test_the_page_says_who_wins_and_what_cannot_be_said_and_shows_what_that_rest
     assert "https://" not in body
 
 
-def test_table_and_page_are_made_anew_from_the_folder_alone_to_the_last_byte(league: League) -> None:
+def test_tables_and_page_are_made_anew_from_the_folder_alone_to_the_last_byte(league: League) -> None:
     finish_league(league, {"cure": 0.6})
     files.write(league)
-    before = {name: (league.folder / name).read_bytes() for name in (files.TABLE, files.PAGE)}
+    before = {
+        name: (league.folder / name).read_bytes() for name in (files.TABLE, files.PAIRS, files.TUNING, files.PAGE)
+    }
     for name in before:
         (league.folder / name).unlink()
     for model in (league.folder / run_files.CONFIRM).rglob("*.pt"):
         model.unlink()
     files.write(League.read(league.folder))
     assert {name: (league.folder / name).read_bytes() for name in before} == before
+    standings = files.read_standings(league)
+    assert standings is not None
+    pairs, tuning = (pd.read_csv(league.folder / name) for name in (files.PAIRS, files.TUNING))
+    pd.testing.assert_frame_equal(pairs, standings.pairs)
+    pd.testing.assert_frame_equal(tuning, standings.tuning)
+    assert (len(pairs), len(tuning)) == (3, 3)
     table = pd.read_csv(league.folder / files.TABLE)
     assert table.groupby("method", sort=False).size().to_dict() == dict.fromkeys(table["method"].unique(), 3)
 

@@ -210,7 +210,7 @@ def _describe_outcome(searches: Mapping[str, SearchResult], league: League) -> s
 
 
 def _confirm(prepared: league_run.Prepared, options: LeagueOptions, *, quiet: bool) -> None:
-    """Run what is left of the confirmation, and write its tables, league.csv and league.html."""
+    """Run what is left of the confirmation, and write its tables, those of the league, and league.html."""
     say = command_line.progress(quiet)
     confirmation = league_confirmation.prepare(prepared.league, prepared.first.data, options.address)
     if left := [job for job in confirmation.jobs if not job.is_done]:

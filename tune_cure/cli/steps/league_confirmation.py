@@ -97,7 +97,7 @@ def prepare(league: League, data: DataSpec, address: str | None) -> Prepared:
 def run(
     league: League, data: DataSpec, console: Console, *, address: str | None, verbose: bool, resume_command: str
 ) -> int:
-    """Run the jobs that are left, write league.csv and league.html, print the standings, and return the exit code.
+    """Run the jobs that are left, write tables and league.html, print the standings, and return the exit code.
 
     Args:
         league: The league, whose searches are over and whose folder is locked.
@@ -165,7 +165,7 @@ def run_jobs(
 
 
 def write_results(prepared: Prepared) -> Standings | None:
-    """Write the tables of the confirmation, league.csv and league.html; None if no run has been judged yet."""
+    """Write the tables of the confirmation and of the league, and league.html; None if no run has been judged yet."""
     Confirmation(prepared.jobs).write(prepared.folder)
     return files.write(prepared.league)
 

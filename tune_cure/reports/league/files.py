@@ -1,4 +1,4 @@
-"""Files that a league leaves in its folder: league.csv and league.html.
+"""Files that a league leaves in its folder: its tables and league.html.
 
 They are made from the folder alone: the league's settings, the searches, and the confirmation's saved outcomes.
 """
@@ -11,6 +11,7 @@ from tune_cure.utils.environment import is_installed
 from tune_cure.utils.files import replace_text
 
 TABLE, PAGE = "league.csv", "league.html"
+PAIRS, TUNING = "league_pairs.csv", "league_tuning.csv"
 
 
 def read_standings(league: League) -> Standings | None:
@@ -24,7 +25,7 @@ def read_standings(league: League) -> Standings | None:
 
 
 def write(league: League) -> Standings | None:
-    """Write league.csv and league.html; without plotly, no page.
+    """Write league.csv, league_pairs.csv, league_tuning.csv and league.html; without plotly, no page.
 
     Returns:
         The standings; None if no run of the league has been judged yet: then nothing is written.
@@ -35,7 +36,8 @@ def write(league: League) -> Standings | None:
     standings = read_standings(league)
     if standings is None:
         return None
-    replace_text(league.folder / TABLE, format_csv(standings.table))
+    for name, table in ((TABLE, standings.table), (PAIRS, standings.pairs), (TUNING, standings.tuning)):
+        replace_text(league.folder / name, format_csv(table))
     if is_installed("plotly"):
         from tune_cure.reports.league import page
 
