@@ -198,13 +198,13 @@ def deciding_keys() -> tuple[str, ...]:
     """Return the hyperparameters, by YAML names, that `inactive_hyperparameters` looks at.
 
     Each stands after those that decide about it. Among the hyperparameters of attacks and penalties, those with names
-    for values can decide.
+    for values can decide, and `guide_weight`.
     """
     fields = config_class().model_fields
     of_attacks = [key for key in declared_keys(ATTACKS.declarations) if choices(fields[key])]
     of_penalties = [key for key in declared_keys(REGULARIZERS.declarations) if choices(fields[key])]
     others = ("optimizer", "weight_decay", "lr_schedule", "averaging", "awp_gamma")
-    return ("attack", *of_attacks, *others, "regularizer", *of_penalties, DELTA, "lambda")
+    return ("attack", "guide_weight", *of_attacks, *others, "regularizer", *of_penalties, DELTA, "lambda")
 
 
 def parse_hyperparameter(key: str, value: Any, path: str) -> Any:

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from pydantic import ValidationError
 
 from tune_cure.data import splits as data
 from tune_cure.data.config import DataSpec
@@ -7,7 +8,7 @@ from tune_cure.data.splits import Splits
 from tune_cure.evaluation.config import EvaluationConfig
 from tune_cure.regularizers.registry import REGULARIZERS
 from tune_cure.regularizers.regularizer import NoRegularizer
-from tune_cure.training.config import HYPERPARAMETERS, ModelConfig, TrainingConfig
+from tune_cure.training.config import HYPERPARAMETERS, ModelConfig, TrainingConfig, deciding_keys
 from tune_cure.training.interactions import find_conflict, inactive_hyperparameters
 from tune_cure.training.trainer import Trainer
 from tune_cure.utils.schema import choices
@@ -94,6 +95,22 @@ def judged_weights(splits: Splits, values: dict[str, object]) -> dict[str, torch
     for _ in range(run.config.epochs):
         run.train_epoch()
     return dict(run.judged_model.state_dict())
+
+
+@pytest.mark.parametrize("attack", ["none", "fgsm", "pgd", "zerograd", "ssat", "guided", "fgsm_pgi", "free"])
+@pytest.mark.parametrize("regularizer", ["none", "cure", "gradalign", "llr", "elle", "gat"])
+def test_whatever_leaves_others_without_effect_is_drawn_before_them(attack: str, regularizer: str) -> None:
+    base = {"attack": attack, "regularizer": regularizer, "lambda": 0.1}
+    idle = inactive_hyperparameters(TrainingConfig.model_validate(base)).keys()
+    decided = {"step_size": {"alpha"}}  # never both in one search
+    for key, other in OTHERS.items():
+        for value in {0, other} if type(other) in (int, float) else {other}:
+            try:
+                changed = TrainingConfig.model_validate(base | {key: value})
+            except ValidationError:  # 0 is not allowed
+                continue
+            differ = idle ^ inactive_hyperparameters(changed).keys()
+            assert key in deciding_keys() or differ <= decided.get(key, set()), (key, value, differ)
 
 
 @pytest.mark.parametrize("part", range(PARTS))

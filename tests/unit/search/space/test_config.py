@@ -255,12 +255,16 @@ def test_a_grid_from_0_on_decides_as_a_choice_with_0_does(
         assert said.startswith("search.sampler: cmaes needs every hyperparameter in every trial, but space.h makes a")
 
 
-def test_weight_decay_of_0_leaves_out_which_parameters_decay(base: Path) -> None:
-    vectors, decay = "space.decay_vectors={choice: [true, false]}", "space.weight_decay={choice: [0, 0.001]}"
-    spec = load(base, ["training={epochs: 9}", vectors, decay, "start_from=[]"])
-    assert spec.inactive_keys() == {"decay_vectors": False}
-    assert "decay_vectors" not in spec.propose(lambda key: spec.space[key].values[0])
-    assert "decay_vectors" in spec.propose(lambda key: spec.space[key].values[-1])
+@pytest.mark.parametrize(
+    ("deciding", "decided", "values"),
+    [("weight_decay", "decay_vectors", "[true, false]"), ("guide_weight", "guide_every", "[1, 2]")],
+)
+def test_a_weight_of_0_leaves_out_what_it_weighs(base: Path, deciding: str, decided: str, values: str) -> None:
+    space = [f"space.{deciding}={{choice: [0, 0.001]}}", f"space.{decided}={{choice: {values}}}"]
+    spec = load(base, ["training={epochs: 9, attack: guided}", *space, "start_from=[]"])
+    assert spec.inactive_keys() == {decided: False}
+    assert decided not in spec.propose(lambda key: spec.space[key].values[0])
+    assert decided in spec.propose(lambda key: spec.space[key].values[-1])
 
 
 def test_a_fixed_value_can_leave_searched_keys_out_for_good(base: Path, caplog: pytest.LogCaptureFixture) -> None:
