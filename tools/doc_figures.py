@@ -28,7 +28,8 @@ STYLE |= {"axes.spines.right": False, "font.family": "DejaVu Sans"}
 def main() -> None:
     """Writes the figures into docs/."""
     with mpl.rc_context(STYLE):
-        for name, figure in (("catastrophic_overfitting", collapse()), ("penalty", penalty()), ("league", league())):
+        figures = {"catastrophic_overfitting": collapse(), "penalty": penalty(), "league": league("digits")}
+        for name, figure in figures.items():
             figure.savefig(ROOT / "docs" / f"{name}.svg", metadata={"Date": None})
 
 
@@ -50,12 +51,12 @@ def collapse() -> Figure:
     return figure
 
 
-def league() -> Figure:
+def league(data: str) -> Figure:
     """What each method of a league withstands untuned and tuned, and with each seed."""
-    frame = pd.read_csv(RESULTS / "league_digits.csv")
-    figure = Figure(figsize=(7, 3.6), layout="constrained")
-    axes = figure.subplots()
+    frame = pd.read_csv(RESULTS / f"league_{data}.csv")
     methods = list(frame["method"].unique())
+    figure = Figure(figsize=(7, 1.05 + 0.15 * len(methods)), layout="constrained")
+    axes = figure.subplots()
     for place, (_, runs) in enumerate(frame.groupby("method", sort=False)):
         untuned, tuned = runs["preset_autoattack"], runs["autoattack"]
         axes.plot([untuned.mean(), tuned.mean()], [place, place], color="#bbbbbb", linewidth=1.5, zorder=1)

@@ -502,14 +502,15 @@ def test_the_league_that_was_tried_is_what_its_csv_says() -> None:
     assert (frame["search_seconds"] / 65.5 - 1).abs().max() < 0.01
 
 
-def test_the_league_of_all_methods_is_what_its_csvs_say() -> None:
-    frame = pd.read_csv(RESULTS / "league_digits.csv")
-    tuning = pd.read_csv(RESULTS / "league_digits_tuning.csv").set_index("first")
-    pairs = pd.read_csv(RESULTS / "league_digits_pairs.csv")
-    rows = of_section("results.md", "A league of all methods", "tuning was worth")
-    assert {row["method"] for row in rows} == set(METHODS) - {NO_METHOD}
-    assert [row["method"] for row in rows] == list(frame["method"].unique())
+def league_tables(name: str) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """The tables of a league: runs, pairs, and what tuning was worth, by the method."""
+    runs, pairs, tuning = (pd.read_csv(RESULTS / f"league_{name}{of}.csv") for of in ("", "_pairs", "_tuning"))
+    return runs, pairs, tuning.set_index("first")
 
+
+def check_standings(rows: list[dict[str, str]], frame: pd.DataFrame, tuning: pd.DataFrame) -> None:
+    """Compare the standings that a page shows with the tables of the league."""
+    assert [row["method"] for row in rows] == list(frame["method"].unique())
     for row, (name, runs) in zip(rows, frame.groupby("method", sort=False), strict=True):
         assert (row["group"], int(row["trials"])) == (runs["groups"].iloc[0], runs["search_trials"].iloc[0])
         assert row["AutoAttack"] == mean_in_percent(runs["autoattack"])
@@ -518,6 +519,13 @@ def test_the_league_of_all_methods_is_what_its_csvs_say() -> None:
         assert row["clean"] == mean_in_percent(runs["clean"], spread=False)
         worth = [format_points(tuning.loc[name, of]) for of in ("difference", "low", "high")]
         assert row["tuning was worth"] == "{} ({} to {})".format(*worth)
+
+
+def test_the_league_of_all_methods_is_what_its_csvs_say() -> None:
+    frame, pairs, tuning = league_tables("digits")
+    rows = of_section("results.md", "A league of all methods", "tuning was worth")
+    assert {row["method"] for row in rows} == set(METHODS) - {NO_METHOD}
+    check_standings(rows, frame, tuning)
 
     text = " ".join(text_of("results.md", "## A league of all methods").split())
     means, presets = (frame.groupby("method")[of].mean() for of in ("autoattack", "preset_autoattack"))
