@@ -25,8 +25,10 @@ from tune_cure.utils.errors import TuneCureError, first_line
 
 _logger = logging.getLogger(__name__)
 
-FORMAT = "1"
-"""Version of the prepared files' layout. Every data set is prepared anew when it changes."""
+FORMAT = "2"
+"""Version of the prepared files' content. Every data set is prepared anew when it changes."""
+LEAST_STD = 1 / 255
+"""Least standard deviation, in pixel units, that a channel is divided by. One that varies less is centered alone."""
 
 
 def prepared(name: str, root: Path, image_size: int | None, *, download: bool = True) -> dict[str, Any]:
@@ -156,12 +158,15 @@ def _decode(name: str, source: DataSource, image_size: int | None) -> dict[str, 
         for key in ("train_images", "test_images"):
             if key in content and content[key].shape[-2:] != (image_size, image_size):
                 content[key] = _resize(content[key], image_size)
+    _check_test_shape(name, content)
     sums = torch.zeros(2, content["train_images"].shape[1], dtype=torch.float64)
     for chunk in content["train_images"].split(1000):
         pixels = chunk.double() / 255.0
         sums += torch.stack([pixels.sum(dim=(0, 2, 3)), pixels.square().sum(dim=(0, 2, 3))])
     mean, square = sums / (content["train_images"].numel() / content["train_images"].shape[1])
-    std = (square - mean.square()).clamp_min(1e-12).sqrt()
+    std = (square - mean.square()).clamp_min(0).sqrt()
+    # Divided by almost 0, the perturbation of a constant channel, or the crops' zero padding, would drown all else.
+    std[std < LEAST_STD] = 1.0
     return {**content, "mean": mean.tolist(), "std": std.tolist(), "source": source.source}
 
 
@@ -198,6 +203,25 @@ def _check_content(name: str, content: Mapping[str, Any]) -> None:
             raise DataError(f"{expected}{part}_labels as a tensor (M,) of int64, one for each image")
         if not len(labels) or not 0 <= int(labels.min()) <= int(labels.max()) < num_classes:
             raise DataError(f"{expected}{part}_labels from 0 to {num_classes - 1}, the index of a class")
+
+
+def _check_test_shape(name: str, content: Mapping[str, Any]) -> None:
+    """Check that test images, resized where a size is given, have the shape of the training images.
+
+    Raises:
+        DataError: They have other channels or another size.
+    """
+    if "test_images" not in content:
+        return
+    (channels, *size), (test_channels, *test_size) = (content[f"{part}_images"].shape[1:] for part in ("train", "test"))
+    if test_channels != channels:
+        found, rule = f"{channels} channels, but test images of {test_channels}", "the same number is needed"
+    elif test_size != size:
+        found = f"{size[1]}×{size[0]}, but test images of {test_size[1]}×{test_size[0]}"
+        rule = "images of different sizes need data.image_size"
+    else:
+        return
+    raise DataError(f"data set {name!r}: has training images of {found}; {rule}")
 
 
 def _check_statistics(content: Mapping[str, Any]) -> None:

@@ -47,8 +47,9 @@ class DataSource:
         source: Origin in words, for reports.
         fingerprint: State of the files. The data is prepared anew when it changes.
         read: Function that reads the files. It returns `train_images` and `test_images`, (M, C, H, W) uint8,
-            `train_labels` and `test_labels`, (M,) int64, and the names of the `classes`. Without the entries of a test
-            set, one is held out of the training images.
+            `train_labels` and `test_labels`, (M,) int64, and the names of the `classes`. C is equal in both, so are
+            H and W unless images are resized. Without the entries of a test set, one is held out of the training
+            images.
     """
 
     source: str
