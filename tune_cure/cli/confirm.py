@@ -71,8 +71,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.epilog = (
         "baselines: start_from (its first configuration), ablation (the winner without the penalty: what the penalty "
-        "is worth), fgsm (start_from without the penalty, trained at the radius that it is judged at), pgd (the "
-        "winner's settings with PGD adversarial training at that radius, without the penalty). candidates: a "
+        "is worth), fgsm (start_from by FGSM, trained at the radius that it is judged at), pgd (the winner's settings "
+        "with PGD adversarial training at that radius), both with the cross-entropy alone. candidates: a "
         "configuration to retrain (FILE.yaml, best_config.csv, trials.csv:7) or a trained network to judge as it is "
         "(as MODEL of tune-cure evaluate); NAME=FILE gives it a name"
     )

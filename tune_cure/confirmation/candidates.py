@@ -23,8 +23,9 @@ Wong et al. 2020 compare with the same attack.
 CROSS_ENTROPY_ALONE = {
     "adversarial_weight": 1.0,
     **dict.fromkeys(("clean_weight", "trades_weight", "boosted_weight", "mart_weight", "hat_weight"), 0.0),
+    "awp_gamma": 0.0,
 }
-"""The loss of PGD adversarial training (Madry et al. 2018, arXiv 1706.06083)."""
+"""The loss of PGD adversarial training (Madry et al. 2018, arXiv 1706.06083), at weights that are not perturbed."""
 
 
 @dataclass(frozen=True)
@@ -193,9 +194,9 @@ def _fgsm(result: SearchResult, winner: dict[str, Any]) -> tuple[dict[str, Any],
     values, description = _start_from(result, winner)
     at = format_radius(result.spec.evaluation.epsilon, result.spec.evaluation.norm)
     plain = _plain(result, "fgsm_rs")
-    values = values | WITHOUT_PENALTY | {"attack": "fgsm"} | plain | _judged_ball(result, values)
-    loss = ", with the start and the loss of fgsm_rs" if plain else ""
-    return values, f"plain FGSM at {at}, where it is judged: {description}, without the penalty{loss}"
+    values = values | WITHOUT_PENALTY | CROSS_ENTROPY_ALONE | {"attack": "fgsm"} | plain | _judged_ball(result, values)
+    start = ", with the start of fgsm_rs" if plain else ""
+    return values, f"plain FGSM at {at}, where it is judged: {description}, with the cross-entropy alone{start}"
 
 
 def _pgd(result: SearchResult, winner: dict[str, Any]) -> tuple[dict[str, Any], str]:
@@ -208,13 +209,10 @@ def _pgd(result: SearchResult, winner: dict[str, Any]) -> tuple[dict[str, Any], 
 
 
 def _plain(result: SearchResult, method: str) -> dict[str, Any]:
-    """Return what makes a configuration that of a plain method; empty in a search without a method.
-
-    The loss of the searched method may have terms, and its attack a start, that the plain method lacks.
-    """
+    """Return the keys of a plain method, in place of the searched one's; empty in a search without a method."""
     if result.spec.training.get(METHOD, NO_METHOD) == NO_METHOD:
         return {}
-    plain = {METHOD: method, **CROSS_ENTROPY_ALONE, "awp_gamma": 0.0, **METHODS[method].keys}
+    plain = {METHOD: method, **METHODS[method].keys}
     if result.spec.training_config({}).step_size is not None or "step_size" in result.spec.space:
         plain.pop("alpha", None)
     return plain

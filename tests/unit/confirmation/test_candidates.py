@@ -100,6 +100,21 @@ def test_other_losses_and_norms_of_the_search_are_not_those_of_the_pgd_baseline(
     assert (pgd.config.norm, pgd.config.epsilon) == ("l2", 0.5)
 
 
+@pytest.mark.parametrize("baseline", ["fgsm", "pgd"])
+@pytest.mark.parametrize("weight", ["clean", "trades", "boosted", "mart", "hat"])
+def test_plain_baselines_train_on_the_cross_entropy_alone_also_in_a_search_without_a_method(
+    weight: str, baseline: str, tmp_path: Path
+) -> None:
+    write_search(tmp_path)
+    changed = [f"training.{weight}_weight=1", "training.attack=guided", "training.awp_gamma=0.01"]
+    changed += ["training.adversarial_weight=0"] if weight == "clean" else []
+    (tmp_path / run_files.SPEC).write_text(load(tmp_path / "space.yaml", changed).to_yaml())
+    _, plain = choose_candidates(SearchResult(tmp_path), 1, [baseline])
+    assert (plain.config.attack, plain.config.lambda_, plain.config.adversarial_weight) == (baseline, 0, 1)
+    assert getattr(plain.config, f"{weight}_weight") == 0
+    assert plain.config.awp_gamma == 0
+
+
 def test_a_step_in_pixel_units_grows_with_the_radius_of_the_fgsm_baseline(tmp_path: Path) -> None:
     write_search(tmp_path)
     changed = ["training.epsilon=0.05", "training.step_size=0.06"]
