@@ -21,10 +21,10 @@ def result(tmp_path: Path) -> SearchResult:
     return write_search_with_model(tmp_path)
 
 
-def measured(epsilon: float, **accuracies: float) -> tuple[Measurement, ...]:
+def measured(epsilon: float, images: int = 10_000, **accuracies: float) -> tuple[Measurement, ...]:
     names = {"clean": "clean", "pgd": "PGD-50-10", "autoattack": "AutoAttack", "untargeted": "AutoAttack (untargeted)"}
     return tuple(
-        Measurement("test", names[key], "linf", epsilon, 10_000, accuracy) for key, accuracy in accuracies.items()
+        Measurement("test", names[key], "linf", epsilon, images, accuracy) for key, accuracy in accuracies.items()
     )
 
 
@@ -54,6 +54,15 @@ def test_the_record_has_the_numbers_of_the_weights_and_leaves_the_paper_to_its_a
     assert record["architecture"] == "small_cnn of width 4"
     assert (record["additional_data"], record["number_forward_passes"]) == (False, 1)
     assert {name for name, value in record.items() if value is None} == {"link", "name", "authors", "venue"}
+
+
+def test_clean_and_robust_accuracy_are_of_the_most_images_that_autoattack_judged(confirmed: ExportedModel) -> None:
+    fewer = measured(8 / 255, 1_000, clean=0.7, pgd=0.4, autoattack=0.3)
+    more = measured(8 / 255, 20_000, clean=0.9, pgd=0.6)
+    files = claim.build_claim(dataclasses.replace(confirmed, measured=(*fewer, *confirmed.measured, *more)))
+    record = json.loads(files["robustbench.json"])
+    assert (record["clean_acc"], record["autoattack_acc"]) == ("83.72", "46.40")
+    assert "on 10,000 test images" in files["robustbench.md"].decode()
 
 
 def test_the_form_answers_what_is_known(confirmed: ExportedModel) -> None:

@@ -118,6 +118,13 @@ def test_only_the_winner_is_accompanied_by_the_best_configuration(result: Search
     assert not bundle.collect_confirmed_model(result, "fgsm", None).best_config
 
 
+def test_only_of_a_trial_the_card_says_which_hyperparameters_the_search_chose(result: SearchResult) -> None:
+    name = write_confirmed_runs(result, 1)[0].candidate.name
+    trial, baseline = (build_model_card(bundle.collect_confirmed_model(result, it, None)) for it in (name, "fgsm"))
+    assert "The search chose `lambda`" in trial
+    assert "The search chose" not in baseline
+
+
 def test_the_card_of_a_search_gives_the_means_of_its_confirmation_separately(result: SearchResult) -> None:
     jobs = write_confirmed_runs(result, 1, 2)
     means = Confirmation(jobs).means()

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tune_cure.confirmation.candidates import find_hyperparameters
 from tune_cure.confirmation.job_config import JobConfig
 from tune_cure.data.config import DataSpec
 from tune_cure.evaluation.config import EvaluationConfig
@@ -83,7 +84,8 @@ class ExportedModel:
         classes: The names of the classes; None if they are not known.
         image_size: Height and width of the training images, in pixels; None if they are not known.
         config: How it was trained.
-        searched: The names of the searched hyperparameters.
+        searched: The names of the searched hyperparameters; empty for a baseline or a candidate of the user's, whose
+            values the search did not choose.
         train_images: The number of training images; None if it is not recorded.
         held_out: Which of the search's validation images are among them, in words.
         measured: Measurements of exactly these weights.
@@ -176,6 +178,7 @@ def collect_search_model(result: SearchResult, *, trust_code: bool = False) -> E
         is_confirmed=False,
         held_out="without those held out for validation",
         config=spec.training_config(best.hyperparameters),
+        searched=tuple(spec.space),
         train_images=spec.data.train_examples,
         measured=tuple(measured_by_search(spec, best.row)),
         elsewhere=tuple(measured_by_confirmation(result, candidate, None)),
@@ -219,6 +222,7 @@ def collect_confirmed_model(
         is_confirmed=True,
         held_out=_describe_held_out(config),
         config=config.training,
+        searched=() if find_hyperparameters(result, candidate) is None else tuple(result.spec.space),
         train_images=config.train_images,
         measured=measured,
         elsewhere=(),
@@ -355,7 +359,6 @@ def _search_fields(result: SearchResult) -> dict[str, Any]:
     return {
         "name": result.spec.name,
         "trials": len(result.trials),
-        "searched": tuple(result.spec.space),
         "evaluation": result.spec.evaluation,
         "data": result.spec.data,
         "environment": environment.read(result.directory).content,

@@ -34,17 +34,26 @@ def build_claim(model: ExportedModel) -> dict[str, bytes]:
     if epsilon is None or model.image_size not in (SIZE, None):
         boards = ", ".join(f"{name} ({NORM_LABELS[of]} {RADII[radius]})" for (name, of), radius in LEADERBOARDS.items())
         raise ExportError(f"--robustbench: has no leaderboard for {dataset} in {NORM_LABELS[norm]}; there are {boards}")
-    at_radius = {
-        measurement.attack: measurement
+    at_radius = [
+        measurement
         for measurement in model.measured
         if (measurement.norm, f"{measurement.epsilon:.6g}") == (norm, f"{epsilon:.6g}")
-    }
-    if "AutoAttack" not in at_radius:
+    ]
+    robust = max(
+        (measurement for measurement in at_radius if measurement.attack == "AutoAttack"),
+        key=lambda measurement: measurement.examples,
+        default=None,
+    )
+    if robust is None:
         raise ExportError(
             f"--robustbench: AutoAttack has not judged these weights at {NORM_LABELS[norm]} {RADII[epsilon]}; "
             f"`tune-cure confirm` does, with --epsilons {RADII[epsilon]} where the search has another radius"
         )
-    clean, robust = at_radius["clean"], at_radius["AutoAttack"]
+    clean = next(
+        measurement
+        for measurement in at_radius
+        if measurement.attack == "clean" and measurement.examples == robust.examples  # the same images
+    )
     record = _record(model, RADII[epsilon], clean, robust)
     return {
         RECORD: (json.dumps(record, indent=2) + "\n").encode(),

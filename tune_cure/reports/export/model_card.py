@@ -271,11 +271,9 @@ def _training(model: ExportedModel) -> str:
     penalty = f"with the penalty {name}, lambda {config.lambda_:.4g}" if penalized else "without a penalty"
     images = "the training images" if model.train_images is None else f"{model.train_images:,} training images"
     images += f", {model.held_out}"
+    chosen = f" The search chose {join_words(map(_code, model.searched))}." if model.searched else ""
     settings = yaml.safe_dump(config.model_dump(mode="json", by_alias=True), sort_keys=False)
-    return (
-        f"{attack}, {penalty}, on {images}, with tune_cure. The search chose {join_words(map(_code, model.searched))}. "
-        f"All settings:\n\n```yaml\n{settings}```"
-    )
+    return f"{attack}, {penalty}, on {images}, with tune_cure.{chosen} All settings:\n\n```yaml\n{settings}```"
 
 
 def _origin(model: ExportedModel) -> str:
