@@ -21,6 +21,7 @@ from tune_cure.utils.formatting import (
     STATUS_WORDS,
     format_count,
     format_duration,
+    format_norm,
     format_percent,
     format_untrained_epochs,
     join_words,
@@ -132,8 +133,8 @@ def _describe_attack(spec: SearchSpec) -> str:
     return (
         f"PGD accuracy is the share of {trial_table.judged_examples(spec):,} validation images that stay correctly "
         f"classified under a PGD attack of {format_count(evaluation.steps, 'step')} and "
-        f"{format_count(evaluation.restarts, 'random start')} within an {'L∞' if evaluation.norm == 'linf' else 'L2'} "
-        f"radius of {evaluation.epsilon:.4g} ({255 * evaluation.epsilon:.3g}/255)."
+        f"{format_count(evaluation.restarts, 'random start')} within a radius of "
+        f"{evaluation.epsilon:.4g} ({255 * evaluation.epsilon:.3g}/255) in {escape(format_norm(evaluation.norm))}."
     )
 
 

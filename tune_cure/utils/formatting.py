@@ -100,7 +100,12 @@ def join_words(items: Iterable[str], conjunction: str = "and") -> str:
 
 def format_radius(epsilon: float, norm: str) -> str:
     """Return the radius of a threat model in words: epsilon 0.03137 (8/255), or epsilon 0.5 in L2."""
-    return f"epsilon {epsilon:.4g}" + (f" ({255 * epsilon:.3g}/255)" if norm == "linf" else " in L2")
+    return f"epsilon {epsilon:.4g}" + (f" ({255 * epsilon:.3g}/255)" if norm == "linf" else f" in {format_norm(norm)}")
+
+
+def format_norm(norm: str) -> str:
+    """Return a norm as people write it: L∞ or L2; one of the user's own has its name in the YAML file."""
+    return {"linf": "L∞", "l2": "L2"}.get(norm, norm)
 
 
 def format_points(difference: float) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.support.exported_models import write_confirmed_runs, write_search_with_model
+from tune_cure.attacks.registry import NORMS
 from tune_cure.data.config import DataSpec
 from tune_cure.evaluation.config import EvaluationConfig
 from tune_cure.reports.export import bundle, claim
@@ -79,6 +80,12 @@ def test_the_form_answers_what_is_known(confirmed: ExportedModel) -> None:
         "- **Checkpoint and code**:",
     ):
         assert line in form.splitlines()
+
+
+def test_a_norm_of_the_users_own_has_no_leaderboard(confirmed: ExportedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(NORMS, "l1", NORMS["l2"])
+    with pytest.raises(ExportError, match="has no leaderboard for cifar10 in l1; there are cifar10"):
+        claim.build_claim(dataclasses.replace(confirmed, evaluation=EvaluationConfig(norm="l1")))
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from tests.support.exported_models import (
     write_confirmed_runs,
     write_search_with_model,
 )
+from tune_cure.attacks.registry import NORMS
 from tune_cure.confirmation.verdicts import Confirmation
 from tune_cure.models import checkpoints
 from tune_cure.reports.export import bundle
@@ -161,6 +162,16 @@ def test_the_card_says_how_to_evaluate(dataset: str, shown: str, tmp_path: Path)
     card = build_model_card(bundle.collect_search_model(search))
     assert shown in card
     assert "eps=8 / 255" in card
+
+
+def test_the_card_of_a_network_judged_in_a_norm_of_the_users_own_names_it_and_no_attack_that_does_not_know_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(NORMS, "l1", NORMS["l2"])
+    card = build_model_card(bundle.collect_search_model(write_search_with_model(tmp_path, "evaluation.norm=l1")))
+    assert "within the l1 ball of epsilon 0.15 in l1" in card
+    assert "RobustBench and AutoAttack attack in Linf and L2, not in `l1`." in card
+    assert "import AutoAttack" not in card
 
 
 @pytest.mark.parametrize("num_classes", [10, 5, 2])

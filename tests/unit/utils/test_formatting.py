@@ -9,6 +9,7 @@ from tune_cure.utils.formatting import (
     format_duration,
     format_hyperparameters,
     format_percent,
+    format_radius,
     format_value,
     one_line,
     shorten_repr,
@@ -21,6 +22,14 @@ from tune_cure.utils.formatting import (
 )
 def test_durations_are_said_as_people_say_them(seconds: float, said: str) -> None:
     assert format_duration(seconds) == said
+
+
+@pytest.mark.parametrize(
+    ("norm", "said"),
+    [("linf", "epsilon 0.03137 (8/255)"), ("l2", "epsilon 0.03137 in L2"), ("l1", "epsilon 0.03137 in l1")],
+)
+def test_a_radius_is_said_in_its_norm_also_in_one_of_the_users_own(norm: str, said: str) -> None:
+    assert format_radius(8 / 255, norm) == said
 
 
 def test_hyperparameters_are_one_line_with_numbers_to_four_digits() -> None:

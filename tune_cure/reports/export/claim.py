@@ -33,7 +33,8 @@ def build_claim(model: ExportedModel) -> dict[str, bytes]:
     epsilon = LEADERBOARDS.get((dataset, norm))
     if epsilon is None or model.image_size not in (SIZE, None):
         boards = ", ".join(f"{name} ({NORM_LABELS[of]} {RADII[radius]})" for (name, of), radius in LEADERBOARDS.items())
-        raise ExportError(f"--robustbench: has no leaderboard for {dataset} in {NORM_LABELS[norm]}; there are {boards}")
+        label = NORM_LABELS.get(norm, norm)
+        raise ExportError(f"--robustbench: has no leaderboard for {dataset} in {label}; there are {boards}")
     at_radius = [
         measurement
         for measurement in model.measured

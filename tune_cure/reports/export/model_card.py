@@ -13,6 +13,7 @@ from tune_cure.reports.export.measurements import Measurement
 from tune_cure.utils.formatting import (
     escape_markdown,
     format_count,
+    format_norm,
     format_percent,
     format_radius,
     join_words,
@@ -22,7 +23,6 @@ from tune_cure.utils.formatting import (
 
 ROBUSTBENCH = ("cifar10", "cifar100")  # the data sets of this project that RobustBench has, too
 CIFAR_SIZE = (32, 32)
-BALLS = {"linf": "L∞", "l2": "L2"}
 MAX_CLASS_NAMES = 20  # more are left to config.json
 NUM_TARGETS = 9  # classes that AutoAttack's targeted attacks aim at; with fewer other classes, all of them
 FURTHER_FILES = {
@@ -193,7 +193,8 @@ def _warnings(model: ExportedModel) -> str:
 
 
 def _limits(model: ExportedModel) -> str:
-    ball = f"{BALLS[model.evaluation.norm]} ball of {format_radius(model.evaluation.epsilon, model.evaluation.norm)}"
+    norm, epsilon = model.evaluation.norm, model.evaluation.epsilon
+    ball = f"{format_norm(norm)} ball of {format_radius(epsilon, norm)}"
     return (
         f"It is for research on adversarial robustness, on images like those of {escape_markdown(model.data.dataset)}. "
         f"Robust means here: against changes within the {ball} in [0, 1], as far as the attacks above can tell. "
@@ -221,7 +222,10 @@ The library safetensors reads `model.safetensors`, too."""
 
 
 def _evaluating(model: ExportedModel) -> str:
-    norm, epsilon = NORM_LABELS[model.evaluation.norm], _fraction(model.evaluation.epsilon)
+    norm, epsilon = NORM_LABELS.get(model.evaluation.norm), _fraction(model.evaluation.epsilon)
+    if norm is None:
+        known = join_words(NORM_LABELS.values())
+        return f"RobustBench and AutoAttack attack in {known}, not in {_code(model.evaluation.norm)}."
     if model.data.dataset in ROBUSTBENCH and model.image_size in (CIFAR_SIZE, None):
         threat = f'dataset="{model.data.dataset}", threat_model="{norm}", eps={epsilon}'
         return f"""\
