@@ -96,19 +96,28 @@ class Dataset:
         return f"{self.network}, epsilon {radius}, {validation} validation images, {evaluated}"
 
 
-def stratified(labels: Tensor, count: int, seed: int) -> Tensor:
+def stratified(labels: Tensor, count: int, seed: int, *, leave_one: bool = False) -> Tensor:
     """Return (count,) sorted positions in `labels` (N,), each class in its share.
 
     Shares are rounded by largest remainders. The seed alone decides which positions of a class are taken.
+
+    Args:
+        labels: Classes, from 0 on.
+        count: Number of positions.
+        seed: Seed of the draw.
+        leave_one: Leave one position or more of each class that `labels` have; `count` must allow it.
     """
     import torch  # the defaults of a data set are asked for without its images
 
     generator = torch.Generator().manual_seed(seed)
     sizes = torch.bincount(labels)
+    most = (sizes - 1).clamp_min(0) if leave_one else sizes
+    assert count <= int(most.sum())
     shares = sizes.double() * count / len(labels)
-    quotas = shares.floor().long()
-    missing = count - int(quotas.sum())
-    quotas[(quotas - shares).argsort(stable=True)[:missing]] += 1
+    quotas = shares.floor().long().minimum(most)
+    while missing := count - int(quotas.sum()):
+        order = (quotas - shares).argsort(stable=True)
+        quotas[order[(quotas < most)[order]][:missing]] += 1
     chosen = []
     for label, quota in enumerate(quotas.tolist()):
         members = (labels == label).nonzero().squeeze(1)

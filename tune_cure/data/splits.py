@@ -1,5 +1,7 @@
 """Splits of a data set into training, validation and test images, as uint8 tensors."""
 
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,6 +12,10 @@ from tune_cure.data.config import DataSpec
 from tune_cure.data.datasets import DATASETS
 from tune_cure.data.prepared import prepared
 from tune_cure.data.source import TEST_SEED, Augmentation, DataError, stratified
+
+_logger = logging.getLogger(__name__)
+FEW = 5
+"""Classes that a warning names at most."""
 
 
 @dataclass(frozen=True)
@@ -147,12 +153,10 @@ def split(spec: DataSpec, content: dict[str, Any]) -> Splits:
         test, train = _hold_out(train, num_validation, TEST_SEED)
     validation, train = _hold_out(train, num_validation, spec.split_seed)
     if spec.train_examples is not None:
-        if spec.train_examples > len(train):
-            raise DataError(f"data.train_examples: {spec.train_examples}, but only {len(train)} training images remain")
-        train = train.subset(spec.train_examples, spec.split_seed)
+        train = _choose_training_images(train, spec.train_examples, spec.split_seed, content["classes"])
     side = min(train.images.shape[-2:])
     augmentation = dataset.augmentation or Augmentation(padding=max(1, side // 8), flip=True)
-    return Splits(
+    splits = Splits(
         train=train,
         validation=validation,
         test=test,
@@ -163,10 +167,12 @@ def split(spec: DataSpec, content: dict[str, Any]) -> Splits:
         augmentation=augmentation if spec.flip is None else replace(augmentation, flip=spec.flip),
         source=content["source"],
     )
+    _warn_of_missing_classes(splits)
+    return splits
 
 
 def _check_validation(count: int, available: int, num_classes: int, has_test: bool) -> None:
-    """Check that one image per class remains to train on; without a test set, `count` images are held out twice.
+    """Check that one image per class can remain to train on; without a test set, `count` images are held out twice.
 
     Raises:
         DataError: Too few or too many images are to be held out.
@@ -176,13 +182,38 @@ def _check_validation(count: int, available: int, num_classes: int, has_test: bo
         twice = "" if has_test else ", and as many for a test set, as there is none"
         raise DataError(
             f"data.validation: {count} images are to be held out of {available} training images{twice}; between "
-            f"{num_classes} (one a class) and {most} can be"
+            f"{num_classes} (the number of classes) and {most} can be"
         )
 
 
 def _hold_out(examples: Examples, count: int, seed: int) -> tuple[Examples, Examples]:
-    """Return `count` stratified examples, and the others in their order."""
-    held_out = examples.subset(count, seed)
-    remains = torch.ones(len(examples.images), dtype=torch.bool)
-    remains[held_out.indices] = False
-    return held_out, replace(examples, indices=examples.indices[remains[examples.indices]])
+    """Return `count` stratified examples, and the others in their order, among them one or more of each class."""
+    chosen = stratified(examples.own_labels, count, seed, leave_one=True)
+    held_out = replace(examples, indices=examples.indices[chosen])
+    return held_out, examples.without(held_out)
+
+
+def _choose_training_images(examples: Examples, count: int, seed: int, classes: Sequence[str]) -> Examples:
+    """Return `count` of the examples that remain to train on, stratified.
+
+    Raises:
+        DataError: There are not so many, or none of them is of some class.
+    """
+    if count > len(examples):
+        raise DataError(f"data.train_examples: {count}, but only {len(examples)} training images remain")
+    chosen = examples.subset(count, seed)
+    missing = set(examples.own_labels.unique().tolist()) - set(chosen.own_labels.tolist())
+    if missing:
+        raise DataError(f"data.train_examples: none of {count} is of class {classes[min(missing)]!r}; more are needed")
+    return chosen
+
+
+def _warn_of_missing_classes(splits: Splits) -> None:
+    """Warn of classes that a split has no image of: its accuracies say nothing about them."""
+    for name, part in (("training", splits.train), ("validation", splits.validation), ("test", splits.test)):
+        present = set(part.own_labels.unique().tolist())
+        missing = [label for index, label in enumerate(splits.classes) if index not in present]
+        if missing:
+            few = ", ".join([*missing[:FEW], *["…"] * (len(missing) > FEW)])
+            text = "%s: %d of %d classes have no %s image: %s"
+            _logger.warning(text, splits.source, len(missing), splits.num_classes, name, few)

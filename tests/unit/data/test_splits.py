@@ -10,7 +10,7 @@ from tune_cure.data.batches import BatchStream, augment, cut_out, num_batches, t
 from tune_cure.data.config import DataSpec
 from tune_cure.data.datasets import DATASETS
 from tune_cure.data.source import Augmentation, DataError
-from tune_cure.data.splits import Examples, load, with_validation
+from tune_cure.data.splits import Examples, Splits, load, split, with_validation
 
 
 def digits(**options: object) -> DataSpec:
@@ -53,7 +53,7 @@ def test_fewer_training_images_are_a_stratified_part_of_them() -> None:
     ("options", "message"),
     [
         ({"validation": 1430}, "data.validation: 1430 images are to be held out of 1438 training images; between 10"),
-        ({"validation": 9}, "between 10 (one a class) and 1428 can be"),
+        ({"validation": 9}, "between 10 (the number of classes) and 1428 can be"),
         ({"train_examples": 1300}, "data.train_examples: 1300, but only 1238 training images remain"),
     ],
 )
@@ -99,7 +99,7 @@ def test_validation_that_a_folder_without_test_pictures_cannot_give_twice_names_
         load(DataSpec(dataset="image_folder", root=str(tmp_path), validation=5))
     assert str(caught.value) == (
         "data.validation: 5 images are to be held out of 10 training images, and as many for a test set, as there is "
-        "none; between 2 (one a class) and 4 can be"
+        "none; between 2 (the number of classes) and 4 can be"
     )
 
 
@@ -125,6 +125,37 @@ def test_a_folder_without_test_pictures_gives_up_as_many_as_for_validation(tmp_p
     assert splits.augmentation == Augmentation(padding=1, flip=True)
     other = load(DataSpec(dataset="image_folder", root=str(tmp_path), validation=4, split_seed=1))
     assert torch.equal(splits.test.indices, other.test.indices)  # the test set does not depend on the split
+
+
+def split_of_classes(sizes: list[int], **options: object) -> Splits:
+    """Return the splits of a folder without test pictures and with this many pictures of each class."""
+    labels = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
+    content = {"train_images": torch.zeros(len(labels), 3, 8, 8, dtype=torch.uint8), "train_labels": labels}
+    content |= {"classes": list("abcdefghijk"[: len(sizes)]), "mean": [0.5] * 3, "std": [0.2] * 3, "source": "pictures"}
+    return split(DataSpec.model_validate({"dataset": "image_folder", **options}), content)
+
+
+@pytest.mark.parametrize("sizes", [[90] + [1] * 10, [20] + [2] * 10, [9, 1, 1]])
+def test_each_class_keeps_a_training_image_however_rare_it_is(sizes: list[int]) -> None:
+    for seed in range(3):
+        splits = split_of_classes(sizes, split_seed=seed, validation=(sum(sizes) - len(sizes)) // 2)
+        assert splits.train.own_labels.bincount(minlength=len(sizes)).min() >= 1
+        assert len(splits.train) + len(splits.validation) + len(splits.test) == sum(sizes)
+
+
+def test_classes_without_a_validation_or_a_test_image_are_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    split_of_classes([95, 5])
+    assert caplog.messages == ["pictures: 1 of 2 classes have no test image: b"]
+    caplog.clear()
+    split_of_classes([90] + [1] * 10)
+    missing = "10 of 11 classes have no {} image: b, c, d, e, f, …"
+    assert caplog.messages == [f"pictures: {missing.format(part)}" for part in ("validation", "test")]
+
+
+def test_training_images_without_one_of_some_class_are_one_line() -> None:
+    with pytest.raises(DataError) as caught:
+        split_of_classes([90, 3, 90], train_examples=20)
+    assert str(caught.value) == "data.train_examples: none of 20 is of class 'b'; more are needed"
 
 
 @pytest.mark.parametrize("flip", [True, False])
