@@ -105,8 +105,12 @@ def choose_threads(config: TrainingConfig, splits: Splits, *, model: ModelConfig
 
 
 @contextmanager
-def cpu_threads(count: int) -> Iterator[None]:
-    """Run on `count` CPU threads, with memory kept as in processes that train; restore torch's number afterwards."""
+def cpu_threads(count: int | None) -> Iterator[None]:
+    """Run on `count` CPU threads, with memory kept as in processes that train; restore torch's number afterwards.
+
+    Args:
+        count: How many threads; None leaves the number to torch.
+    """
     before = torch.get_num_threads()
     configure_cpu(count)
     try:

@@ -106,6 +106,16 @@ def test_training_returns_the_log_the_network_and_the_accuracies_on_the_test_set
         tune_cure.train(SMALL, output=tmp_path / "out")
 
 
+def test_training_on_other_threads_leaves_the_process_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained_on: list[int] = []
+    monkeypatch.setattr(api, "train_epochs", lambda run, say: trained_on.append(torch.get_num_threads()))
+    monkeypatch.setattr(api.train_run, "write_page", lambda run: None)
+    before = torch.get_num_threads()
+    tune_cure.train(SMALL, output=tmp_path / "out", settings={"threads": before + 1})
+    assert trained_on == [before + 1]
+    assert torch.get_num_threads() == before
+
+
 def test_an_error_in_a_run_is_one_line_that_names_its_key(tmp_path: Path) -> None:
     with pytest.raises(TuneCureError, match=r"^config: training\.epochs: "):
         tune_cure.train(SMALL, output=tmp_path / "out", settings={"training.epochs": 0})

@@ -13,9 +13,9 @@ from tune_cure.cli.views.console import alert
 from tune_cure.cli.views.interruption import EXIT_CODE
 from tune_cure.data import folders, splits as splits_module
 from tune_cure.training.run import BEST, BEST_WEIGHTS, CONFIG, LAST, LOG, TEST, Run, RunSpec
-from tune_cure.training.speed import choose_threads
+from tune_cure.training.speed import choose_threads, cpu_threads
 from tune_cure.training.trainer import check_network
-from tune_cure.utils import cpu, environment, locking
+from tune_cure.utils import environment, locking
 from tune_cure.utils.environment import describe_missing, is_installed
 from tune_cure.utils.errors import first_line
 from tune_cure.utils.files import make_run_folder, replace_text
@@ -65,7 +65,7 @@ def write_page(run: Run) -> Path | None:
 
 @contextmanager
 def open_run(spec: RunSpec, options: TrainOptions) -> Iterator[Run]:
-    """Load the data, and yield the run with its folder locked against other processes.
+    """Load the data, and yield the run on its CPU threads, with its folder locked against other processes.
 
     Raises:
         TuneCureError: The device or the data cannot be used, or the folder is not free or cannot be continued.
@@ -83,8 +83,7 @@ def open_run(spec: RunSpec, options: TrainOptions) -> Iterator[Run]:
             threads = choose_threads(spec.training, splits, model=spec.model, evaluation=spec.evaluation)
             spec = spec.model_copy(update={"threads": threads})
         replace_text(directory / CONFIG, spec.to_yaml())
-    cpu.configure_cpu(spec.threads)
-    with locking.hold_run_lock(directory):
+    with cpu_threads(spec.threads), locking.hold_run_lock(directory):
         begun = Run(spec, splits, directory, device)
         if options.resume:
             begun.restore()
