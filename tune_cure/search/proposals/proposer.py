@@ -9,7 +9,7 @@ from optuna.trial import TrialState
 
 from tune_cure.search.journal import OBJECTIVE, Event, Journal, end_reason
 from tune_cure.search.proposals import warm_start
-from tune_cure.search.proposals.optuna_space import suggest, to_optuna_distribution
+from tune_cure.search.proposals.optuna_space import suggest, to_optuna_distribution, to_optuna_value
 from tune_cure.search.proposals.outcome import STATUS, study_outcome
 from tune_cure.search.proposals.recorded_trials import RecordedTrial, find_checkpoint, recorded_trials
 from tune_cure.search.proposals.study import create_storage, create_study
@@ -82,8 +82,7 @@ class StudyProposer:
         for trial in recorded_trials(history):
             self._add_recorded(trial, history)
         num_started = sum(event["origin"] == "start_from" for event in proposed)
-        for start in spec.start_from[num_started:]:
-            self.study.enqueue_trial(start, user_attrs={"origin": "start_from"})
+        self._starts = spec.start_from[num_started:]
 
     @property
     def has_unfinished(self) -> bool:
@@ -96,13 +95,17 @@ class StudyProposer:
             return self._continue(self._unfinished.pop(0))
         if self._num_proposed >= self.spec.search.trials or self.stopper.exhausted:
             return None
-        trial = self.study.ask()
-        # Key by key: the first values decide which of the later keys make a difference.
-        hyperparameters = self.spec.propose(lambda key: suggest(trial, key, self.spec.space[key]))
+        if self._starts:
+            origin, hyperparameters = "start_from", self._starts.pop(0)
+            self._enqueue(hyperparameters, origin)
+            trial = self._ask_for(hyperparameters)
+        else:
+            origin, trial = "sampler", self.study.ask()
+            # Key by key: the first values decide which of the later keys make a difference.
+            hyperparameters = self.spec.propose(lambda key: suggest(trial, key, self.spec.space[key]))
         number = trial.number - self.num_prior
         self._running[number] = trial
         self._num_proposed += 1
-        origin = trial.user_attrs.get("origin", "sampler")
         self.stopper.take(self.journal.append("trial", number, origin=origin, hyperparameters=hyperparameters))
         return Proposal(number, hyperparameters)
 
@@ -135,14 +138,27 @@ class StudyProposer:
 
     def _continue(self, recorded: RecordedTrial) -> Proposal:
         """Return an unfinished trial, which the study has as its next one, and give the study the trial's epochs."""
-        trial = self.study.ask()
+        trial = self._ask_for(recorded.hyperparameters)
         assert trial.number == self.num_prior + recorded.number
-        for key in recorded.hyperparameters:
-            suggest(trial, key, self.spec.space[key])
         self._running[recorded.number] = trial
         for epoch, objective in recorded.objectives.items():
             self.report(recorded.number, epoch, objective)
         return Proposal(recorded.number, recorded.hyperparameters, find_checkpoint(recorded, self._run_storage))
+
+    def _enqueue(self, hyperparameters: dict[str, Any], origin: str) -> None:
+        """Make a trial with these hyperparameters one that the study returns when it is asked."""
+        self.study.enqueue_trial(self._to_params(hyperparameters), user_attrs={"origin": origin})
+
+    def _ask_for(self, hyperparameters: dict[str, Any]) -> optuna.Trial:
+        """Return the first trial that is enqueued, which has these hyperparameters."""
+        trial = self.study.ask()
+        for key in hyperparameters:
+            suggest(trial, key, self.spec.space[key])
+        return trial
+
+    def _to_params(self, hyperparameters: dict[str, Any]) -> dict[str, Any]:
+        """Return hyperparameters as the study has them."""
+        return {key: to_optuna_value(self.spec.space[key], value) for key, value in hyperparameters.items()}
 
     def _add_prior(self, prior: warm_start.PriorTrial) -> None:
         """Add a trial of an earlier search to the study."""
@@ -162,7 +178,7 @@ class StudyProposer:
         if status:
             self._add_ended(trial.hyperparameters, trial.origin, status, trial.metrics, trial.objectives)
         else:
-            self.study.enqueue_trial(trial.hyperparameters, user_attrs={"origin": trial.origin})
+            self._enqueue(trial.hyperparameters, trial.origin)
             self._unfinished.append(trial)
 
     def _add_ended(
@@ -187,7 +203,7 @@ class StudyProposer:
         trial = optuna.trial.create_trial(
             state=outcome.state,
             values=outcome.values if has_values else None,
-            params=hyperparameters,
+            params=self._to_params(hyperparameters),
             distributions={key: to_optuna_distribution(self.spec.space[key]) for key in hyperparameters},
             intermediate_values={} if self._has_several else objectives,
             user_attrs={"origin": origin, STATUS: status},

@@ -41,7 +41,7 @@ class Distribution(Schema):
                 raise ValueError(f"{self.kind}: low < high must hold, but got [{low:g}, {high:g}]")
             if self.kind == "loguniform" and low <= 0:
                 raise ValueError(f"loguniform: 0 < low must hold, but got [{low:g}, {high:g}]")
-            if self.step is not None and self.step > high - low:
+            if self.step is not None and (high - low) / self.step < 1 - ON_GRID:
                 raise ValueError(f"step: must be at most high - low = {high - low:g}, but got {self.step:g}")
         if self.step is not None and self.kind in ("loguniform", "choice"):
             raise ValueError(f"step: goes with uniform and int, not with {self.kind}")
@@ -70,10 +70,30 @@ class Distribution(Schema):
         if self.kind == "choice":
             return value in self.values
         low, high = self.values
-        if not isinstance(value, int | float) or not low <= value <= high:
+        if self.step is None:
+            return isinstance(value, int | float) and bool(low <= value <= high)
+        if not isinstance(value, int | float) or not low - self.step < value < high + self.step:
             return False
-        steps = 0.0 if self.step is None else (value - low) / self.step
-        return bool(abs(steps - round(steps)) < ON_GRID)
+        steps = (value - low) / self.step
+        return 0 <= round(steps) <= self.num_steps and bool(abs(steps - round(steps)) < ON_GRID)
+
+    @property
+    def num_steps(self) -> int:
+        """The number of steps on the grid, from its lowest value to its highest; `step` must be given."""
+        assert self.step is not None
+        low, high = self.values
+        return math.floor(float((high - low) / self.step) + ON_GRID)
+
+    def count_steps(self, value: float) -> int:
+        """Return how many steps above `low` the grid value next to `value` is; `step` must be given."""
+        assert self.step is not None
+        return round(float((value - self.values[0]) / self.step))
+
+    def grid_value(self, steps: int) -> float:
+        """Return the value so many steps above `low`; the highest is `high` itself. `step` must be given."""
+        assert self.step is not None
+        low, high = self.values
+        return float(high if steps == self.num_steps else low + steps * self.step)
 
     def position(self, value: Any) -> float:
         """Return where `value` lies between low (0) and high (1), on the scale that is searched.

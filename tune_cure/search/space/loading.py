@@ -1,7 +1,6 @@
 """Reading of a search space from YAML. Every error is one line."""
 
 import logging
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -189,10 +188,11 @@ def _resolve(spec: SearchSpec, key: str, distribution: Distribution) -> Distribu
     ]
     if distribution.step is not None:
         low, high = values
-        values[1] = low + distribution.step * math.floor((high - low) / distribution.step + ON_GRID)
-        if abs(values[1] - high) > ON_GRID * distribution.step:
+        highest = low + distribution.step * distribution.num_steps
+        if abs(highest - high) > ON_GRID * distribution.step:  # else `high` stays as it is spelled
+            values[1] = highest
             text = "%s: %g is no multiple of step %g above %g; the highest value is %g"
-            _logger.warning(text, path, high, distribution.step, low, values[1])
+            _logger.warning(text, path, high, distribution.step, low, highest)
     return distribution.model_copy(update={kind: [int(value) for value in values] if kind == "int_" else values})
 
 
