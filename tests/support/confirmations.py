@@ -1,6 +1,7 @@
 """Searches whose candidates train in a second, and confirmations of them that were never run."""
 
 import dataclasses
+import shutil
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -72,6 +73,21 @@ def write_best_outcomes(job: Job, num_more: int, best_epoch: int) -> None:
     replace_arrays(folder / run_files.OUTCOMES, arrays)
     model = torch.load(job.folder / run_files.JOB_MODEL, weights_only=True)
     torch.save({**model, "best_epoch": best_epoch}, job.folder / run_files.JOB_MODEL)
+
+
+def judge_at(jobs: Sequence[Job], epsilon: float) -> list[Job]:
+    """Return the jobs with a further radius, at which those that have outcomes get the same ones.
+
+    Args:
+        jobs: The jobs.
+        epsilon: The radius, in pixel units.
+    """
+    more = [dataclasses.replace(job, plan=dataclasses.replace(job.plan, epsilons=(0.15, epsilon))) for job in jobs]
+    for job in more:
+        for weights in job.weights:
+            if job.outcome_folder(0.15, weights).exists():
+                shutil.copytree(job.outcome_folder(0.15, weights), job.outcome_folder(epsilon, weights))
+    return more
 
 
 def plan_quick_jobs(

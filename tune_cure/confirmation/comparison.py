@@ -179,6 +179,7 @@ def _confirmed_accuracies(result: SearchResult, trial: Any) -> dict[str, Any]:
     """Return the winner's means over seeds on the test set at the search's radius; None in each if not confirmed."""
     columns: dict[str, Any] = {"confirmed_seeds": 0, "confirmed_examples": None, "confirmed_autoattack_parts": None}
     columns |= {f"confirmed_{attack}{suffix}": None for attack in COMPARED_ATTACKS for suffix in ("", "_sd")}
+    columns |= {f"confirmed_{attack}_seeds": 0 for attack in COMPARED_ATTACKS}
     file = result.directory / run_files.CONFIRMED
     if trial is None or not file.is_file():
         return columns
@@ -201,8 +202,8 @@ def _confirmed_accuracies(result: SearchResult, trial: Any) -> dict[str, Any]:
         return columns
     columns |= {"confirmed_seeds": len(runs), "confirmed_examples": int(runs["examples"].min())}
     for attack in COMPARED_ATTACKS:
-        mean, deviation = significance.mean_and_deviation(runs[attack].to_numpy())
-        columns |= {f"confirmed_{attack}": mean, f"confirmed_{attack}_sd": deviation}
+        name, accuracies = f"confirmed_{attack}", runs[attack].dropna()  # AutoAttack may have judged some seeds alone
+        columns |= {name: accuracies.mean(), f"{name}_sd": accuracies.std(), f"{name}_seeds": len(accuracies)}
     measured = [attack for attack in ATTACKS if attack in runs and runs[attack].notna().any()]
     if "autoattack" in measured:
         columns["confirmed_autoattack_parts"] = label_attacks(measured)["autoattack"]

@@ -138,15 +138,16 @@ class Confirmation:
         """Return a row per candidate and radius with the means over the seeds.
 
         Columns: contender, epsilon, seeds (their number), description, diverged (the number of runs that did), and for
-        each attack the mean accuracy and, in the column that ends in `_sd`, the sample standard deviation.
+        each attack the mean accuracy, in the column that ends in `_sd` the sample standard deviation, and in that which
+        ends in `_seeds` the number of seeds that it has judged.
         """
         rows = []
         for (candidate, epsilon), runs in self.table.groupby(["contender", "epsilon"], sort=False):
             row: dict[str, Any] = {"contender": candidate, "epsilon": epsilon, "seeds": len(runs)}
             row |= {"description": runs["description"].iloc[0], "diverged": int(runs["diverged"].sum())}
             for attack in ATTACKS:
-                mean, deviation = significance.mean_and_deviation(runs[attack].to_numpy(dtype=float))
-                row |= {attack: mean, f"{attack}_sd": deviation}
+                measured = runs[attack].astype(float)  # NaN for a seed that the attack has not judged: left out
+                row |= {attack: measured.mean(), f"{attack}_sd": measured.std(), f"{attack}_seeds": measured.count()}
             rows.append(row)
         return pd.DataFrame(rows)
 
@@ -157,7 +158,7 @@ class Confirmation:
         other leaders. A comparison uses the same test images for both, and the seeds that both have. How much seeds
         differ is measured over all candidates together (`significance.pooled_difference`). P-values are adjusted after
         Holm (1979) over all pairs at a radius under an attack, but for that of `question`: it is asked before any
-        number is seen, and stands by itself.
+        number is seen, and stands by itself. Clean accuracy depends on no radius, and is compared once.
 
         Columns: first, second, epsilon, metric (the attack), seeds and examples (their numbers), difference (first
         minus second, a fraction), low and high (its 95% interval), p_value, p_value_holm, verdict.
@@ -165,6 +166,8 @@ class Confirmation:
         rows: list[dict[str, Any]] = []
         for epsilon in dict.fromkeys(self.table["epsilon"]):
             for attack in reversed(COMPARED_ATTACKS):
+                if attack == "clean" and epsilon != self.table["epsilon"].iloc[0]:
+                    continue
                 spread = self.seed_spread(epsilon, attack)
                 family = [row for pair in self._pairs() if (row := self._compare(*pair, epsilon, attack, spread))]
                 is_question = [(row["first"], row["second"]) == self.question for row in family]
@@ -230,13 +233,14 @@ class Confirmation:
         Columns: contender, epsilon, metric (the attack), seeds and examples (their numbers), held_out (the number of
         images that chose the epoch), best_epochs (of each seed), epochs (of the whole schedule), best and last (mean
         accuracies, fractions), difference (best minus last), low and high (its 95% interval). A row has the seeds
-        whose best weights have been judged; there is none of a candidate without such seeds.
+        whose best weights have been judged; there is none of a candidate without such seeds. Clean accuracy depends on
+        no radius, and has one row.
         """
         rows = []
         for (candidate, epsilon), runs in self.table.groupby(["contender", "epsilon"], sort=False):
             for attack in reversed(COMPARED_ATTACKS):
                 judged = runs.dropna(subset=[attack, OF_BEST[attack]])
-                if judged.empty:
+                if judged.empty or (attack == "clean" and epsilon != self.table["epsilon"].iloc[0]):
                     continue
                 keys = [(str(candidate), int(seed), float(str(epsilon))) for seed in judged["seed"]]
                 best, last = (

@@ -15,6 +15,7 @@ from tune_cure.utils.formatting import (
     format_points,
     format_value,
     join_words,
+    note_missing_seeds,
 )
 
 DASH = "–"
@@ -107,7 +108,9 @@ def _lead(row: "pd.Series[Any]") -> str:
 
 
 def _confirmed(row: "pd.Series[Any]", attack: str) -> str:
-    accuracy = format_percent(row[f"confirmed_{attack}"], row[f"confirmed_{attack}_sd"])
+    name = f"confirmed_{attack}"
+    accuracy = format_percent(row[name], row[f"{name}_sd"])
+    accuracy += note_missing_seeds(row[f"{name}_seeds"], row["confirmed_seeds"])
     is_partial = attack == "autoattack" and row["confirmed_autoattack_parts"] == UNTARGETED_LABEL
     return f"{accuracy} ({UNTARGETED_LABEL})" if is_partial else accuracy
 

@@ -13,7 +13,14 @@ from tune_cure.reports import html_page
 from tune_cure.reports.figures.style import BLUE, START_COLOR, accuracy_range, blank_figure
 from tune_cure.search.results import SearchResult
 from tune_cure.search.space.radii import LEVELS
-from tune_cure.utils.formatting import format_count, format_percent, format_points, format_radius, join_words
+from tune_cure.utils.formatting import (
+    format_count,
+    format_percent,
+    format_points,
+    format_radius,
+    join_words,
+    note_missing_seeds,
+)
 
 
 def report_section(confirmation: Confirmation, result: SearchResult) -> str:
@@ -240,7 +247,11 @@ def _table_of_means(confirmation: Confirmation) -> str:
     rows = []
     for _, row in means.iterrows():
         numbers = [_radius(row["epsilon"], confirmation), str(row["seeds"])]
-        numbers += [format_percent(row[attack], row[f"{attack}_sd"], unit="") for attack in attacks]
+        numbers += [
+            format_percent(row[attack], row[f"{attack}_sd"], unit="")
+            + note_missing_seeds(row[f"{attack}_seeds"], row["seeds"])
+            for attack in attacks
+        ]
         numbers.append(f"{seconds[row['contender']]:,.0f}")
         rows.append(html_page.row(escape(row["contender"]), html_page.number_cells(numbers)))
     text = (

@@ -128,6 +128,11 @@ def format_percent(fraction: float | None, error: float | None = None, *, digits
     return f"{text}{unit}" if error is None or math.isnan(error) else f"{text} ± {100 * error:.{digits}f}{unit}"
 
 
+def note_missing_seeds(measured: int, seeds: int) -> str:
+    """Return what follows a mean over fewer seeds than were trained: ` (2 of 3 seeds)`; empty for all, and for none."""
+    return f" ({measured} of {format_count(seeds, 'seed')})" if 0 < measured < seeds else ""
+
+
 def draw_with(kind: type, draw: Callable[[Any], str]) -> None:
     """Have notebooks show pictures of the results of a class; a room above that of the class draws them.
 

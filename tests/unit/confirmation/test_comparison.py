@@ -203,6 +203,15 @@ def test_the_confirmed_accuracies_are_the_winners_at_the_radius_of_the_search(tm
     assert row["confirmed_autoattack_parts"] == "AutoAttack"
 
 
+def test_accuracies_under_autoattack_that_judged_some_seeds_alone_are_means_of_these(tmp_path: Path) -> None:
+    searches = pair_with_confirmation(tmp_path, CONFIRMED.replace("0.8,0.6,0.4", "0.8,0.6,"))
+    row = comparison.build_comparison_table(searches).iloc[0]
+    assert (row["confirmed_autoattack"], row["confirmed_autoattack_seeds"], row["confirmed_seeds"]) == (0.4, 1, 2)
+    lines = side_by_side(searches)
+    assert lines["test set: AutoAttack"][0] == "40.0% (1 of 2 seeds)"
+    assert lines["test set: PGD-50-10"][0] == "55.0 ± 7.1%"
+
+
 def test_autoattack_without_its_targeted_parts_is_called_by_those_that_ran(tmp_path: Path) -> None:
     header, *rows = CONFIRMED.splitlines()
     content = "\n".join([f"{header},apgd_ce,apgd_t", *(f"{row},0.45," for row in rows)])

@@ -6,7 +6,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.support.confirmations import NUM_IMAGES, finish, plan_quick_jobs, write_best_outcomes, write_outcomes
+from tests.support.confirmations import (
+    NUM_IMAGES,
+    finish,
+    judge_at,
+    plan_quick_jobs,
+    write_best_outcomes,
+    write_outcomes,
+)
 from tests.support.leagues import build_confirmation, draw_outcomes
 from tune_cure.confirmation.plan import Job
 from tune_cure.confirmation.verdicts import COLUMNS, Confirmation, warn_of_seeds
@@ -37,6 +44,32 @@ def test_means_are_over_the_seeds(jobs: list[Job]) -> None:
     assert means.loc[name, "autoattack"] == pytest.approx(seeds.mean())
     assert means.loc[name, "autoattack_sd"] == pytest.approx(seeds.std())
     assert means.loc[name, "seeds"] == 3
+
+
+def test_the_mean_under_an_attack_is_over_the_seeds_that_it_has_judged(jobs: list[Job], tmp_path: Path) -> None:
+    for job in jobs:
+        write_outcomes(job, 0.5, autoattack=job.seed < 3)
+    confirmation = Confirmation(jobs)
+    confirmation.write(tmp_path)
+    (row, *_) = json.loads((tmp_path / "confirm.json").read_text())["means"]
+    seeds = confirmation.table.query("contender == @row['contender']")["autoattack"][:2]
+    assert (row["seeds"], row["pgd_50_10_seeds"], row["autoattack_seeds"]) == (3, 3, 2)
+    assert (row["autoattack"], row["autoattack_sd"]) == (pytest.approx(seeds.mean()), pytest.approx(seeds.std()))
+
+
+def test_clean_accuracy_is_compared_once_and_not_at_every_radius(tmp_path: Path) -> None:
+    jobs = plan_quick_jobs(tmp_path, held_out=50)
+    finish(jobs)
+    for job in jobs:
+        write_best_outcomes(job, 40, best_epoch=1)
+    confirmation = Confirmation(judge_at(jobs, 0.05))
+    for table, names in (
+        (confirmation.comparisons(), ["first", "second"]),
+        (confirmation.robust_overfitting(), ["contender"]),
+    ):
+        num_rows = table.groupby("metric")["epsilon"].count()
+        num_pairs = len(table.drop_duplicates(names))
+        assert num_rows.to_dict() == {"autoattack": 2 * num_pairs, "pgd_50_10": 2 * num_pairs, "clean": num_pairs}
 
 
 def test_a_leader_that_is_better_is_found_better_and_equal_ones_cannot_be_told_apart(jobs: list[Job]) -> None:

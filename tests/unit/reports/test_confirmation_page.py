@@ -1,10 +1,12 @@
 import json
+import re
 from pathlib import Path
 
 import pytest
 
-from tests.support.confirmations import finish, plan_quick_jobs, write_best_outcomes
+from tests.support.confirmations import finish, plan_quick_jobs, write_best_outcomes, write_outcomes
 from tune_cure.confirmation.plan import Job
+from tune_cure.confirmation.verdicts import Confirmation
 from tune_cure.reports import confirmation_page, confirmation_section
 from tune_cure.search import run_files
 from tune_cure.search.results import SearchResult
@@ -40,6 +42,14 @@ def test_the_page_says_how_confirmation_and_search_were_run(jobs: list[Job]) -> 
     own, searched = text.split("How it was run")[1].split("How the search was run")
     assert "tune-cure confirm" in own and "tune-cure search" not in own
     assert "tune-cure search" in searched and "spec.yaml" in searched
+
+
+def test_a_mean_over_some_of_the_seeds_says_over_how_many(jobs: list[Job]) -> None:
+    for job in jobs:
+        write_outcomes(job, 0.5, autoattack=job.seed < 3)
+    accuracies = confirmation_section.accuracies(Confirmation(jobs))
+    assert re.search(r'<td class="number">50\.\d ± \d\.\d \(2 of 3 seeds\)</td>', accuracies)
+    assert re.search(r'<td class="number">50\.\d ± \d\.\d</td>', accuracies)
 
 
 def test_page_and_report_have_best_and_last_weights_beside_each_other(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from tune_cure.utils.formatting import (
     format_points,
     format_radius,
     join_words,
+    note_missing_seeds,
 )
 
 
@@ -184,7 +185,8 @@ def describe_adjustment(confirmation: Confirmation) -> str:
 
 def _cells(row: "pd.Series[Any]", name: str) -> tuple[str, str]:
     deviation = row[f"{name}_sd"]
-    return format_percent(row[name], unit=""), "" if pd.isna(deviation) else format_percent(deviation, unit="")
+    spread = "" if pd.isna(deviation) else format_percent(deviation, unit="")
+    return format_percent(row[name], unit=""), spread + note_missing_seeds(row[f"{name}_seeds"], row["seeds"])
 
 
 def describe_verdict(row: "pd.Series[Any]", norm: str, labels: Mapping[str, str]) -> str:
