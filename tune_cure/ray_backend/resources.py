@@ -1,11 +1,11 @@
 """CPUs and GPUs that a search uses, and how many trials run at a time."""
 
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import joblib
 import torch
 
 from tune_cure.search.space.config import SearchSpec
@@ -185,5 +185,5 @@ def most_on_a_gpu(spec: SearchSpec, machines: Sequence[Machine], num_trials: int
 
 
 def this_machine() -> Machine:
-    """Return the CPUs and GPUs of this machine."""
-    return Machine(os.cpu_count() or 1, torch.cuda.device_count())
+    """Return the CPUs and GPUs of this machine that this process may use: a batch system may leave it few of them."""
+    return Machine(joblib.cpu_count(), torch.cuda.device_count())

@@ -17,6 +17,7 @@ import ray
 
 from tune_cure.ray_backend import cluster, ray_internals
 from tune_cure.ray_backend.monitoring import dashboard
+from tune_cure.ray_backend.resources import this_machine
 from tune_cure.utils.signals import keep_handlers
 
 SNAPSHOTS = "TUNE_GLOBAL_CHECKPOINT_S"  # seconds between two of Tune's snapshots of all trials, which are never read
@@ -96,7 +97,13 @@ def start_ray(
     if missing:
         _logger.warning("without Ray's dashboard: %s (pip install 'ray[default]')", missing)
     with keep_handlers(), ray_internals.any_port_for_the_log_agent():
-        context = ray.init(address="local", include_dashboard=not missing, dashboard_host=dashboard_host, **options)
+        context = ray.init(
+            address="local",
+            num_cpus=this_machine().cpus,
+            include_dashboard=not missing,
+            dashboard_host=dashboard_host,
+            **options,
+        )
     _current.url = _url(context.dashboard_url, dashboard_host)
     _current.folder = Path(context.address_info["session_dir"])
 

@@ -9,6 +9,7 @@ from tune_cure.ray_backend.resources import (
     Machine,
     MeasuredTrial,
     plan_resources,
+    this_machine,
 )
 from tune_cure.search.progress import expected_epochs
 from tune_cure.search.space.config import SearchSpec
@@ -170,3 +171,9 @@ def test_the_expected_epochs_are_those_of_all_brackets(tmp_path: Path) -> None:
     weights = [math.exp(-bracket) for bracket in range(3)]
     mean = sum(epochs * weight for epochs, weight in zip(of_each, weights, strict=True)) / sum(weights)
     assert expected_epochs(three) / three.search.trials == pytest.approx(mean)
+
+
+def test_a_machine_has_the_cpus_that_this_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 64)
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 7}, raising=False)
+    assert this_machine().cpus == 2

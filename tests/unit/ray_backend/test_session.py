@@ -2,6 +2,8 @@ import gc
 import os
 import stat
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -145,3 +147,22 @@ def test_a_ray_that_a_thread_still_uses_is_not_shut_down(fake_ray: FakeRay) -> N
     session.stop_ray()
     assert fake_ray.gc_was_on == []
     assert fake_ray.folder.exists()
+
+
+def test_a_ray_that_is_started_has_the_cpus_that_this_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0}, raising=False)
+    monkeypatch.setattr("os.cpu_count", lambda: 64)
+    started: dict[str, Any] = {}
+
+    def init(**options: Any) -> SimpleNamespace:
+        started.update(options)
+        return SimpleNamespace(dashboard_url="", address_info={"session_dir": "/nowhere"})
+
+    monkeypatch.setattr(session, "_quieten", lambda verbose: None)
+    monkeypatch.setattr(session, "_current", session._Ray())
+    monkeypatch.setenv(session.SNAPSHOTS, "")
+    monkeypatch.setattr(session.dashboard, "make_token", lambda: None)
+    monkeypatch.setattr(session.ray_internals, "listen_on_loopback", lambda: None)
+    monkeypatch.setattr(session.ray, "init", init)
+    session.start_ray()
+    assert started["num_cpus"] == 1

@@ -151,10 +151,11 @@ def test_the_winner_of_a_search_is_trained_as_its_trial_was(searched: Path, file
 
 
 @pytest.mark.parametrize(("cpus", "threads"), [(1, 1), (3, 3), (64, 4)])
-def test_a_trial_has_its_threads_again_as_far_as_there_are_cpus(
+def test_a_trial_has_its_threads_again_as_far_as_the_process_may_use_cpus(
     cpus: int, threads: int, searched: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 1, 2, 3}, raising=False)
     (searched / "spec.yaml").write_text(f"{SPEC}resources: {{cpus_per_trial: {cpus}}}\n")
     assert resolve(read(searched / "best_config.csv")).threads == threads
 

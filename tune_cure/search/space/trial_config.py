@@ -1,6 +1,5 @@
 """Configuration of a single training run, read from the files that a search leaves."""
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,8 +70,10 @@ def _range(frame: "pd.DataFrame") -> str:
 def _of_search(path: Path, hyperparameters: dict[str, Any]) -> dict[str, Any]:
     """Return a run with these hyperparameters, and all other settings of the search whose folder holds `path`.
 
-    It has as many threads as a trial had, but not more than there are CPUs: more threads would wait for each other.
+    It has as many threads as a trial had, but not more than this process may use CPUs: they would wait for each other.
     """
+    import joblib  # takes long to import
+
     file = path.parent / run_files.SPEC
     if not file.is_file():
         raise SpecError(f"{path}: lies beside no {run_files.SPEC}, which says on what data and network its search was")
@@ -81,5 +82,5 @@ def _of_search(path: Path, hyperparameters: dict[str, Any]) -> dict[str, Any]:
     training = {**search.training, **hyperparameters}
     if not has_unread_parts(training):  # else unknown keys may be that part's
         training = {key: value for key, value in training.items() if key in HYPERPARAMETERS or key == DELTA}
-    threads = min(search.resources.cpus_per_trial, os.cpu_count() or 1)
+    threads = min(search.resources.cpus_per_trial, joblib.cpu_count())
     return {**sections, "training": training, "seed": search.search.seed, "threads": threads}
