@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
+from tests.support.command_line import typed_arguments
 from tests.support.spaces import QUICK_RUN, tiny
 from tune_cure.cli import main as cli
 from tune_cure.evaluation.names import ACCURACIES
@@ -70,9 +71,9 @@ def test_an_interrupted_run_goes_on_in_a_new_process_bit_for_bit(tmp_path: Path)
     printed, _ = process.communicate(timeout=600)
     assert process.returncode == 128 + signal.SIGTERM
     assert 1 <= len(pd.read_csv(stopped / "epochs.csv")) < 12
-    resume = printed.strip().splitlines()[-1].split()
-    assert resume[:2] == ["tune-cure", "train"]
-    subprocess.run([*command, *resume[2:]], check=True, capture_output=True)
+    resume = typed_arguments(printed.splitlines()[-1])
+    assert resume[0] == "train"
+    subprocess.run([*command, *resume[1:]], check=True, capture_output=True)
     states = [torch.load(folder / LAST, weights_only=True)["trainer"] for folder in (whole, stopped)]
     for whole_weights, resumed_weights in (
         (states[0]["model"], states[1]["model"]),

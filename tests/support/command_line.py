@@ -1,8 +1,13 @@
-"""Commands that fail, as tests run them."""
+"""Commands as tests run them: those that fail, and those that another command has printed."""
+
+import errno
+import os
+import shlex
 
 import pytest
 
 from tune_cure.cli.main import main
+from tune_cure.cli.options import program
 
 
 def failed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -12,3 +17,19 @@ def failed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     assert out == ""
     assert err.count("\n") == 1
     return err
+
+
+def fill_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the disk be full from now on: no file that must survive a power cut can be written."""
+
+    def sync(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", sync)
+
+
+def typed_arguments(command: str) -> list[str]:
+    """Return the arguments of a printed command, which must start this program as a shell finds it."""
+    start = f"{program()} "
+    assert command.strip().startswith(start)
+    return shlex.split(command.strip().removeprefix(start))

@@ -50,7 +50,7 @@ class ConfirmOptions:
 
     def command(self) -> str:
         """Return this command line as typed in a shell."""
-        words = ["tune-cure", "confirm", str(self.directory), "--top", str(self.top), "--seeds", str(self.seeds)]
+        words = ["confirm", str(self.directory), "--top", str(self.top), "--seeds", str(self.seeds)]
         words += ["--baselines", *self.baselines]
         words += ["--candidates", *self.candidates] if self.candidates else []
         words += ["--epsilons", *map(repr, self.epsilons)] if self.epsilons else []
@@ -58,7 +58,7 @@ class ConfirmOptions:
             value = getattr(self, flag)
             words += [f"--{flag.replace('_', '-')}", str(value)] if value else []
         words += ["--no-autoattack"] * self.no_autoattack
-        return shlex.join(words)
+        return f"{command_line.program()} {shlex.join(words)}"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

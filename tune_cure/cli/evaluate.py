@@ -46,13 +46,13 @@ class EvaluateOptions:
 
     def command(self) -> str:
         """Return this command line as typed in a shell."""
-        words = ["tune-cure", "evaluate", *self.models]
+        words = ["evaluate", *self.models]
         for flag in ("dataset", "data_root", "image_size", "norm", "epsilon", "examples", "device", "parts"):
             value = getattr(self, flag)
             words += [f"--{flag.replace('_', '-')}", str(value)] if value is not None else []
         words += [f"--{flag.replace('_', '-')}" for flag in ("no_autoattack", "trust_code") if getattr(self, flag)]
         words += ["--output", str(self.output)] if self.output != DEFAULT_FOLDER else []
-        return shlex.join(words)
+        return f"{command_line.program()} {shlex.join(words)}"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -23,6 +23,7 @@ from typing import NoReturn
 
 from tune_cure.cli.views.interruption import EXIT_CODE
 from tune_cure.utils.errors import TuneCureError
+from tune_cure.utils.files import DiskError, describe_disk_fault
 from tune_cure.utils.registry import did_you_mean
 from tune_cure.utils.signals import StopSignals, WorkLeftBehindError, ignore_ctrl_c
 
@@ -53,6 +54,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except TuneCureError as error:
             print(f"tune-cure: {error}", file=sys.stderr)
             return error.exit_code
+        except OSError as error:
+            if not (fault := describe_disk_fault(error)):
+                raise
+            print(f"tune-cure: {fault}", file=sys.stderr)
+            return DiskError.exit_code
         except WorkLeftBehindError:  # it may crash while Python and Ray tidy up
             sys.stdout.flush()
             sys.stderr.flush()

@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
+from tune_cure.cli import options as command_line
 from tune_cure.cli.steps import original_flags
 from tune_cure.cli.steps.original_flags import OriginalFlags
 from tune_cure.data.datasets import DATASETS
@@ -80,8 +81,9 @@ class TrainOptions:
 
     def resume_command(self, directory: Path) -> str:
         """Return the command that continues the run in `directory`."""
-        words = ["tune-cure", "train", "--output", str(directory), "--resume", *["--test"] * self.test]
-        return shlex.join(words + (["--device", self.device] if self.device else []))
+        words = ["train", "--output", str(directory), "--resume", *["--test"] * self.test]
+        words += ["--device", self.device] if self.device else []
+        return f"{command_line.program()} {shlex.join(words)}"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -5,21 +5,25 @@ A reader of a replaced file, or a power cut, finds the old content or the new on
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import secrets
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from tune_cure.utils.errors import TuneCureError, first_line
+from tune_cure.utils.formatting import one_line
 
 if TYPE_CHECKING:
     import torch
 
 _logger = logging.getLogger(__name__)
+
+_DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 def replace_text(path: Path, text: str) -> None:
@@ -38,7 +42,12 @@ def replace_tensors(path: Path, content: dict[str, Any]) -> None:
     import torch  # few commands read or write tensors
 
     with _partial(path) as file:
-        torch.save(content, file)
+        try:
+            torch.save(content, file)
+        except RuntimeError as error:
+            if isinstance(error.__context__, OSError):  # of a full disk, which torch's own message does not name
+                raise error.__context__ from None
+            raise
 
 
 def replace_weights(path: Path, weights: Mapping[str, torch.Tensor]) -> None:
@@ -86,6 +95,8 @@ def write_new_text(path: Path, text: str) -> None:
 def _partial(path: Path) -> Iterator[BinaryIO]:
     """Open a new file that replaces `path` once it is on the disk. If writing it fails, the new file is deleted.
 
+    An OSError names `path`.
+
     The new file has a random name, because two processes may write the same file at once; the last one counts.
     """
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
@@ -95,9 +106,19 @@ def _partial(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
+    except BaseException as error:
+        with suppress(OSError):  # a file system that is read-only denies it, also where there is no file
+            partial.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno:
+            error.filename = str(path)
         raise
+
+
+def describe_disk_fault(error: OSError) -> str:
+    """Return in one line which file a full disk, or one that denies access, refuses; empty for another error."""
+    if error.errno not in _DISK_FAULTS:
+        return ""
+    return one_line(f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror))
 
 
 def sync_to_disk(path: Path) -> None:
@@ -107,6 +128,12 @@ def sync_to_disk(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+class DiskError(TuneCureError):
+    """A disk that is full, or denies access, after a command has begun to write."""
+
+    exit_code = 1
 
 
 class FolderError(TuneCureError):

@@ -1,7 +1,6 @@
 import importlib.util
 import json
 import re
-import shlex
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -9,9 +8,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from tests.support.command_line import fill_disk, typed_arguments
 from tests.support.confirmations import write_best_outcomes, write_outcomes, write_quick_search
 from tests.support.old_runs import copy_run
 from tune_cure.cli import main as cli
+from tune_cure.cli.options import program
 from tune_cure.cli.views.interruption import STOPPING
 from tune_cure.confirmation.plan import Job
 from tune_cure.confirmation.verdicts import FEW_SEEDS_WARNINGS
@@ -128,7 +129,23 @@ def test_an_interrupted_confirmation_says_how_to_go_on(
         content = json.loads((tmp_path / run_files.CONFIRM / environment.FILE).read_text())
         assert len(content.get("resumed", [])) == resumed
         assert cli.main(["confirm", str(tmp_path), *QUICK]) == 130
-    assert command == f"tune-cure confirm {tmp_path} {' '.join(QUICK[:6])} --epsilons 0.05 {' '.join(QUICK[6:])}"
+    assert command == f"{program()} confirm {tmp_path} {' '.join(QUICK[:6])} --epsilons 0.05 {' '.join(QUICK[6:])}"
+
+
+def test_a_full_disk_is_one_line_with_the_command_that_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def judged(jobs: list[Job], *_: object, **__: object) -> dict[str, str]:
+        failures = finish(jobs)
+        fill_disk(monkeypatch)
+        return failures
+
+    monkeypatch.setattr(confirmation, "run", judged)
+    write_quick_search(tmp_path)
+    assert cli.main(["confirm", str(tmp_path), *QUICK]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"tune-cure: {tmp_path}/confirm/") and ": No space left on device; what is done is " in line
+    assert line.endswith(f"; to continue: {program()} confirm {tmp_path} {' '.join(QUICK)}")
 
 
 def test_the_command_that_goes_on_has_the_same_radii_and_none_twice(
@@ -143,8 +160,7 @@ def test_the_command_that_goes_on_has_the_same_radii_and_none_twice(
     monkeypatch.setattr("tune_cure.ray_backend.confirmation.run", interrupted)
     write_quick_search(tmp_path)
     assert cli.main(["confirm", str(tmp_path), *QUICK, "--epsilons", "8/255", "0.15", "0.0313725"]) == 130
-    again = shlex.split(capsys.readouterr().out.splitlines()[-1])
-    assert cli.main(again[1:]) == 130
+    assert cli.main(typed_arguments(capsys.readouterr().out.splitlines()[-1])) == 130
     assert radii == [(0.15, 8 / 255)] * 2
 
 
@@ -291,7 +307,7 @@ def test_ctrl_c_twice_ends_a_confirmation_at_once_with_the_command_that_goes_on(
     assert cli.main(["confirm", str(tmp_path), *QUICK]) == 130
     said = capsys.readouterr().out.splitlines()
     assert said[-3:-1] == [STOPPING, "interrupted; what is done is kept. Continue with:"]
-    assert said[-1].startswith(f"  tune-cure confirm {tmp_path} ")
+    assert typed_arguments(said[-1])[:2] == ["confirm", str(tmp_path)]
 
 
 def test_best_and_last_weights_are_planned_and_printed(

@@ -9,6 +9,7 @@ import tune_cure
 from tests.support.exported_models import NETWORK, random_network, write_best_model, write_search_with_model
 from tests.support.pictures import write_pictures
 from tune_cure.cli import main as cli
+from tune_cure.cli.options import program
 from tune_cure.cli.steps import evaluate_run as command
 from tune_cure.confirmation.trained_networks import ModelError
 
@@ -83,7 +84,7 @@ def test_ctrl_c_says_how_to_continue(
     assert evaluate(str(search)) == 130
     said = capsys.readouterr().out
     assert "what is done is kept" in said
-    assert f"tune-cure evaluate {search} --examples 20 --no-autoattack\n" in said
+    assert f"{program()} evaluate {search} --examples 20 --no-autoattack\n" in said
 
 
 def test_names_are_as_short_as_they_can_be() -> None:

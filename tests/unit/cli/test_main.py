@@ -1,9 +1,11 @@
+import errno
 import importlib.util
+import os
 from pathlib import Path
 
 import pytest
 
-from tests.support.command_line import failed
+from tests.support.command_line import failed, fill_disk
 from tests.support.journals import write_search
 from tests.support.spaces import TINY
 from tune_cure.cli import search
@@ -155,3 +157,37 @@ def test_completion_without_its_package_is_an_error_of_one_line(
     assert said == (
         "tune-cure: --print-completion needs the package shtab, which is not installed: pip install shtab\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("words", "file"),
+    [
+        (["search", "tiny.yaml", "--output", "new"], "new/spec.yaml"),
+        (["search", "--resume", "run"], "run/environment.json"),
+        (["league", "tiny.yaml", "--methods", "cure", "fgsm_rs", "--output", "new"], "new/league.yaml"),
+        (["replay", "run"], "run/replay.csv"),
+        (
+            ["train", "--dataset", "digits", "--model", "small_cnn", "--threads", "1", "--output", "new"],
+            "new/config.yaml",
+        ),
+    ],
+)
+def test_a_full_disk_is_one_line_that_names_the_file(
+    words: list[str], file: str, space: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("run").mkdir()
+    write_search(Path("run"))
+    fill_disk(monkeypatch)
+    assert main(words) == 1
+    assert capsys.readouterr().err == f"tune-cure: {file}: No space left on device\n"
+
+
+def test_an_error_of_the_system_that_is_no_fault_of_the_disk_stays_a_traceback(
+    space: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
+
+    monkeypatch.setattr(search, "run", fail)
+    with pytest.raises(ConnectionResetError):
+        main(["search", str(space)])

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.command_line import typed_arguments
 from tests.support.journals import write_search
 from tune_cure.cli import confirm, league, search, train
 from tune_cure.cli.confirm import ConfirmOptions
@@ -59,13 +60,12 @@ def test_the_command_that_continues_a_confirmation_is_the_same_confirmation() ->
     flags = "--top 2 --seeds 5 --baselines fgsm ablation --epsilons 4/255 0.1 --examples 50 --train-images 60"
     others = "--no-autoattack --data-root 'my data' --address auto"
     options = confirm.read_options(parse("confirm", "a run", *shlex.split(f"{flags} {others}")))
-    assert confirm.read_options(parse(*shlex.split(options.command())[1:])) == options
+    assert confirm.read_options(parse(*typed_arguments(options.command()))) == options
 
 
 def test_the_command_that_continues_a_training_run_keeps_its_device_and_its_test() -> None:
     options = TrainOptions(test=True, device="cuda:1", hyperparameters={"lambda": "3"})
-    words = shlex.split(options.resume_command(Path("a run")))
-    resumed = train.read_options(parse(*words[1:]))
+    resumed = train.read_options(parse(*typed_arguments(options.resume_command(Path("a run")))))
     assert resumed == TrainOptions(output=Path("a run"), resume=True, test=True, device="cuda:1")
 
 

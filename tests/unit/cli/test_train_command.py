@@ -1,15 +1,20 @@
+import errno
+import os
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from torch import nn
 
+from tests.support.command_line import typed_arguments
 from tests.support.spaces import QUICK_RUN
 from tune_cure.cli import main as cli, train
+from tune_cure.cli.options import program
 from tune_cure.cli.views import training
 from tune_cure.models.registry import MODELS
 from tune_cure.training.run import Run, RunSpec
 from tune_cure.utils import locking
+from tune_cure.utils.files import FolderError
 
 
 def asked_for(*arguments: str) -> RunSpec:
@@ -211,10 +216,38 @@ def test_an_interrupted_run_prints_a_command_that_judges_on_the_test_set_and_tak
     with monkeypatch.context() as patch:
         patch.setattr(Run, "train_epoch", interrupted)
         assert cli.main(["train", *QUICK_RUN, "--epochs", "1", *out, "--test", "--device", "cpu"]) == 130
-    command = capsys.readouterr().out.strip().splitlines()[-1].split()
-    assert command == ["tune-cure", "train", *out, "--resume", "--test", "--device", "cpu"]
-    assert cli.main(command[1:]) == 0
+    words = typed_arguments(capsys.readouterr().out.splitlines()[-1])
+    assert words == ["train", *out, "--resume", "--test", "--device", "cpu"]
+    assert cli.main(words) == 0
     assert (tmp_path / "out" / "test.csv").exists()
+
+
+def test_a_disk_that_fills_in_an_epoch_is_one_line_with_the_command_that_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(run: Run, *_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(run.directory / "last.pt"))
+
+    out = tmp_path / "out"
+    monkeypatch.setattr(Run, "train_epoch", full)
+    assert cli.main(["train", *QUICK_RUN, "--epochs", "1", "--output", str(out)]) == 1
+    assert capsys.readouterr().err == (
+        f"tune-cure: {out}/last.pt: No space left on device; what is done is kept; to continue: "
+        f"{program()} train --output {out} --resume\n"
+    )
+
+
+def test_nothing_is_written_into_a_folder_before_it_is_locked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(folder: Path) -> None:
+        raise FolderError(f"{folder}: cannot be locked")
+
+    monkeypatch.setattr(locking, "hold_run_lock", refuse)
+    out = tmp_path / "out"
+    assert cli.main(["train", *QUICK_RUN, "--epochs", "1", "--output", str(out)]) == 2
+    assert capsys.readouterr().err == f"tune-cure: {out}: cannot be locked\n"
+    assert [*out.iterdir()] == []
 
 
 def test_a_diverged_run_says_so_and_exits_with_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

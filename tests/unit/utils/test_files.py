@@ -1,6 +1,8 @@
 import errno
+import io
 import os
 import pickle
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NoReturn
@@ -13,6 +15,7 @@ from safetensors.torch import load_file
 from tune_cure.utils.files import (
     FolderError,
     FolderWatch,
+    describe_disk_fault,
     make_run_folder,
     read_tensors,
     refuse_foreign_links,
@@ -30,6 +33,50 @@ def test_what_is_replaced_is_read_back(tmp_path: Path) -> None:
     replace_tensors(tmp_path / "a.pt", {"x": torch.ones(2), "n": 3})
     assert read_tensors(tmp_path / "a.pt", torch.device("cpu"))["x"].tolist() == [1, 1]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.csv", "a.pt"]
+
+
+class FullDisk(io.RawIOBase):
+    """A file on a full disk."""
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, content: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda path: replace_text(path, "x"),
+        lambda path: replace_tensors(path, {"x": torch.ones(10_000)}),
+        lambda path: replace_arrays(path, {"x": np.ones(10_000)}),
+    ],
+    ids=["text", "tensors", "arrays"],
+)
+def test_a_file_that_does_not_fit_on_the_disk_is_named(
+    write: Callable[[Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Path, "open", lambda path, mode: FullDisk())
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        write(tmp_path / "a.pt")
+    assert describe_disk_fault(caught.value) == f"{tmp_path}/a.pt: No space left on device"
+
+
+def test_a_file_on_a_disk_that_is_read_only_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path, *_: object, **__: object) -> NoReturn:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr(Path, "unlink", refuse)  # Linux answers so although the file is not there
+    with pytest.raises(OSError, match="Read-only") as caught:
+        replace_text(tmp_path / "a.csv", "x")
+    assert describe_disk_fault(caught.value) == f"{tmp_path}/a.csv: Read-only file system"
+
+
+def test_only_errors_of_the_disk_are_its_faults() -> None:
+    assert describe_disk_fault(OSError(errno.EDQUOT, "Disk quota exceeded")) == "Disk quota exceeded"
+    assert describe_disk_fault(ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")) == ""
 
 
 def test_a_link_in_a_folder_that_somebody_sent_is_replaced_and_not_followed(tmp_path: Path) -> None:

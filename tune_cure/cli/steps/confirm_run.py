@@ -12,6 +12,7 @@ from typing import Any
 from rich.console import Console
 
 from tune_cure.cli.confirm import ConfirmOptions
+from tune_cure.cli.steps.continuing import explaining_disk_fault
 from tune_cure.cli.views.confirmation import JobLines, print_plan, print_results
 from tune_cure.cli.views.console import alert
 from tune_cure.cli.views.interruption import EXIT_CODE, Interruption
@@ -46,7 +47,7 @@ def run(options: ConfirmOptions, console: Console) -> int:
     print_plan(prepared.jobs, prepared.costs, prepared.concurrent, console)
     for note in prepared.notes:
         console.print(note)
-    with prepared.lock():
+    with prepared.lock(), explaining_disk_fault(options.command()):
         return _run(prepared, options, console)
 
 

@@ -1,4 +1,4 @@
-"""Lines that say how a search or a league is continued."""
+"""Lines that say how a command is continued that has ended before its end."""
 
 import os
 import shlex
@@ -11,6 +11,7 @@ from rich.console import Console
 from tune_cure.cli.views.console import alert
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.space.own_parts import own_part_files
+from tune_cure.utils.files import DiskError, describe_disk_fault
 
 
 def say_how_to_continue(reason: str, directory: Path, spec: SearchSpec, command: str, console: Console) -> None:
@@ -25,6 +26,21 @@ def explaining_interruption(directory: Path, spec: SearchSpec, command: str) -> 
         yield
     except KeyboardInterrupt as error:
         raise KeyboardInterrupt(_describe_how_to_continue("interrupted", directory, spec, command)) from error
+
+
+@contextmanager
+def explaining_disk_fault(command: str) -> Iterator[None]:
+    """Add `command`, which continues, to what a full disk is answered with.
+
+    Raises:
+        DiskError: The disk is full, or denies access.
+    """
+    try:
+        yield
+    except OSError as error:
+        if fault := describe_disk_fault(error):
+            raise DiskError(f"{fault}; what is done is kept; to continue: {command}") from error
+        raise
 
 
 def _describe_how_to_continue(reason: str, directory: Path, spec: SearchSpec, command: str) -> str:

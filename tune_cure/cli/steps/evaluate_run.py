@@ -9,6 +9,7 @@ from rich.console import Console
 
 from tune_cure.cli import options as command_line
 from tune_cure.cli.evaluate import DEFAULT_FOLDER, EvaluateOptions
+from tune_cure.cli.steps.continuing import explaining_disk_fault
 from tune_cure.cli.steps.train_run import choose_device
 from tune_cure.cli.views.console import alert
 from tune_cure.cli.views.evaluation import print_judgement
@@ -43,7 +44,8 @@ draw_with(Judgement, pictures_of_judgement)
 def run(options: EvaluateOptions, console: Console) -> int:
     """Judge the networks, print what came of it, and return the command's exit code."""
     try:
-        judgement = judge(options, console.print)
+        with explaining_disk_fault(options.command()):
+            judgement = judge(options, console.print)
     except KeyboardInterrupt:
         ignore_ctrl_c()
         alert(console, f"interrupted; what is done is kept. Continue with:\n  {options.command()}")

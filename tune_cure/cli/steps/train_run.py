@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
+from tune_cure.cli.steps.continuing import explaining_disk_fault
 from tune_cure.cli.train import DEFAULT_FOLDER, TrainOptions
 from tune_cure.cli.views import duration, training
 from tune_cure.cli.views.console import alert
@@ -26,13 +27,14 @@ from tune_cure.utils.yaml_config import SpecError
 def run(spec: RunSpec, options: TrainOptions, console: Console) -> int:
     """Train, print how to continue if that is interrupted, and return the command's exit code."""
     with open_run(spec, options) as begun:
+        command = options.resume_command(begun.directory)
         try:
-            return _run(begun, options, console)
+            with explaining_disk_fault(command):
+                return _run(begun, options, console)
         except KeyboardInterrupt:
             ignore_ctrl_c()
             epochs = spec.training.epochs
             saved = f"{len(begun.log)} of {epochs} epochs are saved" if begun.log else "no epoch was finished"
-            command = options.resume_command(begun.directory)
             alert(console, f"interrupted; {saved}. Continue with:\n  {command}")
             return EXIT_CODE
 
@@ -82,8 +84,9 @@ def open_run(spec: RunSpec, options: TrainOptions) -> Iterator[Run]:
         if spec.threads is None and device.type == "cpu":
             threads = choose_threads(spec.training, splits, model=spec.model, evaluation=spec.evaluation)
             spec = spec.model_copy(update={"threads": threads})
-        replace_text(directory / CONFIG, spec.to_yaml())
     with cpu_threads(spec.threads), locking.hold_run_lock(directory):
+        if not options.resume:
+            replace_text(directory / CONFIG, spec.to_yaml())
         begun = Run(spec, splits, directory, device)
         if options.resume:
             begun.restore()
