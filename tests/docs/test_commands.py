@@ -14,13 +14,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.support.documents import SHELL, checked_blocks, sessions
+from tests.support.documents import SHELL, blocks, checked_blocks, sessions
 from tests.support.exported_models import write_best_model
 from tests.support.journals import write_search
 from tune_cure.cli import main as cli
 from tune_cure.reports import tables
 from tune_cure.search.results import SearchResult
 from tune_cure.search.space import bundled_spaces
+from tune_cure.search.space.loading import load
 
 ONLY_PARSED = {  # of what begins so: why it is not run here
     "tune-cure confirm": "trains for minutes; tests/integration/test_confirm_command.py runs it",
@@ -49,6 +50,8 @@ ONLY_PARSED = {  # of what begins so: why it is not run here
     "tensorboard": "is not of this project",
 }
 SHORT = ["--epochs", "1", "--set", "evaluation.steps=1", "--set", "evaluation.examples=20"]
+
+(RUN_YAML,) = (block.text for block in blocks(Path("docs/training.md")) if block.language == "yaml")
 
 COMMANDS = {
     shlex.join(words): words for block in SHELL if not block.text.startswith("$ ") for words, _ in sessions(block)
@@ -98,6 +101,8 @@ def test_a_documented_command_that_ends_within_seconds_succeeds(
             shutil.copy(bundled_spaces.find("quickstart"), name)
     if "shapes.yaml" in command:
         write_shapes(tmp_path)
+    if "run.yaml" in command:
+        Path("run.yaml").write_text(RUN_YAML)
     (tmp_path / "search_spaces").symlink_to(repository / "search_spaces")
     if words[:2] == ["python", "run_search.py"]:
         words = ["tune-cure", "search", *words[2:]]
@@ -105,6 +110,15 @@ def test_a_documented_command_that_ends_within_seconds_succeeds(
     begin = [] if "--resume" in words else ["--output", "new"]  # results/NAME is there for the commands that read it
     also = {"search": ["--check", *begin], "league": ["--check", *begin], "train": SHORT}.get(words[1], [])
     assert cli.main([*words[1:], *also]) == 0
+
+
+@pytest.mark.parametrize("space", sorted(bundled_spaces.bundled()))
+def test_every_bundled_space_can_be_made_small_as_its_page_says(space: str) -> None:
+    (words,) = (
+        words for command, words in COMMANDS.items() if "--space cure_full" in command and "width: 8" in command
+    )
+    settings = [value for flag, value in itertools.pairwise(words) if flag == "--set"]
+    assert load(bundled_spaces.find(space), settings).max_epochs == 4
 
 
 def test_most_documented_commands_are_run_and_each_exception_exists() -> None:

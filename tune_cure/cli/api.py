@@ -1,8 +1,8 @@
 """The public functions that train: the commands `search`, `train` and `confirm` for scripts and notebooks.
 
-They take the same steps as the commands and write the same files. They print nothing: their lines of progress go to
-the logger `tune_cure` at level INFO. The functions `report`, `compare`, `replay` and `export` are in their commands'
-modules, `league` and `evaluate` in steps/.
+They take the same steps as the commands and write the same files. They print a line of progress for each trial or
+epoch, or send it to the logger `tune_cure` (see `options.progress`). The functions `report`, `compare`, `replay` and
+`export` are in their commands' modules, `league` and `evaluate` in steps/.
 """
 
 import json

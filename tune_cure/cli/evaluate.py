@@ -21,8 +21,8 @@ class EvaluateOptions:
         dataset: The data set; None takes that of the first network that tells.
         data_root: Folder of the data; None takes the default.
         image_size: Side to resize images to; None takes that of the first network that tells.
-        norm: Norm of the attacks; None likewise.
-        epsilon: Radius of the attacks, in pixel units; None likewise.
+        norm: Norm of the attacks; None takes that of the first network that tells.
+        epsilon: Radius of the attacks, in pixel units; None takes that of the first network that tells.
         examples: Test images to judge on; None is all.
         no_autoattack: Leave AutoAttack out.
         output: Where tables go.
@@ -67,14 +67,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "the function that builds their network, which takes images in [0, 1]: weights.pt@my_nets:resnet; or "
         "robustbench:ID. NAME=MODEL gives it a name in the tables."
     )
+    of_first = "(default: that of the first MODEL that records it)"
     parser.add_argument("models", nargs="+", metavar="MODEL", help="a trained network, see below")
-    parser.add_argument("--dataset", metavar="NAME", help="the data set (default: that of the first MODEL that tells)")
+    parser.add_argument("--dataset", metavar="NAME", help=f"the data set {of_first}")
     parser.add_argument("--data-root", metavar="FOLDER", help="where the data is")
-    parser.add_argument("--image-size", type=int, metavar="N", help="side to resize images to (default: likewise)")
-    parser.add_argument("--norm", help="norm of the attacks (default: likewise)")
-    parser.add_argument(
-        "--epsilon", type=command_line.radius, metavar="X", help="their radius: 8/255 (default: likewise)"
-    )
+    parser.add_argument("--image-size", type=int, metavar="N", help=f"side to resize images to {of_first}")
+    parser.add_argument("--norm", help=f"norm of the attacks {of_first}")
+    parser.add_argument("--epsilon", type=command_line.radius, metavar="X", help=f"their radius: 8/255 {of_first}")
     parser.add_argument(
         "--examples", type=command_line.several, metavar="N", help="test images to judge on (default: all)"
     )

@@ -3,7 +3,7 @@
 A search reports its winner's accuracy on the images that chose the winner, for one seed. A confirmation trains each
 candidate anew: with several seeds, for the whole schedule. It judges on the test set the last weights, and those of the
 best epoch, which images that are held out of the training choose. Nothing is chosen by the test set, so its numbers are
-not optimistic. No other part of the package reads the test set before.
+not optimistic. A search does not read the test set.
 
 Each pair of candidate and seed is a job with a folder of its own. A job saves its state after every epoch and every
 attack, so the same command continues where it was interrupted. A later command with more seeds or candidates adds to

@@ -46,7 +46,7 @@ def choose_task(paths: Iterable[Path], *, data: Mapping[str, Any], evaluation: M
     Args:
         paths: The folders or files of the networks.
         data: What is asked for, by keys of `DataSpec`; None asks for nothing.
-        evaluation: Likewise, by keys of `EvaluationConfig`.
+        evaluation: What is asked for, by keys of `EvaluationConfig`; None asks for nothing.
 
     Raises:
         TuneCureError: A folder is damaged, or a name or number is not possible.

@@ -1,7 +1,7 @@
 """Names of the files and folders in a search's folder. Everything that writes or reads one of them takes it from here.
 
-The names are those of every version: an old folder is read by them, too. docs/results.md says what each file holds.
-A training run (`tune-cure train`) has names of its own, in training/run.py.
+The names are those of every version: an old folder is read by them, too. README ("What a run leaves") and
+docs/columns.md say what each file holds. A training run (`tune-cure train`) has names of its own, in training/run.py.
 """
 
 from pathlib import Path

@@ -82,8 +82,8 @@ def evaluate(
         dataset: The data set; None takes that of the first network that tells.
         data_root: Folder of the data; None takes the default.
         image_size: Side to resize images to, in pixels; None takes that of the first network that tells.
-        norm: Norm of the attacks; None likewise.
-        epsilon: Their radius, in pixel units; None likewise.
+        norm: Norm of the attacks; None takes that of the first network that tells.
+        epsilon: Their radius, in pixel units; None takes that of the first network that tells.
         examples: Test images to judge on, stratified; None is all.
         autoattack: Judge by AutoAttack, too, not by PGD-50-10 alone.
         output: Where the tables go.

@@ -5,6 +5,7 @@ from tune_cure.data import folders, splits as splits_module
 from tune_cure.data.splits import Splits
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.training.trainer import check_network
+from tune_cure.utils.environment import require
 
 
 def load_data(spec: SearchSpec, options: SearchOptions) -> tuple[SearchSpec, Splits]:
@@ -31,7 +32,10 @@ def fit_to_data(spec: SearchSpec, splits: Splits) -> SearchSpec:
     Raises:
         SpecError: An attack that is to judge cannot attack networks for this data or norm.
         PartError: The network cannot classify the images.
+        MissingPackageError: The package is missing by which the winner is to be chosen.
     """
+    if spec.rescore.choose == "posterior":
+        require("sklearn", "rescore.choose: posterior")
     spec.check_attacks(splits.num_classes)
     check_network(spec.model, splits)
     return spec.model_copy(update={"data": splits_module.with_validation(spec.data, splits)})

@@ -1,7 +1,6 @@
 """Importance of hyperparameters in a search's report, kept in importance.json: its forests take a second and more."""
 
 import json
-from importlib.metadata import version
 from pathlib import Path
 
 from pydantic import FiniteFloat, TypeAdapter, ValidationError
@@ -9,6 +8,7 @@ from pydantic import FiniteFloat, TypeAdapter, ValidationError
 from tune_cure.reports.made_files import MadeFiles, digest
 from tune_cure.search import importance, run_files
 from tune_cure.search.results import SearchResult
+from tune_cure.utils.environment import is_installed, version
 from tune_cure.utils.files import replace_text
 
 Shares = dict[str, dict[str, float]]
@@ -17,7 +17,9 @@ _SHARES: TypeAdapter[Shares] = TypeAdapter(dict[str, dict[str, FiniteFloat]])
 
 
 def explain(result: SearchResult) -> Shares:
-    """Return the shares of `importance.fanova` for each quantity that it can explain."""
+    """Return the shares of `importance.fanova` for each quantity that it can explain; without scikit-learn, none."""
+    if not is_installed("sklearn"):
+        return {}
     spec, trials = result.spec, result.trials
     best = trials["pgd_accuracy_best"].astype(float)
     shares = {"the best PGD accuracy of any epoch": importance.fanova(trials, best, spec)}

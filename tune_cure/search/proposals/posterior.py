@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from tune_cure.utils.environment import require
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -67,6 +69,7 @@ def _fit(points: NDArray[np.float64], values: NDArray[np.float64]) -> tuple[Any,
         points: Shape (n, d).
         values: Mean 0 and deviation 1, shape (n,).
     """
+    require("sklearn", "rescore.choose: posterior")
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.gaussian_process import GaussianProcessRegressor
     from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel

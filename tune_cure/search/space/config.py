@@ -51,7 +51,7 @@ class SearchConfig(Schema):
     metric: Annotated[str | list[str], PlainValidator(metrics)] = Field(
         default="pgd_accuracy_best", description="What is optimized; of a list, early stopping looks at the first."
     )
-    mode: Literal["max", "min"] = Field(default="max", description="Whether more of it is better.")
+    mode: Literal["max", "min"] = Field(default="max", description="max if a larger metric is better, else min.")
     retries: int = Field(default=2, ge=0, description="How often a trial that fails goes on from its last checkpoint.")
     on_collapse: Literal["end", "continue"] = Field(
         default="end",
@@ -102,7 +102,7 @@ class AshaConfig(Schema):
 
     grace_period: int = Field(default=1, ge=1, description="Epochs that every trial gets: the first rung.")
     reduction_factor: Number = Field(
-        default=3, ge=LEAST_REDUCTION, description="Of those at a rung, one in so many goes on."
+        default=3, ge=LEAST_REDUCTION, description="One of this many trials at a rung goes on."
     )
     brackets: int = Field(default=1, ge=1, description="Bracket k starts at rung k; trials are shared out at random.")
     steps: int | None = Field(
@@ -135,7 +135,9 @@ class RescoreConfig(Schema):
     )
     steps: int = Field(default=50, ge=1, description="PGD steps, as of evaluation.")
     restarts: int = Field(default=10, ge=1, description="PGD random starts.")
-    examples: int = Field(default=1000, ge=1, description="Of the validation images that evaluation leaves over.")
+    examples: int = Field(
+        default=1000, ge=1, description="Number of validation images, of those that evaluation does not use."
+    )
 
 
 def _deciding_values(distribution: Distribution) -> list[Any]:
