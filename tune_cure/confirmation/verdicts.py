@@ -171,10 +171,9 @@ class Confirmation:
                 spread = self.seed_spread(epsilon, attack)
                 family = [row for pair in self._pairs() if (row := self._compare(*pair, epsilon, attack, spread))]
                 is_question = [(row["first"], row["second"]) == self.question for row in family]
-                others = [row["p_value"] for row, alone in zip(family, is_question, strict=True) if not alone]
-                adjusted = iter(significance.holm(others))
-                for row, alone in zip(family, is_question, strict=True):
-                    p_value = row["p_value"] if alone else next(adjusted)
+                alone = is_question.index(True) if True in is_question else None
+                adjusted = significance.holm([row["p_value"] for row in family], alone=alone)
+                for row, p_value in zip(family, adjusted, strict=True):
                     verdict = significance.verdict(row["difference"], p_value)
                     rows.append({**row, "p_value_holm": p_value, "verdict": verdict})
         columns = ["first", "second", "epsilon", "metric", "seeds", "examples", "difference", "low", "high", "p_value",

@@ -57,7 +57,7 @@ def paired_difference(first: NDArray[Any], second: NDArray[Any], *, level: float
     terms = _variance_terms(outcomes)
     variance = sum(term for term, _ in terms)
     if variance <= 0:
-        return Difference(mean, mean, mean, 1.0 if mean == 0 else 0.0)
+        return _unanimous_difference(mean, outcomes.shape[1], level)
     freedom = variance**2 / sum(term**2 / free for term, free in terms)
     error = math.sqrt(variance)
     half_width = float(special.stdtrit(freedom, (1 + level) / 2)) * error
@@ -97,16 +97,17 @@ class SeedSpread:
 def measure_seed_spread(outcomes: Mapping[str, NDArray[Any]], *, level: float = LEVEL) -> SeedSpread:
     """Return how much the accuracies of configurations vary over seeds.
 
-    The configuration of the largest variance is unsteady if an F-test against the pooled variance of the others finds
-    it larger, at 1 − `level` over the number of configurations (Bonferroni); then the next one is tested. One whose
-    accuracy is 0 or 1 with every seed is not pooled: it does not vary because accuracies end there, and says nothing
-    about the seeds of others.
+    The configuration of the largest variance is unsteady if F-tests find it larger than the pooled variance of the
+    others, which may be too small by chance, and than what single images make by chance. Both are at 1 − `level` over
+    the number of configurations (Bonferroni). Then the next one is tested. One whose accuracy is 0 or 1 with every seed
+    is not pooled: it does not vary because accuracies end there, and says nothing about the seeds of others.
 
     Args:
         outcomes: Outcomes (S, E) of each configuration, by name. The numbers S of seeds may differ.
         level: Level of the test.
     """
-    accuracies = {name: np.asarray(found, dtype=float).mean(axis=1) for name, found in outcomes.items()}
+    arrays = {name: np.asarray(found, dtype=float) for name, found in outcomes.items()}
+    accuracies = {name: found.mean(axis=1) for name, found in arrays.items()}
     variances = {name: mean_and_deviation(values)[1] ** 2 for name, values in accuracies.items()}
     free = {name: len(values) - 1 for name, values in accuracies.items()}
     pool = [name for name, values in accuracies.items() if free[name] and 0 < values.mean() < 1]
@@ -115,8 +116,13 @@ def measure_seed_spread(outcomes: Mapping[str, NDArray[Any]], *, level: float = 
         *others, largest = steady
         freedom = sum(free[name] for name in others)
         pooled = sum(free[name] * variances[name] for name in others) / freedom
-        limit = float(special.fdtri(free[largest], freedom, 1 - (1 - level) / len(outcomes)))
-        if variances[largest] <= limit * pooled:
+        by_chance, of_chance = _variance_by_chance(arrays[largest]), free[largest] * (arrays[largest].shape[1] - 1)
+        quantile = 1 - (1 - level) / len(outcomes)
+        limits = (
+            pooled * special.fdtri(free[largest], freedom, quantile),
+            by_chance * special.fdtri(free[largest], of_chance, quantile),
+        )
+        if variances[largest] <= max(limits):
             break
         steady = others
     freedom = sum(free[name] for name in steady)
@@ -166,7 +172,7 @@ def pooled_difference(outcomes: Mapping[str, NDArray[Any]], spread: SeedSpread, 
     first, second = (found.mean(axis=0) for found in arrays.values())
     by_image = first - second
     mean, num_images = float(by_image.mean()), len(by_image)
-    by_chance = {name: _residual_variance(found) / num_images for name, found in arrays.items()}
+    by_chance = {name: _variance_by_chance(found) for name, found in arrays.items()}
     of_seeds = {
         name: max(spread.of(name), by_chance[name]) / len(arrays[name]) for name in arrays if name in spread.variances
     }
@@ -179,21 +185,42 @@ def pooled_difference(outcomes: Mapping[str, NDArray[Any]], spread: SeedSpread, 
     terms = [(term, free) for term, free in terms if term > 0]
     variance = sum(term for term, _ in terms)
     if variance == 0:
-        return Difference(mean, mean, mean, 1.0 if mean == 0 else 0.0)
+        return _unanimous_difference(mean, num_images, level)
     freedom, error = variance**2 / sum(term**2 / free for term, free in terms), math.sqrt(variance)
     half_width = float(special.stdtrit(freedom, (1 + level) / 2)) * error
     low, high = max(-1.0, mean - half_width), min(1.0, mean + half_width)
     return Difference(mean, low, high, float(2 * special.stdtr(freedom, -abs(mean) / error)))
 
 
-def _residual_variance(outcomes: NDArray[Any]) -> float:
-    """Return the mean square of outcomes (S, E) that neither seeds nor images explain; 0 with one seed."""
+def _unanimous_difference(mean: float, num_images: int, level: float) -> Difference:
+    """Return the difference where no image and no seed disagrees with the others, so that no variance is estimated.
+
+    The p-value is that of the sign test over images. The interval belongs to it: it is made of the exact binomial bound
+    (Clopper and Pearson 1934) of the share of images that agree.
+
+    Args:
+        mean: The difference, first minus second.
+        num_images: The number of images.
+        level: Confidence level of the interval.
+    """
+    if mean == 0:
+        return Difference(0.0, 0.0, 0.0, 1.0)
+    least = 2 * ((1 - level) / 2) ** (1 / num_images) - 1
+    low, high = sorted((least * mean, mean))
+    return Difference(mean, low, high, 2.0 ** (1 - num_images))
+
+
+def _variance_by_chance(outcomes: NDArray[Any]) -> float:
+    """Return the variance that an accuracy has over seeds by the chance of single images, for outcomes (S, E).
+
+    It is the mean square that neither seeds nor images explain, over the number of images; 0 with one seed.
+    """
     num_seeds, num_images = outcomes.shape
     if num_seeds == 1:
         return 0.0
     by_seed, by_image = outcomes.mean(axis=1), outcomes.mean(axis=0)
     residual = outcomes - by_seed[:, None] - by_image[None, :] + outcomes.mean()
-    return float((residual**2).sum() / ((num_seeds - 1) * (num_images - 1)))
+    return float((residual**2).sum() / ((num_seeds - 1) * (num_images - 1))) / num_images
 
 
 def unpaired_difference(
@@ -244,11 +271,18 @@ def _variance_terms(outcomes: NDArray[Any]) -> list[tuple[float, float]]:
     return [(ms_residual / total, free)]
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Return the p-values of several tests, adjusted so that all of them hold together (Holm 1979)."""
-    adjusted, highest = [0.0] * len(p_values), 0.0
-    for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
-        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[index]))
+def holm(p_values: Sequence[float], *, alone: int | None = None) -> list[float]:
+    """Return the p-values of several tests, adjusted so that all of them hold together (Holm 1979).
+
+    Args:
+        p_values: The p-value of each test by itself.
+        alone: The index of a test that stands by itself: it is not adjusted, and the others are without it. A false
+            finding among all is then as likely as both levels together. None adjusts all.
+    """
+    adjusted, highest = list(p_values), 0.0
+    family = sorted((index for index in range(len(p_values)) if index != alone), key=p_values.__getitem__)
+    for rank, index in enumerate(family):
+        highest = max(highest, min(1.0, (len(family) - rank) * p_values[index]))
         adjusted[index] = highest
     return adjusted
 

@@ -81,6 +81,20 @@ def test_identical_configurations_cannot_be_told_apart() -> None:
     assert verdict(found.estimate, found.p_value) == "cannot tell"
 
 
+@pytest.mark.parametrize(("seeds", "sign"), [(1, 1), (1, -1), (3, 1)])
+@pytest.mark.parametrize("images", [2, 5, 6, 100])
+def test_images_that_all_say_the_same_are_as_certain_as_the_sign_test_says(seeds: int, sign: int, images: int) -> None:
+    right, wrong = np.ones((seeds, images), dtype=bool), np.zeros((seeds, images), dtype=bool)
+    pair = {"a": right, "b": wrong} if sign > 0 else {"a": wrong, "b": right}
+    known = stats.binomtest(images, images)
+    bound = 2 * known.proportion_ci(0.95).low - 1
+    for found in (paired_difference(*pair.values()), pooled_difference(pair, measure_seed_spread(pair))):
+        assert found.estimate == sign
+        assert found.p_value == pytest.approx(known.pvalue)
+        assert sorted((sign * found.low, sign * found.high)) == pytest.approx([bound, 1.0])
+        assert (found.p_value < 0.05) == (found.low > 0 or found.high < 0) == (images >= 6)
+
+
 def test_configurations_that_differ_by_luck_alone_are_seldom_told_apart() -> None:
     random = np.random.default_rng(2)
     found = []
@@ -125,6 +139,11 @@ def test_holm_multiplies_the_smallest_by_all_the_next_by_one_less_and_keeps_the_
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.6, 0.9]) == [1.0, 1.0]
     assert holm([]) == []
+
+
+def test_a_test_that_stands_alone_is_neither_adjusted_nor_counted_by_holm() -> None:
+    assert holm([0.03, 0.01, 0.02], alone=0) == pytest.approx([0.03, 0.02, 0.02])
+    assert holm([0.01, 0.03], alone=1) == [0.01, 0.03]
 
 
 def test_without_errors_an_unpaired_difference_is_certain() -> None:
@@ -308,6 +327,22 @@ def test_seeds_that_agree_by_chance_count_as_much_as_the_luck_of_single_images()
     by_image = found["a"].mean(axis=0) - found["b"].mean(axis=0)
     interval = stats.t.ppf(0.975, images - 1) * by_image.std(ddof=1) / math.sqrt(images)
     assert difference.high - difference.estimate >= interval > 0
+
+
+def test_a_configuration_is_not_unsteady_because_two_seeds_of_the_other_have_as_many_right_images_by_chance() -> None:
+    tied = np.array([[1, 1, 1, 0, 0, 0, 1, 0, 1, 0], [0, 0, 1, 1, 1, 0, 0, 1, 1, 0]], dtype=bool)
+    other = np.array([[1, 0, 1, 0, 1, 0, 1, 0, 1, 0], [1, 1, 0, 1, 1, 0, 0, 1, 1, 0]], dtype=bool)
+    spread = measure_seed_spread({"tied": tied, "other": other})
+    assert spread.variances["tied"] == 0 < spread.variances["other"]
+    assert spread.unsteady == frozenset()
+
+
+@pytest.mark.parametrize(("seeds", "images"), [(2, 30), (2, 100), (3, 30)])
+def test_seeds_without_an_effect_seldom_make_a_configuration_unsteady(seeds: int, images: int) -> None:
+    random, unsteady, repeats = np.random.default_rng(9), 0, 200
+    for _ in range(repeats):
+        unsteady += bool(measure_seed_spread(many_outcomes(random, seeds, images, [0.0] * 2)).unsteady)
+    assert unsteady / repeats <= 0.05
 
 
 def test_networks_that_are_never_right_do_not_make_the_seeds_of_others_look_steady() -> None:
