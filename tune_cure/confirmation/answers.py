@@ -26,30 +26,40 @@ PENALTY_NAMES = {"cure": "CURE", "gradalign": "GradAlign"}
 def answer(confirmation: Confirmation, result: SearchResult) -> list[str]:
     """Return what a confirmation says of the winner, in sentences; the first says whether its penalty helped.
 
-    A verdict goes by the strongest attack that judged both networks, at the search's radius.
+    A verdict goes by the strongest attack that judged both networks, at the search's radius. There is none if the
+    better network is not clearly above chance: one fixed answer withstands any attack, and is not robust.
 
     Args:
         confirmation: The outcomes.
         result: The search.
     """
-    leaders = confirmation.table.loc[confirmation.table["kind"].eq("leader"), "contender"]
-    config = None if leaders.empty else _config(result, leaders.iloc[0])
-    if config is None:
+    winner = confirmation.winner
+    config = None if winner is None or confirmation.table.empty else _config(result, winner)
+    if winner is None or config is None:
         return []
-    winner, comparisons = leaders.iloc[0], confirmation.comparisons()
-    sentences = _on_penalty(confirmation, comparisons, winner, config)
+    comparisons = confirmation.comparisons()
+    return [
+        *_on_penalty(confirmation, comparisons, winner, config),
+        *_on_pgd(confirmation, comparisons, winner),
+        *_on_robust_overfitting(confirmation, winner),
+    ]
+
+
+def _on_pgd(confirmation: Confirmation, comparisons: pd.DataFrame, winner: str) -> list[str]:
+    """Return the sentences on winner and PGD adversarial training; none without a run of both."""
     baselines = confirmation.table.loc[confirmation.table["kind"].eq("baseline"), "contender"].unique()
     pgd = [name for name in baselines if name.partition("-of-")[0] == "pgd"]
     row = _strongest(confirmation, comparisons, winner, pgd[0]) if pgd else None
-    if row is not None:
-        verdict = {
-            "better": "it is better",
-            "worse": "it is worse",
-            "cannot tell": "it cannot be told which is better",
-        }[row["verdict"]]
-        difference, times = _difference(confirmation, row), _times(confirmation, winner, pgd[0])
-        sentences.append(f"Against PGD adversarial training ({pgd[0]}), {verdict}: {difference}. {times}")
-    return sentences + _on_robust_overfitting(confirmation, winner)
+    if row is None:
+        return []
+    unknown = "it cannot be told which is better"
+    verdict = unknown if row["verdict"] == "cannot tell" else f"it is {row['verdict']}"
+    if doubt := _doubt(confirmation, row):
+        verdict = f"{unknown}, because {doubt}"
+    elif verdict == unknown and (row["low"] > 0 or row["high"] < 0):
+        verdict += ", adjusted for all pairs compared"
+    difference, times = _difference(confirmation, row), _times(confirmation, winner, pgd[0])
+    return [f"Against PGD adversarial training ({pgd[0]}), {verdict}: {difference}. {times}"]
 
 
 def _on_robust_overfitting(confirmation: Confirmation, winner: str) -> list[str]:
@@ -87,27 +97,46 @@ def _on_penalty(
     penalty = PENALTY_NAMES.get(config.regularizer, f"the penalty {config.regularizer}")
     row = _strongest(confirmation, comparisons, *confirmation.question) if confirmation.question else None
     if row is None:
-        return [
-            f"Whether {penalty} helped is not known: no run without it has been judged. tune-cure confirm with the "
-            "baseline ablation measures it."
-        ]
-    ablation = row["second"]
-    if {winner, ablation} <= _at_chance(confirmation, "clean"):
-        return [
-            f"Whether {penalty} helped cannot be told: neither {winner} nor {ablation}, the same without it, is "
-            "clearly above chance."
-        ]
+        return [f"Whether {penalty} helped is not known: {_explain_missing(confirmation, winner)}"]
+    unknown = f"Whether {penalty} helped cannot be told"
     verdict = {
         "better": f"{_capitalize(penalty)} helped",
         "worse": f"{_capitalize(penalty)} did not help, it hurt",
-        "cannot tell": f"Whether {penalty} helped cannot be told",
+        "cannot tell": unknown,
     }[row["verdict"]]
+    if doubt := _doubt(confirmation, row):
+        verdict = f"{unknown}, because {doubt}"
     difference = _difference(confirmation, row, ", the same without it,")
     seeds = format_count(int(row["seeds"]), "seed")
     return [
         f"{verdict}: {difference}, with {seeds} and {row['examples']:,} test images.",
-        _times(confirmation, winner, ablation),
+        _times(confirmation, winner, row["second"]),
     ]
+
+
+def _explain_missing(confirmation: Confirmation, winner: str) -> str:
+    """Return why winner and ablation cannot be compared, and what to do, as the end of a sentence."""
+    if not confirmation.table["contender"].eq(winner).any():
+        return f"no run of the winner, {winner}, has been judged yet."
+    if confirmation.question:
+        return f"no seed of both {winner} and {confirmation.question[1]} has been judged yet."
+    return "no run without it has been judged. tune-cure confirm with the baseline ablation measures it."
+
+
+def _doubt(confirmation: Confirmation, row: "pd.Series[Any]") -> str:
+    """Return that the better one of a comparison is not clearly above chance, in words; empty if it is."""
+    pair = row["first"], row["second"]
+    better = pair[0] if row["difference"] >= 0 else pair[1]
+    for attack in ("clean", row["metric"]):
+        names = find_at_chance(confirmation, attack)
+        if better in names:
+            who = f"neither {pair[0]} nor {pair[1]} is" if names.issuperset(pair) else f"{better} is not"
+            return f"{who} clearly above chance {_under(confirmation, attack)}"
+    return ""
+
+
+def _under(confirmation: Confirmation, attack: str) -> str:
+    return "without attack" if attack == "clean" else f"under {confirmation.attack_labels[attack]}"
 
 
 def _capitalize(text: str) -> str:
@@ -157,17 +186,15 @@ def chance_warnings(confirmation: Confirmation) -> list[str]:
         return []
     level = f"{format_percent(float(chance))}, which one fixed answer reaches, attacked or not"
     warnings = []
-    if names := _at_chance(confirmation, "clean"):
+    if names := find_at_chance(confirmation, "clean"):
         warnings.append(
             f"Not clearly above chance without attack: {_name(confirmation, names)}. Chance is {level}. These networks "
             "have not learned the task, and comparing their robustness says nothing."
         )
     attack = next((name for name in reversed(COMPARED_ATTACKS) if table[name].notna().any()), "clean")
-    if robust := _at_chance(confirmation, attack) - names:
-        warnings.append(
-            f"Not clearly above chance under {confirmation.attack_labels[attack]}: {_name(confirmation, robust)}. "
-            f"Chance is {level}."
-        )
+    if robust := find_at_chance(confirmation, attack) - names:
+        under = _under(confirmation, attack)
+        warnings.append(f"Not clearly above chance {under}: {_name(confirmation, robust)}. Chance is {level}.")
     return warnings
 
 
@@ -185,7 +212,7 @@ def _name(confirmation: Confirmation, names: set[str]) -> str:
     return join_words(name for name in confirmation.table["contender"].unique() if name in names)
 
 
-def _at_chance(confirmation: Confirmation, attack: str) -> set[str]:
+def find_at_chance(confirmation: Confirmation, attack: str) -> set[str]:
     """Return the candidates of which no run is clearly above chance under an attack, at the search's radius.
 
     Runs that diverged, and runs without a recorded chance level, are left out.

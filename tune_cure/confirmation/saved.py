@@ -7,6 +7,7 @@ somebody else, so their contents are checked.
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -54,10 +55,25 @@ def read_confirmation(directory: Path) -> Confirmation | None:
     is_judged = confirmation.table[[*OF_BEST.values()]].notna().any(axis=1)
     confirmation.best_outcomes = read(source, confirmation.table[is_judged], "best")
     num_there = len(confirmation.table.drop_duplicates(["contender", "seed"]))
-    planned, judged = _read_counts(summary_file)
+    summary = _read_summary(summary_file)
+    planned, judged = (
+        value if isinstance(value := summary.get(key), int) else None for key in ("runs_planned", "runs_judged")
+    )
     confirmation.num_planned = planned or num_there
     confirmation.num_judged = num_there if judged is None else judged
+    confirmation.winner = _find_winner(confirmation, summary)
     return confirmation
+
+
+def _find_winner(confirmation: Confirmation, summary: dict[str, Any]) -> str | None:
+    """Return the winner that confirm.json names.
+
+    Version 0.1.0 did not name it. There it is the first leader, if no run is missing that may be the winner's.
+    """
+    if isinstance(winner := summary.get("winner"), str):
+        return winner
+    leaders = confirmation.table.loc[confirmation.table["kind"].eq("leader"), "contender"]
+    return None if leaders.empty or confirmation.num_judged < confirmation.num_planned else str(leaders.iloc[0])
 
 
 def _read_table(file: Path) -> pd.DataFrame:
@@ -131,19 +147,16 @@ def _read_outcomes_of_jobs(folder: Path, table: pd.DataFrame, weights: Weights) 
     return outcomes
 
 
-def _read_counts(file: Path) -> tuple[int | None, int | None]:
-    """Return how many runs were asked for, and how many of these have been judged; None where the file does not say.
+def _read_summary(file: Path) -> dict[str, Any]:
+    """Return the content of confirm.json; empty if there is none.
 
-    It says so as long as not all have been judged. Version 0.1.0 wrote the first number alone.
+    It has how many runs were asked for, and how many of these have been judged, as long as not all have been. Version
+    0.1.0 wrote the first number alone.
     """
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        return None, None
+        return {}
     except (OSError, ValueError, RecursionError) as error:
         raise SavedConfirmationError(f"{file}: is damaged: {first_line(error)}") from error
-    found = content if isinstance(content, dict) else {}
-    planned, judged = (
-        value if isinstance(value := found.get(key), int) else None for key in ("runs_planned", "runs_judged")
-    )
-    return planned, judged
+    return content if isinstance(content, dict) else {}

@@ -43,7 +43,7 @@ EPOCHS = ("best_epoch", "catastrophic_overfitting_epoch")
 FEW_SEEDS_WARNINGS = {
     1: "With one seed, the intervals do not include how much seeds differ.",
     2: "With two seeds, a candidate that varies far more from seed to seed than the others can pass for a steady one: "
-    "where there is one, about one in ten such confirmations has a false verdict; use three or more.",
+    "where there is one, about one in eight such confirmations has a false verdict; use three or more.",
 }
 """Warnings about verdicts from few seeds, by the number of seeds; docs/confirming.md has the measurement."""
 
@@ -84,6 +84,7 @@ class Confirmation:
     Attributes:
         num_planned: The number of runs that were asked for, judged or not.
         num_judged: The number of these that have been judged as was asked, at each radius and by each attack.
+        winner: The name of the search's winner, which need not have been judged yet; None in a league.
         outcomes: For each judged network the content of its outcomes.npz. Under each attack's name (`ATTACKS`) lies an
             array of shape (examples,): True where the test image was still classified correctly.
         best_outcomes: The same of the best epoch's weights, where images were held out to choose it.
@@ -96,6 +97,7 @@ class Confirmation:
     def __init__(self, jobs: Sequence[Job]) -> None:
         self.num_planned = len(jobs)
         self.num_judged = sum(job.is_done for job in jobs)
+        self.winner = next((job.candidate.name for job in jobs if job.candidate.kind == "leader"), None)
         self.outcomes: dict[RunKey, Arrays] = {}
         self.best_outcomes: dict[RunKey, Arrays] = {}
         rows = []
@@ -118,12 +120,12 @@ class Confirmation:
 
     @property
     def question(self) -> tuple[str, str] | None:
-        """The winner and its ablation, whose comparison says what the penalty is worth; None if one is missing."""
-        leaders, baselines = (
-            self.table.loc[self.table["kind"].eq(kind), "contender"] for kind in ("leader", "baseline")
-        )
+        """The winner and its ablation, whose comparison says what the penalty is worth; None if one is not judged."""
+        baselines = self.table.loc[self.table["kind"].eq("baseline"), "contender"]
         ablation = baselines[baselines.eq(ABLATION) | baselines.str.startswith(f"{ABLATION}-of-")]
-        return None if leaders.empty or ablation.empty else (leaders.iloc[0], ablation.iloc[0])
+        if self.winner is None or ablation.empty or not self.table["contender"].eq(self.winner).any():
+            return None
+        return self.winner, ablation.iloc[0]
 
     def shortest_trainings(self) -> "pd.Series[float]":
         """Return the seconds of each candidate's shortest training run.
@@ -154,7 +156,7 @@ class Confirmation:
     def comparisons(self) -> pd.DataFrame:
         """Return a row per pair of candidates, radius and attack: the difference and the verdict.
 
-        Each leader is compared with each baseline and each candidate of the user's, and the first leader with the
+        Each leader is compared with each baseline and each candidate of the user's, and the winner with the
         other leaders. A comparison uses the same test images for both, and the seeds that both have. How much seeds
         differ is measured over all candidates together (`significance.pooled_difference`). P-values are adjusted after
         Holm (1979) over all pairs at a radius under an attack, but for that of `question`: it is asked before any
@@ -185,7 +187,8 @@ class Confirmation:
         leaders = [name for name, kind in kinds.items() if kind == "leader"]
         for leader in leaders:
             yield from ((leader, name) for name, kind in kinds.items() if kind != "leader")
-        yield from ((leaders[0], other) for other in leaders[1:])
+        if self.winner in leaders:
+            yield from ((self.winner, other) for other in leaders if other != self.winner)
 
     def seed_spread(self, epsilon: float, attack: str) -> SeedSpread:
         """Return how much the candidates' accuracies vary over seeds, at a radius under an attack.
@@ -296,6 +299,8 @@ class Confirmation:
         """Write confirm.csv, confirm.json, and outcomes.npz with every single outcome, for other statistics."""
         replace_text(folder / run_files.CONFIRM_TABLE, format_csv(self.table))
         content: dict[str, Any] = {"means": _records(self.means()), "comparisons": _records(self.comparisons())}
+        if self.winner is not None:
+            content["winner"] = self.winner
         if self.best_outcomes:
             content["robust_overfitting"] = _records(self.robust_overfitting())
         if self.num_judged < self.num_planned:

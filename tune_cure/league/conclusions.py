@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from tune_cure.confirmation.answers import chance_warnings, divergence_warnings
+from tune_cure.confirmation.answers import chance_warnings, divergence_warnings, find_at_chance
 from tune_cure.confirmation.candidates import list_sound_trials
 from tune_cure.confirmation.verdicts import FEW_SEEDS_WARNINGS, explain_unsteady
 from tune_cure.evaluation.names import UNTARGETED_LABEL
@@ -23,7 +23,8 @@ def who_wins(standings: Standings) -> list[str]:
     """Return who wins, in sentences; the first gives the answer.
 
     A method wins if it is better than each other one. A method with signs of masked gradients is not crowned, and
-    none is before all have been judged. Methods without a winner to judge have no place, and do not keep others from
+    neither is one that is not clearly above chance: one fixed answer withstands any attack. None is crowned before all
+    have been judged. Methods without a winner to judge have no place, and do not keep others from
     winning.
     """
     if not standings.order:
@@ -48,14 +49,22 @@ def who_wins(standings: Standings) -> list[str]:
             sentences.append(f"{first} is better than {join_words(others)}.")
     doubtful = [name for name in leading if name in standings.flags]
     sentences += [f"Flagged: {name}: {sign}." for name in doubtful for sign in standings.flags[name]]
+    if _is_at_chance(standings, first):
+        sentences.append(f"{first} is not clearly above chance: one fixed answer withstands any attack as well.")
     return sentences
+
+
+def _is_at_chance(standings: Standings, name: str) -> bool:
+    """Return whether a method's winner is not clearly above chance, without attack or under attack."""
+    return any(name in find_at_chance(standings.confirmation, attack) for attack in ("clean", standings.attack))
 
 
 def _crown(standings: Standings) -> str:
     """Return what the method is that is better than each other one."""
     if standings.awaited or standings.confirmation.num_judged < standings.confirmation.num_planned:
         return "leads so far"
-    return "leads, but is not crowned" if standings.order[0] in standings.flags else "wins"
+    first = standings.order[0]
+    return "leads, but is not crowned" if first in standings.flags or _is_at_chance(standings, first) else "wins"
 
 
 def _describe_lead(standings: Standings, second: str) -> str:

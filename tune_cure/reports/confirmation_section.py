@@ -101,7 +101,7 @@ def verdicts(confirmation: Confirmation) -> str:
         f"{describe_interval(comparisons['seeds'])}. How much seeds differ is measured over all candidates "
         "together, because two or three seeds often agree by chance. The verdicts better and worse hold at 5% for "
         f"{f'{alone} by itself, and for all other' if alone else 'all'} pairs of one metric and radius together "
-        "(Holm 1979)."
+        "(Holm 1979); an interval is that of its pair alone."
     )
     text += "".join(f" <strong>{escape(warning)}</strong>" for warning in warn_of_seeds(confirmation, comparisons))
     titles = {"candidate": "", "against": "", "metric": "", "radius": "number", "difference": "number"}

@@ -72,7 +72,7 @@ def test_a_folder_without_a_search_is_one_line(tmp_path: Path, capsys: pytest.Ca
     ("seeds", "said"),
     [
         (1, "With one seed, the intervals do not include how much seeds differ"),
-        (2, "about one in ten such confirmations has a false verdict; use three or more"),
+        (2, "about one in eight such confirmations has a false verdict; use three or more"),
         (3, ""),
     ],
 )

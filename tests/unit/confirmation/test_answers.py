@@ -104,12 +104,94 @@ def test_networks_at_chance_answer_nothing(tmp_path: Path) -> None:
     for job in jobs:
         write_outcomes(job, 0.34 if job.candidate.name in ("trial-2", "ablation") else 0.8, chance=1 / 3)
     confirmation = Confirmation(jobs)
-    assert answer(confirmation, SearchResult(tmp_path))[0] == (
-        "Whether CURE helped cannot be told: neither trial-2 nor ablation, the same without it, is clearly above "
-        "chance."
+    assert answer(confirmation, SearchResult(tmp_path))[0].startswith(
+        "Whether CURE helped cannot be told, because neither trial-2 nor ablation is clearly above chance without "
+        "attack: trial-2 has 3"
     )
     (warning,) = chance_warnings(confirmation)
     assert warning.startswith("Not clearly above chance without attack: trial-2 and ablation. Chance is 33.3%, ")
+
+
+@pytest.mark.parametrize("fixed", ["trial-2", "ablation"])
+def test_a_network_that_always_gives_one_answer_is_not_better_than_one_that_has_learned(
+    fixed: str, tmp_path: Path
+) -> None:
+    jobs = plan_quick_jobs(tmp_path, BASELINES)
+    for job in jobs:
+        write_outcomes(job, 0.7 if job.candidate.name == fixed else 0.5, chance=0.7)
+    confirmation = Confirmation(jobs)
+    confirmation.table.loc[confirmation.table["contender"].ne(fixed), "clean"] = 0.9
+    (row,) = (
+        confirmation.comparisons()
+        .query("second == 'ablation' and metric == 'autoattack' and first == 'trial-2'")
+        .to_dict("records")
+    )
+    assert row["verdict"] != "cannot tell"
+    first, _, pgd = answer(confirmation, SearchResult(tmp_path))
+    doubt = f", because {fixed} is not clearly above chance without attack: trial-2 has "
+    assert first.startswith(f"Whether CURE helped cannot be told{doubt}")
+    assert ("it cannot be told which is better" + doubt in pgd) == (fixed == "trial-2")
+
+
+def test_networks_that_withstand_less_than_one_fixed_answer_under_attack_answer_nothing(tmp_path: Path) -> None:
+    jobs = plan_quick_jobs(tmp_path, BASELINES)
+    for job in jobs:
+        write_outcomes(job, 0.5 if job.candidate.name == "trial-2" else 0.2, chance=0.7)
+    confirmation = Confirmation(jobs)
+    confirmation.table["clean"] = 0.9
+    assert answer(confirmation, SearchResult(tmp_path))[0].startswith(
+        "Whether CURE helped cannot be told, because neither trial-2 nor ablation is clearly above chance under "
+        "AutoAttack: trial-2 has "
+    )
+
+
+def test_a_learned_winner_is_better_than_an_ablation_that_always_gives_one_answer(tmp_path: Path) -> None:
+    jobs = plan_quick_jobs(tmp_path, BASELINES)
+    for job in jobs:
+        write_outcomes(job, 0.1 if job.candidate.name == "ablation" else 0.5, chance=0.1)
+    assert answer(Confirmation(jobs), SearchResult(tmp_path))[0].startswith("CURE helped: trial-2 has ")
+
+
+def test_a_leader_is_not_taken_for_the_winner_whose_first_seed_is_missing(tmp_path: Path) -> None:
+    jobs = plan_quick_jobs(tmp_path, BASELINES)
+    winner, other = dict.fromkeys(job.candidate.name for job in jobs if job.candidate.kind == "leader")
+    confirmation = finish(jobs[1:], **{other: 0.9})
+    confirmation = Confirmation(jobs)
+    assert confirmation.table["contender"].iloc[0] == other
+    assert confirmation.question == (winner, "ablation")
+    assert not any(other in sentence for sentence in answer(confirmation, SearchResult(tmp_path)))
+    rows = confirmation.comparisons().query("metric == 'autoattack'").set_index(["first", "second"])
+    assert (winner, other) in rows.index
+    assert rows.loc[(winner, "ablation"), "seeds"] == 2
+    alone = rows["p_value_holm"].eq(rows["p_value"])
+    assert alone[winner, "ablation"] and not alone[other, "ablation"]
+
+
+def test_without_a_run_of_the_winner_nothing_is_said_of_another_leader(tmp_path: Path) -> None:
+    jobs = plan_quick_jobs(tmp_path, BASELINES)
+    winner = jobs[0].candidate.name
+    finish([job for job in jobs if job.candidate.name != winner])
+    confirmation = Confirmation(jobs)
+    assert confirmation.question is None
+    assert answer(confirmation, SearchResult(tmp_path)) == [
+        f"Whether CURE helped is not known: no run of the winner, {winner}, has been judged yet."
+    ]
+
+
+def test_winner_and_ablation_without_a_common_seed_are_not_compared(tmp_path: Path) -> None:
+    jobs = plan_quick_jobs(tmp_path, BASELINES)
+    finish([job for job in jobs if (job.candidate.name == "ablation") == (job.seed == 1)])
+    assert answer(Confirmation(jobs), SearchResult(tmp_path))[0] == (
+        "Whether CURE helped is not known: no seed of both trial-2 and ablation has been judged yet."
+    )
+
+
+def test_a_verdict_that_the_other_pairs_undo_says_so(tmp_path: Path) -> None:
+    confirmation = finish(plan_quick_jobs(tmp_path, BASELINES), leader=0.5225, pgd=0.5)
+    row = confirmation.comparisons().query("second == 'pgd' and metric == 'autoattack' and first == 'trial-2'").iloc[0]
+    assert (row["low"] > 0, row["verdict"]) == (True, "cannot tell")
+    pgd = answer(confirmation, SearchResult(tmp_path))[2]
+    assert "it cannot be told which is better, adjusted for all pairs compared: trial-2 has " in pgd
 
 
 def test_without_a_recorded_chance_level_nothing_is_said_of_chance(tmp_path: Path) -> None:

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pandas as pd
@@ -150,3 +151,31 @@ def test_best_weights_without_their_epoch_are_refused(best_epoch: str, with_best
     table.to_csv(file, index=False)
     with pytest.raises(SavedConfirmationError, match="is no table of a confirmation"):
         read_confirmation(tmp_path)
+
+
+@pytest.mark.parametrize("missing", [1, 3])
+def test_the_winner_is_read_back_where_its_runs_are_missing(missing: int, tmp_path: Path) -> None:
+    jobs = plan_quick_jobs(tmp_path)
+    winner = jobs[0].candidate.name
+    finish([job for job in jobs if job.candidate.name != winner or job.seed > missing])
+    Confirmation(jobs).write(tmp_path / run_files.CONFIRM)
+    read = read_confirmation(tmp_path)
+    assert read is not None
+    assert read.table["contender"].iloc[0] != winner
+    assert read.winner == winner
+
+
+def test_a_table_without_the_winners_name_has_the_first_leader_as_winner_once_all_runs_are_there(
+    tmp_path: Path,
+) -> None:
+    jobs = plan_quick_jobs(tmp_path)
+    finish(jobs[1:])
+    file = tmp_path / run_files.CONFIRM / run_files.CONFIRM_SUMMARY
+    for planned, winner in ((jobs[1:], jobs[1].candidate.name), (jobs, None)):
+        Confirmation(planned).write(tmp_path / run_files.CONFIRM)
+        content = json.loads(file.read_text())
+        del content["winner"]
+        file.write_text(json.dumps(content))
+        read = read_confirmation(tmp_path)
+        assert read is not None
+        assert read.winner == winner

@@ -51,6 +51,15 @@ def test_a_first_method_with_masked_gradients_is_flagged_before_it_is_crowned() 
     assert sentences[-1].startswith("Flagged: masked: PGD-50-10 accuracy is up to 20.0 points above AutoAttack's: ")
 
 
+def test_a_method_that_always_gives_one_answer_is_not_crowned() -> None:
+    drawn = draw_outcomes({"low": 0.3, "middle": 0.45})
+    confirmation = build_confirmation({"fixed": np.tile(np.arange(300) < 210, (3, 1)), **drawn}, chance=0.7)
+    confirmation.table.loc[confirmation.table["contender"].ne("fixed"), "clean"] = 0.9
+    sentences = who_wins(Standings(["fixed", "low", "middle"], confirmation, {}))
+    assert sentences[0].startswith("fixed leads, but is not crowned: it has 70.0")
+    assert sentences[-1] == "fixed is not clearly above chance: one fixed answer withstands any attack as well."
+
+
 def test_before_all_have_been_judged_nobody_is_crowned() -> None:
     confirmation = build_confirmation(draw_outcomes({"low": 0.3, "high": 0.6}))
     assert who_wins(Standings(["low", "high"], confirmation, {}))[0].startswith("high wins: it has ")

@@ -153,6 +153,39 @@ def test_warnings_of_masked_gradients_are_in_the_card(result: SearchResult) -> N
 
 
 @pytest.mark.parametrize(
+    ("clean", "robust", "words"),
+    [
+        (0.7, 0.7, "its accuracy of 70.0% without attack is not clearly above chance: one fixed answer has 70.0%, "),
+        (1.0, 0.5, "its accuracy of 50.0% under PGD-50-10 is not clearly above chance: one fixed answer has 70.0%, "),
+        (1.0, 0.9, ""),
+    ],
+)
+def test_a_network_at_chance_has_a_warning_in_its_card(
+    clean: float, robust: float, words: str, result: SearchResult
+) -> None:
+    job = write_confirmed_runs(result, 1)[0]
+    file = job.outcome_folder(0.15) / run_files.OUTCOMES
+    right, withstood = (np.arange(30) < 30 * share for share in (clean, robust))
+    outcomes = {"clean": right, **dict.fromkeys(("fgsm", "pgd_10", "pgd_50_10"), withstood), "zero_gradient": 0.0}
+    replace_arrays(file, {**outcomes, "seconds": 1.0, "chance": 0.7})
+    exported = bundle.collect_confirmed_model(result, job.candidate.name, 1)
+    assert len(exported.warnings) == bool(words)
+    assert f"**Warning.** at epsilon 0.15: {words}" in build_model_card(exported) or not words
+    trained_again = build_model_card(bundle.collect_search_model(result))
+    assert f"**Warning.** Trained again with seed 1: at epsilon 0.15: {words}" in trained_again or not words
+
+
+def test_the_best_model_of_a_search_at_chance_has_a_warning_in_its_card(result: SearchResult) -> None:
+    file = result.directory / run_files.ENVIRONMENT
+    content = json.loads(file.read_text()) if file.exists() else {}
+    file.write_text(json.dumps(content | {"chance_level": 0.99}))
+    exported = bundle.collect_search_model(result)
+    assert "**Warning.** No trial is clearly above chance. One fixed answer is right on 99.0%" in build_model_card(
+        exported
+    )
+
+
+@pytest.mark.parametrize(
     ("dataset", "shown"),
     [("cifar10", "from robustbench import benchmark"), ("digits", "from pyautoattack import AutoAttack")],
 )

@@ -22,8 +22,8 @@ from tune_cure.models.registry import MODELS, build
 from tune_cure.reports.export.measurements import (
     ExportError,
     Measurement,
-    describe_masking,
     find_doubts,
+    find_doubts_of_run,
     find_runs,
     measured_by_confirmation,
     measured_by_search,
@@ -226,7 +226,7 @@ def collect_confirmed_model(
         train_images=config.train_images,
         measured=measured,
         elsewhere=(),
-        warnings=tuple(describe_masking(result, folder)),
+        warnings=tuple(find_doubts_of_run(result, folder)),
         best_config=best is not None and candidate == f"trial-{best.trial}",
         **_network_fields(file, saved, result.spec.data.image_size, trust_code),
         **_search_fields(result),

@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 from tune_cure.confirmation.job_config import JobConfig, read_job_config
 from tune_cure.confirmation.outcomes import read_outcomes
 from tune_cure.evaluation import gradient_masking
+from tune_cure.evaluation.chance import is_clearly_above
 from tune_cure.evaluation.config import EvaluationConfig
-from tune_cure.evaluation.names import ACCURACY_LABELS, ATTACKS, label_attacks
+from tune_cure.evaluation.names import ACCURACY_LABELS, ATTACKS, COMPARED_ATTACKS, label_attacks
 from tune_cure.evaluation.outcomes import Outcomes
+from tune_cure.reports.chance import find_chance
 from tune_cure.search import run_files
 from tune_cure.search.ranking import UNSOUND_STATUSES
 from tune_cure.search.results import SearchResult
@@ -23,7 +25,7 @@ from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.trial_table import judged_examples
 from tune_cure.utils import significance
 from tune_cure.utils.files import FolderError
-from tune_cure.utils.formatting import STATUS_WORDS
+from tune_cure.utils.formatting import STATUS_WORDS, format_percent
 from tune_cure.utils.schema import MAX_NUMBER
 
 OUTCOME_FOLDER = re.compile(r"(linf|l2)-([0-9.]+(?:e[+-][0-9]+)?)-([0-9]+)")
@@ -142,15 +144,28 @@ def find_doubts(result: SearchResult, candidate: str, status: str) -> Iterator[s
     """
     if status in UNSOUND_STATUSES:
         yield f"Its trial {STATUS_WORDS[status]} later on: do not expect the same of another training."
+    if finding := find_chance(result):
+        yield f"{finding.claim}. {finding.evidence}"
     for run in find_runs(result, candidate):
-        yield from (f"Trained again with seed {run_seed(run)}: {sign}" for sign in describe_masking(result, run))
+        yield from (f"Trained again with seed {run_seed(run)}: {doubt}" for doubt in find_doubts_of_run(result, run))
 
 
-def describe_masking(result: SearchResult, run: Path) -> Iterator[str]:
-    """Yield the signs of masked gradients that a confirmation saw in a run."""
-    for (_, epsilon, _), arrays in _read_outcomes(result, run).items():
-        for sign in gradient_masking.find_masking_signs(Outcomes.from_arrays(arrays)):
-            yield f"at epsilon {epsilon:.4g}: {sign}"
+def find_doubts_of_run(result: SearchResult, run: Path) -> Iterator[str]:
+    """Yield the signs of masked gradients that a confirmation saw in a run, and whether it is at chance."""
+    for (_, epsilon, examples), arrays in _read_outcomes(result, run).items():
+        at, chance = f"at epsilon {epsilon:.4g}: ", float(arrays.get("chance", np.nan))
+        yield from (f"{at}{sign}" for sign in gradient_masking.find_masking_signs(Outcomes.from_arrays(arrays)))
+        if epsilon != result.spec.evaluation.epsilon or np.isnan(chance):
+            continue
+        strongest = next(attack for attack in reversed(COMPARED_ATTACKS) if attack in arrays)
+        for attack, under in (("clean", "without attack"), (strongest, f"under {label_attacks(arrays)[strongest]}")):
+            accuracy = float(arrays[attack].mean())
+            if not is_clearly_above(accuracy, examples, chance):
+                yield (
+                    f"{at}its accuracy of {format_percent(accuracy)} {under} is not clearly above chance: one fixed "
+                    f"answer has {format_percent(chance)}, attacked or not"
+                )
+                break
 
 
 def find_runs(result: SearchResult, candidate: str) -> list[Path]:
