@@ -187,7 +187,7 @@ class Confirmation:
         leaders = [name for name, kind in kinds.items() if kind == "leader"]
         for leader in leaders:
             yield from ((leader, name) for name, kind in kinds.items() if kind != "leader")
-        if self.winner in leaders:
+        if self.winner is not None and self.winner in leaders:
             yield from ((self.winner, other) for other in leaders if other != self.winner)
 
     def seed_spread(self, epsilon: float, attack: str) -> SeedSpread:

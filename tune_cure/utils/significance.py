@@ -220,7 +220,7 @@ def _variance_by_chance(outcomes: NDArray[Any]) -> float:
         return 0.0
     by_seed, by_image = outcomes.mean(axis=1), outcomes.mean(axis=0)
     residual = outcomes - by_seed[:, None] - by_image[None, :] + outcomes.mean()
-    return float((residual**2).sum() / ((num_seeds - 1) * (num_images - 1))) / num_images
+    return float((residual**2).sum() / ((num_seeds - 1) * (num_images - 1) * num_images))
 
 
 def unpaired_difference(
