@@ -92,10 +92,10 @@ def load_trained(
 
 
 def rehearse_network(name: str, trained: TrainedNetwork, test: Examples, num_classes: int) -> None:
-    """Classify two images, so that a network that cannot is refused before any is judged.
+    """Classify two images, so that a network that cannot be judged is refused before any is.
 
     Raises:
-        ModelError: The network fails on such images, or has another number of classes.
+        ModelError: The network fails on such images, has another number of classes, or gives them no gradient.
     """
     images = to_float(test.gather(torch.arange(2))[0])
     if problem := find_misfit(trained.network, images, num_classes):

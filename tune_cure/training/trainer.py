@@ -339,7 +339,8 @@ def check_network(model: ModelConfig, splits: Splits, device: torch.device | str
         device: Where to build the network.
 
     Raises:
-        PartError: The network cannot be built, fails on such images, or does not return (N, classes) logits.
+        PartError: The network cannot be built, fails on such images, or does not return (N, classes) logits with a
+            gradient with respect to them.
     """
     device, count = torch.device(device), min(REHEARSED_IMAGES, len(splits.train))
     with seeded_global_state(0, device):

@@ -10,6 +10,8 @@ from tune_cure.models.rehearsal import find_misfit
 
 IMAGES = torch.full((2, 3, 8, 8), 0.5).contiguous(memory_format=torch.channels_last)
 
+WEIGHT = torch.ones((), requires_grad=True)
+
 
 class Of(nn.Module):
     """Network that computes a function of the images."""
@@ -47,10 +49,24 @@ def test_a_network_that_returns_a_row_of_logits_for_each_image_fits() -> None:
         (lambda images: images, "returns values of shape (2, 3, 8, 8) for 2 images, where 3 classes are needed"),
         (lambda images: logits(images)[:, :2], "returns values of shape (2, 2) for 2 images, where 3 classes"),
         (lambda images: logits(images).argsort(), "returns int64 values, where floats are needed"),
+        (lambda images: logits((255 * images).byte() / 255), "returns logits without a gradient with respect to the"),
+        (lambda images: logits(images.detach()) * WEIGHT, "returns logits without a gradient with respect to the"),
+        (
+            lambda images: logits(images.exp().add_(1)),
+            "returns logits that cannot be given a gradient with respect to the images, which attacks need: "
+            "RuntimeError: one of the variables needed for gradient computation has been modified",
+        ),
     ],
 )
 def test_what_is_wrong_is_said_in_short(function: Callable[[Tensor], object], problem: str) -> None:
     assert find_misfit(Of(function), IMAGES, num_classes=3).startswith(problem)
+
+
+def test_a_rehearsal_leaves_no_gradients_behind() -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(IMAGES[0].numel(), 3))
+    assert find_misfit(network, IMAGES, num_classes=3) == ""
+    assert all(parameter.grad is None for parameter in network.parameters())
+    assert IMAGES.grad is None and not IMAGES.requires_grad
 
 
 def test_a_long_error_is_cut() -> None:
