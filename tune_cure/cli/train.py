@@ -19,7 +19,7 @@ from tune_cure.search.run_files import RESULTS
 from tune_cure.search.space import own_parts, trial_config
 from tune_cure.training.config import HYPERPARAMETERS, TrainingConfig, expand_model_name
 from tune_cure.training.delta import DELTA, SAME_AS, delta_names, delta_notice, expand_delta
-from tune_cure.training.interactions import inactive_hyperparameters
+from tune_cure.training.interactions import explain_short_training, inactive_hyperparameters
 from tune_cure.training.presets import METHOD, METHODS, describe_method, expand_method
 from tune_cure.training.run import CONFIG, RunSpec, add_dataset_defaults, resolve
 from tune_cure.utils.files import refuse_foreign_links
@@ -237,6 +237,8 @@ def resolve_run(
         inactive = inactive_hyperparameters(spec.training)
         for key in given.keys() & inactive.keys():
             say(f"--{key.replace('_', '-')} has no effect: {inactive[key]}")
+        for line in explain_short_training(spec.training):
+            say(line)
         return spec
     except ProblemError as problem:
         raise problem.within(source) from problem

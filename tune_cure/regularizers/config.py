@@ -18,7 +18,7 @@ class SharedRegularizerConfig(Schema):
     )
     lambda_: Number = Field(default=0.1, ge=0, alias="lambda", description="Weight of the mean penalty; 0: none.")
     lambda_schedule: Annotated[str, one_of(LAMBDA_SCHEDULES)] = Field(
-        default="constant", description="Course of lambda over the epochs, up to its full value."
+        default="constant", description="Course of lambda over the epochs, up to its full value in 10 epochs or more."
     )
     penalty_two_sided: bool = Field(default=True, description="Differentiate the gradient at the image too; exact.")
     penalty_statistics: Annotated[str, one_of(STATISTICS_NAMES)] = Field(

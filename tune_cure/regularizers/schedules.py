@@ -15,13 +15,15 @@ def constant(_: float) -> float:
 def ramp(fraction: float) -> float:
     """Return a line from 0 in the first epoch to 1 after nine tenths of the training, then 1.
 
+    The last of fewer than 10 epochs begins before that: the line then ends below 1.
+
     This is the course of nuclear norm adversarial training (Sriramanan et al. 2021, NuAT).
     """
     return min(1.0, fraction / 0.9)
 
 
 def late(fraction: float) -> float:
-    """Return 1/4 in the first 86 of 100 epochs, then 1.
+    """Return 1/4 in the first 86 of 100 epochs, then 1; with fewer than 8 epochs 1/4 throughout.
 
     This is the course of guided adversarial training (Sriramanan et al. 2020, arXiv 2011.14969).
     """

@@ -1,13 +1,16 @@
-"""Hyperparameters that contradict each other, and those that make no difference beside others."""
+"""Hyperparameters that contradict each other, make no difference beside others, or need a longer training."""
 
 import dataclasses
-from collections.abc import Iterable
+import itertools
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from tune_cure.attacks.registry import ATTACKS
 from tune_cure.regularizers.registry import REGULARIZERS
+from tune_cure.regularizers.schedules import LAMBDA_SCHEDULES
 from tune_cure.training.config import TrainingConfig, declared_keys
 from tune_cure.training.delta import DELTA
+from tune_cure.utils.formatting import format_count
 from tune_cure.utils.hyperparameters import build_part
 from tune_cure.utils.registry import Registry
 
@@ -140,3 +143,31 @@ def _of_other_parts(registry: Registry[Any], name: str, reason: str) -> dict[str
 
 def _yaml_names(fields: Iterable[str]) -> list[str]:
     return [name.removesuffix("_") for name in fields]
+
+
+LENGTH_KEYS = ("epochs", "attack", "guide_weight", "regularizer", "lambda", "lambda_schedule", "awp_gamma", "awp_start")
+"""The hyperparameters, by their YAML names, that `explain_short_training` looks at."""
+
+
+def explain_short_training(config: TrainingConfig) -> list[str]:
+    """Return a line for each of `lambda_schedule` and `awp_start` for whose full course the epochs are too few.
+
+    Both count in fractions of the training, and the last of few epochs begins early: the last of 2 after a half.
+    """
+    idle, name = inactive_hyperparameters(config), config.lambda_schedule
+    schedule = LAMBDA_SCHEDULES[name]
+    last, epochs, lines = (config.epochs - 1) / config.epochs, format_count(config.epochs, "epoch"), []
+    if "lambda_schedule" not in idle and schedule(last) < 1:
+        needed = _fewest_epochs(lambda fraction: schedule(fraction) == 1)
+        lines.append(f"lambda_schedule {name} reaches {schedule(last):.0%} in {epochs}, and 100% in {needed} or more")
+    if "awp_start" not in idle and last < config.awp_start:
+        needed = _fewest_epochs(lambda fraction: fraction >= config.awp_start)
+        lines.append(
+            f"awp_start {config.awp_start:g} is not reached in {epochs}, so AWP never begins; {needed} or more reach it"
+        )
+    return lines
+
+
+def _fewest_epochs(is_reached: Callable[[float], bool]) -> int:
+    """Return the fewest epochs the last of which begins after a fraction of the training with a property."""
+    return next(epochs for epochs in itertools.count(1) if is_reached((epochs - 1) / epochs))

@@ -14,7 +14,7 @@ from tune_cure.data.batches import to_float
 from tune_cure.data.config import DataSpec
 from tune_cure.data.splits import Splits
 from tune_cure.training.config import ModelConfig, TrainingConfig
-from tune_cure.training.interactions import inactive_hyperparameters
+from tune_cure.training.interactions import explain_short_training, inactive_hyperparameters
 from tune_cure.training.timing import Stopwatch
 from tune_cure.training.trainer import Trainer
 
@@ -160,6 +160,13 @@ def test_it_begins_after_its_share_of_the_epochs(splits: Splits) -> None:
         pairs = zip(*(run.model.parameters() for run in runs), strict=True)
         same.append(all(torch.equal(a, b) for a, b in pairs))
     assert same == [True, True, False]
+
+
+@pytest.mark.parametrize(("epochs", "begins"), [(1, False), (19, False), (20, True)])
+def test_a_training_in_which_it_never_begins_says_so(epochs: int, begins: bool) -> None:
+    lines = explain_short_training(TrainingConfig(epochs=epochs, awp_gamma=0.01, awp_start=0.95))
+    assert (lines == []) == begins == any(epoch / epochs >= 0.95 for epoch in range(epochs))
+    assert begins or "so AWP never begins; 20 or more reach it" in lines[0]
 
 
 def test_its_start_has_no_effect_without_it() -> None:

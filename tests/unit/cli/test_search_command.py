@@ -224,6 +224,16 @@ def test_check_shows_a_radius_as_it_was_written(
     assert said in "\n".join(line.rstrip() for line in out.splitlines())
 
 
+def test_check_names_the_schedules_for_which_some_trials_are_too_short(
+    space: Path, elsewhere: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changes = ["--set", "space.lambda_schedule={choice: [constant, late]}", "--set", "start_from=[]"]
+    for epochs, is_said in ((4, True), (8, False)):
+        assert main(["search", str(space), "--check", *changes, "--set", f"training.epochs={epochs}"]) == 0
+        out = " ".join(capsys.readouterr().out.split())
+        assert ("lambda_schedule late reaches 25% in 4 epochs, and 100% in 8 or more" in out) == is_said
+
+
 def test_check_says_which_sampler_auto_stands_for_and_why(
     space: Path, elsewhere: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -58,6 +58,13 @@ def test_flags_and_values_of_the_original_are_translated(capsys: pytest.CaptureF
     assert asked_for("--delta", "None").training.regularizer == "none"
 
 
+def test_epochs_too_few_for_a_schedule_are_said_before_training(capsys: pytest.CaptureFixture[str]) -> None:
+    asked_for("--method", "nuat", "--epochs", "1")
+    assert "lambda_schedule ramp reaches 0% in 1 epoch, and 100% in 10 or more" in capsys.readouterr().out
+    asked_for("--method", "nuat", "--epochs", "10")
+    assert "reaches" not in capsys.readouterr().out
+
+
 def test_an_alpha_beside_an_epsilon_in_pixels_is_in_pixels_too(capsys: pytest.CaptureFixture[str]) -> None:
     training = asked_for("--epsilon", "8", "--alpha", "2").training
     assert (training.epsilon, training.alpha) == (8 / 255, pytest.approx(0.25))

@@ -6,8 +6,9 @@ from tune_cure.data.config import DataSpec
 from tune_cure.regularizers.regularizer import PenaltyStep
 from tune_cure.regularizers.schedules import LAMBDA_SCHEDULES
 from tune_cure.training.config import ModelConfig, TrainingConfig
-from tune_cure.training.interactions import inactive_hyperparameters
+from tune_cure.training.interactions import explain_short_training, inactive_hyperparameters
 from tune_cure.training.trainer import Trainer
+from tune_cure.utils.formatting import format_count
 
 
 @pytest.mark.parametrize("name", LAMBDA_SCHEDULES)
@@ -62,6 +63,20 @@ class Thousand:
 
     def __call__(self, step: PenaltyStep) -> torch.Tensor:
         return torch.full((len(step.images),), 1000.0) + 0 * step.logits["clean"].sum()
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 7, 8, 9, 10])
+@pytest.mark.parametrize("name", LAMBDA_SCHEDULES)
+def test_a_training_too_short_for_all_of_lambda_says_how_long_one_must_be(name: str, epochs: int) -> None:
+    config = TrainingConfig.model_validate({"lambda_schedule": name, "epochs": epochs})
+    most = max(LAMBDA_SCHEDULES[name](epoch / epochs) for epoch in range(epochs))
+    needed = {"constant": 1, "ramp": 10, "late": 8}[name]
+    assert (most < 1) == (epochs < needed)
+    words = (
+        f"lambda_schedule {name} reaches {most:.0%} in {format_count(epochs, 'epoch')}, and 100% in {needed} or more"
+    )
+    assert explain_short_training(config) == [words] * (most < 1)
+    assert explain_short_training(config.model_copy(update={"lambda_": 0.0})) == []
 
 
 def test_without_a_penalty_it_has_no_effect() -> None:

@@ -13,6 +13,7 @@ from tune_cure.search import trial_table
 from tune_cure.search.budget import describe_budget
 from tune_cure.search.duration import play
 from tune_cure.search.proposals.auto_sampler import resolve_sampler
+from tune_cure.search.space.checks import explain_short_trainings
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.training.presets import describe_method
 from tune_cure.utils.formatting import format_hyperparameters
@@ -51,7 +52,7 @@ def print_plan(spec: SearchSpec, plan: ResourcePlan, images: str, output: str, c
         console: Where to print.
     """
     budget = describe_budget(spec)
-    method = describe_method(spec.training, spec.space)
+    method, short = describe_method(spec.training, spec.space), explain_short_trainings(spec)
     rows = {
         "search": f"{spec.name}: {spec.search.trials} trials by {_describe_sampler(spec)}, seed {spec.search.seed}, "
         f"for {spec.search.mode} {' and '.join(spec.search.metrics)}"
@@ -63,7 +64,7 @@ def print_plan(spec: SearchSpec, plan: ResourcePlan, images: str, output: str, c
         "start_from": "\n".join(format_hyperparameters(start) for start in spec.start_from) or "none",
         "scheduler": f"{spec.search.scheduler} {_describe_stops(spec)}; runs to {spec.max_epochs}",
         **({"budget": budget} if budget else {}),
-        "epochs": _describe_epochs(spec, plan),
+        "epochs": "\n".join([_describe_epochs(spec, plan), *short]),
         "judged by": f"{spec.evaluation} on {trial_table.judged_examples(spec)} validation images",
         "devices": f"{plan}{MEASURED_LATER if plan.gpus_per_trial and spec.resources.gpus_per_trial == 'auto' else ''}",
         "results": output,

@@ -1,4 +1,4 @@
-"""Checks of a search space that span its sections: keys that conflict, and settings that cannot go together."""
+"""Checks of a search space that span its sections: conflicting keys, settings that cannot go together, short trials."""
 
 import itertools
 from typing import Any
@@ -8,7 +8,13 @@ from tune_cure.search.proposals.samplers import unfit
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.space.distributions import Distribution
 from tune_cure.training.delta import DELTA, SAME_AS
-from tune_cure.training.interactions import CONFLICTING_KEYS, find_conflict, inactive_hyperparameters
+from tune_cure.training.interactions import (
+    CONFLICTING_KEYS,
+    LENGTH_KEYS,
+    explain_short_training,
+    find_conflict,
+    inactive_hyperparameters,
+)
 from tune_cure.utils.yaml_config import ProblemError
 
 
@@ -52,6 +58,14 @@ def _extremes(distribution: Distribution) -> list[Any]:
     """Return the names that a hyperparameter can have, or the least and the most that it can be."""
     values = distribution.values
     return values if isinstance(values[0], str) else sorted({min(values), max(values)})
+
+
+def explain_short_trainings(spec: SearchSpec) -> list[str]:
+    """Return the lines of `explain_short_training` that hold for some of the trials, each once."""
+    keys = [key for key in LENGTH_KEYS if key in spec.space]
+    cases = itertools.product(*(_extremes(spec.space[key]) for key in keys))
+    configs = (spec.training_config(dict(zip(keys, values, strict=True))) for values in cases)
+    return list(dict.fromkeys(line for config in configs for line in explain_short_training(config)))
 
 
 def check_something_matters(spec: SearchSpec) -> None:
