@@ -18,6 +18,7 @@ import ray
 from tune_cure.ray_backend import cluster, ray_internals
 from tune_cure.ray_backend.monitoring import dashboard
 from tune_cure.ray_backend.resources import this_machine
+from tune_cure.utils.errors import first_line
 from tune_cure.utils.signals import keep_handlers
 
 SNAPSHOTS = "TUNE_GLOBAL_CHECKPOINT_S"  # seconds between two of Tune's snapshots of all trials, which are never read
@@ -121,7 +122,9 @@ def _join(address: str, options: dict[str, Any], modules: Sequence[Path]) -> Any
     try:
         return ray.init(address=address, **options)
     except ConnectionError as error:
-        raise cluster.ClusterError(f"--address {address}: {str(error).splitlines()[0]}") from error
+        raise cluster.ClusterError(f"--address {address}: {first_line(error)}") from error
+    except (RuntimeError, ray.exceptions.RayError) as error:  # other versions, in several lines, or another token
+        raise cluster.ClusterError(f"--address {address}: {' '.join(str(error).split())}") from error
 
 
 def _quieten(verbose: bool) -> None:

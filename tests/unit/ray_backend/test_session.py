@@ -3,11 +3,13 @@ import os
 import stat
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
+import ray
 
 from tune_cure.ray_backend import session
+from tune_cure.ray_backend.cluster import ClusterError
 from tune_cure.ray_backend.monitoring import dashboard
 from tune_cure.ray_backend.monitoring.dashboard import AUTH_MODE, OWN_TOKEN, OWN_TOKEN_FILE, DashboardError
 
@@ -166,3 +168,35 @@ def test_a_ray_that_is_started_has_the_cpus_that_this_process_may_use(monkeypatc
     monkeypatch.setattr(session.ray, "init", init)
     session.start_ray()
     assert started["num_cpus"] == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ConnectionError("nothing answers\nat all"), "nothing answers"),
+        (
+            RuntimeError(
+                "Version mismatch: The cluster was started with:\n    Ray: 2.50.0\n    Python: 3.11.7\n"
+                "This process on node 10.0.0.2 was started with:\n    Ray: 2.60.0\n    Python: 3.11.7\n"
+            ),
+            "Version mismatch: The cluster was started with: Ray: 2.50.0 Python: 3.11.7 "
+            "This process on node 10.0.0.2 was started with: Ray: 2.60.0 Python: 3.11.7",
+        ),
+        (ray.exceptions.AuthenticationError("InvalidAuthToken"), "InvalidAuthToken. "),
+    ],
+    ids=["connection", "version", "token"],
+)
+def test_a_cluster_that_cannot_be_joined_is_one_line(
+    error: Exception, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def init(**_: object) -> NoReturn:
+        raise error
+
+    monkeypatch.setattr(session.cluster, "check_address", lambda address: None)
+    monkeypatch.setattr(session, "_quieten", lambda verbose: None)
+    monkeypatch.setenv(session.SNAPSHOTS, "")
+    monkeypatch.setattr(session.ray, "init", init)
+    with pytest.raises(ClusterError) as caught:
+        session.start_ray("10.0.0.1:6379")
+    assert str(caught.value).startswith(f"--address 10.0.0.1:6379: {said}")
+    assert str(caught.value).isprintable()  # one line
