@@ -1,15 +1,20 @@
 import io
+import signal
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from tests.support.command_line import fill_disk
 from tests.support.leagues import draw_outcomes, finish_job, write_league
 from tune_cure.cli.steps import league_confirmation
+from tune_cure.cli.views.interruption import Interruption
 from tune_cure.confirmation.plan import Job
 from tune_cure.data.splits import Splits
 from tune_cure.league.folder import League
 from tune_cure.ray_backend import confirmation
+from tune_cure.utils.files import DiskError
+from tune_cure.utils.signals import on_ctrl_c
 
 
 @pytest.fixture
@@ -27,12 +32,15 @@ def league(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> League:
     return write_league(tmp_path, {"cure": "cure", "fgsm": "fgsm_rs"}, seeds=2, examples=50)
 
 
-def confirm(league: League) -> str:
-    out = io.StringIO()
+def run(league: League, out: io.StringIO) -> int:
     console = Console(file=out, width=1000)
     data = league.spec("cure").data
-    code = league_confirmation.run(league, data, console, address=None, verbose=False, resume_command="league --resume")
-    assert code == 0
+    return league_confirmation.run(league, data, console, address=None, verbose=False, resume_command="league --resume")
+
+
+def confirm(league: League) -> str:
+    out = io.StringIO()
+    assert run(league, out) == 0
     return out.getvalue()
 
 
@@ -51,3 +59,31 @@ def test_parts_of_autoattack_that_need_more_classes_are_named_before_it_starts(
     monkeypatch.setattr(Splits, "num_classes", property(lambda _: num_classes))
     said = "APGD-T and FAB-T, need 4 classes, and there are 3: they are left out, and APGD-CE + Square remain"
     assert (said in confirm(league)) == (num_classes == 3)
+
+
+def test_ctrl_c_while_the_runs_are_planned_trains_none_and_says_how_to_go_on(
+    league: League, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> dict[str, int]:
+        signal.raise_signal(signal.SIGINT)
+        return {}
+
+    monkeypatch.setattr(league_confirmation, "rehearse", interrupted)
+    monkeypatch.setattr(confirmation, "run", None)
+    after_the_searches, out = Interruption(print), io.StringIO()
+    after_the_searches.finish()
+    with on_ctrl_c(after_the_searches):
+        assert run(league, out) == 130
+    assert out.getvalue() == "interrupted; what is done is kept. Continue with:\n  league --resume\n"
+
+
+def test_a_disk_that_is_full_is_one_line_with_the_command_that_goes_on(
+    league: League, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def judge(*_: object, **__: object) -> dict[str, str]:
+        fill_disk(monkeypatch)
+        return {}
+
+    monkeypatch.setattr(confirmation, "run", judge)
+    with pytest.raises(DiskError, match=": No space left on device; what is done is kept; to continue: league --resu"):
+        run(league, io.StringIO())

@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from tune_cure.cli.steps.confirm_run import rewriting, run_until_interrupted
+from tune_cure.cli.steps.continuing import explaining_disk_fault
 from tune_cure.cli.views.confirmation import JobLines, print_plan
 from tune_cure.cli.views.console import alert
 from tune_cure.cli.views.interruption import EXIT_CODE, Interruption
@@ -107,14 +108,14 @@ def run(
         verbose: Show what Ray says.
         resume_command: The command that continues the league.
     """
-    prepared = prepare(league, data, address)
-    print_plan(prepared.jobs, prepared.costs, prepared.concurrent, console)
-    if prepared.note:
-        console.print(prepared.note)
-    make_folder(prepared.folder)
     interruption, failures = Interruption(console.print), {}
     try:
-        with on_ctrl_c(interruption):
+        with on_ctrl_c(interruption), explaining_disk_fault(resume_command):
+            prepared = prepare(league, data, address)
+            print_plan(prepared.jobs, prepared.costs, prepared.concurrent, console)
+            if prepared.note:
+                console.print(prepared.note)
+            make_folder(prepared.folder)
             if any(not job.is_done for job in prepared.jobs):
                 work = partial(
                     run_jobs, prepared, console.print, interruption.announce, address=address, verbose=verbose
