@@ -69,16 +69,19 @@ def _on_robust_overfitting(confirmation: Confirmation, winner: str) -> list[str]
     if rows.empty:
         return []
     row = rows.iloc[0]  # the strongest attack comes first
+    runs = confirmation.table[confirmation.table["contender"].eq(winner)]
+    left_out = ["Runs that diverged are left out."] if runs["diverged"].any() else []
     epochs, last = row["best_epochs"], row["epochs"]
     if set(epochs) == {last}:
-        return [f"Best and last weights of {winner} are the same: in each run, the last epoch was the best."]
+        return [f"Best and last weights of {winner} are the same: in each run, the last epoch was the best.", *left_out]
     times = f"epoch {join_words(map(str, epochs))} of {last}, chosen on {row['held_out']:,} held-out images"
     label = confirmation.attack_labels[row["metric"]]
     return [
         f"Robust overfitting of {winner}: under {label}, its best weights ({times}) "
         f"have {format_percent(row['best'])} and its last ones {format_percent(row['last'])}, a difference of "
         f"{format_points(row['difference'])} points (95% interval {format_points(row['low'])} to "
-        f"{format_points(row['high'])})."
+        f"{format_points(row['high'])}).",
+        *left_out,
     ]
 
 

@@ -235,11 +235,12 @@ class Confirmation:
         Columns: contender, epsilon, metric (the attack), seeds and examples (their numbers), held_out (the number of
         images that chose the epoch), best_epochs (of each seed), epochs (of the whole schedule), best and last (mean
         accuracies, fractions), difference (best minus last), low and high (its 95% interval). A row has the seeds
-        whose best weights have been judged; there is none of a candidate without such seeds. Clean accuracy depends on
-        no radius, and has one row.
+        whose best weights have been judged; there is none of a candidate without such seeds. Runs that diverged are
+        left out: their last weights are not what longer training made of the best ones. Clean accuracy depends on no
+        radius, and has one row.
         """
-        rows = []
-        for (candidate, epsilon), runs in self.table.groupby(["contender", "epsilon"], sort=False):
+        rows, whole = [], self.table[~self.table["diverged"]]
+        for (candidate, epsilon), runs in whole.groupby(["contender", "epsilon"], sort=False):
             for attack in reversed(COMPARED_ATTACKS):
                 judged = runs.dropna(subset=[attack, OF_BEST[attack]])
                 if judged.empty or (attack == "clean" and epsilon != self.table["epsilon"].iloc[0]):
@@ -358,7 +359,7 @@ def _row(job: Job, epsilon: float, arrays: Arrays, of_best: Arrays) -> dict[str,
         "best_epoch": trained.get("best_epoch", np.nan),
         "catastrophic_overfitting_epoch": collapsed[0] if collapsed else np.nan,
         **best,
-        "robust_overfitting": best[OF_BEST[judged]] - accuracies[judged] if judged else np.nan,
+        "robust_overfitting": best[OF_BEST[judged]] - accuracies[judged] if judged and not diverged else np.nan,
     }
 
 

@@ -235,6 +235,8 @@ def robust_overfitting(confirmation: Confirmation) -> str:
         f"{describe_interval(table['seeds'])}. The verdicts, and all other numbers here, are those of the last "
         "weights: no choice was made to get them."
     )
+    if confirmation.table["diverged"].any():
+        text += " Runs that diverged are left out."
     return f"<p>{text}</p>" + html_page.table(titles, rows)
 
 

@@ -1,13 +1,17 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from tests.support.confirmations import finish, plan_quick_jobs, write_best_outcomes, write_outcomes
+from tests.support.confirmations import NUM_IMAGES, finish, plan_quick_jobs, write_best_outcomes, write_outcomes
 from tune_cure.confirmation.answers import answer, chance_warnings, divergence_warnings
+from tune_cure.confirmation.outcomes import read_outcomes
 from tune_cure.confirmation.verdicts import Confirmation
+from tune_cure.evaluation.names import ATTACKS
 from tune_cure.search import run_files
 from tune_cure.search.results import SearchResult
+from tune_cure.utils.files import replace_arrays
 
 BASELINES = ("start_from", "ablation", "fgsm", "pgd")
 
@@ -213,6 +217,28 @@ def test_the_answer_ends_with_the_robust_overfitting_of_the_winner(tmp_path: Pat
         f"held-out images) have {best} and its last ones {last}, "
         f"a difference of +10.0 points (95% interval {interval})."
     )
+
+
+@pytest.mark.parametrize("num_more", [0, 8])
+def test_a_run_that_diverged_is_no_robust_overfitting(num_more: int, tmp_path: Path) -> None:
+    jobs = plan_quick_jobs(tmp_path, BASELINES, held_out=50)
+    finish(jobs)
+    for job in jobs:
+        write_best_outcomes(job, num_more, best_epoch=1 if num_more else 2)
+    (diverged,) = (job for job in jobs if job.candidate.name == "trial-2" and job.seed == 3)
+    outcomes = diverged.outcome_folder(0.15) / run_files.OUTCOMES
+    arrays = read_outcomes(outcomes, NUM_IMAGES)
+    replace_arrays(outcomes, arrays | {name: np.zeros(NUM_IMAGES, dtype=bool) for name in ATTACKS})
+    model = torch.load(diverged.folder / run_files.JOB_MODEL, weights_only=True)
+    torch.save({**model, "weights": {}}, diverged.folder / run_files.JOB_MODEL)
+    confirmation = Confirmation(jobs)
+    row = confirmation.robust_overfitting().query("contender == 'trial-2'").iloc[0]
+    assert (row["seeds"], row["difference"]) == (2, pytest.approx(num_more / NUM_IMAGES))
+    found = confirmation.table.query("contender == 'trial-2'").set_index("seed")["robust_overfitting"]
+    assert found.isna().tolist() == [False, False, True]
+    *_, sentence, left_out = answer(confirmation, SearchResult(tmp_path))
+    assert ("a difference of +2.0 points" in sentence) == bool(num_more)
+    assert left_out == "Runs that diverged are left out."
 
 
 def test_a_winner_whose_last_epochs_are_the_best_has_no_robust_overfitting(tmp_path: Path) -> None:

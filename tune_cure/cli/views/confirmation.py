@@ -170,7 +170,8 @@ def _print_robust_overfitting(confirmation: Confirmation, console: Console) -> N
         console.print(table)
     if len(rows):
         held_out = f"{rows['held_out'].max():,} images that were not trained on"
-        console.print(f"best − last is robust overfitting; {held_out} chose the best epochs", style="dim")
+        left_out = "; runs that diverged are left out" if confirmation.table["diverged"].any() else ""
+        console.print(f"best − last is robust overfitting; {held_out} chose the best epochs{left_out}", style="dim")
 
 
 def describe_adjustment(confirmation: Confirmation) -> str:
