@@ -29,7 +29,7 @@ class Step:
         clean_logits: Makes the pass at `images` that the training loss needs, too, in training mode, and returns its
             (N, K) logits as constants; None if the loss needs none, or cannot share it.
         penalty_share: Share of the penalty's weight that counts in this epoch (`lambda_schedule`).
-        number: The step's number in the run, from 0 on.
+        number: The step's number in the run, from 0 on; steps from one penalty to the next (`penalty_every`) share one.
     """
 
     network: nn.Module

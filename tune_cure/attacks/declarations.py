@@ -125,7 +125,10 @@ class GuidedDeclaration(FgsmDeclaration):
     )
     guide_weight: float = hyperparameter(10.0, "Weight of the distance in attack guided.", ge=0, unit="a weight")
     guide_every: int = hyperparameter(
-        2, "Steps from one with the distance in attack guided to the next; 1: every step.", ge=1, unit="steps"
+        2,
+        "Steps (penalties, with `penalty_every`) from one guided by the distance to the next; 1: every step.",
+        ge=1,
+        unit="steps",
     )
 
     @property

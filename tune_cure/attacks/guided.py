@@ -39,7 +39,7 @@ class Guided(GuidedDeclaration, Fgsm):
 
     `lambda_schedule` applies to the distance's weight, too. As in the authors' code, the clean outputs are normalized
     by the batch's statistics, in the pass that the loss makes at the images if it makes one. Deviation: steps are
-    counted over the whole training, not anew in each epoch.
+    counted over the whole training, not anew in each epoch. With `penalty_every`, those with a penalty are counted.
     """
 
     def __call__(self, step: Step) -> Tensor:

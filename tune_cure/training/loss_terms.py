@@ -103,6 +103,14 @@ class LossTerms:
         self.penalty_share = LAMBDA_SCHEDULES[self.config.lambda_schedule](epoch / self.config.epochs)
         self.attack.begin_epoch(epoch, shape, self.generator)
 
+    def attack_number(self, step: int) -> int:
+        """Return `Step.number` of a step: attacks that alternate do so from penalty to penalty.
+
+        Where they alternated from step to step, `penalty_every` and `guide_every` of 2 would never fall on one step.
+        """
+        is_penalized = self.config.regularizer != "none" and self.config.lambda_ > 0
+        return step // self.config.penalty_every if is_penalized else step
+
     def num_penalized(self, num_images: int, step: int) -> int:
         """Return how many of a step's images are penalized: none, or at least two, for one has no batch statistics."""
         config = self.config
@@ -148,7 +156,7 @@ class LossTerms:
             shares_start=num_penalized > 0 and self._shares_start,
             clean_logits=partial(self._clean_pass, images) if self._shares_clean(num_penalized) else None,
             penalty_share=self.penalty_share,
-            number=number,
+            number=self.attack_number(number),
         )
         adversarial = self.attack(step)
         return adversarial.requires_grad_() if self.attack.learns_from_loss else adversarial

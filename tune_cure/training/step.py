@@ -65,7 +65,11 @@ class TrainingStep:
             number: The step's number in the run, from 0 on.
         """
         terms = self.terms
-        of_terms = terms.num_penalized(num_images, number), terms.penalty_share, terms.attack.host_values(number)
+        of_terms = (
+            terms.num_penalized(num_images, number),
+            terms.penalty_share,
+            terms.attack.host_values(terms.attack_number(number)),
+        )
         return num_images, *of_terms, self.perturbs_weights
 
     def __call__(

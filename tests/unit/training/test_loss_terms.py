@@ -16,6 +16,7 @@ from tune_cure.data.batches import to_float
 from tune_cure.data.config import DataSpec
 from tune_cure.data.splits import Splits
 from tune_cure.training.config import ModelConfig, TrainingConfig
+from tune_cure.training.presets import expand_method
 from tune_cure.training.timing import Stopwatch
 from tune_cure.training.trainer import Trainer
 
@@ -110,6 +111,19 @@ def test_a_network_with_dropout_shares_no_forward_pass(
 
     monkeypatch.setattr("tune_cure.training.trainer.build", with_dropout)
     assert train(trainer(splits, **SHARED), *images_of(splits)) == 3
+
+
+@pytest.mark.parametrize("every", [1, 2, 3, 4])
+def test_the_guide_counts_whatever_penalty_every_is(every: int, splits: Splits) -> None:
+    images, labels = images_of(splits, 8)
+    weights, gat = [], {"method": "gat", "penalty_every": every, "attack_statistics": "batch"}
+    for guide_weight in (1.0, 40.0):
+        run = trainer(splits, **expand_method({**gat, "guide_weight": guide_weight}))
+        run.model.train()
+        for step in range(every + 1):
+            run.step(images, labels, step, Stopwatch(run.device))
+        weights.append(torch.cat([parameter.detach().flatten() for parameter in run.model.parameters()]))
+    assert not torch.equal(*weights)
 
 
 class Counting(TorchDispatchMode):
