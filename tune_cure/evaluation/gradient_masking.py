@@ -87,7 +87,7 @@ Each entry has the two attacks, the threshold, the claim and its meaning.
 
 def find_masking_signs(outcomes: Outcomes) -> list[MaskingSign]:
     """Return the signs of gradient masking that a network shows; an empty list for a sound one."""
-    correct = outcomes.correct
+    correct = _with_gradient_attacks(outcomes.correct)
     is_sound = "autoattack" in correct and not _gap(correct, "pgd_50_10", "autoattack", ADAPTIVE)
     signs = []
     for weaker, stronger, threshold, claim, meaning in GAPS:
@@ -99,6 +99,18 @@ def find_masking_signs(outcomes: Outcomes) -> list[MaskingSign]:
         meaning = "attacks by gradients do nothing there; look for saturated or rounded activations, or enormous logits"
         signs.append(MaskingSign(claim, outcomes.zero_gradient, "%", meaning))
     return signs
+
+
+def _with_gradient_attacks(correct: Mapping[str, NDArray[Any]]) -> Mapping[str, NDArray[Any]]:
+    """Return the outcomes, with those of all attacks by gradients as `fab_t` if AutoAttack left out its targeted parts.
+
+    APGD-CE is then its only attack by gradients, and has no restarts. What PGD-50-10 broke counts beside it: else an
+    image that restarts break would count as one that only Square does.
+    """
+    if "fab_t" in correct or not {"pgd_50_10", "apgd_ce", "autoattack"} <= correct.keys():
+        return correct
+    by_square_alone = correct["pgd_50_10"] & correct["apgd_ce"] & ~correct["autoattack"]
+    return {**correct, "fab_t": correct["autoattack"] | by_square_alone}
 
 
 def _gap(correct: Mapping[str, NDArray[Any]], higher: str, lower: str, threshold: float) -> float:

@@ -141,7 +141,8 @@ def warnings(confirmation: Confirmation) -> str:
         for epsilon, warning in masking
     ]
     items += [f"<li>{escape(warning)}</li>" for warning in divergence_warnings(confirmation)]
-    sound = "" if masking else "<p>No sign of masked gradients in any run.</p>"
+    is_checked = not confirmation.table["diverged"].all()
+    sound = "<p>No sign of masked gradients in any run.</p>" if is_checked and not masking else ""
     return (f"<ul>{''.join(items)}</ul>" if items else "") + sound
 
 

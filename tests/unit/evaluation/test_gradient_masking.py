@@ -3,7 +3,7 @@ import pytest
 
 from tune_cure.evaluation import gradient_masking
 from tune_cure.evaluation.config import EvaluationConfig
-from tune_cure.evaluation.names import ATTACKS, WITHOUT_AUTOATTACK
+from tune_cure.evaluation.names import ATTACKS, TARGETED_PARTS, WITHOUT_AUTOATTACK
 from tune_cure.evaluation.outcomes import Outcomes
 
 EVALUATION = EvaluationConfig(epsilon=0.1)
@@ -36,6 +36,17 @@ def test_a_sound_network_shows_no_sign() -> None:
 def test_each_sign_states_its_size(changed: dict[str, float], message: str) -> None:
     (sign,) = gradient_masking.find_masking_signs(outcomes(**changed))  # type: ignore[arg-type]
     assert message in str(sign)
+
+
+@pytest.mark.parametrize(("by_restarts", "num_signs"), [(510, 1), (485, 0)])
+def test_without_targeted_parts_what_neither_apgd_nor_restarts_of_pgd_but_square_breaks_is_a_sign(
+    by_restarts: int, num_signs: int
+) -> None:
+    some = outcomes(pgd_50_10=by_restarts, autoattack=485)
+    found = Outcomes({name: some.correct[name] for name in ATTACKS if name not in TARGETED_PARTS}, 0.0)
+    signs = [str(sign) for sign in gradient_masking.find_masking_signs(found)]
+    assert len(signs) == num_signs
+    assert all("Square, which sees no gradients, breaks 2.0 points more" in sign for sign in signs)
 
 
 def without_autoattack(some: Outcomes) -> Outcomes:

@@ -44,6 +44,14 @@ def test_the_page_says_how_confirmation_and_search_were_run(jobs: list[Job]) -> 
     assert "tune-cure search" in searched and "spec.yaml" in searched
 
 
+def test_runs_that_all_diverged_are_not_said_to_have_no_sign_of_masked_gradients(jobs: list[Job]) -> None:
+    confirmation = finish(jobs)
+    confirmation.table["diverged"] = True
+    assert "masked gradients" not in confirmation_section.warnings(confirmation)
+    confirmation.table.loc[0, "diverged"] = False
+    assert "No sign of masked gradients in any run." in confirmation_section.warnings(confirmation)
+
+
 def test_a_mean_over_some_of_the_seeds_says_over_how_many(jobs: list[Job]) -> None:
     for job in jobs:
         write_outcomes(job, 0.5, autoattack=job.seed < 3)
