@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from tune_cure.attacks.config import is_linf
 from tune_cure.confirmation.trained_networks import EXPORTED_CONFIG, EXPORTED_WEIGHTS
 from tune_cure.data.config import DataSpec
 from tune_cure.data.datasets import DATASETS
@@ -56,15 +57,14 @@ def choose_task(paths: Iterable[Path], *, data: Mapping[str, Any], evaluation: M
     recorded = next((task for path in paths if (task := find_task(path))), None)
     if recorded is not None and data.get("dataset", recorded.data.dataset) == recorded.data.dataset:
         data = recorded.data.model_dump() | {"train_examples": None} | data
-        if evaluation.get("norm", recorded.evaluation.norm) == recorded.evaluation.norm:
+        norm = evaluation.get("norm", recorded.evaluation.norm)
+        if recorded.evaluation.norm in (norm, norm.lower()):
             evaluation = recorded.evaluation.model_dump() | evaluation
     else:
         data.setdefault("dataset", training_run.DEFAULT_DATASET)
     spec = _validate(DataSpec, data)
-    if evaluation.get("norm", "linf") == "linf":
+    if is_linf(evaluation):
         evaluation.setdefault("epsilon", DATASETS.resolve(spec.dataset).epsilon)
-    elif "epsilon" not in evaluation:
-        raise TaskError(f"--norm {evaluation['norm']}: its radius is needed, too: --epsilon")
     return Task(spec, _validate(EvaluationConfig, evaluation))
 
 

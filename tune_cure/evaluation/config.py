@@ -1,14 +1,16 @@
 """Configuration of the evaluation: the threat model and the attack that measures robustness in it."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from tune_cure.attacks.config import needs_radius
 from tune_cure.attacks.registry import NORMS
 from tune_cure.evaluation.names import ATTACK_LABELS
 from tune_cure.gradients.registry import LOSSES
 from tune_cure.utils.formatting import format_radius
 from tune_cure.utils.schema import Number, Schema, one_of
+from tune_cure.utils.yaml_config import problem_at
 
 AttackName = Literal["pgd", "apgd_t", "autoattack"]
 """Attacks of a stricter judgement than that of each epoch: PGD, AutoAttack's targeted APGD, or all of AutoAttack."""
@@ -21,7 +23,9 @@ class EvaluationConfig(Schema):
     """
 
     norm: Annotated[str, one_of(NORMS, any_case=True)] = Field(default="linf", description="Norm of the ball.")
-    epsilon: Number = Field(default=8 / 255, gt=0, description="Radius of the ball, in pixel units.")
+    epsilon: Number = Field(
+        default=8 / 255, gt=0, description="Radius of the ball, in pixel units; a norm other than linf needs one."
+    )
     steps: int = Field(default=10, ge=1, description="PGD steps; each is a quarter of epsilon long.")
     restarts: int = Field(default=1, ge=1, description="PGD random starts; robust means robust to all of them.")
     loss: Annotated[str, one_of(LOSSES)] = Field(default="cross_entropy", description="What PGD ascends.")
@@ -33,6 +37,12 @@ class EvaluationConfig(Schema):
         if info.data.get("norm") == "linf" and epsilon > 1:
             raise ValueError(f"must be at most 1 with norm linf, but found {epsilon:g}")
         return epsilon
+
+    @model_validator(mode="after")
+    def _has_a_radius_in_its_norm(self) -> Self:
+        if self.norm != "linf" and "epsilon" not in self.model_fields_set:
+            raise problem_at("epsilon", needs_radius(self.norm))
+        return self
 
     def __str__(self) -> str:
         starts = f"{self.restarts} start" + "s" * (self.restarts > 1)

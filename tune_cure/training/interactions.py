@@ -5,6 +5,7 @@ import itertools
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from tune_cure.attacks.config import needs_radius
 from tune_cure.attacks.registry import ATTACKS
 from tune_cure.regularizers.registry import REGULARIZERS
 from tune_cure.regularizers.schedules import LAMBDA_SCHEDULES
@@ -44,8 +45,8 @@ def find_conflict(config: TrainingConfig) -> tuple[str, str] | None:
             "lr_min",
             f"must be at most lr_max, but lr_min can be {config.lr_min:g} where lr_max is {config.lr_max:g}",
         )
-    if config.norm == "linf" and config.epsilon > 1:
-        return "epsilon", f"must be at most 1 with norm linf, but can be {config.epsilon:g}: images are in [0, 1]"
+    if problem := _wrong_radius(config):
+        return "epsilon", problem
     if config.optimizer == "sgd" and config.nesterov and config.momentum == 0:
         return "nesterov", "needs a momentum above 0, but momentum can be 0"
     if config.adversarial_weight == 0 and config.clean_weight == 0:
@@ -63,6 +64,14 @@ def find_conflict(config: TrainingConfig) -> tuple[str, str] | None:
     if penalty is not None and attack is not None and "start" in penalty.points and not attack.keeps_start:
         return "regularizer", f"{config.regularizer} needs the start of the attack, which {config.attack} does not keep"
     return _conflict_of_one_pass(config, penalty) if attack is not None and attack.learns_from_loss else None
+
+
+def _wrong_radius(config: TrainingConfig) -> str:
+    """Return why the radius of the training attack cannot be one in its norm; empty if it can."""
+    if config.norm == "linf" and config.epsilon > 1:
+        return f"must be at most 1 with norm linf, but can be {config.epsilon:g}: images are in [0, 1]"
+    is_absent = "epsilon" not in config.model_fields_set and "epsilon" not in inactive_hyperparameters(config)
+    return needs_radius(config.norm) if config.norm != "linf" and is_absent else ""
 
 
 def _conflict_of_one_pass(config: TrainingConfig, penalty: Any) -> tuple[str, str] | None:

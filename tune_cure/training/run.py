@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from pydantic import Field, ValidationError
 
+from tune_cure.attacks.config import is_linf
 from tune_cure.data.config import DataSpec
 from tune_cure.data.datasets import DATASETS
 from tune_cure.evaluation.config import EvaluationConfig
@@ -90,7 +91,7 @@ def add_dataset_defaults(content: dict[str, Any]) -> dict[str, Any]:
         defaults.append(("data", "validation", dataset.validation))
     for name in ("training", "evaluation"):
         section = content.get(name)
-        if not isinstance(section, dict) or section.get("norm", "linf") == "linf":
+        if not isinstance(section, dict) or is_linf(section):
             defaults.append((name, "epsilon", dataset.epsilon))
     defaults.append(("evaluation", "examples", dataset.examples))
     added = {}

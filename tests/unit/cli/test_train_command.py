@@ -92,7 +92,8 @@ def test_the_command_line_takes_flags_of_the_original_that_the_help_does_not_sho
 def test_flags_override_a_file_and_every_hyperparameter_has_one(tmp_path: Path) -> None:
     (tmp_path / "run.yaml").write_text("model: small_cnn\ntraining: {epochs: 7, lr_max: 0.3}\n")
     file = ["--config", str(tmp_path / "run.yaml")]
-    spec = asked_for(*file, "--lr-max", "0.05", "--nesterov", "true", "--set", "evaluation.norm=l2", "--seed", "3")
+    judged = ["--set", "evaluation={norm: l2, epsilon: 0.5}"]
+    spec = asked_for(*file, "--lr-max", "0.05", "--nesterov", "true", *judged, "--seed", "3")
     assert (spec.training.epochs, spec.training.lr_max, spec.training.nesterov) == (7, 0.05, True)
     assert (spec.model.name, spec.evaluation.norm, spec.seed) == ("small_cnn", "l2", 3)
 

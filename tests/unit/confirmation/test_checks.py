@@ -96,7 +96,7 @@ def test_a_disk_without_room_is_refused_with_what_is_needed(
 @pytest.mark.parametrize(("epsilon", "is_refused"), [(1.0, False), (1.01, True)])
 def test_a_radius_beyond_all_pixels_is_refused(epsilon: float, is_refused: bool) -> None:
     epsilons = (0.15, epsilon)
-    check_attacks(epsilons, EvaluationConfig(norm="l2"), autoattack=False)
+    check_attacks(epsilons, EvaluationConfig(norm="l2", epsilon=0.5), autoattack=False)
     if is_refused:
         with pytest.raises(ConfirmError, match="must be at most 1 with norm linf"):
             check_attacks(epsilons, EvaluationConfig(), autoattack=False)

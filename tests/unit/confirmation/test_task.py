@@ -76,11 +76,17 @@ def test_without_any_record_it_is_cifar10_at_its_radius() -> None:
     assert task.data.dataset == "cifar10" and task.evaluation.epsilon == pytest.approx(8 / 255)
 
 
+def test_the_case_of_a_norm_makes_no_difference(tmp_path: Path) -> None:
+    asked = chosen(tmp_path, norm="LINF")
+    assert asked == find_task(tmp_path / "run")
+    assert choose_task([], data={"dataset": "digits"}, evaluation={"norm": "Linf"}).evaluation.epsilon == 0.15
+
+
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
         ({"dataset": "cifar11"}, "--dataset: 'cifar11' is not one of"),
-        ({"norm": "l2"}, "--norm l2: its radius is needed, too: --epsilon"),
+        ({"norm": "l2"}, "--epsilon: is needed with norm l2: its default is a radius in linf"),
         ({"norm": "l3", "epsilon": 0.1}, "--norm: "),
         ({"epsilon": 3.0}, "--epsilon: must be at most 1 with norm linf"),
         ({"image_size": 2}, "--image-size: "),

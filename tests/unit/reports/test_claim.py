@@ -85,7 +85,7 @@ def test_the_form_answers_what_is_known(confirmed: ExportedModel) -> None:
 def test_a_norm_of_the_users_own_has_no_leaderboard(confirmed: ExportedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(NORMS, "l1", NORMS["l2"])
     with pytest.raises(ExportError, match="has no leaderboard for cifar10 in l1; there are cifar10"):
-        claim.build_claim(dataclasses.replace(confirmed, evaluation=EvaluationConfig(norm="l1")))
+        claim.build_claim(dataclasses.replace(confirmed, evaluation=EvaluationConfig(norm="l1", epsilon=0.5)))
 
 
 @pytest.mark.parametrize(

@@ -90,9 +90,32 @@ def test_an_explicit_value_wins_over_the_data_sets_default() -> None:
     assert content == SECTIONS
 
 
-def test_a_radius_of_another_norm_is_not_the_data_sets() -> None:
-    content = {"data": {"dataset": "digits"}, "training": {"norm": "l2"}, "evaluation": {"norm": "l2", "steps": 3}}
-    assert not any("epsilon" in key for key in add_dataset_defaults(content))
+@pytest.mark.parametrize("section", ["training", "evaluation"])
+def test_a_norm_other_than_linf_needs_a_radius_of_its_own(section: str) -> None:
+    content: dict[str, Any] = {"data": {"dataset": "digits"}, section: {"norm": "L2"}}
+    assert f"{section}.epsilon" not in add_dataset_defaults(content)
+    with pytest.raises(ProblemError) as caught:
+        resolve(content)
+    assert caught.value.path == f"{section}.epsilon"
+    assert caught.value.message == "is needed with norm l2: its default is a radius in linf"
+    content[section]["epsilon"] = 0.5
+    assert getattr(resolve(content), section).epsilon == 0.5
+
+
+def test_a_norm_without_an_attack_needs_no_radius() -> None:
+    clean = {"norm": "l2", "attack": "none", "regularizer": "none"}
+    assert resolve({"training": clean}).training.norm == "l2"
+
+
+@pytest.mark.parametrize("norm", ["Linf", "LINF"])
+def test_a_data_set_brings_its_radius_whatever_the_case_of_the_norm(norm: str) -> None:
+    specs = []
+    for name in (norm, "linf"):
+        content = {"data": {"dataset": "digits"}, "training": {"norm": name}, "evaluation": {"norm": name}}
+        add_dataset_defaults(content)
+        specs.append(resolve(content))
+    assert specs[0] == specs[1]
+    assert specs[0].training.epsilon == specs[0].evaluation.epsilon == 0.15
 
 
 @pytest.mark.parametrize("content", [{"data": 3}, {"data": {"dataset": 3}}, {"data": {}, "model": 3, "training": []}])

@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic.fields import FieldInfo
 
+from tune_cure.attacks.config import is_linf
 from tune_cure.training.config import HYPERPARAMETERS, TrainingConfig, config_class, parse_hyperparameter
 from tune_cure.training.delta import DELTA
 from tune_cure.utils.registry import is_reference
@@ -117,8 +118,7 @@ def rescale(content: dict[str, Any], given: Mapping[str, str], say: Callable[[st
     training = content.get("training")
     if not isinstance(training, dict):
         return  # `resolve` says what is wrong
-    is_linf = str(training.get("norm", "linf")).lower() == "linf"
-    in_pixels = "epsilon" in given and training["epsilon"] >= 1 and is_linf
+    in_pixels = "epsilon" in given and training["epsilon"] >= 1 and is_linf(training)
     if in_pixels:
         say(f"--epsilon {training['epsilon']:g} is taken as {training['epsilon']:g}/255")
         training["epsilon"] /= 255

@@ -150,7 +150,7 @@ def test_a_value_is_judged_as_the_loader_judges_it(
             "model": "small_cnn",
             "space": {"lr_max": {"int": [1, 2]}},
         }
-        tree.setdefault(section, {})[key] = value
+        tree.setdefault(section, {"epsilon": 0.1} if key == "norm" else {})[key] = value
         assert validator.is_valid(tree) == is_good, value
         said = refusal(tree)
         assert not said if is_good else said, value
