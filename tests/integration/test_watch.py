@@ -168,7 +168,7 @@ def test_watch_says_that_a_search_ended_early_by_its_patience_and_prints_no_comm
     assert state.ends.total() == 2
     assert main(["watch", str(tmp_path)]) == 0
     said = capsys.readouterr().out
-    assert "2 of 8 trials have ended; the report:" in said
+    assert f"2 of 8 trials have ended; tune-cure report {tmp_path} writes the report\n" in said
     assert "ended early: the last 1 trial improved nothing; to go on, raise search.patience and --resume" in said
     assert "Continue" not in said
 
@@ -199,7 +199,7 @@ def test_watch_changes_no_file_of_the_run(tmp_path: Path, capsys: pytest.Capture
     finally:
         tmp_path.chmod(0o755)
     assert state() == before
-    assert f"all 1 trials have ended; the report: {tmp_path / 'report.html'}" in capsys.readouterr().out
+    assert f"all 1 trials have ended; tune-cure report {tmp_path} writes the report\n" in capsys.readouterr().out
 
 
 def test_watch_answers_a_damaged_journal_with_an_error_of_one_line(

@@ -15,12 +15,13 @@ from tune_cure.cli.options import EXIT_MORE_TO_DO, UsageError
 from tune_cure.cli.search import SearchOptions, ended_early
 from tune_cure.cli.views.console import alert
 from tune_cure.cli.views.live_view import LiveView, PlainView
+from tune_cure.league.folder import League, is_league
 from tune_cure.search import patience, results, run_files
-from tune_cure.search.journal import SEARCH_EVENTS, JournalFollower
+from tune_cure.search.journal import SEARCH_EVENTS, Event, JournalFollower
 from tune_cure.search.patience import Patience
 from tune_cure.search.progress import SearchState
 from tune_cure.utils import environment, locking
-from tune_cure.utils.formatting import format_count
+from tune_cure.utils.formatting import format_count, join_words
 from tune_cure.utils.registry import did_you_mean
 
 SECONDS = 0.5  # between two looks at the folder
@@ -54,10 +55,12 @@ def run(options: WatchOptions, console: Console) -> int:
     if directory.exists() and not directory.is_dir():
         raise UsageError(f"{directory}: is no folder")
     try:
+        _refuse_league(directory)
         if not is_begun(directory):
             console.print(f"{_describe_waiting(directory)}; Ctrl-C ends this")
         while not is_begun(directory):
             time.sleep(SECONDS)
+            _refuse_league(directory)
         state = follow(
             directory,
             lambda state: LiveView(state, console) if console.is_terminal else PlainView(state, console.print),
@@ -70,21 +73,27 @@ def run(options: WatchOptions, console: Console) -> int:
 def _conclude(directory: Path, state: SearchState, console: Console) -> int:
     """Print how the search ended and how to continue it, and return the exit code."""
     ended, planned = state.ends.total(), state.spec.search.trials
-    report = directory / run_files.REPORT
-    if ended >= planned:
-        console.print(f"all {ended} trials have ended; the report: {report}")
-        return 0
     result = results.SearchResult(directory)
-    if state.budget.is_spent and patience.is_search_over(result):
-        console.print(f"{format_count(ended, 'trial')} have spent {state.budget.words}; the report: {report}")
-        return 0
-    if patience.is_search_over(result):
-        early = ended_early(patience.replay_patience(result).words)
-        console.print(f"{ended} of {planned} trials have ended; the report: {report}\n{early}")
+    is_over = patience.is_search_over(result)
+    if is_over and patience.has_judged_leaders(result):
+        page = directory / run_files.REPORT
+        report = f"the report: {page}" if page.exists() else f"tune-cure report {directory} writes the report"
+        if ended >= planned:
+            console.print(f"all {ended} trials have ended; {report}")
+        elif state.budget.is_spent:
+            console.print(f"{format_count(ended, 'trial')} have spent {state.budget.words}; {report}")
+        else:
+            early = ended_early(patience.replay_patience(result).words)
+            console.print(f"{ended} of {planned} trials have ended; {report}\n{early}")
         return 0
     command = SearchOptions(space="").resume_command(directory, str(directory))
-    reason = state.paused or "the search is not running any more"
-    alert(console, f"{reason}; {ended} of {planned} trials have ended. Continue it with:\n  {command}")
+    is_known = not is_over or is_dead(directory)  # on another machine than its own, trials that have ended end this
+    stopped = "the search is not running any more" if is_known else "no process of this machine runs the search"
+    left = ", but not all leaders are judged again" if is_over else ""
+    alert(
+        console,
+        f"{state.paused or stopped}; {ended} of {planned} trials have ended{left}. Continue it with:\n  {command}",
+    )
     return EXIT_MORE_TO_DO if state.paused else 1
 
 
@@ -103,6 +112,18 @@ def _describe_waiting(directory: Path) -> str:
     return f"waiting for a search in {directory}"
 
 
+def _refuse_league(directory: Path) -> None:
+    """Refuse the folder of a league, in which no search ever begins; its methods' folders are there before they do.
+
+    Raises:
+        UsageError: It holds a league.
+    """
+    if is_league(directory):
+        league = League.read(directory)
+        searches = join_words((str(league.run_folder(name)) for name in league.methods), "or")
+        raise UsageError(f"{directory}: holds a league; watch one of its searches: {searches}")
+
+
 def is_begun(directory: Path) -> bool:
     """Return whether a search has begun in `directory`."""
     return (directory / run_files.SPEC).is_file() and (directory / run_files.JOURNAL).is_file()
@@ -114,6 +135,15 @@ def is_dead(directory: Path) -> bool:
     This is known on the machine that ran the search last; on any other machine the answer is False.
     """
     return environment.read(directory).last_host == platform.node() and locking.is_unlocked(directory)
+
+
+def _restart(state: SearchState, events: list[Event]) -> Patience:
+    """Let the state, and a patience that is returned, know these events alone."""
+    state.restart(events)
+    patience = Patience(state.spec)
+    for event in events:
+        patience.take(event)
+    return patience
 
 
 def follow(
@@ -150,6 +180,8 @@ def follow(
             for event in tail.read():
                 if event["event"] in SEARCH_EVENTS:
                     state.paused = event["reason"] if event["event"] == "pause" else ""
+                    if event.get("restart"):
+                        patience = _restart(state, tail.reread())
                 else:
                     shown.on_event(event)
                     patience.take(event)

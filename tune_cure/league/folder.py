@@ -11,8 +11,7 @@ from tune_cure.league.budget import equal_budget, with_budget
 from tune_cure.league.cost import EpochCost
 from tune_cure.league.methods import NAME, Entry, compose_spec
 from tune_cure.search import run_files
-from tune_cure.search.patience import is_search_over
-from tune_cure.search.ranking import select_finalists
+from tune_cure.search.patience import has_judged_leaders, is_search_over
 from tune_cure.search.results import ResultsError, SearchResult, read_spec
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.utils.files import replace_text
@@ -151,14 +150,10 @@ class League:
 
 def is_searched(results: Mapping[str, SearchResult], league: League) -> bool:
     """Return whether the searches of all methods are over, and their leaders judged again."""
-    return all(name in results and _is_searched(results[name]) for name in league.methods)
-
-
-def _is_searched(result: SearchResult) -> bool:
-    spec = result.spec
-    has_fresh_images = spec.data.num_validation > spec.evaluation.examples
-    unjudged = select_finalists(result.trials, spec)["fresh_pgd_accuracy"].isna().any()
-    return is_search_over(result) and not (has_fresh_images and unjudged)
+    return all(
+        name in results and is_search_over(results[name]) and has_judged_leaders(results[name])
+        for name in league.methods
+    )
 
 
 def is_league(folder: Path) -> bool:

@@ -329,6 +329,12 @@ class JournalFollower:
                 self.position += len(line)
                 yield self._reader.read(line)
 
+    def reread(self) -> list[Event]:
+        """Return the events of trials that `read` has yielded so far, without those that a restart discarded."""
+        reader = EventReader(self.path)
+        with self.path.open("rb") as file:
+            return _drop_restarted([reader.read(line) for line in file.read(self.position).splitlines(keepends=True)])
+
 
 def _searched_keys(path: Path) -> Collection[str]:
     """Return the keys of the space of the search with the journal `path`; none if its spec.yaml cannot be read."""

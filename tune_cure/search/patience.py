@@ -2,7 +2,7 @@
 
 from tune_cure.search.budget import replay_budget
 from tune_cure.search.journal import Event
-from tune_cure.search.ranking import RankKey, RankTracker, rank_key
+from tune_cure.search.ranking import RankKey, RankTracker, rank_key, select_finalists
 from tune_cure.search.results import SearchResult
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.utils.formatting import format_count
@@ -46,10 +46,18 @@ class Patience:
 
 
 def is_search_over(result: SearchResult) -> bool:
-    """Return whether nothing is left to run: all trials have ended, or all that began, and no more are proposed."""
+    """Return whether no trial is left to run: all trials have ended, or all that began, and no more are proposed."""
     if result.trials.empty or result.trials["status"].eq("unfinished").any():
         return False
     return len(result.trials) >= result.spec.search.trials or bool(describe_early_end(result))
+
+
+def has_judged_leaders(result: SearchResult) -> bool:
+    """Return whether each leading trial is judged again, or there are no other validation images to judge it on."""
+    spec = result.spec
+    if (spec.data.validation or 0) <= spec.evaluation.examples:
+        return True
+    return bool(select_finalists(result.trials, spec)["fresh_pgd_accuracy"].notna().all())
 
 
 def describe_early_end(result: SearchResult) -> str:

@@ -2,6 +2,7 @@
 
 import time
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -102,6 +103,13 @@ class SearchState:
             self.epochs_of_ended += trial.epochs
             self._update_best(trial)
         return trial
+
+    def restart(self, events: Iterable[Event]) -> None:
+        """Forget all events but these: a change of settings has discarded what running trials did before it."""
+        anew = SearchState(self.spec, self.started, paused=self.paused)
+        for event in events:
+            anew.update(event)
+        vars(self).update(vars(anew))
 
     def _update_best(self, trial: TrialState) -> None:
         """Find the leader after a change of `trial`; all trials are compared only if the leader fell behind."""

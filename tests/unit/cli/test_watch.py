@@ -4,13 +4,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.journal_lines import begin
+from tests.support.command_line import typed_arguments
+from tests.support.journal_lines import begin, end, epoch
 from tests.support.journals import write_search
+from tests.support.leagues import write_league
+from tests.support.old_runs import copy_run
 from tests.support.spaces import tiny
 from tune_cure.cli import watch
 from tune_cure.cli.main import main
+from tune_cure.cli.views.live_view import PlainView
 from tune_cure.reports import artifacts
 from tune_cure.search.journal import Journal
+from tune_cure.search.progress import SearchState
 
 
 @pytest.fixture(autouse=True)
@@ -61,7 +66,7 @@ def test_without_a_folder_the_run_that_was_written_to_last_is_watched(
     finished(tmp_path / "results" / "a", written=-9)
     said = watched(capsys)
     assert said.startswith("the newest run: results/b\n")
-    assert "all 24 trials have ended; the report: results/b/report.html" in said
+    assert "all 24 trials have ended; tune-cure report results/b writes the report\n" in said
     monkeypatch.setattr(artifacts, "write_artifacts", lambda result: result.directory / "report.html")
     assert main(["report"]) == 0
     assert capsys.readouterr().out.startswith("the newest run: results/b\nwrote results/b/report.html")
@@ -99,3 +104,59 @@ def test_the_end_of_a_time_budget_has_a_code_of_its_own_until_the_search_is_resu
     assert "the time budget is used up; 0 of 8 trials have ended. Continue it with:" in capsys.readouterr().out
     journal.append("resume", None)
     assert main(["watch", str(tmp_path)]) == 1
+
+
+def test_a_search_that_was_killed_while_its_leaders_were_judged_is_not_finished(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = copy_run("finished", tmp_path)
+    (folder / "report.html").touch()
+    assert f"all 6 trials have ended; the report: {folder}/report.html\n" in watched(capsys, str(folder))
+    journal = folder / "journal.jsonl"
+    journal.write_text("".join(line for line in journal.open() if '"leader"' not in line))
+    left = "6 of 6 trials have ended, but not all leaders are judged again. Continue it with:\n"
+    assert main(["watch", str(folder)]) == 1
+    said = capsys.readouterr().out
+    assert f"no process of this machine runs the search; {left}" in said
+    assert typed_arguments(said.splitlines()[-1]) == ["search", "--resume", str(folder)]
+    monkeypatch.setattr(watch, "is_dead", lambda directory: True)
+    assert main(["watch", str(folder)]) == 1
+    assert f"the search is not running any more; {left}" in capsys.readouterr().out
+
+
+def test_what_a_change_of_settings_has_discarded_is_forgotten(tmp_path: Path) -> None:
+    tiny(tmp_path, "search.budget_epochs=30", "asha.control=0.5", "search.trials=1")
+    journal = Journal(tmp_path)
+    begin(journal, 0)
+    for number in (1, 2, 3):
+        epoch(journal, 0, epoch=number, pgd_accuracy=0.5, clean_accuracy=0.9, objective=0.5)
+    journal.append("change", None, settings="evaluation.epsilon: 0.1 -> 0.3", restart=True)
+    epoch(journal, 0, epoch=1, pgd_accuracy=0.1, clean_accuracy=0.9, objective=0.1)
+    end(journal, 0)
+    state = watch.follow(tmp_path, lambda state: PlainView(state, lambda line: None))
+    expected = SearchState(state.spec, state.started)
+    for event in journal.read():
+        expected.update(event)
+    assert (state.epochs, state.budget.spent) == (1, 1.0)
+    assert state.best and state.best.best and state.best.best["pgd_accuracy"] == 0.1
+    assert (state.trials, state.best, state.rungs) == (expected.trials, expected.best, expected.rungs)
+
+
+def test_a_league_is_answered_with_the_folders_of_its_methods_also_while_it_is_waited_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def begin_league(seconds: float = 0) -> None:
+        (tmp_path / "league").mkdir()
+        write_league(tmp_path / "league", {"cure": "cure", "fgsm": "fgsm_rs"})
+        for journal in tmp_path.glob("league/*/journal.jsonl"):
+            journal.unlink()  # none is there while the methods are measured
+
+    monkeypatch.setattr(watch.time, "sleep", begin_league)
+    for is_there in (False, True):
+        assert (tmp_path / "league").exists() == is_there
+        assert main(["watch", str(tmp_path / "league")]) == 2
+        said = capsys.readouterr().err
+        assert said == (
+            f"tune-cure: {tmp_path}/league: holds a league; watch one of its searches: {tmp_path}/league/cure or "
+            f"{tmp_path}/league/fgsm\n"
+        )
