@@ -5,6 +5,8 @@ import pytest
 from tune_cure.cli import main as cli
 from tune_cure.cli.main import main
 from tune_cure.search.space import bundled_spaces, loading as specs
+from tune_cure.training.config import hyperparameter_value
+from tune_cure.training.interactions import inactive_hyperparameters
 from tune_cure.training.presets import METHODS, NO_METHOD
 from tune_cure.utils.yaml_config import SpecError
 
@@ -48,6 +50,18 @@ def test_the_space_of_the_fastat_benchmark_keeps_its_rules_with_any_method() -> 
         assert (spec.model.name, spec.data.validation, spec.data.train_examples) == ("resnet18", 1000, None)
         assert spec.space.keys() == preset.space.keys()
         assert spec.start_from == [{key: preset.keys[key] for key in preset.space}]
+
+
+@pytest.mark.parametrize(
+    ("name", "number", "method"),
+    [("gradalign", 0, "gradalign"), ("fgsm_baseline", 0, "fgsm_rs"), ("cure_full", 1, "n_fgsm")],
+)
+def test_a_start_that_names_a_paper_is_the_method_of_that_paper(name: str, number: int, method: str) -> None:
+    spec = specs.load(bundled_spaces.find(name))
+    config = spec.training_config(spec.start_from[number])
+    inactive = inactive_hyperparameters(config)  # where lambda is 0, the regularizer
+    expected = {key: value for key, value in METHODS[method].keys.items() if key not in inactive}
+    assert {key: hyperparameter_value(config, key) for key in expected} == expected
 
 
 @pytest.mark.parametrize("name", BUNDLED)
