@@ -247,7 +247,8 @@ def resolve_run(
 def _take_method(content: dict[str, Any], values: Mapping[str, Any], say: Callable[[str], None]) -> None:
     """Put hyperparameters that were typed, and the keys of a method, into the sections of a run.
 
-    The keys of a method that was typed count instead of those of the file; those that were typed beside it count more.
+    What was typed, and the keys of a method that was typed, count instead of the keys of the file that say the same.
+    What was typed beside a method counts more than the method.
 
     Args:
         content: The sections; changed in place.
@@ -258,7 +259,7 @@ def _take_method(content: dict[str, Any], values: Mapping[str, Any], say: Callab
         ProblemError: There is no such method.
     """
     typed = expand_method(values)
-    for key in typed.keys() - values.keys():
+    for key in typed:
         for other in SAME_AS.get(key, ()):
             if isinstance(content.get("training"), dict):
                 content["training"].pop(other, None)

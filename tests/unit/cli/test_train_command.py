@@ -319,6 +319,24 @@ def test_a_method_that_is_typed_counts_instead_of_the_keys_of_a_file(tmp_path: P
     assert (typed.method, typed.regularizer, typed.step_size, typed.alpha) == ("gradalign", "gradalign", None, 1)
 
 
+@pytest.mark.parametrize(
+    ("training", "arguments", "step"),
+    [
+        ("{alpha: 0.5}", "--step-size 0.05", {"step_size": 0.05}),
+        ("{alpha: 0.5}", "--step-size 0.05 --set training.alpha=null", {"step_size": 0.05}),
+        ("{alpha: 0.5}", "--step-size 0.05 --method gat", {"step_size": 0.05}),
+        ("{step_size: 0.05}", "--alpha 0.5", {"step_size": None, "alpha": 0.5}),
+        ("{method: gat, step_size: 0.05}", "--alpha 0.5", {"step_size": None, "alpha": 0.5}),
+    ],
+)
+def test_a_step_that_is_typed_counts_instead_of_that_of_a_file_in_other_units(
+    training: str, arguments: str, step: dict[str, float | None], tmp_path: Path
+) -> None:
+    (tmp_path / "run.yaml").write_text(f"training: {training}\n")
+    found = asked_for("--config", str(tmp_path / "run.yaml"), *arguments.split()).training
+    assert found.model_dump(include={"alpha", "step_size"}) == step
+
+
 def test_the_recorded_run_of_a_method_is_the_same_run(tmp_path: Path) -> None:
     spec = asked_for("--method", "nuat", "--dataset", "digits")
     (tmp_path / "config.yaml").write_text(spec.to_yaml())
