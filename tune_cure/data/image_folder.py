@@ -22,7 +22,7 @@ EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", 
 
 
 def find_image_folder(root: Path, image_size: int | None, download: bool) -> DataSource:
-    """Return the data set of pictures in train/CLASS and test/CLASS, or in CLASS folders alone.
+    """Return the data set of pictures in train/CLASS and, if there is one, test/CLASS, or in CLASS folders alone.
 
     Args:
         root: The folder.
@@ -34,11 +34,9 @@ def find_image_folder(root: Path, image_size: int | None, download: bool) -> Dat
     """
     if not root.is_dir():
         raise DataError(f"{root}: there is no such folder; name one of class folders with --data-root")
-    parts = {part: root / part for part in ("train", "test")}
-    if not parts["train"].is_dir():
+    parts = {part: root / part for part in ("train", "test") if (root / part).is_dir()}
+    if "train" not in parts or not class_folders(parts["train"]):  # it can be a class: bus, car, train
         parts = {"train": root}
-    elif not parts["test"].is_dir():
-        raise DataError(f"{root}: has train/ but no test/; both are needed, or class folders alone")
     listings = {part: _list(folder) for part, folder in parts.items()}
     classes = list(listings["train"])
     if "test" in listings and list(listings["test"]) != classes:

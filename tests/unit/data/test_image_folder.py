@@ -1,4 +1,4 @@
-"""Pictures of hostile sizes and contents; that sound ones are read is shown in test_datasets."""
+"""Folders of pictures and their classes, and pictures of hostile sizes; test_datasets reads sound ones."""
 
 import struct
 import warnings
@@ -24,6 +24,20 @@ def refused(folder: Path) -> str:
     with pytest.raises(DataError) as caught:
         prepared("image_folder", folder, None)
     return str(caught.value)
+
+
+def test_training_pictures_need_no_test_pictures_beside_them(tmp_path: Path) -> None:
+    write_pictures(tmp_path / "d" / "train")
+    content = prepared("image_folder", tmp_path / "d", None)
+    assert content["classes"] == ["cat", "dog"]
+    assert "test_images" not in content
+
+
+def test_train_and_test_can_be_names_of_classes(tmp_path: Path) -> None:
+    write_pictures(tmp_path / "d", classes=("bus", "test", "train"))
+    content = prepared("image_folder", tmp_path / "d", None)
+    assert content["classes"] == ["bus", "test", "train"]
+    assert len(content["train_images"]) == 9
 
 
 def png_header(width: int, height: int) -> bytes:
