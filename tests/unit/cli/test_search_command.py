@@ -9,7 +9,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from tests.support.command_line import failed
+from tests.support.command_line import failed, typed_arguments
 from tests.support.journal_lines import begin
 from tests.support.journals import write_search
 from tests.support.registered_parts import forget_afterwards
@@ -340,6 +340,25 @@ def test_a_search_whose_copy_is_in_a_store_goes_on_from_the_newer_journal_that_i
     (elsewhere / "results" / "tiny").rename(elsewhere / "lost")
     assert main([*command, "--resume"]) == 130
     assert resumed == [("tiny", 0), ("tiny", 2), ("tiny", 1)]
+
+
+@pytest.mark.parametrize("begun", [False, True], ids=["before the first trial", "after another search of that name"])
+def test_a_search_with_a_store_that_was_interrupted_before_its_first_trial_is_taken_up_again(
+    begun: bool, space: Path, elsewhere: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[str] = []
+
+    def interrupted(spec: SearchSpec, folder: search_run.RunFolder, *_: object) -> None:
+        taken.append(folder.directory.name)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(search_run, "run_trials", interrupted)
+    if begun:
+        (elsewhere / "results" / "tiny").mkdir(parents=True)
+        write_search(elsewhere / "results" / "tiny", 1)
+    assert main(["search", "--space", str(space), "--output", f"file://{elsewhere}/store/run"]) == 130
+    assert main(typed_arguments(capsys.readouterr().out.splitlines()[-1])) == 130
+    assert taken == ["tiny-2" if begun else "tiny"] * 2
 
 
 def test_ctrl_c_while_the_time_of_a_search_is_estimated_says_how_to_continue(

@@ -363,15 +363,17 @@ def _make_folder_with_store(spec: SearchSpec, store: ObjectStore, options: Searc
     """Make the local folder of a search that is kept in an object store.
 
     A resumed search takes the folder whose copy the store has, if this machine has it still: its journal may be newer.
-    Else its new folder gets the store's files.
+    Else its new folder gets the store's files. A search that ended before its first trial has left no copy.
     """
-    if not options.resume and store.exists(run_files.JOURNAL):
+    is_copied = store.exists(run_files.JOURNAL)
+    if not options.resume and is_copied:
         raise UsageError(f"--output {store.uri}: holds a search; name another, or continue it with --resume")
-    if options.resume and not store.exists(run_files.JOURNAL):
-        raise UsageError(f"--output {store.uri}: holds no search: there is no {run_files.JOURNAL} in it")
-    directory = store.find_original(run_files.find_runs(run_files.RESULTS)) if options.resume else None
+    directory = store.find_original(run_files.find_runs(run_files.RESULTS)) if is_copied else None
     if directory is None:
-        directory = make_folder(_choose_directory(spec, options))
-        if options.resume:
+        directory = _choose_directory(spec, options)
+        if options.resume and not is_copied and not resume.is_unbegun(directory):
+            raise UsageError(f"--output {store.uri}: holds no search: there is no {run_files.JOURNAL} in it")
+        make_folder(directory)
+        if is_copied:
             store.get_run(directory)
     return RunFolder(spec, directory, UriStorage(store, directory))

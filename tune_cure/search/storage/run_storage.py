@@ -7,6 +7,7 @@ the store at any time.
 """
 
 import logging
+import math
 import shutil
 import tempfile
 import time
@@ -210,7 +211,7 @@ class UriStorage(RunStorage):
     def __init__(self, store: ObjectStore, folder: Path) -> None:
         self.store, self.folder = store, folder.resolve()
         self.checkpoint_uri = store.uri
-        self._copied = time.monotonic()
+        self._copied = -math.inf  # the first event is copied at once: from then on the store holds a search
         self._uploader = ThreadPoolExecutor(1)
         self._upload: Future[None] | None = None
         self._useless: list[str] = []  # files to delete after the next copy of the journal
@@ -256,7 +257,12 @@ class UriStorage(RunStorage):
             if time.monotonic() - self._copied >= INTERVAL and not is_uploading:
                 self._copied = time.monotonic()
                 useless, self._useless = self._useless, []
-                self._upload = self._uploader.submit(self._upload_and_remove, _snapshot(self.folder), useless)
+                try:
+                    snapshot = _snapshot(self.folder)
+                except OSError as error:  # of the folder for temporary files: no fault of the journal
+                    self._postpone(useless, error)
+                else:
+                    self._upload = self._uploader.submit(self._upload_and_remove, snapshot, useless)
 
         return copy_afterwards
 
@@ -292,13 +298,17 @@ class UriStorage(RunStorage):
         try:
             for file in sorted(folder.iterdir()):
                 self.store.put(file)
-        except OSError as error:  # the next copy may succeed, and the last one raises its error
-            _logger.warning("%s: a copy failed: %s", self.output, error)
-            self._useless.extend(useless)
+        except OSError as error:
+            self._postpone(useless, error)
         else:
             self._delete(useless)
         finally:
             shutil.rmtree(folder)
+
+    def _postpone(self, useless: list[str], error: OSError) -> None:
+        """Warn that a copy failed. The next one may succeed, and the last one raises its error."""
+        _logger.warning("%s: a copy failed: %s", self.output, error)
+        self._useless.extend(useless)
 
     def _delete(self, paths: list[str]) -> None:
         for path in paths:
@@ -317,7 +327,11 @@ def _local() -> fs.LocalFileSystem:
 def _snapshot(folder: Path) -> Path:
     """Return a temporary folder with a copy of all files that a search is continued from."""
     copy = Path(tempfile.mkdtemp(prefix="tune_cure-"))
-    for file in folder.iterdir():
-        if file.name == run_files.JOURNAL or file.suffix in (".yaml", ".json"):
-            shutil.copy2(file, copy)
+    try:
+        for file in folder.iterdir():
+            if file.name == run_files.JOURNAL or file.suffix in (".yaml", ".json"):
+                shutil.copy2(file, copy)
+    except OSError:
+        shutil.rmtree(copy, ignore_errors=True)
+        raise
     return copy

@@ -246,12 +246,40 @@ def test_the_journal_is_copied_between_two_events_while_the_search_runs(
     store: ObjectStore, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     events: list[Event] = []
+    monkeypatch.setattr(run_storage, "ThreadPoolExecutor", lambda workers: AtOnce())
     storage = UriStorage(store, folder)
-    journal = Journal(folder, storage.copy_while_running(events.append))
+    journal, copy = Journal(folder, storage.copy_while_running(events.append)), Path(store.path, "journal.jsonl")
     begin(journal, 0)
-    assert not store.exists("journal.jsonl")  # it is not yet time
-    monkeypatch.setattr(run_storage, "INTERVAL", 0.0)
+    first = journal.path.read_bytes()
+    assert copy.read_bytes() == first  # at once: --resume needs it
     begin(journal, 1)
-    storage.finish_copies()
-    assert [event["trial"] for event in events] == [0, 1]
-    assert Path(storage.checkpoint_root, "journal.jsonl").read_bytes() == journal.path.read_bytes()
+    assert copy.read_bytes() == first  # it is not yet time
+    monkeypatch.setattr(run_storage, "INTERVAL", 0.0)
+    begin(journal, 2)
+    assert [event["trial"] for event in events] == [0, 1, 2]
+    assert copy.read_bytes() == journal.path.read_bytes()
+
+
+@pytest.mark.parametrize("function", ["tempfile.mkdtemp", "shutil.copy2"])
+def test_a_folder_for_temporary_files_that_is_full_is_no_fault_of_the_journal(
+    function: str, store: ObjectStore, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(run_storage, "ThreadPoolExecutor", lambda workers: AtOnce())
+    monkeypatch.setattr(run_storage, "INTERVAL", 0.0)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    storage = UriStorage(store, folder)
+    journal = Journal(folder, storage.copy_while_running(lambda event: None))
+    file = write_checkpoint(storage)
+    storage.delete_file(f"{CHECKPOINT}/trainer.pt")
+    with monkeypatch.context() as context:
+        context.setattr(function, fail)
+        begin(journal, 0)
+    assert f"{store.uri}: a copy failed: [Errno 28] No space left on device" in caplog.text
+    assert (file.exists(), [*(tmp_path / "temporary").iterdir()]) == (True, [])
+    begin(journal, 1)
+    assert not file.exists()
+    assert Path(store.path, "journal.jsonl").read_bytes() == journal.path.read_bytes()
