@@ -109,7 +109,7 @@ METHODS: Registry[Preset] = Registry(
         "cure": Preset(
             "FGSM from a random start and CURE",
             "Moosavi-Dezfooli et al. 2019, arXiv 1811.09716, added to fgsm_rs; the paper itself fine-tunes a network "
-            "that was trained without attacks, for 20 epochs, by the penalty alone",
+            "that was trained without attacks, for 20 epochs, by the clean cross-entropy and the penalty",
             keys={**_FGSM, "regularizer": "cure", "direction": "classic", "lambda": 0.1, "h": 1.739},
             space={"lambda": {"loguniform": [0.001, 1]}, "h": {"uniform": [0.5, 5]}},
             ranges="what small searches found (docs/results.md); 1.739 moves every pixel of 3×32×32 by 8/255",
