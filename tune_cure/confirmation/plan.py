@@ -7,12 +7,13 @@ not optimistic. A search does not read the test set.
 
 Each pair of candidate and seed is a job with a folder of its own. A job saves its state after every epoch and every
 attack, so the same command continues where it was interrupted. A later command with more seeds or candidates adds to
-what is there.
+what is there; one with fewer names what its tables leave out.
 
 The columns of confirm.csv call a candidate "contender", as version 0.1.0 did.
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ from tune_cure.search import run_files
 from tune_cure.search.results import SearchResult
 from tune_cure.training.config import ModelConfig, TrainingConfig
 from tune_cure.utils.files import FolderError
+from tune_cure.utils.formatting import format_radius, join_words
 from tune_cure.utils.yaml_config import by_path, differences
 
 if TYPE_CHECKING:
@@ -33,6 +35,15 @@ if TYPE_CHECKING:
 
 AS_IS = 0
 """Stands in the place of a seed for a network that was not trained here. Seeds of a confirmation begin at 1."""
+
+RunKey = tuple[str, int, float]
+"""Candidate, seed and radius of one judged network; the seed is `AS_IS` where it was not trained here."""
+
+# Names of a confirmation's folders. A folder with another name, which a page or a terminal might obey, is none.
+CANDIDATE_FOLDER = re.compile(r"[A-Za-z0-9_.-]+")
+SEED_FOLDER = re.compile(r"seed-[0-9]{1,18}")
+OUTCOME_FOLDER = re.compile(r"(linf|l2)-([0-9]+(?:\.[0-9]+)?(?:e[+-][0-9]+)?)-([0-9]+)")
+"""The name of a folder with the outcomes at a radius: norm, radius, number of images. See `Job.outcome_folder`."""
 
 
 @dataclass(frozen=True)
@@ -216,3 +227,48 @@ def _check_folder(job: Job) -> None:
         if is_own and job.candidate.kind == "candidate":
             advice += ", or give the candidate another name: NAME=FILE"
         raise FolderError(f"{job.folder / run_files.JOB_CONFIG}: {key} was {old} there, and is {new} now; {advice}")
+
+
+def find_left_out(jobs: Sequence[Job]) -> list[RunKey]:
+    """Return what has been judged in the confirmation's folder and is part of none of its jobs.
+
+    An earlier command asked for more seeds, candidates or radii. Only what was judged on the same number of images
+    counts; the rest belongs into no table with these jobs.
+
+    Args:
+        jobs: All jobs of a plan, finished or not; empty for none.
+    """
+    if not jobs:
+        return []
+    asked = {(job.candidate.name, job.seed, job.outcome_folder(at).name) for job in jobs for at in job.plan.epsilons}
+    alike = f"{jobs[0].evaluation.norm}-*-{jobs[0].plan.examples}"
+    found = set()
+    for file in jobs[0].folder.parent.parent.glob(f"*/*/{alike}/{run_files.OUTCOMES}"):
+        name, run, outcomes = file.parts[-4:-1]
+        seed = int(run.removeprefix("seed-")) if SEED_FOLDER.fullmatch(run) else AS_IS
+        match = OUTCOME_FOLDER.fullmatch(outcomes)
+        if match and CANDIDATE_FOLDER.fullmatch(name) and (name, seed, outcomes) not in asked:
+            found.add((name, seed, float(match[2])))
+    return sorted(found)
+
+
+def explain_left_out(left_out: Iterable[RunKey], norm: str) -> list[str]:
+    """Return a sentence that names what `find_left_out` found; none if it found nothing.
+
+    Args:
+        left_out: What it found.
+        norm: The norm of the attacks.
+    """
+    seeds: dict[tuple[str, float], list[int]] = {}
+    for name, seed, epsilon in left_out:
+        seeds.setdefault((name, epsilon), []).append(seed)
+    texts = []
+    for (name, epsilon), of_both in seeds.items():
+        numbers = f" with seed{'s' * (len(of_both) > 1)} {join_words(map(str, of_both))}" if of_both != [AS_IS] else ""
+        texts.append(f"{name}{numbers} at {format_radius(epsilon, norm)}")
+    if not texts:
+        return []
+    return [
+        "Judged in the same folder, but not asked for by the command, and therefore in no table and no verdict: "
+        f"{'; '.join(texts)}."
+    ]

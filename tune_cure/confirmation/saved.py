@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 
 from tune_cure.confirmation.outcomes import Arrays, Weights, read_outcomes
-from tune_cure.confirmation.verdicts import COLUMNS, EPOCHS, OF_BEST, Confirmation, RunKey
+from tune_cure.confirmation.plan import CANDIDATE_FOLDER, RunKey
+from tune_cure.confirmation.verdicts import COLUMNS, EPOCHS, OF_BEST, Confirmation
 from tune_cure.evaluation.names import ATTACKS
 from tune_cure.search import run_files
 from tune_cure.utils.csv_tables import read_csv
@@ -62,7 +63,18 @@ def read_confirmation(directory: Path) -> Confirmation | None:
     confirmation.num_planned = planned or num_there
     confirmation.num_judged = num_there if judged is None else judged
     confirmation.winner = _find_winner(confirmation, summary)
+    confirmation.left_out = _read_left_out(summary)
     return confirmation
+
+
+def _read_left_out(summary: dict[str, Any]) -> list[RunKey]:
+    """Return the runs that confirm.json names as left out; version 0.2.0 named none."""
+    left_out = []
+    for entry in found if isinstance(found := summary.get("left_out"), list) else []:
+        match entry:
+            case [str(name), int(seed), int(epsilon) | float(epsilon)] if CANDIDATE_FOLDER.fullmatch(name):
+                left_out.append((name, seed, float(epsilon)))
+    return left_out
 
 
 def _find_winner(confirmation: Confirmation, summary: dict[str, Any]) -> str | None:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from tune_cure.confirmation.candidates import ABLATION
 from tune_cure.confirmation.outcomes import Arrays, read_outcomes, read_trained
-from tune_cure.confirmation.plan import AS_IS, Job
+from tune_cure.confirmation.plan import AS_IS, Job, RunKey, find_left_out
 from tune_cure.evaluation import gradient_masking
 from tune_cure.evaluation.gradient_masking import MaskingSign
 from tune_cure.evaluation.names import ATTACKS, COMPARED_ATTACKS, label_attacks
@@ -28,9 +28,6 @@ from tune_cure.utils.csv_tables import format_csv
 from tune_cure.utils.files import replace_arrays, replace_text
 from tune_cure.utils.formatting import format_count, format_notebook, format_table, join_words
 from tune_cure.utils.significance import SeedSpread
-
-RunKey = tuple[str, int, float]
-"""Candidate, seed and radius of one judged network; the seed is `AS_IS` where it was not trained here."""
 
 KEYS = ("contender", "kind", "description", "seed", "norm", "epsilon", "examples", "train_images", "epochs", "diverged")
 OF_BEST = {attack: f"best_{attack}" for attack in ATTACKS}
@@ -84,6 +81,7 @@ class Confirmation:
     Attributes:
         num_planned: The number of runs that were asked for, judged or not.
         num_judged: The number of these that have been judged as was asked, at each radius and by each attack.
+        left_out: What earlier commands judged and this one does not ask for; see `plan.find_left_out`.
         winner: The name of the search's winner, which need not have been judged yet; None in a league.
         outcomes: For each judged network the content of its outcomes.npz. Under each attack's name (`ATTACKS`) lies an
             array of shape (examples,): True where the test image was still classified correctly.
@@ -97,6 +95,7 @@ class Confirmation:
     def __init__(self, jobs: Sequence[Job]) -> None:
         self.num_planned = len(jobs)
         self.num_judged = sum(job.is_done for job in jobs)
+        self.left_out = find_left_out(jobs)
         self.winner = next((job.candidate.name for job in jobs if job.candidate.kind == "leader"), None)
         self.outcomes: dict[RunKey, Arrays] = {}
         self.best_outcomes: dict[RunKey, Arrays] = {}
@@ -306,6 +305,8 @@ class Confirmation:
             content["robust_overfitting"] = _records(self.robust_overfitting())
         if self.num_judged < self.num_planned:
             content |= {"runs_planned": self.num_planned, "runs_judged": self.num_judged}
+        if self.left_out:
+            content["left_out"] = self.left_out
         replace_text(folder / run_files.CONFIRM_SUMMARY, json.dumps(content, indent=2, allow_nan=False) + "\n")
         packed = {
             f"{candidate}/{seed}/{epsilon:.6g}/{attack}": array

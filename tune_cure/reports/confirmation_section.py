@@ -6,7 +6,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from tune_cure.confirmation.answers import answer, chance_warnings, divergence_warnings
-from tune_cure.confirmation.plan import AS_IS
+from tune_cure.confirmation.plan import AS_IS, explain_left_out
 from tune_cure.confirmation.verdicts import Confirmation, describe_interval, warn_of_seeds
 from tune_cure.evaluation.names import ATTACKS, COMPARED_ATTACKS, UNTARGETED_LABEL
 from tune_cure.reports import html_page
@@ -67,7 +67,8 @@ def introduction(confirmation: Confirmation) -> str:
         f"Candidates: {names}. {_training(table)} The last weights{best} were judged on "
         f"{table['examples'].max():,} test images, clean and under {attacks}."
     )
-    return text if num_judged >= num_planned else f"{text} {so_far}"
+    left_out = [escape(text) for text in explain_left_out(confirmation.left_out, table["norm"].iloc[0])]
+    return " ".join([text, *[so_far] * (num_judged < num_planned), *left_out])
 
 
 def _training(table: pd.DataFrame) -> str:

@@ -1,3 +1,4 @@
+import dataclasses
 import importlib.util
 import json
 import re
@@ -9,15 +10,17 @@ import pandas as pd
 import pytest
 
 from tests.support.command_line import fill_disk, typed_arguments
-from tests.support.confirmations import write_best_outcomes, write_outcomes, write_quick_search
+from tests.support.confirmations import PLAN, write_best_outcomes, write_outcomes, write_quick_search
 from tests.support.old_runs import copy_run
 from tune_cure.cli import main as cli
 from tune_cure.cli.options import program
 from tune_cure.cli.views.interruption import STOPPING
-from tune_cure.confirmation.plan import Job
+from tune_cure.confirmation.candidates import choose_candidates
+from tune_cure.confirmation.plan import Job, plan_jobs
 from tune_cure.confirmation.verdicts import FEW_SEEDS_WARNINGS
 from tune_cure.ray_backend import confirmation
 from tune_cure.reports import search_page
+from tune_cure.reports.export.measurements import measured_by_confirmation
 from tune_cure.search import run_files
 from tune_cure.search.results import SearchResult
 from tune_cure.utils import environment, locking
@@ -269,6 +272,27 @@ def test_trials_at_chance_are_said_before_they_are_retrained(
     assert cli.main(["confirm", str(tmp_path), *QUICK]) == 0
     printed = " ".join(capsys.readouterr().out.split())
     assert "warning: No trial is clearly above chance. One fixed answer is right on 95.0%" in printed
+
+
+def test_a_smaller_command_says_which_runs_it_leaves_out_and_the_card_names_the_seeds_of_its_means(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result, plan = write_quick_search(tmp_path), dataclasses.replace(PLAN, seeds=(1, 2, 3), examples=40)
+    finish(plan_jobs(result, choose_candidates(result, 2, ["fgsm"]), plan))
+    monkeypatch.setattr(confirmation, "run", lambda *_, **__: {})
+    assert cli.main(["confirm", str(tmp_path), *QUICK]) == 0
+    left_out = (
+        "Judged in the same folder, but not asked for by the command, and therefore in no table and no verdict: fgsm "
+        "with seed 3 at epsilon 0.15 (38.2/255); trial-2 with seed 3 at epsilon 0.15 (38.2/255); trial-7 with seeds "
+        "1, 2 and 3 at epsilon 0.15 (38.2/255)."
+    )
+    page, report = tmp_path / run_files.CONFIRM / run_files.CONFIRM_REPORT, tmp_path / run_files.REPORT
+    for text in (capsys.readouterr().out, page.read_text(), report.read_text()):
+        assert left_out in " ".join(text.split())
+    table = pd.read_csv(tmp_path / run_files.CONFIRMED)
+    assert table.query("contender == 'trial-2'")["seed"].tolist() == [1, 2]
+    measured = measured_by_confirmation(SearchResult(tmp_path), "trial-2", None)
+    assert {measurement.seeds for measurement in measured} == {(1, 2, 3)}
 
 
 def test_a_baseline_that_is_left_out_is_said_with_the_reason(

@@ -11,10 +11,10 @@ import pytest
 import torch
 import yaml
 
-from tests.support.confirmations import PLAN, write_quick_search
+from tests.support.confirmations import NUM_IMAGES, PLAN, finish, judge_at, write_quick_search
 from tests.support.old_runs import copy_run
 from tune_cure.confirmation import plan as plan_module
-from tune_cure.confirmation.candidates import choose_candidates
+from tune_cure.confirmation.candidates import Candidate, choose_candidates
 from tune_cure.confirmation.job_config import read_job_config
 from tune_cure.confirmation.plan import Job, Plan
 from tune_cure.confirmation.verdicts import Confirmation
@@ -64,6 +64,34 @@ def test_all_candidates_of_a_seed_come_before_the_next_seed(result: SearchResult
     assert [job.seed for job in jobs] == [1] * 3 + [2] * 3
     assert [job.candidate for job in jobs] == chosen * 2
     assert len({job.folder for job in jobs}) == 6
+
+
+def test_runs_that_a_smaller_command_does_not_ask_for_are_named(result: SearchResult) -> None:
+    plan = dataclasses.replace(PLAN, seeds=(1, 2, 3), examples=NUM_IMAGES)
+    candidates = choose_candidates(result, 2, [])
+    own = Candidate("net", "candidate", None, "a trained network", trained="net.pt", digest="abc")
+    jobs = plan_module.plan_jobs(result, [*candidates, own], plan)
+    finish(jobs)
+    wider = judge_at(jobs[:1], 0.1)
+    assert plan_module.find_left_out(jobs) == [("trial-2", 1, 0.1)]
+    assert plan_module.find_left_out(wider + jobs[1:]) == []
+    fewer = plan_module.plan_jobs(result, candidates[:1], dataclasses.replace(plan, seeds=(1, 2)))
+    (sentence,) = plan_module.explain_left_out(plan_module.find_left_out(fewer), "linf")
+    assert sentence.startswith("Judged in the same folder, but not asked for by the command, and therefore in no table")
+    assert sentence.partition(": ")[2] == (
+        "net at epsilon 0.15 (38.2/255); trial-2 with seed 1 at epsilon 0.1 (25.5/255); trial-2 with seed 3 at epsilon "
+        "0.15 (38.2/255); trial-7 with seeds 1, 2 and 3 at epsilon 0.15 (38.2/255)."
+    )
+
+
+def test_runs_that_were_judged_on_another_number_of_images_are_not_named(result: SearchResult) -> None:
+    plan = dataclasses.replace(PLAN, seeds=(1, 2), examples=NUM_IMAGES)
+    candidates = choose_candidates(result, 1, [])
+    finish(plan_module.plan_jobs(result, candidates, plan))
+    fewer = dataclasses.replace(plan, seeds=(1,))
+    assert plan_module.find_left_out(plan_module.plan_jobs(result, candidates, fewer)) == [("trial-2", 2, 0.15)]
+    other = dataclasses.replace(fewer, examples=30)
+    assert plan_module.find_left_out(plan_module.plan_jobs(result, candidates, other)) == []
 
 
 def test_training_uses_the_images_that_the_search_held_out(result: SearchResult) -> None:

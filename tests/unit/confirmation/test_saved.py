@@ -46,6 +46,25 @@ def test_an_unfinished_confirmation_knows_how_many_runs_were_planned(tmp_path: P
     assert (read.num_judged, read.num_planned) == (1, 12)
 
 
+def test_runs_that_the_command_left_out_are_read_back_unless_they_cannot_be_meant(tmp_path: Path) -> None:
+    jobs = plan_quick_jobs(tmp_path)
+    finish(jobs)
+    Confirmation([job for job in jobs if job.seed == 1 or job.candidate.kind == "leader"]).write(
+        tmp_path / run_files.CONFIRM
+    )
+    read = read_confirmation(tmp_path)
+    assert read is not None
+    left_out = [(name, seed, 0.15) for name in ("fgsm", "start_from") for seed in (2, 3)]
+    assert read.left_out == left_out
+    file = tmp_path / run_files.CONFIRM / run_files.CONFIRM_SUMMARY
+    content = json.loads(file.read_text())
+    for wrong in ("fgsm", [["<b>", 1, 0.15]], [["fgsm", "1", 0.15]], [["fgsm", 1]], [5]):
+        file.write_text(json.dumps({**content, "left_out": wrong}))
+        damaged = read_confirmation(tmp_path)
+        assert damaged is not None
+        assert damaged.left_out == []
+
+
 def test_a_run_that_autoattack_has_not_judged_yet_is_not_done(tmp_path: Path) -> None:
     jobs = plan_quick_jobs(tmp_path)
     for job in jobs:

@@ -119,6 +119,20 @@ def test_only_the_winner_is_accompanied_by_the_best_configuration(result: Search
     assert not bundle.collect_confirmed_model(result, "fgsm", None).best_config
 
 
+def test_the_card_names_the_seeds_of_each_mean(result: SearchResult) -> None:
+    jobs = write_confirmed_runs(result, 1, 2, 3)
+    leader = [job for job in jobs if job.candidate.kind == "leader"]
+    for job in leader[:2]:
+        file = job.outcome_folder(0.15) / run_files.OUTCOMES
+        with np.load(file) as content:
+            arrays = {name: content[name] for name in content.files}
+        parts = dict.fromkeys(("apgd_ce", "apgd_t", "fab_t", "autoattack"), arrays["pgd_50_10"])
+        replace_arrays(file, arrays | parts)
+    card = build_model_card(bundle.collect_confirmed_model(result, leader[0].candidate.name, 1))
+    ((*_, of_pgd),), ((*_, of_autoattack),) = card_rows(card, "PGD-50-10"), card_rows(card, "AutoAttack")
+    assert (of_pgd, of_autoattack) == ("1, 2 and 3", "1 and 2")
+
+
 def test_only_of_a_trial_the_card_says_which_hyperparameters_the_search_chose(result: SearchResult) -> None:
     name = write_confirmed_runs(result, 1)[0].candidate.name
     trial, baseline = (build_model_card(bundle.collect_confirmed_model(result, it, None)) for it in (name, "fgsm"))
@@ -131,9 +145,8 @@ def test_the_card_of_a_search_gives_the_means_of_its_confirmation_separately(res
     means = Confirmation(jobs).means()
     mean = means[means["contender"] == jobs[0].candidate.name].iloc[0]
     card = build_model_card(bundle.collect_search_model(result))
-    assert card_rows(card, "PGD-50-10") == [
-        ["epsilon 0.15 (38.2/255)", "30", "2", f"{100 * mean['pgd_50_10']:.2f} ± {100 * mean['pgd_50_10_sd']:.2f}"]
-    ]
+    accuracy = f"{100 * mean['pgd_50_10']:.2f} ± {100 * mean['pgd_50_10_sd']:.2f}"
+    assert card_rows(card, "PGD-50-10") == [["epsilon 0.15 (38.2/255)", "30", "1 and 2", accuracy]]
     assert "These accuracies are not those of the weights here" in card
     assert "has not been confirmed" not in card
 

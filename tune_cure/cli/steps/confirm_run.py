@@ -134,16 +134,17 @@ def prepare(options: ConfirmOptions) -> Prepared:
             result, jobs, num_searched=data.train_examples or len(splits.train), num_classes=splits.num_classes
         ),
         concurrent,
-        _notes(result, candidates, options, splits, plan.held_out),
+        _notes(result, candidates, options, splits, jobs),
     )
 
 
 def _notes(
-    result: SearchResult, candidates: Sequence[Candidate], options: ConfirmOptions, splits: Splits, held_out: int
+    result: SearchResult, candidates: Sequence[Candidate], options: ConfirmOptions, splits: Splits, jobs: Sequence[Job]
 ) -> list[str]:
-    """Return what to know before a confirmation starts: baselines and attacks that are left out, trials at chance."""
+    """Return what to know before it starts: baselines, earlier runs and attacks that are left out, trials at chance."""
     notes = explain_baselines(result, candidates, options.baselines)
-    if not held_out and options.weights is None:
+    notes += plan_module.explain_left_out(plan_module.find_left_out(jobs), result.spec.evaluation.norm)
+    if not jobs[0].plan.held_out and options.weights is None:
         folder = result.directory / run_files.CONFIRM
         notes.append(
             f"the last weights alone are judged, as this confirmation was begun; move {folder} away to judge those of "

@@ -1,6 +1,5 @@
 """Measurements of an exported network: by its search on validation images, by a confirmation on the test set."""
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from tune_cure.confirmation.job_config import JobConfig, read_job_config
 from tune_cure.confirmation.outcomes import read_outcomes
+from tune_cure.confirmation.plan import CANDIDATE_FOLDER, OUTCOME_FOLDER, SEED_FOLDER
 from tune_cure.evaluation import gradient_masking
 from tune_cure.evaluation.chance import is_clearly_above
 from tune_cure.evaluation.config import EvaluationConfig
@@ -27,13 +27,6 @@ from tune_cure.utils import significance
 from tune_cure.utils.files import FolderError
 from tune_cure.utils.formatting import STATUS_WORDS, format_percent
 from tune_cure.utils.schema import MAX_NUMBER
-
-OUTCOME_FOLDER = re.compile(r"(linf|l2)-([0-9.]+(?:e[+-][0-9]+)?)-([0-9]+)")
-"""The name of a folder with the outcomes at a radius: norm, radius, number of images. See `Job.outcome_folder`."""
-
-# Names of a confirmation's folders. A folder with another name, which a page or a terminal might obey, is none.
-CANDIDATE_FOLDER = re.compile(r"[A-Za-z0-9_.-]+")
-SEED_FOLDER = re.compile(r"seed-[0-9]{1,18}")
 
 OutcomeKey = tuple[str, float, int]
 """Norm, radius and number of test images."""
@@ -56,7 +49,7 @@ class Measurement:
         accuracy: The accuracy of the exported network, a fraction; None if only other networks were measured.
         mean: The mean over the seeds of a confirmation, a fraction; None if there was no confirmation.
         deviation: The sample standard deviation over the seeds; None for a single seed.
-        seeds: The number of seeds; 0 if there was no confirmation.
+        seeds: The seeds of that mean; empty if there was no confirmation.
     """
 
     on: str
@@ -67,7 +60,7 @@ class Measurement:
     accuracy: float | None
     mean: float | None = None
     deviation: float | None = None
-    seeds: int = 0
+    seeds: tuple[int, ...] = ()
 
 
 def measured_by_search(spec: SearchSpec, row: "pd.Series[Any]") -> Iterator[Measurement]:
@@ -130,7 +123,7 @@ def measured_by_confirmation(result: SearchResult, candidate: str, seed: int | N
                     accuracy=None if seed is None else accuracies[seed],
                     mean=mean,
                     deviation=deviation if len(accuracies) > 1 else None,
-                    seeds=len(accuracies),
+                    seeds=tuple(accuracies),
                 )
 
 

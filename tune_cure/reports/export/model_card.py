@@ -90,7 +90,7 @@ def _measured(model: ExportedModel) -> str:
     parts = [introduction, _own_table(model), _warnings(model)]
     if model.elsewhere:
         command = _code(f"tune-cure export --confirmed {model.candidate}")
-        seeds = format_count(max(measurement.seeds for measurement in model.elsewhere), "other seed")
+        seeds = format_count(max(len(measurement.seeds) for measurement in model.elsewhere), "other seed")
         parts.append(
             f"The configuration was confirmed: other networks were trained with the same hyperparameters and {seeds}, "
             "and judged on test images. These accuracies are not those of the weights here. They say how good the "
@@ -102,7 +102,7 @@ def _measured(model: ExportedModel) -> str:
                 measurement.attack,
                 _radius(measurement),
                 f"{measurement.examples:,}",
-                str(measurement.seeds),
+                _seeds(measurement),
                 _over_seeds(measurement),
             ]
             for measurement in model.elsewhere
@@ -117,13 +117,13 @@ def _measured(model: ExportedModel) -> str:
 
 
 def _on_test_images(model: ExportedModel) -> str:
-    seeds = model.measured[0].seeds
+    seeds = len(model.measured[0].seeds)
     text = (
         "Accuracies of this network ± their standard errors, in float32, on test images that neither the training nor "
         "the search has read."
     )
     if seeds > 1:
-        text += f" Beside them: mean ± sample standard deviation over the {seeds} seeds of its configuration."
+        text += " Beside them: mean ± sample standard deviation over the seeds of its configuration."
     if any(measurement.attack == "AutoAttack" for measurement in model.measured):
         text += (
             " AutoAttack has four attacks: APGD-CE, APGD-T, FAB-T and Square, whose row is called AutoAttack. Each of "
@@ -148,8 +148,8 @@ def _on_validation_images(model: ExportedModel) -> str:
 
 def _own_table(model: ExportedModel) -> str:
     titles = ["attack", "radius", "images", "accuracy (%)"]
-    if any(measurement.seeds > 1 for measurement in model.measured):
-        titles.append("over the seeds (%)")
+    if any(len(measurement.seeds) > 1 for measurement in model.measured):
+        titles += ["over the seeds (%)", "seeds"]
     rows = [
         [
             measurement.attack,
@@ -157,6 +157,7 @@ def _own_table(model: ExportedModel) -> str:
             f"{measurement.examples:,} {measurement.on}",
             _accuracy(measurement),
             _over_seeds(measurement),
+            _seeds(measurement),
         ][: len(titles)]
         for measurement in model.measured
     ]
@@ -175,6 +176,10 @@ def _accuracy(measurement: Measurement) -> str:
 
 def _over_seeds(measurement: Measurement) -> str:
     return format_percent(measurement.mean, measurement.deviation, digits=2, unit="")
+
+
+def _seeds(measurement: Measurement) -> str:
+    return join_words(map(str, measurement.seeds))
 
 
 def _table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
