@@ -188,6 +188,7 @@ def train(
     resume: bool = False,
     test: bool = False,
     quiet: bool = False,
+    parts: str | Path | None = None,
 ) -> TrainResult:
     """Train one network, without Ray, and write its log, curves and checkpoints into a folder.
 
@@ -202,6 +203,7 @@ def train(
         resume: Continue the run in the folder, which has its configuration.
         test: Judge the best and the last network on the test set at the end.
         quiet: Print no progress.
+        parts: The file of your own parts; None takes the ones that `config`, or the run that is resumed, names.
 
     Raises:
         TuneCureError: The run cannot be trained, or the folder is not free or cannot be continued.
@@ -216,6 +218,7 @@ def train(
         resume=resume,
         test=test,
         device=device,
+        parts=None if parts is None else Path(parts),
     )
     say = command_line.progress(quiet)
     if resume and given:

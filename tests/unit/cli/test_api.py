@@ -16,6 +16,7 @@ import tune_cure
 from tests.support.confirmations import write_quick_search
 from tests.support.exported_models import write_best_model
 from tests.support.journals import write_search
+from tests.support.registered_parts import forget_afterwards
 from tune_cure.cli import api
 from tune_cure.cli.steps import search_run
 from tune_cure.cli.views.live_view import PlainView
@@ -36,6 +37,18 @@ SMALL = {
     "training": {"epochs": 2, "batch_size": 64, "epsilon": 0.1},
     "evaluation": {"epsilon": 0.1, "steps": 2, "examples": 50},
 }
+PARTS = """
+from torch import nn
+
+import tune_cure
+
+
+def flat(num_classes: int, in_channels: int) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(64 * in_channels, num_classes))
+
+
+tune_cure.register("network", "flat", flat)
+"""
 
 
 def test_every_public_name_is_there_and_listed() -> None:
@@ -150,6 +163,22 @@ def test_a_registered_network_is_trained_by_its_name(tmp_path: Path) -> None:
     assert isinstance(result.network, nn.Module)
     with pytest.raises(TuneCureError, match=r"'netwrk' is not one of .*did you mean 'network'"):
         tune_cure.register("netwrk", "tiny", tiny)
+
+
+def test_a_run_whose_file_of_parts_has_moved_is_resumed_once_the_file_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, moved, folder = tmp_path / "parts_of_a_run.py", tmp_path / "moved_parts.py", tmp_path / "out"
+    file.write_text(PARTS)
+    with monkeypatch.context() as patch:
+        forget_afterwards(patch)
+        patch.setattr(api, "train_epochs", lambda run, say: run.train_epoch())
+        tune_cure.train(SMALL | {"model": "flat", "parts": str(file)}, output=folder)
+    file.rename(moved)
+    forget_afterwards(monkeypatch)
+    with pytest.raises(TuneCureError, match="there is no such file any more"):
+        tune_cure.train(output=folder, resume=True)
+    assert len(tune_cure.train(output=folder, resume=True, parts=moved).log) == 2
 
 
 @pytest.mark.parametrize(
