@@ -25,6 +25,8 @@ ADAPTIVE = 0.06
 """PGD-50-10 accuracy minus AutoAttack accuracy."""
 BLACK_BOX = 0.002
 """Share of the images that Square breaks after AutoAttack's attacks by gradients."""
+BLACK_BOX_UNTARGETED = 0.04
+"""The same where the targeted parts were left out: sound networks of three classes of digits reach 0.03."""
 ZERO_GRADIENT = 0.01
 """Share of the images at which the gradient is zero."""
 
@@ -91,7 +93,11 @@ def find_masking_signs(outcomes: Outcomes) -> list[MaskingSign]:
     is_sound = "autoattack" in correct and not _gap(correct, "pgd_50_10", "autoattack", ADAPTIVE)
     signs = []
     for weaker, stronger, threshold, claim, meaning in GAPS:
-        limit = RESTARTS_SOUND if is_sound and (weaker, stronger) == ("pgd_10", "pgd_50_10") else threshold
+        limit = threshold
+        if is_sound and (weaker, stronger) == ("pgd_10", "pgd_50_10"):
+            limit = RESTARTS_SOUND
+        elif weaker == "fab_t" and weaker not in outcomes.correct:
+            limit = BLACK_BOX_UNTARGETED
         if gap := _gap(correct, weaker, stronger, limit):
             signs.append(MaskingSign(claim, gap, POINTS, meaning))
     if outcomes.zero_gradient > ZERO_GRADIENT:
