@@ -10,6 +10,7 @@ from tests.support.old_runs import FOLDER, copy_run
 from tune_cure import models
 from tune_cure.confirmation.candidates import DEFAULT_BASELINES, choose_candidates, explain_baselines
 from tune_cure.confirmation.plan import Plan, plan_jobs
+from tune_cure.evaluation.names import ATTACKS
 from tune_cure.reports import confirmation_page, search_page, tables
 from tune_cure.search.results import SearchResult
 
@@ -86,6 +87,8 @@ def test_the_confirmation_is_rebuilt_to_the_last_digit(confirmed: Path) -> None:
     by_rule = ("low", "high", "p_value", "p_value_holm")
     intervals = [[row.pop(key) for key in by_rule] for summary in summaries for row in summary["comparisons"]]
     assert all(low <= high and 0 <= p_value <= p_value_holm <= 1 for low, high, p_value, p_value_holm in intervals)
+    numbers_of_seeds = {row.pop(f"{attack}_seeds") for row in summaries[0]["means"] for attack in ATTACKS}
+    assert numbers_of_seeds <= {0, 2}
     assert summaries[0] == summaries[1] | {"winner": "trial-1"}
     assert "trial-1" in (folder / "confirm.html").read_text()
 
