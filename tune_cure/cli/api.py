@@ -77,7 +77,7 @@ def search(
         data_root: Folder of the data; None leaves `data.root` as it is.
         resume: Continue the search in the run's folder.
         force: With `resume`: continue although settings have changed.
-        time_budget: Seconds, or a text such as `2h`, after which no more epoch is trained; None is without limit.
+        time_budget: Seconds, or a text such as `2h`, after which the search ends; None is without limit.
         address: Address of a Ray cluster to join; None starts a Ray on this machine, and ends it afterwards.
         track: Trackers that the search is sent to, too: `["mlflow", "wandb", "trackio"]`.
         verbose: Show what Ray and Optuna say.

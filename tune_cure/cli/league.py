@@ -28,7 +28,7 @@ class LeagueOptions:
         data_root: Folder of the data; None leaves `data.root` as it is.
         output: The league's folder; None takes a new folder below results/.
         resume: The folder of a league to continue; None begins one.
-        time_budget: Seconds after which no more epoch is trained; None is without limit.
+        time_budget: Seconds after which the searches end; None is without limit.
         seeds: Trainings of each winner and each untuned preset.
         examples: Test images to judge on; None is all.
         train_images: Training images of the confirmation; None is all.

@@ -34,7 +34,7 @@ class SearchOptions:
         output: The run's folder, or a URI; None takes a new folder below results/.
         resume: Continue the search in the run's folder.
         force: With `resume`: continue although settings have changed.
-        time_budget: Seconds after which no more epoch is trained; None is without limit.
+        time_budget: Seconds after which the search ends; None is without limit.
         check: Print the plan and start nothing.
         resolved: With `check`: a new file for the search space with every default; None writes none.
         address: Address of a Ray cluster to join; None starts a Ray on this machine.

@@ -63,7 +63,7 @@ class RunOptions:
         record: What the journal of the search to resume says, as `resume.prepare` returns it, or an empty one; the
             search adds its events. None reads the journal of a search to resume.
         verbose: Show what Ray and Optuna say.
-        seconds: How long the trials may take; None is without limit.
+        seconds: How long the search may take; None is without limit.
         epoch_seconds: What an epoch of training is expected to take, for the budget of training.
     """
 
@@ -255,10 +255,10 @@ def _run_on_ray(
     if search.counts.num_ended < spec.search.trials:
         tuner = _make_tuner(search, proposer, plan, broadcast, verbose=options.verbose)
         GuardedCall(tuner.fit, stopper, interrupt).run()
-    if stopper.is_over(search.counts) and not stopper.is_cut_short(search.counts):
-        rescore = partial(rescoring.run, [search.leaders], plan, broadcast)
-        GuardedCall(partial(rescore, lambda: stopper.is_cut_short(search.counts)), stopper, interrupt).run()
-    elif stopper.outcome == "time":
+    if stopper.is_over(search.counts) and not stopper.outcome:
+        rescore = partial(rescoring.run, [search.leaders], plan, broadcast, stopper.stop_all)
+        GuardedCall(rescore, stopper, interrupt).run()
+    if stopper.outcome == "time" and stopper.is_cut_short(search.counts, search.record):
         search.journal.append("pause", None, reason=stopper.reason)
 
 

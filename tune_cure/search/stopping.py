@@ -9,7 +9,7 @@ from pathlib import Path
 from tune_cure.search import run_files
 from tune_cure.search.budget import Budget
 from tune_cure.search.journal import Event, TrialCounts
-from tune_cure.search.patience import Patience
+from tune_cure.search.patience import Patience, has_judged_leaders
 from tune_cure.search.results import SearchResult
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.trial_table import SearchRecord
@@ -114,9 +114,14 @@ class SearchStopper:
         has_all = counts.num_ended >= self.spec.search.trials
         return has_all or (self.exhausted and counts.num_ended == counts.num_begun)
 
-    def is_cut_short(self, counts: TrialCounts) -> bool:
-        """Return whether something stops the search before its end; a budget that ends with the last trial does not."""
-        return bool(self.outcome) and not (self.outcome == "time" and self.is_over(counts))
+    def is_cut_short(self, counts: TrialCounts, record: SearchRecord) -> bool:
+        """Return whether something stops the search before its end.
+
+        A time budget that is used up after the last trial and the second judgement of the leaders does not.
+        """
+        if self.outcome == "time" and self.is_over(counts):
+            return not has_judged_leaders(SearchResult(self.folder, record=record))
+        return bool(self.outcome)
 
     def conclude(self, counts: TrialCounts, record: SearchRecord) -> SearchResult:
         """Return the result of the search as it stands, from what its journal says, with how it ended and why.
@@ -126,7 +131,7 @@ class SearchStopper:
         """
         if self.watch.is_lost():
             raise LostFolderError(self.watch.find_fault())
-        if self.is_cut_short(counts):
+        if self.is_cut_short(counts, record):
             outcome, reason = self.outcome, self.reason
         elif not self.is_over(counts):
             outcome, reason = "interrupted", ""

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.journal_lines import judge_leader, write_ended_trial
 from tests.support.spaces import tiny
 from tune_cure.search.journal import OBJECTIVE, Event, Journal, TrialCounts
 from tune_cure.search.space.config import SearchSpec
@@ -120,11 +121,30 @@ def test_a_time_budget_that_ends_with_the_last_trial_leaves_a_finished_search(tm
     counts = TrialCounts([{"event": event, "trial": trial} for trial in (0, 1) for event in ("trial", "end")])
     one_runs = TrialCounts([{"event": "trial", "trial": 0}])
     endings = SearchStopper(spec, tmp_path, -1, [])
-    assert not endings.is_cut_short(one_runs)
+    assert not endings.is_cut_short(one_runs, SearchRecord())
     assert endings.stop_all()
-    assert (endings.is_cut_short(one_runs), endings.is_cut_short(counts)) == (True, False)
+    assert (endings.is_cut_short(one_runs, SearchRecord()), endings.is_cut_short(counts, SearchRecord())) == (
+        True,
+        False,
+    )
     assert endings.conclude(one_runs, SearchRecord()).outcome == "time"
     assert endings.conclude(counts, SearchRecord()).outcome == "finished"
     interrupted = SearchStopper(spec, tmp_path, None, [])
     interrupted.interrupt()
-    assert interrupted.is_cut_short(counts)
+    assert interrupted.is_cut_short(counts, SearchRecord())
+
+
+@pytest.mark.parametrize(("seconds", "outcome"), [(-1, "time"), (None, "finished")])
+def test_a_time_budget_that_ends_before_the_leaders_are_judged_leaves_something_to_do(
+    seconds: float | None, outcome: str, tmp_path: Path
+) -> None:
+    spec = tiny(tmp_path, "search.trials=1", "evaluation.examples=60")
+    journal = Journal(tmp_path)
+    write_ended_trial(journal)
+    endings = SearchStopper(spec, tmp_path, seconds, journal.read())
+    endings.stop_all()
+    record = SearchRecord(journal.load())
+    assert endings.conclude(TrialCounts(record.history), record).outcome == outcome
+    judge_leader(journal, spec)
+    record = SearchRecord(journal.load())
+    assert endings.conclude(TrialCounts(record.history), record).outcome == "finished"

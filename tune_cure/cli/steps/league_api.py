@@ -117,7 +117,7 @@ def league(
         settings: Overrides of single keys: `{"training.epochs": 5}` or `["training.epochs=5"]`.
         data_root: Folder of the data; None leaves `data.root` as it is.
         resume: Continue the searches in the league's folder.
-        time_budget: Seconds, or a text such as `2h`, after which no more epoch is trained; None is without limit.
+        time_budget: Seconds, or a text such as `2h`, after which the searches end; None is without limit.
         seeds: Trainings of each winner and each untuned preset.
         examples: Test images to judge on; None is all.
         train_images: Training images of these trainings; None is all.

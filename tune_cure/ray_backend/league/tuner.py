@@ -151,7 +151,7 @@ def _run_on_ray(running: _Session, specs: dict[str, SearchSpec]) -> None:
         _run_trials(running, plan, broadcast)
     if not stopper.outcome:
         over = [search.leaders for search in searches.values() if search.stopper.is_over(search.counts)]
-        rescore = partial(rescoring.run, over, plan, broadcast, lambda: bool(stopper.outcome))
+        rescore = partial(rescoring.run, over, plan, broadcast, stopper.stop_all)
         GuardedCall(rescore, stopper, running.interrupt).run()
     if stopper.outcome == "time":
         for search in searches.values():
