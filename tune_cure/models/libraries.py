@@ -103,9 +103,10 @@ def _refuse_width(width: int | None) -> None:
 
 
 def _adapt(network: nn.Module, in_channels: int) -> nn.Module:
-    """Let the first convolution keep the resolution of small images, and leave out the pooling behind it.
+    """Let the first convolution keep the resolution of small images, and leave out a pooling of the network itself.
 
-    A first convolution whose stride is its kernel's size cuts patches; it cuts smaller ones instead.
+    A first convolution whose stride is its kernel's size cuts patches; it cuts smaller ones instead. Poolings inside of
+    other modules (DenseNet, SqueezeNet) stay: without them, networks that were saved would compute something else.
     """
     path, first = next(
         ((path, module) for path, module in network.named_modules() if isinstance(module, nn.Conv2d)), ("", None)

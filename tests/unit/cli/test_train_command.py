@@ -165,6 +165,7 @@ def test_another_radius_in_training_than_in_judging_is_pointed_out_if_it_differs
         (["--lr-min", "0.3"], "training.lr_min: must be at most lr_max"),
         (["--set", "data=5"], "data: a mapping of keys is needed, but found 5 (int)"),
         (["--device", "abacus"], "--device abacus: cannot be used"),
+        (["--device", "meta"], "--device meta: cannot be used: cpu and cuda can"),
         (["--resume", "--lambda", "3"], "leave out --lambda"),
         (["--resume", "--output", "nowhere"], "nowhere: holds no training run"),
         (["--config", "nowhere.yaml"], "nowhere.yaml: cannot be read"),

@@ -44,6 +44,16 @@ def test_the_first_stage_keeps_the_resolution_of_small_images(name: str) -> None
     assert not any(isinstance(module, nn.MaxPool2d) for module in network.modules())
 
 
+def test_poolings_within_features_stay_because_saved_networks_have_them() -> None:
+    first, pooling, second = [
+        module
+        for module in built("torchvision:squeezenet1_1").modules()
+        if isinstance(module, nn.Conv2d | nn.MaxPool2d)
+    ][:3]
+    assert isinstance(first, nn.Conv2d) and isinstance(pooling, nn.MaxPool2d) and isinstance(second, nn.Conv2d)
+    assert (first.stride, pooling.stride) == ((1, 1), 2)
+
+
 def test_a_vision_transformer_cuts_patches_for_small_images() -> None:
     stem = convolutions(built(TRANSFORMER))[0]
     assert (stem.kernel_size, stem.stride) == ((4, 4), (4, 4))

@@ -105,4 +105,6 @@ def choose_device(name: str | None) -> torch.device:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:  # torch that was built without CUDA asserts
         raise SpecError(f"--device {name}: cannot be used: {first_line(error)}") from error
+    if device.type not in ("cpu", "cuda"):  # MPS, for example, lacks float64
+        raise SpecError(f"--device {name}: cannot be used: cpu and cuda can")
     return device
