@@ -1,5 +1,6 @@
 """Configurations that a confirmation retrains: the search's leading trials, and the baselines to compare them with."""
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -65,7 +66,7 @@ def choose_candidates(result: SearchResult, top: int, baselines: Sequence[str]) 
 
     Args:
         result: The search.
-        top: The number of leading trials. Only trials that ended soundly count.
+        top: The number of leading trials. Only trials that ended soundly count, and of equal ones the first.
         baselines: Names from `BASELINES`; empty for none.
 
     Raises:
@@ -75,10 +76,7 @@ def choose_candidates(result: SearchResult, top: int, baselines: Sequence[str]) 
     sound = list_sound_trials(result)
     if not sound:
         raise CandidateError(f"{result.directory}: no trial has come to a sound end yet: there is nothing to confirm")
-    leaders = [
-        Candidate(f"trial-{number}", "leader", result.spec.training_config(result.proposals[number]), f"trial {number}")
-        for number in sound[:top]
-    ]
+    leaders = list(itertools.islice(_leaders(result, sound), top))
     winner = result.proposals[sound[0]]
     asked = {candidate.name: candidate for candidate in _baselines(result, winner, baselines)}
     if not has_penalty(leaders[0].config):
@@ -94,6 +92,16 @@ def choose_candidates(result: SearchResult, top: int, baselines: Sequence[str]) 
             chosen.append(_settle(candidate, result, leaders[0], winner))
             taken.append(chosen[-1].config)
     return chosen
+
+
+def _leaders(result: SearchResult, numbers: Sequence[int]) -> Iterator[Candidate]:
+    """Yield the trials of these numbers as candidates, each configuration once: version 0.2.0 could train one twice."""
+    taken: list[TrainingConfig] = []
+    for number in numbers:
+        config = result.spec.training_config(result.proposals[number])
+        if config not in taken:
+            taken.append(config)
+            yield Candidate(f"trial-{number}", "leader", config, f"trial {number}")
 
 
 def list_sound_trials(result: SearchResult) -> list[int]:

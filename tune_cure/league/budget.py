@@ -9,6 +9,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal
 
 from tune_cure.search.space.config import SearchSpec
+from tune_cure.search.space.configurations import count_possible_trials
 
 if TYPE_CHECKING:
     from tune_cure.search.proposals.proposer import StudyProposer
@@ -35,6 +36,8 @@ def equal_budget(trials: int, unit: BudgetUnit, epochs: Mapping[str, int], epoch
 def with_budget(spec: SearchSpec, unit: BudgetUnit, budget: float, epoch_seconds: float) -> SearchSpec:
     """Return a method's search with its budget; its number of trials is only a limit that the budget does not reach.
 
+    A space with fewer configurations has that many trials, which may leave some of the budget.
+
     Args:
         spec: The search.
         unit: The unit of the budget.
@@ -47,7 +50,8 @@ def with_budget(spec: SearchSpec, unit: BudgetUnit, budget: float, epoch_seconds
     else:
         most = math.ceil(budget / (SHORTEST * epoch_seconds))
         update = {"budget_epochs": None, "budget_seconds": budget, "trials": max(most, len(spec.start_from))}
-    return spec.model_copy(update={"search": spec.search.model_copy(update=update)})
+    spec = spec.model_copy(update={"search": spec.search.model_copy(update=update)})
+    return spec.model_copy(update={"search": spec.search.model_copy(update={"trials": count_possible_trials(spec)})})
 
 
 def coarse_methods(budget: float, epoch_seconds: Mapping[str, float]) -> list[str]:

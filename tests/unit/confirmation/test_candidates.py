@@ -38,6 +38,14 @@ def test_trials_that_did_not_end_soundly_are_no_leaders(result: SearchResult) ->
     assert len(names) == 21
 
 
+def test_a_configuration_that_the_search_trained_twice_is_one_leader(result: SearchResult) -> None:
+    before = [one.name for one in choose_candidates(result, 3, [])]
+    copied = int(before[1].removeprefix("trial-"))
+    result.proposals[copied] = dict(result.proposals[BEST])
+    names = [one.name for one in choose_candidates(result, 2, [])]
+    assert names == [before[0], before[2]]
+
+
 def test_a_baseline_equal_to_a_leader_is_left_out(result: SearchResult) -> None:
     names = [one.name for one in choose_candidates(result, 100, list(BASELINES))]
     assert "trial-0" in names  # the configuration of start_from

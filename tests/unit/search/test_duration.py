@@ -28,8 +28,8 @@ def test_a_game_counts_what_the_formula_leaves_out(scheduler: str, tmp_path: Pat
 
 
 def test_the_trials_of_start_from_count_in_full(tmp_path: Path) -> None:
-    starts = "start_from=[{}]".format(", ".join(["{lambda: 0.5, h: 1.0, lr_max: 0.02, epsilon: 0.1}"] * 8))
-    assert duration.play(tiny(tmp_path, starts), 2).epochs == 8 * 4
+    starts = ", ".join(f"{{lambda: 0.{number}, h: 1.0, lr_max: 0.02, epsilon: 0.1}}" for number in range(1, 9))
+    assert duration.play(tiny(tmp_path, f"start_from=[{starts}]"), 2).epochs == 8 * 4
 
 
 def test_a_search_of_very_many_trials_is_scaled_up(tmp_path: Path) -> None:

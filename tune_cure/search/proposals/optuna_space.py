@@ -35,6 +35,13 @@ def to_optuna_value(distribution: Distribution, value: Any) -> Any:
     return min(grid.low + distribution.count_steps(value) * grid.step, grid.high)
 
 
+def from_optuna_value(distribution: Distribution, value: Any) -> Any:
+    """Return the hyperparameter's value that the study has as `value`."""
+    if distribution.kind != "uniform" or distribution.step is None:
+        return value
+    return distribution.grid_value(distribution.count_steps(value))
+
+
 def suggest(trial: Trial, key: str, distribution: Distribution) -> Any:
     """Return the value of a searched hyperparameter for a trial of the study."""
     match to_optuna_distribution(distribution):
@@ -44,7 +51,7 @@ def suggest(trial: Trial, key: str, distribution: Distribution) -> Any:
             return trial.suggest_int(key, integer.low, integer.high, step=integer.step)
         case FloatDistribution() as real:
             value = trial.suggest_float(key, real.low, real.high, log=real.log, step=real.step)
-            return value if distribution.step is None else distribution.grid_value(distribution.count_steps(value))
+            return from_optuna_value(distribution, value)
     raise AssertionError(distribution)
 
 

@@ -9,6 +9,7 @@ from optuna.trial import TrialState
 
 from tune_cure.search.journal import OBJECTIVE, Event, Journal, end_reason
 from tune_cure.search.proposals import warm_start
+from tune_cure.search.proposals.distinct_sampler import ORIGIN, WARM_START_ORIGIN
 from tune_cure.search.proposals.optuna_space import suggest, to_optuna_distribution, to_optuna_value
 from tune_cure.search.proposals.outcome import STATUS, study_outcome
 from tune_cure.search.proposals.recorded_trials import RecordedTrial, find_checkpoint, recorded_trials
@@ -16,8 +17,6 @@ from tune_cure.search.proposals.study import create_storage, create_study
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.stopping import SearchStopper
 from tune_cure.search.storage.run_storage import LocalStorage, RunStorage
-
-WARM_START_ORIGIN = "warm_start"  # the origin, in the study, of trials of earlier searches
 
 
 class Proposal(NamedTuple):
@@ -147,7 +146,7 @@ class StudyProposer:
 
     def _enqueue(self, hyperparameters: dict[str, Any], origin: str) -> None:
         """Make a trial with these hyperparameters one that the study returns when it is asked."""
-        self.study.enqueue_trial(self._to_params(hyperparameters), user_attrs={"origin": origin})
+        self.study.enqueue_trial(self._to_params(hyperparameters), user_attrs={ORIGIN: origin})
 
     def _ask_for(self, hyperparameters: dict[str, Any]) -> optuna.Trial:
         """Return the first trial that is enqueued, which has these hyperparameters."""
@@ -206,7 +205,7 @@ class StudyProposer:
             params=self._to_params(hyperparameters),
             distributions={key: to_optuna_distribution(self.spec.space[key]) for key in hyperparameters},
             intermediate_values={} if self._has_several else objectives,
-            user_attrs={"origin": origin, STATUS: status},
+            user_attrs={ORIGIN: origin, STATUS: status},
         )
         for name, violation in outcome.violations.items():
             trial.set_constraint(name, violation)

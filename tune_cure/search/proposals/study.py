@@ -11,6 +11,7 @@ from sqlalchemy.event import listen
 from tune_cure.search import run_files
 from tune_cure.search.proposals import samplers, warm_start
 from tune_cure.search.proposals.auto_sampler import resolve_sampler
+from tune_cure.search.proposals.distinct_sampler import DistinctSampler
 from tune_cure.search.space.config import SearchSpec
 
 
@@ -23,9 +24,10 @@ def create_study(spec: SearchSpec, storage: BaseStorage, num_drawn: int) -> optu
         num_drawn: How many trials were drawn with the same seed before, which the sampler must not draw again.
     """
     direction = StudyDirection.MINIMIZE if spec.search.mode == "min" else StudyDirection.MAXIMIZE
+    sampler = samplers.make_sampler(resolve_sampler(spec)[0], spec.search.seed, num_drawn)
     return optuna.create_study(
         storage=storage,
-        sampler=samplers.make_sampler(resolve_sampler(spec)[0], spec.search.seed, num_drawn),
+        sampler=DistinctSampler(sampler, spec, num_drawn),
         pruner=optuna.pruners.NopPruner(),
         study_name=spec.name,
         directions=[direction] * len(spec.search.metrics),

@@ -1,6 +1,7 @@
 """Distribution of one searched hyperparameter: the four kinds that the YAML has."""
 
 import math
+from collections.abc import Iterable
 from typing import Annotated, Any
 
 from pydantic import Field, StrictInt, model_validator
@@ -94,6 +95,16 @@ class Distribution(Schema):
         assert self.step is not None
         low, high = self.values
         return float(high if steps == self.num_steps else low + steps * self.step)
+
+    @property
+    def grid(self) -> Iterable[Any]:
+        """The values one by one, from the lowest to the highest; empty for a range without `step`."""
+        if self.kind == "choice":
+            return self.values
+        low, high = self.values
+        if self.kind == "int":
+            return range(low, high + 1, int(self.step or 1))
+        return () if self.step is None else map(self.grid_value, range(self.num_steps + 1))
 
     def position(self, value: Any) -> float:
         """Return where `value` lies between low (0) and high (1), on the scale that is searched.

@@ -10,12 +10,14 @@ from pydantic import ValidationError
 from tune_cure.search import run_files
 from tune_cure.search.space import checks, keys
 from tune_cure.search.space.config import SearchSpec
+from tune_cure.search.space.configurations import Identity, count_possible_trials, identify
 from tune_cure.search.space.distributions import ON_GRID, Distribution
 from tune_cure.search.space.own_parts import expect_own_parts, import_modules, import_own_parts, read_parts
 from tune_cure.training.config import HYPERPARAMETERS, config_class, expand_model_name, parse_hyperparameter
 from tune_cure.training.delta import DELTA, delta_notice, expand_delta, say_delta_in
 from tune_cure.training.interactions import inactive_hyperparameters
 from tune_cure.training.presets import METHOD, expand_method, expand_space, expand_start, find_preset
+from tune_cure.utils.formatting import format_count
 from tune_cure.utils.yaml_config import (
     ProblemError,
     SpecError,
@@ -80,6 +82,8 @@ def load_mapping(
         spec = _check(content, import_parts=import_parts)
     except ProblemError as problem:
         raise problem.within(source) from problem
+    if import_parts or not is_of_run:  # a recorded search keeps the trials that it had
+        spec = _limit_trials(spec)
     if not is_of_run:  # the file of a run is not the user's to change
         _say_what_delta_is(content)
     return spec
@@ -155,9 +159,19 @@ def _check(content: dict[str, Any], *, import_parts: bool) -> SearchSpec:
     checks.check_winner(spec)
     checks.check_trials(spec)
     starts = [_resolve_start(spec, start, f"start_from[{index}]") for index, start in enumerate(spec.start_from)]
-    spec = spec.model_copy(update={"start_from": starts})
+    spec = spec.model_copy(update={"start_from": _drop_repeated(spec, starts)})
     checks.check_sampler(spec)
     return spec
+
+
+def _limit_trials(spec: SearchSpec) -> SearchSpec:
+    """Return the search with no more trials than its space has configurations, and warn if it asked for more."""
+    trials = count_possible_trials(spec)
+    if trials == spec.search.trials:
+        return spec
+    text = "search.trials: %d, but the space has only %s; each is trained once"
+    _logger.warning(text, spec.search.trials, format_count(trials, "configuration"))
+    return spec.model_copy(update={"search": spec.search.model_copy(update={"trials": trials})})
 
 
 def _parse(spec: SearchSpec, key: str, value: Any, path: str) -> Any:
@@ -237,3 +251,13 @@ def _resolve_start(spec: SearchSpec, start: dict[str, Any], path: str) -> dict[s
         why = inactive_hyperparameters(spec.training_config(active))[key]
         _logger.warning("%s.%s: left out, for it makes no difference: %s", path, key, why)
     return active
+
+
+def _drop_repeated(spec: SearchSpec, starts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return resolved starts without those that are the same as an earlier one, and warn of these."""
+    indices: dict[Identity, int] = {}
+    for index, start in enumerate(starts):
+        first = indices.setdefault(identify(spec, start), index)
+        if first != index:
+            _logger.warning("start_from[%d]: left out, for it is the same as start_from[%d]", index, first)
+    return [starts[index] for index in indices.values()]

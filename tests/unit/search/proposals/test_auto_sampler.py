@@ -6,6 +6,7 @@ import pytest
 from tests.support.sampler_studies import make_proposer
 from tests.support.spaces import tiny
 from tune_cure.search.proposals.auto_sampler import SearchTraits, choose_sampler, read_traits, resolve_sampler
+from tune_cure.search.proposals.distinct_sampler import DistinctSampler
 from tune_cure.search.proposals.samplers import unfit
 
 MEASURED = SearchTraits(num_keys=4, num_trials=48)
@@ -63,7 +64,9 @@ def test_auto_is_the_sampler_that_was_better_in_searches_of_this_kind(
 )
 def test_a_search_by_auto_has_the_sampler_that_suits_it(tmp_path: Path, settings: list[str], sampler: str) -> None:
     spec = tiny(tmp_path, "search.sampler=auto", "start_from=[]", *settings)
-    assert type(make_proposer(spec, tmp_path).study.sampler).__name__ == sampler
+    used = make_proposer(spec, tmp_path).study.sampler
+    assert isinstance(used, DistinctSampler)
+    assert type(used.inner).__name__ == sampler
 
 
 def test_a_sampler_that_is_named_stays_and_has_no_reason(tmp_path: Path) -> None:

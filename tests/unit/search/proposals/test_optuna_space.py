@@ -47,22 +47,24 @@ def test_a_grid_too_fine_for_decimals_is_proposed_from_as_a_range() -> None:
     assert to_optuna_distribution(distribution) == FloatDistribution(0, 1)
 
 
+@pytest.mark.parametrize("start_at_top", [True, False])
 @pytest.mark.parametrize(
     ("low", "high", "step"), [("0.01", "0.1", "0.01"), ("4/255", "12/255", "1/255"), ("3/255", "9/255", "1/255")]
 )
 def test_the_highest_value_of_a_grid_is_proposed_started_from_and_resumed(
-    tmp_path: Path, low: str, high: str, step: str
+    tmp_path: Path, low: str, high: str, step: str, start_at_top: bool
 ) -> None:
-    top = float(Fraction(high))
+    start = high if start_at_top else low
     space = f"space={{epsilon: {{uniform: [{low}, {high}], step: {step}}}}}"
-    spec = tiny(tmp_path, space, f"start_from=[{{epsilon: {high}}}]", "search.sampler=random", "search.trials=60")
+    spec = tiny(tmp_path, space, f"start_from=[{{epsilon: {start}}}]", "search.sampler=random", "search.trials=60")
     proposer, proposed = make_proposer(spec, tmp_path), []
-    for number in range(60):
+    for number in range(spec.search.trials):  # as many as the grid has values
         proposed.append(propose(proposer).hyperparameters["epsilon"])
         proposer.tell(number, "completed", 4, {"objective": 0.3})
         journal_lines.end(Journal(tmp_path), number)
-    assert proposed[0] == top
-    assert top in proposed[1:]
+    assert proposed[0] == float(Fraction(start))
+    assert float(Fraction(high)) in proposed
+    assert len(set(proposed)) == round(float(Fraction(high) - Fraction(low)) / float(Fraction(step))) + 1
     assert all(spec.space["epsilon"].contains(value) for value in proposed)
     again = make_proposer(spec, tmp_path)
     assert [trial.params for trial in again.study.trials] == [trial.params for trial in proposer.study.trials]

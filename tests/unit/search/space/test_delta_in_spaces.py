@@ -63,12 +63,12 @@ def test_a_start_in_the_older_word_is_understood(tmp_path: Path) -> None:
 def test_a_winner_in_either_word_starts_a_search_in_the_other(tmp_path: Path) -> None:
     old, new = tmp_path / "old.yaml", tmp_path / "new.yaml"
     old.write_text("{delta: fgsm, lambda: 0.5}")
-    new.write_text("{regularizer: cure, direction: fgsm, lambda: 0.5}")
+    new.write_text("{regularizer: cure, direction: fgsm, lambda: 0.6}")
     with_delta = "space={delta: {choice: [classic, fgsm]}, lambda: {uniform: [0.1, 1]}}"
     with_both = "space={direction: {choice: [classic, fgsm]}, lambda: {uniform: [0.1, 1]}}"
     for space, key in ((with_delta, "delta"), (with_both, "direction")):
         spec = tiny(tmp_path, space, f"start_from=[{old}, {new}]")
-        assert spec.start_from == [{key: "fgsm", "lambda": 0.5}] * 2
+        assert spec.start_from == [{key: "fgsm", "lambda": 0.5}, {key: "fgsm", "lambda": 0.6}]
 
 
 def test_a_step_in_pixels_is_searched_and_replaces_alpha(tmp_path: Path) -> None:
