@@ -29,6 +29,7 @@ from tune_cure.ray_backend import cluster, session
 from tune_cure.ray_backend.data_broadcast import DataBroadcast
 from tune_cure.ray_backend.gpus.memory import wait_for_memory
 from tune_cure.ray_backend.gpus.sharing import plan_devices
+from tune_cure.ray_backend.guard import GuardedCall
 from tune_cure.ray_backend.resources import ResourcePlan
 from tune_cure.ray_backend.trainable import shared_data
 from tune_cure.ray_backend.worker_errors import describe
@@ -49,6 +50,7 @@ from tune_cure.utils.files import (
     replace_tensors,
     replace_text,
 )
+from tune_cure.utils.signals import WorkLeftBehindError
 
 POLL_SECONDS = 1.0
 
@@ -75,12 +77,12 @@ def run(
         on_interrupt: Is called at Ctrl-C, before Ray is ended, which takes seconds.
 
     Returns:
-        The reasons of jobs that failed, by their folders.
+        The reasons of jobs that failed, by their folders. Where Ray dies, all that are left have failed.
 
     Raises:
         ClusterError: The cluster cannot be joined, or one of its machines does not see the run's folder.
         DeviceError: Not even one job fits into the devices.
-        KeyboardInterrupt: Ctrl-C was pressed.
+        KeyboardInterrupt: Ctrl-C was pressed; as WorkLeftBehindError where it was pressed twice.
     """
     modules = own_part_files(result.spec) if address else []
     with _ray(address, verbose, modules):
@@ -96,11 +98,7 @@ def run(
         for job in pending:  # what an earlier command left there is not news
             (job.folder / run_files.JOB_STATUS).unlink(missing_ok=True)
         running = {task.remote(parts, pickle.dumps(job), plan, broadcast): job for job in pending}
-        try:
-            return _follow(running, on_status)
-        except KeyboardInterrupt:
-            on_interrupt()
-            raise
+        return _Jobs(running, on_status, on_interrupt).run()
 
 
 def _plan(pending: list[Job], result: SearchResult, broadcast: DataBroadcast | None) -> ResourcePlan:
@@ -113,26 +111,79 @@ def _plan(pending: list[Job], result: SearchResult, broadcast: DataBroadcast | N
     return plan_devices(spec, broadcast, num_trials=len(left), configs=configs)
 
 
-def _follow(running: dict[Any, Job], on_status: Callable[[Job, dict[str, Any]], None]) -> dict[str, str]:
-    """Wait for the tasks of jobs, tell of each status that changes, and return the reasons of jobs that failed."""
-    jobs = list(running.values())
-    failures: dict[str, str] = {}
-    statuses: dict[Path, dict[str, Any]] = {}
-    while running:
-        finished, _ = ray.wait(list(running), timeout=POLL_SECONDS)
-        for job in jobs:
-            if (status := job.status()) and statuses.get(job.folder) != status:
-                statuses[job.folder] = status
-                on_status(job, status)
-        for reference in finished:
-            job = running.pop(reference)
-            try:
-                ray.get(reference)
-            except ray.exceptions.RayError as error:  # the task, its process or its machine failed
-                session.keep_logs()
-                failures[str(job.folder)] = describe(error)
-                on_status(job, {"stage": "failed", "reason": failures[str(job.folder)]})
-    return failures
+class _Jobs:
+    """Jobs that run in Ray tasks, until all have ended, Ctrl-C is pressed or Ray dies.
+
+    Args:
+        running: The jobs by their tasks.
+        on_status: Is told of a job's `status` whenever it has changed.
+        on_interrupt: Is called at a first Ctrl-C.
+
+    Attributes:
+        failures: The reasons of jobs that failed, by their folders.
+        num_interrupts: How often Ctrl-C was pressed.
+    """
+
+    def __init__(
+        self,
+        running: dict[Any, Job],
+        on_status: Callable[[Job, dict[str, Any]], None],
+        on_interrupt: Callable[[], None],
+    ) -> None:
+        self.running, self.failures = running, dict[str, str]()
+        self.num_interrupts = 0
+        self._on_status, self._on_interrupt = on_status, on_interrupt
+        self._reason: str | None = None  # why the jobs that are left are not waited for
+
+    def run(self) -> dict[str, str]:
+        """Wait for the jobs, and return the reasons of those that failed.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C was pressed; as WorkLeftBehindError where it was pressed twice.
+        """
+        GuardedCall(self._follow, self).run()
+        if self.num_interrupts:
+            raise WorkLeftBehindError if self.num_interrupts > 1 else KeyboardInterrupt
+        if self._reason is not None:
+            left = list(self.running.values())  # the thread of a call that was left behind may go on
+            self.failures |= {str(job.folder): self._reason for job in left}
+        return self.failures
+
+    def end(self, outcome: str, reason: str) -> None:
+        """Wait for no further job; of several calls the first one counts."""
+        if self._reason is None:
+            self._reason = reason
+
+    def interrupt(self) -> None:
+        """Wait for no further job because of Ctrl-C."""
+        self.num_interrupts += 1
+        if self.num_interrupts == 1:
+            self._on_interrupt()
+        self.end("interrupted", "")
+
+    def stop_all(self) -> bool:
+        """Return whether no further job is waited for."""
+        return self._reason is not None
+
+    def _follow(self) -> None:
+        """Tell of each status that changes, and take note of jobs that fail, until all have ended."""
+        jobs = list(self.running.values())
+        statuses: dict[Path, dict[str, Any]] = {}
+        while self.running and not self.stop_all():
+            finished, _ = ray.wait(list(self.running), timeout=POLL_SECONDS)
+            for job in jobs:
+                if (status := job.status()) and statuses.get(job.folder) != status:
+                    statuses[job.folder] = status
+                    self._on_status(job, status)
+            for reference in finished:
+                job = self.running[reference]
+                try:
+                    ray.get(reference)
+                except ray.exceptions.RayError as error:  # the task, its process or its machine failed
+                    session.keep_logs()
+                    self.failures[str(job.folder)] = describe(error)
+                    self._on_status(job, {"stage": "failed", "reason": self.failures[str(job.folder)]})
+                del self.running[reference]
 
 
 @contextmanager

@@ -5,6 +5,7 @@ import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import pandas as pd
 import pytest
@@ -24,6 +25,7 @@ from tune_cure.reports.export.measurements import measured_by_confirmation
 from tune_cure.search import run_files
 from tune_cure.search.results import SearchResult
 from tune_cure.utils import environment, locking
+from tune_cure.utils.signals import WorkLeftBehindError
 
 QUICK = ["--top", "1", "--seeds", "2", "--baselines", "fgsm", "--examples", "40", "--train-images", "200",
          "--no-autoattack"]  # fmt: skip
@@ -133,6 +135,40 @@ def test_an_interrupted_confirmation_says_how_to_go_on(
         assert len(content.get("resumed", [])) == resumed
         assert cli.main(["confirm", str(tmp_path), *QUICK]) == 130
     assert command == f"{program()} confirm {tmp_path} {' '.join(QUICK[:6])} --epsilons 0.05 {' '.join(QUICK[6:])}"
+
+
+def test_what_is_left_when_ray_has_died_is_said_with_the_command_that_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def judged(jobs: list[Job], *_: object, **__: object) -> dict[str, str]:
+        finish(jobs[:1])
+        return {str(job.folder): "Ray has died, or was killed" for job in jobs[1:]}
+
+    monkeypatch.setattr(confirmation, "run", judged)
+    write_quick_search(tmp_path)
+    assert cli.main(["confirm", str(tmp_path), *QUICK]) == 1
+    said = capsys.readouterr().out.splitlines()
+    assert len([line for line in said if line.endswith("seed-2: Ray has died, or was killed")]) == 2
+    assert said[-2] == "what is done is kept. Continue with:"
+    assert typed_arguments(said[-1])[:2] == ["confirm", str(tmp_path)]
+    assert len(pd.read_csv(tmp_path / run_files.CONFIRM / "confirm.csv")) == 1
+
+
+def test_what_goes_on_without_its_ray_ends_with_the_process(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def leave_behind(*_: object, **__: object) -> dict[str, str]:
+        raise WorkLeftBehindError
+
+    def leave(code: int) -> NoReturn:
+        raise SystemExit(code)
+
+    monkeypatch.setattr(confirmation, "run", leave_behind)
+    monkeypatch.setattr("os._exit", leave)
+    write_quick_search(tmp_path)
+    with pytest.raises(SystemExit, match="130"):
+        cli.main(["confirm", str(tmp_path), *QUICK])
+    assert "interrupted; what is done is kept. Continue with:\n" in capsys.readouterr().out
 
 
 def test_a_full_disk_is_one_line_with_the_command_that_goes_on(

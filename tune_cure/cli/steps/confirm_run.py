@@ -35,10 +35,11 @@ from tune_cure.search.results import SearchResult
 from tune_cure.search.space.own_parts import import_parts_of_run
 from tune_cure.utils import environment, locking
 from tune_cure.utils.environment import describe_missing, is_installed
-from tune_cure.utils.signals import ignore_ctrl_c, on_ctrl_c
+from tune_cure.utils.signals import WorkLeftBehindError, ignore_ctrl_c, on_ctrl_c
 
 REWRITE_SECONDS = 20.0
 """Least time between two rewritings of the tables while runs are left."""
+KEPT = "what is done is kept. Continue with:"
 
 
 def run(options: ConfirmOptions, console: Console) -> int:
@@ -226,8 +227,8 @@ def run_until_interrupted(work: Callable[[], dict[str, str]], interruption: Inte
     """Return what the work returns, or nothing if a first Ctrl-C has ended it: the tables are still to be written."""
     try:
         return work()
-    except KeyboardInterrupt:
-        if interruption.is_urgent:
+    except KeyboardInterrupt as error:
+        if interruption.is_urgent or isinstance(error, WorkLeftBehindError):
             raise
         interruption.is_asked = True
         return {}
@@ -244,13 +245,15 @@ def _run(prepared: Prepared, options: ConfirmOptions, console: Console) -> int:
             work = partial(run_jobs, prepared, options, lines, interruption.announce)
             failures = run_until_interrupted(work, interruption)
             code = _conclude(prepared, failures, interruption, console)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         ignore_ctrl_c()
         interruption.settle()
-        alert(console, "interrupted", end="; ")
-        code = EXIT_CODE
-    if code == EXIT_CODE:
-        alert(console, "what is done is kept. Continue with:\n  " + options.command())
+        alert(console, f"interrupted; {KEPT}\n  {options.command()}")
+        if isinstance(error, WorkLeftBehindError):
+            raise
+        return EXIT_CODE
+    if code:
+        alert(console, f"{KEPT}\n  {options.command()}")
     return code
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from tune_cure.cli.steps.confirm_run import rewriting, run_until_interrupted
+from tune_cure.cli.steps.confirm_run import KEPT, rewriting, run_until_interrupted
 from tune_cure.cli.steps.continuing import explaining_disk_fault
 from tune_cure.cli.views.confirmation import JobLines, print_plan
 from tune_cure.cli.views.console import alert
@@ -31,7 +31,7 @@ from tune_cure.search import run_files
 from tune_cure.search.results import SearchResult
 from tune_cure.utils.environment import is_installed
 from tune_cure.utils.files import make_folder
-from tune_cure.utils.signals import on_ctrl_c
+from tune_cure.utils.signals import WorkLeftBehindError, on_ctrl_c
 
 
 @dataclass(frozen=True)
@@ -124,13 +124,17 @@ def run(
             interruption.finish()
             standings = write_results(prepared)
             is_interrupted = interruption.settle()
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         interruption.settle()
+        if isinstance(error, WorkLeftBehindError):
+            raise
         is_interrupted, standings = True, None
     if is_interrupted:
-        alert(console, f"interrupted; what is done is kept. Continue with:\n  {resume_command}")
+        alert(console, f"interrupted; {KEPT}\n  {resume_command}")
         return EXIT_CODE
     _say_results(prepared, standings, failures, console)
+    if failures:
+        alert(console, f"{KEPT}\n  {resume_command}")
     return 1 if failures else 0
 
 
