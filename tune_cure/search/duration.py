@@ -8,7 +8,7 @@ from typing import Any
 
 from tune_cure.data.splits import Splits
 from tune_cure.evaluation.config import StricterEvaluation
-from tune_cure.search.journal import OBJECTIVE
+from tune_cure.search.journal import OBJECTIVE, RUNG
 from tune_cure.search.schedulers.early_stopper import EarlyStopper
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.space.distributions import Distribution
@@ -156,7 +156,7 @@ def _play(spec: SearchSpec, trials: int, length: int, concurrent: int, seed: int
         number, epoch, accuracy = running.pop(0)
         epoch, total = epoch + 1, total + 1
         at_rungs += epoch in rungs
-        metrics = {OBJECTIVE: accuracy, "ended": "completed" if epoch >= length else ""}
+        metrics = {OBJECTIVE: accuracy, RUNG: accuracy, "ended": "completed" if epoch >= length else ""}
         if epoch < length and stopper.report(number, epoch, metrics):
             running.append((number, epoch, accuracy))
         else:

@@ -32,6 +32,11 @@ def test_the_trials_of_start_from_count_in_full(tmp_path: Path) -> None:
     assert duration.play(tiny(tmp_path, f"start_from=[{starts}]"), 2).epochs == 8 * 4
 
 
+def test_a_stronger_attack_at_the_rungs_stops_as_many_trials(tmp_path: Path) -> None:
+    without = duration.play(tiny(tmp_path, "search.trials=40"), 2)
+    assert duration.play(tiny(tmp_path, "search.trials=40", "asha.attack=apgd_t"), 2) == without
+
+
 def test_a_search_of_very_many_trials_is_scaled_up(tmp_path: Path) -> None:
     few, many = (tiny(tmp_path, f"search.trials={number}") for number in (200, 2000))
     assert duration.play(many, 2).epochs == pytest.approx(10 * duration.play(few, 2).epochs, rel=0.1)

@@ -19,7 +19,8 @@ class EarlyStopper:
     their full schedule. They count among the trials that others are compared with. The trials of the control group
     (`asha.control`) are stopped by nothing else either. One that a rung would have stopped counts no more at later
     rungs, so that the others are treated as if there were no such group. At a rung trials are compared by their
-    accuracy under the attack of `asha` (`SearchSpec.rung_judgement`), where there is one.
+    accuracy under the attack of `asha` (`SearchSpec.rung_judgement`), where there is one. A trial that was not judged
+    by it, because it overfitted or diverged there, is not compared.
 
     Args:
         spec: The search, whose `search.scheduler` names the rule.
@@ -37,6 +38,7 @@ class EarlyStopper:
         self.group = ControlGroup(spec)
         self._spec = spec
         self._has_rungs = spec.search.scheduler in ("asha", "hyperband")
+        self._compared_by = OBJECTIVE if spec.rung_judgement is None else RUNG
         for event in history:
             self.take(event)
 
@@ -51,8 +53,9 @@ class EarlyStopper:
 
     def complete(self, number: int, epoch: int, metrics: Mapping[str, Any]) -> None:
         """Take in the metrics of the last epoch of an ended trial, which was reported before if it was stopped here."""
-        if not self.group.is_out(number):
-            self.rule.complete(number, epoch, self._compared(metrics))
+        compared = self._compared(metrics)
+        if compared is not None and not self.group.is_out(number):
+            self.rule.complete(number, epoch, compared)
         self._end(number, epoch, metrics)
 
     def take(self, event: Event) -> None:
@@ -62,8 +65,10 @@ class EarlyStopper:
         elif event["event"] == "epoch":
             self._restore(event)
 
-    def _goes_on(self, number: int, epoch: int, compared: float) -> bool:
+    def _goes_on(self, number: int, epoch: int, compared: float | None) -> bool:
         """Enter what a trial has reached, and return whether it trains on by the rule."""
+        if compared is None:
+            return True
         self.group.reach(number, epoch, compared)
         if self.group.is_out(number) or self.rule.report(number, epoch, compared):
             return True
@@ -74,20 +79,22 @@ class EarlyStopper:
     def _restore(self, event: Event) -> None:
         """Take in an epoch of the journal. A rule without rungs is not asked what it decided: that takes its time."""
         number, epoch, ended = event["trial"], event["epoch"], event["ended"]
+        compared = self._compared(event)
         if self._has_rungs and ended in ("", "stopped"):
-            self._goes_on(number, epoch, self._compared(event))
-        elif not self.group.is_out(number):
-            self.rule.restore(number, epoch, self._compared(event))
-        if ended == "stopped":
-            self.rule.complete(number, epoch, self._compared(event))
-        elif ended:
+            self._goes_on(number, epoch, compared)
+        elif compared is not None and not self.group.is_out(number):
+            self.rule.restore(number, epoch, compared)
+        if ended == "stopped" and compared is not None:
+            self.rule.complete(number, epoch, compared)
+        elif ended and ended != "stopped":
             self._end(number, epoch, event)
 
     def _end(self, number: int, epoch: int, metrics: Mapping[str, Any]) -> None:
-        self.group.reach(number, epoch, self._compared(metrics))
+        if (compared := self._compared(metrics)) is not None:
+            self.group.reach(number, epoch, compared)
         self.group.end(number, epoch, float(metrics[OBJECTIVE]), metrics.get("ended") or "")
 
-    def _compared(self, metrics: Mapping[str, Any]) -> float:
-        """Return what trials are compared by: at a rung, the accuracy under the stronger attack if there is one."""
-        rung = metrics.get(RUNG) if self._has_rungs else None
-        return float(metrics[OBJECTIVE] if rung is None else rung)
+    def _compared(self, metrics: Mapping[str, Any]) -> float | None:
+        """Return what trials are compared by; None where the stronger attack of the rungs has not judged the trial."""
+        value = metrics.get(self._compared_by)
+        return None if value is None else float(value)

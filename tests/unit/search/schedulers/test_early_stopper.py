@@ -66,6 +66,28 @@ def test_the_accuracy_under_the_stronger_attack_decides_live_and_after_an_interr
             assert stopper.report(number, 1, metrics) == goes_on
 
 
+def test_trials_that_the_stronger_attack_did_not_judge_are_not_compared_with_those_that_it_judged(
+    tmp_path: Path,
+) -> None:
+    spec, journal = tiny(tmp_path, "asha.attack=apgd_t", "asha.control=0.3", "start_from=[]"), Journal(tmp_path)
+    live, decisions = EarlyStopper(spec), []
+    ends = {1: "catastrophic_overfitting", 2: "diverged"}  # at the rung, so that no attack follows
+    for number, (weak, strong) in enumerate([(0.50, 0.40), (0.48, None), (0.49, None), (0.52, 0.42), (0.53, 0.43)]):
+        metrics = {"objective": weak, "pgd_accuracy_rung": strong, "ended": ends.get(number, "")}
+        journal_lines.begin(journal, number)
+        journal_lines.epoch(journal, number, **metrics)
+        live.add(number)
+        if number in ends:
+            live.complete(number, 1, metrics)
+        else:
+            decisions.append(live.report(number, 1, metrics))
+    assert decisions == [True, True, True]
+    for stopper in (live, EarlyStopper(spec, journal.read())):
+        assert isinstance(stopper.rule, Asha)
+        assert stopper.rule.brackets[0].rungs[-1] == (1, {0: 0.40, 3: 0.42, 4: 0.43})
+        assert stopper.group.judge(1).trials == 0  # of those that are known to their end, none was judged there
+
+
 def test_a_trial_of_start_from_goes_on_where_another_is_stopped(tmp_path: Path, history: list[Event]) -> None:
     stopper = EarlyStopper(tiny(tmp_path), history)
     for number, goes_on in ((0, True), (7, False)):
