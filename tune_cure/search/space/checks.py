@@ -101,6 +101,14 @@ def check_early_stopping(spec: SearchSpec) -> None:
         raise ProblemError("asha.brackets", f"{limit}, but got {asha.brackets}")
 
 
+def check_constraints(spec: SearchSpec) -> None:
+    """Raise an error if no accuracy, or every one, keeps a constraint: accuracies are fractions, not percentages."""
+    for index, constraint in enumerate(spec.search.parsed_constraints):
+        if not 0 <= constraint.bound <= 1:
+            message = f"{constraint}: a fraction between 0 and 1 is needed, but found {constraint.bound:g}"
+            raise ProblemError(f"search.constraints[{index}]", message)
+
+
 def check_winner(spec: SearchSpec) -> None:
     """Raise an error if the winner is to be chosen by posterior mean where the second judgement does not decide."""
     if spec.rescore.choose == "posterior" and not (

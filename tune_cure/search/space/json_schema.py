@@ -251,7 +251,7 @@ _SPECIAL: dict[str, Node] = {
     "search.metric": {"anyOf": [_METRIC, {"type": "array", "items": _METRIC, "minItems": 1, "uniqueItems": True}]},
     "search.constraints": {
         "type": "array",
-        "items": {"type": "string", "pattern": rf"^\s*({'|'.join(METRICS)})\s*(>=|<=)\s*[+-]?{_NUMBER_TEXT}\s*$"},
+        "items": {"type": "string", "pattern": rf"^\s*({'|'.join(METRICS)})\s*(>=|<=)\s*{_NUMBER_TEXT}\s*$"},
     },
     "resources.gpus_per_trial": {
         "anyOf": [

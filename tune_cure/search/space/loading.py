@@ -80,6 +80,8 @@ def load_mapping(
             _expand_method(content, is_imported=import_parts)
         read_starts(content)
         spec = _check(content, import_parts=import_parts)
+        if not is_of_run:  # of earlier versions, a run may have such a bound
+            checks.check_constraints(spec)
     except ProblemError as problem:
         raise problem.within(source) from problem
     if import_parts or not is_of_run:  # a recorded search keeps the trials that it had

@@ -167,6 +167,12 @@ def test_a_best_config_file_is_a_start(base: Path, tmp_path: Path) -> None:
         ("search.metric=accuracy", "search.metric", "is not one of pgd_accuracy_best"),
         ("search.metric=[pgd_accuracy, accuracy]", "search.metric", "is not one of pgd_accuracy_best"),
         ("search.metric=[]", "search.metric", "a metric or a list of metrics is needed, but found []"),
+        (
+            "search.constraints=[pgd_accuracy >= 0.3, clean_accuracy >= 80]",
+            "search.constraints[1]",
+            "between 0 and 1 is",
+        ),
+        ("search.constraints=[clean_accuracy <= -0.5]", "search.constraints[0]", "is needed, but found -0.5"),
         ("search.constraints=[clean_accuracy > 1]", "search.constraints[0]", "METRIC >= NUMBER or METRIC <= NUMBER"),
         ("search={sampler: cmaes, metric: [pgd_accuracy, clean_accuracy]}", "search.sampler", "cmaes takes one metric"),
         ("name=a/b", "name", "pattern"),
@@ -393,3 +399,8 @@ def test_no_two_rungs_fall_on_one_epoch(factor: float, grace_period: int, base: 
     settings = [f"asha={{grace_period: {grace_period}, reduction_factor: {factor}}}", "training.epochs=200"]
     rungs = load(base, settings).rungs
     assert len(set(rungs)) == len(rungs) > 2
+
+
+def test_a_recorded_search_with_a_bound_that_is_refused_now_can_be_read(tmp_path: Path) -> None:
+    (tmp_path / "journal.jsonl").touch()
+    assert tiny(tmp_path, "search.constraints=[clean_accuracy >= 80]").search.constraints == ["clean_accuracy >= 80"]
