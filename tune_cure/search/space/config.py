@@ -304,7 +304,7 @@ class SearchSpec(Schema):
         if self.search.scheduler not in ("asha", "hyperband"):
             return []
         rungs, rung = [], float(self.asha.grace_period)
-        while rung < self.max_epochs:
+        while math.ceil(rung) < self.max_epochs:
             rungs.append(math.ceil(rung))
             rung *= self.asha.reduction_factor
         return rungs

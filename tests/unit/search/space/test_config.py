@@ -404,3 +404,11 @@ def test_no_two_rungs_fall_on_one_epoch(factor: float, grace_period: int, base: 
 def test_a_recorded_search_with_a_bound_that_is_refused_now_can_be_read(tmp_path: Path) -> None:
     (tmp_path / "journal.jsonl").touch()
     assert tiny(tmp_path, "search.constraints=[clean_accuracy >= 80]").search.constraints == ["clean_accuracy >= 80"]
+
+
+def test_no_rung_falls_on_the_last_epoch_which_every_trial_ends_with(base: Path) -> None:
+    for epochs in range(5, 28):
+        settings = [f"training.epochs={epochs}", "asha.grace_period=2", "asha.reduction_factor=2.5"]
+        rungs = load(base, settings).rungs  # the third is at epoch 12.5
+        assert rungs[0] == 2
+        assert max(rungs) < epochs
