@@ -6,7 +6,7 @@ the order in which Ray Tune's controller calls them. Only workers, the content o
 
 import heapq
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,7 +17,7 @@ from optuna.storages import BaseStorage
 
 from tune_cure.evaluation.names import EPOCH_METRICS
 from tune_cure.search import run_files
-from tune_cure.search.journal import OBJECTIVE, Event, Journal, TrialCounts
+from tune_cure.search.journal import OBJECTIVE, Event, Journal, TrialCounts, end_status
 from tune_cure.search.proposals.proposer import Proposal, StudyProposer
 from tune_cure.search.recorder import TrialRecorder
 from tune_cure.search.results import SearchResult
@@ -61,6 +61,7 @@ class Script:
         accuracies: PGD accuracy after each epoch; the last value stands for all later epochs.
         clean_accuracy: Clean accuracy after each epoch.
         ends: The status that the trial reports by itself after an epoch before its last: {2: "diverged"}.
+        overfitted: Epochs after which the trial is overfitted catastrophically and goes on (`on_collapse: continue`).
         failures: Reasons for which an epoch fails, each time with the next reason, until none is left.
         seconds: How long an epoch takes, on the clock that decides which of several running trials reports next.
     """
@@ -68,6 +69,7 @@ class Script:
     accuracies: Sequence[float]
     clean_accuracy: float = 0.9
     ends: Mapping[int, str] = field(default_factory=dict)
+    overfitted: Collection[int] = ()
     failures: Mapping[int, Sequence[str]] = field(default_factory=dict)
     seconds: float = 1.0
 
@@ -100,7 +102,7 @@ class ScriptedWorker:
             "epoch": epoch,
             "train_loss": None if ended == "diverged" else 1 / epoch,
             "skipped_steps": 0,
-            "catastrophic_overfitting": ended == "catastrophic_overfitting",
+            "catastrophic_overfitting": ended == "catastrophic_overfitting" or epoch in self.script.overfitted,
             OBJECTIVE: WORST[self.spec.search.mode] if objective is None else objective,
             "ended": ended,
             "done": bool(ended),
@@ -265,7 +267,7 @@ class FakeBackend:
         if not result["done"]:
             return True
         self.early_stopper.complete(number, epoch, result)
-        self.proposer.tell(number, result["ended"] or "stopped", epoch, result)
+        self.proposer.tell(number, end_status(result["ended"] or "stopped", result), epoch, result)
         self.recorder.on_end(number, result)
         return False
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
-from tune_cure.search.journal import OBJECTIVE
+from tune_cure.search.journal import OBJECTIVE, end_status
 from tune_cure.search.proposals.proposer import StudyProposer
 from tune_cure.search.schedulers.memory_backoff import MemoryBackoff
 
@@ -49,7 +49,8 @@ class OptunaSearcher(Searcher):  # type: ignore[misc]
         """Tell the study how a trial ended; a result that names no end is of a trial that the scheduler stopped."""
         number = self._numbers.pop(trial_id)
         if result and not error:
-            self.proposer.tell(number, result["ended"] or "stopped", result["training_iteration"], result)
+            status = end_status(str(result["ended"] or "stopped"), result)
+            self.proposer.tell(number, status, result["training_iteration"], result)
         else:
             self.proposer.tell(number, "failed")
 

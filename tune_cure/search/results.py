@@ -26,7 +26,7 @@ from tune_cure.search.schedulers.control_group import ControlGroup
 from tune_cure.search.schedulers.early_stopper import EarlyStopper
 from tune_cure.search.space import loading as specs
 from tune_cure.search.space.config import SearchSpec
-from tune_cure.search.trial_table import SearchRecord, count_untrained_epochs, judged_examples
+from tune_cure.search.trial_table import SearchRecord, count_untrained_epochs, judged_examples, planned_epochs
 from tune_cure.utils.errors import TuneCureError
 from tune_cure.utils.files import FolderError, refuse_foreign_links
 from tune_cure.utils.formatting import (
@@ -214,7 +214,11 @@ class SearchResult:
         spec = self.spec
         if not spec.asha.control or not spec.rungs:
             return None
-        status = self.trials.set_index("trial")["status"].replace({"unfinished": "", "failed": ""})
+        trials = self.trials.set_index("trial")
+        status = trials["status"].replace({"unfinished": "", "failed": ""})
+        if spec.search.on_collapse == "continue":  # such a trial ends by itself in its last epoch alone
+            is_cut = status.eq("catastrophic_overfitting") & trials["epochs_trained"].lt(planned_epochs(trials, spec))
+            status = status.mask(is_cut, "stopped")
         is_last = ~self.epochs.duplicated("trial", keep="last")
         decisive = self.epochs[is_last | self.epochs["epoch"].isin(spec.rungs)]  # at others no trial is compared
         ended = decisive["trial"].map(status).where(is_last, "")

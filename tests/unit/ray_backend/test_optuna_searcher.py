@@ -14,6 +14,8 @@ from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.stopping import SearchStopper
 from tune_cure.search.storage.run_storage import ObjectStore, RunStorage, UriStorage
 
+STOPPED = {"ended": "", "catastrophic_overfitting": False}  # of a last result: the scheduler ended the trial
+
 
 def make_searcher(spec: SearchSpec, folder: Path, run_storage: RunStorage | None = None) -> OptunaSearcher:
     journal, storage = Journal(folder), optuna.storages.InMemoryStorage()
@@ -29,9 +31,9 @@ def test_tunes_calls_reach_the_study_under_the_trials_numbers(tmp_path: Path) ->
     assert configs[0] == {**spec.start_from[0], "trial": 0}
     assert [config["trial"] for config in configs if isinstance(config, dict)] == [0, 1, 2]
     searcher.on_trial_result("b", {"training_iteration": 1, "objective": 0.1})
-    searcher.on_trial_complete("b", {"training_iteration": 2, "objective": 0.2, "ended": ""})
+    searcher.on_trial_complete("b", {"training_iteration": 2, "objective": 0.2, **STOPPED})
     searcher.on_trial_complete("a", {"training_iteration": 4, "objective": 0.4, "ended": "completed"})
-    searcher.on_trial_complete("c", {"training_iteration": 1, "objective": 0.3, "ended": ""}, error=True)
+    searcher.on_trial_complete("c", {"training_iteration": 1, "objective": 0.3, **STOPPED}, error=True)
     assert searcher.suggest("d") == OptunaSearcher.FINISHED
     told = searcher.proposer.study.trials
     assert [trial.state for trial in told] == [TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL]
@@ -55,12 +57,12 @@ def test_with_a_budget_tune_asks_again_while_a_running_trial_may_leave_some_of_i
     assert searcher.suggest("b") is None  # the first trial may train four epochs
     budget = searcher.proposer.stopper.budget
     budget.take({"event": "epoch", "trial": 0, "epoch": 1, "train_seconds": 1.0})
-    searcher.on_trial_complete("a", {"training_iteration": 1, "objective": 0.1, "ended": ""})
+    searcher.on_trial_complete("a", {"training_iteration": 1, "objective": 0.1, **STOPPED})
     budget.take({"event": "end", "trial": 0})
     assert isinstance(searcher.suggest("b"), dict)
     for epoch in (1, 2, 3):
         budget.take({"event": "epoch", "trial": 1, "epoch": epoch, "train_seconds": 1.0})
-    searcher.on_trial_complete("b", {"training_iteration": 3, "objective": 0.1, "ended": ""})
+    searcher.on_trial_complete("b", {"training_iteration": 3, "objective": 0.1, **STOPPED})
     budget.take({"event": "end", "trial": 1})
     assert searcher.suggest("c") == OptunaSearcher.FINISHED
 
@@ -119,3 +121,11 @@ def test_rays_snapshots_are_neither_written_nor_read(tmp_path: Path) -> None:
     assert not (tmp_path / "snapshot").exists()
     with pytest.raises(NotImplementedError, match="resumed from its journal"):
         searcher.restore(str(tmp_path / "snapshot"))
+
+
+def test_a_trial_that_the_scheduler_stops_while_it_is_overfitted_has_that_status_in_the_study(tmp_path: Path) -> None:
+    searcher = make_searcher(tiny(tmp_path), tmp_path)
+    searcher.suggest("a")
+    result = {"training_iteration": 2, "objective": 0.1, "ended": "", "catastrophic_overfitting": True}
+    searcher.on_trial_complete("a", result)
+    assert searcher.proposer.study.trials[0].user_attrs["status"] == "catastrophic_overfitting"

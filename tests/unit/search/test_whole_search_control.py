@@ -1,6 +1,7 @@
 """Whole searches with a control group on the fake backend: what tables, summary, views and report say of the rungs."""
 
 import json
+import random
 import re
 from pathlib import Path
 
@@ -8,7 +9,8 @@ import optuna
 import pytest
 from rich.console import Console
 
-from tests.support.fake_backend import KilledError, Script, run_scripted
+from tests.support.fake_backend import FakeBackend, KilledError, Script, run_scripted, scripted
+from tests.support.sampler_studies import make_proposer
 from tests.support.spaces import tiny
 from tune_cure.cli.views.live_view import LiveView, PlainView
 from tune_cure.cli.views.search_results import print_results
@@ -16,6 +18,7 @@ from tune_cure.reports import search_page, tables
 from tune_cure.search import results, run_files
 from tune_cure.search.journal import Event, Journal
 from tune_cure.search.progress import SearchState
+from tune_cure.search.proposals.outcome import STATUS
 from tune_cure.search.proposals.proposer import Proposal
 from tune_cure.search.results import SearchResult
 from tune_cure.search.schedulers.control_group import is_control
@@ -120,3 +123,24 @@ def test_the_terminal_and_the_report_say_it_in_words(run: Path, capsys: pytest.C
     assert "no better than chance" in section
     assert "that a rung would have stopped took" in section
     assert (run / run_files.REPORT).exists()
+
+
+def overfitting(proposal: Proposal) -> Script:
+    """A trial of random accuracies, half of which are overfitted after the second epoch."""
+    draw = random.Random(proposal.number)
+    is_overfitted = draw.random() < 0.5
+    accuracies = [0.3 + 0.3 * draw.random(), 0.1 if is_overfitted else 0.5, 0.5, 0.2 + 0.5 * draw.random()]
+    return Script(accuracies, overfitted=(2,) if is_overfitted else ())
+
+
+def test_a_trial_that_a_rung_stops_while_it_is_overfitted_counts_alike_live_and_recorded(tmp_path: Path) -> None:
+    settings = [*SETTINGS, "search.on_collapse=continue", "search.metric=pgd_accuracy", "start_from=[]"]
+    spec = tiny(tmp_path, *settings)
+    backend = FakeBackend(spec, tmp_path, scripted(spec, overfitting))
+    result = backend.run()
+    cut = result.trials["status"].eq("catastrophic_overfitting") & result.trials["epochs_trained"].eq(2)
+    assert cut.sum() > 3
+    again = make_proposer(spec, tmp_path).study.trials
+    assert [trial.user_attrs[STATUS] for trial in backend.study.trials] == [trial.user_attrs[STATUS] for trial in again]
+    assert result.control_group is not None
+    assert result.control_group.summarize() == backend.early_stopper.group.summarize()
