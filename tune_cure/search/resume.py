@@ -11,6 +11,7 @@ from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.trial_table import SearchRecord
 from tune_cure.utils import locking
 from tune_cure.utils.errors import TuneCureError
+from tune_cure.utils.formatting import format_count
 from tune_cure.utils.yaml_config import by_path, describe_differences, differences
 from tune_cure.utils.yaml_parser import parse
 
@@ -97,7 +98,7 @@ def prepare(directory: Path, spec: SearchSpec, *, force: bool, say: Callable[[st
 
     Raises:
         ResumeError: There are such changes without `force`; or the metric has changed; or a trial is outside of the
-            space as it is now.
+            space as it is now, or lacks one of its hyperparameters; or start_from has a new configuration.
         JournalError: The journal is damaged.
         ResultsError: The folder holds no search.
     """
@@ -118,6 +119,7 @@ def prepare(directory: Path, spec: SearchSpec, *, force: bool, say: Callable[[st
     say(f"changed since the search was begun: {listed}")
     if not serious:
         return SearchRecord(content)
+    _check_change(journal.path, content.trial_events, spec)
     if "search.warm_start" in serious:
         (directory / run_files.PRIOR_TRIALS).unlink(missing_ok=True)  # others are to be read
     restart = any(key.startswith(RESTARTING) for key in serious)
@@ -139,6 +141,21 @@ def _check_trials(path: Path, history: Iterable[Event], spec: SearchSpec) -> Non
             if key not in spec.space or not spec.space[key].contains(value):
                 space = f"space.{key}, {spec.space[key]}" if key in spec.space else "space, which lacks it"
                 raise ResumeError(f"{path}: {key} {value} of trial {number} is outside of {space}; {BEGIN_ANEW}")
+
+
+def _check_change(path: Path, history: Iterable[Event], spec: SearchSpec) -> None:
+    """Check that changed settings leave each trial its configuration, and the trials of start_from the first ones."""
+    proposed = [event for event in history if event["event"] == "trial"]
+    for event in proposed:
+        try:
+            spec.propose(event["hyperparameters"].__getitem__)
+        except KeyError as error:
+            lack = f"trial {event['trial']} was trained without a value for space.{error.args[0]}"
+            raise ResumeError(f"{path}: {lack}, which makes a difference in it; {BEGIN_ANEW}") from error
+    num_started = sum(event["origin"] == "start_from" for event in proposed)
+    if num_started < len(spec.start_from) and num_started < len(proposed):
+        late = f"start_from has {format_count(len(spec.start_from), 'configuration')}, but the search began with"
+        raise ResumeError(f"{path}: {late} {num_started}; {BEGIN_ANEW}")
 
 
 def _settings(spec: SearchSpec) -> dict[str, Any]:

@@ -85,6 +85,30 @@ def test_a_space_that_no_longer_has_a_trial_is_refused_even_with_force(
     assert Journal(begun).load().search_events == []
 
 
+def test_a_hyperparameter_that_is_searched_from_now_on_is_refused_even_with_force(begun: Path) -> None:
+    tiny(begun, "training.momentum=0.5")
+    journal_lines.begin(Journal(begun), 0)
+    with pytest.raises(ResumeError, match=r"trial 0 was trained without a value for space\.momentum, which"):
+        said(begun, "space.momentum={uniform: [0.3, 0.95]}", "start_from=[]", force=True)
+    assert Journal(begun).load().search_events == []
+
+
+def test_a_hyperparameter_without_effect_in_the_trials_so_far_may_be_searched_from_now_on(begun: Path) -> None:
+    tiny(begun, "training.optimizer=adam", "start_from=[]")
+    journal_lines.begin(Journal(begun), 0)
+    momentum = "space.momentum={uniform: [0.3, 0.95]}"
+    lines = said(begun, "training.optimizer=adam", "start_from=[]", momentum, force=True)
+    assert "space.momentum was absent" in lines[0]
+
+
+def test_a_start_that_would_come_after_other_trials_is_refused_even_with_force(begun: Path) -> None:
+    tiny(begun, "start_from=[]")
+    for number in range(4):
+        journal_lines.begin(Journal(begun), number)
+    with pytest.raises(ResumeError, match="start_from has 1 configuration, but the search began with 0"):
+        said(begun, force=True)
+
+
 def test_a_journal_that_lacks_a_trial_is_refused(begun: Path) -> None:
     journal_lines.begin(Journal(begun), 1)
     with pytest.raises(JournalError, match="trial 0 was never begun, but trial 1 was"):
