@@ -156,6 +156,11 @@ def _finalists(order: pd.DataFrame, spec: SearchSpec) -> pd.DataFrame:
     return first if infeasible.all() else first[~infeasible]
 
 
+def _judged_again(order: pd.DataFrame, spec: SearchSpec) -> pd.DataFrame:
+    """Return the finalists of ranked trials that were judged again; a trial that is none any more is left out."""
+    return _finalists(order, spec).dropna(subset=["fresh_pgd_accuracy"])
+
+
 def rank_leaders(frame: pd.DataFrame, spec: SearchSpec) -> pd.DataFrame:
     """Return the rows of `rank_trials`; finalists that were judged again lead in that order, if it decides.
 
@@ -165,23 +170,23 @@ def rank_leaders(frame: pd.DataFrame, spec: SearchSpec) -> pd.DataFrame:
     order = rank_trials(frame, spec)
     if not rescoring_decides(spec):
         return order
-    again = _finalists(order, spec).dropna(subset=["fresh_pgd_accuracy"])
+    again = _judged_again(order, spec)
     decisive = again["fresh_pgd_accuracy"]
-    if chooses_by_posterior(order, again, spec):
+    if chooses_by_posterior(order, spec):
         complete = order[order["status"].eq("completed")]
         decisive = posterior.posterior_means(complete, again, spec)
     by_decisive = again.loc[decisive.sort_values(ascending=False, kind="stable").index]
     return pd.concat([by_decisive, order.drop(index=again.index)])
 
 
-def chooses_by_posterior(order: pd.DataFrame, again: pd.DataFrame, spec: SearchSpec) -> bool:
+def chooses_by_posterior(order: pd.DataFrame, spec: SearchSpec) -> bool:
     """Return whether posterior means decide among the finalists: if asked for, and enough trials ran to their end.
 
     Args:
-        order: The judged trials.
-        again: Those of them that were judged again.
-        spec: The search.
+        order: The judged trials, as `rank_trials` orders them.
+        spec: The search; the second judgement decides in it.
     """
+    again = _judged_again(order, spec)
     is_known = len(again) > 0 and again["status"].eq("completed").all()
     num_complete = order["status"].eq("completed").sum()
     return bool(spec.rescore.choose == "posterior" and is_known and num_complete >= posterior.MIN_TRIALS)

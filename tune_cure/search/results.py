@@ -144,9 +144,8 @@ class SearchResult:
 
     @property
     def is_chosen_by_posterior(self) -> bool:
-        """Return True if the posterior mean decided among the trials that were judged again."""
-        again = self.trials.dropna(subset=["fresh_pgd_accuracy"])
-        return rescoring_decides(self.spec) and chooses_by_posterior(self.trials, again, self.spec)
+        """Return True if the posterior mean decided among the finalists that were judged again."""
+        return rescoring_decides(self.spec) and chooses_by_posterior(rank_trials(self.trials, self.spec), self.spec)
 
     @cached_property
     def best(self) -> Best | None:

@@ -124,6 +124,27 @@ def test_a_search_says_that_the_posterior_mean_decided(tmp_path: Path, capsys: p
     assert "It also decided which of the leading trials won" in by_fresh[2]
 
 
+def test_a_trial_that_is_no_finalist_any_more_does_not_change_what_is_said_to_have_decided(tmp_path: Path) -> None:
+    write_search(tmp_path, stops=False)
+    spec, journal = load(tmp_path / "space.yaml", ["rescore.choose=posterior", "rescore.top=3"]), Journal(tmp_path)
+    (tmp_path / run_files.SPEC).write_text(spec.to_yaml())
+    order = SearchResult(tmp_path).leaders
+    stopped = int(order.loc[order["status"].eq("completed"), "trial"].iloc[-1])
+    for number in [stopped, *order["trial"].head(3)]:
+        epoch = int(order.set_index("trial").loc[number, "best_epoch"])
+        judged = {"pgd_accuracy": 0.3, "pgd_accuracy_se": 0.05, "clean_accuracy": 0.9, "examples": 90}
+        journal.append("leader", int(number), epoch=epoch, **judged)
+    lines = journal.path.read_text().splitlines(keepends=True)
+    ends = f'{{"event": "end", "trial": {stopped}, '
+    changed = [line.replace("completed", "stopped") if line.startswith(ends) else line for line in lines]
+    journal.path.write_text("".join(changed))
+    result = SearchResult(tmp_path)
+    assert result.trials.set_index("trial").loc[stopped, ["status", "fresh_pgd_accuracy"]].tolist() == ["stopped", 0.3]
+    means = posterior_means(order[order["status"].eq("completed")], result.leaders.head(3), spec)
+    assert means.is_monotonic_decreasing  # the three are equal but for the posterior means, by which they are ordered
+    assert result.is_chosen_by_posterior
+
+
 def test_the_posterior_mean_is_refused_where_the_second_judgement_does_not_decide(tmp_path: Path) -> None:
     for other in ("search.metric=clean_accuracy", "search.mode=min"):
         with pytest.raises(SpecError, match=r"rescore\.choose: posterior goes with a PGD accuracy as first metric"):
