@@ -5,7 +5,6 @@ from typing import Any
 
 import optuna
 from optuna.storages import BaseStorage, RDBStorage
-from optuna.study import StudyDirection
 from sqlalchemy.event import listen
 
 from tune_cure.search import run_files
@@ -23,14 +22,13 @@ def create_study(spec: SearchSpec, storage: BaseStorage, num_drawn: int) -> optu
         storage: Where the study is kept.
         num_drawn: How many trials were drawn with the same seed before, which the sampler must not draw again.
     """
-    direction = StudyDirection.MINIMIZE if spec.search.mode == "min" else StudyDirection.MAXIMIZE
     sampler = samplers.make_sampler(resolve_sampler(spec)[0], spec.search.seed, num_drawn)
     return optuna.create_study(
         storage=storage,
         sampler=DistinctSampler(sampler, spec, num_drawn),
         pruner=optuna.pruners.NopPruner(),
         study_name=spec.name,
-        directions=[direction] * len(spec.search.metrics),
+        directions=[warm_start.STUDY_DIRECTIONS[spec.search.mode]] * len(spec.search.metrics),
     )
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import optuna
 import pandas as pd
 from optuna.storages import RDBStorage
+from optuna.study import StudyDirection
 from optuna.trial import TrialState
 from sqlalchemy import URL
 
@@ -27,6 +28,7 @@ from tune_cure.utils.files import replace_text
 from tune_cure.utils.yaml_config import ProblemError, SpecError, describe
 
 SQLITE_COMPANIONS = ("-journal", "-wal")  # files beside a database with changes that are not in it yet
+STUDY_DIRECTIONS = {"max": StudyDirection.MAXIMIZE, "min": StudyDirection.MINIMIZE}
 ENDED_STATUSES = ("completed", "stopped", "catastrophic_overfitting", "diverged")
 
 
@@ -61,7 +63,7 @@ def read_prior_trials(spec: SearchSpec) -> tuple[list[PriorTrial], int]:
     assert spec.search.warm_start is not None
     path = Path(spec.search.warm_start).expanduser()
     try:
-        frame = _table(path, spec.search.metrics)
+        frame = _table(path, spec)
     except (OSError, ValueError) as error:
         raise SpecError(f"search.warm_start: {path}: cannot be read: {first_line(error)}") from error
     missing = [name for name in spec.search.metrics if name not in frame]
@@ -136,7 +138,7 @@ def _select(spec: SearchSpec, path: Path, rows: list[dict[str, Any]]) -> list[Pr
     return prior_trials
 
 
-def _table(path: Path, metrics: list[str]) -> pd.DataFrame:
+def _table(path: Path, spec: SearchSpec) -> pd.DataFrame:
     """Return the trials at `path` as a table with the columns of trials.csv.
 
     Raises:
@@ -149,16 +151,16 @@ def _table(path: Path, metrics: list[str]) -> pd.DataFrame:
         return read_csv(path)
     if not path.is_file():
         raise ValueError("the folder of a search, a table (.csv) or an Optuna study (.db) is needed")
-    return _study(path, metrics)
+    return _study(path, spec)
 
 
-def _study(path: Path, metrics: list[str]) -> pd.DataFrame:
+def _study(path: Path, spec: SearchSpec) -> pd.DataFrame:
     """Return an Optuna study as a table; the values of its objectives count as the metrics.
 
     Optuna makes its tables in every database that it opens. So it opens a copy, and the file stays as it is.
 
     Raises:
-        ValueError: The file holds no study or several, or the study has another number of objectives.
+        ValueError: The file holds no study or several, or the study has other objectives.
     """
     with tempfile.TemporaryDirectory(prefix="tune_cure-") as temporary:
         copy = Path(temporary, "copy.db")
@@ -167,12 +169,12 @@ def _study(path: Path, metrics: list[str]) -> pd.DataFrame:
             if (companion := path.with_name(path.name + ending)).is_file():
                 shutil.copyfile(companion, copy.with_name(copy.name + ending))
         try:
-            return _read_study(copy, metrics)
+            return _read_study(copy, spec)
         except Exception as error:  # SQLite, SQLAlchemy and Optuna raise errors of any kind for a damaged database
             raise ValueError(first_line(error)) from error
 
 
-def _read_study(database: Path, metrics: list[str]) -> pd.DataFrame:
+def _read_study(database: Path, spec: SearchSpec) -> pd.DataFrame:
     """Return the study in a database, into which tables may be written, as `_study` does."""
     with closing(sqlite3.connect(database)) as connection:
         if not connection.execute("SELECT name FROM sqlite_master WHERE name = 'studies'").fetchall():
@@ -182,15 +184,23 @@ def _read_study(database: Path, metrics: list[str]) -> pd.DataFrame:
         studies = optuna.study.get_all_study_names(storage)
         if len(studies) != 1:
             raise ValueError(f"holds {len(studies)} studies; one is needed")
-        return _tabulate(optuna.load_study(study_name=studies[0], storage=storage), metrics)
+        return _tabulate(optuna.load_study(study_name=studies[0], storage=storage), spec)
     finally:
         storage.engine.dispose()
 
 
-def _tabulate(study: optuna.Study, metrics: list[str]) -> pd.DataFrame:
-    """Return a study as a table with the columns of trials.csv."""
+def _tabulate(study: optuna.Study, spec: SearchSpec) -> pd.DataFrame:
+    """Return a study as a table with the columns of trials.csv.
+
+    Raises:
+        ValueError: The study has another number of objectives, or another direction of one.
+    """
+    metrics, mode = spec.search.metrics, spec.search.mode
     if len(study.directions) != len(metrics):
         raise ValueError(f"its trials have {len(study.directions)} values, but search.metric is {', '.join(metrics)}")
+    for metric, direction in zip(metrics, study.directions, strict=True):
+        if direction != STUDY_DIRECTIONS[mode]:
+            raise ValueError(f"its direction of {metric} is {direction.name.lower()}, but search.mode is {mode}")
     statuses = {TrialState.COMPLETE: "completed", TrialState.PRUNED: "stopped"}
     return pd.DataFrame(
         [

@@ -1,3 +1,4 @@
+import re
 import shutil
 import sqlite3
 from contextlib import closing
@@ -187,6 +188,13 @@ def test_a_foreign_study_of_optuna_is_known_by_its_values(tmp_path: Path) -> Non
     known, left_out = warm_start.read_prior_trials(spec)
     assert [(of.metrics, of.hyperparameters) for of in known] == [({"pgd_accuracy_best": 0.7}, values)]
     assert left_out == 1
+
+
+def test_a_study_that_optimizes_in_the_other_direction_is_refused(tmp_path: Path) -> None:
+    optuna.create_study(storage=f"sqlite:///{tmp_path / 'errors.db'}", direction="minimize")
+    said = "errors.db: cannot be read: its direction of pgd_accuracy_best is minimize, but search.mode is max"
+    with pytest.raises(SpecError, match=re.escape(said)):
+        warm_start.read_prior_trials(warm(tmp_path / "later", tmp_path / "errors.db"))
 
 
 def state(folder: Path) -> dict[str, tuple[bytes, int]]:
