@@ -10,6 +10,7 @@ import pandas as pd
 
 from tune_cure.evaluation.names import EPOCH_METRICS
 from tune_cure.evaluation.standard_error import standard_error
+from tune_cure.search.budget import SPENT
 from tune_cure.search.journal import OBJECTIVE, RUNG, SEARCH_EVENTS, Event, JournalContent
 from tune_cure.search.ranking import UNSOUND_STATUSES
 from tune_cure.search.schedulers.control_group import is_control
@@ -18,6 +19,7 @@ from tune_cure.search.space.config import SearchSpec
 
 SECONDS = ("train_seconds", "attack_seconds", "penalty_seconds", "eval_seconds")
 EPOCH_COLUMNS = ("trial", *EPOCH_METRICS, OBJECTIVE, RUNG, "time", "host", "pid")  # of epochs.csv
+BUDGET = "budget"  # stands for a status where untrained epochs are counted
 NOT_FLOATS = ("trial", "epoch", "skipped_steps", "catastrophic_overfitting", "host", "pid")
 
 
@@ -211,7 +213,11 @@ def planned_epochs(frame: pd.DataFrame, spec: SearchSpec) -> "pd.Series[int]":
 
 
 def count_untrained_epochs(frame: pd.DataFrame, spec: SearchSpec) -> dict[str, int]:
-    """Return how many epochs were not trained, by the status of the trials that ended early."""
+    """Return how many epochs were not trained, by the status of the trials that ended early.
+
+    Trials that were stopped because the budget was spent are under `BUDGET`: early stopping saved nothing there.
+    """
     left = (planned_epochs(frame, spec) - frame["epochs_trained"]).clip(lower=0)
-    by_status = left[frame["status"] != "completed"].groupby(frame["status"]).sum()
-    return {str(status): int(epochs) for status, epochs in by_status.items() if epochs}
+    cause = frame["status"].mask(frame["reason"].eq(SPENT) & frame["status"].eq("stopped"), BUDGET)
+    by_cause = left[frame["status"] != "completed"].groupby(cause).sum()
+    return {str(name): int(epochs) for name, epochs in by_cause.items() if epochs}

@@ -84,11 +84,14 @@ def format_count(number: int, noun: str) -> str:
 
 
 def format_untrained_epochs(epochs: Mapping[str, int]) -> str:
-    """Return how many epochs trials did not train, by status: 9 epochs (diverged) and 12 epochs (unfinished)."""
+    """Return how many epochs trials did not train, by cause: 9 epochs (diverged) and 12 epochs (unfinished).
+
+    Args:
+        epochs: Numbers of epochs by the status of the trials, or `budget` where the search's budget was spent.
+    """
+    causes = {**STATUS_WORDS, "budget": "the budget was spent"}
     return join_words(
-        f"{format_count(epochs[status], 'epoch')} ({words})"
-        for status, words in STATUS_WORDS.items()
-        if status in epochs
+        f"{format_count(epochs[cause], 'epoch')} ({words})" for cause, words in causes.items() if cause in epochs
     )
 
 

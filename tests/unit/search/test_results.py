@@ -5,10 +5,12 @@ import pytest
 from tests.support.journals import VALUES, epoch, write_run
 from tests.support.spaces import tiny
 from tune_cure.search import ranking, results, trial_table
+from tune_cure.search.budget import SPENT
 from tune_cure.search.journal import Journal
 from tune_cure.search.ranking import RankTracker
 from tune_cure.search.results import SearchResult
 from tune_cure.search.space import loading as specs
+from tune_cure.utils.formatting import format_untrained_epochs
 
 
 def test_a_folder_that_is_not_there_is_said_with_the_searches_that_are(tmp_path: Path) -> None:
@@ -126,6 +128,19 @@ def test_early_stopping_saves_what_the_stopped_trials_would_have_trained_and_not
     summary = SearchResult(tmp_path).summary
     assert (summary["epochs"], summary["epochs_without_early_stopping"]) == (4, 4 + 6 + 1)
     assert summary["epochs_not_trained"] == {"failed": 8, "unfinished": 4}
+
+
+def test_epochs_that_the_end_of_a_budget_left_untrained_are_not_saved_by_early_stopping(tmp_path: Path) -> None:
+    tiny(tmp_path, "search.budget_epochs=9", "start_from=[]")
+    journal = Journal(tmp_path)
+    for number, reason in enumerate((SPENT, "")):
+        journal.append("trial", number, origin="sampler", hyperparameters=VALUES)
+        epoch(journal, number, 1, 0.3, 0.3)
+        journal.append("end", number, status="stopped", reason=reason)
+    summary = SearchResult(tmp_path).summary
+    assert (summary["epochs"], summary["epochs_without_early_stopping"]) == (2, 2 + 3)
+    assert summary["epochs_not_trained"] == {"budget": 3}
+    assert format_untrained_epochs(summary["epochs_not_trained"]) == "3 epochs (the budget was spent)"
 
 
 def test_the_summary_counts_and_compares(run: Path) -> None:
