@@ -51,6 +51,8 @@ class DistinctSampler(BaseSampler):
         self._space = {key: to_optuna_distribution(distribution) for key, distribution in spec.space.items()}
         seed = np.random.default_rng((spec.search.seed, drawn, STREAM)).integers(2**31)
         self._random = RandomSampler(seed=int(seed))
+        self._proposed: set[Identity] = set()
+        self._num_seen = 0
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """Return all hyperparameters: those that the other sampler draws one by one are drawn with the others."""
@@ -60,13 +62,13 @@ class DistinctSampler(BaseSampler):
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """Return a value for each hyperparameter that is active."""
-        proposed = self._list_proposed(study, trial)
+        self._update_proposed(study, trial)
         inner_space = self.inner.infer_relative_search_space(study, trial)
         for _ in range(NUM_DRAWS):
             params = self._draw(study, trial, self.inner, self.inner.sample_relative(study, trial, inner_space))
-            if identify(self._spec, params) not in proposed:
+            if identify(self._spec, params) not in self._proposed:
                 return params
-        return self._find_other(study, trial, proposed) or params
+        return self._find_other(study, trial) or params
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
@@ -87,22 +89,21 @@ class DistinctSampler(BaseSampler):
         self.inner.reseed_rng()
         self._random.reseed_rng()
 
-    def _list_proposed(self, study: Study, trial: FrozenTrial) -> set[Identity]:
-        """Return the configurations of the search's other trials."""
-        return {
-            identify(self._spec, other.params)
-            for other in study.get_trials(deepcopy=False)
-            if other.number != trial.number and other.user_attrs.get(ORIGIN) != WARM_START_ORIGIN
-        }
+    def _update_proposed(self, study: Study, trial: FrozenTrial) -> None:
+        """Take in the trials before `trial`, whose hyperparameters are all drawn."""
+        for other in study.get_trials(deepcopy=False)[self._num_seen : trial.number]:
+            if other.user_attrs.get(ORIGIN) != WARM_START_ORIGIN:
+                self._proposed.add(identify(self._spec, other.params))
+        self._num_seen = trial.number
 
-    def _find_other(self, study: Study, trial: FrozenTrial, proposed: set[Identity]) -> Params | None:
+    def _find_other(self, study: Study, trial: FrozenTrial) -> Params | None:
         """Return a configuration that was not proposed: a random one, else the first; None if none is left."""
         for _ in range(NUM_RANDOM_DRAWS):
             params = self._draw(study, trial, self._random, {})
-            if identify(self._spec, params) not in proposed:
+            if identify(self._spec, params) not in self._proposed:
                 return params
         for values in itertools.islice(list_configurations(self._spec), MAX_COUNTED):
-            if identify(self._spec, values) not in proposed:
+            if identify(self._spec, values) not in self._proposed:
                 return {key: to_optuna_value(self._spec.space[key], value) for key, value in values.items()}
         return None
 
