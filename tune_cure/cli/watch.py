@@ -2,6 +2,7 @@
 
 import argparse
 import platform
+import shlex
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -77,7 +78,8 @@ def _conclude(directory: Path, state: SearchState, console: Console) -> int:
     is_over = patience.is_search_over(result)
     if is_over and patience.has_judged_leaders(result):
         page = directory / run_files.REPORT
-        report = f"the report: {page}" if page.exists() else f"tune-cure report {directory} writes the report"
+        report_command = f"{command_line.program()} report {shlex.quote(str(directory))}"
+        report = f"the report: {page}" if page.exists() else f"{report_command} writes the report"
         if ended >= planned:
             console.print(f"all {ended} trials have ended; {report}")
         elif state.budget.is_spent:
@@ -87,7 +89,7 @@ def _conclude(directory: Path, state: SearchState, console: Console) -> int:
             console.print(f"{ended} of {planned} trials have ended; {report}\n{early}")
         return 0
     command = SearchOptions(space="").resume_command(directory, str(directory))
-    is_known = not is_over or is_dead(directory)  # on another machine than its own, trials that have ended end this
+    is_known = not is_over or is_dead(directory)  # elsewhere, `watch` cannot see whether the search runs
     stopped = "the search is not running any more" if is_known else "no process of this machine runs the search"
     left = ", but not all leaders are judged again" if is_over else ""
     alert(
@@ -113,7 +115,7 @@ def _describe_waiting(directory: Path) -> str:
 
 
 def _refuse_league(directory: Path) -> None:
-    """Refuse the folder of a league, in which no search ever begins; its methods' folders are there before they do.
+    """Refuse the folder of a league: searches run in the folders of its methods only.
 
     Raises:
         UsageError: It holds a league.
@@ -138,7 +140,7 @@ def is_dead(directory: Path) -> bool:
 
 
 def _restart(state: SearchState, events: list[Event]) -> Patience:
-    """Let the state, and a patience that is returned, know these events alone."""
+    """Rebuild `state`, and return a new patience, from these events alone."""
     state.restart(events)
     patience = Patience(state.spec)
     for event in events:

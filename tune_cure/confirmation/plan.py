@@ -42,7 +42,7 @@ RunKey = tuple[str, int, float]
 # Names of a confirmation's folders. A folder with another name, which a page or a terminal might obey, is none.
 CANDIDATE_FOLDER = re.compile(r"[A-Za-z0-9_.-]+")
 SEED_FOLDER = re.compile(r"seed-[0-9]{1,18}")
-OUTCOME_FOLDER = re.compile(r"(linf|l2)-([0-9]+(?:\.[0-9]+)?(?:e[+-][0-9]+)?)-([0-9]+)")
+OUTCOME_FOLDER = re.compile(r"([A-Za-z0-9_.:]+)-([0-9]+(?:\.[0-9]+)?(?:e[+-][0-9]+)?)-([0-9]+)")
 """The name of a folder with the outcomes at a radius: norm, radius, number of images. See `Job.outcome_folder`."""
 
 
@@ -233,7 +233,7 @@ def find_left_out(jobs: Sequence[Job]) -> list[RunKey]:
     """Return what has been judged in the confirmation's folder and is part of none of its jobs.
 
     An earlier command asked for more seeds, candidates or radii. Only what was judged on the same number of images
-    counts; the rest belongs into no table with these jobs.
+    counts; the rest is not comparable with these jobs.
 
     Args:
         jobs: All jobs of a plan, finished or not; empty for none.
@@ -242,14 +242,14 @@ def find_left_out(jobs: Sequence[Job]) -> list[RunKey]:
         return []
     asked = {(job.candidate.name, job.seed, job.outcome_folder(at).name) for job in jobs for at in job.plan.epsilons}
     alike = f"{jobs[0].evaluation.norm}-*-{jobs[0].plan.examples}"
-    found = set()
+    runs = set()
     for file in jobs[0].folder.parent.parent.glob(f"*/*/{alike}/{run_files.OUTCOMES}"):
         name, run, outcomes = file.parts[-4:-1]
         seed = int(run.removeprefix("seed-")) if SEED_FOLDER.fullmatch(run) else AS_IS
         match = OUTCOME_FOLDER.fullmatch(outcomes)
         if match and CANDIDATE_FOLDER.fullmatch(name) and (name, seed, outcomes) not in asked:
-            found.add((name, seed, float(match[2])))
-    return sorted(found)
+            runs.add((name, seed, float(match[2])))
+    return sorted(runs)
 
 
 def explain_left_out(left_out: Iterable[RunKey], norm: str) -> list[str]:
@@ -263,8 +263,8 @@ def explain_left_out(left_out: Iterable[RunKey], norm: str) -> list[str]:
     for name, seed, epsilon in left_out:
         seeds.setdefault((name, epsilon), []).append(seed)
     texts = []
-    for (name, epsilon), of_both in seeds.items():
-        numbers = f" with seed{'s' * (len(of_both) > 1)} {join_words(map(str, of_both))}" if of_both != [AS_IS] else ""
+    for (name, epsilon), own in seeds.items():
+        numbers = f" with seed{'s' * (len(own) > 1)} {join_words(map(str, own))}" if own != [AS_IS] else ""
         texts.append(f"{name}{numbers} at {format_radius(epsilon, norm)}")
     if not texts:
         return []

@@ -21,6 +21,7 @@ from tune_cure.utils.csv_tables import read_csv
 from tune_cure.utils.errors import TuneCureError, first_line
 from tune_cure.utils.files import FolderError
 from tune_cure.utils.formatting import join_words
+from tune_cure.utils.schema import MAX_NUMBER
 
 BEST_NUMBERS = (*OF_BEST.values(), "robust_overfitting")
 LATER_COLUMNS = {"chance": "", "held_out": "0", **dict.fromkeys((*EPOCHS, *BEST_NUMBERS), "")}
@@ -70,10 +71,11 @@ def read_confirmation(directory: Path) -> Confirmation | None:
 def _read_left_out(summary: dict[str, Any]) -> list[RunKey]:
     """Return the runs that confirm.json names as left out; version 0.2.0 named none."""
     left_out = []
-    for entry in found if isinstance(found := summary.get("left_out"), list) else []:
+    for entry in entries if isinstance(entries := summary.get("left_out"), list) else []:
         match entry:
-            case [str(name), int(seed), int(epsilon) | float(epsilon)] if CANDIDATE_FOLDER.fullmatch(name):
-                left_out.append((name, seed, float(epsilon)))
+            case [str(name), int(seed), int() | float() as epsilon] if CANDIDATE_FOLDER.fullmatch(name):
+                if 0 < epsilon <= MAX_NUMBER:  # no NaN, and nothing beyond any float
+                    left_out.append((name, seed, float(epsilon)))
     return left_out
 
 

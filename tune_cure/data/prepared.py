@@ -215,13 +215,13 @@ def _check_test_shape(name: str, content: Mapping[str, Any]) -> None:
         return
     (channels, *size), (test_channels, *test_size) = (content[f"{part}_images"].shape[1:] for part in ("train", "test"))
     if test_channels != channels:
-        found, rule = f"{channels} channels, but test images of {test_channels}", "the same number is needed"
+        shapes, rule = f"{channels} channels, but test images of {test_channels}", "the same number is needed"
     elif test_size != size:
-        found = f"{size[1]}×{size[0]}, but test images of {test_size[1]}×{test_size[0]}"
+        shapes = f"{size[1]}×{size[0]}, but test images of {test_size[1]}×{test_size[0]}"
         rule = "images of different sizes need data.image_size"
     else:
         return
-    raise DataError(f"data set {name!r}: has training images of {found}; {rule}")
+    raise DataError(f"data set {name!r}: has training images of {shapes}; {rule}")
 
 
 def _check_statistics(content: Mapping[str, Any]) -> None:

@@ -49,8 +49,11 @@ def who_wins(standings: Standings) -> list[str]:
             sentences.append(f"{first} is better than {join_words(others)}.")
     doubtful = [name for name in leading if name in standings.flags]
     sentences += [f"Flagged: {name}: {sign}." for name in doubtful for sign in standings.flags[name]]
-    if _is_at_chance(standings, first):
-        sentences.append(f"{first} is not clearly above chance: one fixed answer withstands any attack as well.")
+    sentences += [
+        f"{name} is not clearly above chance: one fixed answer withstands any attack as well."
+        for name in leading
+        if _is_at_chance(standings, name)
+    ]
     return sentences
 
 

@@ -15,7 +15,7 @@ def constant(_: float) -> float:
 def ramp(fraction: float) -> float:
     """Return a line from 0 in the first epoch to 1 after nine tenths of the training, then 1.
 
-    The last of fewer than 10 epochs begins before that: the line then ends below 1.
+    With fewer than 10 epochs the last epoch begins before nine tenths, so the share stays below 1.
 
     This is the course of nuclear norm adversarial training (Sriramanan et al. 2021, NuAT).
     """

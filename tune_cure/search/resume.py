@@ -8,6 +8,7 @@ from tune_cure.search import results, run_files
 from tune_cure.search.journal import Event, Journal, JournalContent, JournalError, drop_running
 from tune_cure.search.patience import is_search_over
 from tune_cure.search.space.config import SearchSpec
+from tune_cure.search.space.configurations import identify
 from tune_cure.search.trial_table import SearchRecord
 from tune_cure.utils import locking
 from tune_cure.utils.errors import TuneCureError
@@ -152,10 +153,13 @@ def _check_change(path: Path, history: Iterable[Event], spec: SearchSpec) -> Non
         except KeyError as error:
             lack = f"trial {event['trial']} was trained without a value for space.{error.args[0]}"
             raise ResumeError(f"{path}: {lack}, which makes a difference in it; {BEGIN_ANEW}") from error
-    num_started = sum(event["origin"] == "start_from" for event in proposed)
-    if num_started < len(spec.start_from) and num_started < len(proposed):
+    started = [event["hyperparameters"] for event in proposed if event["origin"] == "start_from"]
+    for number, (now, before) in enumerate(zip(spec.start_from, started, strict=False)):
+        if identify(spec, now) != identify(spec, before):
+            raise ResumeError(f"{path}: start_from[{number}] is not what trial {number} was trained with; {BEGIN_ANEW}")
+    if len(started) < len(spec.start_from) and len(started) < len(proposed):
         late = f"start_from has {format_count(len(spec.start_from), 'configuration')}, but the search began with"
-        raise ResumeError(f"{path}: {late} {num_started}; {BEGIN_ANEW}")
+        raise ResumeError(f"{path}: {late} {len(started)}; {BEGIN_ANEW}")
 
 
 def _settings(spec: SearchSpec) -> dict[str, Any]:

@@ -58,7 +58,7 @@ def test_runs_that_the_command_left_out_are_read_back_unless_they_cannot_be_mean
     assert read.left_out == left_out
     file = tmp_path / run_files.CONFIRM / run_files.CONFIRM_SUMMARY
     content = json.loads(file.read_text())
-    for wrong in ("fgsm", [["<b>", 1, 0.15]], [["fgsm", "1", 0.15]], [["fgsm", 1]], [5]):
+    for wrong in ("fgsm", [["<b>", 1, 0.15]], [["fgsm", "1", 0.15]], [["fgsm", 1]], [5], [["fgsm", 1, 10**400]]):
         file.write_text(json.dumps({**content, "left_out": wrong}))
         damaged = read_confirmation(tmp_path)
         assert damaged is not None

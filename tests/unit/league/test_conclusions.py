@@ -60,6 +60,15 @@ def test_a_method_that_always_gives_one_answer_is_not_crowned() -> None:
     assert sentences[-1] == "fixed is not clearly above chance: one fixed answer withstands any attack as well."
 
 
+def test_each_of_the_leading_methods_that_is_at_chance_is_named() -> None:
+    drawn = {**draw_outcomes({"learned": 0.7}), "fixed": np.tile(np.arange(300) < 210, (3, 1))}
+    confirmation = build_confirmation(drawn, chance=0.7)
+    confirmation.table.loc[confirmation.table["contender"].eq("learned"), ["clean", "autoattack"]] = 0.95
+    sentences = who_wins(Standings(["learned", "fixed"], confirmation, {}))
+    assert sentences[0].startswith("Nobody wins: ")
+    assert [sentence.split()[0] for sentence in sentences if "chance" in sentence] == ["fixed"]
+
+
 def test_before_all_have_been_judged_nobody_is_crowned() -> None:
     confirmation = build_confirmation(draw_outcomes({"low": 0.3, "high": 0.6}))
     assert who_wins(Standings(["low", "high"], confirmation, {}))[0].startswith("high wins: it has ")

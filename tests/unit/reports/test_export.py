@@ -22,6 +22,7 @@ from tests.support.exported_models import (
     write_search_with_model,
 )
 from tune_cure.attacks.registry import NORMS
+from tune_cure.confirmation.plan import find_left_out
 from tune_cure.confirmation.verdicts import Confirmation
 from tune_cure.models import checkpoints
 from tune_cure.reports.export import bundle
@@ -218,6 +219,17 @@ def test_the_card_of_a_network_judged_in_a_norm_of_the_users_own_names_it_and_no
     assert "within the l1 ball of epsilon 0.15 in l1" in card
     assert "RobustBench and AutoAttack attack in Linf and L2, not in `l1`." in card
     assert "import AutoAttack" not in card
+    assert "judges it on test images.\n" in card
+
+
+def test_runs_that_were_judged_in_a_norm_of_the_users_own_are_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(NORMS, "my_norms:l1", NORMS["l2"])
+    jobs = write_confirmed_runs(write_search_with_model(tmp_path, "evaluation.norm=my_norms:l1"), 1, 2)
+    assert find_left_out(jobs[:1]) == [("fgsm", 1, 0.15), ("fgsm", 2, 0.15), ("trial-2", 2, 0.15)]
+    model = bundle.collect_confirmed_model(SearchResult(tmp_path), jobs[0].candidate.name, 1)
+    assert "PGD-50-10" in {measurement.attack for measurement in model.measured}
 
 
 @pytest.mark.parametrize("num_classes", [10, 5, 2])

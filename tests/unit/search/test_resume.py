@@ -19,7 +19,7 @@ def begun(tmp_path: Path) -> Path:
 
 def said(begun: Path, *overrides: str, force: bool = False) -> list[str]:
     other = begun / "other"
-    other.mkdir()
+    other.mkdir(exist_ok=True)
     lines: list[str] = []
     prepare(begun, tiny(other, *overrides), force=force, say=lines.append)
     return lines
@@ -107,6 +107,15 @@ def test_a_start_that_would_come_after_other_trials_is_refused_even_with_force(b
         journal_lines.begin(Journal(begun), number)
     with pytest.raises(ResumeError, match="start_from has 1 configuration, but the search began with 0"):
         said(begun, force=True)
+
+
+def test_a_start_that_takes_the_place_of_a_trained_one_is_refused_even_with_force(begun: Path) -> None:
+    start = tiny(begun).start_from[0]
+    Journal(begun).append("trial", 0, origin="start_from", hyperparameters=start)
+    said(begun, "search.trials=30", f"start_from=[{start}]", force=True)
+    other = start | {"lambda": start["lambda"] / 2}
+    with pytest.raises(ResumeError, match=r"start_from\[0\] is not what trial 0 was trained with"):
+        said(begun, f"start_from=[{other}]", force=True)
 
 
 def test_a_journal_that_lacks_a_trial_is_refused(begun: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 
 from tune_cure.cli.confirm import ConfirmOptions
-from tune_cure.cli.steps.continuing import explaining_disk_fault
+from tune_cure.cli.steps.continuing import KEPT, explaining_disk_fault
 from tune_cure.cli.views.confirmation import JobLines, print_plan, print_results
 from tune_cure.cli.views.console import alert
 from tune_cure.cli.views.interruption import EXIT_CODE, Interruption
@@ -39,7 +39,6 @@ from tune_cure.utils.signals import WorkLeftBehindError, ignore_ctrl_c, on_ctrl_
 
 REWRITE_SECONDS = 20.0
 """Least time between two rewritings of the tables while runs are left."""
-KEPT = "what is done is kept. Continue with:"
 
 
 def run(options: ConfirmOptions, console: Console) -> int:

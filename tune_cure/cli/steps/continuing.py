@@ -13,6 +13,8 @@ from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.space.own_parts import own_part_files
 from tune_cure.utils.files import DiskError, describe_disk_fault
 
+KEPT = "what is done is kept. Continue with:"
+
 
 def say_how_to_continue(reason: str, directory: Path, spec: SearchSpec, command: str, console: Console) -> None:
     """Say why a search or a league ended before its end, and the command that continues it."""

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from tune_cure.cli import options as command_line
 from tune_cure.cli.evaluate import DEFAULT_FOLDER, EvaluateOptions
-from tune_cure.cli.steps.continuing import explaining_disk_fault
+from tune_cure.cli.steps.continuing import KEPT, explaining_disk_fault
 from tune_cure.cli.steps.train_run import choose_device
 from tune_cure.cli.views.console import alert
 from tune_cure.cli.views.evaluation import print_judgement
@@ -48,7 +48,7 @@ def run(options: EvaluateOptions, console: Console) -> int:
             judgement = judge(options, console.print)
     except KeyboardInterrupt:
         ignore_ctrl_c()
-        alert(console, f"interrupted; what is done is kept. Continue with:\n  {options.command()}")
+        alert(console, f"interrupted; {KEPT}\n  {options.command()}")
         return EXIT_CODE
     print_judgement(judgement, console)
     files = f"{judging.TABLE}, {judging.SUMMARY} and {run_files.OUTCOMES}"

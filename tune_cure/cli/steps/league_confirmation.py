@@ -7,8 +7,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from tune_cure.cli.steps.confirm_run import KEPT, rewriting, run_until_interrupted
-from tune_cure.cli.steps.continuing import explaining_disk_fault
+from tune_cure.cli.steps.confirm_run import rewriting, run_until_interrupted
+from tune_cure.cli.steps.continuing import KEPT, explaining_disk_fault
 from tune_cure.cli.views.confirmation import JobLines, print_plan
 from tune_cure.cli.views.console import alert
 from tune_cure.cli.views.interruption import EXIT_CODE, Interruption

@@ -111,7 +111,7 @@ def _measured(model: ExportedModel) -> str:
     elif not model.is_confirmed:
         parts.append(
             "The configuration has not been confirmed: `tune-cure confirm` trains it with other seeds and judges it on "
-            "test images by AutoAttack."
+            f"test images{' by AutoAttack' if model.evaluation.norm in NORM_LABELS else ''}."
         )
     return "\n\n".join(parts)
 

@@ -40,12 +40,12 @@ class Bracket:
 
         A trial is entered once at each rung; it trains on unless its score is below the percentile of those before.
         """
-        for milestone, scores in self.rungs:
-            if epoch >= milestone and number not in scores:
-                goes_on = not scores or not score < np.percentile(list(scores.values()), self._percentile)
-                scores[number] = score
-                return goes_on
-        return True
+        scores = next((scores for milestone, scores in self.rungs if epoch >= milestone), {number: score})
+        if number in scores:
+            return True
+        goes_on = not scores or not score < np.percentile(list(scores.values()), self._percentile)
+        scores[number] = score
+        return goes_on
 
 
 class Asha:

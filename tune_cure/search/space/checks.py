@@ -96,9 +96,13 @@ def check_early_stopping(spec: SearchSpec) -> None:
         raise ProblemError("asha.grace_period", f"{limit}, but got {asha.grace_period}")
     if scheduler == "hyperband" and asha.brackets > 1:
         raise ProblemError("asha.brackets", "goes with search.scheduler asha; hyperband has as many as there are rungs")
-    if scheduler == "asha" and asha.brackets > len(spec.rungs) + 1:
+
+
+def check_brackets(spec: SearchSpec) -> None:
+    """Raise an error if a bracket of ASHA has no rung to begin at."""
+    if spec.search.scheduler == "asha" and spec.asha.brackets > len(spec.rungs) + 1:
         limit = f"must be at most {len(spec.rungs) + 1}, one more than the rungs (after epoch {spec.rungs})"
-        raise ProblemError("asha.brackets", f"{limit}, but got {asha.brackets}")
+        raise ProblemError("asha.brackets", f"{limit}, but got {spec.asha.brackets}")
 
 
 def check_constraints(spec: SearchSpec) -> None:

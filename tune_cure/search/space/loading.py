@@ -80,8 +80,10 @@ def load_mapping(
             _expand_method(content, is_imported=import_parts)
         read_starts(content)
         spec = _check(content, import_parts=import_parts)
-        if not is_of_run:  # of earlier versions, a run may have such a bound
+        if not is_of_run:  # of earlier versions, a run may have what is refused or left out now
             checks.check_constraints(spec)
+            checks.check_brackets(spec)
+            spec = spec.model_copy(update={"start_from": _drop_repeated(spec)})
     except ProblemError as problem:
         raise problem.within(source) from problem
     if import_parts or not is_of_run:  # a recorded search keeps the trials that it had
@@ -161,7 +163,7 @@ def _check(content: dict[str, Any], *, import_parts: bool) -> SearchSpec:
     checks.check_winner(spec)
     checks.check_trials(spec)
     starts = [_resolve_start(spec, start, f"start_from[{index}]") for index, start in enumerate(spec.start_from)]
-    spec = spec.model_copy(update={"start_from": _drop_repeated(spec, starts)})
+    spec = spec.model_copy(update={"start_from": starts})
     checks.check_sampler(spec)
     return spec
 
@@ -255,11 +257,11 @@ def _resolve_start(spec: SearchSpec, start: dict[str, Any], path: str) -> dict[s
     return active
 
 
-def _drop_repeated(spec: SearchSpec, starts: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return resolved starts without those that are the same as an earlier one, and warn of these."""
+def _drop_repeated(spec: SearchSpec) -> list[dict[str, Any]]:
+    """Return the search's starts without those that are the same as an earlier one, and warn of these."""
     indices: dict[Identity, int] = {}
-    for index, start in enumerate(starts):
+    for index, start in enumerate(spec.start_from):
         first = indices.setdefault(identify(spec, start), index)
         if first != index:
             _logger.warning("start_from[%d]: left out, for it is the same as start_from[%d]", index, first)
-    return [starts[index] for index in indices.values()]
+    return [spec.start_from[index] for index in indices.values()]

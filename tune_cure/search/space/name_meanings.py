@@ -36,9 +36,9 @@ MEANINGS = {  # of names that stand for no function with a description of its ow
     "training.lambda_schedule": {
         "constant": "lambda in every epoch",
         "ramp": "from 0 in the first epoch in a line to lambda after nine tenths of the epochs, as in NuAT; "
-        "of fewer than 10 epochs none has all of lambda",
+        "with fewer than 10 epochs, lambda never reaches its full value",
         "late": "a quarter of lambda until 86 of 100 epochs, then all of it, as in GAT; "
-        "of fewer than 8 epochs each has a quarter",
+        "with fewer than 8 epochs, it stays a quarter",
     },
     "training.averaging": {
         "none": "the weights themselves",

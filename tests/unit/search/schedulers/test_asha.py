@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.support.spaces import tiny
-from tune_cure.search.schedulers.asha import asha
+from tune_cure.search.schedulers.asha import Bracket, asha
 from tune_cure.search.schedulers.hyperband import hyperband
 from tune_cure.search.schedulers.registry import SCHEDULERS
 
@@ -19,6 +19,15 @@ def test_a_trial_gets_the_same_bracket_after_a_restart(tmp_path: Path) -> None:
         brackets.append([rule.bracket_of[number] for number in range(30)])
     assert brackets[0] == brackets[1]
     assert set(brackets[0]) == {0, 1}
+
+
+def test_a_trial_is_not_compared_at_an_earlier_rung_by_what_it_reached_later(tmp_path: Path) -> None:
+    bracket = Bracket(tiny(tmp_path, "training.epochs=13", "asha.reduction_factor=3"))  # rungs after epochs 1, 3 and 9
+    for number, score in enumerate((0.4, 0.3)):
+        bracket.record(number, 1, score)
+    bracket.record(2, 3, 0.5)  # it had no score at the first rung
+    bracket.record(2, 3, 0.5)
+    assert dict(bracket.rungs) == {9.0: {}, 3.0: {2: 0.5}, 1.0: {0: 0.4, 1: 0.3}}
 
 
 def test_ashas_brackets_get_the_shares_that_are_expected_of_them(tmp_path: Path) -> None:

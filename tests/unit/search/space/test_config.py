@@ -404,6 +404,12 @@ def test_no_two_rungs_fall_on_one_epoch(factor: float, grace_period: int, base: 
 def test_a_recorded_search_with_a_bound_that_is_refused_now_can_be_read(tmp_path: Path) -> None:
     (tmp_path / "journal.jsonl").touch()
     assert tiny(tmp_path, "search.constraints=[clean_accuracy >= 80]").search.constraints == ["clean_accuracy >= 80"]
+    rungs = (
+        "training.epochs=13",
+        "asha.grace_period=2",
+        "asha.reduction_factor=2.5",
+    )  # the third was at the last epoch
+    assert tiny(tmp_path, *rungs, "asha.brackets=4").asha.brackets == 4
 
 
 def test_no_rung_falls_on_the_last_epoch_which_every_trial_ends_with(base: Path) -> None:

@@ -52,6 +52,15 @@ def test_a_recorded_search_keeps_the_number_of_its_trials(tmp_path: Path) -> Non
     assert tiny(tmp_path, f"space={{{OPTIMIZERS}}}", "start_from=[]", "search.trials=24").search.trials == 24
 
 
+def test_a_recorded_search_keeps_a_start_that_was_trained_twice(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "journal.jsonl").touch()
+    starts = [{"lr_max": 0.15}, {"lr_max": 0.15}, {"lr_max": 0.2}]
+    spec = tiny(tmp_path, "space={lr_max: {uniform: [0.05, 0.5]}}", f"start_from={starts}")
+    assert (spec.start_from, caplog.messages) == (starts, [])
+
+
 def test_a_value_on_a_grid_is_the_same_whatever_its_last_digits(tmp_path: Path) -> None:
     spec = tiny(tmp_path, "space={lr_max: {uniform: [0.05, 0.5], step: 0.05}, h: {uniform: [0.5, 2]}}", "start_from=[]")
     first, same, other = ({"lr_max": rate, "h": 1.0} for rate in (0.15, 0.05 + 2 * 0.05, 0.2))
