@@ -13,6 +13,7 @@ from tests.support.journal_lines import begin, end, epoch
 from tests.support.spaces import TINY, tiny
 from tune_cure.cli import watch
 from tune_cure.cli.main import main
+from tune_cure.cli.options import program
 from tune_cure.cli.views.live_view import PlainView
 from tune_cure.search.journal import Journal, JournalError
 from tune_cure.search.progress import SearchState
@@ -168,7 +169,7 @@ def test_watch_says_that_a_search_ended_early_by_its_patience_and_prints_no_comm
     assert state.ends.total() == 2
     assert main(["watch", str(tmp_path)]) == 0
     said = capsys.readouterr().out
-    assert f"2 of 8 trials have ended; tune-cure report {tmp_path} writes the report\n" in said
+    assert f"2 of 8 trials have ended; {program()} report {tmp_path} writes the report\n" in said
     assert "ended early: the last 1 trial improved nothing; to go on, raise search.patience and --resume" in said
     assert "Continue" not in said
 
@@ -199,7 +200,7 @@ def test_watch_changes_no_file_of_the_run(tmp_path: Path, capsys: pytest.Capture
     finally:
         tmp_path.chmod(0o755)
     assert state() == before
-    assert f"all 1 trials have ended; tune-cure report {tmp_path} writes the report\n" in capsys.readouterr().out
+    assert f"all 1 trials have ended; {program()} report {tmp_path} writes the report\n" in capsys.readouterr().out
 
 
 def test_watch_answers_a_damaged_journal_with_an_error_of_one_line(

@@ -12,6 +12,7 @@ from tests.support.old_runs import copy_run
 from tests.support.spaces import tiny
 from tune_cure.cli import watch
 from tune_cure.cli.main import main
+from tune_cure.cli.options import program
 from tune_cure.cli.views.live_view import PlainView
 from tune_cure.reports import artifacts
 from tune_cure.search.journal import Journal
@@ -66,7 +67,7 @@ def test_without_a_folder_the_run_that_was_written_to_last_is_watched(
     finished(tmp_path / "results" / "a", written=-9)
     said = watched(capsys)
     assert said.startswith("the newest run: results/b\n")
-    assert "all 24 trials have ended; tune-cure report results/b writes the report\n" in said
+    assert f"all 24 trials have ended; {program()} report results/b writes the report" in " ".join(said.split())
     monkeypatch.setattr(artifacts, "write_artifacts", lambda result: result.directory / "report.html")
     assert main(["report"]) == 0
     assert capsys.readouterr().out.startswith("the newest run: results/b\nwrote results/b/report.html")
