@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from tune_cure.confirmation.lead import find_lasting_lead
+from tune_cure.confirmation.verdicts import summarize_seeds
 from tune_cure.evaluation.names import ATTACKS, COMPARED_ATTACKS, label_attacks
 from tune_cure.evaluation.standard_error import standard_error
 from tune_cure.search import run_files
@@ -202,8 +203,7 @@ def _confirmed_accuracies(result: SearchResult, trial: Any) -> dict[str, Any]:
         return columns
     columns |= {"confirmed_seeds": len(runs), "confirmed_examples": int(runs["examples"].min())}
     for attack in COMPARED_ATTACKS:
-        name, accuracies = f"confirmed_{attack}", runs[attack].dropna()  # AutoAttack may have judged some seeds alone
-        columns |= {name: accuracies.mean(), f"{name}_sd": accuracies.std(), f"{name}_seeds": len(accuracies)}
+        columns |= summarize_seeds(f"confirmed_{attack}", runs[attack])
     measured = [attack for attack in ATTACKS if attack in runs and runs[attack].notna().any()]
     if "autoattack" in measured:
         columns["confirmed_autoattack_parts"] = label_attacks(measured)["autoattack"]

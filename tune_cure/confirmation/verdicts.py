@@ -75,6 +75,17 @@ def explain_unsteady(spread: SeedSpread, noun: str) -> list[str]:
     ]
 
 
+def summarize_seeds(name: str, accuracies: "pd.Series[Any]") -> dict[str, Any]:
+    """Return mean, sample standard deviation (`NAME_sd`) and number of seeds (`NAME_seeds`) of an attack's accuracies.
+
+    Args:
+        name: The name of the mean.
+        accuracies: One for each seed, a fraction; NaN for a seed that the attack has not judged, which is left out.
+    """
+    measured = accuracies.astype(float)
+    return {name: measured.mean(), f"{name}_sd": measured.std(), f"{name}_seeds": int(measured.count())}
+
+
 class Confirmation:
     """Outcomes of the finished jobs, read once from their folders.
 
@@ -147,8 +158,7 @@ class Confirmation:
             row: dict[str, Any] = {"contender": candidate, "epsilon": epsilon, "seeds": len(runs)}
             row |= {"description": runs["description"].iloc[0], "diverged": int(runs["diverged"].sum())}
             for attack in ATTACKS:
-                measured = runs[attack].astype(float)  # NaN for a seed that the attack has not judged: left out
-                row |= {attack: measured.mean(), f"{attack}_sd": measured.std(), f"{attack}_seeds": measured.count()}
+                row |= summarize_seeds(attack, runs[attack])
             rows.append(row)
         return pd.DataFrame(rows)
 

@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal
 
 from tune_cure.search.space.config import SearchSpec
-from tune_cure.search.space.configurations import count_possible_trials
+from tune_cure.search.space.configurations import limit_trials
 
 if TYPE_CHECKING:
     from tune_cure.search.proposals.proposer import StudyProposer
@@ -50,8 +50,7 @@ def with_budget(spec: SearchSpec, unit: BudgetUnit, budget: float, epoch_seconds
     else:
         most = math.ceil(budget / (SHORTEST * epoch_seconds))
         update = {"budget_epochs": None, "budget_seconds": budget, "trials": max(most, len(spec.start_from))}
-    spec = spec.model_copy(update={"search": spec.search.model_copy(update=update)})
-    return spec.model_copy(update={"search": spec.search.model_copy(update={"trials": count_possible_trials(spec)})})
+    return limit_trials(spec.model_copy(update={"search": spec.search.model_copy(update=update)}))
 
 
 def coarse_methods(budget: float, epoch_seconds: Mapping[str, float]) -> list[str]:

@@ -24,8 +24,7 @@ def who_wins(standings: Standings) -> list[str]:
 
     A method wins if it is better than each other one. A method with signs of masked gradients is not crowned, and
     neither is one that is not clearly above chance: one fixed answer withstands any attack. None is crowned before all
-    have been judged. Methods without a winner to judge have no place, and do not keep others from
-    winning.
+    have been judged. Methods without a winner to judge have no place, and do not keep others from winning.
     """
     if not standings.order:
         return ["Nobody wins: no winner of a search has been judged yet."]

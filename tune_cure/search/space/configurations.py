@@ -37,6 +37,12 @@ def count_possible_trials(spec: SearchSpec) -> int:
     return num_found if 0 < num_found <= limit else trials
 
 
+def limit_trials(spec: SearchSpec) -> SearchSpec:
+    """Return the search with no more trials than its space has configurations."""
+    search = spec.search.model_copy(update={"trials": count_possible_trials(spec)})
+    return spec.model_copy(update={"search": search})
+
+
 def list_configurations(spec: SearchSpec) -> Iterator[dict[str, Any]]:
     """Yield each configuration of a space; none if one of its hyperparameters has a range without `step`."""
     inactive = spec.inactive_keys()

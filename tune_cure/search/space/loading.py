@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from tune_cure.search import run_files
 from tune_cure.search.space import checks, keys
 from tune_cure.search.space.config import SearchSpec
-from tune_cure.search.space.configurations import Identity, count_possible_trials, identify
+from tune_cure.search.space.configurations import Identity, identify, limit_trials
 from tune_cure.search.space.distributions import ON_GRID, Distribution
 from tune_cure.search.space.own_parts import expect_own_parts, import_modules, import_own_parts, read_parts
 from tune_cure.training.config import HYPERPARAMETERS, config_class, expand_model_name, parse_hyperparameter
@@ -87,7 +87,10 @@ def load_mapping(
     except ProblemError as problem:
         raise problem.within(source) from problem
     if import_parts or not is_of_run:  # a recorded search keeps the trials that it had
-        spec = _limit_trials(spec)
+        asked, spec = spec.search.trials, limit_trials(spec)
+        if spec.search.trials < asked:
+            text = "search.trials: %d, but the space has only %s; each is trained once"
+            _logger.warning(text, asked, format_count(spec.search.trials, "configuration"))
     if not is_of_run:  # the file of a run is not the user's to change
         _say_what_delta_is(content)
     return spec
@@ -166,16 +169,6 @@ def _check(content: dict[str, Any], *, import_parts: bool) -> SearchSpec:
     spec = spec.model_copy(update={"start_from": starts})
     checks.check_sampler(spec)
     return spec
-
-
-def _limit_trials(spec: SearchSpec) -> SearchSpec:
-    """Return the search with no more trials than its space has configurations, and warn if it asked for more."""
-    trials = count_possible_trials(spec)
-    if trials == spec.search.trials:
-        return spec
-    text = "search.trials: %d, but the space has only %s; each is trained once"
-    _logger.warning(text, spec.search.trials, format_count(trials, "configuration"))
-    return spec.model_copy(update={"search": spec.search.model_copy(update={"trials": trials})})
 
 
 def _parse(spec: SearchSpec, key: str, value: Any, path: str) -> Any:
