@@ -1,12 +1,15 @@
-"""The limits of unit tests: no process, no Ray, seconds of CPU time."""
+"""The limits of unit tests: no process, no Ray, seconds of CPU time, and no waiting for the disk."""
 
+import os
 import platform
+import sqlite3
 import sys
 import time
 from collections.abc import Generator, Iterator
 
 import pytest
 import torch
+from sqlalchemy import Engine, event
 
 from tests.support.unit_limits import CPU_SECONDS, refuse_both, refuse_long_test
 from tune_cure.gradients import batch_norm, double_backward
@@ -17,6 +20,20 @@ from tune_cure.utils import environment
 def known_platform() -> None:
     """Ask for the platform once: Python starts `uname` for it, and keeps the answer."""
     platform.platform()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def unsynced_disk() -> Iterator[None]:
+    """Let files reach the disk when it likes: no unit test cuts the power, and thousands of waits take minutes."""
+
+    def connect(connection: sqlite3.Connection, _: object) -> None:
+        connection.execute("PRAGMA synchronous = OFF")
+
+    event.listen(Engine, "connect", connect)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
+    event.remove(Engine, "connect", connect)
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,7 @@ from tune_cure.training.interactions import find_conflict, inactive_hyperparamet
 from tune_cure.training.trainer import Trainer
 from tune_cure.utils.schema import choices
 
-PARTS = 6  # tests among which the hyperparameters are shared out
+PARTS = 4  # tests among which the hyperparameters are shared out
 OTHERS = {  # another value of each hyperparameter
     "epochs": 3,
     "batch_size": 16,

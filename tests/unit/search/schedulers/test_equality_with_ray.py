@@ -15,7 +15,7 @@ from tests.support.spaces import tiny
 from tune_cure.search.schedulers.registry import SCHEDULERS, StoppingRule
 from tune_cure.search.space.config import AshaConfig, SearchSpec
 
-PARTS, STREAMS = 5, 300  # of each rule: parts of the test, and random searches in each
+PARTS, STREAMS = 2, 300  # of each rule: parts of the test, and random searches in each
 MAX_EPOCHS = 30
 
 
