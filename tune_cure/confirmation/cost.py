@@ -87,8 +87,7 @@ def leave_out_done(cost: Cost, job: Job) -> Cost:
     AutoAttack counts in full until all of it is over.
     """
     is_judged = all((job.outcome_folder(epsilon) / run_files.OUTCOMES).exists() for epsilon in job.plan.epsilons)
-    is_trained = (job.folder / run_files.JOB_MODEL).exists()
-    return replace(cost, training=0.0 if is_trained else cost.training, pgd=0.0 if is_judged else cost.pgd)
+    return replace(cost, training=0.0 if job.is_trained else cost.training, pgd=0.0 if is_judged else cost.pgd)
 
 
 def find_timed_epochs(result: SearchResult) -> pd.DataFrame:

@@ -133,9 +133,16 @@ class Job:
         return read_status(self.folder / run_files.JOB_STATUS)
 
     @property
+    def is_trained(self) -> bool:
+        """True if its network is there: trained here and saved, or trained elsewhere."""
+        return self.candidate.trained is not None or (self.folder / run_files.JOB_MODEL).exists()
+
+    @property
     def is_done(self) -> bool:
         """True if its network is trained, and judged as the plan asks."""
-        return all(self.is_judged_at(epsilon, weights) for epsilon in self.plan.epsilons for weights in self.weights)
+        return self.is_trained and all(
+            self.is_judged_at(epsilon, weights) for epsilon in self.plan.epsilons for weights in self.weights
+        )
 
     def is_judged_at(self, epsilon: float, weights: Weights = "last") -> bool:
         """Return whether its last or best weights are judged as the plan asks at one radius."""

@@ -221,7 +221,7 @@ def work(job: Job, plan: ResourcePlan | None = None, broadcast: DataBroadcast | 
     splits = shared_data(job.data, device.type, broadcast)
     if job.candidate.trained is None:
         replace_text(job.folder / run_files.JOB_CONFIG, job.config.to_yaml())
-        if not (job.folder / run_files.JOB_MODEL).exists():
+        if not job.is_trained:
             _train(job, hold_out(splits, job.plan), device)
     test = splits.test.subset(job.plan.examples, seed=0).to(device)
     for weights in job.weights:

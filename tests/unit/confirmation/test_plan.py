@@ -11,7 +11,15 @@ import pytest
 import torch
 import yaml
 
-from tests.support.confirmations import NUM_IMAGES, PLAN, finish, judge_at, write_quick_search
+from tests.support.confirmations import (
+    NUM_IMAGES,
+    PLAN,
+    finish,
+    judge_at,
+    plan_quick_jobs,
+    write_outcomes,
+    write_quick_search,
+)
 from tests.support.old_runs import copy_run
 from tune_cure.confirmation import plan as plan_module
 from tune_cure.confirmation.candidates import Candidate, choose_candidates
@@ -309,6 +317,14 @@ def test_the_weights_of_the_best_epoch_are_judged_beside_the_last_ones(
     assert row["robust_overfitting"] == pytest.approx(1 / 30)
     assert (row["best_epoch"], row["held_out"]) == (1, 100)
     assert pd.read_csv(job.folder / run_files.JOB_EPOCHS)["pgd_accuracy"].tolist() == [0.5, 0.3]
+
+
+def test_a_judged_job_whose_network_was_deleted_is_not_done(tmp_path: Path) -> None:
+    job = plan_quick_jobs(tmp_path)[0]
+    write_outcomes(job, 0.5)
+    assert job.is_done
+    (job.folder / run_files.JOB_MODEL).unlink()
+    assert not job.is_done
 
 
 def test_a_last_epoch_that_is_the_best_is_judged_once(result: SearchResult, monkeypatch: pytest.MonkeyPatch) -> None:
