@@ -138,15 +138,14 @@ def run(job: Job, options: argparse.Namespace) -> None:
     data = record["data"].replace(str(options.data_root), "FOLDER")
     summary = describe_log(log) | {"lambda": job.keys.get("lambda", 0.0), "data": data}
     if job.is_judged and not log["diverged"].iloc[-1]:
-        is_last_best = log["pgd_accuracy"].idxmax() == log.index[-1]  # then both are one network, judged once
-        networks = [f"last={folder / 'last.pt'}", f"best={folder}"][: 1 if is_last_best else 2]
+        networks = [f"last={folder / 'last.pt'}", f"best={folder}"]
         judgement = tune_cure.evaluate(
             networks, examples=options.examples, output=folder / "evaluation", autoattack=options.autoattack, quiet=True
         )
-        for name, judged in zip(("last", "best"), judgement.networks * (2 if is_last_best else 1), strict=True):
+        for judged in judgement.networks:
             correct = judged.outcomes.correct
-            np.savez_compressed(job.file(f"-{name}.npz"), **correct)
-            summary |= {f"{name}_{attack}": float(found.mean()) for attack, found in correct.items()}
+            np.savez_compressed(job.file(f"-{judged.name}.npz"), **correct)
+            summary |= {f"{judged.name}_{attack}": float(found.mean()) for attack, found in correct.items()}
     job.file(".json").write_text(json.dumps(summary, indent=2) + "\n")
     shutil.rmtree(folder)
     print(f"{job.name}, seed {job.seed}: {summary}", flush=True)
