@@ -99,7 +99,8 @@ def prepare(directory: Path, spec: SearchSpec, *, force: bool, say: Callable[[st
 
     Raises:
         ResumeError: There are such changes without `force`; or the metric has changed; or a trial is outside of the
-            space as it is now, or lacks one of its hyperparameters; or start_from has a new configuration.
+            space as it is now, or lacks one of its hyperparameters; or start_from has another configuration, or lacks
+            one.
         JournalError: The journal is damaged.
         ResultsError: The folder holds no search.
     """
@@ -157,9 +158,9 @@ def _check_change(path: Path, history: Iterable[Event], spec: SearchSpec) -> Non
     for number, (now, before) in enumerate(zip(spec.start_from, started, strict=False)):
         if identify(spec, now) != identify(spec, before):
             raise ResumeError(f"{path}: start_from[{number}] is not what trial {number} was trained with; {BEGIN_ANEW}")
-    if len(started) < len(spec.start_from) and len(started) < len(proposed):
-        late = f"start_from has {format_count(len(spec.start_from), 'configuration')}, but the search began with"
-        raise ResumeError(f"{path}: {late} {len(started)}; {BEGIN_ANEW}")
+    if len(started) > len(spec.start_from) or len(started) < min(len(spec.start_from), len(proposed)):
+        changed = f"start_from has {format_count(len(spec.start_from), 'configuration')}, but the search began with"
+        raise ResumeError(f"{path}: {changed} {len(started)}; {BEGIN_ANEW}")
 
 
 def _settings(spec: SearchSpec) -> dict[str, Any]:

@@ -118,6 +118,12 @@ def test_a_start_that_takes_the_place_of_a_trained_one_is_refused_even_with_forc
         said(begun, f"start_from=[{other}]", force=True)
 
 
+def test_a_trained_start_that_is_taken_away_is_refused_even_with_force(begun: Path) -> None:
+    Journal(begun).append("trial", 0, origin="start_from", hyperparameters=tiny(begun).start_from[0])
+    with pytest.raises(ResumeError, match="start_from has 0 configurations, but the search began with 1"):
+        said(begun, "start_from=[]", force=True)
+
+
 def test_a_journal_that_lacks_a_trial_is_refused(begun: Path) -> None:
     journal_lines.begin(Journal(begun), 1)
     with pytest.raises(JournalError, match="trial 0 was never begun, but trial 1 was"):
