@@ -63,6 +63,14 @@ def test_few_steps_that_find_less_are_a_sign_unless_autoattack_confirms_the_many
     assert gradient_masking.find_masking_signs(without_autoattack(outcomes())) == []  # one point
 
 
+@pytest.mark.parametrize(("pgd_10", "is_sign"), [(600, False), (680, True)])  # 12 and 20 points above AutoAttack
+def test_few_steps_that_find_far_less_than_autoattack_are_a_sign_though_neither_stage_between_them_is(
+    pgd_10: int, is_sign: bool
+) -> None:
+    signs = gradient_masking.find_masking_signs(outcomes(fgsm=700, pgd_10=pgd_10, pgd_50_10=535))
+    assert [sign.observation() for sign in signs] == ["PGD-10 accuracy is 20.0 points above AutoAttack's"] * is_sign
+
+
 def test_few_images_do_not_warn_by_chance() -> None:
     few = outcomes(20, fgsm=720)  # 14 of 20 against 10: 20 points, and as many again of standard error
     assert gradient_masking.find_masking_signs(few) == []

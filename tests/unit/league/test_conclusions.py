@@ -51,6 +51,24 @@ def test_a_first_method_with_masked_gradients_is_flagged_before_it_is_crowned() 
     assert sentences[-1].startswith("Flagged: masked: PGD-50-10 accuracy is up to 20.0 points above AutoAttack's: ")
 
 
+@pytest.mark.parametrize(("few_steps_miss", "verb"), [(36, "wins"), (60, "leads, but is not crowned")])  # of 300 images
+def test_a_first_method_is_not_crowned_if_the_pgd_of_its_search_finds_far_less_than_autoattack(
+    few_steps_miss: int, verb: str
+) -> None:
+    standings = stand(draw_outcomes({"first": 0.5, "last": 0.3}))
+    for (name, _, _), arrays in standings.confirmation.outcomes.items():
+        wrong = np.flatnonzero(~arrays["autoattack"])
+        missed = {"pgd_10": few_steps_miss, "fgsm": few_steps_miss, "clean": few_steps_miss, "pgd_50_10": 18}
+        for attack, number in missed.items() if name == "first" else ():
+            arrays[attack] = arrays[attack].copy()
+            arrays[attack][wrong[:number]] = True
+    sentences = who_wins(standings)
+    assert sentences[0].startswith(f"first {verb}: it has ")
+    flagged = [sentence.partition(": a search")[0] for sentence in sentences if "Flagged" in sentence]
+    is_crowned = verb == "wins"
+    assert flagged == [] if is_crowned else ["Flagged: first: PGD-10 accuracy is up to 20.0 points above AutoAttack's"]
+
+
 def test_a_method_that_always_gives_one_answer_is_not_crowned() -> None:
     drawn = draw_outcomes({"low": 0.3, "middle": 0.45})
     confirmation = build_confirmation({"fixed": np.tile(np.arange(300) < 210, (3, 1)), **drawn}, chance=0.7)
