@@ -29,6 +29,8 @@ HARMLESS = (
 """Keys, or beginnings of keys, that may change: trials before and after the change stay comparable."""
 RESTARTING = ("data.", "model.", "training.", "evaluation.", "search.seed")
 """Keys that decide what a trial computes: after a change, running trials cannot continue from their checkpoints."""
+RUNG_KEYS = ("asha.", "search.scheduler", "search.seed", "search.on_collapse", "training.epochs", "space.epochs")
+"""Keys, or beginnings of keys, by which the control group finds in the journal what the rungs decided."""
 FIXED = ("search.metric", "search.mode")
 """Keys that cannot change: the journal holds this metric's values alone, so that old trials could not be ranked."""
 BEGIN_ANEW = "begin a new search, which learns from this one by search.warm_start"
@@ -100,14 +102,15 @@ def prepare(directory: Path, spec: SearchSpec, *, force: bool, say: Callable[[st
     Raises:
         ResumeError: There are such changes without `force`; or the metric has changed; or a trial is outside of the
             space as it is now, or lacks one of its hyperparameters; or start_from has another configuration, or lacks
-            one.
+            one; or the control group would misread what the rungs decided.
         JournalError: The journal is damaged.
         ResultsError: The folder holds no search.
     """
     journal = Journal(directory)
     content = journal.load(repair=True)  # an event that is appended behind half a line would be lost
     _check_trials(journal.path, content.trial_events, spec)
-    changes = list(differences(_settings(results.read_spec(directory)), _settings(spec)))
+    before = results.read_spec(directory)
+    changes = list(differences(_settings(before), _settings(spec)))
     if not changes:
         return SearchRecord(content)
     listed = describe_differences(changes)
@@ -122,6 +125,7 @@ def prepare(directory: Path, spec: SearchSpec, *, force: bool, say: Callable[[st
     if not serious:
         return SearchRecord(content)
     _check_change(journal.path, content.trial_events, spec)
+    _check_rungs(journal.path, content.trial_events, before, spec, changes)
     if "search.warm_start" in serious:
         (directory / run_files.PRIOR_TRIALS).unlink(missing_ok=True)  # others are to be read
     restart = any(key.startswith(RESTARTING) for key in serious)
@@ -161,6 +165,20 @@ def _check_change(path: Path, history: Iterable[Event], spec: SearchSpec) -> Non
     if len(started) > len(spec.start_from) or len(started) < min(len(spec.start_from), len(proposed)):
         changed = f"start_from has {format_count(len(spec.start_from), 'configuration')}, but the search began with"
         raise ResumeError(f"{path}: {changed} {len(started)}; {BEGIN_ANEW}")
+
+
+def _check_rungs(
+    path: Path, history: Iterable[Event], before: SearchSpec, spec: SearchSpec, changes: Iterable[tuple[str, Any, Any]]
+) -> None:
+    """Check that the control group reads what the rungs decided so far by the settings that they decided by."""
+    decisive = [change for change in changes if change[0].startswith(RUNG_KEYS)]
+    if not (spec.asha.control and spec.rungs and decisive):
+        return
+    first = min([*before.rungs, *spec.rungs])
+    if any(event["event"] == "epoch" and event["epoch"] >= first for event in history):
+        need = "trials have reached a rung, and the control group can judge only rungs that decide alike in all trials"
+        changed = describe_differences(decisive)
+        raise ResumeError(f"{path}: {changed}, but {need}; {BEGIN_ANEW}, or give up the group by asha.control: 0")
 
 
 def _settings(spec: SearchSpec) -> dict[str, Any]:

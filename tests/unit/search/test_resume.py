@@ -124,6 +124,64 @@ def test_a_trained_start_that_is_taken_away_is_refused_even_with_force(begun: Pa
         said(begun, "start_from=[]", force=True)
 
 
+def reach_rung(begun: Path, *settings: str) -> None:
+    """Write a search whose first trial has trained an epoch, the first rung."""
+    tiny(begun, "start_from=[]", *settings)
+    journal_lines.begin(Journal(begun), 0)
+    journal_lines.epoch(Journal(begun), 0)
+
+
+@pytest.mark.parametrize(
+    ("before", "changed", "line"),
+    [
+        ("asha.control=0.2", ["asha.adapt=true"], "asha.adapt was False and is True"),
+        ("asha={control: 0.2, adapt: true}", ["asha.adapt=false"], "asha.adapt was True and is False"),
+        ("asha.control=0.2", ["asha.control=0.5"], "asha.control was 0.2 and is 0.5"),
+        ("asha.control=0", ["asha.control=0.2"], "asha.control was 0.0 and is 0.2"),
+        ("asha.control=0.2", ["asha.grace_period=2"], "asha.grace_period was 1 and is 2"),
+        ("asha.control=0.2", ["search.seed=3"], "search.seed was 0 and is 3"),
+        ("asha.control=0.2", ["training.epochs=9"], "training.epochs was 4 and is 9"),
+        ("asha.control=0.2", ["search.on_collapse=continue"], "search.on_collapse was end and is continue"),
+        (
+            "asha.control=0.2",
+            ["search.scheduler=hyperband", "training.batch_size=25"],
+            "search.scheduler was asha and is hyperband",
+        ),
+    ],
+)
+def test_what_the_control_group_reads_rungs_by_cannot_change_after_a_rung_even_with_force(
+    before: str, changed: list[str], line: str, begun: Path
+) -> None:
+    reach_rung(begun, before)
+    with pytest.raises(
+        ResumeError, match=re.escape(f"journal.jsonl: {line}, but trials have reached a rung")
+    ) as raised:
+        said(begun, "start_from=[]", before, *changed, force=True)
+    assert "search.warm_start" in str(raised.value)
+    assert Journal(begun).load().search_events == []
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["asha.control=0", "asha.grace_period=2"],
+        ["asha.control=0.2", "search.scheduler=none"],
+        ["asha.control=0.2", "training.batch_size=25"],
+    ],
+)
+def test_settings_by_which_no_group_reads_rungs_may_change_after_a_rung(settings: list[str], begun: Path) -> None:
+    reach_rung(begun, "asha.control=0.2")
+    said(begun, "start_from=[]", *settings, force=True)
+    assert len(Journal(begun).load().search_events) == 1
+
+
+def test_a_control_group_may_change_before_a_trial_has_reached_a_rung(begun: Path) -> None:
+    settings = ("training.epochs=9", "asha.control=0.2", "asha.grace_period=2")
+    reach_rung(begun, *settings)
+    said(begun, "start_from=[]", *settings, "asha.adapt=true", force=True)
+    assert len(Journal(begun).load().search_events) == 1
+
+
 def test_a_journal_that_lacks_a_trial_is_refused(begun: Path) -> None:
     journal_lines.begin(Journal(begun), 1)
     with pytest.raises(JournalError, match="trial 0 was never begun, but trial 1 was"):

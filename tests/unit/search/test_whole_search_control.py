@@ -99,7 +99,7 @@ def test_the_views_follow_the_rungs_and_warn_once(run: Path) -> None:
         view.on_event(event)
         picture.on_event(event)
     assert [line for line in lines if line.startswith(WARNING)] == [
-        f"{WARNING}; asha.adapt: true lets it stop nobody until it is"
+        f"{WARNING}; in the next search, asha.adapt: true lets a rung stop nobody until it is better"
     ]
     group = SearchResult(run).control_group
     assert group is not None

@@ -79,7 +79,9 @@ def describe_warning(spec: SearchSpec, rung: RungForesight) -> str:
     """Return what to think of a rung that is no better than chance, in words; empty for any other rung."""
     if rung.verdict != NO_BETTER:
         return ""
-    remedy = "it stops nobody until it is" if spec.asha.adapt else "asha.adapt: true lets it stop nobody until it is"
+    remedy = "it stops nobody until it is"
+    if not spec.asha.adapt:
+        remedy = "in the next search, asha.adapt: true lets a rung stop nobody until it is better"
     return f"rung {rung.epoch} is no better than chance at telling which trials end well; {remedy}"
 
 

@@ -125,7 +125,7 @@ def test_a_rung_that_foretells_the_end_is_better_than_chance_and_one_that_does_n
     assert describe_warning(spec, first) == ""
     assert describe_warning(spec, second) == (
         "rung 1 is no better than chance at telling which trials end well; "
-        "asha.adapt: true lets it stop nobody until it is"
+        "in the next search, asha.adapt: true lets a rung stop nobody until it is better"
     )
     assert str(second).startswith("rung 1: rank correlation with the end −0.")
     winner_kept, winner_lost = good.group.winner_stopped(), bad.group.winner_stopped()
