@@ -2,11 +2,15 @@
 
 A configuration is a YAML file with the keys of a training run or its hyperparameters alone, or a row of a search's
 table: `results/A/best_config.csv`, `results/A/trials.csv:7`. A trained network is named as in `trained_networks`.
+
+What the YAML file of a training run leaves open is the confirmed search's: the ball is the one that networks are judged
+in, and the keys of `RECIPE` are the winner's. A row is trained as its own search did.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from tune_cure.confirmation.candidates import Candidate
 from tune_cure.confirmation.judgement import digest_network
@@ -15,13 +19,24 @@ from tune_cure.data.splits import Examples
 from tune_cure.search.results import SearchResult
 from tune_cure.search.space import trial_config
 from tune_cure.training import run as training_run
+from tune_cure.training.config import TrainingConfig, expand_model_name, hyperparameter_value
 from tune_cure.training.presets import expand_method
+from tune_cure.training.sections import AveragingConfig, OptimizerConfig, PrecisionConfig, ScheduleConfig
 from tune_cure.utils.errors import TuneCureError
+from tune_cure.utils.formatting import format_hyperparameters, format_radius
 from tune_cure.utils.yaml_config import ProblemError
 
 CONFIGURATION = re.compile(r"(?P<file>.+\.(?:ya?ml|csv))(?::(?P<trial>\d+))?")
 NAME = re.compile(r"[A-Za-z0-9_.-]+")
 DIGEST_LENGTH = 12
+RECIPE = tuple(
+    key
+    for section in (OptimizerConfig, ScheduleConfig, AveragingConfig, PrecisionConfig)
+    for key in section.model_fields
+)
+"""Hyperparameters, by YAML names, that belong to no method: how long, in which batches and by which optimizer."""
+SCHEDULE = ("epochs", "batch_size", "lr_schedule")
+"""Those of `RECIPE` in which a candidate should not differ from the winner without being named."""
 
 
 class OwnCandidateError(TuneCureError):
@@ -29,14 +44,14 @@ class OwnCandidateError(TuneCureError):
 
 
 def read_own_candidates(
-    texts: Sequence[str], result: SearchResult, others: Iterable[Candidate], test: Examples, num_classes: int
+    texts: Sequence[str], result: SearchResult, others: Sequence[Candidate], test: Examples, num_classes: int
 ) -> list[Candidate]:
     """Return the candidates that a command line names, in its order; `NAME=…` gives one its name.
 
     Args:
         texts: The words of the command line.
-        result: The search. A configuration without a network of its own is trained with the search's.
-        others: The leaders and baselines, whose names are taken.
+        result: The search, whose network and ball a configuration gets that names none.
+        others: The leaders, the winner first, and the baselines; their names are taken.
         test: Test images; trained networks classify two of them.
         num_classes: The number of classes.
 
@@ -44,6 +59,8 @@ def read_own_candidates(
         TuneCureError: One cannot be read, or its name is taken.
     """
     names = {candidate.name for candidate in others}
+    winner = others[0].config
+    assert winner is not None, others[0].name
     candidates = []
     for text in texts:
         given, separator, rest = text.partition("=")
@@ -57,7 +74,7 @@ def read_own_candidates(
         match = CONFIGURATION.fullmatch(source)
         if match:
             trial = None if match["trial"] is None else int(match["trial"])
-            candidates.append(_read_configuration(name, Path(match["file"]), trial, result))
+            candidates.append(_read_configuration(name, Path(match["file"]), trial, result, winner))
         else:
             candidates.append(_read_network(name, source, result, test, num_classes))
     return candidates
@@ -74,13 +91,18 @@ def _default_name(source: str) -> str:
     return f"{name}-{match['trial']}" if match and match["trial"] else name
 
 
-def _read_configuration(name: str, file: Path, trial: int | None, result: SearchResult) -> Candidate:
+def _read_configuration(
+    name: str, file: Path, trial: int | None, result: SearchResult, winner: TrainingConfig
+) -> Candidate:
     """Return a configuration as a candidate."""
-    content = trial_config.read(file, trial)
+    content, is_trial = trial_config.read_with_origin(file, trial)
     has_network = "model" in content
+    expand_model_name(content)
     try:
-        if isinstance(content.get("training"), dict):
-            content["training"] = expand_method(content["training"])
+        training = content.setdefault("training", {})
+        if isinstance(training, dict):  # else `resolve` says what is wrong
+            training = training if is_trial else _complete(training, result, winner)
+            content["training"] = expand_method(training)
         run = training_run.resolve(content)
     except ProblemError as problem:
         raise problem.within(file) from problem
@@ -88,6 +110,46 @@ def _read_configuration(name: str, file: Path, trial: int | None, result: Search
     model = run.model if has_network and run.model != result.spec.model else None
     network = "" if model is None else f", with the network {model.name}"
     return Candidate(name, "candidate", run.training, f"the configuration in {file}{row}{network}", model=model)
+
+
+def _complete(training: dict[str, Any], result: SearchResult, winner: TrainingConfig) -> dict[str, Any]:
+    """Return hyperparameters with those of the search for the absent keys of ball and `RECIPE`.
+
+    Args:
+        training: Hyperparameters by YAML names.
+        result: The search.
+        winner: Its winner.
+    """
+    evaluation = result.spec.evaluation
+    ball: dict[str, Any] = {"norm": evaluation.norm}
+    if str(training.get("norm", evaluation.norm)).lower() == evaluation.norm.lower():  # else: no radius in that norm
+        ball["epsilon"] = evaluation.epsilon
+    return {**ball, **{key: hyperparameter_value(winner, key) for key in RECIPE}, **training}
+
+
+def explain_differences(candidates: Sequence[Candidate], result: SearchResult) -> list[str]:
+    """Return a sentence for each of the user's configurations that trains in another ball or schedule.
+
+    Args:
+        candidates: All candidates, the winner first.
+        result: The search.
+    """
+    winner, evaluation = candidates[0], result.spec.evaluation
+    assert winner.config is not None, winner.name
+    schedule = {key: hyperparameter_value(winner.config, key) for key in SCHEDULE}
+    sentences = []
+    for candidate in candidates:
+        if candidate.kind != "candidate" or candidate.config is None:
+            continue
+        config = candidate.config
+        if config.attack != "none" and (config.norm, config.epsilon) != (evaluation.norm, evaluation.epsilon):
+            trained, judged = (format_radius(it.epsilon, it.norm) for it in (config, evaluation))
+            sentences.append(f"{candidate.name} is trained at {trained}, and judged at {judged}")
+        own = {key: value for key in SCHEDULE if (value := hyperparameter_value(config, key)) != schedule[key]}
+        if own:
+            others = format_hyperparameters({key: schedule[key] for key in own})
+            sentences.append(f"{candidate.name} has {format_hyperparameters(own)}; {winner.name} has {others}")
+    return sentences
 
 
 def _read_network(name: str, source: str, result: SearchResult, test: Examples, num_classes: int) -> Candidate:

@@ -9,7 +9,7 @@ import torch
 from tests.support.confirmations import NUM_IMAGES, PLAN, write_outcomes, write_quick_search
 from tests.support.exported_models import NETWORK, random_network
 from tune_cure.confirmation.candidates import Candidate, choose_candidates
-from tune_cure.confirmation.own_candidates import read_own_candidates
+from tune_cure.confirmation.own_candidates import explain_differences, read_own_candidates
 from tune_cure.confirmation.plan import AS_IS, plan_jobs
 from tune_cure.confirmation.verdicts import Confirmation
 from tune_cure.data import splits as splits_module
@@ -58,6 +58,63 @@ def test_a_yaml_file_is_retrained_with_its_own_network_if_it_names_one(result: S
     assert other.model is not None and other.model.width == 8
     jobs = plan_jobs(result, [plain, other], PLAN)
     assert [job.model.width for job in jobs] == [4, 8]
+
+
+def test_a_yaml_file_may_name_its_network_in_a_word(result: SearchResult) -> None:
+    Path("other.yaml").write_text("model: small_vit\n")
+    (other,) = read(result, "other.yaml")
+    assert other.model is not None and other.model.name == "small_vit"
+
+
+def test_what_a_yaml_file_leaves_open_is_the_searchs(result: SearchResult) -> None:
+    Path("rival.yaml").write_text("data: {dataset: digits}\ntraining: {method: pgd, lr_max: 0.3}\n")
+    (rival,) = read(result, "rival.yaml")
+    winner = choose_candidates(result, 1, [])[0].config
+    assert rival.config is not None and winner is not None
+    assert (rival.config.norm, rival.config.epsilon) == ("linf", result.spec.evaluation.epsilon)
+    assert (rival.config.epochs, rival.config.batch_size, rival.config.lr_schedule) == (2, 64, "cyclic")
+    assert (rival.config.momentum, rival.config.lr_max) == (winner.momentum, 0.3)
+    assert (rival.config.attack, rival.config.attack_steps, rival.config.regularizer) == ("pgd", 7, "none")
+
+
+@pytest.mark.parametrize("training", ["{method: pgd}", "{norm: L2}", "{norm: l2, epochs: 2}"])
+def test_a_yaml_file_has_the_ball_that_it_is_judged_in(tmp_path: Path, training: str) -> None:
+    result = write_quick_search(tmp_path, "evaluation.norm=l2", "evaluation.epsilon=0.5")
+    file = tmp_path / "rival.yaml"
+    file.write_text(f"training: {training}\n")
+    (rival,) = read(result, str(file))
+    assert rival.config is not None and (rival.config.norm, rival.config.epsilon) == ("l2", 0.5)
+
+
+def test_a_yaml_file_with_another_norm_gets_no_radius(result: SearchResult) -> None:
+    Path("rival.yaml").write_text("training: {norm: l2}\n")
+    with pytest.raises(TuneCureError, match=r"rival.yaml: training.epsilon: is needed with norm l2"):
+        read(result, "rival.yaml")
+
+
+def test_a_trial_of_another_search_is_trained_as_there(result: SearchResult, tmp_path: Path) -> None:
+    (tmp_path / "B").mkdir()
+    other = write_quick_search(tmp_path / "B", "training.epochs=1", "training.epsilon=0.1", "evaluation.epsilon=0.1")
+    spec = other.directory / run_files.SPEC
+    kept = [line for line in spec.read_text().splitlines() if "batch_size" not in line]  # as before there was the key
+    spec.write_text("\n".join(kept))
+    tables.write_tables(other)
+    (rival,) = read(result, "B/best_config.csv")
+    assert rival.config is not None
+    assert (rival.config.epochs, rival.config.epsilon, rival.config.batch_size) == (1, 0.1, 128)
+
+
+def test_another_ball_and_another_schedule_than_the_searchs_are_named(result: SearchResult) -> None:
+    Path("rival.yaml").write_text("training: {epsilon: 8/255, epochs: 30, lr_schedule: piecewise}\n")
+    Path("same.yaml").write_text("training: {method: pgd}\n")
+    Path("clean.yaml").write_text("training: {attack: none, regularizer: none, epsilon: 0.1}\n")
+    save_network("net.pt")
+    own = read(result, "rival.yaml", "same.yaml", "clean.yaml", "net.pt")
+    leaders = choose_candidates(result, 2, ["pgd"])
+    assert explain_differences([*leaders, *own], result) == [
+        "rival is trained at epsilon 0.03137 (8/255), and judged at epsilon 0.15 (38.2/255)",
+        f"rival has epochs 30  lr_schedule piecewise; {leaders[0].name} has epochs 2  lr_schedule cyclic",
+    ]
 
 
 def test_a_trained_network_has_a_single_job_and_other_weights_have_another_folder(result: SearchResult) -> None:

@@ -21,7 +21,7 @@ from tune_cure.confirmation import candidates as candidates_module, plan as plan
 from tune_cure.confirmation.candidates import BASELINES, Candidate, explain_baselines
 from tune_cure.confirmation.checks import ConfirmError, check_disk, make_plan, rehearse
 from tune_cure.confirmation.cost import Cost, estimate_costs
-from tune_cure.confirmation.own_candidates import read_own_candidates
+from tune_cure.confirmation.own_candidates import explain_differences, read_own_candidates
 from tune_cure.confirmation.plan import Job, Plan
 from tune_cure.confirmation.verdicts import Confirmation
 from tune_cure.data import folders, splits as splits_module
@@ -143,6 +143,7 @@ def _notes(
 ) -> list[str]:
     """Return what to know before it starts: baselines, earlier runs and attacks that are left out, trials at chance."""
     notes = explain_baselines(result, candidates, options.baselines)
+    notes += explain_differences(candidates, result)
     notes += plan_module.explain_left_out(plan_module.find_left_out(jobs), result.spec.evaluation.norm)
     if not jobs[0].plan.held_out and options.weights is None:
         folder = result.directory / run_files.CONFIRM

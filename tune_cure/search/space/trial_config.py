@@ -30,17 +30,24 @@ def read(path: Path, trial: int | None = None) -> dict[str, Any]:
     Raises:
         SpecError: The file cannot be read, or is none of these.
     """
+    return read_with_origin(path, trial)[0]
+
+
+def read_with_origin(path: Path, trial: int | None = None) -> tuple[dict[str, Any], bool]:
+    """Return what `read` does, and True if it is a trial of a search, whose absent keys have their defaults."""
     if path.is_dir():
         table = path / (run_files.BEST_CONFIG_TABLE if trial is None else run_files.TRIALS_TABLE)
         if not table.is_file():
             raise SpecError(f"{path}: holds no {table.name}; tune-cure report {path} writes it")
         path = table
     if path.suffix == ".csv":
-        return _of_search(path, _row(path, trial))
+        return _of_search(path, _row(path, trial)), True
     content = read_mapping(path)
     if "space" in content:
         raise SpecError(f"{path}: space: is of a search; to search it: {search_command()} --space {path}")
-    return _of_search(path, content) if content.keys() <= {*HYPERPARAMETERS, DELTA} else content
+    if content.keys() <= {*HYPERPARAMETERS, DELTA}:
+        return _of_search(path, content), True
+    return content, False
 
 
 def _row(path: Path, trial: int | None) -> dict[str, Any]:
