@@ -84,7 +84,13 @@ def build_confirmation(
 
 
 def write_league(
-    folder: Path, methods: Mapping[str, str], *, trials: int = 4, falling: Collection[str] = (), **settings: Any
+    folder: Path,
+    methods: Mapping[str, str],
+    *,
+    trials: int = 4,
+    falling: Collection[str] = (),
+    failing: Collection[str] = (),
+    **settings: Any,
 ) -> League:
     """Write a league whose searches are over: their accuracies rise with the number of the trial.
 
@@ -95,6 +101,7 @@ def write_league(
         methods: The preset of each method, by its name.
         trials: Whole trials of each search.
         falling: Methods whose accuracies fall instead, so that the first trial, the preset, wins.
+        failing: Methods whose trials all fail, for one reason, so that their searches have ended before their budget.
         settings: Of `LeagueConfig`.
     """
     entries = {name: Entry(training={"method": method}) for name, method in methods.items()}
@@ -107,7 +114,8 @@ def write_league(
 
     def script(name: str, proposal: Proposal) -> Script:
         accuracy = 0.3 + 0.01 * min(proposal.number, 15) * (-1 if name in falling else 1)
-        return Script([accuracy - 0.1, accuracy - 0.05, accuracy, accuracy])
+        failures = {1: ["broken"] * 9} if name in failing else {}
+        return Script([accuracy - 0.1, accuracy - 0.05, accuracy, accuracy], failures=failures)
 
     FakeLeague(league.compose(), folder, script).run()
     for name in methods:

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from tune_cure.confirmation.candidates import Candidate, CandidateError, choose_candidates
-from tune_cure.league.folder import League
+from tune_cure.league.folder import League, has_only_failures
 from tune_cure.league.methods import PRESET_SUFFIX
 from tune_cure.search.results import SearchResult
 from tune_cure.utils.formatting import format_hyperparameters
@@ -15,11 +15,17 @@ WINNER, PRESET = "winner", "preset"
 def choose_contenders(league: League) -> list[Candidate]:
     """Return the winner and the untuned preset of each method, in the league's order.
 
-    A method whose search has no sound trial takes part with its preset alone. A preset that has won its search is the
-    winner, and is not trained a second time.
+    A method whose search has no sound trial takes part with its preset alone, and one whose trials all failed not at
+    all: its preset was the first of them. A preset that has won its search is the winner, and is not trained twice.
+
+    Raises:
+        CandidateError: The trials of all methods failed.
     """
     chosen = []
-    for method, result in league.results().items():
+    can_train = {method: result for method, result in league.results().items() if not has_only_failures(result)}
+    if not can_train:
+        raise CandidateError(f"{league.folder}: the trials of all methods failed: there is nothing to confirm")
+    for method, result in can_train.items():
         winner, preset = _find_winner(method, result), _make_preset(method, result)
         chosen += [winner] if winner else []
         chosen += [preset] if winner is None or winner.config != preset.config else []

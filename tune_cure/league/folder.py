@@ -14,8 +14,9 @@ from tune_cure.search import run_files
 from tune_cure.search.patience import has_judged_leaders, is_search_over
 from tune_cure.search.results import ResultsError, SearchResult, read_spec
 from tune_cure.search.space.config import SearchSpec
+from tune_cure.search.stopping import MAX_EQUAL_FAILURES, is_one_failure
 from tune_cure.utils.files import replace_text
-from tune_cure.utils.formatting import join_words, shorten_repr
+from tune_cure.utils.formatting import format_count, join_words, shorten_repr
 from tune_cure.utils.schema import Schema
 from tune_cure.utils.yaml_config import SpecError, first_problem, problem_at, read_mapping
 
@@ -149,11 +150,36 @@ class League:
 
 
 def is_searched(results: Mapping[str, SearchResult], league: League) -> bool:
-    """Return whether the searches of all methods are over, and their leaders judged again."""
+    """Return whether the searches of all methods are over or given up, and their leaders judged again."""
+    given_up = find_given_up(results)
     return all(
-        name in results and is_search_over(results[name]) and has_judged_leaders(results[name])
+        name in results and (name in given_up or (is_search_over(results[name]) and has_judged_leaders(results[name])))
         for name in league.methods
     )
+
+
+def find_given_up(results: Mapping[str, SearchResult]) -> dict[str, str]:
+    """Return why searches are given up in which every trial failed, the last ones for one reason, by method.
+
+    Empty if the trials of every method failed: then the cause is no method's, and a resumed league tries again.
+
+    Args:
+        results: The searches that have begun.
+    """
+    failed = {name: list(result.trials["reason"]) for name, result in results.items() if has_only_failures(result)}
+    if len(failed) == len(results):
+        return {}
+    return {
+        name: f"all of its {format_count(len(reasons), 'trial')} failed: {reasons[-1]}"
+        for name, reasons in failed.items()
+        if is_one_failure(reasons[-MAX_EQUAL_FAILURES:])
+    }
+
+
+def has_only_failures(result: SearchResult) -> bool:
+    """Return whether a search has trials, and every one of them failed."""
+    statuses = result.trials["status"]
+    return len(statuses) > 0 and bool(statuses.eq("failed").all())
 
 
 def is_league(folder: Path) -> bool:

@@ -20,6 +20,7 @@ from tune_cure.evaluation import gradient_masking
 from tune_cure.evaluation.names import COMPARED_ATTACKS
 from tune_cure.evaluation.outcomes import Outcomes
 from tune_cure.league.contenders import WINNER, preset_name
+from tune_cure.league.folder import find_given_up
 from tune_cure.search.patience import is_search_over
 from tune_cure.search.results import SearchResult
 from tune_cure.search.space.objectives import pareto_front
@@ -80,7 +81,9 @@ class Standings:
 
     def _may_have_winner(self, name: str) -> bool:
         result = self.results.get(name)
-        return result is None or not is_search_over(result) or bool(list_sound_trials(result))
+        if result is None or list_sound_trials(result):
+            return True
+        return not is_search_over(result) and name not in find_given_up(self.results)
 
     @property
     def label(self) -> str:

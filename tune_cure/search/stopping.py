@@ -3,7 +3,7 @@
 import re
 import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from tune_cure.search import run_files
@@ -18,6 +18,15 @@ from tune_cure.utils.files import FolderWatch, LostFolderError
 MAX_EQUAL_FAILURES = 3  # if the first trials of a search all fail for one reason, the others would, too
 RESERVED_BYTES = 32 * 2**20  # free disk space that journal, study and tables need at the end
 FULL_DISK_ERROR = re.compile("No space left on device|Disk quota exceeded")  # messages of the operating system
+
+
+def is_one_failure(reasons: Sequence[str]) -> bool:
+    """Return whether these are `MAX_EQUAL_FAILURES` failures for one reason.
+
+    Args:
+        reasons: Why trials failed. They may differ in addresses and sizes, so numbers are ignored.
+    """
+    return len(reasons) == MAX_EQUAL_FAILURES and len({re.sub(r"\d+", "", reason) for reason in reasons}) == 1
 
 
 class SearchStopper:
@@ -72,9 +81,7 @@ class SearchStopper:
             self._failures = None
             return
         self._failures.append(event["reason"])
-        # Equal failures may differ in addresses and sizes, so numbers are ignored.
-        reasons = {re.sub(r"\d+", "", reason) for reason in self._failures}
-        if len(self._failures) == MAX_EQUAL_FAILURES and len(reasons) == 1:
+        if is_one_failure(self._failures):
             self.end("failing", f"the first {MAX_EQUAL_FAILURES} trials all failed: {event['reason']}")
 
     @property

@@ -23,6 +23,9 @@ from tune_cure.search.results import SearchResult
 from tune_cure.utils.yaml_parser import parse
 
 ACCURACIES = {"cure": 0.6, "fgsm_rs": 0.4}
+USUAL = Script([0.2, 0.3, 0.4])
+SCRIPTS: dict[str, Script] = {}
+"""What the trials of methods do that are not as usual."""
 SETTINGS = {"examples": 100, "seeds": 2, "trials": 3, "budget_by": "epochs", "quiet": True}
 
 
@@ -40,7 +43,7 @@ def searched(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
         ran.append("searches")
         costs = dict.fromkeys(league.methods, EpochCost(train_seconds=1.0, eval_seconds=0.1))
         league.set_budget(league.compose(), costs)
-        return FakeLeague(league.compose(), league.folder, lambda *_: Script([0.2, 0.3, 0.4])).run()
+        return FakeLeague(league.compose(), league.folder, lambda name, _: SCRIPTS.get(name, USUAL)).run()
 
     def judge(jobs: list[Job], *_: object, **__: object) -> dict[str, str]:
         ran.append("jobs")
@@ -80,6 +83,19 @@ def test_a_league_shows_itself_in_a_notebook(
     html = tune_cure.league(space, ["cure", "fgsm_rs"], output="league", **SETTINGS)._repr_html_()
     assert html.startswith("<p><strong>cure wins: it has ") and "<img>" in html
     assert "<th>groups</th>" in html and "<td>better</td>" in html
+
+
+def test_a_method_whose_trials_all_fail_is_warned_of_and_the_others_are_judged_once(
+    space: dict[str, Any], searched: list[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken = Script([0.2], failures={1: ["broken"] * 9})
+    monkeypatch.setitem(SCRIPTS, "fgsm_rs", broken)
+    for _ in range(2):
+        found = tune_cure.league(space, ["cure", "pgd", "fgsm_rs"], output="league", **SETTINGS)
+        assert found.outcome == "finished" and found.conclusions[0].startswith("cure wins: ")
+        assert set(found.table["method"]) == {"cure", "pgd"}
+    assert searched == ["searches", "jobs"]
+    assert sum("fgsm_rs: all of its 4 trials failed: broken; its search is" in it for it in caplog.messages) == 2
 
 
 def test_a_cell_that_is_run_twice_runs_its_league_once(space: dict[str, Any], searched: list[str]) -> None:

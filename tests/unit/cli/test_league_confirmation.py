@@ -7,7 +7,8 @@ from rich.console import Console
 
 from tests.support.command_line import fill_disk
 from tests.support.leagues import draw_outcomes, finish_job, write_league
-from tune_cure.cli.steps import league_confirmation
+from tune_cure.cli.main import main
+from tune_cure.cli.steps import league_confirmation, league_run
 from tune_cure.cli.views.interruption import Interruption
 from tune_cure.confirmation.plan import Job
 from tune_cure.data.splits import Splits
@@ -18,8 +19,8 @@ from tune_cure.utils.signals import on_ctrl_c
 
 
 @pytest.fixture
-def league(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> League:
-    """A league whose searches are over; its confirmation is drawn."""
+def is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let confirmations be drawn."""
 
     def judge(jobs: list[Job], *_: object, **__: object) -> dict[str, str]:
         drawn = draw_outcomes({job.candidate.name: 0.5 for job in jobs}, seeds=2, images=50)
@@ -29,6 +30,11 @@ def league(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> League:
 
     monkeypatch.setattr(confirmation, "run", judge)
     monkeypatch.setattr(league_confirmation, "rehearse", lambda *_: {})
+
+
+@pytest.fixture
+def league(is_drawn: None, tmp_path: Path) -> League:
+    """A league whose searches are over; its confirmation is drawn."""
     return write_league(tmp_path, {"cure": "cure", "fgsm": "fgsm_rs"}, seeds=2, examples=50)
 
 
@@ -42,6 +48,22 @@ def confirm(league: League) -> str:
     out = io.StringIO()
     assert run(league, out) == 0
     return out.getvalue()
+
+
+def test_a_method_whose_trials_all_failed_does_not_keep_the_others_from_being_judged(
+    is_drawn: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    methods = {"broken": "pgd", "cure": "cure", "fgsm": "fgsm_rs"}
+    write_league(tmp_path, methods, failing=["broken"], seeds=2, examples=50)
+    monkeypatch.setattr(league_run, "run_searches", None)  # an error if it is called
+    assert main(["league", "--resume", str(tmp_path)]) == 1
+    out = capsys.readouterr().out
+    assert "broken: all of its 4 trials failed: broken; its search is given up, and the league goes on without" in out
+    assert f"To search it anew, delete {tmp_path / 'broken'} and resume the league" in out
+    assert "- broken has no place: no trial of its search has come to a sound end." in out
+    names = ["cure", "cure-preset", "fgsm", "fgsm-preset"]
+    assert sorted(path.name for path in (tmp_path / "confirm").iterdir() if path.is_dir()) == names
+    assert (tmp_path / "league.html").is_file()
 
 
 def test_the_time_of_the_confirmation_is_said_before_it_starts(league: League) -> None:

@@ -3,14 +3,17 @@ from pathlib import Path
 import pytest
 
 from tests.support import journal_lines
+from tests.support.leagues import write_league
 from tests.support.spaces import TINY
 from tune_cure.league.cost import EpochCost
-from tune_cure.league.folder import League, LeagueConfig, is_league
+from tune_cure.league.folder import League, LeagueConfig, find_given_up, is_league, is_searched
 from tune_cure.league.methods import Entry, take_shared
 from tune_cure.search.journal import Journal
 from tune_cure.search.results import ResultsError
 from tune_cure.utils.yaml_config import SpecError
 from tune_cure.utils.yaml_parser import parse
+
+METHODS = {"cure": "cure", "fgsm": "fgsm_rs"}
 
 
 @pytest.fixture
@@ -70,6 +73,37 @@ def test_a_search_of_a_league_without_its_preset_is_refused_in_one_line(league: 
         league.results()
     file = folder / "spec.yaml"
     assert str(raised.value) == f"{file}: start_from: the preset of cure is needed, but nothing is given"
+
+
+def test_a_search_whose_trials_all_failed_alike_is_given_up(tmp_path: Path) -> None:
+    league = write_league(tmp_path, METHODS, failing=["fgsm"])
+    assert find_given_up(league.results()) == {"fgsm": "all of its 4 trials failed: broken"}
+    assert is_searched(league.results(), league)
+
+
+def test_a_league_whose_trials_all_failed_is_tried_again(tmp_path: Path) -> None:
+    league = write_league(tmp_path, METHODS, failing=METHODS)
+    assert find_given_up(league.results()) == {}
+    assert not is_searched(league.results(), league)
+
+
+@pytest.mark.parametrize(
+    ("event", "old", "new"),
+    [
+        ('"event": "end", "trial": 1,', '"reason": "broken"', '"reason": "another"'),
+        ('"event": "end", "trial": 2,', '"status": "failed"', '"status": "diverged"'),
+    ],
+    ids=["for two reasons", "one diverged"],
+)
+def test_a_search_that_may_yet_find_something_is_not_given_up(event: str, old: str, new: str, tmp_path: Path) -> None:
+    league = write_league(tmp_path, METHODS, failing=["fgsm"])
+    journal = league.run_folder("fgsm") / "journal.jsonl"
+    lines = journal.read_text().splitlines(keepends=True)
+    (index,) = [index for index, line in enumerate(lines) if event in line]
+    assert old in lines[index]
+    journal.write_text("".join([*lines[:index], lines[index].replace(old, new), *lines[index + 1 :]]))
+    assert find_given_up(league.results()) == {}
+    assert not is_searched(league.results(), league)
 
 
 def test_a_folder_without_a_league_is_refused_in_one_line(tmp_path: Path) -> None:

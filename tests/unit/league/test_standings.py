@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 
 from tests.support.leagues import build_confirmation, draw_outcomes, finish_league, write_league
+from tune_cure.confirmation.candidates import CandidateError
 from tune_cure.confirmation.saved import read_confirmation
 from tune_cure.evaluation.names import WITHOUT_AUTOATTACK
+from tune_cure.league.conclusions import what_cannot_be_said, who_wins
 from tune_cure.league.contenders import choose_contenders
 from tune_cure.league.standings import COLUMNS, PAIR_COLUMNS, Standings, find_cliques
 
@@ -157,6 +159,22 @@ def test_a_preset_that_won_its_search_is_trained_once_and_tuning_was_worth_nothi
     assert (row["difference"], row["verdict"]) == (0.0, "the preset won")
     own = standings.table[standings.table["method"].eq("fgsm")]
     assert own["preset_autoattack"].tolist() == own["autoattack"].tolist()
+
+
+def test_a_method_whose_trials_all_failed_has_no_place_and_keeps_nobody_from_winning(tmp_path: Path) -> None:
+    league = write_league(tmp_path, {"broken": "pgd", "cure": "cure", "fgsm": "fgsm_rs"}, failing=["broken"])
+    assert [it.name for it in choose_contenders(league)] == ["cure", "cure-preset", "fgsm", "fgsm-preset"]
+    standings = Standings(league.methods, finish_league(league, {"cure": 0.6, "fgsm": 0.35}), league.results())
+    assert (standings.order, standings.unjudged, standings.awaited) == (["cure", "fgsm"], ["broken"], [])
+    assert who_wins(standings)[0].startswith("cure wins: ")
+    limits = what_cannot_be_said(standings, league.config)
+    assert "broken has no place: no trial of its search has come to a sound end." in limits
+
+
+def test_a_league_whose_trials_all_failed_has_nothing_to_confirm(tmp_path: Path) -> None:
+    league = write_league(tmp_path, {"cure": "cure", "fgsm": "fgsm_rs"}, failing=["cure", "fgsm"])
+    with pytest.raises(CandidateError, match="the trials of all methods failed: there is nothing to confirm"):
+        choose_contenders(league)
 
 
 def test_before_a_winner_is_judged_there_is_no_order(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from tune_cure.cli.views.ray_logs import say_where_logs_are
 from tune_cure.evaluation.names import COMPARED_ATTACKS
 from tune_cure.league.budget import BudgetUnit
 from tune_cure.league.conclusions import what_cannot_be_said, what_tuning_was_worth, who_wins
-from tune_cure.league.folder import League, LeagueConfig, is_league, is_searched
+from tune_cure.league.folder import League, LeagueConfig, find_given_up, is_league, is_searched
 from tune_cure.league.standings import Standings
 from tune_cure.reports.figures.notebook import pictures_of_confirmation
 from tune_cure.reports.league import files
@@ -172,6 +172,8 @@ def _run(options: LeagueOptions, content: dict[str, Any] | None, *, quiet: bool)
             say_where_logs_are(say)
         else:
             league_run.write_missing_results(searches, _logger.warning)
+        for line in league_run.explain_given_up(prepared.league, searches).values():
+            _logger.warning("%s", line)
         outcome = _describe_outcome(searches, prepared.league)
         if outcome == "finished" and not options.searches_only:
             _confirm(prepared, options, quiet=quiet)
@@ -203,10 +205,12 @@ def _list_settings(config: LeagueConfig) -> dict[str, Any]:
 
 
 def _describe_outcome(searches: Mapping[str, SearchResult], league: League) -> str:
-    """Return how the searches ended: finished, or the outcome of the first that has not."""
+    """Return how the searches ended: finished, or the outcome of the first that has not; without those given up."""
     if len(searches) < len(league.methods):
         return "interrupted"
-    return next((result.outcome for result in searches.values() if result.outcome not in ("", "finished")), "finished")
+    given_up = find_given_up(searches)
+    outcomes = [result.outcome for name, result in searches.items() if name not in given_up]
+    return next((outcome for outcome in outcomes if outcome not in ("", "finished")), "finished")
 
 
 def _confirm(prepared: league_run.Prepared, options: LeagueOptions, *, quiet: bool) -> None:

@@ -26,7 +26,7 @@ from tune_cure.data import folders, splits as splits_module
 from tune_cure.data.splits import Splits
 from tune_cure.evaluation.chance import chance_level
 from tune_cure.league.cost import measure_epoch
-from tune_cure.league.folder import League, LeagueConfig, is_league, is_searched
+from tune_cure.league.folder import League, LeagueConfig, find_given_up, is_league, is_searched
 from tune_cure.league.methods import describe_left_out, read_entries, take_shared
 from tune_cure.ray_backend.monitoring import dashboard
 from tune_cure.ray_backend.resources import ResourcePlan
@@ -320,7 +320,10 @@ def _conclude(
         _say_how_to_continue("interrupted", prepared, options, console)
         return EXIT_CODE
     console.print(league_plan.results_table(results))
-    faulty = {name: result for name, result in results.items() if result.outcome in FAULTS}
+    given_up = explain_given_up(league, results)
+    for line in given_up.values():
+        alert(console, line, style="bold")
+    faulty = {name: it for name, it in results.items() if it.outcome in FAULTS and name not in given_up}
     for name, result in faulty.items():
         alert(console, f"{name}: {result.reason}", style="bold")
     if "time" in outcomes:
@@ -330,9 +333,10 @@ def _conclude(
         _say_how_to_continue("not all searches have ended", prepared, options, console)
         return 1
     console.print(f"all searches are over; each method's folder in {league.folder} is that of an ordinary search")
+    code = int(bool(given_up))
     if options.searches_only:
-        return 0
-    return league_confirmation.run(
+        return code
+    confirmed = league_confirmation.run(
         league,
         prepared.first.data,
         console,
@@ -340,6 +344,16 @@ def _conclude(
         verbose=options.verbose,
         resume_command=_resume_command(league, options),
     )
+    return confirmed or code
+
+
+def explain_given_up(league: League, results: Mapping[str, SearchResult]) -> dict[str, str]:
+    """Return a line for each method whose search is given up: why, and how it is searched anew; by method."""
+    return {
+        name: f"{name}: {reason}; its search is given up, and the league goes on without it. To search it anew, delete "
+        f"{league.run_folder(name)} and resume the league"
+        for name, reason in find_given_up(results).items()
+    }
 
 
 def _say_how_to_continue(reason: str, prepared: Prepared, options: LeagueOptions, console: Console) -> None:

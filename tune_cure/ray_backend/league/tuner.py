@@ -18,7 +18,7 @@ from ray.tune.experiment import Trial
 from tune_cure.data.config import DataSpec
 from tune_cure.league.budget import Turns
 from tune_cure.league.cost import EpochCost, measure_epoch
-from tune_cure.league.folder import League
+from tune_cure.league.folder import League, find_given_up
 from tune_cure.league.stopping import LeagueStopper
 from tune_cure.ray_backend import cluster, rescoring, session, tuner
 from tune_cure.ray_backend.data_broadcast import DataBroadcast
@@ -141,13 +141,16 @@ def _run_on_ray(running: _Session, specs: dict[str, SearchSpec]) -> None:
     running.listeners.on_ready(plan, session.dashboard_url())
     if league.config.budget is None:
         _fix_budget(league, specs, plan, broadcast)
+    given_up = find_given_up(league.results())
     for name, spec in league.compose().items():
         running.searches[name] = search = _begin(running, name, _with_data(spec, running.data))
+        if name in given_up:
+            search.stopper.end("failing", given_up[name])
         running.stopper.stoppers.append(search.stopper)
         search.listeners.append(TrialGauges(f"{league.folder.name}/{name}").on_event)
     searches, stopper = running.searches, running.stopper
     running.listeners.on_begin(searches, plan)
-    if not all(search.stopper.is_over(search.counts) for search in searches.values()):
+    if not all(search.stopper.outcome or search.stopper.is_over(search.counts) for search in searches.values()):
         _run_trials(running, plan, broadcast)
     if not stopper.outcome:
         over = [search.leaders for search in searches.values() if search.stopper.is_over(search.counts)]

@@ -1,0 +1,38 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.support.leagues import write_league
+from tune_cure.ray_backend.league import tuner
+from tune_cure.ray_backend.tuner import RunOptions
+
+
+class Call:
+    """A guarded call without Ray, which nothing guards."""
+
+    def __init__(self, work: Callable[[], None], *_: object) -> None:
+        self.run = work
+
+
+def test_a_resumed_league_does_not_search_a_method_again_that_was_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged = []
+    monkeypatch.setattr(tuner, "plan_devices", lambda *_, **__: None)
+    monkeypatch.setattr(tuner.session, "dashboard_url", str)
+    monkeypatch.setattr(tuner, "TrialGauges", lambda name: Gauges())
+    monkeypatch.setattr(tuner, "GuardedCall", Call)
+    monkeypatch.setattr(tuner.rescoring, "run", lambda leaders, *_: judged.append(len(leaders)))
+    monkeypatch.setattr(tuner, "_run_trials", None)  # an error if it is called
+    league = write_league(tmp_path, {"cure": "cure", "fgsm": "fgsm_rs"}, failing=["fgsm"])
+    running = tuner._Session(league, league.spec("cure").data, RunOptions(), tuner.Listeners())
+    tuner._run_on_ray(running, league.compose())
+    assert [search.stopper.outcome for search in running.searches.values()] == ["", "failing"]
+    assert judged == [1]
+
+
+class Gauges:
+    """Gauges of trials that show nothing."""
+
+    def on_event(self, event: object) -> None: ...
