@@ -4,11 +4,13 @@ import itertools
 import re
 import shlex
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
@@ -105,6 +107,27 @@ def tables(page: Path) -> Iterator[tuple[str, list[dict[str, str]]]]:
         elif token.type == "table_close":
             yield heading, rows
             titles, rows = [], []
+
+
+def of_section(page: str, heading: str, first: str) -> list[dict[str, str]]:
+    """The rows of the table below a heading that has `first` as one of its columns."""
+    (found,) = (rows for section, rows in tables(Path("docs") / page) if section == heading and first in rows[0])
+    return found
+
+
+def text_of(page: str, heading: str) -> str:
+    """What stands below a heading, which is given with its marks, up to the next one of its level."""
+    marks, _, _ = heading.partition(" ")
+    text = (Path("docs") / page).read_text(encoding="utf-8")
+    return text.partition(f"{heading}\n")[2].partition(f"\n{marks} ")[0]
+
+
+def agree(rows: list[dict[str, str]], frame: pd.DataFrame, forms: dict[str, Callable[["pd.Series[Any]"], str]]) -> None:
+    """That a table has the rows of a CSV file, in their order, with `forms` of a row in the columns of these titles."""
+    assert len(rows) == len(frame)
+    for row, (_, of) in zip(rows, frame.iterrows(), strict=True):
+        for title, form in forms.items():
+            assert row[title] == form(of), f"{row}: {title}"
 
 
 def sessions(block: Block) -> Iterator[tuple[list[str], str]]:

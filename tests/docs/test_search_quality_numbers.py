@@ -1,0 +1,343 @@
+"""Numbers of docs/search_quality.md are those of the CSV files in benchmarks/results."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from tests.support.documents import agree, of_section
+from tune_cure.utils.formatting import format_points
+
+RESULTS = Path("benchmarks/results")
+
+
+def share(column: str) -> Callable[["pd.Series[Any]"], str]:
+    return lambda of: "1" if of[column] == 1 else f"{of[column]:.2f}"
+
+
+SHARES: dict[str, Callable[["pd.Series[Any]"], str]] = {
+    "lower quartile": share("lower_quartile"),
+    "median": share("median"),
+    "upper quartile": share("upper_quartile"),
+    "within a fifth": lambda of: f"{of['within_a_fifth']} of {of['seeds']}",
+    "reached": lambda of: f"{of['reached']} of {of['seeds']}",
+}
+"""What every table of ways to search has."""
+
+
+def test_the_table_of_searches_on_the_surrogate_is_that_of_its_csv() -> None:
+    frame = pd.read_csv(RESULTS / "search_quality_surrogate.csv")
+    rows = of_section("search_quality.md", "How many epochs a search needs", "way")
+    regret = {"regret at a fifth": lambda of: f"{of['median_regret_at_a_fifth']:.3f}"}
+    agree(rows, frame, {"random trials": lambda of: str(of["random_trials"]), **SHARES, **regret})
+    for row, way in zip(rows, frame["way"], strict=True):
+        assert way.endswith(row["way"].replace("– ", ""))
+
+
+def test_the_table_of_replays_is_an_extract_of_its_csv() -> None:
+    frame = pd.read_csv(RESULTS / "search_quality_replay.csv")
+    rows = of_section("search_quality.md", "Why early stopping does not help here", "grace period")
+    shown = [(int(row["grace period"]), float(row["reduction factor"])) for row in rows]
+    extract = frame.set_index(["grace_period", "reduction_factor"]).loc[shown]
+    agree(rows, extract, {
+        "saved*": lambda of: f"{100 * of['epochs_saved_mean']:.0f}%",
+        "winner kept*": lambda of: f"{100 * of['winner_kept_mean']:.0f}%",
+        "regret*, points": lambda of: f"{100 * of['regret_mean']:.1f}",
+    })  # fmt: skip
+
+
+def test_the_tables_of_searches_on_digits_are_those_of_their_csv() -> None:
+    section = "On digits, for real"
+    frame = pd.read_csv(RESULTS / "search_quality_digits.csv")
+    agree(of_section("search_quality.md", section, "lower quartile"), frame, SHARES)
+    seeds = pd.read_csv(RESULTS / "search_quality_digits_seeds.csv")
+    plain, ours = frame["way"]
+    both = seeds[seeds["way"] == ours].merge(seeds[seeds["way"] == plain], on="seed", suffixes=("", "_plain"))
+    agree(of_section("search_quality.md", section, "seed"), both, {
+        "seed": lambda of: str(of["seed"]),
+        "goal": lambda of: f"{100 * of['goal']:.1f}%",
+        plain: lambda of: f"{of['epochs_plain']:.0f} epochs, {of['share_plain']:.2f}",
+        ours: lambda of: (
+            "not in 518, above 0.40" if pd.isna(of["epochs"]) else f"{of['epochs']:.0f} epochs, {of['share']:.2f}"
+        ),
+        "its trials": lambda of: str(of["trials"]),
+    })  # fmt: skip
+
+
+def test_the_table_of_ways_to_spend_validation_images_is_an_extract_of_its_csv() -> None:
+    frame = pd.read_csv(RESULTS / "sharper_judge.csv")
+    rows = of_section("search_quality.md", "Images where they decide", "winner by")
+    shown = [(row["search"], row["each epoch is judged by"], row["winner by"]) for row in rows]
+    extract = frame.set_index(["search", "judging", "rule"]).loc[shown]
+    assert (extract["searches"] == 200).all()
+
+    def difference(column: str, scale: float) -> Callable[["pd.Series[Any]"], str]:
+        def form(found: "pd.Series[Any]") -> str:
+            low, high = scale * found[f"{column}_low"], scale * found[f"{column}_high"]
+            if low == high == 0:
+                return "–"
+            return f"{(low + high) / 2:+.2f} ({low:+.2f} to {high:+.2f})".replace("-", "−")
+
+        return form
+
+    agree(rows, extract, {
+        "images": lambda found: f"{found['images']:.2f}",
+        "true accuracy": lambda found: f"{100 * found['accuracy']:.1f}%",
+        "difference, points": difference("accuracy", 100),
+        "true rank": lambda found: f"{found['rank']:.1f}",
+        "difference": difference("rank", 1),
+    })  # fmt: skip
+
+
+def test_what_is_said_of_curves_on_pictures_is_what_was_recorded() -> None:
+    curves = pd.read_csv(RESULTS / "picture_curves.csv")
+    ranks = pd.read_csv(RESULTS / "picture_curves_ranks.csv")
+    page = " ".join(Path("docs/search_quality.md").read_text().split())
+    best = curves.filter(regex=r"^pgd_\d+$").max(axis=1)
+    assert f"{len(curves)} of its 32 trials are recorded" in page
+    assert f"between {100 * best.min():.1f}% and {100 * best.max():.1f}%" in page
+    factors = [curves[key].max() / curves[key].min() for key in ("lambda", "h", "lr_max", "epsilon")]
+    assert "factors of {:.0f}, {:.1f}, {:.1f} and {:.1f}.".format(*factors) in page
+    assert f"is {100 * (best.mean() * (1 - best.mean()) / 1000) ** 0.5:.1f} points" in page
+    spearman = ranks[ranks["trials"] == "all"].set_index("epoch")["spearman"]
+    assert "{:.2f} after 3 epochs, {:.2f} after 10 and {:.2f} after 15.".format(*spearman[[3, 10, 15]]) in page
+
+
+def test_the_table_of_other_tools_is_that_of_its_csv() -> None:
+    frame = pd.read_csv(RESULTS / "search_quality_peers.csv")
+    rows = of_section("search_quality.md", "Other tools", "first rung")
+    budgets = sorted(frame["epochs"].unique())
+    assert [f"{budget:,}" for budget in budgets] == ["162", "324", "648", "1,296"]
+    regrets = frame.pivot(index=["way", "first_rung"], columns="epochs", values="regret")
+
+    def interval(found: "pd.Series[Any]", mean: str, low: str, high: str, form: Callable[[float], str]) -> str:
+        return f"{form(found[mean])} ({form(found[low])} to {form(found[high])})"
+
+    def difference(found: "pd.Series[Any]") -> str:
+        if pd.isna(found["difference"]):
+            return "–"
+        return interval(found, "difference", "difference_low", "difference_high", format_points)
+
+    def regret_after(budget: int) -> Callable[["pd.Series[Any]"], str]:
+        return lambda found: f"{100 * regrets.loc[(found['way'], found['first_rung']), budget]:.1f}"
+
+    agree(rows, frame[frame["epochs"] == budgets[-1]], {
+        "search": lambda found: found["way"],
+        "first rung": lambda found: str(found["first_rung"] or "none"),
+        "seeds": lambda found: str(found["seeds"]),
+        **{f"{budget}": regret_after(budget) for budget in budgets[:-1]},
+        "1,296": lambda found: interval(found, "regret", "low", "high", lambda value: f"{100 * value:.1f}"),
+        "difference": difference,
+        "driver, s": lambda found: f"{found['driver_seconds']:.2f}",
+    })  # fmt: skip
+
+
+FOUND_OF_OTHER_TOOLS = {
+    ("Optuna: GP, HyperbandPruner", 9): "Gaussian process with Hyperband by {} points",
+    ("SMAC3: MultiFidelityFacade", 9): "SMAC3 by {}. None",
+    ("Syne Tune: ASHA", 3): "(Syne Tune) by {} points",
+    ("SMAC3: MultiFidelityFacade", 3): "SMAC3 by {}, Optuna's",
+    ("Optuna: GP, HyperbandPruner", 3): "Gaussian process with Hyperband by {}.",
+    ("tune_cure: tpe, ASHA, adapted by a control group", 3): "our regret is {} points less",
+    ("tune_cure: tpe, no stopping", 0): "TPE is {} points better",
+    ("tune_cure: gp, no stopping", 0): "and `gp` {}.",
+}
+
+
+def test_the_text_on_other_tools_says_who_is_better_and_by_how_much() -> None:
+    text = " ".join(Path("docs/search_quality.md").read_text(encoding="utf-8").split())
+    frame = pd.read_csv(RESULTS / "search_quality_peers.csv").set_index(["way", "first_rung"])
+    ends = frame[frame["epochs"] == frame["epochs"].max()]
+    for search, sentence in FOUND_OF_OTHER_TOOLS.items():
+        assert sentence.format(f"{-100 * ends.loc[search, 'difference']:.1f}") in text, search
+    others = ends[~ends.index.get_level_values("way").str.startswith("tune_cure")]
+    better = others.index[others["difference_high"] < 0]
+    assert sum(rung == 9 for _, rung in better) == 2
+    assert sum(rung == 3 for _, rung in better) > 0.5 * sum(rung == 3 for _, rung in others.index)
+    assert ends.loc[("tune_cure: gp, no stopping", 0), "regret"] < others["regret"].min()
+    adapted = ends.loc[("tune_cure: tpe, ASHA, adapted by a control group", 3), "regret"]
+    from_3 = others.xs(3, level="first_rung")
+    assert list(from_3.index[from_3["regret"] < adapted]) == ["Optuna: GP, HyperbandPruner"]
+
+
+def test_what_the_gaussian_process_learns_from_stopped_trials_is_in_the_csv_of_all_tools() -> None:
+    frame = pd.read_csv(RESULTS / "search_quality_peers.csv")
+    regrets = frame.pivot(index=["way", "first_rung"], columns="epochs", values="regret")
+    rows = of_section("search_quality.md", "What it learns from stopped trials", "162")
+    assert len(rows) == 4
+    for row in rows:
+        sampler, _, rung = row["mean regret, points, after"].partition(", ")
+        way = f"tune_cure: {sampler}, {'no stopping' if rung == 'no stopping' else 'ASHA'}"
+        found = regrets.loc[(way, 9 if rung == "ASHA from 9" else 0)]
+        written = [row["162"], row["324"], row["648"], row["1,296 epochs"]]
+        assert written == [f"{100 * regret:.1f}" for regret in found], way
+    ends = frame[frame["epochs"] == frame["epochs"].max()].set_index(["way", "first_rung"])
+    gp = ends.loc[("tune_cure: gp, ASHA", 9)]
+    assert gp["difference_high"] < 0, "better than tpe with the same rungs"
+    found = f"{format_points(gp['difference'])} points (95% interval {format_points(gp['difference_low'])} to "
+    text = " ".join(Path("docs/search_quality.md").read_text(encoding="utf-8").split())
+    assert f"{found}{format_points(gp['difference_high'])})" in text
+
+
+def test_the_table_of_expected_improvement_per_second_is_that_of_its_csv() -> None:
+    frame = pd.read_csv(RESULTS / "search_quality_costs_seeds.csv")
+    means = frame.groupby("way")[["trials", "regret_at_a_half", "regret_at_all"]].mean()
+    rows = of_section("search_quality.md", "Seconds in the acquisition", "acquisition")
+    by_seed = frame.pivot(index="seed", columns="way")["regret_at_all"]
+    difference = by_seed[rows[1]["acquisition"]] - by_seed[rows[0]["acquisition"]]
+    for row in rows:
+        mean = means.loc[row["acquisition"]]
+        assert row["trials"] == f"{mean['trials']:.1f}"
+        assert row["regret at a half, points"] == f"{100 * mean['regret_at_a_half']:.1f}"
+        assert row["regret in the end"] == f"{100 * mean['regret_at_all']:.1f}"
+    assert rows[1]["difference"] == f"{format_points(difference.mean())} ± {100 * difference.sem():.1f}"
+    assert abs(difference.mean()) < difference.sem(), "no better, and no worse"
+
+
+def test_the_table_of_samplers_by_kind_of_search_is_that_of_its_csv() -> None:
+    frame = pd.read_csv(RESULTS / "search_quality_auto.csv")
+    agree(of_section("search_quality.md", "Which sampler suits which search", "space"), frame, {
+        "space": lambda found: found["space"],
+        "trials": lambda found: str(found["trials"]),
+        "seeds": lambda found: str(found["seeds"]),
+        "tpe": lambda found: f"{100 * found['tpe']:.1f}",
+        "gp": lambda found: f"{100 * found['gp']:.1f}",
+        "difference": lambda found: (
+            f"{format_points(found['difference'])} ({format_points(found['low'])} to {format_points(found['high'])})"
+        ),
+    })  # fmt: skip
+
+
+def percent(column: str, digits: int = 0) -> Callable[["pd.Series[Any]"], str]:
+    return lambda found: f"{100 * found[column]:.{digits}f}%"
+
+
+def in_points(column: str) -> Callable[["pd.Series[Any]"], str]:
+    return lambda found: f"{100 * found[column]:.1f}"
+
+
+def filled(rows: list[dict[str, str]], title: str) -> list[str]:
+    """A column in which an empty cell stands for the one above it."""
+    return pd.Series([row[title] or None for row in rows]).ffill().tolist()
+
+
+def test_the_table_of_the_quick_starts_replays_is_an_extract_of_its_csv() -> None:
+    frame = pd.read_csv(RESULTS / "quickstart_replay.csv")
+    rows = of_section("search_quality.md", "The quick start's own numbers", "grace period")
+    shown = [(int(row["grace period"]), float(row["reduction factor"])) for row in rows]
+    by = frame.groupby(["grace_period", "reduction_factor"])
+    for column in ("regret", "regret_mean"):
+        frame[column] *= 100
+    means = by.mean(numeric_only=True).loc[shown]
+    for of in ("regret", "regret_mean"):
+        means[of] = by[of].apply(lambda seeds: ", ".join(f"{seed:.1f}" for seed in seeds)).loc[shown]
+    agree(rows, means, {
+        "saved": percent("epochs_saved"),
+        "regret": lambda found: found["regret"],
+        "saved*": percent("epochs_saved_mean"),
+        "winner kept*": percent("winner_kept_mean"),
+        "regret*": lambda found: found["regret_mean"],
+    })  # fmt: skip
+
+
+CURVES = {
+    "digits, 27 epochs": "digits",
+    "CIFAR-10": "cifar10",
+    "CIFAR-10, averaged weights": "cifar10, averaged",
+    "Tiny-ImageNet": "tiny-imagenet",
+}
+"""What the pages call a set of recorded curves, and what the CSV files do."""
+
+
+def test_the_table_of_what_a_control_group_estimates_is_an_extract_of_its_csv() -> None:
+    frame = pd.read_csv(RESULTS / "control_group.csv")
+    frame = frame[frame["estimate"] == "rank correlation"]
+    rows = of_section("search_quality.md", "A control group", "truth in the interval")
+    curves = [CURVES[name] for name in filled(rows, "curves")]
+    shown = [(of, int(row["first rung"]), float(row["rung"])) for of, row in zip(curves, rows, strict=True)]
+    agree(rows, frame[frame["control"] == 0.1].set_index(["curves", "grace_period", "rung"]).loc[shown], {
+        "true correlation": lambda found: f"{found['truth']:.2f}".replace("-", "−"),
+        "mean estimate": lambda found: f"{found['mean']:.2f}".replace("-0.00", "0.00").replace("-", "−"),
+        "truth in the interval": percent("coverage"),
+    })  # fmt: skip
+    for share, least in ((0.1, 0.95), (0.25, 0.92)):
+        covered = frame.loc[frame["control"] == share, "coverage"]
+        assert len(covered) == 68
+        assert round(covered.min(), 2) == least, share
+
+
+def test_the_table_of_what_adapting_costs_is_an_extract_of_its_csv() -> None:
+    frame = (
+        pd.read_csv(RESULTS / "control_group_adapt.csv")
+        .set_index(["curves", "trials", "grace_period", "way"])
+        .sort_index()
+    )
+    rows = of_section("search_quality.md", "A control group", "adapted")
+    for name, row in zip(filled(rows, "curves"), rows, strict=True):
+        found = frame.loc[(CURVES[name], 48, int(row["first rung"]))]
+        titles = {"no control group": "no group: saved, regret", "control group": "group of 0.1", "adapted": "adapted"}
+        for way, title in titles.items():
+            assert row[title] == f"{100 * found.loc[way, 'saved']:.0f}%, {100 * found.loc[way, 'regret']:.1f}"
+        for way, title in (("no control group", "whole trials, as no group"), ("adapted", "as adapted")):
+            assert row[title] == f"{100 * found.loc[way, 'regret_of_whole_trials']:.1f}"
+
+
+def test_what_is_said_of_late_and_of_adapted_rungs_is_in_their_csv() -> None:
+    frame = (
+        pd.read_csv(RESULTS / "control_group_adapt.csv").set_index(["curves", "trials", "grace_period"]).sort_index()
+    )
+    page = " ".join(Path("docs/search_quality.md").read_text(encoding="utf-8").split())
+    adapted, plain, group = (frame[frame["way"] == way] for way in ("adapted", "no control group", "control group"))
+    assert f"at most {100 * adapted['regret'].max():.1f} points in all {len(adapted)} cases" in page
+    late = group.xs(60, level="grace_period")
+    assert f"loses {100 * late['regret'].max():.1f} points at most" in page
+    assert f"saves {100 * late['saved'].min():.0f} to {100 * late['saved'].max():.0f}%" in page
+    assert set(late.index[late["regret"] > late["regret_of_whole_trials"]]) == {
+        ("cifar100, averaged", 24), ("cifar100, averaged", 48),
+    }  # fmt: skip
+    less = 100 * (1 - adapted["saved"] / plain["saved"])
+    of_late, of_digits = less.xs(60, level="grace_period"), less.xs(9, level="grace_period").loc["digits"]
+    many, few = of_late.xs(48, level="trials"), of_late.xs(24, level="trials")
+    assert f"{many.min():.0f} to {many.max():.0f}% less with 48 trials, and {few.min():.0f} to {few.max():.0f}%" in page
+    assert f"on digits {of_digits[48]:.0f} and {of_digits[24]:.0f}% less" in page
+    for of in ("cifar10", "cifar100"):
+        early = plain.loc[of].loc[lambda by: by.index.get_level_values("grace_period") <= 10]
+        assert (early["regret"] > early["regret_of_whole_trials"]).all()
+
+
+def test_the_table_of_ways_to_begin_is_an_extract_of_its_csv() -> None:
+    frame = pd.read_csv(RESULTS / "search_quality_starts.csv").set_index(["way", "scheduler"])
+    rows = of_section("search_quality.md", "How a search begins", "mean share")
+    for row in rows:
+        way, _, scheduler = row[""].rpartition(", ")
+        found = frame.loc[(way, scheduler)]
+        assert row["mean share"] == f"{found['share']:.2f}"
+        assert row["regret at a fifth, points"] == f"{100 * found['regret_at_a_fifth']:.1f}"
+        if way == "TPE, 10 random":
+            continue
+        difference, error = found["regret_at_a_fifth_difference"], found["regret_at_a_fifth_se"]
+        written = format_points(difference)
+        assert row["difference"] == (f"{written} ± {100 * error:.1f}" if error else written)
+        assert difference >= -2 * error
+        assert found["share_difference"] >= -2 * found["share_se"]
+
+
+def test_the_table_of_winners_by_posterior_mean_is_an_extract_of_its_csv() -> None:
+    frame = pd.read_csv(RESULTS / "search_quality_winners.csv").set_index(["search", "rule"])
+    rows = of_section("search_quality.md", "The winner by posterior mean", "best accuracy")
+    rules = {
+        "best accuracy": "best accuracy",
+        "second judgement of 3": "fresh, top 3",
+        "posterior of these 3": "posterior, top 3",
+        "posterior of 8": "posterior, top 8",
+        "the best that ran to its end": "best of all",
+    }
+    for row in rows:
+        for title, rule in rules.items():
+            found = frame.loc[(row["search"], rule)]
+            written = f"{100 * found['regret']:.2f}"
+            if rule.startswith("posterior"):
+                written += f" (−{-100 * found['difference']:.2f} ± {100 * found['se']:.2f})"
+            assert row[title] == written
+        assert frame.loc[(row["search"], "best accuracy"), "searches"] == (99 if "16" in row["search"] else 100)
