@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from tests.support.documents import agree, of_section
+from tune_cure.search.space import loading
 from tune_cure.utils.formatting import format_points
 
 RESULTS = Path("benchmarks/results")
@@ -304,6 +305,19 @@ def test_what_is_said_of_late_and_of_adapted_rungs_is_in_their_csv() -> None:
     for of in ("cifar10", "cifar100"):
         early = plain.loc[of].loc[lambda by: by.index.get_level_values("grace_period") <= 10]
         assert (early["regret"] > early["regret_of_whole_trials"]).all()
+
+
+def test_the_table_of_rungs_is_that_of_the_bundled_spaces() -> None:
+    rows = of_section("search_quality.md", "The rungs of the bundled spaces", "first rung")
+    said = {name.strip("` "): row for row in rows for name in row["space"].split(",")}
+    spaces = {path.stem: loading.load(path) for path in Path("search_spaces").glob("*.yaml")}
+    assert said.keys() == spaces.keys()
+    for name, spec in spaces.items():
+        asha, row = spec.asha, said[name]
+        found = (str(spec.max_epochs), str(spec.rungs[0]), f"{asha.control}" if asha.control else "none")
+        assert found == (row["epochs"], row["first rung"], row["control group"]), name
+        assert spec.rungs[0] == asha.grace_period
+        assert not asha.adapt
 
 
 def test_the_table_of_ways_to_begin_is_an_extract_of_its_csv() -> None:
