@@ -24,7 +24,7 @@ import numpy as np
 import optuna
 import pandas as pd
 import torch
-from scipy.stats import qmc
+from scipy.stats import bootstrap, qmc
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import Matern, WhiteKernel
@@ -91,13 +91,16 @@ WAYS = {
     "TPE, ASHA from 9, stopped told complete": Way("tpe", proposer=AsRayTells),
     "TPE, ASHA from 3": Way("tpe", grace_period=3),
     "TPE, ASHA from 3, stopped told complete": Way("tpe", grace_period=3, proposer=AsRayTells),
+    "TPE, ASHA from 3, adapted": Way("tpe", grace_period=3, more=("asha.control=0.1", "asha.adapt=true")),
     "TPE, ASHA from 1": Way("tpe", grace_period=1),
     "TPE, ASHA from 1, stopped told complete": Way("tpe", grace_period=1, proposer=AsRayTells),
     "TPE, Hyperband from 3": Way("tpe", "hyperband", 3),
     "TPE, median from 9": Way("tpe", "median"),
+    "GP, no stopping": Way("gp", "none"),
+    "GP, ASHA from 9": Way("gp"),
 }
 PLAIN, OURS = "random, no stopping", "TPE, ASHA from 9"
-LONGER = {name: WAYS[name] for name in (PLAIN, "TPE, no stopping", OURS)}
+LONGER = {name: WAYS[name] for name in (PLAIN, "TPE, no stopping", OURS, "GP, no stopping")}
 
 
 @dataclass
@@ -318,10 +321,16 @@ def compare(
 
 
 def table(frame: pd.DataFrame, most: float) -> pd.DataFrame:
-    """Median and quartiles over the seeds; a search that did not reach the goal counts with all that it spent."""
+    """Median with its 95% interval, and quartiles, over the seeds.
+
+    A search that did not reach the goal counts with all that it spent. The interval is a bootstrap over the seeds.
+    """
     by = frame.fillna({"share": most}).groupby(["random_trials", "way"], sort=False)
     names = ["lower_quartile", "median", "upper_quartile"]
     summary = by["share"].quantile([0.25, 0.5, 0.75]).unstack().set_axis(names, axis=1)
+    medians = by["share"].apply(lambda share: bootstrap((share,), np.median, method="percentile", rng=0))
+    for name in ("low", "high"):
+        summary[f"median_{name}"] = [getattr(found.confidence_interval, name) for found in medians]
     summary["within_a_fifth"] = by["share"].apply(lambda share: int((share <= 0.2).sum()))
     summary["reached"] = frame["epochs"].notna().groupby([frame["random_trials"], frame["way"]], sort=False).sum()
     summary["seeds"] = by.size()
@@ -397,7 +406,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parts = parser.add_subparsers(dest="part", required=True)
     parts.add_parser("record").add_argument("folder", type=Path)
-    parts.add_parser("surrogate").add_argument("--seeds", type=int, default=20)
+    parts.add_parser("surrogate").add_argument("--seeds", type=int, default=60)
     parts.add_parser("digits").add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
