@@ -62,7 +62,7 @@ class LeagueOptions:
     @property
     def overrides(self) -> list[str]:
         """The overrides of single keys of the search space."""
-        root = [f"data.root={json.dumps(str(Path(self.data_root).expanduser()))}"] if self.data_root else []
+        root = [f"data.root={json.dumps(str(Path(self.data_root).expanduser().absolute()))}"] if self.data_root else []
         return [*self.settings, *root]
 
 

@@ -15,13 +15,13 @@ from pydantic import Field
 from tune_cure.attacks.registry import ATTACKS
 from tune_cure.regularizers.registry import REGULARIZERS
 from tune_cure.search.space.config import SearchSpec
-from tune_cure.search.space.loading import load_mapping, read_starts
+from tune_cure.search.space.loading import load_mapping, read_start_file
 from tune_cure.training.config import declared_keys, parse_hyperparameter
 from tune_cure.training.delta import DELTA, SAME_AS
 from tune_cure.training.presets import DEFAULT, METHOD, METHODS, NO_METHOD, find_preset
 from tune_cure.utils.errors import TuneCureError
 from tune_cure.utils.formatting import join_words, shorten_repr
-from tune_cure.utils.schema import Schema
+from tune_cure.utils.schema import Schema, absolute_path
 from tune_cure.utils.yaml_config import ProblemError, read_mapping, unknown
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -125,11 +125,13 @@ def own_keys() -> set[str]:
 def take_shared(content: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """Return the part of a search space that all methods share, and the paths of the keys that were left out.
 
+    It holds in every working directory: the folder of the data is absolute, and a file under `start_from` is read.
+
     Args:
         content: The mapping of a search space's YAML file.
 
     Raises:
-        ProblemError: A key would make the methods' searches unequal.
+        ProblemError: A key would make the methods' searches unequal, or a file cannot be read.
     """
     shared, left_out, own = copy.deepcopy(dict(content)), [], own_keys()
     search = shared.get("search")
@@ -141,9 +143,25 @@ def take_shared(content: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
             left_out += [f"{section}.{key}" for key in shared[section] if key in own and key != METHOD]
             shared[section] = {key: value for key, value in shared[section].items() if key not in own}
     starts = shared.get("start_from")
-    if isinstance(starts, list) and starts and isinstance(starts[0], dict):
-        shared["start_from"] = [{key: value for key, value in starts[0].items() if key not in own}]
+    if isinstance(starts, list) and starts and isinstance(starts[0], dict | str):
+        first = read_start_file(starts[0], 0) if isinstance(starts[0], str) else starts[0]
+        shared["start_from"] = [{key: value for key, value in first.items() if key not in own}]
+    data = shared.get("data")
+    if isinstance(data, dict) and isinstance(data.get("root"), str):
+        data["root"] = _absolute_root(data["root"])
     return shared, left_out
+
+
+def _absolute_root(root: str) -> str:
+    """Return `data.root` as an absolute path, as `DataSpec` does.
+
+    Raises:
+        ProblemError: No folder can have this path.
+    """
+    try:
+        return absolute_path(root)
+    except ValueError as error:
+        raise ProblemError("data.root", str(error)) from error
 
 
 def compose_spec(shared: Mapping[str, Any], name: str, entry: Entry, source: str) -> SearchSpec:
@@ -180,21 +198,18 @@ def compose_spec(shared: Mapping[str, Any], name: str, entry: Entry, source: str
 
 
 def _read_first(spec: SearchSpec, starts: Any) -> dict[str, Any]:
-    """Return the first configuration of `start_from`, or of the file that it names, for the shared keys.
+    """Return the first configuration of `start_from`, for the shared keys.
 
     Raises:
         ProblemError: It is none, or a value is none of its key.
     """
-    first = starts[:1] if isinstance(starts, list) else starts
-    content: dict[str, Any] = {"space": spec.space, "start_from": first}
-    read_starts(content)
-    if not isinstance(starts, list) or not all(isinstance(start, dict) for start in content["start_from"]):
+    if not isinstance(starts, list) or not all(isinstance(start, dict) for start in starts[:1]):
         rule = "a list of configurations or of files is needed"
         raise ProblemError("start_from", f"{rule}, but found {shorten_repr(starts)}")
     shared = spec.space.keys() - own_keys()
     return {
         key: parse_hyperparameter(key, value, f"start_from[0].{key}")
-        for start in content["start_from"]
+        for start in starts[:1]
         for key, value in start.items()
         if key in shared
     }

@@ -59,6 +59,13 @@ def test_a_budget_in_epochs_gives_all_methods_the_same_number_of_them(
     assert "each method gets 16 epochs of training: 4 whole trials; running trials" in capsys.readouterr().out
 
 
+def test_a_folder_of_data_that_the_command_line_names_holds_in_every_working_directory(space: str) -> None:
+    options = league_run.LeagueOptions(space=space, methods=("cure", "pgd"), data_root="data")
+    config = league_run.read_config(options, None, [])
+    assert config.shared["data"]["root"] == str(Path.cwd() / "data")
+    assert options.overrides == [f'data.root="{Path.cwd() / "data"}"']  # as --resume --data-root takes it
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

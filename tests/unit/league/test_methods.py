@@ -145,13 +145,39 @@ def test_the_preset_takes_shared_values_as_a_search_space_may_spell_them(tmp_pat
     assert start["lambda"] == compose(entry).start_from[0]["lambda"] != 0.7  # the paper's: it is the method's own
 
 
+def test_what_methods_share_holds_in_another_folder_and_without_the_file_that_it_was_read_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    Path("start.yaml").write_text("lr_max: 0.03\nlambda: 0.7\n")
+    content = shared(start_from=["start.yaml"], data={"dataset": "digits", "root": "data"})
+    Path("start.yaml").unlink()
+    monkeypatch.chdir("elsewhere")
+    spec = compose_spec(content, "mine", Entry(training={"method": "cure"}), "tiny.yaml")
+    assert spec.start_from[0]["lr_max"] == 0.03
+    assert spec.data.folder == tmp_path / "data"
+
+
+@pytest.mark.parametrize(
+    ("sections", "path", "message"),
+    [
+        ({"start_from": ["nowhere.yaml"]}, "start_from[0]", r"nowhere\.yaml: there is no such file"),
+        ({"data": {"dataset": "digits", "root": "a\0b"}}, "data.root", "a path is needed, but found"),
+    ],
+)
+def test_a_path_that_leads_nowhere_is_refused(sections: dict[str, Any], path: str, message: str) -> None:
+    with pytest.raises(ProblemError, match=message) as caught:
+        shared(**sections)
+    assert caught.value.path == path
+
+
 @pytest.mark.parametrize(
     ("starts", "message"),
     [
         ([{"lr_max": {"a": []}}], r"tiny\.yaml \(method mine\): start_from\[0\]\.lr_max: "),
         ({"lr_max": 0.1}, "start_from: a list of configurations or of files is needed, but found "),
         ([[0.1]], "start_from: a list of configurations or of files is needed, but found "),
-        (["nowhere.yaml"], r"start_from\[0\]: nowhere\.yaml: there is no such file"),
     ],
 )
 def test_shared_values_that_are_none_are_one_line(starts: Any, message: str) -> None:

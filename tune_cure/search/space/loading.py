@@ -133,13 +133,26 @@ def read_starts(content: dict[str, Any]) -> None:
         return  # validating the sections gives the error
     for index, start in enumerate(starts):
         if isinstance(start, str):
-            try:
-                if not Path(start).is_file():  # a pipe or a device might never end
-                    raise SpecError(f"{start}: there is no such file")
-                best = read_mapping(start)
-            except SpecError as error:
-                raise ProblemError(f"start_from[{index}]", str(error)) from error
+            best = read_start_file(start, index)
             starts[index] = {key: value for key, value in say_delta_in(best, space).items() if key in space}
+
+
+def read_start_file(file: str, index: int) -> dict[str, Any]:
+    """Return the content of a best_config.yaml that start_from names.
+
+    Args:
+        file: The file.
+        index: Its place in start_from.
+
+    Raises:
+        ProblemError: It cannot be read.
+    """
+    try:
+        if not Path(file).is_file():  # a pipe or a device might never end
+            raise SpecError(f"{file}: there is no such file")
+        return read_mapping(file)
+    except SpecError as error:
+        raise ProblemError(f"start_from[{index}]", str(error)) from error
 
 
 def _check(content: dict[str, Any], *, import_parts: bool) -> SearchSpec:
