@@ -265,7 +265,7 @@ def confirm(
         seeds: How many training runs of each.
         baselines: What they are measured against: start_from, ablation, fgsm, pgd.
         candidates: Configurations to retrain and trained networks to judge as they are, as the command line takes
-            them: `mine.yaml`, `results/A/trials.csv:7`, `weights.pt@my_nets:resnet`, `NAME=FILE`.
+            them: `mine.yaml`, `trades`, `results/A/trials.csv:7`, `weights.pt@my_nets:resnet`, `NAME=FILE`.
         epsilons: Radii to judge at besides that of the search, in pixel units.
         examples: Test images to judge on; None is all.
         train_images: Training images to use; None is all.

@@ -73,8 +73,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "baselines: start_from (its first configuration), ablation (the winner without the penalty: what the penalty "
         "is worth), fgsm (start_from by FGSM, trained at the radius that it is judged at), pgd (the winner's settings "
         "with PGD adversarial training at that radius), both with the cross-entropy alone. candidates: a "
-        "configuration to retrain (FILE.yaml, best_config.csv, trials.csv:7) or a trained network to judge as it is "
-        "(as MODEL of tune-cure evaluate); NAME=FILE gives it a name"
+        "configuration to retrain (FILE.yaml, best_config.csv, trials.csv:7), a method to train untuned (trades, nuat, "
+        "…: docs/methods.md) or a trained network to judge as it is (as MODEL of tune-cure evaluate); NAME=FILE gives "
+        "it a name"
     )
     parser.add_argument("directory", type=Path, metavar="FOLDER", help="the search's folder")
     parser.add_argument(

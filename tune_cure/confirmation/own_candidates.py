@@ -1,10 +1,11 @@
 """Candidates of the user's own in a confirmation: configurations to retrain, and trained networks to judge as they are.
 
-A configuration is a YAML file with the keys of a training run or its hyperparameters alone, or a row of a search's
-table: `results/A/best_config.csv`, `results/A/trials.csv:7`. A trained network is named as in `trained_networks`.
+A configuration is the name of a preset (`trades`), a YAML file with the keys of a training run or its hyperparameters
+alone, or a row of a search's table (`results/A/best_config.csv`, `results/A/trials.csv:7`). A trained network is named
+as in `trained_networks`.
 
-What the YAML file of a training run leaves open is the confirmed search's: the ball is the one that networks are judged
-in, and the keys of `RECIPE` are the winner's. A row is trained as its own search did.
+What a preset or the YAML file of a training run leaves open is the confirmed search's: the ball is the one that
+networks are judged in, and the keys of `RECIPE` are the winner's. A row is trained as its own search did.
 """
 
 import re
@@ -20,14 +21,16 @@ from tune_cure.search.results import SearchResult
 from tune_cure.search.space import trial_config
 from tune_cure.training import run as training_run
 from tune_cure.training.config import TrainingConfig, expand_model_name, hyperparameter_value
-from tune_cure.training.presets import expand_method
+from tune_cure.training.presets import METHOD, METHODS, NO_METHOD, expand_method
 from tune_cure.training.sections import AveragingConfig, OptimizerConfig, PrecisionConfig, ScheduleConfig
 from tune_cure.utils.errors import TuneCureError
 from tune_cure.utils.formatting import format_hyperparameters, format_radius
+from tune_cure.utils.registry import PartError, did_you_mean
 from tune_cure.utils.yaml_config import ProblemError
 
 CONFIGURATION = re.compile(r"(?P<file>.+\.(?:ya?ml|csv))(?::(?P<trial>\d+))?")
 NAME = re.compile(r"[A-Za-z0-9_.-]+")
+WORD = re.compile(r"[\w-]+")
 DIGEST_LENGTH = 12
 RECIPE = tuple(
     key
@@ -71,19 +74,39 @@ def read_own_candidates(
             problem = "is taken" if name in names else "has other characters than letters, digits, _, . and -"
             raise OwnCandidateError(f"--candidates {text}: the name {name!r} {problem}; give another: NAME={source}")
         names.add(name)
-        match = CONFIGURATION.fullmatch(source)
-        if match:
+        if match := CONFIGURATION.fullmatch(source):
             trial = None if match["trial"] is None else int(match["trial"])
             candidates.append(_read_configuration(name, Path(match["file"]), trial, result, winner))
+        elif _is_method(source):
+            candidates.append(_read_preset(name, source, result, winner))
         else:
             candidates.append(_read_network(name, source, result, test, num_classes))
     return candidates
+
+
+def _is_method(source: str) -> bool:
+    """Return whether a candidate is a method's name, and no file or folder.
+
+    Raises:
+        OwnCandidateError: It is a word, but there is no such method.
+    """
+    methods = [name for name in METHODS if name != NO_METHOD]
+    if Path(source).exists():
+        return False
+    if WORD.fullmatch(source) and source not in methods:
+        raise OwnCandidateError(
+            f"--candidates {source}: is no file or folder, and no method: {', '.join(methods)}"
+            f"{did_you_mean(source, methods)}"
+        )
+    return source in methods
 
 
 def _default_name(source: str) -> str:
     """Return a name: `A` of results/A/best_config.csv, `A-7` of results/A/trials.csv:7, else that of the file."""
     if source.startswith("robustbench:"):
         return source.partition(":")[2]
+    if source in METHODS:
+        return source
     match = CONFIGURATION.fullmatch(source)
     path = Path(match["file"] if match else source.rpartition("@")[0] or source).absolute()
     is_common = path.stem in ("best_config", "trials", "config", "best_model", "model")
@@ -110,6 +133,19 @@ def _read_configuration(
     model = run.model if has_network and run.model != result.spec.model else None
     network = "" if model is None else f", with the network {model.name}"
     return Candidate(name, "candidate", run.training, f"the configuration in {file}{row}{network}", model=model)
+
+
+def _read_preset(name: str, method: str, result: SearchResult, winner: TrainingConfig) -> Candidate:
+    """Return a method as a candidate, untuned: its paper's values, and what else the search and its winner have."""
+    try:
+        preset = METHODS.resolve(method)
+        training = expand_method(_complete({METHOD: method}, result, winner))
+        config = training_run.resolve({"training": training}).training
+    except (PartError, ProblemError) as problem:
+        raise OwnCandidateError(f"--candidates {method}: {problem}") from problem
+    at = format_radius(config.epsilon, config.norm)
+    description = f"the preset {method} ({preset.title}) at {at}: the winner's epochs and optimizer"
+    return Candidate(name, "candidate", config, description)
 
 
 def _complete(training: dict[str, Any], result: SearchResult, winner: TrainingConfig) -> dict[str, Any]:

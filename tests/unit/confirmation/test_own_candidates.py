@@ -191,6 +191,9 @@ def test_a_trained_network_is_compared_with_every_seed_of_a_leader(result: Searc
         ("run/trials.csv:99", "has no trial 99"),
         ("bad.yaml", "bad.yaml: training.epoch: unknown key"),
         ("missing.pt", "missing.pt: is no trained network"),
+        ("tradez", "--candidates tradez: is no file or folder, and no method: fgsm_rs, n_fgsm, "),
+        ("mine=tradez", "; did you mean 'trades'?"),
+        ("none", "is no file or folder, and no method: fgsm_rs, "),
         ("wide.pt", "wide: returns values of shape (2, 7) for 2 images, where 10 classes are needed"),
     ],
 )
@@ -213,6 +216,25 @@ def test_outcomes_of_a_network_stay_where_only_its_training_is_unknown(result: S
     replace_arrays(folder / run_files.OUTCOMES, {**dict.fromkeys(names, right), "zero_gradient": 0.0, "seconds": 1.0})
     confirmation.work(job)  # judges nothing again
     assert Confirmation([job]).table["pgd_50_10"].tolist() == [1.0]
+
+
+def test_a_presets_name_is_its_method_trained_as_the_winner_is_within_the_judged_ball(result: SearchResult) -> None:
+    trades, named = read(result, "trades", "NuAT=nuat")
+    assert (trades.name, trades.kind, trades.model, named.name) == ("trades", "candidate", None, "NuAT")
+    assert trades.config is not None and named.config is not None
+    assert (trades.config.attack_steps, trades.config.clean_weight, trades.config.trades_weight) == (10, 1, 6)
+    assert (trades.config.epochs, trades.config.lr_schedule, trades.config.batch_size) == (2, "cyclic", 64)
+    assert (trades.config.epsilon, named.config.epsilon, named.config.regularizer) == (0.15, 0.15, "nuat")
+    winner = choose_candidates(result, 1, [])[0].config
+    assert winner is not None and trades.config.lr_max == winner.lr_max != 0.1
+    assert trades.description.startswith("the preset trades (TRADES) at epsilon 0.15 (38.2/255): ")
+
+
+def test_a_folder_with_the_name_of_a_method_is_a_trained_network(result: SearchResult) -> None:
+    Path("trades").mkdir()
+    save_network("trades/best_model.pt")
+    (candidate,) = read(result, "trades")
+    assert candidate.config is None and candidate.trained == str(Path("trades").absolute())
 
 
 def test_a_method_of_a_candidate_stands_for_its_hyperparameters(result: SearchResult) -> None:
