@@ -54,6 +54,16 @@ def write_best_model(result: SearchResult, **changes: Any) -> Path:
     return file
 
 
+def write_network_for_pictures(name: str, validation: int) -> Path:
+    """Write a search on the class folders in `pictures`, which have no test set, and its best model."""
+    data = ("data.dataset=image_folder", "data.root=pictures", f"data.validation={validation}", "rescore.top=0")
+    result = write_search_with_model(Path(name), *data)
+    sizes = {"num_classes": 2, "in_channels": 3, "mean": [0.3] * 3, "std": [0.4] * 3}
+    model, classes = {**NETWORK, **sizes}, ["cat", "dog"]
+    write_best_model(result, model=model, weights=random_network(**sizes).state_dict(), classes=classes)
+    return result.directory
+
+
 def plan_leader(result: SearchResult, *seeds: int, epsilons: tuple[float, ...] = (0.15,)) -> list[Job]:
     """Return the jobs that confirm the leader and plain FGSM with each seed."""
     plan = dataclasses.replace(PLAN, seeds=seeds, epsilons=epsilons)

@@ -15,7 +15,7 @@ from typing import Any
 
 from tune_cure.confirmation.candidates import Candidate
 from tune_cure.confirmation.judgement import digest_network
-from tune_cure.confirmation.trained_networks import load_trained, rehearse_network
+from tune_cure.confirmation.trained_networks import load_trained, rehearse_network, split_reference
 from tune_cure.data.splits import Examples
 from tune_cure.search.results import SearchResult
 from tune_cure.search.space import trial_config
@@ -108,7 +108,7 @@ def _default_name(source: str) -> str:
     if source in METHODS:
         return source
     match = CONFIGURATION.fullmatch(source)
-    path = Path(match["file"] if match else source.rpartition("@")[0] or source).absolute()
+    path = (Path(match["file"]) if match else split_reference(source)[0]).absolute()
     is_common = path.stem in ("best_config", "trials", "config", "best_model", "model")
     name = path.parent.name if is_common else path.stem
     return f"{name}-{match['trial']}" if match and match["trial"] else name
@@ -194,6 +194,6 @@ def _read_network(name: str, source: str, result: SearchResult, test: Examples, 
     trained = load_trained(source, dataset=spec.data.dataset, norm=spec.evaluation.norm)
     rehearse_network(name, trained, test, num_classes)
     digest = digest_network(trained.network, test).hexdigest()[:DIGEST_LENGTH]
-    path, separator, reference = source.rpartition("@") if "@" in source else (source, "", "")
-    where = source if trained.file is None else f"{Path(path).absolute()}{separator}{reference}"
+    path, reference = split_reference(source)
+    where = source if trained.file is None else f"{path.absolute()}{reference and '@'}{reference}"
     return Candidate(name, "candidate", None, f"judged as it is: {trained.origin}", trained=where, digest=digest)

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from tune_cure.attacks.config import is_linf
-from tune_cure.confirmation.trained_networks import EXPORTED_CONFIG, EXPORTED_WEIGHTS
+from tune_cure.confirmation.trained_networks import EXPORTED_CONFIG, EXPORTED_WEIGHTS, split_reference
 from tune_cure.data.config import DataSpec
 from tune_cure.data.datasets import DATASETS
 from tune_cure.evaluation.config import EvaluationConfig
@@ -106,6 +106,27 @@ def find_task(path: Path) -> Task | None:
         if (folder / EXPORTED_WEIGHTS).is_file() and (folder / EXPORTED_CONFIG).is_file():
             return _task_of_export(folder / EXPORTED_CONFIG)
     return None
+
+
+def explain_trained_images(models: Mapping[str, str], data: DataSpec) -> list[str]:
+    """Return a sentence for each network whose training images include test images.
+
+    Args:
+        models: The networks by their names, as `trained_networks.load_trained` takes them.
+        data: A data set without test images of its own. `data.validation` decides which training images replace them.
+
+    Raises:
+        TuneCureError: The record of a network's folder is damaged.
+    """
+    sentences = []
+    for name, model in models.items():
+        task = find_task(split_reference(model)[0])
+        if task and task.data.dataset == data.dataset and task.data.validation not in (None, data.validation):
+            sentences.append(
+                f"{name}: may have been trained on some of these test images: the data set has none of its own, and "
+                f"with data.validation {task.data.validation} others were held out than with {data.validation}"
+            )
+    return sentences
 
 
 def _task_of_training(file: Path) -> Task:

@@ -78,10 +78,9 @@ def load_trained(
     """
     if name.startswith(ROBUSTBENCH):
         return _load_from_zoo(name.removeprefix(ROBUSTBENCH), dataset, norm)
-    text, separator, reference = name.rpartition("@")
-    if separator and is_reference(reference):
-        return _load_foreign(Path(text), reference)
-    path = Path(name)
+    path, reference = split_reference(name)
+    if reference:
+        return _load_foreign(path, reference)
     if (path / EXPORTED_WEIGHTS).is_file():
         return _load_exported(path, trust_code)
     file = path / BEST_MODEL if path.is_dir() else path
@@ -89,6 +88,15 @@ def load_trained(
         forms = f"a folder with {BEST_MODEL} or {EXPORTED_WEIGHTS}, a file, FILE@module:name or {ROBUSTBENCH}ID"
         raise ModelError(f"{name}: is no trained network: {forms} is needed")
     return _load_own(file, trust_code)
+
+
+def split_reference(name: str) -> tuple[Path, str]:
+    """Return the file and the `module:name` in FILE@module:name; the whole as a path and an empty text if it is none.
+
+    A path may contain an @, too.
+    """
+    file, separator, reference = name.rpartition("@")
+    return (Path(file), reference) if separator and is_reference(reference) else (Path(name), "")
 
 
 def rehearse_network(name: str, trained: TrainedNetwork, test: Examples, num_classes: int) -> None:

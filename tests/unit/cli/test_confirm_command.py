@@ -12,9 +12,13 @@ import pytest
 
 from tests.support.command_line import fill_disk, typed_arguments
 from tests.support.confirmations import PLAN, write_best_outcomes, write_outcomes, write_quick_search
+from tests.support.exported_models import write_network_for_pictures
 from tests.support.old_runs import copy_run
+from tests.support.pictures import write_pictures
 from tune_cure.cli import main as cli
+from tune_cure.cli.confirm import ConfirmOptions
 from tune_cure.cli.options import program
+from tune_cure.cli.steps.confirm_run import prepare
 from tune_cure.cli.views.interruption import STOPPING
 from tune_cure.confirmation.candidates import choose_candidates
 from tune_cure.confirmation.plan import Job, plan_jobs
@@ -66,6 +70,20 @@ def test_bad_input_is_one_line_and_starts_nothing(
     assert said in error
     assert error.count("\n") == 1
     assert not (tmp_path / run_files.CONFIRM).exists()
+
+
+def test_a_trained_candidate_that_may_have_seen_the_test_images_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_pictures(Path("pictures"), count=10)
+    for name, held_out in {"a": 4, "b": 6, "c": 4}.items():
+        write_network_for_pictures(name, held_out)
+    options = ConfirmOptions(Path("a"), top=1, seeds=1, baselines=(), candidates=("b", "c"), no_autoattack=True)
+    assert [note for note in prepare(options).notes if "test images" in note] == [
+        "warning: b: may have been trained on some of these test images: the data set has none of its own, and with "
+        "data.validation 6 others were held out than with 4"
+    ]
 
 
 def test_a_folder_without_a_search_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,7 +6,12 @@ import pytest
 import torch
 
 import tune_cure
-from tests.support.exported_models import NETWORK, random_network, write_best_model, write_search_with_model
+from tests.support.exported_models import (
+    random_network,
+    write_best_model,
+    write_network_for_pictures,
+    write_search_with_model,
+)
 from tests.support.pictures import write_pictures
 from tune_cure.cli import main as cli
 from tune_cure.cli.options import program
@@ -40,14 +45,15 @@ def test_networks_are_judged_and_compared(search: Path, tmp_path: Path, capsys: 
     assert pd.read_csv("out/evaluation.csv")["model"].tolist() == ["run", "mine"]
 
 
-def write_network_for_pictures(name: str, validation: int) -> Path:
-    """Write a search on the class folders in `pictures`, which have no test set, and its best model."""
-    data = ("data.dataset=image_folder", "data.root=pictures", f"data.validation={validation}", "rescore.top=0")
-    result = write_search_with_model(Path(name), *data)
-    sizes = {"num_classes": 2, "in_channels": 3, "mean": [0.3] * 3, "std": [0.4] * 3}
-    model, classes = {**NETWORK, **sizes}, ["cat", "dog"]
-    write_best_model(result, model=model, weights=random_network(**sizes).state_dict(), classes=classes)
-    return result.directory
+@pytest.mark.parametrize("folder", ["a@b", "me@corp.org/run"])
+def test_a_folder_with_an_at_sign_says_what_its_network_was_trained_for(
+    tmp_path: Path, folder: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / folder).mkdir(parents=True)
+    write_search_with_model(tmp_path / folder)
+    assert evaluate(str(tmp_path / folder)) == 0
+    said = capsys.readouterr().out
+    assert "8×8 handwritten digits" in said and "at epsilon 0.15" in said
 
 
 def test_a_network_that_was_trained_on_some_of_the_test_images_is_named(caplog: pytest.LogCaptureFixture) -> None:

@@ -131,6 +131,13 @@ def test_a_trained_network_has_a_single_job_and_other_weights_have_another_folde
     assert folders[0] != folders[1] and folders[0].parent == folders[1].parent
 
 
+def test_a_trained_network_is_called_after_its_file_although_a_folder_has_an_at_sign(result: SearchResult) -> None:
+    Path("me@corp.org/A").mkdir(parents=True)
+    save_network("me@corp.org/A/best_model.pt")
+    (candidate,) = read(result, "me@corp.org/A")
+    assert (candidate.name, candidate.trained) == ("A", str(Path("me@corp.org/A").absolute()))
+
+
 def plain() -> torch.nn.Module:
     """Build a network that takes images as they are."""
     return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))

@@ -23,6 +23,7 @@ from tune_cure.confirmation.checks import ConfirmError, check_disk, make_plan, r
 from tune_cure.confirmation.cost import Cost, estimate_costs
 from tune_cure.confirmation.own_candidates import explain_differences, read_own_candidates
 from tune_cure.confirmation.plan import Job, Plan
+from tune_cure.confirmation.task import explain_trained_images
 from tune_cure.confirmation.verdicts import Confirmation
 from tune_cure.data import folders, splits as splits_module
 from tune_cure.data.splits import Splits
@@ -144,6 +145,10 @@ def _notes(
     """Return what to know before it starts: baselines, earlier runs and attacks that are left out, trials at chance."""
     notes = explain_baselines(result, candidates, options.baselines)
     notes += explain_differences(candidates, result)
+    if not splits.has_own_test:
+        trained = {candidate.name: candidate.trained for candidate in candidates if candidate.trained}
+        data = splits_module.with_validation(result.spec.data, splits)
+        notes += [f"warning: {sentence}" for sentence in explain_trained_images(trained, data)]
     notes += plan_module.explain_left_out(plan_module.find_left_out(jobs), result.spec.evaluation.norm)
     if not jobs[0].plan.held_out and options.weights is None:
         folder = result.directory / run_files.CONFIRM

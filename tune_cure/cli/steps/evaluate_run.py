@@ -17,8 +17,14 @@ from tune_cure.cli.views.interruption import EXIT_CODE
 from tune_cure.confirmation import judgement as judging
 from tune_cure.confirmation.checks import at_most, check_attacks
 from tune_cure.confirmation.judgement import JudgedNetwork, Judgement, outcome_key
-from tune_cure.confirmation.task import choose_task, find_task
-from tune_cure.confirmation.trained_networks import ModelError, TrainedNetwork, load_trained, rehearse_network
+from tune_cure.confirmation.task import choose_task, explain_trained_images
+from tune_cure.confirmation.trained_networks import (
+    ModelError,
+    TrainedNetwork,
+    load_trained,
+    rehearse_network,
+    split_reference,
+)
 from tune_cure.data import folders, splits as splits_module
 from tune_cure.data.config import DataSpec
 from tune_cure.data.splits import Examples
@@ -129,7 +135,7 @@ def judge(options: EvaluateOptions, say: Callable[[str], None]) -> Judgement:
         import_chosen_parts([], options.output, options.parts)
     named = name_models(options.models)
     task = choose_task(
-        map(_path, named.values()),
+        (split_reference(model)[0] for model in named.values()),
         data={"dataset": options.dataset, "root": options.data_root, "image_size": options.image_size},
         evaluation={"norm": options.norm, "epsilon": options.epsilon},
     )
@@ -187,38 +193,14 @@ def _split_name(text: str) -> tuple[str, str]:
     return (name, model) if separator and not Path(text).exists() and "/" not in name else ("", text)
 
 
-def _path(model: str) -> Path:
-    """Return the folder or the file of a network."""
-    return Path(model.partition("@")[0])
-
-
 def _load_images(options: EvaluateOptions, named: Mapping[str, str], data: DataSpec) -> tuple[Examples, str, int]:
     """Return the test images to judge on, where they are from in words, and the number of classes."""
     splits = splits_module.load(data, download=bool(options.data_root) or folders.is_default(data.root))
     if not splits.has_own_test:
-        _warn_of_trained_images(named, splits_module.with_validation(data, splits))
+        for warning in explain_trained_images(named, splits_module.with_validation(data, splits)):
+            _logger.warning("%s", warning)
     examples = at_most(options.examples, len(splits.test), "--examples", "test images")
     return splits.test.subset(examples, seed=0), splits.source, splits.num_classes
-
-
-def _warn_of_trained_images(named: Mapping[str, str], data: DataSpec) -> None:
-    """Warn of networks whose training images include test images.
-
-    Args:
-        named: The networks by their names.
-        data: A data set without test images of its own. `data.validation` decides which training images replace them.
-    """
-    for name, model in named.items():
-        task = find_task(_path(model))
-        if task is None or task.data.dataset != data.dataset or task.data.validation in (None, data.validation):
-            continue
-        _logger.warning(
-            "%s: may have been trained on some of these test images: the data set has none of its own, and with "
-            "data.validation %d others were held out than with %d",
-            name,
-            task.data.validation,
-            data.validation,
-        )
 
 
 def _judge(
