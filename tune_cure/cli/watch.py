@@ -73,6 +73,8 @@ def run(options: WatchOptions, console: Console) -> int:
 
 def _conclude(directory: Path, state: SearchState, console: Console) -> int:
     """Print how the search ended and how to continue it, and return the exit code."""
+    for line in state.describe_stopping():
+        console.print(line)
     ended, planned = state.ends.total(), state.spec.search.trials
     result = results.SearchResult(directory)
     is_over = patience.is_search_over(result)

@@ -6,12 +6,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from tune_cure.search.budget import Budget
+from tune_cure.search.budget import SPENT, Budget
 from tune_cure.search.journal import Event
 from tune_cure.search.ranking import RankKey, rank_epochs
 from tune_cure.search.schedulers.control_group import RungForesight
 from tune_cure.search.schedulers.early_stopper import EarlyStopper
 from tune_cure.search.space.config import SearchSpec
+from tune_cure.utils.formatting import format_count
 
 
 @dataclass
@@ -52,6 +53,7 @@ class SearchState:
         ends: How many trials ended with each status.
         epochs: Epochs trained by all trials.
         epochs_of_ended: Epochs trained by the trials that have ended.
+        epochs_saved: Epochs that early stopping has spared the trials that it ended; the end of a budget saves none.
         epochs_now: Epochs trained since `started`; a resumed search trained the others before.
         best: The trial that ranks first among those that have been judged and did not end unsoundly.
         paused: Why the search ended with more to do, in words; empty if it did not, or was resumed since.
@@ -64,12 +66,14 @@ class SearchState:
     ends: Counter[str] = field(default_factory=Counter)
     epochs: int = 0
     epochs_of_ended: int = 0
+    epochs_saved: int = 0
     epochs_now: int = 0
     best: TrialState | None = None
     paused: str = ""
     budget: Budget = field(init=False)
     _best_rank: RankKey | None = None
     _running: dict[int, TrialState] = field(default_factory=dict)
+    _stopping: tuple[int, tuple[str, ...]] = (-1, ())  # what was said of it last, and how many trials had ended then
     _stopper: EarlyStopper | None = None  # replays the decisions, where a control group judges the rungs
 
     def __post_init__(self) -> None:
@@ -101,6 +105,9 @@ class SearchState:
             del self._running[number]
             self.ends[trial.status] += 1
             self.epochs_of_ended += trial.epochs
+            if trial.status == "stopped" and trial.reason != SPENT:
+                planned = trial.hyperparameters.get("epochs", self.spec.max_epochs)
+                self.epochs_saved += max(planned - trial.epochs, 0)
             self._update_best(trial)
         return trial
 
@@ -131,6 +138,29 @@ class SearchState:
     def rungs(self) -> list[RungForesight]:
         """The rungs, judged by the trials so far; empty without a control group."""
         return self._stopper.group.rungs if self._stopper else []
+
+    @property
+    def known_of_stopping(self) -> tuple[str | bool, ...]:
+        """Each rung's verdict, and whether a spared trial stands for the stopped ones; empty without a control group.
+
+        When this changes, `describe_stopping` has more to say than other numbers.
+        """
+        if self._stopper is None:
+            return ()
+        return *(rung.verdict for rung in self.rungs), self._stopper.group.has_stand_ins
+
+    def describe_stopping(self) -> tuple[str, ...]:
+        """Return what the control group says so far, line by line; empty without one.
+
+        The first line has what early stopping saved and the chance that it ended the winner. Each rung has one more.
+        """
+        if self._stopper is None:
+            return ()
+        ended = self.ends.total()
+        if ended != self._stopping[0]:  # a picture asks several times a second, and all pairs of trials are compared
+            saved = f"early stopping saved {format_count(self.epochs_saved, 'epoch')}"
+            self._stopping = ended, (f"{saved}; {self._stopper.group.describe_winner()}", *map(str, self.rungs))
+        return self._stopping[1]
 
     @property
     def running(self) -> list[TrialState]:

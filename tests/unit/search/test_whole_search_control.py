@@ -12,6 +12,7 @@ from rich.console import Console
 from tests.support.fake_backend import FakeBackend, KilledError, Script, run_scripted, scripted
 from tests.support.sampler_studies import make_proposer
 from tests.support.spaces import tiny
+from tune_cure.cli.main import main
 from tune_cure.cli.views.live_view import LiveView, PlainView
 from tune_cure.cli.views.search_results import print_results
 from tune_cure.reports import search_page, tables
@@ -21,7 +22,7 @@ from tune_cure.search.progress import SearchState
 from tune_cure.search.proposals.outcome import STATUS
 from tune_cure.search.proposals.proposer import Proposal
 from tune_cure.search.results import SearchResult
-from tune_cure.search.schedulers.control_group import is_control
+from tune_cure.search.schedulers.control_group import ControlGroup, is_control
 
 SETTINGS = ("search.trials=40", "search.sampler=random", "asha.control=0.4")
 WARNING = "rung 1 is no better than chance at telling which trials end well"
@@ -44,6 +45,12 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     assert run_scripted(tiny(folder, *SETTINGS), folder, misleading)[0].finished
     return folder
+
+
+def control_group(run: Path) -> ControlGroup:
+    group = SearchResult(run).control_group
+    assert group is not None
+    return group
 
 
 def test_members_train_to_their_end_and_the_table_names_them(run: Path) -> None:
@@ -101,13 +108,61 @@ def test_the_views_follow_the_rungs_and_warn_once(run: Path) -> None:
     assert [line for line in lines if line.startswith(WARNING)] == [
         f"{WARNING}; in the next search, asha.adapt: true lets a rung stop nobody until it is better"
     ]
-    group = SearchResult(run).control_group
-    assert group is not None
-    assert plain.rungs == group.rungs
+    assert plain.rungs == live.rungs == control_group(run).rungs
     console.print(picture.render())
+    assert console.export_text().count(WARNING) == 1
+
+
+def test_the_lines_of_a_log_say_what_stopping_saved_and_cost_when_more_of_it_is_known(run: Path) -> None:
+    lines: list[str] = []
+    view = PlainView(SearchState(results.read_spec(run), started=0.0), lines.append)
+    for event in Journal(run).read():
+        view.on_event(event)
+    said = [place for place, line in enumerate(lines) if line.startswith("early stopping saved")]
+    verdict, chance = (lines[place : place + 3] for place in said)
+    assert "whether stopping ended the winner is not known" in verdict[0]
+    assert [line.rpartition("; ")[2] for line in verdict[1:]] == ["no better than chance"] * 2
+    assert re.search(r"saved \d+ epochs; chance that stopping ended .* would have won: \d\d% \(95%", chance[0])
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "shown"), [(120, 40, [0, 1, 2]), (80, 24, [0, 1, 2]), (80, 20, [0]), (80, 16, [])]
+)
+def test_the_picture_says_what_stopping_saved_and_cost_as_far_as_the_terminal_has_room(
+    width: int, height: int, shown: list[int], run: Path
+) -> None:
+    state = SearchState(results.read_spec(run), started=0.0)
+    for event in Journal(run).read()[:-7]:  # a trial runs
+        state.update(event)
+    with (run / "screen").open("w") as file:
+        console = Console(width=width, height=height, record=True, force_terminal=True, color_system=None, file=file)
+        console.print(LiveView(state, console).render())
     screen = console.export_text()
-    assert screen.count(WARNING) == 1
-    assert f"{group.judge(1)}" in screen
+    lines = state.describe_stopping()
+    assert len(state.running) == 1
+    assert [place for place, line in enumerate(lines) if line in " ".join(screen.split())] == shown
+    assert len(screen.splitlines()) <= height
+
+
+def test_watch_ends_with_what_stopping_saved_and_cost(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["watch", str(run)]) == 0
+    printed, result = " ".join(capsys.readouterr().out.split()), SearchResult(run)
+    saved = result.summary["epochs_without_early_stopping"] - result.summary["epochs"]
+    group = control_group(run)
+    said = [f"early stopping saved {saved} epochs; {group.describe_winner()}", *map(str, group.rungs)]
+    assert saved > 10
+    assert f"{' '.join(said)} all 40 trials have ended; " in printed
+
+
+def test_the_end_of_a_budget_saves_no_epochs(tmp_path: Path) -> None:
+    spec = tiny(tmp_path, *SETTINGS, "search.budget_epochs=37")
+    run_scripted(spec, tmp_path, misleading)
+    state = SearchState(spec)
+    for event in Journal(tmp_path).read():
+        state.update(event)
+    summary = SearchResult(tmp_path).summary
+    assert summary["epochs_not_trained"]["budget"] > 0
+    assert state.epochs_saved == summary["epochs_without_early_stopping"] - summary["epochs"] > 0
 
 
 def test_the_terminal_and_the_report_say_it_in_words(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

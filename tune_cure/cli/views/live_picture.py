@@ -1,5 +1,6 @@
 """Picture of a search that runs: bars, the running trials, the leader and the baseline, as wide as the terminal."""
 
+import textwrap
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -69,11 +70,10 @@ class Picture(RedrawnPicture):
             Text(self._describe_ends(), style="dim"),
         ]
         bottom = [_draw_leader(title, trial, width) for title, trial in self._leaders()]
-        room = max(height - 10 - 3 * len(bottom), MIN_RUNNING)
-        rungs = [Text(str(rung), style="dim") for rung in self.state.rungs]
-        if room >= len(self.state.running) + len(rungs):  # the running trials come first
-            top += rungs
-        return Group(*top, Text(), self._draw_running(width, room), Text(), *bottom)
+        room = height - 10 - 3 * len(bottom)
+        top += self._draw_stopping(width, room - len(self.state.running))
+        running = self._draw_running(width, max(room, MIN_RUNNING))
+        return Group(*top, Text(), running, Text(), *bottom)
 
     def _draw_bars(self, width: int) -> RenderableType:
         state, spec = self.state, self.state.spec
@@ -100,6 +100,16 @@ class Picture(RedrawnPicture):
     def _describe_ends(self) -> str:
         ends = self.state.ends
         return ", ".join(f"{ends[status]} {words}" for status, words in STATUS_WORDS.items() if ends[status])
+
+    def _draw_stopping(self, width: int, room: int) -> list[RenderableType]:
+        """Return what the control group says of early stopping: as many lines as the running trials leave room for."""
+        shown: list[RenderableType] = []
+        for line in self.state.describe_stopping():
+            room -= len(textwrap.wrap(line, width))
+            if room < 0:
+                break
+            shown.append(Text(line, style="dim"))
+        return shown
 
     def _draw_running(self, width: int, room: int) -> RenderableType:
         """Return the table of the running trials: as many hyperparameters as fit, and as many trials as have room."""

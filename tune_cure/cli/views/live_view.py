@@ -39,6 +39,8 @@ class RungWarnings:
 class PlainView:
     """View of a search as lines: one for each trial that ends, fails and goes on, or is judged again.
 
+    With a control group, lines on early stopping follow the end of a trial that changes what is known of it.
+
     Args:
         state: The search; each event updates it.
         write: Prints a line.
@@ -46,6 +48,7 @@ class PlainView:
 
     def __init__(self, state: SearchState, write: Callable[[str], None]) -> None:
         self.state, self.write, self.warnings = state, write, RungWarnings(state)
+        self._known = state.known_of_stopping
 
     def __enter__(self) -> Self:
         return self
@@ -74,6 +77,10 @@ class PlainView:
         if best:
             line += f"; best so far: trial {best.number}, PGD {percent(best.best, 'pgd_accuracy')}"
         self.write(line)
+        if (known := state.known_of_stopping) != self._known:
+            self._known = known
+            for line in state.describe_stopping():
+                self.write(line)
         for warning in self.warnings.after(event):
             self.write(warning)
 

@@ -155,6 +155,11 @@ class ControlGroup:
         return RungForesight(rung, correlation.num_trials, correlation.effective_trials, estimate)
 
     @property
+    def has_stand_ins(self) -> bool:
+        """True if a member that a rung would have stopped is known to its end, so that it stands for stopped trials."""
+        return bool(self._stand_ins)
+
+    @property
     def rungs(self) -> list[RungForesight]:
         """The rungs in their order, each judged."""
         return [self.judge(rung) for rung in self._correlations]
