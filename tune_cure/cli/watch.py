@@ -171,15 +171,15 @@ def follow(
     """
     tail = JournalFollower(directory / run_files.JOURNAL)
     state = SearchState(results.read_spec(directory))
-    patience = Patience(state.spec)
     written, looks_left = 0.0, RESUME_LOOKS
     with view(state) as shown:
         while True:
-            # A search writes its spec anew when it begins or resumes, perhaps with more trials: its clock starts then.
+            # A search writes its spec anew when it begins or resumes, perhaps with more trials or other rungs: its
+            # clock starts then, and all events so far are read by these settings.
             changed = (directory / run_files.SPEC).stat().st_mtime
             if changed != written:
                 state.spec, state.started, written = results.read_spec(directory), changed, changed
-                state.epochs_now, patience.spec, state.budget.spec = 0, state.spec, state.spec
+                patience = _restart(state, tail.reread())
             dead = is_dead(directory)  # asked first, so that the last lines are read after the process has ended
             for event in tail.read():
                 if event["event"] in SEARCH_EVENTS:

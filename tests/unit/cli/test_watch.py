@@ -143,6 +143,33 @@ def test_what_a_change_of_settings_has_discarded_is_forgotten(tmp_path: Path) ->
     assert (state.trials, state.best, state.rungs) == (expected.trials, expected.best, expected.rungs)
 
 
+def test_the_settings_of_a_resumed_search_hold_for_its_earlier_events_too(tmp_path: Path) -> None:
+    tiny(tmp_path, "start_from=[]", "search.budget_epochs=30")
+    journal = Journal(tmp_path)
+    begin(journal, 0)
+    for number in (1, 2):
+        epoch(journal, 0, epoch=number, pgd_accuracy=0.5, clean_accuracy=0.9, objective=0.5)
+    states: list[SearchState] = []
+
+    def show(state: SearchState) -> PlainView:
+        states.append(state)
+        return PlainView(state, lambda line: None)
+
+    def resume(seconds: float) -> None:
+        tiny(tmp_path, "start_from=[]", "search.budget_epochs=40", "asha.control=0.5")
+        os.utime(tmp_path / "spec.yaml", (time.time() + 60, time.time() + 60))
+        end(journal, 0)
+        pauses.pop()
+
+    pauses = [resume]
+    with pytest.raises(IndexError):  # at the second pause
+        watch.follow(tmp_path, show, lambda seconds: pauses[0](seconds))
+    (state,) = states
+    assert (state.epochs, state.epochs_now, state.budget.limit, state.budget.spent) == (2, 0, 40, 2.0)
+    assert [rung.trials for rung in state.rungs] == [0, 0]
+    assert state.ends.total() == 1
+
+
 def test_a_league_is_answered_with_the_folders_of_its_methods_also_while_it_is_waited_for(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
