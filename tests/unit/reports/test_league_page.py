@@ -1,10 +1,13 @@
 import re
+import shlex
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from tests.support.leagues import finish_league, plan_league, write_league
+from tune_cure.cli import evaluate
+from tune_cure.cli.main import build_parser
 from tune_cure.confirmation.saved import SavedConfirmationError
 from tune_cure.confirmation.verdicts import Confirmation
 from tune_cure.league.folder import League
@@ -32,8 +35,12 @@ def test_the_page_says_who_wins_and_what_cannot_be_said_and_shows_what_that_rest
         assert f">{title}</h2>" in body
     assert "1 of 3 pairs of methods cannot be told apart" in body
     assert "Tuning helped cure (" in body
+    assert "a method may depend on its hyperparameters more than its quartiles show" in body
+    assert "The networks that were judged here have other seeds, and other numbers." in body
     assert re.search(r"tune-cure train --config \S+/cure/trials\.csv --trial \d+", body)
     assert f"tune-cure league --resume {league.folder}" in body
+    models = " ".join(f"{name}={league.folder}/confirm/{name}/seed-1/model.pt" for name in METHODS)
+    assert f"tune-cure evaluate {models} --examples 300</code>" in body
     assert body.count('class="plot"') == 5
     assert "https://" not in body
 
@@ -58,6 +65,23 @@ def test_tables_and_page_are_made_anew_from_the_folder_alone_to_the_last_byte(le
     assert (len(pairs), len(tuning)) == (3, 3)
     table = pd.read_csv(league.folder / files.TABLE)
     assert table.groupby("method", sort=False).size().to_dict() == dict.fromkeys(table["method"].unique(), 3)
+
+
+def test_the_command_that_judges_again_is_valid_and_names_a_network_of_each_method_that_has_weights(
+    league: League,
+) -> None:
+    confirmation = finish_league(league, {})
+    table = confirmation.table
+    table.loc[table["contender"].eq("cure") & table["seed"].eq(1), "diverged"] = True
+    table.loc[table["contender"].eq("slow"), "diverged"] = True
+    table["autoattack"] = None
+    confirmation.write(league.folder / run_files.CONFIRM)
+    files.write(league)
+    (command,) = re.findall(r"tune-cure (evaluate .+?)</code>", (league.folder / files.PAGE).read_text())
+    options = evaluate.read_options(build_parser().parse_args(shlex.split(command)))
+    networks = [league.folder / run_files.CONFIRM / place / "model.pt" for place in ("cure/seed-2", "fgsm/seed-1")]
+    assert sorted(options.models) == [f"cure={networks[0]}", f"fgsm={networks[1]}"]
+    assert options.no_autoattack and options.examples == 300
 
 
 def test_before_a_run_is_judged_nothing_is_written(league: League) -> None:

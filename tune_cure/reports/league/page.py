@@ -310,9 +310,10 @@ def _stability(standings: Standings) -> str:
         rows.append(html_page.row(escape(name), html_page.number_cells(numbers)))
     text = (
         "A run or a trial collapses if it overfits catastrophically; runs that diverged count, too. The quartiles are "
-        "those of the best PGD accuracy on validation images, in percent, over the trials that ran to their end: the "
-        "wider they are, the more a method depends on its hyperparameters. The last columns are what a search has "
-        "spent."
+        "those of the best PGD accuracy on validation images, in percent, over the trials that ran to their end. "
+        "Those that collapsed, diverged or were stopped early are mostly the worse ones, and are only counted: a "
+        "method may depend on its hyperparameters more than its quartiles show. The last columns are what a search "
+        "has spent."
     )
     trials = {
         name: standings.results[name].trials.query("status == 'completed'").dropna(subset=["pgd_accuracy_best"])
@@ -353,8 +354,28 @@ def _winners(standings: Standings, folder: Path) -> str:
     )
     code = escape("\n".join(commands))
     return (
-        f"<p>{text}</p>{html_page.table(titles, rows)}<h3>Train a winner again</h3><pre><code>{code}</code></pre>"
+        f"<p>{text}</p>{html_page.table(titles, rows)}<h3>Train a winner again</h3><p>As in its search, on "
+        "its training images and with its seed. The networks that were judged here have other seeds, and other numbers."
+        f"</p><pre><code>{code}</code></pre>{_judging_again(standings, folder)}"
         f"<h3>Go on with the league, or make this page anew</h3><pre><code>"
         f"{escape(f'tune-cure league --resume {shlex.quote(str(folder))}')}\n"
         f"{escape(f'tune-cure report {shlex.quote(str(folder))}')}</code></pre>"
+    )
+
+
+def _judging_again(standings: Standings, folder: Path) -> str:
+    """Return the command that judges one of the networks of each method again; empty if all of them diverged."""
+    runs = standings.confirmation.table
+    seeds = runs[~runs["diverged"]].groupby("contender")["seed"].min()
+    names = [name for name in standings.order if name in seeds]
+    if not names:
+        return ""
+    confirmed = folder / run_files.CONFIRM
+    words = ["tune-cure", "evaluate"]
+    words += [f"{name}={confirmed / name / f'seed-{seeds[name]}' / run_files.JOB_MODEL}" for name in names]
+    words += ["--examples", str(runs["examples"].max())]
+    words += [] if runs["autoattack"].notna().any() else ["--no-autoattack"]
+    return (
+        "<h3>Judge a network of each method again</h3><p>On the same test images. Those of other seeds and of untuned "
+        f"presets lie beside these.</p><pre><code>{escape(shlex.join(words))}</code></pre>"
     )
