@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal
 
+from tune_cure.search.proposals.auto_sampler import AUTO, choose_sampler, read_traits
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.space.configurations import limit_trials
 
@@ -36,7 +37,8 @@ def equal_budget(trials: int, unit: BudgetUnit, epochs: Mapping[str, int], epoch
 def with_budget(spec: SearchSpec, unit: BudgetUnit, budget: float, epoch_seconds: float) -> SearchSpec:
     """Return a method's search with its budget; its number of trials is only a limit that the budget does not reach.
 
-    A space with fewer configurations has that many trials, which may leave some of the budget.
+    A space with fewer configurations has that many trials, which may leave some of the budget. The sampler that `auto`
+    stands for is settled here for a budget in seconds: what an epoch takes says how many trials that pays for.
 
     Args:
         spec: The search.
@@ -44,13 +46,21 @@ def with_budget(spec: SearchSpec, unit: BudgetUnit, budget: float, epoch_seconds
         budget: Seconds or epochs of training.
         epoch_seconds: The measured seconds of training in an epoch; not read for epochs.
     """
-    update: dict[str, Any]
     if unit == "epochs":
-        update = {"budget_epochs": int(budget), "budget_seconds": None, "trials": int(budget)}
-    else:
-        most = math.ceil(budget / (SHORTEST * epoch_seconds))
-        update = {"budget_epochs": None, "budget_seconds": budget, "trials": max(most, len(spec.start_from))}
-    return limit_trials(spec.model_copy(update={"search": spec.search.model_copy(update=update)}))
+        return _with(spec, budget_epochs=int(budget), budget_seconds=None, trials=int(budget))
+    most = math.ceil(budget / (SHORTEST * epoch_seconds))
+    budgeted = _with(spec, budget_epochs=None, budget_seconds=budget, trials=max(most, len(spec.start_from)))
+    if spec.search.sampler != AUTO:
+        return budgeted
+    num_whole = int(round(budget / (epoch_seconds * spec.max_epochs), 6))  # 24 trials may be 23.999… by their seconds
+    traits = read_traits(budgeted)
+    sampler, _ = choose_sampler(replace(traits, num_trials=min(traits.num_trials, num_whole)))
+    return _with(budgeted, sampler=sampler)
+
+
+def _with(spec: SearchSpec, **settings: Any) -> SearchSpec:
+    """Return a search with other keys of `search`, and at most as many trials as its space has configurations."""
+    return limit_trials(spec.model_copy(update={"search": spec.search.model_copy(update=settings)}))
 
 
 def coarse_methods(budget: float, epoch_seconds: Mapping[str, float]) -> list[str]:

@@ -9,6 +9,7 @@ from tests.support.spaces import TINY
 from tune_cure.league.budget import BudgetUnit, coarse_methods, equal_budget, with_budget
 from tune_cure.search.budget import SPENT
 from tune_cure.search.journal import Event, Journal
+from tune_cure.search.proposals.auto_sampler import resolve_sampler
 from tune_cure.search.proposals.proposer import Proposal
 from tune_cure.search.results import SearchResult
 from tune_cure.search.space.config import SearchSpec
@@ -123,6 +124,15 @@ def test_a_method_whose_trials_all_fail_ends_alone(tmp_path: Path) -> None:
         "usual": "failing",
         "dear": "finished",
     }
+
+
+@pytest.mark.parametrize(("trials", "sampler"), [(23, "tpe"), (24, "gp"), (48, "gp"), (49, "tpe")])
+def test_auto_stands_for_the_same_sampler_by_seconds_as_by_epochs(trials: int, sampler: str) -> None:
+    settings = ["search.sampler=auto", "search.scheduler=none", "training.epochs=7"]
+    spec = load_mapping(parse(TINY), settings)
+    for unit in ("seconds", "epochs"):
+        budget = equal_budget(trials, unit, {"only": 7}, {"only": 0.1})  # type: ignore[arg-type]
+        assert resolve_sampler(with_budget(spec, unit, budget, 0.1))[0] == sampler  # type: ignore[arg-type]
 
 
 def test_methods_of_which_an_epoch_is_too_large_a_part_of_the_budget_are_named() -> None:

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
 AUTO = "auto"
 # The searches in which gp was better than tpe; outside of these, nothing was measured, or tpe was as good.
-MIN_TRIALS, MAX_TRIALS = 24, 80
-MIN_STOPPED_TRIALS = 40  # the least where trials may be stopped
+MIN_TRIALS, MAX_TRIALS = 24, 48
+MIN_STOPPED_TRIALS, MAX_STOPPED_TRIALS = 40, 80  # where trials may be stopped
 MAX_KEYS = 4
 FIRST_RUNG = 1 / 3
 
@@ -45,7 +45,8 @@ class SearchTraits:
 def choose_sampler(traits: SearchTraits) -> tuple[str, str]:
     """Return the name of the sampler that `auto` stands for, and the reason in words."""
     num_keys, num_trials = traits.num_keys, traits.num_trials
-    least = MIN_TRIALS if traits.first_rung == 1 else MIN_STOPPED_TRIALS
+    is_whole = traits.first_rung == 1
+    least, most = (MIN_TRIALS, MAX_TRIALS) if is_whole else (MIN_STOPPED_TRIALS, MAX_STOPPED_TRIALS)
     against_gp = {
         f"only some trials have {traits.at_times}": traits.at_times is not None,
         f"there are {traits.num_metrics} metrics": traits.num_metrics > 1,
@@ -54,7 +55,7 @@ def choose_sampler(traits: SearchTraits) -> tuple[str, str]:
         f"{traits.choice} is a choice": traits.choice is not None,
         f"more than {MAX_KEYS} hyperparameters": num_keys > MAX_KEYS,
         f"fewer than {least} trials": num_trials < least,
-        f"more than {MAX_TRIALS} trials": num_trials > MAX_TRIALS,
+        f"more than {most} trials": num_trials > most,
     }
     reason = next((reason for reason, holds in against_gp.items() if holds), None)
     if reason is not None:

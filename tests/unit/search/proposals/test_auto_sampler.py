@@ -25,7 +25,13 @@ MEASURED = SearchTraits(num_keys=4, num_trials=48)
         ),
         ({"num_trials": 23}, "tpe", "fewer than 24 trials"),
         ({"num_trials": 39, "first_rung": 9 / 27}, "tpe", "fewer than 40 trials"),
-        ({"num_trials": 81}, "tpe", "more than 80 trials"),
+        ({"num_trials": 49}, "tpe", "more than 48 trials"),
+        (
+            {"num_trials": 80, "first_rung": 9 / 27},
+            "gp",
+            "80 trials over 4 numbers, and none is stopped in the first third of its epochs",
+        ),
+        ({"num_trials": 81, "first_rung": 9 / 27}, "tpe", "more than 80 trials"),
         ({"num_keys": 5}, "tpe", "more than 4 hyperparameters"),
         ({"choice": "direction"}, "tpe", "direction is a choice"),
         ({"first_rung": 8 / 27}, "tpe", "trials may be stopped in the first third of their epochs"),
@@ -53,7 +59,7 @@ def test_auto_is_the_sampler_that_was_better_in_searches_of_this_kind(
     ("settings", "sampler"),
     [
         (["search.scheduler=none", "search.trials=30"], "StoppedTrialsGPSampler"),
-        (["search.scheduler=none", "search.trials=999", "search.budget_epochs=240"], "StoppedTrialsGPSampler"),
+        (["search.scheduler=none", "search.trials=999", "search.budget_epochs=120"], "StoppedTrialsGPSampler"),
         (["search.scheduler=asha", "search.trials=40", "asha.grace_period=2"], "StoppedTrialsGPSampler"),
         (["search.scheduler=none", "search.trials=999", "search.budget_epochs=24"], "TPESampler"),
         (["search.scheduler=asha", "search.trials=40"], "TPESampler"),
