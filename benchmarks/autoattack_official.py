@@ -8,6 +8,7 @@ so is the same network with its logits multiplied by 10,000, whose gradients are
 """
 
 import argparse
+import subprocess
 import sys
 import tempfile
 from importlib.metadata import version
@@ -60,6 +61,12 @@ def judge_officially(network: nn.Module, images: Tensor, labels: Tensor) -> np.n
         return (network(adversarial).argmax(dim=1) == labels).numpy()
 
 
+def describe_commit(checkout: Path) -> str:
+    """Return the commit of a checkout in short, with `-dirty` behind it if files were changed."""
+    command = ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--abbrev=7", "--exclude=*"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
 def main() -> None:
     """Print a row for each network, and write them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -67,6 +74,9 @@ def main() -> None:
     parser.add_argument("--examples", type=int, default=359, help="test images; there are 359")
     parser.add_argument("--output", type=Path, help="a folder for the table")
     options = parser.parse_args()
+    if not (options.checkout / ".git").exists():  # git would name the commit of a checkout around it
+        parser.error(f"{options.checkout}: is no git checkout, so nothing says which commit it is")
+    commit = describe_commit(options.checkout)
     sys.path.insert(0, str(options.checkout))
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
@@ -79,9 +89,8 @@ def main() -> None:
         ours = evaluate_under("autoattack", judged, test, EvaluationConfig(epsilon=EPSILON))["autoattack"]
         official = judge_officially(judged, to_float(pixels), labels)
         row = {"network": name, "examples": len(test), "ours": ours.mean(), "official": official.mean()}
-        rows.append(
-            row | {"images judged alike": int((ours == official).sum()), "pyautoattack": version("pyautoattack")}
-        )
+        row |= {"images judged alike": int((ours == official).sum()), "pyautoattack": version("pyautoattack")}
+        rows.append(row | {"official commit": commit})
         print(rows[-1], flush=True)
     if options.output:
         pd.DataFrame(rows).to_csv(options.output / "autoattack_official.csv", index=False)

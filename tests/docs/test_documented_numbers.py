@@ -394,3 +394,14 @@ def test_the_collapses_on_digits_are_what_the_rule_sees_in_the_recorded_epochs()
     assert [row["seen in epoch"] for row in rows] == [", ".join(found) for found in first.values()]
     shown = [row["overfitted catastrophically in epoch"] for row in of_section("method.md", "Does it help?", "FGSM")]
     assert shown == [rows[0]["seen in epoch"], rows[2]["seen in epoch"], rows[4]["seen in epoch"]]
+
+
+def test_the_comparison_of_autoattack_with_the_official_one_names_what_was_compared() -> None:
+    frame = pd.read_csv(RESULTS / "autoattack_official.csv")
+    rows = of_section("correctness.md", "AutoAttack against the official implementation", "images judged alike")
+    assert [row["network"] for row in rows] == frame["network"].tolist()
+    for row, (_, recorded) in zip(rows, frame.iterrows(), strict=True):
+        assert [row[name] for name in ("ours", "official")] == [f"{recorded[x]:.1%}" for x in ("ours", "official")]
+        assert row["images judged alike"] == f"{recorded['images judged alike']} of {recorded['examples']}"
+        versions = f"pyautoattack {recorded['pyautoattack']}, official commit {recorded['official commit']}"
+        assert versions in text_of("correctness.md", "## AutoAttack against the official implementation")

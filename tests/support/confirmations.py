@@ -41,8 +41,12 @@ def write_outcomes(
     num_images: int = NUM_IMAGES,
     chance: float | None = None,
     seconds: float = 3.0,
+    version: str | None = "0.2.0",
 ) -> None:
-    """Write what a finished job leaves: a share of its images withstood every attack, the first of a fixed order."""
+    """Write what a finished job leaves: a share of its images withstood every attack, the first of a fixed order.
+
+    `version` is that of AutoAttack; with None it is not recorded, as tune-cure 0.2.0 did not.
+    """
     folder = job.outcome_folder(0.15)
     folder.mkdir(parents=True)
     order = np.random.default_rng(0).permutation(num_images)
@@ -50,7 +54,8 @@ def write_outcomes(
     right = (order < share * num_images) ^ noise
     names = ATTACKS if autoattack else ATTACKS[:4]
     numbers = {"zero_gradient": 0.0, "seconds": 1.0} | ({} if chance is None else {"chance": chance})
-    replace_arrays(folder / run_files.OUTCOMES, {**dict.fromkeys(names, right), **numbers})
+    versions = {"autoattack_version": version if autoattack else ""} if version is not None else {}
+    replace_arrays(folder / run_files.OUTCOMES, {**dict.fromkeys(names, right), **numbers, **versions})
     model = {"model": {}, "weights": {"w": torch.ones(1)}, "epoch": 2, "train_seconds": seconds}
     torch.save(model, job.folder / run_files.JOB_MODEL)
 

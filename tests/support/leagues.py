@@ -77,6 +77,7 @@ def build_confirmation(
             row = {"contender": name, "kind": kind, "description": name, "seed": seed, "norm": "linf", "epsilon": 0.05}
             row |= {"examples": len(right), "train_images": 600, "epochs": 4, "diverged": False, "train_seconds": 10.0}
             row |= dict.fromkeys(ATTACKS, float(right.mean())) | {"zero_gradient": 0.0, "chance": 0.1, "warnings": ""}
+            row["autoattack_version"] = "0.2.0"
             rows.append(row | columns)
     confirmation.table = pd.DataFrame(rows, columns=list(COLUMNS)).astype(dict.fromkeys(EPOCHS, "Int64"))
     confirmation.num_planned = confirmation.num_judged = len(rows)
@@ -150,7 +151,8 @@ def finish_job(job: Job, right: np.ndarray, *, seconds: float = 10.0) -> None:
         folder = job.outcome_folder(0.05, weights)  # type: ignore[arg-type]
         folder.mkdir(parents=True, exist_ok=True)
         numbers = {"zero_gradient": 0.0, "seconds": 1.0, "chance": 0.1}
-        replace_arrays(folder / run_files.OUTCOMES, {**dict.fromkeys(names, found), **numbers})
+        version = {"autoattack_version": "0.2.0" if job.plan.autoattack else ""}
+        replace_arrays(folder / run_files.OUTCOMES, {**dict.fromkeys(names, found), **numbers, **version})
     model = {"model": {}, "weights": {"w": torch.ones(1)}, "epoch": 4, "train_seconds": seconds, "best_epoch": 3}
     torch.save(model, job.folder / run_files.JOB_MODEL)
     epochs = pd.DataFrame({"epoch": [1, 2, 3, 4], "pgd_accuracy": right.mean() * np.array([0.5, 0.8, 1.0, 0.98])})

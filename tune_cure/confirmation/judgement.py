@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from tune_cure.data.batches import to_float
 from tune_cure.data.splits import Examples
 from tune_cure.evaluation import gradient_masking
+from tune_cure.evaluation.autoattack_version import describe_versions
 from tune_cure.evaluation.chance import is_clearly_above
 from tune_cure.evaluation.metrics import exact_evaluation
 from tune_cure.evaluation.names import ATTACKS, COMPARED_ATTACKS, label_attacks
@@ -33,7 +34,7 @@ from tune_cure.utils.significance import Difference
 
 TABLE, SUMMARY = "evaluation.csv", "evaluation.json"
 COLUMNS = ("model", "origin", "parameters", "norm", "epsilon", "examples", *ATTACKS, "zero_gradient", "chance",
-           "judge_seconds", "warnings")  # fmt: skip
+           "judge_seconds", "warnings", "autoattack_version")  # fmt: skip
 COMPARISON_COLUMNS = ("first", "second", "metric", "examples", "difference", "low", "high", "p_value", "p_value_holm",
                       "verdict")  # fmt: skip
 NUM_ANSWERS = 4
@@ -85,6 +86,12 @@ class Judgement:
         """The attacks as people write them, by their columns; see `names.label_attacks`."""
         return label_attacks(list(self.networks[0].outcomes.correct))
 
+    @property
+    def autoattack(self) -> str:
+        """AutoAttack's package and versions as a sentence; empty if it has not judged, or none is known."""
+        outcomes = [judged.outcomes for judged in self.networks]
+        return describe_versions(found.autoattack_version for found in outcomes if "autoattack" in found.correct)
+
     def _repr_html_(self) -> str:
         """Return the HTML that a notebook shows: accuracies of every network, verdicts, warnings."""
         at = format_radius(self.epsilon, self.norm)
@@ -105,7 +112,8 @@ class Judgement:
             row |= {"epsilon": self.epsilon, "examples": self.examples, **accuracies, "chance": self.chance}
             row |= {"zero_gradient": judged.outcomes.zero_gradient, "judge_seconds": judged.seconds}
             signs = gradient_masking.find_masking_signs(judged.outcomes)
-            rows.append(row | {"warnings": " ".join(map(str, signs))})
+            version = judged.outcomes.autoattack_version
+            rows.append(row | {"warnings": " ".join(map(str, signs)), "autoattack_version": version})
         return pd.DataFrame(rows, columns=list(COLUMNS))
 
     def comparisons(self) -> pd.DataFrame:

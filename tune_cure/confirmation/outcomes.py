@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, TypeAdapter
 
+from tune_cure.evaluation.autoattack_version import is_version, read_version
 from tune_cure.evaluation.names import ATTACKS
 from tune_cure.utils.errors import first_line
 from tune_cure.utils.files import FolderError, read_tensors
@@ -29,7 +30,7 @@ def read_outcomes(file: Path, examples: int) -> Arrays:
 
     Returns:
         By each attack's name an array (examples,) that is True where the image was still classified correctly, and
-        `zero_gradient` and `seconds`, both of shape ().
+        `zero_gradient` and `seconds`, both of shape (). Where it is known, `autoattack_version`, a text of shape ().
 
     Raises:
         FolderError: The file is damaged.
@@ -58,6 +59,8 @@ def _check(arrays: Arrays, examples: int) -> None:
     for name in NUMBERS:
         if name not in arrays or arrays[name].shape != () or not 0 <= float(arrays[name]) < np.inf:
             raise ValueError(f"{name} is no number")
+    if not is_version(read_version(arrays)):
+        raise ValueError("autoattack_version is no version")
 
 
 def read_trained(file: Path) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import pandas as pd
 from tune_cure.confirmation.outcomes import Arrays, Weights, read_outcomes
 from tune_cure.confirmation.plan import CANDIDATE_FOLDER, RunKey
 from tune_cure.confirmation.verdicts import COLUMNS, EPOCHS, OF_BEST, Confirmation
+from tune_cure.evaluation.autoattack_version import is_version
 from tune_cure.evaluation.names import ATTACKS
 from tune_cure.search import run_files
 from tune_cure.utils.csv_tables import read_csv
@@ -24,8 +25,10 @@ from tune_cure.utils.formatting import join_words
 from tune_cure.utils.schema import MAX_NUMBER
 
 BEST_NUMBERS = (*OF_BEST.values(), "robust_overfitting")
-LATER_COLUMNS = {"chance": "", "held_out": "0", **dict.fromkeys((*EPOCHS, *BEST_NUMBERS), "")}
-"""Columns that version 0.1.0 did not write, with what they would have held."""
+LATER_COLUMNS: dict[str, str | float] = {
+    "held_out": "0", "autoattack_version": "", **dict.fromkeys(("chance", *EPOCHS, *BEST_NUMBERS), np.nan)
+}  # fmt: skip
+"""Columns that version 0.1.0 or 0.2.0 did not write, with what they would have held."""
 NUMBERS = ("epsilon", *ATTACKS, "zero_gradient", "chance", "train_seconds", "judge_seconds", *BEST_NUMBERS)
 WHOLE_NUMBERS = ("seed", "examples", "train_images", "epochs", "held_out")
 KINDS = {"leader", "baseline", "candidate", "winner", "preset"}
@@ -94,7 +97,7 @@ def _read_table(file: Path) -> pd.DataFrame:
     """Return confirm.csv as `Confirmation.table` has it."""
     try:
         table = read_csv(file, dtype=str)  # numbers, too: pandas may round the last digit
-        later = {name: value or np.nan for name, value in LATER_COLUMNS.items() if name not in table}
+        later = {name: value for name, value in LATER_COLUMNS.items() if name not in table}
         table = table.assign(**later)[list(COLUMNS)]
         table = table.astype(dict.fromkeys(NUMBERS, float) | dict.fromkeys(WHOLE_NUMBERS, int))
         with np.errstate(invalid="ignore"):  # numpy warns of what is too large, and pandas refuses it
@@ -102,7 +105,7 @@ def _read_table(file: Path) -> pd.DataFrame:
         table["diverged"] = table["diverged"].eq("True")
     except (OSError, ValueError, KeyError, OverflowError, TypeError) as error:  # pandas raises ValueErrors
         raise SavedConfirmationError(f"{file}: is no table of a confirmation: {first_line(error)}") from error
-    table["warnings"] = table["warnings"].fillna("")
+    table = table.fillna({"warnings": "", "autoattack_version": ""})
     if problem := _find_problem(table):
         raise SavedConfirmationError(f"{file}: is no table of a confirmation: {problem}")
     return table
@@ -117,6 +120,8 @@ def _find_problem(table: pd.DataFrame) -> str:
     shares = table[[*ATTACKS, *OF_BEST.values(), "zero_gradient", "chance"]]
     if not (shares.isna() | shares.ge(0) & shares.le(1)).all(axis=None):
         return "a share is not between 0 and 1"
+    if not table["autoattack_version"].map(is_version).all():
+        return "autoattack_version is no version"
     if table.loc[table[[*OF_BEST.values()]].notna().any(axis=1), "best_epoch"].isna().any():
         return "a best epoch is missing"
     numbers = table[["epsilon", "train_seconds", "judge_seconds"]]

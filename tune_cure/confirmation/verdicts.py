@@ -19,6 +19,7 @@ from tune_cure.confirmation.candidates import ABLATION
 from tune_cure.confirmation.outcomes import Arrays, read_outcomes, read_trained
 from tune_cure.confirmation.plan import AS_IS, Job, RunKey, find_left_out
 from tune_cure.evaluation import gradient_masking
+from tune_cure.evaluation.autoattack_version import describe_versions, join_versions, read_version
 from tune_cure.evaluation.gradient_masking import MaskingSign
 from tune_cure.evaluation.names import ATTACKS, COMPARED_ATTACKS, label_attacks
 from tune_cure.evaluation.outcomes import Outcomes
@@ -34,7 +35,7 @@ OF_BEST = {attack: f"best_{attack}" for attack in ATTACKS}
 """Column of the accuracy that the best epoch's weights have under an attack."""
 COLUMNS = (*KEYS, *ATTACKS, "zero_gradient", "chance", "train_seconds", "judge_seconds", "warnings",
            "held_out", "best_epoch", "catastrophic_overfitting_epoch", *OF_BEST.values(),
-           "robust_overfitting")  # fmt: skip
+           "robust_overfitting", "autoattack_version")  # fmt: skip
 EPOCHS = ("best_epoch", "catastrophic_overfitting_epoch")
 """Columns with the number of an epoch, or nothing."""
 FEW_SEEDS_WARNINGS = {
@@ -127,6 +128,11 @@ class Confirmation:
     def attack_labels(self) -> dict[str, str]:
         """The attacks as people write them, by their columns; see `names.label_attacks`."""
         return label_attacks([attack for attack in ATTACKS if self.table[attack].notna().any()])
+
+    @property
+    def autoattack(self) -> str:
+        """AutoAttack's package and versions as a sentence; empty if it has not judged, or none is known."""
+        return describe_versions(self.table.loc[self.table["autoattack"].notna(), "autoattack_version"])
 
     @property
     def question(self) -> tuple[str, str] | None:
@@ -371,6 +377,7 @@ def _row(job: Job, epsilon: float, arrays: Arrays, of_best: Arrays) -> dict[str,
         "catastrophic_overfitting_epoch": collapsed[0] if collapsed else np.nan,
         **best,
         "robust_overfitting": best[OF_BEST[judged]] - accuracies[judged] if judged and not diverged else np.nan,
+        "autoattack_version": join_versions(read_version(it) for it in (arrays, of_best) if "autoattack" in it),
     }
 
 

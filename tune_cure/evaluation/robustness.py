@@ -20,6 +20,7 @@ from tune_cure.attacks.pgd import pgd
 from tune_cure.attacks.registry import NORMS
 from tune_cure.data.batches import to_float
 from tune_cure.data.splits import Examples
+from tune_cure.evaluation.autoattack_version import installed_version, is_version, join_versions
 from tune_cure.evaluation.config import EvaluationConfig, StricterEvaluation
 from tune_cure.evaluation.metrics import BATCH_SIZE, START_SEED, evaluate, exact_evaluation
 from tune_cure.evaluation.names import AUTOATTACK_PARTS, NORM_LABELS, judging_attacks
@@ -27,7 +28,7 @@ from tune_cure.evaluation.outcomes import Outcomes
 from tune_cure.evaluation.standard_error import standard_error
 from tune_cure.gradients.input_gradients import input_gradient
 from tune_cure.utils.errors import first_line
-from tune_cure.utils.files import replace_bytes
+from tune_cure.utils.files import replace_bytes, replace_text
 from tune_cure.utils.seeding import kept_global_state
 
 _logger = logging.getLogger(__name__)
@@ -71,7 +72,8 @@ def evaluate_robustness(
             correct[name] = outcome
             on_progress(name, float(outcome.mean()))
         is_zero = _in_batches(lambda x, y: _is_zero(input_gradient(model, x, y)), images, labels)
-    return Outcomes(correct, float(is_zero.mean()))
+    version = join_versions(saved.read_version(name) for name in correct if name in AUTOATTACK_PARTS)
+    return Outcomes(correct, float(is_zero.mean()), version)
 
 
 def evaluate_under(
@@ -229,10 +231,14 @@ def _num_classes(model: nn.Module, images: Tensor) -> int:
 
 
 class _SavedOutcomes:
-    """Outcomes of attacks as files in a folder, one for each attack; without a folder, none are saved."""
+    """Outcomes of attacks as files in a folder, one for each attack; without a folder, none are saved.
+
+    Beside the outcome of each part of AutoAttack lies the version of its package.
+    """
 
     def __init__(self, folder: Path | None, num_images: int) -> None:
         self.folder, self.num_images = folder, num_images
+        self.versions: dict[str, str] = {}  # of the parts of AutoAttack that were run, and not read
 
     def read(self, name: str) -> NDArray[Any] | None:
         """Return the saved outcome of an attack; None if there is none, or none that can be read: it is made anew."""
@@ -248,8 +254,20 @@ class _SavedOutcomes:
             _logger.warning("%s: is damaged (%s), and is made anew", file, first_line(error))
         return None
 
+    def read_version(self, name: str) -> str:
+        """Return the version of AutoAttack's package that ran a part; empty if that is not known."""
+        if name in self.versions:
+            return self.versions[name]
+        file = self.folder / f"{name}.version" if self.folder else None
+        text = file.read_text(encoding="utf-8", errors="replace") if file and file.exists() else ""
+        return text if is_version(text) else ""
+
     def write(self, name: str, outcome: NDArray[Any]) -> None:
+        if name in AUTOATTACK_PARTS:
+            self.versions[name] = installed_version()
         if self.folder:
+            if name in self.versions:  # before the outcome: nobody may take it for that of another version
+                replace_text(self.folder / f"{name}.version", self.versions[name])
             content = io.BytesIO()
             np.save(content, outcome, allow_pickle=False)
             replace_bytes(self.folder / f"{name}.npy", content.getvalue())

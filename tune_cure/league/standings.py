@@ -28,7 +28,8 @@ from tune_cure.utils import significance
 from tune_cure.utils.significance import SeedSpread
 
 MEASURED = (*COMPARED_ATTACKS, *(OF_BEST[attack] for attack in COMPARED_ATTACKS), "robust_overfitting", "train_seconds",
-            "judge_seconds", "epochs", "diverged", "catastrophic_overfitting_epoch", "warnings")  # fmt: skip
+            "judge_seconds", "epochs", "diverged", "catastrophic_overfitting_epoch", "warnings",
+            "autoattack_version")  # fmt: skip
 """Columns of confirm.csv that league.csv has of a method's winner."""
 OF_PRESET = (*COMPARED_ATTACKS, "train_seconds", "diverged", "catastrophic_overfitting_epoch")
 """Columns of confirm.csv that league.csv has of a method's untuned preset, too, with `preset_` before their names."""

@@ -20,7 +20,7 @@ from tune_cure.confirmation.outcomes import Weights, read_trained
 from tune_cure.confirmation.plan import Job, Plan
 from tune_cure.confirmation.trained_networks import load_trained
 from tune_cure.data.splits import Examples, Splits
-from tune_cure.evaluation import robustness
+from tune_cure.evaluation import autoattack_version, robustness
 from tune_cure.evaluation.chance import chance_level
 from tune_cure.evaluation.metrics import BATCH_SIZE
 from tune_cure.evaluation.names import judging_attacks
@@ -317,7 +317,7 @@ def _judge(
     if network is None:
         names = judging_attacks(num_classes, autoattack=job.plan.autoattack)
         found = {name: np.zeros(len(test), dtype=bool) for name in names}
-        numbers = {"zero_gradient": 0.0}
+        zero_gradient, version = 0.0, autoattack_version.installed_version() if job.plan.autoattack else ""
     else:
         status = functools.partial(_write_status, job, "judging", weights=weights, epsilon=epsilon)
         status(attack="clean")
@@ -329,10 +329,10 @@ def _judge(
             folder=folder,
             on_progress=lambda attack, accuracy: status(attack=attack, accuracy=accuracy),
         )
-        found = outcomes.correct
-        numbers = {"zero_gradient": outcomes.zero_gradient}
-    numbers |= {"chance": chance_level(test.own_labels), "seconds": time.perf_counter() - started}
-    replace_arrays(file, {**found, **numbers})
+        found, zero_gradient, version = outcomes.correct, outcomes.zero_gradient, outcomes.autoattack_version
+    numbers = {"zero_gradient": zero_gradient, "chance": chance_level(test.own_labels)}
+    numbers["seconds"] = time.perf_counter() - started
+    replace_arrays(file, {**found, **numbers, autoattack_version.KEY: version})
 
 
 def _is_last_epoch_best(job: Job) -> bool:

@@ -260,9 +260,10 @@ def _table_of_means(confirmation: Confirmation) -> str:
         rows.append(html_page.row(escape(row["contender"]), html_page.number_cells(numbers)))
     text = (
         "Means over the seeds ± their standard deviation, in percent, and the seconds of the shortest training run. "
-        "Each of AutoAttack's attacks includes those before it: an image counts only if it withstood all of them."
+        "Each of AutoAttack's attacks includes those before it: an image counts only if it withstood all of them. "
+        f"{escape(confirmation.autoattack)}"
     )
-    return f"<p>{text}</p>" + html_page.table(titles, rows)
+    return f"<p>{text.rstrip()}</p>" + html_page.table(titles, rows)
 
 
 def _measured_attacks(table: pd.DataFrame) -> list[str]:

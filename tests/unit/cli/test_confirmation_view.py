@@ -17,5 +17,7 @@ def test_a_mean_over_some_of_the_seeds_says_over_how_many(tmp_path: Path, capsys
     for job in jobs:
         write_outcomes(job, 0.5, autoattack=job.seed < 3)
     print_results(Confirmation(jobs), SearchResult(tmp_path), Console(width=200))
-    (row, *_) = re.findall(r"^trial-2 +3 .*", capsys.readouterr().out, re.MULTILINE)
+    printed = capsys.readouterr().out
+    (row, *_) = re.findall(r"^trial-2 +3 .*", printed, re.MULTILINE)
     assert re.fullmatch(r"trial-2 +3( +\d+\.\d +\d\.\d){2} +\d+\.\d +\d\.\d \(2 of 3 seeds\)", row)
+    assert "\nAutoAttack is that of the package pyautoattack 0.2.0.\n" in printed

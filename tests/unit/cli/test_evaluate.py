@@ -1,9 +1,11 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
+from rich.console import Console
 
 import tune_cure
 from tests.support.exported_models import (
@@ -16,7 +18,11 @@ from tests.support.pictures import write_pictures
 from tune_cure.cli import main as cli
 from tune_cure.cli.options import program
 from tune_cure.cli.steps import evaluate_run as command
+from tune_cure.cli.views.evaluation import print_judgement
+from tune_cure.confirmation.judgement import JudgedNetwork, Judgement
 from tune_cure.confirmation.trained_networks import ModelError
+from tune_cure.evaluation.names import ATTACKS, WITHOUT_AUTOATTACK
+from tune_cure.evaluation.outcomes import Outcomes
 
 
 @pytest.fixture(autouse=True)
@@ -160,3 +166,13 @@ def test_a_network_does_not_get_the_outcomes_of_another_one_with_equal_weights()
 def test_too_many_images_are_refused(search: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["evaluate", str(search), "--examples", "1000"]) == 2
     assert "--examples 1000: there are 359 test images" in capsys.readouterr().err
+
+
+def test_the_version_of_autoattack_is_printed_below_the_table(capsys: pytest.CaptureFixture[str]) -> None:
+    right = np.arange(20) < 10
+    for names, version in ((ATTACKS, "0.2.0"), (WITHOUT_AUTOATTACK, "")):
+        judged = JudgedNetwork("mine", "mine.pt", 10, Outcomes(dict.fromkeys(names, right), 0.0, version), 1.0)
+        print_judgement(Judgement([judged], "linf", 0.1, 0.1), Console(width=100))
+    with_autoattack, without = capsys.readouterr().out.split("on 20 test images")[1:]
+    assert "AutoAttack is that of the package pyautoattack 0.2.0." in with_autoattack.splitlines()
+    assert "pyautoattack" not in without

@@ -132,5 +132,7 @@ def test_a_method_that_is_exactly_as_good_as_the_first_is_plus_nothing_behind_it
     found = draw_outcomes({"a": 0.5})["a"]
     standings = Standings(["a", "copy"], build_confirmation({"a": found, "copy": found}), {})
     print_standings(standings, LEAGUE, Console(width=120, soft_wrap=True))
-    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("copy ")]
+    lines = capsys.readouterr().out.splitlines()
+    assert "AutoAttack is that of the package pyautoattack 0.2.0." in lines
+    (line,) = [line for line in lines if line.startswith("copy ")]
     assert "+0.0" in line and "−0.0" not in line

@@ -23,7 +23,7 @@ def judged(name: str, share: float, *, clean: float = 0.9, fgsm: float | None = 
     correct = dict.fromkeys(ATTACKS, order < share * NUM_IMAGES) | {"clean": order < clean * NUM_IMAGES}
     if fgsm is not None:
         correct["fgsm"] = order < fgsm * NUM_IMAGES
-    return JudgedNetwork(name, f"{name}.pt", 10, Outcomes(correct, 0.0), 1.0)
+    return JudgedNetwork(name, f"{name}.pt", 10, Outcomes(correct, 0.0, "0.2.0"), 1.0)
 
 
 def judgement(*networks: JudgedNetwork) -> Judgement:
@@ -70,7 +70,9 @@ def test_masked_gradients_and_chance_are_warned_of() -> None:
 def test_the_files_hold_table_verdicts_and_every_outcome(tmp_path: Path) -> None:
     done = judgement(judged("a", 0.5), judged("b", 0.25))
     done.write(tmp_path)
-    assert pd.read_csv(tmp_path / "evaluation.csv")["autoattack"].tolist() == [0.5, 0.25]
+    table = pd.read_csv(tmp_path / "evaluation.csv")
+    assert table["autoattack"].tolist() == [0.5, 0.25]
+    assert table["autoattack_version"].tolist() == ["0.2.0", "0.2.0"]
     comparisons = json.loads((tmp_path / "evaluation.json").read_text())["comparisons"]
     assert comparisons[0]["first"] == "a" and comparisons[0]["verdict"] == "better"
     with np.load(tmp_path / "outcomes.npz") as packed:

@@ -24,11 +24,13 @@ from tests.support.old_runs import copy_run
 from tune_cure.confirmation import plan as plan_module
 from tune_cure.confirmation.candidates import Candidate, choose_candidates
 from tune_cure.confirmation.job_config import read_job_config
+from tune_cure.confirmation.outcomes import read_outcomes
 from tune_cure.confirmation.plan import Job, Plan
 from tune_cure.confirmation.verdicts import Confirmation
 from tune_cure.data import splits as data
-from tune_cure.evaluation import robustness
-from tune_cure.evaluation.names import METRICS, WITHOUT_AUTOATTACK
+from tune_cure.evaluation import autoattack_version, robustness
+from tune_cure.evaluation.autoattack_version import read_version
+from tune_cure.evaluation.names import ATTACKS, METRICS, WITHOUT_AUTOATTACK
 from tune_cure.evaluation.outcomes import Outcomes
 from tune_cure.models import checkpoints
 from tune_cure.ray_backend import confirmation
@@ -270,10 +272,13 @@ def script_judging(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, torch.Tens
     """Let each network that is judged withstand one image more than the one before, and return their weights."""
     judged: list[dict[str, torch.Tensor]] = []
 
-    def evaluate_robustness(network: torch.nn.Module, examples: data.Examples, *_: object, **__: object) -> Outcomes:
+    def evaluate_robustness(
+        network: torch.nn.Module, examples: data.Examples, *_: object, autoattack: bool, **__: object
+    ) -> Outcomes:
         judged.append({name: value.clone() for name, value in network.state_dict().items()})
         right = np.arange(len(examples)) < 10 + len(judged)
-        return Outcomes(dict.fromkeys(WITHOUT_AUTOATTACK, right), 0.0)
+        names = ATTACKS if autoattack else WITHOUT_AUTOATTACK
+        return Outcomes(dict.fromkeys(names, right), 0.0, "0.2.0" if autoattack else "")
 
     monkeypatch.setattr(robustness, "evaluate_robustness", evaluate_robustness)
     return judged
@@ -346,6 +351,20 @@ def test_the_best_weights_of_a_run_that_diverges_later_are_judged_as_they_are(
     assert len(judged) == 1
     row = Confirmation([job]).table.iloc[0]
     assert (row["diverged"], row["best_epoch"], row["clean"], row["best_clean"]) == (True, 1, 0, 11 / 30)
+
+
+def test_outcomes_have_the_version_of_autoattack_also_those_of_a_run_that_diverged(
+    result: SearchResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script_validation(monkeypatch, 0.5, math.nan)
+    script_judging(monkeypatch)
+    monkeypatch.setattr(autoattack_version, "installed_version", lambda: "0.3.0")
+    job = one_job(result, dataclasses.replace(WITH_BEST, autoattack=True))
+    confirmation.work(job)
+    last, best = (
+        read_outcomes(job.outcome_folder(0.15, weights) / run_files.OUTCOMES, 30) for weights in ("last", "best")
+    )
+    assert (read_version(last), read_version(best)) == ("0.3.0", "0.2.0")
 
 
 def test_evaluating_each_epoch_changes_no_last_weight(result: SearchResult, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -88,6 +88,19 @@ def test_tables_of_version_0_1_0_are_read(written: Confirmation, tmp_path: Path)
     assert_frame_equal(read.comparisons(), written.comparisons())
 
 
+def test_the_version_of_autoattack_is_read_back_and_is_not_known_in_tables_of_version_0_2_0(
+    written: Confirmation, tmp_path: Path
+) -> None:
+    read = read_confirmation(tmp_path)
+    assert read is not None
+    assert read.autoattack == written.autoattack == "AutoAttack is that of the package pyautoattack 0.2.0."
+    file = tmp_path / run_files.CONFIRM / run_files.CONFIRM_TABLE
+    pd.read_csv(file).drop(columns="autoattack_version").to_csv(file, index=False)
+    older = read_confirmation(tmp_path)
+    assert older is not None
+    assert older.table["autoattack_version"].eq("").all() and older.autoattack == ""
+
+
 @pytest.mark.parametrize(
     ("file", "content"),
     [
@@ -119,6 +132,7 @@ def test_a_damaged_table_is_one_line_with_its_name(
         (",3.0,", ",inf,"),
         (",3.0,", ",,"),
         ("start_from,", "fgsm,"),
+        (",0.2.0", ",<b>"),
     ],
 )
 def test_a_table_that_contradicts_its_outcomes_is_refused(

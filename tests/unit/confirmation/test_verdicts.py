@@ -15,6 +15,7 @@ from tests.support.confirmations import (
     write_outcomes,
 )
 from tests.support.leagues import build_confirmation, draw_outcomes
+from tune_cure.confirmation.outcomes import read_outcomes
 from tune_cure.confirmation.plan import Job
 from tune_cure.confirmation.verdicts import COLUMNS, Confirmation, warn_of_seeds
 from tune_cure.search import run_files
@@ -166,6 +167,27 @@ def test_the_files_hold_the_table_and_every_single_outcome(jobs: list[Job], tmp_
     with np.load(tmp_path / "outcomes.npz") as packed:
         outcomes = packed[f"{jobs[0].candidate.name}/1/0.15/autoattack"]
     assert outcomes.mean() == confirmation.table["autoattack"].iloc[0]
+
+
+def test_each_row_has_the_version_of_autoattack_that_judged_last_and_best_weights(tmp_path: Path) -> None:
+    jobs = plan_quick_jobs(tmp_path, held_out=50)[:4]
+    for job, version in zip(jobs, ("0.2.0", None, "0.2.0", "0.2.0"), strict=True):
+        write_outcomes(job, 0.5, version=version)
+        write_best_outcomes(job, 3, best_epoch=1)
+    file = jobs[2].outcome_folder(0.15, "best") / run_files.OUTCOMES
+    replace_arrays(file, read_outcomes(file, jobs[2].plan.examples) | {"autoattack_version": np.array("0.3.0")})
+    confirmation = Confirmation(jobs)
+    assert confirmation.table["autoattack_version"].tolist() == ["0.2.0", "", "0.2.0, 0.3.0", "0.2.0"]
+    assert confirmation.autoattack == (
+        "AutoAttack is that of the package pyautoattack 0.2.0 and 0.3.0, or of a version that was not recorded."
+    )
+
+
+def test_without_autoattack_there_is_no_version(tmp_path: Path) -> None:
+    jobs = plan_quick_jobs(tmp_path, autoattack=False)[:1]
+    write_outcomes(jobs[0], 0.5, autoattack=False)
+    confirmation = Confirmation(jobs)
+    assert (confirmation.table["autoattack_version"].tolist(), confirmation.autoattack) == ([""], "")
 
 
 def test_a_sign_of_masking_in_several_runs_is_one_warning_with_the_largest_difference(jobs: list[Job]) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from tune_cure.data.splits import Examples
+from tune_cure.evaluation import robustness
 from tune_cure.evaluation.config import EvaluationConfig
 from tune_cure.evaluation.metrics import evaluate
 from tune_cure.evaluation.names import ATTACKS, WITHOUT_AUTOATTACK, label_attacks
@@ -109,12 +110,35 @@ def test_an_interrupted_evaluation_continues_after_the_last_finished_attack(
 
     with pytest.raises(KeyboardInterrupt):
         evaluate_robustness(network, subset, EVALUATION, folder=tmp_path, on_progress=interrupt)
-    assert sorted(path.stem for path in tmp_path.iterdir()) == ["apgd_ce", "clean", "fgsm", "pgd_10", "pgd_50_10"]
+    saved = ["apgd_ce.npy", "apgd_ce.version", "clean.npy", "fgsm.npy", "pgd_10.npy", "pgd_50_10.npy"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == saved
     before = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
     again = evaluate_robustness(network, subset, EVALUATION, folder=tmp_path)
     assert {path: path.stat().st_mtime_ns for path in before} == before
     for name in ATTACKS:
         np.testing.assert_array_equal(again.correct[name], linear_outcomes.correct[name])
+
+
+def test_the_version_of_autoattack_is_that_of_each_part_when_it_ran(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def judge(installed: str, folder: Path | None = tmp_path, *, autoattack: bool = True) -> str:
+        monkeypatch.setattr(robustness, "installed_version", lambda: installed)
+        outcomes = evaluate_robustness(Linear(), examples(4), EVALUATION, autoattack=autoattack, folder=folder)
+        saved = {**outcomes.correct, "zero_gradient": 0.0, "autoattack_version": outcomes.autoattack_version}
+        return Outcomes.from_arrays({name: np.array(value) for name, value in saved.items()}).autoattack_version
+
+    monkeypatch.setattr(robustness, "_run_attack", lambda name, *_: np.ones(4, dtype=bool))  # attacks take seconds
+    assert judge("1.0", None) == "1.0"
+    assert judge("1.0", autoattack=False) == ""
+    assert judge("1.0") == "1.0"
+    assert judge("2.0") == "1.0"  # nothing ran again
+    (tmp_path / "autoattack.npy").unlink()
+    assert judge("2.0") == "1.0, 2.0"
+    (tmp_path / "apgd_t.version").unlink()  # as tune-cure 0.2.0 left it
+    assert judge("2.0") == ""
+    (tmp_path / "apgd_t.version").write_bytes(b"\xff<b>")
+    assert judge("2.0") == ""
 
 
 def test_the_global_random_state_and_modes_and_gradients_of_the_network_are_left_alone() -> None:

@@ -25,7 +25,10 @@ def result(tmp_path: Path) -> SearchResult:
 def measured(epsilon: float, images: int = 10_000, **accuracies: float) -> tuple[Measurement, ...]:
     names = {"clean": "clean", "pgd": "PGD-50-10", "autoattack": "AutoAttack", "untargeted": "AutoAttack (untargeted)"}
     return tuple(
-        Measurement("test", names[key], "linf", epsilon, images, accuracy) for key, accuracy in accuracies.items()
+        Measurement(
+            "test", names[key], "linf", epsilon, images, accuracy, autoattack_version="0.2.0" * (key == "autoattack")
+        )
+        for key, accuracy in accuracies.items()
     )
 
 
@@ -76,7 +79,7 @@ def test_the_form_answers_what_is_known(confirmed: ExportedModel) -> None:
         "- **Clean accuracy**: 83.72%",
         "- **Robust accuracy**: 46.40%",
         "- **Additional data**: false",
-        "- **Evaluation method**: AutoAttack, standard version, on 10,000 test images of cifar10",
+        "- **Evaluation method**: AutoAttack, standard version (pyautoattack 0.2.0), on 10,000 test images of cifar10",
         "- **Checkpoint and code**:",
     ):
         assert line in form.splitlines()

@@ -56,6 +56,7 @@ def test_a_mean_over_some_of_the_seeds_says_over_how_many(jobs: list[Job]) -> No
     for job in jobs:
         write_outcomes(job, 0.5, autoattack=job.seed < 3)
     accuracies = confirmation_section.accuracies(Confirmation(jobs))
+    assert "withstood all of them. AutoAttack is that of the package pyautoattack 0.2.0.</p>" in accuracies
     assert re.search(r'<td class="number">50\.\d ± \d\.\d \(2 of 3 seeds\)</td>', accuracies)
     assert re.search(r'<td class="number">50\.\d ± \d\.\d</td>', accuracies)
 

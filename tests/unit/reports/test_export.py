@@ -120,7 +120,7 @@ def test_only_the_winner_is_accompanied_by_the_best_configuration(result: Search
     assert not bundle.collect_confirmed_model(result, "fgsm", None).best_config
 
 
-def test_the_card_names_the_seeds_of_each_mean(result: SearchResult) -> None:
+def test_the_card_names_the_seeds_of_each_mean_and_the_version_of_autoattack(result: SearchResult) -> None:
     jobs = write_confirmed_runs(result, 1, 2, 3)
     leader = [job for job in jobs if job.candidate.kind == "leader"]
     for job in leader[:2]:
@@ -128,10 +128,16 @@ def test_the_card_names_the_seeds_of_each_mean(result: SearchResult) -> None:
         with np.load(file) as content:
             arrays = {name: content[name] for name in content.files}
         parts = dict.fromkeys(("apgd_ce", "apgd_t", "fab_t", "autoattack"), arrays["pgd_50_10"])
-        replace_arrays(file, arrays | parts)
-    card = build_model_card(bundle.collect_confirmed_model(result, leader[0].candidate.name, 1))
+        replace_arrays(file, arrays | parts | {"autoattack_version": np.array("0.2.0")})
+    model = bundle.collect_confirmed_model(result, leader[0].candidate.name, 1)
+    card = build_model_card(model)
     ((*_, of_pgd),), ((*_, of_autoattack),) = card_rows(card, "PGD-50-10"), card_rows(card, "AutoAttack")
     assert (of_pgd, of_autoattack) == ("1, 2 and 3", "1 and 2")
+    versions = {measurement.attack: measurement.autoattack_version for measurement in model.measured}
+    assert (versions["PGD-50-10"], versions["APGD-CE"], versions["AutoAttack"]) == ("", "0.2.0", "0.2.0")
+    assert "AutoAttack is that of the package pyautoattack 0.2.0." in card
+    elsewhere = build_model_card(bundle.collect_search_model(result))
+    assert "AutoAttack is that of the package pyautoattack 0.2.0." in elsewhere
 
 
 def test_only_of_a_trial_the_card_says_which_hyperparameters_the_search_chose(result: SearchResult) -> None:
@@ -308,7 +314,9 @@ def test_runs_that_diverged_or_were_not_judged_are_not_exported(result: SearchRe
     job = write_confirmed_runs(result, 1)[0]
     outcomes = job.outcome_folder(0.15) / run_files.OUTCOMES
     content = outcomes.read_bytes()
-    for damage in ({"clean": np.ones(30)}, {"clean": np.ones(30), "zero_gradient": np.array(["x"])}):
+    right = np.ones(30, dtype=bool)
+    forged = {"clean": right, "zero_gradient": 0.0, "seconds": 1.0, "autoattack_version": np.array("[a](b)")}
+    for damage in ({"clean": np.ones(30)}, {"clean": right, "zero_gradient": np.array(["x"])}, forged):
         replace_arrays(outcomes, damage)
         assert f"{outcomes}: is damaged" in refused(
             lambda: bundle.collect_confirmed_model(result, job.candidate.name, 1)

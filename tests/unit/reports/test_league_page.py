@@ -34,6 +34,8 @@ def test_the_page_says_who_wins_and_what_cannot_be_said_and_shows_what_that_rest
                   "Best and last weights", "Winning configurations", "Every run", "How it was run"):  # fmt: skip
         assert f">{title}</h2>" in body
     assert "1 of 3 pairs of methods cannot be told apart" in body
+    assert "AutoAttack is that of the package pyautoattack 0.2.0.</p>" in body.split(">Standings</h2>")[1]
+    assert pd.read_csv(league.folder / files.TABLE)["autoattack_version"].eq("0.2.0").all()
     assert "Tuning helped cure (" in body
     assert "a method may depend on its hyperparameters more than its quartiles show" in body
     assert "The networks that were judged here have other seeds, and other numbers." in body

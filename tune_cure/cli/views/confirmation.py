@@ -137,6 +137,8 @@ def print_results(confirmation: Confirmation, result: SearchResult, console: Con
             table.add_row(row["contender"], str(row["seeds"]), *(cell for name in shown for cell in _cells(row, name)))
         console.print(table)
     console.print("±: standard deviation over the seeds", style="dim")
+    if confirmation.autoattack:
+        console.print(confirmation.autoattack, style="dim")
     _print_robust_overfitting(confirmation, console)
     console.print()
     for _, row in comparisons.iterrows():

@@ -26,6 +26,8 @@ def print_judgement(judgement: Judgement, console: Console) -> None:
     for _, row in table.iterrows():
         grid.add_row(row["model"], *(format_percent(row[name], unit="") for name in shown))
     console.print(grid)
+    if judgement.autoattack:
+        console.print(judgement.autoattack, style="dim")
     _print_verdicts(judgement, console)
     for warning in judgement.warnings():
         alert(console, f"\nwarning: {warning}", style="bold")

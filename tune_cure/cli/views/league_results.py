@@ -41,6 +41,8 @@ def print_standings(standings: Standings, config: LeagueConfig, console: Console
             "points above the untuned preset",
             style="dim",
         )
+        if standings.confirmation.autoattack:
+            console.print(standings.confirmation.autoattack, style="dim")
     for sentence in what_tuning_was_worth(standings):
         console.print(sentence)
     console.print("\nwhat cannot be said", style="bold")

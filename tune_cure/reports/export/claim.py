@@ -7,6 +7,7 @@ new model. What only the authors know is left empty: the paper, its link, author
 import json
 from typing import Any
 
+from tune_cure.evaluation.autoattack_version import PACKAGE
 from tune_cure.evaluation.names import NORM_LABELS
 from tune_cure.reports.export.bundle import ExportedModel
 from tune_cure.reports.export.measurements import ExportError, Measurement
@@ -58,7 +59,7 @@ def build_claim(model: ExportedModel) -> dict[str, bytes]:
     record = _record(model, RADII[epsilon], clean, robust)
     return {
         RECORD: (json.dumps(record, indent=2) + "\n").encode(),
-        FORM: _form(record, NORM_LABELS[norm], robust.examples).encode(),
+        FORM: _form(record, NORM_LABELS[norm], robust).encode(),
     }
 
 
@@ -89,7 +90,9 @@ def _percent(measurement: Measurement) -> str:
     return f"{100 * measurement.accuracy:.2f}"
 
 
-def _form(record: dict[str, Any], norm: str, examples: int) -> str:
+def _form(record: dict[str, Any], norm: str, robust: Measurement) -> str:
+    package = f" ({PACKAGE} {robust.autoattack_version})" if robust.autoattack_version else ""
+    images = f"{robust.examples:,} test images of {record['dataset']}"
     answers = {
         "Paper Information": {"Paper Title": "", "Paper URL": "", "Paper authors": ""},
         "Leaderboard Claim(s)": {
@@ -99,7 +102,7 @@ def _form(record: dict[str, Any], norm: str, examples: int) -> str:
             "Clean accuracy": f"{record['clean_acc']}%",
             "Robust accuracy": f"{record['autoattack_acc']}%",
             "Additional data": "false",
-            "Evaluation method": f"AutoAttack, standard version, on {examples:,} test images of {record['dataset']}",
+            "Evaluation method": f"AutoAttack, standard version{package}, on {images}",
             "Checkpoint and code": "",
         },
     }

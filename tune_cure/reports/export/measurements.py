@@ -13,9 +13,10 @@ from tune_cure.confirmation.job_config import JobConfig, read_job_config
 from tune_cure.confirmation.outcomes import read_outcomes
 from tune_cure.confirmation.plan import CANDIDATE_FOLDER, OUTCOME_FOLDER, SEED_FOLDER
 from tune_cure.evaluation import gradient_masking
+from tune_cure.evaluation.autoattack_version import join_versions, read_version
 from tune_cure.evaluation.chance import is_clearly_above
 from tune_cure.evaluation.config import EvaluationConfig
-from tune_cure.evaluation.names import ACCURACY_LABELS, ATTACKS, COMPARED_ATTACKS, label_attacks
+from tune_cure.evaluation.names import ACCURACY_LABELS, ATTACKS, AUTOATTACK_PARTS, COMPARED_ATTACKS, label_attacks
 from tune_cure.evaluation.outcomes import Outcomes
 from tune_cure.reports.chance import find_chance
 from tune_cure.search import run_files
@@ -50,6 +51,8 @@ class Measurement:
         mean: The mean over the seeds of a confirmation, a fraction; None if there was no confirmation.
         deviation: The sample standard deviation over the seeds; None for a single seed.
         seeds: The seeds of that mean; empty if there was no confirmation.
+        autoattack_version: Version of AutoAttack's package by which a confirmation judged these seeds; several are
+            separated by commas. Empty for other attacks, and if the version of a seed is not known.
     """
 
     on: str
@@ -61,6 +64,7 @@ class Measurement:
     mean: float | None = None
     deviation: float | None = None
     seeds: tuple[int, ...] = ()
+    autoattack_version: str = ""
 
 
 def measured_by_search(spec: SearchSpec, row: "pd.Series[Any]") -> Iterator[Measurement]:
@@ -115,6 +119,8 @@ def measured_by_confirmation(result: SearchResult, candidate: str, seed: int | N
                 if attack in of_run.get(key, {})
             }
             if accuracies and (seed is None or seed in accuracies):
+                is_part = attack in AUTOATTACK_PARTS
+                versions = [read_version(outcomes[run][key]) for run in accuracies] if is_part else []
                 mean, deviation = significance.mean_and_deviation(np.array(list(accuracies.values()), dtype=float))
                 yield Measurement(
                     "test",
@@ -124,6 +130,7 @@ def measured_by_confirmation(result: SearchResult, candidate: str, seed: int | N
                     mean=mean,
                     deviation=deviation if len(accuracies) > 1 else None,
                     seeds=tuple(accuracies),
+                    autoattack_version=join_versions(versions),
                 )
 
 

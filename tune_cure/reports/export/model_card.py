@@ -5,6 +5,7 @@ from typing import Any
 
 import yaml
 
+from tune_cure.evaluation.autoattack_version import describe_versions
 from tune_cure.evaluation.names import MIN_TARGETED_CLASSES, NORM_LABELS, UNTARGETED_LABEL
 from tune_cure.evaluation.standard_error import standard_error
 from tune_cure.reports.export.bundle import BEST_CONFIG, ONNX, ExportedModel
@@ -113,7 +114,15 @@ def _measured(model: ExportedModel) -> str:
             "The configuration has not been confirmed: `tune-cure confirm` trains it with other seeds and judges it on "
             f"test images{' by AutoAttack' if model.evaluation.norm in NORM_LABELS else ''}."
         )
+    if version := _autoattack(model):
+        parts.append(version)
     return "\n\n".join(parts)
+
+
+def _autoattack(model: ExportedModel) -> str:
+    """Return AutoAttack's package and versions as a sentence; empty if it has not judged, or none is known."""
+    judged = [it for it in (*model.measured, *model.elsewhere) if it.on == "test"]
+    return describe_versions(it.autoattack_version for it in judged if it.attack in ("AutoAttack", UNTARGETED_LABEL))
 
 
 def _on_test_images(model: ExportedModel) -> str:

@@ -129,9 +129,9 @@ def _standings(standings: Standings) -> str:
         f"Accuracies on test images at {at}, in percent: means over the seeds ± their standard deviation. "
         f"<strong>Methods that share a letter cannot be told apart</strong> under {labels[standings.attack]}, by which "
         "they are ranked: verdicts hold at 5% for all pairs together (Holm 1979). The intervals hold for all pairs "
-        f"together, too (Bonferroni); each {describe_interval(seeds)}."
+        f"together, too (Bonferroni); each {describe_interval(seeds)}. {escape(standings.confirmation.autoattack)}"
     )
-    return f"<p>{text}</p>" + html_page.table(titles, rows, sortable=True)
+    return f"<p>{text.rstrip()}</p>" + html_page.table(titles, rows, sortable=True)
 
 
 def _standings_row(
