@@ -338,6 +338,34 @@ def test_the_league_of_all_methods_is_what_its_csvs_say() -> None:
     assert f"{said} {trials['fgsm_rs']}" in text
 
 
+def test_the_league_on_cifar10_is_what_its_csvs_say() -> None:
+    frame, pairs, tuning = league_tables("cifar10")
+    check_standings(of_section("results.md", "A league on CIFAR-10", "tuning was worth"), frame, tuning)
+
+    text = " ".join(text_of("results.md", "## A league on CIFAR-10").split())
+    means = 100 * frame.groupby("method", sort=False)[["autoattack", "clean"]].mean()
+    winners = frame.groupby("method").first()
+    pair = pairs.set_index(["first", "second"]).loc[("cure", "fgsm_rs")]
+    low, high = format_points(pair["low"]), format_points(pair["high"])
+    assert f"the difference lies between {low} and {high} points" in text
+    assert f"`cure` has {means.loc['fgsm_rs', 'clean'] - means.loc['cure', 'clean']:.1f} points less clean" in text
+    assert (tuning["verdict"] == "cannot tell").all()
+    untold = pairs["verdict"].eq("cannot tell")
+    assert f"{untold.sum()} of the {len(pairs)} pairs cannot be told apart" in text
+    assert list(pairs.loc[~untold, "first"]) == ["pgd", "fgsm_pgi", "gradalign"]
+    assert set(pairs.loc[~untold, "second"]) == {"free"}
+    others = means["autoattack"].drop("free")
+    assert f"The whole table but `free` lies within {others.max() - others.min():.1f}." in text
+    assert f"had {winners['search_trials'].sum()} trials and {winners['search_epochs'].sum()} epochs" in text
+    spent = winners["search_seconds"]
+    assert f"equal within {100 * (spent.max() / spent.min() - 1):.1f}%" in text
+    one, two, three = 100 * frame.loc[frame["method"] == "n_fgsm", "autoattack"]
+    assert f"networks of `n_fgsm` have {one:.1f}, {two:.1f} and {three:.1f}%" in text
+    collapsed = winners["search_catastrophic_overfitting"]
+    assert collapsed["n_fgsm"] == collapsed.sum() == 3
+    assert frame["catastrophic_overfitting_epoch"].isna().all()
+
+
 SIMULATED: dict[str, Callable[["pd.Series[Any]"], str]] = {
     "seeds": lambda of: str(of["seeds"]),
     "wrong verdicts": lambda of: f"{100 * of['pooled_seeds']:.1f}%",
