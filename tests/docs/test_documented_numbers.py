@@ -366,6 +366,25 @@ def test_the_league_on_cifar10_is_what_its_csvs_say() -> None:
     assert frame["catastrophic_overfitting_epoch"].isna().all()
 
 
+def test_the_table_of_searches_written_by_hand_is_that_of_its_csv() -> None:
+    frame = pd.read_csv(RESULTS / "by_hand.csv")
+    agree(of_section("performance.md", "A search written by hand", "way"), frame, {
+        "space": lambda found: found["space"],
+        "way": lambda found: "this tool" if found["way"] == "tune_cure" else found["way"],
+        "seconds": lambda found: f"{found['seconds']:,.0f}",
+        "trials": lambda found: str(found["trials"]),
+        "epochs": lambda found: str(found["epochs"]),
+        "best on validation images": lambda found: f"{100 * found['best_validation_accuracy']:.1f}%",
+        "PGD-50-10": lambda found: (
+            f"{100 * found['pgd_50_10_accuracy']:.1f} ± {100 * found['pgd_50_10_accuracy_se']:.1f}%"
+        ),
+    })  # fmt: skip
+    text = " ".join(text_of("performance.md", "## A search written by hand").split())
+    for space, of in frame.set_index("way").groupby("space"):
+        ratio = of.loc["tune_cure", "seconds"] / of.loc["by hand", "seconds"]
+        assert f"{ratio:.2f} of the wall time on `{space}`" in text
+
+
 SIMULATED: dict[str, Callable[["pd.Series[Any]"], str]] = {
     "seeds": lambda of: str(of["seeds"]),
     "wrong verdicts": lambda of: f"{100 * of['pooled_seeds']:.1f}%",
