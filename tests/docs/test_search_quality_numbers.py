@@ -20,6 +20,7 @@ def share(column: str) -> Callable[["pd.Series[Any]"], str]:
 SHARES: dict[str, Callable[["pd.Series[Any]"], str]] = {
     "lower quartile": share("lower_quartile"),
     "median": share("median"),
+    "its 95% interval": lambda of: f"{share('median_low')(of)} to {share('median_high')(of)}",
     "upper quartile": share("upper_quartile"),
     "within a fifth": lambda of: f"{of['within_a_fifth']} of {of['seeds']}",
     "reached": lambda of: f"{of['reached']} of {of['seeds']}",
@@ -34,6 +35,28 @@ def test_the_table_of_searches_on_the_surrogate_is_that_of_its_csv() -> None:
     agree(rows, frame, {"random trials": lambda of: str(of["random_trials"]), **SHARES, **regret})
     for row, way in zip(rows, frame["way"], strict=True):
         assert way.endswith(row["way"].replace("– ", ""))
+
+
+def test_the_head_of_the_page_says_what_the_searches_on_the_surrogate_need() -> None:
+    frame = pd.read_csv(RESULTS / "search_quality_surrogate.csv").set_index(["random_trials", "way"])
+    head = " ".join(Path("docs/search_quality.md").read_text(encoding="utf-8").partition("| random")[0].split())
+    needs = {way: f"{of['median']:.2f}" for way, of in frame.loc[48].iterrows()}
+    ours = frame.loc[(48, "TPE, ASHA from 9")]
+    interval = f"(95% interval {ours['median_low']:.2f} to {ours['median_high']:.2f})"
+    adapted = needs["TPE, ASHA from 3, adapted"]
+    assert f"from 9 needs a share of {needs['TPE, ASHA from 9']} {interval}, and {adapted} where" in head
+    assert f"Random search itself needs {needs['random, no stopping']} until" in head
+    assert needs["TPE, no stopping"] == needs["GP, no stopping"]
+    assert f"(`gp`) need {needs['GP, no stopping']}." in head
+    longer = frame.loc[96, "median"]
+    assert f"{longer['TPE, no stopping']:.2f}" == f"{longer['GP, no stopping']:.2f}"
+    assert f"they need {longer['GP, no stopping']:.2f}." in head
+    assert ours["median"] > 0.25, "the aim was not reached"
+    seeds = pd.read_csv(RESULTS / "search_quality_surrogate_seeds.csv").query("random_trials == 48")
+    by = seeds.pivot(index="seed", columns="way", values="epochs").fillna(0)
+    for rung, differing in ((9, 0), (3, 1), (1, 0)):
+        way = f"TPE, ASHA from {rung}"
+        assert (by[way] != by[f"{way}, stopped told complete"]).sum() == differing
 
 
 def test_the_table_of_replays_is_an_extract_of_its_csv() -> None:
