@@ -26,6 +26,7 @@ from tune_cure.search.space.loading import load
 ONLY_PARSED = {  # of what begins so: why it is not run here
     "tune-cure confirm": "trains for minutes; tests/integration/test_confirm_command.py runs it",
     "tune-cure league --resume": "needs a league; tests/integration/test_league.py resumes one",
+    "tune-cure league cifar10_cpu": "needs CIFAR-10",
     "tune-cure train --delta": "needs CIFAR-10",
     "tune-cure train --dataset image_folder": "needs pictures",
     "tune-cure evaluate ours": "needs another project's weights; see tests/unit/cli/test_evaluate.py",
