@@ -20,19 +20,8 @@ CIFAR10 = ["--set", "data.train_examples=1280", "--set", "data.validation=400", 
 COMMANDS = {
     "search, quickstart of 8 trials": ["search", "--space", "quickstart", "--set", "search.trials=8"],
     "search, cifar10_cpu made small": [
-        *[
-            "search",
-            "--space",
-            "cifar10_cpu",
-            *CIFAR10,
-            "--set",
-            "training.epochs=3",
-            "--set",
-            "asha.grace_period=1",
-            "--set",
-            "search.trials=4",
-        ],
-        *["--set", "rescore.examples=200"],
+        *["search", "--space", "cifar10_cpu", *CIFAR10, "--set", "training.epochs=3", "--set", "search.trials=4"],
+        *["--set", "asha.grace_period=1", "--set", "rescore.examples=200"],
     ],
     "train, digits": ["train", "--dataset", "digits", "--lambda", "0.01", "--epochs", "40"],
     "train, CIFAR-10 made small": [

@@ -11,7 +11,6 @@ or by posterior mean (`rescore.choose`). The results are in docs/search_quality.
 """
 
 import argparse
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -210,7 +209,6 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=60)
     options = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    os.fsync = lambda file: None  # the journal of a search that lasts a second
     surrogate = Surrogate(pd.read_csv(CURVES), pd.read_csv(REPEATS))
     summarize: Callable[[pd.DataFrame], pd.DataFrame]
     if options.part == "winners":

@@ -13,6 +13,11 @@ from tune_cure.utils.formatting import format_points
 RESULTS = Path("benchmarks/results")
 
 
+def page_text() -> str:
+    """The whole page in one line, so that sentences are found wherever its lines break."""
+    return " ".join(Path("docs/search_quality.md").read_text(encoding="utf-8").split())
+
+
 def share(column: str) -> Callable[["pd.Series[Any]"], str]:
     return lambda of: "1" if of[column] == 1 else f"{of[column]:.2f}"
 
@@ -39,7 +44,7 @@ def test_the_table_of_searches_on_the_surrogate_is_that_of_its_csv() -> None:
 
 def test_the_head_of_the_page_says_what_the_searches_on_the_surrogate_need() -> None:
     frame = pd.read_csv(RESULTS / "search_quality_surrogate.csv").set_index(["random_trials", "way"])
-    head = " ".join(Path("docs/search_quality.md").read_text(encoding="utf-8").partition("| random")[0].split())
+    head = page_text().partition("| random")[0]
     needs = {way: f"{of['median']:.2f}" for way, of in frame.loc[48].iterrows()}
     ours = frame.loc[(48, "TPE, ASHA from 9")]
     interval = f"(95% interval {ours['median_low']:.2f} to {ours['median_high']:.2f})"
@@ -117,7 +122,7 @@ def test_the_table_of_ways_to_spend_validation_images_is_an_extract_of_its_csv()
 def test_what_is_said_of_curves_on_pictures_is_what_was_recorded() -> None:
     curves = pd.read_csv(RESULTS / "picture_curves.csv")
     ranks = pd.read_csv(RESULTS / "picture_curves_ranks.csv")
-    page = " ".join(Path("docs/search_quality.md").read_text().split())
+    page = page_text()
     best = curves.filter(regex=r"^pgd_\d+$").max(axis=1)
     assert f"{len(curves)} of its 32 trials are recorded" in page
     assert f"between {100 * best.min():.1f}% and {100 * best.max():.1f}%" in page
@@ -170,7 +175,7 @@ FOUND_OF_OTHER_TOOLS = {
 
 
 def test_the_text_on_other_tools_says_who_is_better_and_by_how_much() -> None:
-    text = " ".join(Path("docs/search_quality.md").read_text(encoding="utf-8").split())
+    text = page_text()
     frame = pd.read_csv(RESULTS / "search_quality_peers.csv").set_index(["way", "first_rung"])
     ends = frame[frame["epochs"] == frame["epochs"].max()]
     for search, sentence in FOUND_OF_OTHER_TOOLS.items():
@@ -200,7 +205,7 @@ def test_what_the_gaussian_process_learns_from_stopped_trials_is_in_the_csv_of_a
     gp = ends.loc[("tune_cure: gp, ASHA", 9)]
     assert gp["difference_high"] < 0, "better than tpe with the same rungs"
     found = f"{format_points(gp['difference'])} points (95% interval {format_points(gp['difference_low'])} to "
-    text = " ".join(Path("docs/search_quality.md").read_text(encoding="utf-8").split())
+    text = page_text()
     assert f"{found}{format_points(gp['difference_high'])})" in text
 
 
@@ -233,12 +238,8 @@ def test_the_table_of_samplers_by_kind_of_search_is_that_of_its_csv() -> None:
     })  # fmt: skip
 
 
-def percent(column: str, digits: int = 0) -> Callable[["pd.Series[Any]"], str]:
-    return lambda found: f"{100 * found[column]:.{digits}f}%"
-
-
-def in_points(column: str) -> Callable[["pd.Series[Any]"], str]:
-    return lambda found: f"{100 * found[column]:.1f}"
+def percent(column: str) -> Callable[["pd.Series[Any]"], str]:
+    return lambda found: f"{100 * found[column]:.0f}%"
 
 
 def filled(rows: list[dict[str, str]], title: str) -> list[str]:
@@ -311,7 +312,7 @@ def test_what_is_said_of_late_and_of_adapted_rungs_is_in_their_csv() -> None:
     frame = (
         pd.read_csv(RESULTS / "control_group_adapt.csv").set_index(["curves", "trials", "grace_period"]).sort_index()
     )
-    page = " ".join(Path("docs/search_quality.md").read_text(encoding="utf-8").split())
+    page = page_text()
     adapted, plain, group = (frame[frame["way"] == way] for way in ("adapted", "no control group", "control group"))
     assert f"at most {100 * adapted['regret'].max():.1f} points in all {len(adapted)} cases" in page
     late = group.xs(60, level="grace_period")
