@@ -5,17 +5,19 @@ alone, or a row of a search's table (`results/A/best_config.csv`, `results/A/tri
 as in `trained_networks`.
 
 What a preset or the YAML file of a training run leaves open is the confirmed search's: the ball is the one that
-networks are judged in, and the keys of `RECIPE` are the winner's. A row is trained as its own search did.
+networks are judged in, and the keys of `RECIPE` are the winner's. A row is trained as its own search did. All are
+trained on the confirmed search's data; a candidate's description names in what its own file has other data.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 from tune_cure.confirmation.candidates import Candidate
 from tune_cure.confirmation.judgement import digest_network
 from tune_cure.confirmation.trained_networks import load_trained, rehearse_network, split_reference
+from tune_cure.data.config import DataSpec
 from tune_cure.data.splits import Examples
 from tune_cure.search.results import SearchResult
 from tune_cure.search.space import trial_config
@@ -120,6 +122,7 @@ def _read_configuration(
     """Return a configuration as a candidate."""
     content, is_trial = trial_config.read_with_origin(file, trial)
     has_network = "model" in content
+    own_data = content.get("data")
     expand_model_name(content)
     try:
         training = content.setdefault("training", {})
@@ -132,7 +135,21 @@ def _read_configuration(
     row = "" if trial is None else f", trial {trial}"
     model = run.model if has_network and run.model != result.spec.model else None
     network = "" if model is None else f", with the network {model.name}"
-    return Candidate(name, "candidate", run.training, f"the configuration in {file}{row}{network}", model=model)
+    data = _describe_other_data(own_data or {}, run.data, result.spec.data)
+    return Candidate(name, "candidate", run.training, f"the configuration in {file}{row}{network}{data}", model=model)
+
+
+def _describe_other_data(given: Collection[str], own: DataSpec, searched: DataSpec) -> str:
+    """Return the given keys in which a configuration's data is other than the search's, on which it is trained.
+
+    Args:
+        given: The keys that its file has.
+        own: Its data.
+        searched: The search's.
+    """
+    own_values, values = own.model_dump(exclude={"root"}), searched.model_dump(exclude={"root"})
+    differing = {key: value for key, value in own_values.items() if key in given and value != values[key]}
+    return f", on the search's data instead of {format_hyperparameters(differing)}" if differing else ""
 
 
 def _read_preset(name: str, method: str, result: SearchResult, winner: TrainingConfig) -> Candidate:

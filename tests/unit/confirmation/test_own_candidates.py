@@ -117,6 +117,19 @@ def test_another_ball_and_another_schedule_than_the_searchs_are_named(result: Se
     ]
 
 
+def test_a_configuration_of_other_data_is_trained_on_the_searchs_and_its_description_says_so(
+    result: SearchResult, tmp_path: Path
+) -> None:
+    Path("rival.yaml").write_text("data: {dataset: svhn, root: elsewhere}\ntraining: {method: pgd}\n")
+    Path("same.yaml").write_text(f"data: {{dataset: digits, split_seed: {result.spec.data.split_seed}}}\n")
+    (tmp_path / "B").mkdir()
+    tables.write_tables(write_quick_search(tmp_path / "B", "data.split_seed=5"))
+    rival, same, row = read(result, "rival.yaml", "same.yaml", "B/best_config.csv")
+    assert rival.description == "the configuration in rival.yaml, on the search's data instead of dataset svhn"
+    assert same.description == "the configuration in same.yaml"
+    assert row.description == "the configuration in B/best_config.csv, on the search's data instead of split_seed 5"
+
+
 def test_a_trained_network_has_a_single_job_and_other_weights_have_another_folder(result: SearchResult) -> None:
     save_network("net.pt")
     (first,) = read(result, "net.pt")
