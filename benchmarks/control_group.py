@@ -2,10 +2,11 @@
 
     python benchmarks/control_group.py [FASTAT_CURVES]
 
-Replayed are the 57 curves of digits (search_quality_curves.csv) and, where the file is given, those of FastAT Benchmark
-(arXiv 2604.22853, github.com/fzjcdt/FastAT_Benchmark): methods of fast adversarial training with three seeds each, in
-a csv with the columns dataset, method, seed, epoch, and the PGD accuracies pgd and wa_pgd (averaged weights). In each
-replay the curves come in another order to four workers, and the search's own `EarlyStopper` decides.
+Replayed are the 57 curves of digits (search_quality_curves.csv), those of CURE on pictures (picture_curves.csv) and,
+where the file is given, those of FastAT Benchmark (arXiv 2604.22853, github.com/fzjcdt/FastAT_Benchmark): methods of
+fast adversarial training with three seeds each, in a csv with the columns dataset, method, seed, epoch, and the PGD
+accuracies pgd and wa_pgd (averaged weights). In each replay the curves come in another order to four workers, and the
+search's own `EarlyStopper` decides.
 
 Because all curves are recorded to their end, the truth is known: how well the ranks at a rung foretell the final ranks,
 and whether the best trial was stopped. The results are in docs/search_quality.md.
@@ -20,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import picture_curves
 from numpy.typing import NDArray
 
 from tune_cure.search.journal import OBJECTIVE
@@ -31,9 +33,10 @@ from tune_cure.search.space.config import SearchSpec
 RESULTS = Path(__file__).parent / "results"
 REPLAYS = 200
 WORKERS = 4
-SEARCHES = (24, 48)  # trials of the searches that show what adapting costs
+SEARCHES = (24, 48)  # trials of the searches that show what adapting costs, where so many curves are recorded
 SHARES = (0.1, 0.25)
 DIGITS_RUNGS = ((1, 3), (3, 3), (6, 3), (9, 3))  # grace period and reduction factor
+PICTURES_RUNGS = ((2, 3), (4, 3), (7, 3), (12, 3))  # of 20 epochs
 FASTAT_RUNGS = ((3, 3), (10, 3), (30, 3), (60, 3))
 
 
@@ -50,6 +53,11 @@ def read_digits() -> Curves:
     """Return the curves of the quick start's space, stretched to 27 epochs."""
     frame = pd.read_csv(RESULTS / "search_quality_curves.csv").filter(regex=r"^pgd_\d+$")
     return Curves("digits", np.maximum.accumulate(frame.to_numpy(dtype=float), axis=1), DIGITS_RUNGS)
+
+
+def read_pictures() -> Curves:
+    """Return the curves of the space of `cure` on pictures."""
+    return Curves("pictures", picture_curves.best_so_far(picture_curves.read()), PICTURES_RUNGS)
 
 
 def read_fastat(path: Path) -> Iterator[Curves]:
@@ -177,7 +185,7 @@ def measure_adapting(curves: Curves) -> Iterator[dict[str, Any]]:
     Beside it is what as many epochs lose in the first trials alone, each trained to its end.
     """
     for grace_period, factor in curves.rungs:
-        for trials in SEARCHES:
+        for trials in [number for number in SEARCHES if number <= len(curves.best)]:
             for way, (control, adapt) in WAYS.items():
                 saved, regrets, instead = [], [], []
                 for seed in range(REPLAYS):
@@ -208,7 +216,7 @@ def main() -> None:
     parser.add_argument("fastat", type=Path, nargs="?", help="the csv of FastAT's curves, packed or not")
     options = parser.parse_args()
     estimates, adapting = [], []
-    for curves in [read_digits(), *(read_fastat(options.fastat) if options.fastat else [])]:
+    for curves in [read_digits(), read_pictures(), *(read_fastat(options.fastat) if options.fastat else [])]:
         estimates += list(measure_estimates(curves))
         adapting += list(measure_adapting(curves))
         print(pd.DataFrame(estimates[-12:]).to_string(float_format="{:.2f}".format), flush=True)

@@ -6,6 +6,7 @@ import torch
 
 from tests.support.spaces import tiny
 from tune_cure.data import splits as data
+from tune_cure.evaluation.autoattack_version import installed_version
 from tune_cure.evaluation.metrics import evaluate
 from tune_cure.models import checkpoints as models
 from tune_cure.ray_backend import rescoring, tuner
@@ -77,3 +78,12 @@ def test_a_changed_attack_of_rescore_rescores_the_leaders(tmp_path: Path) -> Non
     leaders = [event for event in Journal(tmp_path).read() if event["event"] == "leader"]
     assert [event["attack"]["steps"] for event in leaders] == [6, 6, 20, 20]
     assert (results.trials(tmp_path)["fresh_pgd_accuracy"] <= before).all()
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_leaders_that_a_part_of_autoattack_judges_have_its_version(tmp_path: Path) -> None:
+    rescore = "rescore={top: 1, attack: apgd_t, examples: 5}"
+    spec = tiny(tmp_path, "search.trials=1", "training.epochs=1", "evaluation.examples=60", rescore)
+    assert tuner.run(spec, tmp_path).finished
+    assert results.trials(tmp_path)["fresh_autoattack_version"].tolist() == [installed_version()]
+    assert installed_version() in SearchResult(tmp_path).autoattack

@@ -14,6 +14,7 @@ import torch
 from ray import tune
 
 from tune_cure.data.splits import Examples, Splits
+from tune_cure.evaluation import autoattack_version
 from tune_cure.evaluation.robustness import judge
 from tune_cure.models import checkpoints as models
 from tune_cure.ray_backend import session
@@ -134,4 +135,5 @@ def _judge(spec: SearchSpec, checkpoint: str, plan: ResourcePlan, broadcast: Dat
     with tune.Checkpoint(checkpoint).as_directory() as folder:  # copied from an object store
         saved = read_tensors(Path(folder) / run_files.CHECKPOINT, device)
     network = models.rebuild(saved["best_model"], device=device, trust_code=True)
-    return {"examples": len(examples), **judge(network, examples, spec.rescoring)}
+    version = {} if spec.rescoring.attack == "pgd" else {autoattack_version.KEY: autoattack_version.installed_version()}
+    return {"examples": len(examples), **judge(network, examples, spec.rescoring), **version}

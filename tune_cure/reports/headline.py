@@ -277,6 +277,8 @@ def _second_judgment(result: SearchResult, *, is_confirmed: bool) -> str:
         f"Judged again by {spec.rescoring} on {best['fresh_examples']:,.0f} validation images that the search had not "
         f"used, it has <strong>{format_percent(best['fresh_pgd_accuracy'], best['fresh_pgd_accuracy_se'])}</strong>. "
     )
+    if result.autoattack:
+        text += f"{result.autoattack} "
     if ranking.rescoring_decides(spec):
         believe = "" if is_confirmed else "Believe this number. "
         if result.is_chosen_by_posterior:

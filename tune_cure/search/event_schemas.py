@@ -6,8 +6,9 @@ Keys that a schema does not list are accepted. In an epoch they are metrics, and
 from collections.abc import Callable, Collection
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from tune_cure.evaluation.autoattack_version import is_version
 from tune_cure.training.config import HYPERPARAMETERS, parse_hyperparameter
 from tune_cure.training.delta import DELTA
 from tune_cure.utils.formatting import shorten_repr
@@ -18,6 +19,12 @@ Real = Annotated[float, Field(ge=-1e100, le=1e100)]  # so that sums are finite
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Status = Literal["completed", "stopped", "diverged", "catastrophic_overfitting", "failed"]
 STATUSES = get_args(Status)
+
+
+def _version(text: str) -> str:
+    if not is_version(text):
+        raise ValueError(f"is no version: {shorten_repr(text)}")
+    return text
 
 
 class _Event(BaseModel):
@@ -69,6 +76,7 @@ class _End(_Event):
 class _Leader(_Event):
     epoch: Count
     attack: dict[str, Any] | None = None  # earlier versions did not record it
+    autoattack_version: Annotated[str, AfterValidator(_version)] = ""  # nor this; a judgement by PGD has none
     examples: Count
     clean_accuracy: Fraction
     pgd_accuracy: Fraction

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from tune_cure.evaluation.autoattack_version import describe_versions
 from tune_cure.search import run_files
 from tune_cure.search.budget import describe_budget
 from tune_cure.search.journal import OBJECTIVE, RUNG, Event, Journal
@@ -206,6 +207,14 @@ class SearchResult:
         checkpoints = [event for event in self.events if event["event"] == "checkpoint" and event["trial"] == trial]
         paths = [str(event["path"]) for event in checkpoints if event["epoch"] >= epoch]
         return paths[-1] if paths else None
+
+    @property
+    def autoattack(self) -> str:
+        """Version of AutoAttack that judged leaders again, as a sentence; empty if it has not, or it is not known."""
+        if "fresh_autoattack_version" not in self.trials:
+            return ""
+        judged = self.trials[self.trials["fresh_pgd_accuracy"].notna()]
+        return describe_versions(judged["fresh_autoattack_version"].fillna(""))
 
     @cached_property
     def control_group(self) -> ControlGroup | None:

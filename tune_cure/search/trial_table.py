@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from tune_cure.evaluation.autoattack_version import read_version
 from tune_cure.evaluation.names import EPOCH_METRICS
 from tune_cure.evaluation.standard_error import standard_error
 from tune_cure.search.budget import SPENT
@@ -111,6 +112,8 @@ def _trial_table(spec: SearchSpec, rows: list[dict[str, Any]]) -> pd.DataFrame:
             frame[key] = pd.Series([row.get(key) for row in rows], dtype=object)
     if spec.search.on_collapse == "continue":
         frame["recovery_epoch"] = pd.Series([row.get("recovery_epoch") for row in rows], dtype=float)
+    if spec.rescoring.attack != "pgd":
+        frame["fresh_autoattack_version"] = pd.Series([row.get("fresh_autoattack_version") for row in rows], dtype=str)
     if len(spec.search.metrics) > 1:
         frame["pareto_front"] = _on_pareto_front(frame, spec)
     if spec.asha.control:
@@ -193,7 +196,8 @@ def _fresh_accuracies(spec: SearchSpec, events: list[Event], best_epoch: int) ->
     if judgement.get("attack") not in (None, rescoring_attack(spec)):
         return {}
     names = ("pgd_accuracy", "pgd_accuracy_se", "clean_accuracy", "examples")
-    return {f"fresh_{name}": judgement[name] for name in names}
+    version = read_version(judgement) or None
+    return {**{f"fresh_{name}": judgement[name] for name in names}, "fresh_autoattack_version": version}
 
 
 def rescoring_attack(spec: SearchSpec) -> dict[str, Any]:

@@ -109,6 +109,22 @@ def test_measurements_on_fresh_images_have_their_own_rows(result: SearchResult) 
     assert card_rows(card, "clean")[1][1:] == ["200 fresh validation", "50.00 ± 3.54"]
 
 
+def test_the_card_of_a_winner_that_autoattack_judged_again_names_its_version(tmp_path: Path) -> None:
+    from tune_cure.search.journal import Journal
+    from tune_cure.search.trial_table import rescoring_attack
+
+    result = write_search_with_model(tmp_path / "run", "rescore.attack=autoattack")
+    assert result.best
+    epoch = int(result.best.row["best_epoch"])
+    judged = {"pgd_accuracy": 0.25, "pgd_accuracy_se": 0.03, "clean_accuracy": 0.5, "examples": 200}
+    event = {**judged, "attack": rescoring_attack(result.spec), "autoattack_version": "0.2.0"}
+    Journal(result.directory).append("leader", result.best.trial, epoch=epoch, **event)
+    card = build_model_card(bundle.collect_search_model(SearchResult(result.directory)))
+    assert card_rows(card, "AutoAttack")[0][1:] == ["200 fresh validation", "25.00 ± 3.06"]
+    assert "AutoAttack is that of the package pyautoattack 0.2.0." in card
+    assert "has not been run" not in card
+
+
 def test_the_first_seed_is_exported_unless_another_is_asked_for(result: SearchResult) -> None:
     name = write_confirmed_runs(result, 1, 2)[0].candidate.name
     assert bundle.collect_confirmed_model(result, name, None).title.endswith("seed 1")

@@ -6,11 +6,13 @@ from tests.support.journals import VALUES, epoch, write_run
 from tests.support.spaces import tiny
 from tune_cure.search import ranking, results, trial_table
 from tune_cure.search.budget import SPENT
+from tune_cure.search.event_schemas import validate_event
 from tune_cure.search.journal import Journal
 from tune_cure.search.ranking import RankTracker
 from tune_cure.search.results import SearchResult
 from tune_cure.search.space import loading as specs
 from tune_cure.utils.formatting import format_untrained_epochs
+from tune_cure.utils.yaml_config import ProblemError
 
 
 def test_a_folder_that_is_not_there_is_said_with_the_searches_that_are(tmp_path: Path) -> None:
@@ -162,7 +164,7 @@ def test_a_folder_without_a_search_is_one_line(tmp_path: Path) -> None:
 
 def test_every_column_is_described(run: Path) -> None:
     described = Path("docs/columns.md").read_text()
-    tiny(run, "search.metric=[pgd_accuracy_best, clean_accuracy]")
+    tiny(run, "search.metric=[pgd_accuracy_best, clean_accuracy]", "rescore.attack=autoattack")
     for name in [*results.trials(run).columns.drop(list(VALUES)), *results.epochs(run).columns]:
         assert name in described
 
@@ -171,6 +173,35 @@ def judged_again(run: Path, trial: int, epoch: int, accuracy: float) -> None:
     Journal(run).append(
         "leader", trial, epoch=epoch, pgd_accuracy=accuracy, pgd_accuracy_se=0.05, clean_accuracy=0.9, examples=100
     )
+
+
+@pytest.mark.parametrize(
+    ("attack", "version", "said"),
+    [
+        ("apgd_t", "0.2.0", "AutoAttack is that of the package pyautoattack 0.2.0."),
+        ("apgd_t", "", ""),
+        ("pgd", "", ""),
+    ],
+)
+def test_the_version_of_autoattack_that_judged_leaders_again_is_known(
+    run: Path, attack: str, version: str, said: str
+) -> None:
+    spec = tiny(run, f"rescore.attack={attack}")
+    found = {"pgd_accuracy": 0.3, "pgd_accuracy_se": 0.05, "clean_accuracy": 0.9, "examples": 100}
+    best = results.trials(run).set_index("trial")["best_epoch"]
+    if version:
+        found["autoattack_version"] = version
+    Journal(run).append("leader", 0, epoch=int(best[0]), attack=trial_table.rescoring_attack(spec), **found)
+    result = SearchResult(run)
+    assert result.trials["fresh_pgd_accuracy"].notna().sum() == 1
+    assert result.autoattack == said
+
+
+def test_a_version_in_a_journal_is_one_or_the_line_is_damaged(run: Path) -> None:
+    event = {"event": "leader", "trial": 0, "time": 0.0, "epoch": 1, "examples": 1, "clean_accuracy": 1.0}
+    event |= {"pgd_accuracy": 0.5, "pgd_accuracy_se": 0.1, "autoattack_version": "<b>"}
+    with pytest.raises(ProblemError, match="is no version: '<b>'"):
+        validate_event(event)
 
 
 def test_trials_within_two_standard_errors_of_the_best_cannot_be_told_from_it(tmp_path: Path) -> None:

@@ -122,6 +122,8 @@ def _print_judgement(result: SearchResult, console: Console) -> None:
             f"fresh: the leaders judged again by {spec.rescoring} on {fresh_examples.max():,.0f} validation images "
             f"that the search had not looked at; {decides}"
         )
+        if result.autoattack:
+            console.print(result.autoattack)
 
 
 def _print_files(directory: Path, page: Path | None, console: Console) -> None:

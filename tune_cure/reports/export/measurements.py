@@ -51,8 +51,8 @@ class Measurement:
         mean: The mean over the seeds of a confirmation, a fraction; None if there was no confirmation.
         deviation: The sample standard deviation over the seeds; None for a single seed.
         seeds: The seeds of that mean; empty if there was no confirmation.
-        autoattack_version: Version of AutoAttack's package by which a confirmation judged these seeds; several are
-            separated by commas. Empty for other attacks, and if the version of a seed is not known.
+        autoattack_version: Version of AutoAttack's package by which the networks were judged; several are separated by
+            commas. Empty for other attacks, and if the version of a network is not known.
     """
 
     on: str
@@ -91,7 +91,16 @@ def measured_by_search(spec: SearchSpec, row: "pd.Series[Any]") -> Iterator[Meas
         label = _describe_pgd(again) if again.attack == "pgd" else again.label
         for attack, name in (("clean", "fresh_clean_accuracy"), (label, "fresh_pgd_accuracy")):
             accuracy = float(row[name])
-            yield Measurement("fresh validation", attack, again.norm, again.epsilon, num_examples, accuracy)
+            version = row.get("fresh_autoattack_version") if name == "fresh_pgd_accuracy" else None
+            yield Measurement(
+                "fresh validation",
+                attack,
+                again.norm,
+                again.epsilon,
+                num_examples,
+                accuracy,
+                autoattack_version=version if isinstance(version, str) else "",
+            )
 
 
 def _describe_pgd(evaluation: EvaluationConfig) -> str:

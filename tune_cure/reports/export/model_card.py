@@ -6,7 +6,13 @@ from typing import Any
 import yaml
 
 from tune_cure.evaluation.autoattack_version import describe_versions
-from tune_cure.evaluation.names import MIN_TARGETED_CLASSES, NORM_LABELS, UNTARGETED_LABEL
+from tune_cure.evaluation.names import (
+    ATTACK_LABELS,
+    AUTOATTACK_PARTS,
+    MIN_TARGETED_CLASSES,
+    NORM_LABELS,
+    UNTARGETED_LABEL,
+)
 from tune_cure.evaluation.standard_error import standard_error
 from tune_cure.reports.export.bundle import BEST_CONFIG, ONNX, ExportedModel
 from tune_cure.reports.export.claim import FORM, RECORD
@@ -121,8 +127,9 @@ def _measured(model: ExportedModel) -> str:
 
 def _autoattack(model: ExportedModel) -> str:
     """Return AutoAttack's package and versions as a sentence; empty if it has not judged, or none is known."""
-    judged = [it for it in (*model.measured, *model.elsewhere) if it.on == "test"]
-    return describe_versions(it.autoattack_version for it in judged if it.attack in ("AutoAttack", UNTARGETED_LABEL))
+    of_autoattack = {ATTACK_LABELS[attack] for attack in AUTOATTACK_PARTS} | {UNTARGETED_LABEL}
+    judged = [it for it in (*model.measured, *model.elsewhere) if it.attack in of_autoattack]
+    return describe_versions(it.autoattack_version for it in judged)
 
 
 def _on_test_images(model: ExportedModel) -> str:
