@@ -4,24 +4,21 @@
 
 Each run trains for 9 to 45 minutes on one idle thread and is then judged. The command goes on where it was ended, also
 on another machine: the results of a finished run are small files in benchmarks/results/overfitting, which stand for it.
-`--jobs 2` makes two runs at a time; `--report` prints what is there and runs nothing.
+`--jobs 2` makes two runs at a time. overfitting_report.py makes tables of what is there.
 """
 
 import argparse
 import json
 import multiprocessing
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 import tune_cure
-from tune_cure.utils import significance
 
 RESULTS = Path(__file__).parent / "results" / "overfitting"
 EPSILON = 16 / 255
@@ -168,66 +165,13 @@ def run_all(jobs: list[Job], options: argparse.Namespace) -> None:
         pool.starmap(run, left, chunksize=1)
 
 
-def read(name: str, results: Path) -> Iterator[tuple[Job, dict[str, Any]]]:
-    """Yield the finished runs of an arm, by seed."""
-    for seed in range(ARMS[name].seeds):
-        job = Job(name, seed, {}, results)
-        if job.is_done:
-            yield job, json.loads(job.file(".json").read_text())
-
-
-def report(results: Path) -> None:
-    """Print the collapses and accuracies of each arm, and how each compares with `cure`."""
-    rows, collapses = [], {}
-    for name in ARMS:
-        summaries = [summary for _, summary in read(name, results)]
-        if not summaries:
-            continue
-        ever = sum(bool(summary["collapsed_epochs"]) for summary in summaries)
-        end = sum(summary["collapsed_in_the_end"] for summary in summaries)
-        collapses[name] = (ever, len(summaries) - ever)
-        row = {"arm": name, "runs": len(summaries), "collapsed": ever, "in the end": end}
-        for key in ("last_clean", "last_pgd_50_10", "last_autoattack", "best_autoattack"):
-            row[key] = np.mean([summary.get(key, 0.0) for summary in summaries])
-        rows.append(row | {"minutes": np.median([summary["train_seconds"] for summary in summaries]) / 60})
-    print(pd.DataFrame(rows).to_string(index=False, float_format="{:.3f}".format))
-    for name in [name for name in collapses if name != MAIN and MAIN in collapses]:
-        p_value = stats.fisher_exact([collapses[MAIN], collapses[name]]).pvalue
-        print(f"\n{MAIN} against {name}: collapses {collapses[MAIN][0]} and {collapses[name][0]}, p = {p_value:.3g}")
-        print(f"  {compare(MAIN, name, results)}")
-
-
-def compare(first: str, second: str, results: Path) -> str:
-    """Return the difference of two arms' last networks under the strongest attack, over the seeds that both have."""
-    outcomes = []
-    for name in (first, second):
-        files = {job.seed: job.file("-last.npz") for job, _ in read(name, results)}
-        outcomes.append({seed: _strongest(file) for seed, file in files.items() if file.exists()})
-    seeds = sorted(outcomes[0].keys() & outcomes[1].keys())
-    if not seeds:
-        return "no seed in common yet"
-    pair = [np.stack([of_arm[seed] for seed in seeds]) for of_arm in outcomes]
-    found = significance.paired_difference(*pair)
-    return (
-        f"strongest attack, {len(seeds)} seeds: {100 * found.estimate:+.1f} points, 95% interval "
-        f"{100 * found.low:+.1f} to {100 * found.high:+.1f}, p = {found.p_value:.3g}"
-    )
-
-
-def _strongest(file: Path) -> np.ndarray:
-    """Return the outcomes (examples,) under the last attack of a file, which is the strongest."""
-    with np.load(file) as outcomes:
-        return outcomes[outcomes.files[-1]]
-
-
 def main() -> None:
     """Carry out the protocol."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data-root", type=Path, help="the folder of CIFAR-10, or of its pictures")
+    parser.add_argument("--data-root", type=Path, required=True, help="the folder of CIFAR-10, or of its pictures")
     parser.add_argument("--work", type=Path, default=Path("results", "overfitting"), help="where runs are under way")
     parser.add_argument("--results", type=Path, default=RESULTS, help="where the results of finished runs go")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time, each on one thread")
-    parser.add_argument("--report", action="store_true", help="print what is there, and run nothing")
     parser.add_argument(
         "--rehearse", action="store_true", help="seed 0 for two epochs on a few images, to see that all works"
     )
@@ -235,13 +179,9 @@ def main() -> None:
     options.less_data = {"train_examples": 256} if options.rehearse else {}
     options.fewer_epochs = {"epochs": 2} if options.rehearse else {}
     options.examples, options.autoattack = (20, False) if options.rehearse else (1000, True)
-    if not options.report:
-        if options.data_root is None:
-            parser.error("--data-root is needed")
-        run_all(lambda_jobs(options.results), options)
-        jobs = arm_jobs(options.results)
-        run_all([job for job in jobs if job.seed == 0] if options.rehearse else jobs, options)
-    report(options.results)
+    run_all(lambda_jobs(options.results), options)
+    jobs = arm_jobs(options.results)
+    run_all([job for job in jobs if job.seed == 0] if options.rehearse else jobs, options)
 
 
 if __name__ == "__main__":

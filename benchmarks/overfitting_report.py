@@ -1,0 +1,173 @@
+"""Tables of the runs of overfitting.py that are there: collapses, accuracies, and what ending a run early would cost.
+
+    python benchmarks/overfitting_report.py
+
+Writes overfitting_arms.csv, a row for each arm; overfitting_pairs.csv, how each arm compares with `cure`, by the tests
+that overfitting_protocol.md names; and overfitting_collapses.csv, a row for each run that collapsed.
+"""
+
+import argparse
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from overfitting import ARMS, MAIN, RESULTS, Job
+from scipy import stats
+
+from tune_cure.utils import significance
+
+PRIMARY = ("fgsm_rs", "collapsed")  # tested by itself
+ACCURACIES = ("last_clean", "last_pgd_50_10", "last_autoattack", "best_clean", "best_pgd_50_10", "best_autoattack")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run.
+
+    Attributes:
+        arm: Its arm.
+        seed: Its seed.
+        summary: What overfitting.py says of it.
+        log: Its epochs.
+        last: Whether its last network withstands AutoAttack on each test image; None if it diverged.
+    """
+
+    arm: str
+    seed: int
+    summary: dict[str, Any]
+    log: pd.DataFrame
+    last: NDArray[np.bool_] | None
+
+    @property
+    def collapsed(self) -> list[int]:
+        """The epochs after which it was collapsed."""
+        return list(self.summary["collapsed_epochs"])
+
+
+def read(results: Path) -> dict[str, list[Run]]:
+    """Return the finished runs of each arm that has some, by seed."""
+    found = {name: list(_read_arm(name, results)) for name in ARMS}
+    return {name: runs for name, runs in found.items() if runs}
+
+
+def _read_arm(name: str, results: Path) -> Iterator[Run]:
+    for seed in range(ARMS[name].seeds):
+        job = Job(name, seed, {}, results)
+        if not job.is_done:
+            continue
+        last, outcomes = None, job.file("-last.npz")
+        if outcomes.exists():
+            with np.load(outcomes) as arrays:
+                last = arrays["autoattack"]
+        yield Run(name, seed, json.loads(job.file(".json").read_text()), pd.read_csv(job.file(".csv")), last)
+
+
+def describe_arms(arms: dict[str, list[Run]]) -> pd.DataFrame:
+    """Return a row for each arm: how many runs collapsed, with exact 95% intervals, mean accuracies, minutes.
+
+    A run that diverged counts as wrong on every image.
+    """
+    rows = []
+    for name, runs in arms.items():
+        ever = sum(bool(run.collapsed) for run in runs)
+        end = sum(run.summary["collapsed_in_the_end"] for run in runs)
+        row: dict[str, Any] = {"arm": name, "runs": len(runs), "collapsed": ever}
+        interval = stats.binomtest(ever, len(runs)).proportion_ci()
+        row |= {
+            "collapsed_low": interval.low,
+            "collapsed_high": interval.high,
+            "recovered": ever - end,
+            "in_the_end": end,
+        }
+        for key in ACCURACIES:
+            mean, deviation = significance.mean_and_deviation(np.array([run.summary.get(key, 0.0) for run in runs]))
+            row |= {key: mean, f"{key}_sd": deviation}
+        rows.append(row | {"minutes": np.median([run.summary["train_seconds"] for run in runs]) / 60})
+    return pd.DataFrame(rows)
+
+
+def compare(arms: dict[str, list[Run]]) -> pd.DataFrame:
+    """Return a row for each arm beside `cure` and each outcome: the difference of `cure`, and p-values after Holm.
+
+    The primary hypothesis stands by itself, and all others are adjusted together.
+    """
+    rows: list[dict[str, Any]] = []
+    num_images = max((len(run.last) for runs in arms.values() for run in runs if run.last is not None), default=1)
+    for name in [name for name in arms if name != MAIN]:
+        rows += [_compare_counts(arms[MAIN], arms[name], outcome) for outcome in ("collapsed", "in_the_end")]
+        if common := {run.seed for run in arms[MAIN]} & {run.seed for run in arms[name]}:
+            first, second = (_outcomes(arms[arm], common, num_images) for arm in (MAIN, name))
+            rows.append(_compare_accuracies(first, second, name))
+    alone = [index for index, row in enumerate(rows) if (row["arm"], row["outcome"]) == PRIMARY]
+    adjusted = significance.holm([row["p"] for row in rows], alone=alone[0] if alone else None)
+    return pd.DataFrame(rows).assign(p_holm=adjusted)
+
+
+def _compare_counts(first: list[Run], second: list[Run], outcome: str) -> dict[str, Any]:
+    counts = []
+    for runs in (first, second):
+        happened = [
+            bool(run.collapsed) if outcome == "collapsed" else run.summary["collapsed_in_the_end"] for run in runs
+        ]
+        counts.append((sum(happened), len(runs) - sum(happened)))
+    row = {"arm": second[0].arm, "outcome": outcome, "runs": len(first), "runs_of_arm": len(second)}
+    shares = [happened / (happened + not_happened) for happened, not_happened in counts]
+    return row | {"difference": shares[0] - shares[1], "p": float(stats.fisher_exact(counts).pvalue)}
+
+
+def _compare_accuracies(first: NDArray[Any], second: NDArray[Any], name: str) -> dict[str, Any]:
+    found = significance.paired_difference(first, second)
+    row = {"arm": name, "outcome": "last_autoattack", "runs": len(first), "runs_of_arm": len(second)}
+    return row | {"difference": found.estimate, "low": found.low, "high": found.high, "p": found.p_value}
+
+
+def _outcomes(runs: list[Run], seeds: set[int], num_images: int) -> NDArray[np.bool_]:
+    """Return the outcomes of last networks under AutoAttack, (seeds, images); of a run that diverged, all are wrong."""
+    wrong = np.zeros(num_images, dtype=bool)
+    return np.stack([wrong if run.last is None else run.last for run in runs if run.seed in seeds])
+
+
+def list_collapses(arms: dict[str, list[Run]]) -> pd.DataFrame:
+    """Return a row for each run that collapsed: when, whether it recovered, and what ending it then saves and costs.
+
+    `best_before` is the best PGD-10 accuracy on validation images up to the first collapse, which is what the run has
+    if it ends there, and `best_after` that of the epochs after it; `seconds_after` are those of training.
+    """
+    rows = []
+    for run in [run for runs in arms.values() for run in runs if run.collapsed]:
+        log, first = run.log, run.collapsed[0]
+        after = log[log["epoch"] > first]
+        rows.append({
+            "arm": run.arm,
+            "seed": run.seed,
+            "first_epoch": first,
+            "epochs_collapsed": len(run.collapsed),
+            "recovered": not run.summary["collapsed_in_the_end"],
+            "best_before": log.loc[log["epoch"] <= first, "pgd_accuracy"].max(),
+            "best_after": after["pgd_accuracy"].max(),
+            "last": log["pgd_accuracy"].iloc[-1],
+            "seconds_after": after["train_seconds"].sum(),
+            "share_after": after["train_seconds"].sum() / log["train_seconds"].sum(),
+        })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def main() -> None:
+    """Write and print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--results", type=Path, default=RESULTS, help="where overfitting.py has put its results")
+    arms = read(parser.parse_args().results)
+    if MAIN not in arms:
+        parser.error(f"there is no run of {MAIN} yet, with which all others are compared")
+    for name, table in {"arms": describe_arms(arms), "pairs": compare(arms), "collapses": list_collapses(arms)}.items():
+        table.to_csv(RESULTS.parent / f"overfitting_{name}.csv", index=False, float_format="%.5g")
+        print(f"\n{name}\n{table.to_string(index=False, float_format='{:.3f}'.format)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+"""What the tables of benchmarks/overfitting.py say of its runs."""
+
+import importlib
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pandas as pd
+import pytest
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+PGD = {  # by epoch; below 0.05 is collapsed
+    ("fgsm_rs", 0): [0.10, 0.20, 0.01],
+    ("fgsm_rs", 1): [0.15, 0.02, 0.18],
+    ("fgsm_rs", 2): [0.10, 0.15, 0.17],
+    ("cure", 0): [0.10, 0.15, 0.16],
+    ("cure", 1): [0.10, 0.14, 0.16],
+}
+WITHSTOOD = {("fgsm_rs", 1): 30, ("fgsm_rs", 2): 50, ("cure", 0): 40, ("cure", 1): 42}
+"""Of 100 images, by the last network; the missing run has diverged."""
+
+
+@pytest.fixture
+def report(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    for name in ("overfitting", "overfitting_report"):
+        sys.modules.pop(name, None)
+    return importlib.import_module("overfitting_report")
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    for (arm, seed), pgd in PGD.items():
+        log = pd.DataFrame({"epoch": [1, 2, 3], "pgd_accuracy": pgd, "train_seconds": [50.0, 30.0, 20.0]})
+        log.to_csv(tmp_path / f"{arm}-{seed}.csv", index=False)
+        collapsed = [epoch for epoch, accuracy in enumerate(pgd, start=1) if accuracy < 0.05]
+        summary = {"collapsed_epochs": collapsed, "collapsed_in_the_end": 3 in collapsed, "train_seconds": 100.0}
+        if (arm, seed) in WITHSTOOD:
+            summary["last_autoattack"] = WITHSTOOD[arm, seed] / 100
+            correct = np.arange(100) < WITHSTOOD[arm, seed]
+            np.savez(tmp_path / f"{arm}-{seed}-last.npz", clean=np.ones(100, dtype=bool), autoattack=correct)
+        (tmp_path / f"{arm}-{seed}.json").write_text(json.dumps(summary))
+    return tmp_path
+
+
+def test_arms_have_their_collapses_with_exact_intervals_and_a_run_that_diverged_is_wrong_on_all(
+    report: ModuleType, results: Path
+) -> None:
+    arms = report.describe_arms(report.read(results)).set_index("arm")
+    assert list(arms.index) == ["fgsm_rs", "cure"]
+    assert arms.loc["fgsm_rs", ["runs", "collapsed", "recovered", "in_the_end"]].tolist() == [3, 2, 1, 1]
+    assert arms.loc["cure", ["runs", "collapsed", "recovered", "in_the_end"]].tolist() == [2, 0, 0, 0]
+    assert arms.loc["cure", "collapsed_high"] == pytest.approx(1 - 0.025**0.5)  # of Clopper and Pearson, none of two
+    assert arms.loc["fgsm_rs", "last_autoattack"] == pytest.approx((0.0 + 0.3 + 0.5) / 3)
+    assert arms.loc["cure", "minutes"] == pytest.approx(100 / 60)
+
+
+def test_arms_are_compared_by_the_tests_of_the_protocol(report: ModuleType, results: Path) -> None:
+    pairs = report.compare(report.read(results)).set_index("outcome")
+    assert pairs["arm"].eq("fgsm_rs").all()
+    assert pairs.loc["collapsed", "difference"] == pytest.approx(-2 / 3)
+    assert pairs.loc["collapsed", "p"] == pytest.approx(0.4)  # of 10 ways to place two collapses, 3 + 1 are as extreme
+    assert pairs.loc["collapsed", "p_holm"] == pairs.loc["collapsed", "p"], "the primary hypothesis stands by itself"
+    assert pairs.loc["last_autoattack", "difference"] == pytest.approx((0.40 + 0.42) / 2 - (0.0 + 0.30) / 2)
+    assert pairs.loc["last_autoattack", "runs"] == 2
+    others = pairs.drop("collapsed")
+    assert (others["p_holm"] >= others["p"]).all()
+    assert others["p_holm"].min() == pytest.approx(min(1.0, 2 * others["p"].min()))
+
+
+def test_a_collapse_says_what_ending_the_run_saves_and_costs(report: ModuleType, results: Path) -> None:
+    collapses = report.list_collapses(report.read(results)).set_index("seed")
+    assert collapses["arm"].eq("fgsm_rs").all()
+    assert collapses.loc[0, ["first_epoch", "best_before", "last", "seconds_after"]].tolist() == [3, 0.20, 0.01, 0]
+    recovered = collapses.loc[1]
+    assert bool(recovered["recovered"]) and not bool(collapses.loc[0, "recovered"])
+    assert recovered[["first_epoch", "epochs_collapsed", "best_before", "best_after"]].tolist() == [2, 1, 0.15, 0.18]
+    assert recovered["share_after"] == pytest.approx(0.2)
