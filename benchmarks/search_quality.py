@@ -27,6 +27,8 @@ import optuna
 import pandas as pd
 import torch
 from scipy.stats import bootstrap, qmc
+from sklearn.base import clone
+from sklearn.ensemble import ExtraTreesRegressor
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import Matern, WhiteKernel
@@ -179,19 +181,36 @@ def as_results(accuracies: "np.ndarray[Any, Any]") -> Iterator[dict[str, Any]]:
         yield {"training_iteration": epoch, OBJECTIVE: float(best), "ended": ended}
 
 
+def process() -> GaussianProcessRegressor:
+    """A smooth mean. All epochs share the kernel: a length for each hyperparameter, and noise, fitted to all curves."""
+    kernel = Matern([1.0] * len(KEYS), (0.1, 20.0), nu=2.5) + WhiteKernel(0.05, (1e-4, 1.0))
+    return GaussianProcessRegressor(kernel, normalize_y=True, n_restarts_optimizer=3, random_state=0)
+
+
+def trees() -> ExtraTreesRegressor:
+    """A mean of many steps, which favors no sampler that is a Gaussian process itself."""
+    return ExtraTreesRegressor(200, random_state=0)
+
+
+MEANS = {"process": process, "trees": trees}
+
+
 class Surrogate:
-    """Learning curves for any hyperparameters, from recorded ones: a smooth mean and the noise of training seeds.
+    """Learning curves for any hyperparameters, from recorded ones: a mean and the noise of training seeds.
+
+    Args:
+        curves: The recorded curves.
+        repeats: Those of some configurations, from several seeds.
+        mean: What predicts a configuration's mean curve, one of `MEANS`.
 
     Attributes:
         optimum: The best that any configuration reaches without noise, over a dense grid of Sobol points.
     """
 
-    def __init__(self, curves: pd.DataFrame, repeats: pd.DataFrame) -> None:
+    def __init__(self, curves: pd.DataFrame, repeats: pd.DataFrame, mean: str = "process") -> None:
         self.space = WAYS[PLAIN].spec(0).space
         self.at, self.curves = self.unit(curves[KEYS].to_numpy()), _by_epoch(curves)
-        # All epochs share the kernel: a length for each hyperparameter, and noise, fitted to all curves together.
-        kernel = Matern([1.0] * len(KEYS), (0.1, 20.0), nu=2.5) + WhiteKernel(0.05, (1e-4, 1.0))
-        self.mean = GaussianProcessRegressor(kernel, normalize_y=True, n_restarts_optimizer=3, random_state=0)
+        self.mean = MEANS[mean]()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # of a length at its bound: it does not matter
             self.mean.fit(self.at, self.curves)
@@ -234,7 +253,9 @@ class Surrogate:
         found = []
         for index in range(len(best)):
             others = np.arange(len(best)) != index
-            fixed = GaussianProcessRegressor(self.mean.kernel_, optimizer=None, normalize_y=True)
+            fixed = clone(self.mean)
+            if isinstance(self.mean, GaussianProcessRegressor):
+                fixed.set_params(kernel=self.mean.kernel_, optimizer=None)
             found.append(fixed.fit(self.at[others], self.curves[others]).predict(self.at[[index]]).max())
         return float(np.sqrt(np.mean((np.array(found) - best) ** 2))), float(best.std())
 

@@ -2,12 +2,14 @@
 
     python benchmarks/search_quality_samplers.py starts               # minutes
     python benchmarks/search_quality_samplers.py winners              # minutes
-    python benchmarks/search_quality_samplers.py gp --seeds 20        # half an hour: `gp` and `tpe`
+    python benchmarks/search_quality_samplers.py gp                   # half an hour: `gp` and `tpe`
+    python benchmarks/search_quality_samplers.py gp --mean trees      # the same on another surrogate
 
 **starts**: the first trials at points of a scrambled Sobol sequence instead of at random ones, and more of them. Each
 search is measured against plain random search of the same seed, as in search_quality.py. **winners**: the regret
 without noise of the trial that a search names its winner: by its best accuracy, by the second judgement of the leaders,
-or by posterior mean (`rescore.choose`). The results are in docs/search_quality.md.
+or by posterior mean (`rescore.choose`). The surrogate is a Gaussian process, or with `--mean trees` the mean of many
+trees, which favors no sampler. The results are in docs/search_quality.md.
 """
 
 import argparse
@@ -22,7 +24,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.samplers import BaseSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 from scipy.stats import qmc
-from search_quality import CURVES, EPOCHS, RANDOM_TRIALS, REPEATS, Surrogate, Way, run
+from search_quality import CURVES, EPOCHS, MEANS, RANDOM_TRIALS, REPEATS, Surrogate, Way, run
 
 from tune_cure.search.journal import OBJECTIVE
 from tune_cure.search.ranking import rank_leaders
@@ -130,17 +132,20 @@ def summarize_starts(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-SEARCHES = {  # scheduler, and share of the epochs of 48 whole trials
-    "48 trials, no stopping": ("none", 1.0),
-    "24 trials, no stopping": ("none", 0.5),
-    "epochs of 48 trials, ASHA from 9": ("asha", 1.0),
-    "epochs of 16 trials, ASHA from 9": ("asha", 1 / 3),
+SEARCHES = {  # sampler, scheduler, and share of the epochs of 48 whole trials
+    "48 trials, no stopping": ("tpe", "none", 1.0),
+    "24 trials, no stopping": ("tpe", "none", 0.5),
+    "epochs of 48 trials, ASHA from 9": ("tpe", "asha", 1.0),
+    "epochs of 16 trials, ASHA from 9": ("tpe", "asha", 1 / 3),
+    "gp, 48 trials, no stopping": ("gp", "none", 1.0),
+    "gp, 24 trials, no stopping": ("gp", "none", 0.5),
+    "gp, epochs of 48 trials, ASHA from 9": ("gp", "asha", 1.0),
 }
 TOPS = (3, 8)
 
 
-def finished_trials(surrogate: Surrogate, scheduler: str, seed: int, epochs: int) -> pd.DataFrame:
-    """Return the trials of a search by TPE that ran to their end, with their values without noise."""
+def finished_trials(surrogate: Surrogate, way: Way, seed: int, epochs: int) -> pd.DataFrame:
+    """Return the trials of a search that ran to their end, with their values without noise."""
     rows: list[dict[str, Any]] = []
     trials = surrogate.train(seed)
 
@@ -150,7 +155,7 @@ def finished_trials(surrogate: Surrogate, scheduler: str, seed: int, epochs: int
                 rows.append({**config, "objective": result[OBJECTIVE], "value": surrogate.value(config)})
             yield result
 
-    run(Way("tpe", scheduler), seed, train, goal=float("inf"), least=epochs, most=epochs)
+    run(way, seed, train, goal=float("inf"), least=epochs, most=epochs)
     frame = pd.DataFrame(rows).assign(status="completed", feasible=True)
     frame["pgd_accuracy_best"] = frame["objective"]
     frame["pgd_accuracy_best_se"] = (frame["objective"] * (1 - frame["objective"]) / NUM_IMAGES) ** 0.5
@@ -167,9 +172,9 @@ def judge_again(frame: pd.DataFrame, seed: int) -> "np.ndarray[Any, Any]":
 def compare_winners(surrogate: Surrogate, seeds: int) -> pd.DataFrame:
     """Return a row for each search and seed: the regret of the winner by each rule."""
     rows = []
-    for name, (scheduler, share) in SEARCHES.items():
+    for name, (sampler, scheduler, share) in SEARCHES.items():
         for seed in range(seeds):
-            frame = finished_trials(surrogate, scheduler, seed, int(share * BUDGET))
+            frame = finished_trials(surrogate, Way(sampler, scheduler), seed, int(share * BUDGET))
             if len(frame) < max(TOPS):
                 continue
             again, by_objective = judge_again(frame, seed), frame["objective"].rank(ascending=False, method="first")
@@ -207,15 +212,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", choices=["starts", "gp", "winners"])
     parser.add_argument("--seeds", type=int, default=60)
+    parser.add_argument("--mean", choices=MEANS, default="process", help="of the surrogate")
     options = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    surrogate = Surrogate(pd.read_csv(CURVES), pd.read_csv(REPEATS))
+    surrogate = Surrogate(pd.read_csv(CURVES), pd.read_csv(REPEATS), options.mean)
+    error, spread = surrogate.left_out_error()
+    print(f"a left-out curve's best value is predicted to {error:.3f}; they spread by {spread:.3f}")
     summarize: Callable[[pd.DataFrame], pd.DataFrame]
     if options.part == "winners":
         name, frame, summarize = "winners", compare_winners(surrogate, options.seeds), summarize_winners
     else:
         samplers = STARTS if options.part == "starts" else {next(iter(STARTS)): "tpe", "GP, 10 random": "gp"}
         name, frame, summarize = options.part, compare_starts(surrogate, options.seeds, samplers), summarize_starts
+    name += "" if options.mean == "process" else f"_{options.mean}"
     frame.to_csv(RESULTS / f"search_quality_{name}_seeds.csv", index=False, float_format="%.5g")
     summary = summarize(frame)
     summary.to_csv(RESULTS / f"search_quality_{name}.csv", index=False, float_format="%.4g")
