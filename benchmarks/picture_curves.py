@@ -1,6 +1,6 @@
 """Whole learning curves of CURE on real pictures: recorded from a search in which nothing is stopped, and their ranks.
 
-    tune-cure search benchmarks/picture_curves.yaml --data-root FOLDER --output results/pictures   # 3 hours on one core
+    tune-cure search benchmarks/picture_curves.yaml --data-root FOLDER --output results/pictures   # 5 core hours
     python benchmarks/picture_curves.py results/pictures
 
 Writes picture_curves.csv, a row for each trial with its hyperparameters and its PGD accuracy after each epoch, and
@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy import stats
 from search_quality import whole_curves
 
 RESULTS = Path(__file__).parent / "results"
@@ -23,6 +24,7 @@ CURVES = RESULTS / "picture_curves.csv"
 RANKS = RESULTS / "picture_curves_ranks.csv"
 HYPERPARAMETERS = ["lambda", "h", "lr_max", "epsilon", "lr_schedule", "averaging"]
 GROUPS = ("lr_schedule", "averaging")
+RESAMPLES = 5000
 
 
 def read() -> pd.DataFrame:
@@ -43,7 +45,10 @@ def record(folder: Path) -> pd.DataFrame:
 
 
 def rank(curves: pd.DataFrame) -> pd.DataFrame:
-    """Return Spearman's and Kendall's correlation of the best so far after each epoch with the best of all epochs."""
+    """Return Spearman's and Kendall's correlation of the best so far after each epoch with the best of all epochs.
+
+    `low` and `high` bound Spearman's with 95% confidence, by a bootstrap over the trials.
+    """
     groups = [("all", curves)]
     for column in GROUPS:
         groups += [(f"{column}: {value}", members) for value, members in curves.groupby(column)]
@@ -53,9 +58,20 @@ def rank(curves: pd.DataFrame) -> pd.DataFrame:
         last = best.columns[-1]
         for epoch in best.columns[:-1]:
             spearman, kendall = (best[epoch].corr(best[last], method=how) for how in ("spearman", "kendall"))
-            rows.append({"trials": name, "number": len(members), "epoch": epoch + 1, "spearman": spearman,
-                         "kendall": kendall, "best": best[last].max()})  # fmt: skip
+            low, high = bootstrap_spearman(best[epoch].to_numpy(), best[last].to_numpy())
+            rows.append({"trials": name, "number": len(members), "epoch": epoch + 1, "spearman": spearman, "low": low,
+                         "high": high, "kendall": kendall, "best": best[last].max()})  # fmt: skip
     return pd.DataFrame(rows)
+
+
+def bootstrap_spearman(first: NDArray[np.float64], second: NDArray[np.float64]) -> tuple[float, float]:
+    """Return a 95% interval of Spearman's correlation of two columns of as many trials, by percentiles."""
+    drawn = np.random.default_rng(0).integers(len(first), size=(RESAMPLES, len(first)))
+    ranks = [stats.rankdata(column[drawn], axis=1) for column in (first, second)]
+    one, two = (of - of.mean(axis=1, keepdims=True) for of in ranks)
+    products, scales = (one * two).sum(axis=1), np.sqrt((one**2).sum(axis=1) * (two**2).sum(axis=1))
+    low, high = np.percentile(products[scales > 0] / scales[scales > 0], [2.5, 97.5])  # else one trial alone was drawn
+    return float(low), float(high)
 
 
 def main() -> None:
