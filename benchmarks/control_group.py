@@ -55,9 +55,12 @@ def read_digits() -> Curves:
     return Curves("digits", np.maximum.accumulate(frame.to_numpy(dtype=float), axis=1), DIGITS_RUNGS)
 
 
-def read_pictures() -> Curves:
-    """Return the curves of the space of `cure` on pictures."""
-    return Curves("pictures", picture_curves.best_so_far(picture_curves.read()), PICTURES_RUNGS)
+def read_pictures() -> Iterator[Curves]:
+    """Yield the curves of the space of `cure` on pictures, all together and by schedule."""
+    curves = picture_curves.read()
+    for name, group in [("pictures", curves), *curves.groupby("lr_schedule")]:
+        words = name if name == "pictures" else f"pictures, {name}"
+        yield Curves(words, picture_curves.best_so_far(group), PICTURES_RUNGS)
 
 
 def read_fastat(path: Path) -> Iterator[Curves]:
@@ -185,7 +188,7 @@ def measure_adapting(curves: Curves) -> Iterator[dict[str, Any]]:
     Beside it is what as many epochs lose in the first trials alone, each trained to its end.
     """
     for grace_period, factor in curves.rungs:
-        for trials in [number for number in SEARCHES if number <= len(curves.best)]:
+        for trials in [number for number in SEARCHES if number <= len(curves.best)] or [len(curves.best)]:
             for way, (control, adapt) in WAYS.items():
                 saved, regrets, instead = [], [], []
                 for seed in range(REPLAYS):
@@ -216,8 +219,9 @@ def main() -> None:
     parser.add_argument("fastat", type=Path, nargs="?", help="the csv of FastAT's curves, packed or not")
     options = parser.parse_args()
     estimates, adapting = [], []
-    for curves in [read_digits(), read_pictures(), *(read_fastat(options.fastat) if options.fastat else [])]:
-        estimates += list(measure_estimates(curves))
+    for curves in [read_digits(), *read_pictures(), *(read_fastat(options.fastat) if options.fastat else [])]:
+        if len(curves.best) >= max(SEARCHES):  # of fewer a tenth says nothing
+            estimates += list(measure_estimates(curves))
         adapting += list(measure_adapting(curves))
         print(pd.DataFrame(estimates[-12:]).to_string(float_format="{:.2f}".format), flush=True)
         print(pd.DataFrame(adapting[-24:]).to_string(float_format="{:.3f}".format), flush=True)

@@ -26,7 +26,7 @@ from tune_cure.evaluation.config import EvaluationConfig
 from tune_cure.evaluation.metrics import BATCH_SIZE, START_SEED, exact_evaluation
 from tune_cure.models import checkpoints as models
 from tune_cure.ray_backend.rescoring import fresh_examples
-from tune_cure.search import run_files
+from tune_cure.search.journal import Journal
 from tune_cure.search.results import SearchResult
 from tune_cure.utils.files import read_tensors
 
@@ -97,12 +97,13 @@ def measure(folder: Path) -> None:
     )
     OUTCOMES.mkdir(exist_ok=True)
     torch.set_num_threads(1)
+    checkpoints = {event["trial"]: event["path"] for event in result.events if event["event"] == "checkpoint"}
     for trial in result.trials.query("status == 'completed'")["trial"]:
         file = OUTCOMES / f"trial-{trial}.npz"
-        checkpoints = sorted((folder / "trials" / f"trial_{trial:05d}").glob("checkpoint_*"))
-        if file.exists() or not checkpoints:
+        checkpoint = Journal(folder).checkpoint_file(checkpoints[trial])
+        if file.exists() or not checkpoint.exists():
             continue
-        saved = read_tensors(checkpoints[-1] / run_files.CHECKPOINT, torch.device("cpu"))
+        saved = read_tensors(checkpoint, torch.device("cpu"))
         model = models.rebuild(saved["best_model"], device=torch.device("cpu"), trust_code=True)
         found = {}
         for steps in STEPS:
