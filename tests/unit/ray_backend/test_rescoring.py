@@ -14,7 +14,7 @@ from tests.support.spaces import tiny
 from tune_cure import models
 from tune_cure.data import splits as data
 from tune_cure.data.splits import Examples
-from tune_cure.evaluation import robustness
+from tune_cure.evaluation import autoattack_version, robustness
 from tune_cure.evaluation.config import StricterEvaluation
 from tune_cure.ray_backend import rescoring
 from tune_cure.ray_backend.resources import Machine, plan_resources
@@ -144,6 +144,7 @@ def test_leaders_are_judged_again_by_the_attack_that_is_asked_for(
     assert metrics == {
         "examples": 30, "clean_accuracy": 0.8, "pgd_accuracy": 0.5,
         "clean_accuracy_se": pytest.approx((0.16 / 30) ** 0.5), "pgd_accuracy_se": pytest.approx((0.25 / 30) ** 0.5),
+        "autoattack_version": autoattack_version.installed_version(),
     }  # fmt: skip
 
 
