@@ -318,8 +318,8 @@ def test_the_table_of_what_a_control_group_estimates_is_an_extract_of_its_csv() 
     curves = [CURVES[name] for name in filled(rows, "curves")]
     shown = [(of, int(row["first rung"]), float(row["rung"])) for of, row in zip(curves, rows, strict=True)]
     agree(rows, frame[frame["control"] == 0.1].set_index(["curves", "grace_period", "rung"]).loc[shown], {
-        "true correlation": lambda found: f"{found['truth']:.2f}".replace("-", "−"),
-        "mean estimate": lambda found: f"{found['mean']:.2f}".replace("-0.00", "0.00").replace("-", "−"),
+        "true correlation": lambda found: signed(found["truth"]),
+        "mean estimate": lambda found: signed(found["mean"]),
         "truth in the interval": percent("coverage"),
     })  # fmt: skip
     for share, least in ((0.1, 0.95), (0.25, 0.92)):
@@ -343,6 +343,22 @@ def test_the_table_of_what_adapting_costs_is_an_extract_of_its_csv() -> None:
             assert row[title] == f"{100 * found.loc[way, 'saved']:.0f}%, {100 * found.loc[way, 'regret']:.1f}"
         for way, title in (("no control group", "whole trials, as no group"), ("adapted", "as adapted")):
             assert row[title] == f"{100 * found.loc[way, 'regret_of_whole_trials']:.1f}"
+
+
+def test_what_is_said_of_rungs_on_pictures_is_in_their_csv() -> None:
+    frame = pd.read_csv(RESULTS / "control_group_adapt.csv").query("way == 'no control group'")
+    frame = frame[frame["curves"].str.startswith("pictures")].set_index(["curves", "grace_period"])
+    late, page = frame.xs(12, level="grace_period"), page_text()
+    assert f"kept the winner in {100 * late.loc['pictures', 'winner_kept']:.1f}% of the replays" in page
+    assert late.drop("pictures")["winner_kept"].eq(1).all(), "in all with one of them"
+    assert f"saves {100 * late['saved'].min():.0f} to {100 * late['saved'].max():.0f}%." in page
+    early = frame.loc["pictures, piecewise"].drop(12)
+    assert (early["regret"] > early["regret_of_whole_trials"]).all()
+    after_two = frame.loc[("pictures, onecycle", 2)]
+    assert after_two["regret"] < after_two["regret_of_whole_trials"]
+    ranks = pd.read_csv(RESULTS / "picture_curves_ranks.csv").query("trials == 'lr_schedule: piecewise'")
+    first_half = ranks.set_index("epoch").loc[:10, "spearman"]
+    assert f"is {signed(first_half.max())} at best, and {signed(first_half[10])} after 10 epochs" in page
 
 
 def test_what_is_said_of_late_and_of_adapted_rungs_is_in_their_csv() -> None:
