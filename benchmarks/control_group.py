@@ -58,9 +58,9 @@ def read_digits() -> Curves:
 def read_pictures() -> Iterator[Curves]:
     """Yield the curves of the space of `cure` on pictures, all together and by schedule."""
     curves = picture_curves.read()
-    for name, group in [("pictures", curves), *curves.groupby("lr_schedule")]:
-        words = name if name == "pictures" else f"pictures, {name}"
-        yield Curves(words, picture_curves.best_so_far(group), PICTURES_RUNGS)
+    yield Curves("pictures", picture_curves.best_so_far(curves), PICTURES_RUNGS)
+    for schedule, group in curves.groupby("lr_schedule"):
+        yield Curves(f"pictures, {schedule}", picture_curves.best_so_far(group), PICTURES_RUNGS)
 
 
 def read_fastat(path: Path) -> Iterator[Curves]:

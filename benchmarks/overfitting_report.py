@@ -21,6 +21,7 @@ from scipy import stats
 
 from tune_cure.utils import significance
 
+COLLAPSES = ("collapsed", "in_the_end")
 PRIMARY = ("fgsm_rs", "collapsed")  # tested by itself
 ACCURACIES = ("last_clean", "last_pgd_50_10", "last_autoattack", "best_clean", "best_pgd_50_10", "best_autoattack")
 
@@ -48,6 +49,10 @@ class Run:
         """The epochs after which it was collapsed."""
         return list(self.summary["collapsed_epochs"])
 
+    def has(self, outcome: str) -> bool:
+        """Return whether an outcome of the protocol came true: `collapsed` at some epoch, or `in_the_end`."""
+        return bool(self.collapsed) if outcome == "collapsed" else bool(self.summary["collapsed_in_the_end"])
+
 
 def read(results: Path) -> dict[str, list[Run]]:
     """Return the finished runs of each arm that has some, by seed."""
@@ -74,8 +79,7 @@ def describe_arms(arms: dict[str, list[Run]]) -> pd.DataFrame:
     """
     rows = []
     for name, runs in arms.items():
-        ever = sum(bool(run.collapsed) for run in runs)
-        end = sum(run.summary["collapsed_in_the_end"] for run in runs)
+        ever, end = (sum(run.has(outcome) for run in runs) for outcome in COLLAPSES)
         row: dict[str, Any] = {"arm": name, "runs": len(runs), "collapsed": ever}
         interval = stats.binomtest(ever, len(runs)).proportion_ci()
         row |= {
@@ -99,7 +103,7 @@ def compare(arms: dict[str, list[Run]]) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     num_images = max((len(run.last) for runs in arms.values() for run in runs if run.last is not None), default=1)
     for name in [name for name in arms if name != MAIN]:
-        rows += [_compare_counts(arms[MAIN], arms[name], outcome) for outcome in ("collapsed", "in_the_end")]
+        rows += [_compare_counts(arms[MAIN], arms[name], outcome) for outcome in COLLAPSES]
         if common := {run.seed for run in arms[MAIN]} & {run.seed for run in arms[name]}:
             first, second = (_outcomes(arms[arm], common, num_images) for arm in (MAIN, name))
             rows.append(_compare_accuracies(first, second, name))
@@ -109,15 +113,10 @@ def compare(arms: dict[str, list[Run]]) -> pd.DataFrame:
 
 
 def _compare_counts(first: list[Run], second: list[Run], outcome: str) -> dict[str, Any]:
-    counts = []
-    for runs in (first, second):
-        happened = [
-            bool(run.collapsed) if outcome == "collapsed" else run.summary["collapsed_in_the_end"] for run in runs
-        ]
-        counts.append((sum(happened), len(runs) - sum(happened)))
+    one, two = (sum(run.has(outcome) for run in runs) for runs in (first, second))
+    p_value = stats.fisher_exact([(one, len(first) - one), (two, len(second) - two)]).pvalue
     row = {"arm": second[0].arm, "outcome": outcome, "runs": len(first), "runs_of_arm": len(second)}
-    shares = [happened / (happened + not_happened) for happened, not_happened in counts]
-    return row | {"difference": shares[0] - shares[1], "p": float(stats.fisher_exact(counts).pvalue)}
+    return row | {"difference": one / len(first) - two / len(second), "p": float(p_value)}
 
 
 def _compare_accuracies(first: NDArray[Any], second: NDArray[Any], name: str) -> dict[str, Any]:
@@ -147,7 +146,7 @@ def list_collapses(arms: dict[str, list[Run]]) -> pd.DataFrame:
             "seed": run.seed,
             "first_epoch": first,
             "epochs_collapsed": len(run.collapsed),
-            "recovered": not run.summary["collapsed_in_the_end"],
+            "recovered": not run.has("in_the_end"),
             "best_before": log.loc[log["epoch"] <= first, "pgd_accuracy"].max(),
             "best_after": after["pgd_accuracy"].max(),
             "last": log["pgd_accuracy"].iloc[-1],
@@ -160,8 +159,8 @@ def list_collapses(arms: dict[str, list[Run]]) -> pd.DataFrame:
 def main() -> None:
     """Write and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--results", type=Path, default=RESULTS, help="where overfitting.py has put its results")
-    arms = read(parser.parse_args().results)
+    parser.parse_args()
+    arms = read(RESULTS)
     if MAIN not in arms:
         parser.error(f"there is no run of {MAIN} yet, with which all others are compared")
     for name, table in {"arms": describe_arms(arms), "pairs": compare(arms), "collapses": list_collapses(arms)}.items():

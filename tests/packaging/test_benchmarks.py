@@ -1,9 +1,8 @@
 """What the scripts in benchmarks/ make of their measurements."""
 
-import importlib
 import sys
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,20 +16,6 @@ from tune_cure.regularizers.cure import cure_penalty
 from tune_cure.search.schedulers.asha import Bracket
 from tune_cure.training.config import ModelConfig
 from tune_cure.training.schedules import SCHEDULES
-
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-
-
-@pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Imports one of the scripts."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-
-    def imported(name: str) -> ModuleType:
-        sys.modules.pop(name, None)
-        return importlib.import_module(name)
-
-    return imported
 
 
 def search(*stretches: tuple[int, int, float, int], start: float) -> Any:

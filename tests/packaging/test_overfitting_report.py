@@ -1,16 +1,13 @@
 """What the tables of benchmarks/overfitting.py say of its runs."""
 
-import importlib
 import json
-import sys
 from pathlib import Path
-from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 PGD = {  # by epoch; below 0.05 is collapsed
     ("fgsm_rs", 0): [0.10, 0.20, 0.01],
     ("fgsm_rs", 1): [0.15, 0.02, 0.18],
@@ -23,11 +20,8 @@ WITHSTOOD = {("fgsm_rs", 1): 30, ("fgsm_rs", 2): 50, ("cure", 0): 40, ("cure", 1
 
 
 @pytest.fixture
-def report(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    for name in ("overfitting", "overfitting_report"):
-        sys.modules.pop(name, None)
-    return importlib.import_module("overfitting_report")
+def report(script: Any) -> Any:
+    return script("overfitting_report")
 
 
 @pytest.fixture
@@ -46,7 +40,7 @@ def results(tmp_path: Path) -> Path:
 
 
 def test_arms_have_their_collapses_with_exact_intervals_and_a_run_that_diverged_is_wrong_on_all(
-    report: ModuleType, results: Path
+    report: Any, results: Path
 ) -> None:
     arms = report.describe_arms(report.read(results)).set_index("arm")
     assert list(arms.index) == ["fgsm_rs", "cure"]
@@ -57,7 +51,7 @@ def test_arms_have_their_collapses_with_exact_intervals_and_a_run_that_diverged_
     assert arms.loc["cure", "minutes"] == pytest.approx(100 / 60)
 
 
-def test_arms_are_compared_by_the_tests_of_the_protocol(report: ModuleType, results: Path) -> None:
+def test_arms_are_compared_by_the_tests_of_the_protocol(report: Any, results: Path) -> None:
     pairs = report.compare(report.read(results)).set_index("outcome")
     assert pairs["arm"].eq("fgsm_rs").all()
     assert pairs.loc["collapsed", "difference"] == pytest.approx(-2 / 3)
@@ -70,7 +64,7 @@ def test_arms_are_compared_by_the_tests_of_the_protocol(report: ModuleType, resu
     assert others["p_holm"].min() == pytest.approx(min(1.0, 2 * others["p"].min()))
 
 
-def test_a_collapse_says_what_ending_the_run_saves_and_costs(report: ModuleType, results: Path) -> None:
+def test_a_collapse_says_what_ending_the_run_saves_and_costs(report: Any, results: Path) -> None:
     collapses = report.list_collapses(report.read(results)).set_index("seed")
     assert collapses["arm"].eq("fgsm_rs").all()
     assert collapses.loc[0, ["first_epoch", "best_before", "last", "seconds_after"]].tolist() == [3, 0.20, 0.01, 0]

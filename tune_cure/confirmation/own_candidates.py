@@ -122,7 +122,6 @@ def _read_configuration(
     """Return a configuration as a candidate."""
     content, is_trial = trial_config.read_with_origin(file, trial)
     has_network = "model" in content
-    own_data = content.get("data")
     expand_model_name(content)
     try:
         training = content.setdefault("training", {})
@@ -135,7 +134,7 @@ def _read_configuration(
     row = "" if trial is None else f", trial {trial}"
     model = run.model if has_network and run.model != result.spec.model else None
     network = "" if model is None else f", with the network {model.name}"
-    data = _describe_other_data(own_data or {}, run.data, result.spec.data)
+    data = _describe_other_data(content.get("data") or {}, run.data, result.spec.data)
     return Candidate(name, "candidate", run.training, f"the configuration in {file}{row}{network}{data}", model=model)
 
 
