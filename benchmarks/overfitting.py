@@ -30,6 +30,7 @@ CURE = {**FGSM_RS, "regularizer": "cure", "direction": "classic", "h": 3.478, "p
 PLAIN = {"regularizer": "none"}
 LAMBDAS, LAMBDA_SEED = (0.03, 0.1, 0.3), 100
 MAIN = "cure"
+QUESTION = ("fgsm_rs", MAIN)
 
 
 @dataclass(frozen=True)
@@ -104,15 +105,14 @@ def choose_lambda(results: Path) -> float:
 
 
 def arm_jobs(results: Path) -> list[Job]:
-    """Return the runs of all arms, seed by seed, so that what is there at any time can be compared."""
+    """Return the runs of all arms, the two of the main question first, seed by seed."""
     chosen = {"lambda": choose_lambda(results)}
-    most = max(arm.seeds for arm in ARMS.values())
-    return [
+    jobs = [
         Job(name, seed, {**COMMON, **arm.keys, **(chosen if arm.takes_lambda else {})}, results)
-        for seed in range(most)
         for name, arm in ARMS.items()
-        if seed < arm.seeds
+        for seed in range(arm.seeds)
     ]
+    return sorted(jobs, key=lambda job: (job.name not in QUESTION, job.seed))
 
 
 def run(job: Job, options: argparse.Namespace) -> None:
