@@ -104,6 +104,7 @@ WAYS = {
     "GP, ASHA from 9": Way("gp"),
 }
 PLAIN, OURS = "random, no stopping", "TPE, ASHA from 9"
+ON_DIGITS = (PLAIN, OURS, "GP, ASHA from 9")
 LONGER = {name: WAYS[name] for name in (PLAIN, "TPE, no stopping", OURS, "GP, no stopping")}
 
 
@@ -409,13 +410,14 @@ def on_digits(seeds: int) -> None:
 
         return trial
 
-    ways = {name: WAYS[name] for name in (PLAIN, OURS)}
     done = RESULTS / f"{DIGITS}_seeds.csv"
-    frame = pd.read_csv(done) if done.exists() else pd.DataFrame({"seed": []})
-    for seed in sorted(set(range(seeds)) - set(frame["seed"])):  # minutes each: what was done before is kept
-        one = compare([seed], ways, train, plain, least=0.0, most=0.4)
-        frame = pd.concat([frame, one.drop(columns=["best_at_a_fifth", "leader_at_a_fifth"])])
-        _write(frame, DIGITS, 0.4)
+    frame = pd.read_csv(done) if done.exists() else pd.DataFrame({"seed": [], "way": []})
+    for way in ON_DIGITS:
+        for seed in sorted(set(range(seeds)) - set(frame.loc[frame["way"] == way, "seed"])):  # minutes each
+            one = compare([seed], {way: WAYS[way]}, train, plain, least=0.0, most=0.4)
+            frame = pd.concat([frame, one.drop(columns=["best_at_a_fifth", "leader_at_a_fifth"])])
+            frame = frame.sort_values("seed", kind="stable")
+            _write(frame, DIGITS, 0.4)
 
 
 def _write(frame: pd.DataFrame, name: str, most: float) -> None:
