@@ -20,6 +20,10 @@ RUNS = {  # of benchmarks/catastrophic_overfitting.py
     "CURE, lambda 0.05, batch statistics": "lambda 0.05",
     "CURE, lambda 0.2, batch statistics": "lambda 0.2",
 }
+ARMS = {  # of benchmarks/overfitting.py
+    "fgsm_rs": "FGSM from a random start",
+    "cure": "the same with CURE's penalty",
+}
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#777777"
 STYLE = {"font.size": 8, "axes.linewidth": 0.6, "svg.hashsalt": "tune_cure", "axes.spines.top": False}
 STYLE |= {"axes.spines.right": False, "font.family": "DejaVu Sans"}
@@ -30,6 +34,7 @@ def main() -> None:
     with mpl.rc_context(STYLE):
         figures = {
             "catastrophic_overfitting": collapse(),
+            "overfitting": overfitting(),
             "penalty": penalty(),
             "league": league("digits"),
             "league_cifar10": league("cifar10"),
@@ -53,6 +58,25 @@ def collapse() -> Figure:
     panels[0].set_ylabel("accuracy under attack")
     panels[-1].text(15.8, 0.58, "FGSM", color=ORANGE, ha="right", weight="bold")
     panels[-1].text(15.8, 0.2, "PGD", color=BLUE, ha="right", weight="bold")
+    return figure
+
+
+def overfitting(folder: Path = RESULTS / "overfitting") -> Figure:
+    """FGSM and PGD accuracy by epoch of each run of the two main arms, shaded where it was collapsed."""
+    figure = Figure(figsize=(7, 2.6), layout="constrained")
+    rows = figure.subfigures(len(ARMS))
+    for row, (arm, title) in zip(rows, ARMS.items(), strict=True):
+        logs = {int(file.stem.split("-")[1]): pd.read_csv(file) for file in folder.glob(f"{arm}-*.csv")}
+        row.suptitle(title, fontsize=9)
+        panels = row.subplots(1, max(len(logs), 2), sharey=True)
+        for axes, seed in zip(panels, sorted(logs), strict=False):
+            of = logs[seed]
+            for epoch in of.loc[of["catastrophic_overfitting"] | of["diverged"], "epoch"]:
+                axes.axvspan(epoch - 0.5, epoch + 0.5, color=ORANGE, alpha=0.18, linewidth=0)
+            axes.plot(of["epoch"], of["fgsm_accuracy"], color=ORANGE, linewidth=1, linestyle=(0, (4, 1.5)))
+            axes.plot(of["epoch"], of["pgd_accuracy"], color=BLUE, linewidth=1.3)
+            axes.set(xlim=(0.5, 12.5), ylim=(0, 0.6), xticks=[1, 12], xlabel=f"seed {seed}", yticks=[0, 0.2, 0.4, 0.6])
+            axes.yaxis.set_major_formatter(PercentFormatter(1))
     return figure
 
 

@@ -1,6 +1,7 @@
 import math
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -98,3 +99,15 @@ def test_a_search_without_finished_trials_shows_all_of_them(run: Run) -> None:
 def test_rungs_too_close_to_each_other_share_a_label() -> None:
     assert figures.choose_labeled_rungs([1, 3, 9, 27, 81], 200) == [1, 27, 81]
     assert figures.choose_labeled_rungs([1, 3, 9], 12) == [1, 3, 9]
+
+
+def test_the_map_of_overfitting_tells_trials_that_recovered_from_those_that_did_not(run: Run) -> None:
+    spec, trials, _ = run
+    trials = trials.assign(catastrophic_overfitting_epoch=np.nan, recovery_epoch=np.nan)
+    trials.loc[:2, "catastrophic_overfitting_epoch"] = 3
+    trials.loc[1, "recovery_epoch"] = 5
+    figure = figures.plot_overfitting_map(trials, spec, "lambda", "h")
+    judged = (trials["epochs_trained"] > 0).sum()
+    expected = {"did not": judged - 3, "recovered from it": 1, "overfitted catastrophically": 2}
+    assert {trace.name: len(trace.x) for trace in figure.data} == expected
+    assert figures.overfitting_outcomes(trials.drop(columns="recovery_epoch"))[1] == "overfitted catastrophically"

@@ -14,9 +14,11 @@ from tune_cure.reports.figures.style import (
     BEST_COLOR,
     BLUE,
     OTHERS_COLOR,
+    PINK,
     SKY_BLUE,
     START_COLOR,
     STATUS_STYLES,
+    StatusStyle,
     accuracy_range,
     add_points,
     blank_figure,
@@ -153,23 +155,44 @@ def plot_curvature(trials: pd.DataFrame, spec: SearchSpec, best: int | None) -> 
     return figure
 
 
+OVERFITTING_STYLES = {
+    "overfitted catastrophically": STATUS_STYLES["catastrophic_overfitting"],
+    "recovered from it": StatusStyle(PINK, "circle-x-open", "⊗"),
+    "did not": STATUS_STYLES["completed"],
+}
+"""What can become of a trial, and the look of its point."""
+
+
+def overfitting_outcomes(trials: pd.DataFrame) -> pd.Series:
+    """Return for each trial which of `OVERFITTING_STYLES` became of it.
+
+    Args:
+        trials: Column `catastrophic_overfitting_epoch`, and `recovery_epoch` where trials may recover.
+    """
+    overfitted, recovered, did_not = OVERFITTING_STYLES
+    outcomes = pd.Series(did_not, index=trials.index)
+    outcomes[trials["catastrophic_overfitting_epoch"].notna()] = overfitted
+    if "recovery_epoch" in trials:
+        outcomes[trials["recovery_epoch"].notna()] = recovered
+    return outcomes
+
+
 def plot_overfitting_map(trials: pd.DataFrame, spec: SearchSpec, x: str, y: str) -> go.Figure:
     """Draw which trials overfitted catastrophically, over the plane of two hyperparameters.
 
     Args:
-        trials: Columns `x`, `y`, `epochs_trained`, `catastrophic_overfitting_epoch`, and those of the hover text.
+        trials: Columns `x`, `y`, `epochs_trained`, those of `overfitting_outcomes`, and those of the hover text.
         spec: The search.
         x: The hyperparameter of the horizontal axis.
         y: The hyperparameter of the vertical axis.
     """
     figure = blank_figure(x, y)
     trials = trials[trials["epochs_trained"] > 0].dropna(subset=[x, y])
-    overfitted = trials["catastrophic_overfitting_epoch"].notna()
-    groups = {
-        "did not": (trials[~overfitted], STATUS_STYLES["completed"]),
-        "overfitted catastrophically": (trials[overfitted], STATUS_STYLES["catastrophic_overfitting"]),
-    }
-    for name, (rows, style) in groups.items():
+    outcomes = overfitting_outcomes(trials)
+    for name, style in reversed(OVERFITTING_STYLES.items()):
+        rows = trials[outcomes == name]
+        if rows.empty:
+            continue
         figure.add_trace(
             go.Scatter(
                 name=name,

@@ -16,7 +16,6 @@ from tune_cure.reports.figures.legends import (
     entries_of_best,
     entries_of_statuses,
     line_mark,
-    status_glyph,
 )
 from tune_cure.reports.figures.style import (
     BEST_COLOR,
@@ -291,10 +290,9 @@ def _plots_of_overfitting(result: SearchResult, best: int) -> Iterator[Plot]:
     plane = [key for key in dict.fromkeys(["epsilon", "lambda", *spec.space]) if key in spec.space][:2]
     if trials["catastrophic_overfitting_epoch"].notna().any() and len(plane) == 2:
         x, y = plane
-        legend = [
-            (status_glyph("catastrophic_overfitting"), "overfitted catastrophically"),
-            (status_glyph("completed"), "did not"),
-        ]
+        outcomes = set(accuracies.overfitting_outcomes(many))
+        styles = accuracies.OVERFITTING_STYLES.items()
+        legend = [(colored_glyph(of.glyph, of.color), name) for name, of in styles if name in outcomes]
         yield Plot(
             "catastrophic_overfitting",
             "overfitting",
