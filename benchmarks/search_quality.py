@@ -205,7 +205,8 @@ class Surrogate:
         mean: What predicts a configuration's mean curve, one of `MEANS`.
 
     Attributes:
-        optimum: The best that any configuration reaches without noise, over a dense grid of Sobol points.
+        best: The best configuration, over a dense grid of Sobol points.
+        optimum: What it reaches without noise.
     """
 
     def __init__(self, curves: pd.DataFrame, repeats: pd.DataFrame, mean: str = "process") -> None:
@@ -219,7 +220,9 @@ class Surrogate:
         # Deviations from the mean of n seeds have (n − 1)/n of the variance.
         self.noise = np.concatenate([(g - g.mean(0)) * np.sqrt(len(g) / (len(g) - 1)) for g in groups])
         grid = qmc.Sobol(len(KEYS), seed=0).random(OPTIMUM_POINTS)
-        self.optimum = float(self._accuracies(grid).max())
+        accuracies = self._accuracies(grid).max(axis=1)
+        self.best = self.configuration(grid[accuracies.argmax()])
+        self.optimum = float(accuracies.max())
 
     def unit(self, values: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
         """Hyperparameters (n, 4) as points of the unit cube, lambda and lr_max by their logarithms."""
@@ -230,6 +233,16 @@ class Surrogate:
                 low, high, column = np.log(low), np.log(high), np.log(column)
             columns.append((column - low) / (high - low))
         return np.stack(columns, axis=1)
+
+    def configuration(self, point: "np.ndarray[Any, Any]") -> dict[str, float]:
+        """The hyperparameters at a point of the unit cube, (4,)."""
+        found = {}
+        for key, at in zip(KEYS, point, strict=True):
+            low, high = self.space[key].values
+            found[key] = float(
+                low * (high / low) ** at if self.space[key].kind == "loguniform" else low + (high - low) * at
+            )
+        return found
 
     def _accuracies(self, at: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
         return np.clip(self.mean.predict(at), 0.0, 1.0)

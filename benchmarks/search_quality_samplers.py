@@ -1,19 +1,22 @@
-"""Two ideas for better searches, measured on the surrogate of search_quality.py: how they begin, and who wins.
+"""Ideas for better searches, measured on the surrogate of search_quality.py: how they begin, propose and choose.
 
     python benchmarks/search_quality_samplers.py starts               # minutes
     python benchmarks/search_quality_samplers.py winners              # minutes
     python benchmarks/search_quality_samplers.py gp                   # half an hour: `gp` and `tpe`
     python benchmarks/search_quality_samplers.py gp --mean trees      # the same on another surrogate
+    python benchmarks/search_quality_samplers.py known                # minutes: what no sampler can beat
 
 **starts**: the first trials at points of a scrambled Sobol sequence instead of at random ones, and more of them. Each
 search is measured against plain random search of the same seed, as in search_quality.py. **winners**: the regret
 without noise of the trial that a search names its winner: by its best accuracy, by the second judgement of the leaders,
-or by posterior mean (`rescore.choose`). The surrogate is a Gaussian process, or with `--mean trees` the mean of many
-trees, which favors no sampler. The results are in docs/search_quality.md.
+or by posterior mean (`rescore.choose`). **known**: a sampler that proposes nothing but the optimum. The surrogate is a
+Gaussian process, or with `--mean trees` the mean of many trees, which favors no sampler. The results are in
+docs/search_quality.md.
 """
 
 import argparse
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -87,12 +90,52 @@ def sobol_16(seed: int, drawn: int) -> BaseSampler:
     return SobolTPE(seed + drawn, 16)
 
 
+@cache
+def _optimum() -> dict[str, float]:
+    return Surrogate(pd.read_csv(CURVES), pd.read_csv(REPEATS)).best
+
+
+class Known(TPESampler):
+    """A sampler that proposes the surrogate's optimum, after some random trials."""
+
+    def __init__(self, seed: int, num_random: int) -> None:
+        super().__init__(seed=seed)
+        self._num_random = num_random
+
+    def sample_independent(
+        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """Return the optimum's value of one key, or a random one."""
+        if trial.number >= self._num_random:
+            return _optimum()[param_name]
+        return super().sample_independent(study, trial, param_name, param_distribution)
+
+
+def known(seed: int, drawn: int) -> BaseSampler:
+    """Nothing but the optimum."""
+    return Known(seed + drawn, 0)
+
+
+def known_10(seed: int, drawn: int) -> BaseSampler:
+    """The optimum after 10 random trials."""
+    return Known(seed + drawn, 10)
+
+
 STARTS = {
     "TPE, 10 random": "tpe",
     "TPE, 10 Sobol": "search_quality_samplers:sobol_10",
     "TPE, 16 random": "search_quality_samplers:tpe_16",
     "TPE, 16 Sobol": "search_quality_samplers:sobol_16",
     "Sobol alone": "qmc",
+}
+SAMPLERS = {
+    "starts": STARTS,
+    "gp": {"TPE, 10 random": "tpe", "GP, 10 random": "gp"},
+    "known": {
+        "TPE, 10 random": "tpe",
+        "optimum, 10 random": "search_quality_samplers:known_10",
+        "optimum, at once": "search_quality_samplers:known",
+    },
 }
 SCHEDULERS = {"no stopping": "none", "ASHA from 9": "asha"}
 
@@ -208,22 +251,25 @@ def summarize_winners(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def main() -> None:
-    """Measure one of the two."""
+    """Measure one of the parts."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=["starts", "gp", "winners"])
+    parser.add_argument("part", choices=[*SAMPLERS, "winners"])
     parser.add_argument("--seeds", type=int, default=60)
     parser.add_argument("--mean", choices=MEANS, default="process", help="of the surrogate")
     options = parser.parse_args()
+    if (options.part, options.mean) == ("known", "trees"):
+        parser.error("the optimum is known of the process alone")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     surrogate = Surrogate(pd.read_csv(CURVES), pd.read_csv(REPEATS), options.mean)
-    error, spread = surrogate.left_out_error()
-    print(f"a left-out curve's best value is predicted to {error:.3f}; they spread by {spread:.3f}")
+    if options.part == "gp":
+        error, spread = surrogate.left_out_error()
+        print(f"a left-out curve's best value is predicted to {error:.3f}; they spread by {spread:.3f}")
     summarize: Callable[[pd.DataFrame], pd.DataFrame]
     if options.part == "winners":
         name, frame, summarize = "winners", compare_winners(surrogate, options.seeds), summarize_winners
     else:
-        samplers = STARTS if options.part == "starts" else {next(iter(STARTS)): "tpe", "GP, 10 random": "gp"}
-        name, frame, summarize = options.part, compare_starts(surrogate, options.seeds, samplers), summarize_starts
+        frame = compare_starts(surrogate, options.seeds, SAMPLERS[options.part])
+        name, summarize = options.part, summarize_starts
     name += "" if options.mean == "process" else f"_{options.mean}"
     frame.to_csv(RESULTS / f"search_quality_{name}_seeds.csv", index=False, float_format="%.5g")
     summary = summarize(frame)
