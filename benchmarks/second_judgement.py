@@ -1,12 +1,13 @@
 """How many random starts the second judgement of a search needs: real networks under one to ten starts of PGD.
 
-    tune-cure search benchmarks/picture_curves.yaml --data-root FOLDER --output results/pictures --set rescore.top=24
+    tune-cure search benchmarks/picture_curves.yaml --data-root FOLDER --output results/pictures --set rescore.top=8
     python benchmarks/second_judgement.py results/pictures        # 5 minutes for each of eight networks
 
-The best weights of the leading trials are attacked on the validation images that no trial was judged on, by PGD of 10 and of 50
-steps, start by start. results/second_judgement has the outcomes, a file for each trial, and second_judgement.csv says
-for each number of starts: the accuracy, how much of it ten starts take away, and whom it names the winner where as many
-gradients are spent on fewer starts and more images. The results are in docs/search_quality.md.
+The best weights of the leading trials are attacked on the validation images that no trial was judged on, by PGD of 10
+and of 50 steps, start by start. results/second_judgement has the outcomes, a file for each trial, and
+second_judgement.csv says for each number of starts: the accuracy, how much of it ten starts take away, and whom it
+names the winner where as many gradients are spent on fewer starts and more images. The results are in
+docs/search_quality.md.
 """
 
 import argparse

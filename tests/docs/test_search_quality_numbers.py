@@ -414,6 +414,21 @@ def test_the_table_of_ways_to_begin_is_an_extract_of_its_csv() -> None:
         assert found["share_difference"] >= -2 * found["share_se"]
 
 
+def test_the_table_of_what_no_sampler_can_beat_is_that_of_its_csv() -> None:
+    frame = pd.read_csv(RESULTS / "search_quality_known.csv")
+    rows = of_section("search_quality.md", "What no sampler can beat", "median share")
+    found = {f"{of['way']}, {of['scheduler']}": of for _, of in frame.iterrows()}
+    assert {row[""] for row in rows} == set(found)
+    for row in rows:
+        of = found[row[""]]
+        shares = f"{of['median_share']:.2f}", f"{of['share']:.2f}"
+        regrets = f"{100 * of['regret_at_a_half']:.1f}", f"{100 * of['regret_at_all']:.1f}"
+        assert (*shares, *regrets) == tuple(list(row.values())[1:])
+    limits = [found[f"optimum, 10 random, {words}"]["median_share"] for words in ("no stopping", "ASHA from 9")]
+    assert f"with less than {limits[0]:.2f}**, against" in page_text()
+    assert f"With ASHA from 9 the limit is {limits[1]:.2f}." in page_text()
+
+
 def test_the_table_of_winners_by_posterior_mean_is_an_extract_of_its_csv() -> None:
     frame = pd.read_csv(RESULTS / "search_quality_winners.csv").set_index(["search", "rule"])
     rows = of_section("search_quality.md", "The winner by posterior mean", "best accuracy")
