@@ -429,6 +429,29 @@ def test_the_table_of_what_no_sampler_can_beat_is_that_of_its_csv() -> None:
     assert f"With ASHA from 9 the limit is {limits[1]:.2f}." in page_text()
 
 
+def test_the_table_of_the_gaussian_process_is_that_of_its_two_csvs() -> None:
+    files = {"process": "search_quality_gp.csv", "trees": "search_quality_gp_trees.csv"}
+    frames = {name: pd.read_csv(RESULTS / file).set_index(["way", "scheduler"]) for name, file in files.items()}
+    rows = [line.strip("|").split("|") for line in Path("docs/search_quality.md").read_text().splitlines()]
+    rows = [[cell.strip() for cell in row] for row in rows if row[0].strip() in files]
+    assert len(rows) == 8
+    clear = []
+    for surrogate, words, *cells in rows:
+        sampler, _, scheduler = words.partition(", ")
+        of = frames[surrogate].loc[(f"{sampler}, 10 random", scheduler)]
+        assert of["seeds"] == 60
+        for place, name in enumerate(["share", "regret_at_a_half", "regret_at_all"]):
+            mean, difference, error = of[name], of[f"{name}_difference"], of[f"{name}_se"]
+            form, by = (lambda value: f"{value:+.2f}".replace("-", "−"), 1) if name == "share" else (format_points, 100)
+            assert cells[2 * place] == f"{by * mean:.{2 if by == 1 else 1}f}"
+            if sampler == "GP":
+                assert cells[2 * place + 1] == f"{form(difference)} ± {by * error:.{2 if by == 1 else 1}f}"
+                assert difference < 2 * error, "nowhere worse"
+                clear += [(surrogate, scheduler, name)] if difference < -2 * error else []
+    assert [one for one in clear if one[0] == "trees"] == [("trees", "no stopping", "regret_at_a_half")]
+    assert {one[1:] for one in clear} > {("no stopping", "regret_at_all"), ("ASHA from 9", "regret_at_all")}
+
+
 def test_the_table_of_winners_by_posterior_mean_is_an_extract_of_its_csv() -> None:
     frame = pd.read_csv(RESULTS / "search_quality_winners.csv").set_index(["search", "rule"])
     rows = of_section("search_quality.md", "The winner by posterior mean", "best accuracy")
