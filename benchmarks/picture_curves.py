@@ -5,8 +5,8 @@
 
 Writes picture_curves.csv, a row for each trial with its hyperparameters and its PGD accuracy after each epoch, and
 picture_curves_ranks.csv: how well the order of the trials by their best accuracy after some epochs foretells their
-order in the end, for all trials and for those with one schedule or one way of averaging. The results are in
-docs/search_quality.md.
+order in the end, for all trials and for those with one schedule or one way of averaging. picture_curves_left_out.csv
+says how well the curves foretell each other, as a surrogate has to. The results are in docs/search_quality.md.
 """
 
 import argparse
@@ -17,11 +17,16 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
-from search_quality import whole_curves
+from search_quality import left_out_error, process, trees, whole_curves
+
+from tune_cure.evaluation.standard_error import standard_error
+from tune_cure.search.space import loading
 
 RESULTS = Path(__file__).parent / "results"
 CURVES = RESULTS / "picture_curves.csv"
 RANKS = RESULTS / "picture_curves_ranks.csv"
+LEFT_OUT = RESULTS / "picture_curves_left_out.csv"
+SPACE = Path(__file__).parent / "picture_curves.yaml"
 HYPERPARAMETERS = ["lambda", "h", "lr_max", "epsilon", "lr_schedule", "averaging"]
 GROUPS = ("lr_schedule", "averaging")
 RESAMPLES = 5000
@@ -74,13 +79,43 @@ def bootstrap_spearman(first: NDArray[np.float64], second: NDArray[np.float64]) 
     return float(low), float(high)
 
 
+def foretell(curves: pd.DataFrame) -> pd.DataFrame:
+    """Return a row for each mean of a surrogate: how far off it is from the best of a curve that it did not see.
+
+    Beside it are the spread of these values and the standard error of one of them, by the images that it is judged on.
+    """
+    spec = loading.load(str(SPACE))
+    columns = []
+    for key in HYPERPARAMETERS:
+        kind, values = spec.space[key].kind, spec.space[key].values
+        column = curves[key] == values[0] if kind == "choice" else curves[key]
+        low, high = (0, 1) if kind == "choice" else values
+        if kind == "loguniform":
+            low, high, column = np.log(low), np.log(high), np.log(column)
+        columns.append((column.to_numpy(dtype=float) - low) / (high - low))
+    at, accuracies = np.stack(columns, axis=1), curves.filter(regex=r"^pgd_\d+$").to_numpy(dtype=float)
+    error = float(np.mean([standard_error(best, spec.evaluation.examples) for best in accuracies.max(axis=1)]))
+    rows = []
+    for name, mean in {"process": process(len(columns)), "trees": trees()}.items():
+        left_out, spread = left_out_error(mean.fit(at, accuracies), at, accuracies)
+        rows.append({"mean": name, "left_out_error": left_out, "spread": spread, "standard_error": error})
+    return pd.DataFrame(rows)
+
+
 def main() -> None:
-    """Record a search's curves and write both tables."""
+    """Record a search's curves and write the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="of the search")
-    ranks = rank(record(parser.parse_args().folder))
+    parser.add_argument(
+        "folder", type=Path, nargs="?", help="of the search; without it, the tables alone are made anew"
+    )
+    folder = parser.parse_args().folder
+    curves = record(folder) if folder else read()
+    ranks = rank(curves)
     ranks.to_csv(RANKS, index=False, float_format="%.3g")
     print(ranks.pivot(index="trials", columns="epoch", values="spearman").to_string(float_format="{:.2f}".format))
+    left_out = foretell(curves)
+    left_out.to_csv(LEFT_OUT, index=False, float_format="%.3g")
+    print(left_out.to_string(index=False))
 
 
 if __name__ == "__main__":

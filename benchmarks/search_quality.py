@@ -182,9 +182,9 @@ def as_results(accuracies: "np.ndarray[Any, Any]") -> Iterator[dict[str, Any]]:
         yield {"training_iteration": epoch, OBJECTIVE: float(best), "ended": ended}
 
 
-def process() -> GaussianProcessRegressor:
+def process(dimensions: int = len(KEYS)) -> GaussianProcessRegressor:
     """A smooth mean. All epochs share the kernel: a length for each hyperparameter, and noise, fitted to all curves."""
-    kernel = Matern([1.0] * len(KEYS), (0.1, 20.0), nu=2.5) + WhiteKernel(0.05, (1e-4, 1.0))
+    kernel = Matern([1.0] * dimensions, (0.1, 20.0), nu=2.5) + WhiteKernel(0.05, (1e-4, 1.0))
     return GaussianProcessRegressor(kernel, normalize_y=True, n_restarts_optimizer=3, random_state=0)
 
 
@@ -263,15 +263,27 @@ class Surrogate:
 
     def left_out_error(self) -> tuple[float, float]:
         """Root mean square error of a curve's best value predicted from the other curves; these values' spread."""
-        best = self.curves.max(1)
-        found = []
-        for index in range(len(best)):
-            others = np.arange(len(best)) != index
-            fixed = clone(self.mean)
-            if isinstance(self.mean, GaussianProcessRegressor):
-                fixed.set_params(kernel=self.mean.kernel_, optimizer=None)
-            found.append(fixed.fit(self.at[others], self.curves[others]).predict(self.at[[index]]).max())
-        return float(np.sqrt(np.mean((np.array(found) - best) ** 2))), float(best.std())
+        return left_out_error(self.mean, self.at, self.curves)
+
+
+def left_out_error(
+    mean: GaussianProcessRegressor | ExtraTreesRegressor, at: "np.ndarray[Any, Any]", curves: "np.ndarray[Any, Any]"
+) -> tuple[float, float]:
+    """Return how far off the best value of a curve is foretold by the others, and the spread of these values.
+
+    Args:
+        mean: What foretells, fitted to all curves; a process keeps its kernel.
+        at: Points of the unit cube, (curves, hyperparameters).
+        curves: Accuracies, (curves, epochs).
+    """
+    best, found = curves.max(1), []
+    for index in range(len(best)):
+        others = np.arange(len(best)) != index
+        fixed = clone(mean)
+        if isinstance(mean, GaussianProcessRegressor):
+            fixed.set_params(kernel=mean.kernel_, optimizer=None)
+        found.append(fixed.fit(at[others], curves[others]).predict(at[[index]]).max())
+    return float(np.sqrt(np.mean((np.array(found) - best) ** 2))), float(best.std())
 
 
 def foresight(curves: "np.ndarray[Any, Any]") -> dict[int, float]:

@@ -452,6 +452,15 @@ def test_the_table_of_the_gaussian_process_is_that_of_its_two_csvs() -> None:
     assert {one[1:] for one in clear} > {("no stopping", "regret_at_all"), ("ASHA from 9", "regret_at_all")}
 
 
+def test_why_there_is_no_surrogate_of_pictures_is_in_its_csv() -> None:
+    frame = pd.read_csv(RESULTS / "picture_curves_left_out.csv").set_index("mean")
+    points = {name: f"{100 * of['left_out_error']:.1f}" for name, of in frame.iterrows()}
+    spread, error = (f"{100 * frame.loc['trees', name]:.1f}" for name in ("spread", "standard_error"))
+    text = page_text()
+    assert f"spread by {spread} points (standard deviation), and the standard error of one is {error}:" in text
+    assert f"to {points['process']} points by a Gaussian process and to {points['trees']} by trees" in text
+
+
 def test_the_table_of_winners_by_posterior_mean_is_an_extract_of_its_csv() -> None:
     frame = pd.read_csv(RESULTS / "search_quality_winners.csv").set_index(["search", "rule"])
     rows = of_section("search_quality.md", "The winner by posterior mean", "best accuracy")
