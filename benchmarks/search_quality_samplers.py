@@ -181,8 +181,6 @@ SEARCHES = {  # sampler, scheduler, and share of the epochs of 48 whole trials
     "epochs of 48 trials, ASHA from 9": ("tpe", "asha", 1.0),
     "epochs of 16 trials, ASHA from 9": ("tpe", "asha", 1 / 3),
     "gp, 48 trials, no stopping": ("gp", "none", 1.0),
-    "gp, 24 trials, no stopping": ("gp", "none", 0.5),
-    "gp, epochs of 48 trials, ASHA from 9": ("gp", "asha", 1.0),
 }
 TOPS = (3, 8)
 
