@@ -24,6 +24,7 @@ ARMS = {  # of benchmarks/overfitting.py
     "fgsm_rs": "FGSM from a random start",
     "cure": "the same with CURE's penalty",
 }
+SEEDS = 10
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#777777"
 STYLE = {"font.size": 8, "axes.linewidth": 0.6, "svg.hashsalt": "tune_cure", "axes.spines.top": False}
 STYLE |= {"axes.spines.right": False, "font.family": "DejaVu Sans"}
@@ -63,20 +64,23 @@ def collapse() -> Figure:
 
 def overfitting(folder: Path = RESULTS / "overfitting") -> Figure:
     """FGSM and PGD accuracy by epoch of each run of the two main arms, shaded where it was collapsed."""
-    figure = Figure(figsize=(7, 2.6), layout="constrained")
-    rows = figure.subfigures(len(ARMS))
-    for row, (arm, title) in zip(rows, ARMS.items(), strict=True):
-        logs = {int(file.stem.split("-")[1]): pd.read_csv(file) for file in folder.glob(f"{arm}-*.csv")}
-        row.suptitle(title, fontsize=9)
-        panels = row.subplots(1, max(len(logs), 2), sharey=True)
-        for axes, seed in zip(panels, sorted(logs), strict=False):
-            of = logs[seed]
+    figure = Figure(figsize=(7, 2.7), layout="constrained")
+    for row, (arm, title) in zip(figure.subfigures(len(ARMS)), ARMS.items(), strict=True):
+        row.suptitle(title, fontsize=9, x=0.01, ha="left")
+        for seed, axes in enumerate(row.subplots(1, SEEDS, sharey=True)):
+            axes.set(xlim=(0.5, 12.5), ylim=(0, 0.65), xticks=[1, 12], yticks=[0, 0.2, 0.4, 0.6], title=f"seed {seed}")
+            axes.title.set(fontsize=7, color=GREY)
+            axes.yaxis.set_major_formatter(PercentFormatter(1))
+            if not (log := folder / f"{arm}-{seed}.csv").exists():
+                axes.text(6.5, 0.3, "not run", color=GREY, fontsize=6, ha="center")
+                continue
+            of = pd.read_csv(log)
             for epoch in of.loc[of["catastrophic_overfitting"] | of["diverged"], "epoch"]:
                 axes.axvspan(epoch - 0.5, epoch + 0.5, color=ORANGE, alpha=0.18, linewidth=0)
             axes.plot(of["epoch"], of["fgsm_accuracy"], color=ORANGE, linewidth=1, linestyle=(0, (4, 1.5)))
             axes.plot(of["epoch"], of["pgd_accuracy"], color=BLUE, linewidth=1.3)
-            axes.set(xlim=(0.5, 12.5), ylim=(0, 0.6), xticks=[1, 12], xlabel=f"seed {seed}", yticks=[0, 0.2, 0.4, 0.6])
-            axes.yaxis.set_major_formatter(PercentFormatter(1))
+    for text, color, place in (("FGSM accuracy", ORANGE, 0.62), ("PGD accuracy", BLUE, 0.78), ("by epoch", GREY, 0.92)):
+        figure.text(place, 0.975, text, color=color, fontsize=8, va="top")
     return figure
 
 
