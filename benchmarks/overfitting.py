@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 import tune_cure
 
@@ -135,17 +136,27 @@ def run(job: Job, options: argparse.Namespace) -> None:
     data = record["data"].replace(str(options.data_root), "FOLDER")
     summary = describe_log(log) | {"lambda": job.keys.get("lambda", 0.0), "data": data}
     if job.is_judged and not log["diverged"].iloc[-1]:
-        networks = [f"last={folder / 'last.pt'}", f"best={folder}"]
-        judgement = tune_cure.evaluate(
-            networks, examples=options.examples, output=folder / "evaluation", autoattack=options.autoattack, quiet=True
-        )
-        for judged in judgement.networks:
-            correct = judged.outcomes.correct
-            np.savez_compressed(job.file(f"-{judged.name}.npz"), **correct)
-            summary |= {f"{judged.name}_{attack}": float(found.mean()) for attack, found in correct.items()}
+        for name, correct in judge(folder, log, options).items():
+            np.savez_compressed(job.file(f"-{name}.npz"), **correct)
+            summary |= {f"{name}_{attack}": float(found.mean()) for attack, found in correct.items()}
     job.file(".json").write_text(json.dumps(summary, indent=2) + "\n")
     shutil.rmtree(folder)
     print(f"{job.name}, seed {job.seed}: {summary}", flush=True)
+
+
+def judge(folder: Path, log: pd.DataFrame, options: argparse.Namespace) -> dict[str, dict[str, NDArray[np.bool_]]]:
+    """Return by network, `last` and `best`, and by attack whether each image is classified correctly, (images,)."""
+    networks = [f"last={folder / 'last.pt'}", f"best={folder}"]
+    is_one = log["pgd_accuracy"].idxmax() == log.index[-1]
+    judgement = tune_cure.evaluate(
+        networks[:1] if is_one else networks,
+        examples=options.examples,
+        output=folder / "evaluation",
+        autoattack=options.autoattack,
+        quiet=True,
+    )
+    found = {judged.name: judged.outcomes.correct for judged in judgement.networks}
+    return {"last": found["last"], "best": found["last"] if is_one else found["best"]}
 
 
 def describe_log(log: pd.DataFrame) -> dict[str, Any]:
