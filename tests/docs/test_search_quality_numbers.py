@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pytest
 
 from tests.support.documents import agree, of_section
 from tune_cure.search.space import loading
+from tune_cure.search.space.config import RescoreConfig
 from tune_cure.utils.formatting import format_points
 
 RESULTS = Path("benchmarks/results")
@@ -450,6 +452,26 @@ def test_the_table_of_the_gaussian_process_is_that_of_its_two_csvs() -> None:
                 clear += [(surrogate, scheduler, name)] if difference < -2 * error else []
     assert [one for one in clear if one[0] == "trees"] == [("trees", "no stopping", "regret_at_a_half")]
     assert {one[1:] for one in clear} > {("no stopping", "regret_at_all"), ("ASHA from 9", "regret_at_all")}
+
+
+def test_the_table_of_what_the_second_judgement_needs_is_an_extract_of_its_csv() -> None:
+    frame = pd.read_csv(RESULTS / "second_judgement.csv").set_index(["data", "steps", "starts"])
+    rows = of_section("search_quality.md", "What the second judgement needs", "steps")
+    for row in rows:
+        attack = int(row["steps"]), int(row["starts"])
+        assert row["price"] == f"{frame.loc[('pictures', *attack), 'cost']:.2f}"
+        for data in ("pictures", "digits"):
+            of = frame.loc[(data, *attack)]
+            assert abs(of["cost"] - frame.loc[("pictures", *attack), "cost"]) < 0.01
+            assert row[f"{data}: missed"] == f"{100 * of['missed']:.2f} ± {100 * of['missed_deviation']:.2f}"
+            assert row[f"{data}: winner of 8"] == f"{100 * of['winner_8']:.1f}%"
+    chosen = RescoreConfig()
+    default = frame.xs((chosen.steps, chosen.restarts), level=["steps", "starts"])
+    assert default["missed"].max() < 0.001
+    assert default.loc["pictures", "cost"] * chosen.examples == pytest.approx(1000, rel=0.02)
+    assert list(default["networks"]) == [8, 14]
+    assert list(default["images"]) == [1500, 359]
+    assert [f"{100 * error:.1f}" for error in default["sampling_deviation"]] == ["0.7", "1.9"]
 
 
 def test_why_there_is_no_surrogate_of_pictures_is_in_its_csv() -> None:

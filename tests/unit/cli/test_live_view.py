@@ -70,7 +70,7 @@ def test_a_leader_that_was_judged_again_is_a_line_with_the_attack(state: SearchS
     for event in [*events, {"event": "leader", "trial": 1, "time": 0.0, "epoch": 1, **again}]:
         view.on_event(event)
     assert lines[-1] == (
-        "trial 1 judged again: 35.0 ± 2.0% by PGD-50 with 10 starts at epsilon 0.05 (12.8/255) on 1,000 fresh "
+        "trial 1 judged again: 35.0 ± 2.0% by PGD-20 with 10 starts at epsilon 0.05 (12.8/255) on 1,000 fresh "
         "validation images"
     )
 

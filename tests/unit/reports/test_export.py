@@ -105,7 +105,7 @@ def test_measurements_on_fresh_images_have_their_own_rows(result: SearchResult) 
     epoch = int(result.best.row["best_epoch"])
     Journal(result.directory).append("leader", result.best.trial, epoch=epoch, **judgment)
     card = build_model_card(bundle.collect_search_model(SearchResult(result.directory)))
-    assert card_rows(card, "PGD-50-10")[0][1:] == ["200 fresh validation", "25.00 ± 3.06"]
+    assert card_rows(card, "PGD-20-10")[0][1:] == ["200 fresh validation", "25.00 ± 3.06"]
     assert card_rows(card, "clean")[1][1:] == ["200 fresh validation", "50.00 ± 3.54"]
 
 

@@ -133,10 +133,10 @@ class RescoreConfig(Schema):
         default="fresh",
         description="What the winner is chosen by: that accuracy, or a posterior mean that has it in it.",
     )
-    steps: int = Field(default=50, ge=1, description="PGD steps, as of evaluation.")
+    steps: int = Field(default=20, ge=1, description="PGD steps, as of evaluation.")
     restarts: int = Field(default=10, ge=1, description="PGD random starts.")
     examples: int = Field(
-        default=1000, ge=1, description="Number of validation images, of those that evaluation does not use."
+        default=2500, ge=1, description="Number of validation images, of those that evaluation does not use."
     )
 
 
