@@ -8,7 +8,7 @@
 All search the same space by the same clock of four workers, with the same noise for a trial's number and seed. Every
 tool is called through its public interface (benchmarks/peers/). After 1/8, 1/4, 1/2 and all of the epochs of 48 whole
 trials, the configuration that the tool would hand to its user is noted, with its value without noise, trained to its
-end, and the CPU seconds that the tool's own calls took. docs/search_quality.md has the results.
+end, and the CPU seconds that the tool's own calls took. docs/other_tools.md has the results.
 """
 
 import argparse

@@ -9,7 +9,7 @@ accuracies pgd and wa_pgd (averaged weights). In each replay the curves come in 
 search's own `EarlyStopper` decides.
 
 Because all curves are recorded to their end, the truth is known: how well the ranks at a rung foretell the final ranks,
-and whether the best trial was stopped. The results are in docs/search_quality.md.
+and whether the best trial was stopped. The results are in docs/early_stopping.md.
 """
 
 import argparse

@@ -6,7 +6,7 @@
 Writes picture_curves.csv, a row for each trial with its hyperparameters and its PGD accuracy after each epoch, and
 picture_curves_ranks.csv: how well the order of the trials by their best accuracy after some epochs foretells their
 order in the end, for all trials and for those with one schedule or one way of averaging. picture_curves_left_out.csv
-says how well the curves foretell each other, as a surrogate has to. The results are in docs/search_quality.md.
+says how well the curves foretell each other, as a surrogate has to. The results are in docs/early_stopping.md.
 """
 
 import argparse

@@ -8,7 +8,7 @@
 networks of configurations of the quick start's space whose curves search_quality.py recorded, trained once more, on the
 test images. results/second_judgement has the outcomes, a file for each network. second_judgement.csv says for each
 number of steps and starts: the accuracy, how much of it ten starts of 50 steps take away, and whom it names the winner
-where as many gradients are spent on fewer steps or starts and more images. The results are in docs/search_quality.md.
+where as many gradients are spent on fewer steps or starts and more images. The results are in docs/second_judgement.md.
 """
 
 import argparse

@@ -5,7 +5,7 @@
 
 Searches of the surrogate of search_quality.py with ASHA from 9, in which the true accuracy of each network is known and
 the judge sees outcomes of single images (sharper_judge_model.py). Equal cost is as many epochs of training, and as many
-attacked images in the search and after it together. The results are in docs/search_quality.md.
+attacked images in the search and after it together. The results are in docs/second_judgement.md.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Numbers of docs/search_quality.md are those of the CSV files in benchmarks/results."""
+"""Numbers of the pages on searches (`PAGES`) are those of the CSV files in benchmarks/results."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -15,9 +15,12 @@ from tune_cure.utils.formatting import format_points
 RESULTS = Path("benchmarks/results")
 
 
+PAGES = ("search_quality", "early_stopping", "second_judgement", "other_tools")
+
+
 def page_text() -> str:
-    """The whole page in one line, so that sentences are found wherever its lines break."""
-    return " ".join(Path("docs/search_quality.md").read_text(encoding="utf-8").split())
+    """The pages in one line, so that sentences are found wherever their lines break."""
+    return " ".join(" ".join(Path(f"docs/{page}.md").read_text(encoding="utf-8").split()) for page in PAGES)
 
 
 def share(column: str) -> Callable[["pd.Series[Any]"], str]:
@@ -57,7 +60,7 @@ def test_the_head_of_the_page_says_what_the_searches_on_the_surrogate_need() -> 
     assert f"(`gp`) need {needs['GP, no stopping']}." in head
     longer = frame.loc[96, "median"]
     assert f"{longer['TPE, no stopping']:.2f}" == f"{longer['GP, no stopping']:.2f}"
-    assert f"they need {longer['GP, no stopping']:.2f}." in head
+    assert f"96 configurations TPE and `gp` need {longer['GP, no stopping']:.2f}." in head
     assert ours["median"] > 0.25, "the aim was not reached"
     seeds = pd.read_csv(RESULTS / "search_quality_surrogate_seeds.csv").query("random_trials == 48")
     by = seeds.pivot(index="seed", columns="way", values="epochs").fillna(0)
@@ -68,7 +71,7 @@ def test_the_head_of_the_page_says_what_the_searches_on_the_surrogate_need() -> 
 
 def test_the_table_of_replays_is_an_extract_of_its_csv() -> None:
     frame = pd.read_csv(RESULTS / "search_quality_replay.csv")
-    rows = of_section("search_quality.md", "Why early stopping does not help here", "grace period")
+    rows = of_section("early_stopping.md", "On digits early accuracies mislead", "grace period")
     shown = [(int(row["grace period"]), float(row["reduction factor"])) for row in rows]
     extract = frame.set_index(["grace_period", "reduction_factor"]).loc[shown]
     agree(rows, extract, {
@@ -98,7 +101,7 @@ def test_the_tables_of_searches_on_digits_are_those_of_their_csv() -> None:
 
 def test_the_table_of_ways_to_spend_validation_images_is_an_extract_of_its_csv() -> None:
     frame = pd.read_csv(RESULTS / "sharper_judge.csv")
-    rows = of_section("search_quality.md", "Images where they decide", "winner by")
+    rows = of_section("second_judgement.md", "Images where they decide", "winner by")
     shown = [(row["search"], row["each epoch is judged by"], row["winner by"]) for row in rows]
     extract = frame.set_index(["search", "judging", "rule"]).loc[shown]
     assert (extract["searches"] == 200).all()
@@ -137,7 +140,7 @@ def signed(value: float) -> str:
 
 def test_the_table_of_ranks_on_pictures_is_an_extract_of_its_csv() -> None:
     frame = pd.read_csv(RESULTS / "picture_curves_ranks.csv").set_index(["trials", "epoch"])
-    rows = of_section("search_quality.md", "Whole curves on pictures", "number")
+    rows = of_section("early_stopping.md", "Whole curves on pictures", "number")
     assert [row["trials"] for row in rows] == list(GROUPS_OF_PICTURES)
     for row in rows:
         found = frame.loc[GROUPS_OF_PICTURES[row["trials"]]]
@@ -170,7 +173,7 @@ def test_what_is_said_of_curves_on_pictures_is_what_was_recorded() -> None:
 
 def test_the_table_of_other_tools_is_that_of_its_csv() -> None:
     frame = pd.read_csv(RESULTS / "search_quality_peers.csv")
-    rows = of_section("search_quality.md", "Other tools", "first rung")
+    rows = of_section("other_tools.md", "Other tools on the same curves", "first rung")
     budgets = sorted(frame["epochs"].unique())
     assert [f"{budget:,}" for budget in budgets] == ["162", "324", "648", "1,296"]
     regrets = frame.pivot(index=["way", "first_rung"], columns="epochs", values="regret")
@@ -284,7 +287,7 @@ def filled(rows: list[dict[str, str]], title: str) -> list[str]:
 
 def test_the_table_of_the_quick_starts_replays_is_an_extract_of_its_csv() -> None:
     frame = pd.read_csv(RESULTS / "quickstart_replay.csv")
-    rows = of_section("search_quality.md", "The quick start's own numbers", "grace period")
+    rows = of_section("early_stopping.md", "The quick start's own numbers", "grace period")
     shown = [(int(row["grace period"]), float(row["reduction factor"])) for row in rows]
     by = frame.groupby(["grace_period", "reduction_factor"])
     for column in ("regret", "regret_mean"):
@@ -316,7 +319,7 @@ CURVES = {
 def test_the_table_of_what_a_control_group_estimates_is_an_extract_of_its_csv() -> None:
     frame = pd.read_csv(RESULTS / "control_group.csv")
     frame = frame[frame["estimate"] == "rank correlation"]
-    rows = of_section("search_quality.md", "A control group", "truth in the interval")
+    rows = of_section("early_stopping.md", "A control group", "truth in the interval")
     curves = [CURVES[name] for name in filled(rows, "curves")]
     shown = [(of, int(row["first rung"]), float(row["rung"])) for of, row in zip(curves, rows, strict=True)]
     agree(rows, frame[frame["control"] == 0.1].set_index(["curves", "grace_period", "rung"]).loc[shown], {
@@ -336,7 +339,7 @@ def test_the_table_of_what_adapting_costs_is_an_extract_of_its_csv() -> None:
         .set_index(["curves", "trials", "grace_period", "way"])
         .sort_index()
     )
-    rows = of_section("search_quality.md", "What adapting is worth", "adapted")
+    rows = of_section("early_stopping.md", "What adapting is worth", "adapted")
     for name, row in zip(filled(rows, "curves"), rows, strict=True):
         trials = frame.loc[CURVES[name]].index.get_level_values("trials").max()  # 48, where so many are recorded
         found = frame.loc[(CURVES[name], trials, int(row["first rung"]))]
@@ -387,7 +390,7 @@ def test_what_is_said_of_late_and_of_adapted_rungs_is_in_their_csv() -> None:
 
 
 def test_the_table_of_rungs_is_that_of_the_bundled_spaces() -> None:
-    rows = of_section("search_quality.md", "The rungs of the bundled spaces", "first rung")
+    rows = of_section("early_stopping.md", "The rungs of the bundled spaces", "first rung")
     said = {name.strip("` "): row for row in rows for name in row["space"].split(",")}
     spaces = {path.stem: loading.load(path) for path in Path("search_spaces").glob("*.yaml")}
     assert said.keys() == spaces.keys()
@@ -456,7 +459,7 @@ def test_the_table_of_the_gaussian_process_is_that_of_its_two_csvs() -> None:
 
 def test_the_table_of_what_the_second_judgement_needs_is_an_extract_of_its_csv() -> None:
     frame = pd.read_csv(RESULTS / "second_judgement.csv").set_index(["data", "steps", "starts"])
-    rows = of_section("search_quality.md", "What the second judgement needs", "steps")
+    rows = of_section("second_judgement.md", "What the second judgement needs", "steps")
     for row in rows:
         attack = int(row["steps"]), int(row["starts"])
         assert row["price"] == f"{frame.loc[('pictures', *attack), 'cost']:.2f}"
@@ -485,7 +488,7 @@ def test_why_there_is_no_surrogate_of_pictures_is_in_its_csv() -> None:
 
 def test_the_table_of_winners_by_posterior_mean_is_an_extract_of_its_csv() -> None:
     frame = pd.read_csv(RESULTS / "search_quality_winners.csv").set_index(["search", "rule"])
-    rows = of_section("search_quality.md", "The winner by posterior mean", "best accuracy")
+    rows = of_section("second_judgement.md", "The winner by posterior mean", "best accuracy")
     rules = {
         "best accuracy": "best accuracy",
         "second judgement of 3": "fresh, top 3",
