@@ -504,3 +504,9 @@ def test_the_table_of_winners_by_posterior_mean_is_an_extract_of_its_csv() -> No
                 written += f" (−{-100 * found['difference']:.2f} ± {100 * found['se']:.2f})"
             assert row[title] == written
         assert frame.loc[(row["search"], "best accuracy"), "searches"] == (99 if "16" in row["search"] else 100)
+    by_gp, by_tpe = (
+        frame.loc[(search, "fresh, top 3"), "regret"] for search in (rows[-1]["search"], rows[2]["search"])
+    )
+    assert (
+        f"`gp` without stopping has {100 * by_gp:.2f} where TPE with ASHA from 9 has {100 * by_tpe:.2f}" in page_text()
+    )
