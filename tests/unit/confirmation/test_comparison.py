@@ -137,7 +137,7 @@ def test_winners_judged_again_in_the_same_way_are_compared_by_that(tmp_path: Pat
     assert comparison.comparison_warnings(pair(first, second)) == []
 
 
-@pytest.mark.parametrize(("override", "again"), [("rescore.top=3", {}), ("rescore.steps=20", {0: 0.1})])
+@pytest.mark.parametrize(("override", "again"), [("rescore.top=3", {}), ("rescore.steps=50", {0: 0.1})])
 def test_winners_judged_again_in_different_ways_are_compared_by_their_objectives(
     override: str, again: dict[int, float], tmp_path: Path
 ) -> None:
@@ -148,7 +148,7 @@ def test_winners_judged_again_in_different_ways_are_compared_by_their_objectives
     row = verdict(first, second)
     assert (row["measure"], row["difference"]) == ("pgd_accuracy_best", 0)
     (warning,) = comparison.comparison_warnings(pair(first, second))
-    assert warning.startswith("winners judged again differently: PGD-50 with 10 starts at epsilon 0.05")
+    assert warning.startswith("winners judged again differently: PGD-20 with 10 starts at epsilon 0.05")
     assert "these numbers cannot be compared" in warning
 
 
