@@ -117,7 +117,9 @@ def arm_jobs(results: Path) -> list[Job]:
 
 
 def run(job: Job, options: argparse.Namespace) -> None:
-    """Train one network from where an earlier command left it, judge it, and write its results."""
+    """Train one network from where an earlier command left it, judge it, and write its results; nothing if they exist."""
+    if job.is_done:
+        return
     folder = options.work / f"{job.name}-{job.seed}"
     is_begun = (folder / "config.yaml").exists()
     config = {
