@@ -117,7 +117,7 @@ def arm_jobs(results: Path) -> list[Job]:
 
 
 def run(job: Job, options: argparse.Namespace) -> None:
-    """Train one network from where an earlier command left it, judge it, and write its results; nothing if they exist."""
+    """Train one network from where an earlier command left it, judge it, and write its results, unless they exist."""
     if job.is_done:
         return
     folder = options.work / f"{job.name}-{job.seed}"
