@@ -2,6 +2,7 @@
 
     python benchmarks/by_hand.py quickstart --rounds 3 --output benchmarks/results
     python benchmarks/by_hand.py cifar10_cpu --data-root FOLDER --output benchmarks/results
+    python benchmarks/by_hand.py cifar10_cpu --data-root FOLDER --output benchmarks/results --turns 5
 
 The upper half of this file is what one writes by hand with Ray Tune: OptunaSearch, ASHA, a DataLoader, and the loop of
 FGSM training with CURE as the papers have it. It has the same space, the same first trial, numbers of trials, epochs
@@ -10,7 +11,9 @@ keeps the best network of a trial, as this tool does.
 
 The lower half starts either search as a process of its own, in turns. Its wall time is that of the process, from start
 to exit. The network that the search hands over is then judged: PGD with 50 steps and 10 restarts on test images. Each
-search is a row of by_hand.csv, written when it is judged; a search that is there already is not run again.
+search is a row of by_hand.csv, written when it is judged; a search that is there already is not run again. With
+`--turns`, by_hand_epochs.csv has the CPU time of single epochs and judgements in one process: what a trial costs
+without all that a search adds.
 """
 
 import argparse
@@ -41,6 +44,8 @@ from tune_cure.evaluation.metrics import evaluate
 from tune_cure.search.results import SearchResult
 from tune_cure.search.space import loading as specs
 from tune_cure.search.space.config import SearchSpec
+from tune_cure.training.trainer import Trainer
+from tune_cure.utils import cpu
 
 OURS, BY_HAND = "tune_cure", "by hand"
 NETWORK = "network.pt"
@@ -108,6 +113,20 @@ def learning_rate(fraction: float, schedule: str) -> float:
     return 2 * fraction if fraction < 0.5 else 2 * (1 - fraction)  # cyclic
 
 
+def train_epoch(model: nn.Module, loader: DataLoader[Any], optimizer: Any, scheduler: Any, config: Any) -> None:
+    """Train for an epoch by FGSM with CURE."""
+    for images, labels in loader:
+        model.eval()
+        adversarial = fgsm(model, images, labels, config["epsilon"])
+        model.train()
+        loss = F.cross_entropy(model(adversarial), labels)
+        loss = loss + config["lambda"] * cure(model, images, labels, config["h"])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        scheduler.step()
+
+
 def train(config: dict[str, Any], settings: dict[str, Any], arrays: dict[str, Any]) -> None:
     """Train one network, and report the best accuracy so far after each epoch."""
     torch.set_num_threads(1)
@@ -123,16 +142,7 @@ def train(config: dict[str, Any], settings: dict[str, Any], arrays: dict[str, An
     )
     best = -1.0
     for epoch in range(1, settings["epochs"] + 1):
-        for images, labels in loader:
-            model.eval()
-            adversarial = fgsm(model, images, labels, config["epsilon"])
-            model.train()
-            loss = F.cross_entropy(model(adversarial), labels)
-            loss = loss + config["lambda"] * cure(model, images, labels, config["h"])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            scheduler.step()
+        train_epoch(model, loader, optimizer, scheduler, config)
         accuracy = pgd_accuracy(model, validation, settings["epsilon"], settings["steps"])
         if accuracy <= best:
             tune.report({"accuracy": best, "epoch": epoch})
@@ -255,6 +265,39 @@ def measure(options: argparse.Namespace) -> None:
             pd.DataFrame([row]).to_csv(table, mode="a", header=not table.exists(), index=False, float_format="%.5g")
 
 
+def measure_epochs(options: argparse.Namespace) -> None:
+    """Write and print the CPU seconds of an epoch and of its judgement on one thread, by either way in turns."""
+    spec = read_spec(options.space, options.data_root, options.set)
+    splits = data.load(spec.data)
+    cpu.configure_cpu(1)
+    config = dict(spec.start_from[0])
+    ours = Trainer(spec.training_config(config), splits, model=spec.model, evaluation=spec.evaluation, seed=0)
+    model = models.build(**architecture(spec, splits))
+    augmentation = {"padding": splits.augmentation.padding, "flip": splits.augmentation.flip}
+    batch_size = spec.training["batch_size"]
+    loader = DataLoader(Images(*as_arrays(splits.train), **augmentation), batch_size, shuffle=True, drop_last=True)
+    judged_on = as_arrays(splits.validation.subset(spec.evaluation.examples, seed=0))
+    validation = DataLoader(Images(*judged_on, padding=0, flip=False), batch_size=250)
+    optimizer = torch.optim.SGD(model.parameters(), config["lr_max"] / 2, MOMENTUM, weight_decay=WEIGHT_DECAY)
+    scheduler = torch.optim.lr_scheduler.ConstantLR(optimizer, 1.0)
+    evaluation = spec.evaluation
+    parts = {
+        (OURS, "epoch"): ours.train_epoch,
+        (BY_HAND, "epoch"): lambda: train_epoch(model, loader, optimizer, scheduler, config),
+        (OURS, "judgement"): ours.evaluate,
+        (BY_HAND, "judgement"): lambda: pgd_accuracy(model, validation, evaluation.epsilon, evaluation.steps),
+    }
+    rows = []
+    for turn in range(options.turns):
+        for (way, part), make in parts.items():
+            started = time.process_time()
+            make()
+            rows.append({"space": options.space, "turn": turn, "way": way, "part": part})
+            rows[-1]["cpu_seconds"] = time.process_time() - started
+            print(rows[-1], flush=True)
+    pd.DataFrame(rows).to_csv(options.output / "by_hand_epochs.csv", index=False, float_format="%.4g")
+
+
 def read_spec(space: str, data_root: str | None, given: list[str]) -> SearchSpec:
     """Return a bundled search space with some settings."""
     root = [f"data.root={data_root}"] if data_root else []
@@ -269,6 +312,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--data-root", help="where the images are")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of both searches")
     parser.add_argument("--output", type=Path, required=True, help="a folder for by_hand.csv")
+    parser.add_argument("--turns", type=int, help="measure so many epochs of each way instead, on one thread")
     parser.add_argument("--hand", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -280,6 +324,8 @@ def main() -> None:
         spec = read_spec(options.space, options.data_root, options.set)
         options.output.mkdir(parents=True)
         search_by_hand(spec, options.output.absolute(), spec.search.seed)
+    elif options.turns:
+        measure_epochs(options)
     else:
         measure(options)
 

@@ -366,6 +366,22 @@ def test_the_league_on_cifar10_is_what_its_csvs_say() -> None:
     assert frame["catastrophic_overfitting_epoch"].isna().all()
 
 
+def test_the_table_of_epochs_written_by_hand_is_that_of_its_csv() -> None:
+    frame = pd.read_csv(RESULTS / "by_hand_epochs.csv")
+    by_turn = frame.pivot(index="turn", columns=["part", "way"], values="cpu_seconds")
+    parts = {"epoch": by_turn["epoch"], "judgement": by_turn["judgement"]}
+    parts["both"] = parts["epoch"] + parts["judgement"]
+    rows = of_section("performance.md", "A search written by hand", "part")
+    assert [row["part"] for row in rows] == list(parts)
+    for row in rows:
+        of = parts[row["part"]]
+        ratio = of["tune_cure"] / of["by hand"]
+        assert row["ratio"] == f"{ratio.median():.2f} ({ratio.min():.2f} to {ratio.max():.2f})"
+        assert (row["this tool"], row["by hand"]) == tuple(
+            f"{of[way].median():.1f}" for way in ("tune_cure", "by hand")
+        )
+
+
 def test_the_table_of_searches_written_by_hand_is_that_of_its_csv() -> None:
     frame = pd.read_csv(RESULTS / "by_hand.csv")
     agree(of_section("performance.md", "A search written by hand", "way"), frame, {
