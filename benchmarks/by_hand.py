@@ -127,14 +127,19 @@ def train_epoch(model: nn.Module, loader: DataLoader[Any], optimizer: Any, sched
         scheduler.step()
 
 
+def load(arrays: dict[str, Any], settings: dict[str, Any]) -> tuple[DataLoader[Any], DataLoader[Any]]:
+    """Return the batches of training and of validation images."""
+    training = Images(*arrays["train"], **settings["augmentation"])
+    loader = DataLoader(training, batch_size=settings["batch_size"], shuffle=True, drop_last=True)
+    return loader, DataLoader(Images(*arrays["validation"], padding=0, flip=False), batch_size=250)
+
+
 def train(config: dict[str, Any], settings: dict[str, Any], arrays: dict[str, Any]) -> None:
     """Train one network, and report the best accuracy so far after each epoch."""
     torch.set_num_threads(1)
     torch.manual_seed(settings["seed"])
     model = models.build(**settings["model"])
-    training = Images(*arrays["train"], **settings["augmentation"])
-    loader = DataLoader(training, batch_size=settings["batch_size"], shuffle=True, drop_last=True)
-    validation = DataLoader(Images(*arrays["validation"], padding=0, flip=False), batch_size=250)
+    loader, validation = load(arrays, settings)
     optimizer = torch.optim.SGD(model.parameters(), config["lr_max"], MOMENTUM, weight_decay=WEIGHT_DECAY)
     num_steps = settings["epochs"] * len(loader)
     scheduler = torch.optim.lr_scheduler.LambdaLR(
@@ -155,19 +160,7 @@ def train(config: dict[str, Any], settings: dict[str, Any], arrays: dict[str, An
 
 def search_by_hand(spec: SearchSpec, folder: Path, seed: int) -> None:
     """Search with Ray Tune, and write the best network and a table of the trials into a folder."""
-    splits = data.load(spec.data)
-    settings = {
-        "seed": seed,
-        "model": architecture(spec, splits),
-        "augmentation": {"padding": splits.augmentation.padding, "flip": splits.augmentation.flip},
-        "epochs": spec.training["epochs"],
-        "batch_size": spec.training["batch_size"],
-        "schedule": spec.training["lr_schedule"],
-        "epsilon": spec.evaluation.epsilon,
-        "steps": spec.evaluation.steps,
-    }
-    judged_on = splits.validation.subset(spec.evaluation.examples, seed=0)
-    arrays = {"train": as_arrays(splits.train), "validation": as_arrays(judged_on)}
+    settings, arrays = prepare(spec, data.load(spec.data), seed)
     space = {
         key: (tune.loguniform if one.kind == "loguniform" else tune.uniform)(*one.values)
         for key, one in spec.space.items()
@@ -197,6 +190,23 @@ def search_by_hand(spec: SearchSpec, folder: Path, seed: int) -> None:
     with winner.checkpoint.as_directory() as checkpoint:
         torch.save(torch.load(Path(checkpoint) / NETWORK), folder / NETWORK)
     found.get_dataframe()[["accuracy", "epoch"]].to_csv(folder / "trials.csv", index=False)
+
+
+def prepare(spec: SearchSpec, splits: Splits, seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the settings of a trial, and the arrays that it trains and is judged on."""
+    settings = {
+        "seed": seed,
+        "model": architecture(spec, splits),
+        "augmentation": {"padding": splits.augmentation.padding, "flip": splits.augmentation.flip},
+        "epochs": spec.training["epochs"],
+        "batch_size": spec.training["batch_size"],
+        "schedule": spec.training["lr_schedule"],
+        "epsilon": spec.evaluation.epsilon,
+        "steps": spec.evaluation.steps,
+    }
+    judged_on = splits.validation.subset(spec.evaluation.examples, seed=0)
+    arrays = {"train": as_arrays(splits.train), "validation": as_arrays(judged_on)}
+    return settings, arrays
 
 
 def architecture(spec: SearchSpec, splits: Splits) -> dict[str, Any]:
@@ -272,20 +282,16 @@ def measure_epochs(options: argparse.Namespace) -> None:
     cpu.configure_cpu(1)
     config = dict(spec.start_from[0])
     ours = Trainer(spec.training_config(config), splits, model=spec.model, evaluation=spec.evaluation, seed=0)
-    model = models.build(**architecture(spec, splits))
-    augmentation = {"padding": splits.augmentation.padding, "flip": splits.augmentation.flip}
-    batch_size = spec.training["batch_size"]
-    loader = DataLoader(Images(*as_arrays(splits.train), **augmentation), batch_size, shuffle=True, drop_last=True)
-    judged_on = as_arrays(splits.validation.subset(spec.evaluation.examples, seed=0))
-    validation = DataLoader(Images(*judged_on, padding=0, flip=False), batch_size=250)
+    settings, arrays = prepare(spec, splits, seed=0)
+    model = models.build(**settings["model"])
+    loader, validation = load(arrays, settings)
     optimizer = torch.optim.SGD(model.parameters(), config["lr_max"] / 2, MOMENTUM, weight_decay=WEIGHT_DECAY)
     scheduler = torch.optim.lr_scheduler.ConstantLR(optimizer, 1.0)
-    evaluation = spec.evaluation
     parts = {
         (OURS, "epoch"): ours.train_epoch,
         (BY_HAND, "epoch"): lambda: train_epoch(model, loader, optimizer, scheduler, config),
         (OURS, "judgement"): ours.evaluate,
-        (BY_HAND, "judgement"): lambda: pgd_accuracy(model, validation, evaluation.epsilon, evaluation.steps),
+        (BY_HAND, "judgement"): lambda: pgd_accuracy(model, validation, settings["epsilon"], settings["steps"]),
     }
     rows = []
     for turn in range(options.turns):

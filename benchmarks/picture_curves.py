@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
-from search_quality import left_out_error, process, trees, whole_curves
+from search_quality import as_unit, left_out_error, process, trees, whole_curves
 
 from tune_cure.evaluation.standard_error import standard_error
 from tune_cure.search.space import loading
@@ -85,14 +85,7 @@ def foretell(curves: pd.DataFrame) -> pd.DataFrame:
     Beside it are the spread of these values and the standard error of one of them, by the images that it is judged on.
     """
     spec = loading.load(str(SPACE))
-    columns = []
-    for key in HYPERPARAMETERS:
-        kind, values = spec.space[key].kind, spec.space[key].values
-        column = curves[key] == values[0] if kind == "choice" else curves[key]
-        low, high = (0, 1) if kind == "choice" else values
-        if kind == "loguniform":
-            low, high, column = np.log(low), np.log(high), np.log(column)
-        columns.append((column.to_numpy(dtype=float) - low) / (high - low))
+    columns = [as_unit(spec.space[key], curves[key].to_numpy()) for key in HYPERPARAMETERS]
     at, accuracies = np.stack(columns, axis=1), curves.filter(regex=r"^pgd_\d+$").to_numpy(dtype=float)
     error = float(np.mean([standard_error(best, spec.evaluation.examples) for best in accuracies.max(axis=1)]))
     rows = []

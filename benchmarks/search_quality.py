@@ -40,6 +40,7 @@ from tune_cure.search.proposals.proposer import StudyProposer
 from tune_cure.search.schedulers.early_stopper import EarlyStopper
 from tune_cure.search.space import loading as specs
 from tune_cure.search.space.config import SearchSpec
+from tune_cure.search.space.distributions import Distribution
 from tune_cure.search.stopping import SearchStopper
 from tune_cure.training.trainer import Trainer
 
@@ -195,6 +196,17 @@ def trees() -> ExtraTreesRegressor:
 MEANS = {"process": process, "trees": trees}
 
 
+def as_unit(distribution: Distribution, column: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
+    """Values as parts of their range, of its logarithm for `loguniform`; of two choices the first is 1."""
+    if distribution.kind == "choice":
+        return np.asarray(column == distribution.values[0], dtype=float)
+    low, high = distribution.values
+    column = np.asarray(column, dtype=float)
+    if distribution.kind == "loguniform":
+        low, high, column = np.log(low), np.log(high), np.log(column)
+    return (column - low) / (high - low)
+
+
 class Surrogate:
     """Learning curves for any hyperparameters, from recorded ones: a mean and the noise of training seeds.
 
@@ -225,13 +237,7 @@ class Surrogate:
 
     def unit(self, values: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
         """Hyperparameters (n, 4) as points of the unit cube, lambda and lr_max by their logarithms."""
-        columns = []
-        for key, column in zip(KEYS, values.astype(float).T, strict=True):
-            low, high = self.space[key].values
-            if self.space[key].kind == "loguniform":
-                low, high, column = np.log(low), np.log(high), np.log(column)
-            columns.append((column - low) / (high - low))
-        return np.stack(columns, axis=1)
+        return np.stack([as_unit(self.space[key], of) for key, of in zip(KEYS, values.T, strict=True)], axis=1)
 
     def configuration(self, point: "np.ndarray[Any, Any]") -> dict[str, float]:
         """The hyperparameters at a point of the unit cube, (4,)."""
@@ -434,14 +440,13 @@ def on_digits(seeds: int) -> None:
 
         return trial
 
+    ways = {name: WAYS[name] for name in (PLAIN, OURS)}
     done = RESULTS / f"{DIGITS}_seeds.csv"
-    frame = pd.read_csv(done) if done.exists() else pd.DataFrame({"seed": [], "way": []})
-    for way in (PLAIN, OURS):
-        for seed in sorted(set(range(seeds)) - set(frame.loc[frame["way"] == way, "seed"])):  # minutes each
-            one = compare([seed], {way: WAYS[way]}, train, plain, least=0.0, most=0.4)
-            frame = pd.concat([frame, one.drop(columns=["best_at_a_fifth", "leader_at_a_fifth"])])
-            frame = frame.sort_values("seed", kind="stable")
-            _write(frame, DIGITS, 0.4)
+    frame = pd.read_csv(done) if done.exists() else pd.DataFrame({"seed": []})
+    for seed in sorted(set(range(seeds)) - set(frame["seed"])):  # minutes each: what was done before is kept
+        one = compare([seed], ways, train, plain, least=0.0, most=0.4)
+        frame = pd.concat([frame, one.drop(columns=["best_at_a_fifth", "leader_at_a_fifth"])])
+        _write(frame, DIGITS, 0.4)
 
 
 def _write(frame: pd.DataFrame, name: str, most: float) -> None:

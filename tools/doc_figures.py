@@ -4,6 +4,7 @@ Text is drawn as paths and the ground is white, so that they look the same every
 Okabe and Ito's, can be told apart by the colour-blind; the strokes of the lines differ as well.
 """
 
+import json
 from pathlib import Path
 
 import matplotlib as mpl
@@ -62,7 +63,7 @@ def collapse() -> Figure:
     return figure
 
 
-def overfitting(folder: Path = RESULTS / "overfitting") -> Figure:
+def overfitting() -> Figure:
     """FGSM and PGD accuracy by epoch of each run of the two main arms, shaded where it was collapsed."""
     figure = Figure(figsize=(7, 2.7), layout="constrained")
     for row, (arm, title) in zip(figure.subfigures(len(ARMS)), ARMS.items(), strict=True):
@@ -71,11 +72,11 @@ def overfitting(folder: Path = RESULTS / "overfitting") -> Figure:
             axes.set(xlim=(0.5, 12.5), ylim=(0, 0.65), xticks=[1, 12], yticks=[0, 0.2, 0.4, 0.6], title=f"seed {seed}")
             axes.title.set(fontsize=7, color=GREY)
             axes.yaxis.set_major_formatter(PercentFormatter(1))
-            if not (log := folder / f"{arm}-{seed}.csv").exists():
+            if not (summary := RESULTS / "overfitting" / f"{arm}-{seed}.json").exists():
                 axes.text(6.5, 0.3, "not run", color=GREY, fontsize=6, ha="center")
                 continue
-            of = pd.read_csv(log)
-            for epoch in of.loc[of["catastrophic_overfitting"] | of["diverged"], "epoch"]:
+            of = pd.read_csv(summary.with_suffix(".csv"))
+            for epoch in json.loads(summary.read_text())["collapsed_epochs"]:
                 axes.axvspan(epoch - 0.5, epoch + 0.5, color=ORANGE, alpha=0.18, linewidth=0)
             axes.plot(of["epoch"], of["fgsm_accuracy"], color=ORANGE, linewidth=1, linestyle=(0, (4, 1.5)))
             axes.plot(of["epoch"], of["pgd_accuracy"], color=BLUE, linewidth=1.3)

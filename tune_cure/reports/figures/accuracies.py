@@ -160,7 +160,7 @@ OVERFITTING_STYLES = {
     "recovered from it": StatusStyle(PINK, "circle-x-open", "⊗"),
     "did not": STATUS_STYLES["completed"],
 }
-"""What can become of a trial, and the look of its point."""
+"""The look of a trial's point, by what became of the trial."""
 
 
 def overfitting_outcomes(trials: pd.DataFrame) -> pd.Series:
