@@ -2,9 +2,9 @@
 
     python benchmarks/overfitting_report.py
 
-Writes overfitting_arms.csv, a row for each arm; overfitting_collapses.csv, a row for each run that collapsed; and once
-all runs are there overfitting_pairs.csv, how each arm compares with `cure`, by the tests that overfitting_protocol.md
-names.
+Writes overfitting_arms.csv, a row for each arm; overfitting_collapses.csv, a row for each run that collapsed; and
+overfitting_pairs.csv, how arms compare with `cure` by the tests that overfitting_protocol.md names: the primary
+hypothesis once its two arms have all their runs, and all else once all arms have.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from overfitting import ARMS, MAIN, RESULTS, Job
+from overfitting import ARMS, MAIN, QUESTION, RESULTS, Job
 from scipy import stats
 
 from tune_cure.utils import significance
@@ -113,6 +113,21 @@ def compare(arms: dict[str, list[Run]]) -> pd.DataFrame:
     return pd.DataFrame(rows).assign(p_holm=adjusted)
 
 
+def compare_complete(arms: dict[str, list[Run]]) -> pd.DataFrame:
+    """Return the rows of `compare` that the protocol tests by now: none of an arm that lacks runs.
+
+    The primary hypothesis is tested by itself, so it waits for its two arms alone. The others are adjusted together, so
+    each of them waits for all arms.
+    """
+    complete = {name for name, arm in ARMS.items() if len(arms.get(name, [])) == arm.seeds}
+    if complete == set(ARMS):
+        return compare(arms)
+    if not complete.issuperset(QUESTION):
+        return pd.DataFrame()
+    pairs = compare({name: arms[name] for name in QUESTION})
+    return pairs[(pairs["arm"] == PRIMARY[0]) & (pairs["outcome"] == PRIMARY[1])].dropna(axis="columns")
+
+
 def _compare_counts(first: list[Run], second: list[Run], outcome: str) -> dict[str, Any]:
     one, two = (sum(run.has(outcome) for run in runs) for runs in (first, second))
     p_value = stats.fisher_exact([(one, len(first) - one), (two, len(second) - two)]).pvalue
@@ -166,9 +181,9 @@ def main() -> None:
         parser.error(f"there is no run of {MAIN} yet, with which all others are compared")
     tables = {"arms": describe_arms(arms), "collapses": list_collapses(arms)}
     if missing := sum(arm.seeds for arm in ARMS.values()) - sum(len(runs) for runs in arms.values()):
-        print(f"no pairs yet: the protocol has no test before all runs are there, and {missing} are missing")
-    else:
-        tables["pairs"] = compare(arms)
+        print(f"{missing} runs are missing: the protocol tests no hypothesis before all runs that it needs are there")
+    if len(pairs := compare_complete(arms)):
+        tables["pairs"] = pairs
     for name, table in tables.items():
         table.to_csv(RESULTS.parent / f"overfitting_{name}.csv", index=False, float_format="%.5g")
         print(f"\n{name}\n{table.to_string(index=False, float_format='{:.3f}'.format)}")

@@ -64,6 +64,23 @@ def test_arms_are_compared_by_the_tests_of_the_protocol(report: Any, results: Pa
     assert others["p_holm"].min() == pytest.approx(min(1.0, 2 * others["p"].min()))
 
 
+def test_the_primary_hypothesis_waits_for_its_two_arms_and_all_others_for_all_arms(
+    report: Any, results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arms = report.read(results)
+
+    def tested(**seeds: int) -> list[str]:
+        monkeypatch.setattr(report, "ARMS", {name: report.ARMS[name].__class__({}, num) for name, num in seeds.items()})
+        pairs = report.compare_complete(arms)
+        return [] if pairs.empty else pairs["outcome"].tolist()
+
+    assert tested(fgsm_rs=3, cure=2) == ["collapsed", "in_the_end", "last_autoattack"]
+    monkeypatch.setitem(report.ARMS, "elle", report.ARMS["cure"])
+    assert report.compare_complete(arms)["outcome"].tolist() == ["collapsed"]
+    assert report.compare_complete(arms)["p_holm"].tolist() == [pytest.approx(0.4)]
+    assert tested(fgsm_rs=3, cure=3) == []
+
+
 def test_a_collapse_says_what_ending_the_run_saves_and_costs(report: Any, results: Path) -> None:
     collapses = report.list_collapses(report.read(results)).set_index("seed")
     assert collapses["arm"].eq("fgsm_rs").all()
