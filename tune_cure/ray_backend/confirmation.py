@@ -29,7 +29,7 @@ from tune_cure.ray_backend import cluster, session
 from tune_cure.ray_backend.data_broadcast import DataBroadcast
 from tune_cure.ray_backend.gpus.memory import wait_for_memory
 from tune_cure.ray_backend.gpus.sharing import plan_devices
-from tune_cure.ray_backend.guard import GuardedCall
+from tune_cure.ray_backend.guard import DeadRayError, GuardedCall
 from tune_cure.ray_backend.resources import ResourcePlan
 from tune_cure.ray_backend.trainable import shared_data
 from tune_cure.ray_backend.worker_errors import describe
@@ -89,7 +89,10 @@ def run(
         if address is not None:
             cluster.check_folder(result.directory.resolve())
         broadcast = None if address is None else DataBroadcast(pending[0].data)
-        plan = _plan(pending, result, broadcast)
+        try:
+            plan = _plan(pending, result, broadcast)
+        except DeadRayError as error:
+            return {str(job.folder): str(error) for job in pending}
         on_ready(plan)
         task = ray.remote(
             num_cpus=plan.cpus_per_trial, num_gpus=plan.gpus_per_trial, max_retries=result.spec.search.retries

@@ -3,15 +3,17 @@
 import logging
 import threading
 import time
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 import ray
 
 from tune_cure.ray_backend import ray_internals, session
-from tune_cure.utils.signals import on_ctrl_c
+from tune_cure.utils.errors import TuneCureError
+from tune_cure.utils.signals import WorkLeftBehindError, on_ctrl_c
 
 POLL_SECONDS = 0.05  # until the main thread handles a signal that another thread has received
+TASK_SECONDS = 0.5  # from one look at tasks to the next
 LOOK_SECONDS = 1.0  # from one look at Ray's processes to the next
 GRACE_SECONDS = 5.0  # for a call to end by itself once Ray has died
 
@@ -55,6 +57,12 @@ class Stoppable(Protocol):
 
     def stop_all(self) -> bool:
         """Return whether the work stops now."""
+
+
+class DeadRayError(TuneCureError):
+    """Ray has died, or was killed, while something was measured that comes before all training."""
+
+    exit_code = 1
 
 
 class GuardedCall:
@@ -119,3 +127,61 @@ class GuardedCall:
         ray.shutdown()
         self.thread.join(GRACE_SECONDS)
         _logger.debug("the work on Ray %s: %s", "is left behind" if self.thread.is_alive() else "has ended", self.error)
+
+
+def wait_for(references: Sequence[Any]) -> list[Any]:
+    """Return what Ray tasks return, in their order, once all have ended.
+
+    Raises:
+        DeadRayError: Ray has died; this is noticed within seconds.
+        KeyboardInterrupt: Ctrl-C was pressed; as WorkLeftBehindError where it was pressed twice.
+        Exception: A task has raised it.
+    """
+    waiting = _Waiting(references)
+    try:
+        GuardedCall(waiting.follow, waiting).run()
+    except ray.exceptions.RayTaskError as error:
+        raise error.as_instanceof_cause() from error
+    if waiting.num_interrupts:
+        raise WorkLeftBehindError if session.is_abandoned() else KeyboardInterrupt
+    if waiting.reason:
+        raise DeadRayError(waiting.reason)
+    return waiting.results
+
+
+class _Waiting:
+    """Waiting for Ray tasks, until all have ended, Ctrl-C is pressed or Ray dies.
+
+    Args:
+        references: The tasks.
+
+    Attributes:
+        results: What they return, once all have ended.
+        num_interrupts: How often Ctrl-C was pressed.
+        reason: Why Ray cannot go on; empty if it can.
+    """
+
+    def __init__(self, references: Sequence[Any]) -> None:
+        self.references, self.results = list(references), list[Any]()
+        self.num_interrupts, self.reason = 0, ""
+
+    def follow(self) -> None:
+        """Wait until all tasks have ended, or one has failed."""
+        left = self.references
+        while left and not self.stop_all():
+            ended, left = ray.wait(left, timeout=TASK_SECONDS)
+            ray.get(ended)  # raises the error of one that has failed
+        if not left:
+            self.results = ray.get(self.references)
+
+    def end(self, outcome: str, reason: str) -> None:
+        """Wait no longer because Ray has died."""
+        self.reason = reason
+
+    def interrupt(self) -> None:
+        """Wait no longer because of Ctrl-C."""
+        self.num_interrupts += 1
+
+    def stop_all(self) -> bool:
+        """Return whether nothing is waited for any more."""
+        return bool(self.reason or self.num_interrupts)

@@ -20,7 +20,7 @@ from ray.tune.experiment import Trial
 from tune_cure.ray_backend import cluster, ray_internals, rescoring, session
 from tune_cure.ray_backend.data_broadcast import DataBroadcast
 from tune_cure.ray_backend.gpus.sharing import plan_devices
-from tune_cure.ray_backend.guard import GuardedCall, RayWatch, Stoppable
+from tune_cure.ray_backend.guard import DeadRayError, GuardedCall, RayWatch, Stoppable
 from tune_cure.ray_backend.journal_callback import JournalCallback
 from tune_cure.ray_backend.monitoring import dashboard
 from tune_cure.ray_backend.monitoring.metrics import TrialGauges
@@ -127,6 +127,9 @@ def ray_session(
         modules: Files of the user's own parts, for the machines of a cluster.
         searches: The searches that run; more may be added inside the context.
         interrupt: Called at Ctrl-C.
+
+    Raises:
+        DeadRayError: Ray has died before there is any search.
     """
     is_started = not ray.is_initialized()
     try:
@@ -140,6 +143,11 @@ def ray_session(
         yield
     except KeyboardInterrupt:  # while Ray starts, or a trial's memory is measured
         interrupt()
+    except DeadRayError as error:
+        for search in searches:
+            search.stopper.end("ray", str(error))
+        if not searches:  # of a league that has not begun any
+            raise
     except Exception as error:  # of any kind: what cannot write to the run's folder fails in its own way
         faults = [_is_fault_of_disk(error, search) for search in searches]  # each of them is ended
         if not any(faults):

@@ -11,6 +11,7 @@ import pytest
 
 from tests.support.fake_ray import FakeRay
 from tune_cure.ray_backend import confirmation
+from tune_cure.ray_backend.guard import DeadRayError
 from tune_cure.utils.signals import WorkLeftBehindError
 
 
@@ -86,6 +87,17 @@ def test_the_jobs_that_are_left_when_ray_dies_fail_for_it(
         released.wait()
 
     assert run(die) == {str(tmp_path / "second"): "Ray has died, or was killed"}
+
+
+def test_all_jobs_fail_if_ray_dies_while_it_is_measured_how_many_share_a_gpu(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(*_: object) -> None:
+        raise DeadRayError("Ray has died")
+
+    monkeypatch.setattr(confirmation, "_plan", die)
+    failures = run(lambda: pytest.fail("a job has begun"))
+    assert failures == {str(tmp_path / name): "Ray has died" for name in ("first", "second")}
 
 
 def test_ctrl_c_ends_the_jobs_and_a_second_one_waits_for_nothing(

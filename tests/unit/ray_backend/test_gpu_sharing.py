@@ -55,7 +55,7 @@ class FakeRay:
         self.shares: list[float] = []
         self.removed = 0
         monkeypatch.setattr(gpu_sharing.ray, "remote", self.remote)
-        monkeypatch.setattr(gpu_sharing.ray, "get", self.get)
+        monkeypatch.setattr(gpu_sharing, "wait_for", self.wait_for)
         monkeypatch.setattr(gpu_sharing, "placement_group", self.bundles.extend)
         monkeypatch.setattr(gpu_sharing, "remove_placement_group", lambda group: setattr(self, "removed", 1))
         monkeypatch.setattr(gpu_sharing, "PlacementGroupSchedulingStrategy", SimpleNamespace)
@@ -74,10 +74,10 @@ class FakeRay:
         self.given = given
         return "measured"
 
-    def get(self, reference: Any) -> Any:
-        if reference == "measured":
-            return self.measured, "the largest configuration"
-        number = len(reference)
+    def wait_for(self, references: list[Any]) -> list[Any]:
+        if references == ["measured"]:
+            return [(self.measured, "the largest configuration")]
+        number = len(references)
         return [self.rates[number] / number] * number
 
 

@@ -1,14 +1,16 @@
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import ray
 
 from tests.support.fake_ray import FakeRay
 from tests.support.spaces import tiny
-from tune_cure.ray_backend.guard import GuardedCall, RayWatch
+from tune_cure.ray_backend.guard import DeadRayError, GuardedCall, RayWatch, wait_for
 from tune_cure.search.stopping import SearchStopper
 
 
@@ -103,3 +105,62 @@ def test_a_second_ctrl_c_does_not_wait(fake_ray: FakeRay, stopper: SearchStopper
     assert stopper.outcome == "interrupted"
     assert fake_ray.calls == ["forbid"]  # or Tune's loop would start another Ray when this one is shut down
     assert fake_ray.abandoned == [True]  # Ray ends the process whose thread calls it after its shutdown
+
+
+class Tasks:
+    """Ray tasks that end one after another, a look at them each; `while_waiting` is called before the next one ends."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, while_waiting: Callable[[], object] = lambda: None) -> None:
+        self.while_waiting = while_waiting
+        monkeypatch.setattr(ray, "wait", self.wait)
+        monkeypatch.setattr(ray, "get", lambda references: [10 * reference for reference in references])
+
+    def wait(self, references: list[int], timeout: float) -> tuple[list[int], list[int]]:
+        self.while_waiting()
+        return references[-1:], references[:-1]
+
+
+@pytest.mark.usefixtures("fake_ray")
+def test_tasks_are_waited_for_and_their_results_come_in_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    Tasks(monkeypatch)
+    assert wait_for([1, 2, 3]) == [10, 20, 30]
+
+
+@pytest.mark.usefixtures("fake_ray")
+def test_the_error_of_a_task_is_raised_as_it_was_in_its_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    Tasks(monkeypatch)
+
+    def fail(references: list[int]) -> Any:
+        raise ray.exceptions.RayTaskError("task", "a traceback", ZeroDivisionError("of the task"))
+
+    monkeypatch.setattr(ray, "get", fail)
+    with pytest.raises(ZeroDivisionError):
+        wait_for([1])
+
+
+def test_tasks_of_a_ray_that_dies_are_an_error_of_one_line(
+    fake_ray: FakeRay, released: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_ray.exit_code = -signal.SIGKILL
+    Tasks(monkeypatch, released.wait)
+    with pytest.raises(DeadRayError, match=r"^Ray has died, or was killed$"):
+        wait_for([1])
+    assert fake_ray.calls == ["forbid", "shutdown"]
+
+
+def test_ctrl_c_while_tasks_run_ends_the_waiting_first(fake_ray: FakeRay, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[int] = []
+
+    def press() -> None:
+        looks.append(1)
+        signal.raise_signal(signal.SIGINT)
+        time.sleep(0.2)  # until the main thread has handled it
+
+    Tasks(monkeypatch, press)
+    with pytest.raises(KeyboardInterrupt):
+        wait_for([1, 2, 3])
+    assert looks == [1]
+    assert not any(thread.name == "uses-ray" for thread in threading.enumerate()), (
+        "Ray's shutdown would end the process"
+    )
+    assert fake_ray.calls == []

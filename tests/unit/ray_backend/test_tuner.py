@@ -6,6 +6,7 @@ import pytest
 from tests.support.journal_lines import judge_leader, write_ended_trial
 from tests.support.spaces import tiny
 from tune_cure.ray_backend import tuner
+from tune_cure.ray_backend.guard import DeadRayError
 from tune_cure.search.journal import Journal
 from tune_cure.search.storage.run_storage import LocalStorage
 
@@ -40,6 +41,20 @@ def test_a_time_budget_ends_the_second_judgement_of_the_leaders(
     assert search.stopper.conclude(search.counts, search.record).outcome == ("time" if ends else "finished")
     last = Journal(tmp_path).load().search_events[-1]
     assert last["event"] == ("pause" if ends else "resume")
+
+
+def test_a_ray_that_dies_while_a_trial_is_measured_ends_the_search_or_the_league_that_has_none_yet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tuner.ray, "is_initialized", lambda: True)
+    options = tuner.RunOptions()
+    search = tuner.begin(tiny(tmp_path), LocalStorage(tmp_path), options, None)
+    with tuner.ray_session(options, [], [search], lambda: None):
+        raise DeadRayError("Ray has died")
+    result = search.stopper.conclude(search.counts, search.record)
+    assert (result.outcome, result.reason) == ("ray", "Ray has died")
+    with pytest.raises(DeadRayError), tuner.ray_session(options, [], [], lambda: None):
+        raise DeadRayError("Ray has died")
 
 
 class Recorder:

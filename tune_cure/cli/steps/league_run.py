@@ -232,8 +232,12 @@ def run_searches(
         view: Shows the progress.
         options: The command line.
         on_interrupt: Is called at Ctrl-C.
+
+    Raises:
+        DeadRayError: Ray has died before the budget was known.
     """
-    from tune_cure.ray_backend.league import tuner  # Ray takes seconds to import
+    from tune_cure.ray_backend.guard import DeadRayError  # Ray takes seconds to import
+    from tune_cure.ray_backend.league import tuner
     from tune_cure.ray_backend.tuner import RunOptions, Search
 
     def on_begin(searches: dict[str, Search], plan: ResourcePlan) -> None:
@@ -256,8 +260,11 @@ def run_searches(
         on_event=view.on_event,
         on_interrupt=on_interrupt,
     )
-    with view:
-        return tuner.run(prepared.league, prepared.first.data, run_options, listeners)
+    try:
+        with view:
+            return tuner.run(prepared.league, prepared.first.data, run_options, listeners)
+    except DeadRayError as error:
+        raise DeadRayError(f"{error}; to continue: {_resume_command(prepared.league, options)}") from error
 
 
 def _check(prepared: Prepared, options: LeagueOptions, console: Console) -> None:

@@ -13,6 +13,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from tune_cure.ray_backend import cluster
 from tune_cure.ray_backend.data_broadcast import DataBroadcast, load
 from tune_cure.ray_backend.gpus import memory
+from tune_cure.ray_backend.guard import wait_for
 from tune_cure.ray_backend.resources import (
     MOST_ON_A_GPU,
     ResourcePlan,
@@ -47,6 +48,7 @@ def plan_devices(
 
     Raises:
         DeviceError: Not even one trial fits into the devices.
+        DeadRayError: Ray has died meanwhile.
     """
     machines = cluster.machines()
     plan = plan_resources(spec, machines, num_trials=num_trials)
@@ -55,10 +57,7 @@ def plan_devices(
     # With max_calls its process ends with the task, so that nothing of it stays on the GPU.
     task = ray.remote(num_gpus=1, num_cpus=spec.resources.cpus_per_trial, max_calls=1)(memory.measure)
     pickled = None if configs is None else pickle.dumps(dict(configs))
-    try:
-        measured, config = ray.get(task.remote(spec, broadcast, pickled))
-    except ray.exceptions.RayTaskError as error:
-        raise error.as_instanceof_cause() from error
+    [(measured, config)] = wait_for([task.remote(spec, broadcast, pickled)])
     most = min(MOST_ON_A_GPU, measured.fit, most_on_a_gpu(spec, machines, num_trials))
     if most > 1:
         measured = dataclasses.replace(measured, rates=_measure_rates(spec, config, broadcast, most))
@@ -79,7 +78,7 @@ def _measure_rates(
         runs = [_start_run(group, spec, pickle.dumps(config), broadcast, share=1 / most) for _ in range(most)]
         rates: list[float] = []
         for number in range(1, most + 1):
-            together = ray.get([run.images_per_second.remote(SECONDS) for run in runs[:number]])
+            together = wait_for([run.images_per_second.remote(SECONDS) for run in runs[:number]])
             if not all(together):
                 break
             rates.append(sum(together))

@@ -24,7 +24,7 @@ from tune_cure.ray_backend import cluster, rescoring, session, tuner
 from tune_cure.ray_backend.data_broadcast import DataBroadcast
 from tune_cure.ray_backend.gpus.memory import wait_for_memory
 from tune_cure.ray_backend.gpus.sharing import plan_devices
-from tune_cure.ray_backend.guard import GuardedCall, RayWatch
+from tune_cure.ray_backend.guard import GuardedCall, RayWatch, wait_for
 from tune_cure.ray_backend.league.dispatch import LeagueCallback, LeagueScheduler, LeagueSearcher, MethodCallback
 from tune_cure.ray_backend.league.trainable import LeagueTrainable
 from tune_cure.ray_backend.monitoring.metrics import TrialGauges
@@ -111,6 +111,7 @@ def run(
 
     Raises:
         DeviceError: Not even one trial fits into the devices.
+        DeadRayError: Ray has died before the budget was known.
         ClusterError: The cluster cannot be joined, or one of its machines does not see the league's folder.
         LostFolderError: A folder was deleted or moved away meanwhile.
         KeyboardInterrupt: Ctrl-C was pressed twice; as WorkLeftBehindError where Ray goes on until this process ends.
@@ -182,12 +183,8 @@ def _fix_budget(
     The methods are measured beside each other on the workers that will train them.
     """
     task = ray.remote(num_cpus=plan.cpus_per_trial, num_gpus=plan.gpus_per_trial)(_measure)
-    pending = {name: task.remote(spec, plan, broadcast) for name, spec in specs.items()}
-    try:
-        costs = {name: ray.get(reference) for name, reference in pending.items()}
-    except ray.exceptions.RayTaskError as error:
-        raise error.as_instanceof_cause() from error
-    league.set_budget(specs, costs)
+    costs = wait_for([task.remote(spec, plan, broadcast) for spec in specs.values()])
+    league.set_budget(specs, dict(zip(specs, costs, strict=True)))
 
 
 def _measure(spec: SearchSpec, plan: ResourcePlan, broadcast: DataBroadcast | None) -> EpochCost:
