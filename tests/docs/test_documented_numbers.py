@@ -439,6 +439,24 @@ def test_the_table_of_collapses_that_are_seen_is_that_of_its_csv() -> None:
     })  # fmt: skip
 
 
+def test_the_table_of_what_ending_at_a_collapse_saves_is_that_of_its_csv() -> None:
+    frame = pd.read_csv(RESULTS / "collapse_ending.csv")
+    section = "Ending a trial at its collapse"
+    agree(of_section("early_stopping.md", section, "data set"), frame, {
+        "weights": lambda of: of["weights"], "data set": lambda of: of["dataset"], "trials": lambda of: str(of["runs"]),
+        "collapsed": lambda of: str(of["collapsed"]), "better later than before": lambda of: str(of["better_later"]),
+        "epochs saved by ending": lambda of: f"{100 * of['saved']:.0f}%",
+        "winner's PGD accuracy, ending": lambda of: f"{100 * of['winner_end']:.1f}",
+        "going on": lambda of: f"{100 * of['winner_continue']:.1f}",
+        "best place of a collapsed one": lambda of: str(of["best_rank_of_collapsed"]),
+    })  # fmt: skip
+    text = " ".join(text_of("early_stopping.md", f"## {section}").split())
+    saved = 100 * frame["saved"]
+    assert f"cost no winner in any of the six, and saved {saved.min():.0f} to {saved.max():.0f}% of all" in text
+    assert frame["winner_end"].eq(frame["winner_continue"]).all()
+    assert f"Of the {frame['collapsed'].sum()} collapsed curves {frame['better_later'].sum()} were better" in text
+
+
 def test_the_collapses_on_digits_are_what_the_rule_sees_in_the_recorded_epochs() -> None:
     epochs = pd.read_csv(RESULTS / "catastrophic_overfitting_epochs.csv")
     summary = pd.read_csv(RESULTS / "catastrophic_overfitting.csv").set_index(["run", "seed"])
