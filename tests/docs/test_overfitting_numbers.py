@@ -55,3 +55,22 @@ def test_the_sentences_on_the_runs_are_those_of_their_files() -> None:
     words = [f"{100 * accuracy:.1f}% with {value}" for value, accuracy in last.items()]
     assert f"was {words[0]}, {words[1]} and {words[2]}." in text
     assert not any(json.loads((RUNS / f"lambda_{value}-100.json").read_text())["collapsed_epochs"] for value in last)
+
+
+def test_what_ending_at_a_collapse_would_have_cost_these_runs_is_in_their_files() -> None:
+    collapses = pd.read_csv(RESULTS / "overfitting_collapses.csv")
+    recovered = collapses[collapses["recovered"]]
+    text = " ".join(text_of("early_stopping.md", "## Ending a trial at its collapse").split())
+    runs = {(arm, of_run): summary for arm in ARMS for of_run, summary in enumerate(summaries(arm))}
+    collapsed = [summary for summary in runs.values() if summary["collapsed_epochs"]]
+    assert len(collapses) == len(collapsed)
+    assert f"Of the {len(runs)} runs of" in text
+    assert f"{len(collapses)} have collapsed so far, and {len(recovered)} of these recovered." in text
+    assert f"these had at most {100 * recovered['best_before'].max():.1f}% PGD accuracy" in text
+    assert f"end with {100 * recovered['last'].min():.1f} to {100 * recovered['last'].max():.1f}%;" in text
+    files = [file for arm in ARMS for file in RUNS.glob(f"{arm}-[0-9].csv")]
+    sound = [file for file in files if not json.loads(file.with_suffix(".json").read_text())["collapsed_epochs"]]
+    last = [100 * pd.read_csv(file)["pgd_accuracy"].iloc[-1] for file in sound]
+    assert f"never collapsed end with {min(last):.1f} to {max(last):.1f}%" in text
+    saved = collapses["seconds_after"].sum() / sum(float(str(of["train_seconds"])) for of in collapsed)
+    assert f"saved {100 * saved:.0f}% of the seconds of the {len(collapses)} runs" in text
