@@ -9,6 +9,7 @@ on another machine: the results of a finished run are small files in benchmarks/
 
 import argparse
 import json
+import math
 import multiprocessing
 import shutil
 from dataclasses import dataclass
@@ -49,16 +50,16 @@ class Arm:
     takes_lambda: bool = False
 
 
-ARMS = {
+ARMS = {  # in the order in which they are run, but for the two of the question
     "fgsm_rs": Arm({**FGSM_RS, **PLAIN}, 10),
     "cure": Arm(CURE, 10, takes_lambda=True),
-    "cure_every_step": Arm({**CURE, "penalty_every": 1}, 5, takes_lambda=True),
-    "cure_zero": Arm({**CURE, "lambda": 0.0}, 1),
+    "fgsm_rs_long": Arm({**FGSM_RS, **PLAIN, "epochs": 33}, 5),
     "n_fgsm": Arm({**PLAIN, "attack": "fgsm", "init": "noise", "noise": 2.0, "alpha": 1.0}, 5),
+    "pgd_2": Arm({**PLAIN, "attack": "pgd", "attack_steps": 2, "alpha": 0.5}, 5),
+    "cure_zero": Arm({**CURE, "lambda": 0.0}, 1),
+    "cure_every_step": Arm({**CURE, "penalty_every": 1}, 5, takes_lambda=True),
     "gradalign": Arm({**FGSM, "regularizer": "gradalign", "lambda": 2.0}, 5),
     "elle": Arm({**FGSM, "regularizer": "elle", "lambda": 4000.0}, 5),
-    "pgd_2": Arm({**PLAIN, "attack": "pgd", "attack_steps": 2, "alpha": 0.5}, 5),
-    "fgsm_rs_long": Arm({**FGSM_RS, **PLAIN, "epochs": 33}, 5),
 }
 
 
@@ -106,14 +107,14 @@ def choose_lambda(results: Path) -> float:
 
 
 def arm_jobs(results: Path) -> list[Job]:
-    """Return the runs of all arms, the two of the main question first, seed by seed."""
+    """Return the runs of all arms: first those of the two of the question, seed by seed, then arm by arm."""
     chosen = {"lambda": choose_lambda(results)}
     jobs = [
         Job(name, seed, {**COMMON, **arm.keys, **(chosen if arm.takes_lambda else {})}, results)
         for name, arm in ARMS.items()
         for seed in range(arm.seeds)
     ]
-    return sorted(jobs, key=lambda job: (job.name not in QUESTION, job.seed))
+    return sorted(jobs, key=lambda job: job.seed if job.name in QUESTION else math.inf)
 
 
 def run(job: Job, options: argparse.Namespace) -> None:
