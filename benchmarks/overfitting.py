@@ -2,9 +2,11 @@
 
     python benchmarks/overfitting.py --data-root FOLDER
 
-Each run trains for 9 to 45 minutes on one idle thread and is then judged. The command goes on where it was ended, also
-on another machine: the results of a finished run are small files in benchmarks/results/overfitting, which stand for it.
-`--jobs 2` makes two runs at a time. overfitting_report.py makes tables of what is there.
+Each run trains for 9 to 45 minutes on one idle thread and is then judged. The runs of the question are all trained
+first: collapses are known before anything is judged. The command goes on where it was ended, also on another machine:
+the results of a finished run are small files in benchmarks/results/overfitting, which stand for it. (Networks are not
+among them, so a run that was trained but not judged on another machine is trained again.) `--jobs 2` makes two runs at
+a time. overfitting_report.py makes tables of what is there.
 """
 
 import argparse
@@ -12,6 +14,7 @@ import json
 import math
 import multiprocessing
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,14 +84,25 @@ class Job:
     results: Path
     is_judged: bool = True
 
+    def folder(self, work: Path) -> Path:
+        """Return the folder of the run while it is under way."""
+        return work / f"{self.name}-{self.seed}"
+
     def file(self, suffix: str) -> Path:
         """Return a file of the run's results."""
         return self.results / f"{self.name}-{self.seed}{suffix}"
 
     @property
+    def summary(self) -> dict[str, Any]:
+        """What is known of the run; empty until it is trained."""
+        file = self.file(".json")
+        return json.loads(file.read_text()) if file.exists() else {}
+
+    @property
     def is_done(self) -> bool:
-        """True if all results are there; the JSON is written last."""
-        return self.file(".json").exists()
+        """True if all results are there. A run that diverged has no network to judge."""
+        summary = self.summary
+        return bool(summary) and (not self.is_judged or summary["diverged"] or "last_clean" in summary)
 
 
 def lambda_jobs(results: Path) -> list[Job]:
@@ -118,10 +132,24 @@ def arm_jobs(results: Path) -> list[Job]:
 
 
 def run(job: Job, options: argparse.Namespace) -> None:
-    """Train one network from where an earlier command left it, judge it, and write its results, unless they exist."""
+    """Train one network and judge it, unless its results are there."""
     if job.is_done:
         return
-    folder = options.work / f"{job.name}-{job.seed}"
+    train(job, options)
+    folder, summary = job.folder(options.work), job.summary
+    if job.is_judged and not summary["diverged"]:
+        for name, correct in judge(folder, pd.read_csv(job.file(".csv")), options).items():
+            np.savez_compressed(job.file(f"-{name}.npz"), **correct)
+            summary |= {f"{name}_{attack}": float(found.mean()) for attack, found in correct.items()}
+        write(job, summary)
+    shutil.rmtree(folder)
+
+
+def train(job: Job, options: argparse.Namespace) -> None:
+    """Train one network from where an earlier command left it, and write what became of it, unless this was done."""
+    folder = job.folder(options.work)
+    if job.is_done or (job.summary and folder.exists()):
+        return
     is_begun = (folder / "config.yaml").exists()
     config = {
         "data": {"dataset": "cifar10", "root": str(options.data_root), "validation": 5000, **options.less_data},
@@ -137,13 +165,12 @@ def run(job: Job, options: argparse.Namespace) -> None:
     log.to_csv(job.file(".csv"), index=False)
     record = json.loads((folder / "environment.json").read_text())
     data = record["data"].replace(str(options.data_root), "FOLDER")
-    summary = describe_log(log) | {"lambda": job.keys.get("lambda", 0.0), "data": data}
-    if job.is_judged and not log["diverged"].iloc[-1]:
-        for name, correct in judge(folder, log, options).items():
-            np.savez_compressed(job.file(f"-{name}.npz"), **correct)
-            summary |= {f"{name}_{attack}": float(found.mean()) for attack, found in correct.items()}
+    write(job, describe_log(log) | {"lambda": job.keys.get("lambda", 0.0), "data": data})
+
+
+def write(job: Job, summary: dict[str, Any]) -> None:
+    """Write and print what is known of a run."""
     job.file(".json").write_text(json.dumps(summary, indent=2) + "\n")
-    shutil.rmtree(folder)
     print(f"{job.name}, seed {job.seed}: {summary}", flush=True)
 
 
@@ -168,15 +195,16 @@ def describe_log(log: pd.DataFrame) -> dict[str, Any]:
     return {
         "collapsed_epochs": log.loc[collapsed, "epoch"].astype(int).tolist(),
         "collapsed_in_the_end": bool(collapsed.iloc[-1]),
+        "diverged": bool(log["diverged"].iloc[-1]),
         "train_seconds": round(float(log["train_seconds"].sum()), 1),
     }
 
 
-def run_all(jobs: list[Job], options: argparse.Namespace) -> None:
-    """Make the runs that are not there yet, `options.jobs` at a time."""
+def do_all(work: Callable[[Job, argparse.Namespace], None], jobs: list[Job], options: argparse.Namespace) -> None:
+    """Do the work of all runs that are not done yet, `options.jobs` at a time."""
     left = [(job, options) for job in jobs if not job.is_done]
     with multiprocessing.get_context("spawn").Pool(options.jobs, maxtasksperchild=1) as pool:
-        pool.starmap(run, left, chunksize=1)
+        pool.starmap(work, left, chunksize=1)
 
 
 def main() -> None:
@@ -193,9 +221,10 @@ def main() -> None:
     options.less_data = {"train_examples": 256} if options.rehearse else {}
     options.fewer_epochs = {"epochs": 2} if options.rehearse else {}
     options.examples, options.autoattack = (20, False) if options.rehearse else (1000, True)
-    run_all(lambda_jobs(options.results), options)
-    jobs = arm_jobs(options.results)
-    run_all([job for job in jobs if job.seed == 0] if options.rehearse else jobs, options)
+    do_all(run, lambda_jobs(options.results), options)
+    jobs = [job for job in arm_jobs(options.results) if job.seed == 0 or not options.rehearse]
+    do_all(train, [job for job in jobs if job.name in QUESTION], options)
+    do_all(run, jobs, options)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ hypothesis once its two arms have all their runs, and all else once all arms hav
 """
 
 import argparse
-import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,20 +29,22 @@ ACCURACIES = ("last_clean", "last_pgd_50_10", "last_autoattack", "best_clean", "
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run.
+    """A run that is trained.
 
     Attributes:
         arm: Its arm.
         seed: Its seed.
         summary: What overfitting.py says of it.
         log: Its epochs.
-        last: Whether its last network withstands AutoAttack on each test image; None if it diverged.
+        is_done: Whether its networks are judged, too, if it has any.
+        last: Whether its last network withstands AutoAttack on each test image; None if it diverged, or is not judged.
     """
 
     arm: str
     seed: int
     summary: dict[str, Any]
     log: pd.DataFrame
+    is_done: bool
     last: NDArray[np.bool_] | None
 
     @property
@@ -56,7 +58,7 @@ class Run:
 
 
 def read(results: Path) -> dict[str, list[Run]]:
-    """Return the finished runs of each arm that has some, by seed."""
+    """Return the trained runs of each arm that has some, by seed."""
     found = {name: list(_read_arm(name, results)) for name in ARMS}
     return {name: runs for name, runs in found.items() if runs}
 
@@ -64,19 +66,19 @@ def read(results: Path) -> dict[str, list[Run]]:
 def _read_arm(name: str, results: Path) -> Iterator[Run]:
     for seed in range(ARMS[name].seeds):
         job = Job(name, seed, {}, results)
-        if not job.is_done:
+        if not job.summary:
             continue
         last, outcomes = None, job.file("-last.npz")
         if outcomes.exists():
             with np.load(outcomes) as arrays:
                 last = arrays["autoattack"]
-        yield Run(name, seed, json.loads(job.file(".json").read_text()), pd.read_csv(job.file(".csv")), last)
+        yield Run(name, seed, job.summary, pd.read_csv(job.file(".csv")), job.is_done, last)
 
 
 def describe_arms(arms: dict[str, list[Run]]) -> pd.DataFrame:
     """Return a row for each arm: how many runs collapsed, with exact 95% intervals, mean accuracies, minutes.
 
-    A run that diverged counts as wrong on every image.
+    The accuracies are those of the `judged` runs. A run that diverged counts as wrong on every image.
     """
     rows = []
     for name, runs in arms.items():
@@ -88,9 +90,11 @@ def describe_arms(arms: dict[str, list[Run]]) -> pd.DataFrame:
             "collapsed_high": interval.high,
             "recovered": ever - end,
             "in_the_end": end,
+            "judged": sum(run.is_done for run in runs),
         }
         for key in ACCURACIES:
-            mean, deviation = significance.mean_and_deviation(np.array([run.summary.get(key, 0.0) for run in runs]))
+            found = np.array([run.summary.get(key, 0.0) for run in runs if run.is_done])
+            mean, deviation = significance.mean_and_deviation(found) if len(found) else (math.nan, math.nan)
             row |= {key: mean, f"{key}_sd": deviation}
         rows.append(row | {"minutes": np.median([run.summary["train_seconds"] for run in runs]) / 60})
     return pd.DataFrame(rows)
@@ -105,7 +109,7 @@ def compare(arms: dict[str, list[Run]]) -> pd.DataFrame:
     num_images = max((len(run.last) for runs in arms.values() for run in runs if run.last is not None), default=1)
     for name in [name for name in arms if name != MAIN]:
         rows += [_compare_counts(arms[MAIN], arms[name], outcome) for outcome in COLLAPSES]
-        if common := {run.seed for run in arms[MAIN]} & {run.seed for run in arms[name]}:
+        if common := {run.seed for run in arms[MAIN] if run.is_done} & {run.seed for run in arms[name] if run.is_done}:
             first, second = (_outcomes(arms[arm], common, num_images) for arm in (MAIN, name))
             rows.append(_compare_accuracies(first, second, name))
     alone = [index for index, row in enumerate(rows) if (row["arm"], row["outcome"]) == PRIMARY]
@@ -116,13 +120,12 @@ def compare(arms: dict[str, list[Run]]) -> pd.DataFrame:
 def compare_complete(arms: dict[str, list[Run]]) -> pd.DataFrame:
     """Return the rows of `compare` that the protocol tests by now: none of an arm that lacks runs.
 
-    The primary hypothesis is tested by itself, so it waits for its two arms alone. The others are adjusted together, so
-    each of them waits for all arms.
+    The primary hypothesis is tested by itself, so it waits for its two arms alone, which need not be judged. The others
+    are adjusted together, so each of them waits for all runs.
     """
-    complete = {name for name, arm in ARMS.items() if len(arms.get(name, [])) == arm.seeds}
-    if complete == set(ARMS):
+    if all(sum(run.is_done for run in arms.get(name, [])) == arm.seeds for name, arm in ARMS.items()):
         return compare(arms)
-    if not complete.issuperset(QUESTION):
+    if any(len(arms.get(name, [])) < ARMS[name].seeds for name in QUESTION):
         return pd.DataFrame()
     pairs = compare({name: arms[name] for name in QUESTION})
     return pairs[(pairs["arm"] == PRIMARY[0]) & (pairs["outcome"] == PRIMARY[1])].dropna(axis="columns")
@@ -180,8 +183,8 @@ def main() -> None:
     if MAIN not in arms:
         parser.error(f"there is no run of {MAIN} yet, with which all others are compared")
     tables = {"arms": describe_arms(arms), "collapses": list_collapses(arms)}
-    if missing := sum(arm.seeds for arm in ARMS.values()) - sum(len(runs) for runs in arms.values()):
-        print(f"{missing} runs are missing: the protocol tests no hypothesis before all runs that it needs are there")
+    if missing := sum(arm.seeds for arm in ARMS.values()) - sum(run.is_done for runs in arms.values() for run in runs):
+        print(f"{missing} runs are not done: the protocol tests no hypothesis before all runs that it needs are there")
     if len(pairs := compare_complete(arms)):
         tables["pairs"] = pairs
     for name, table in tables.items():

@@ -31,8 +31,9 @@ def results(tmp_path: Path) -> Path:
         log.to_csv(tmp_path / f"{arm}-{seed}.csv", index=False)
         collapsed = [epoch for epoch, accuracy in enumerate(pgd, start=1) if accuracy < 0.05]
         summary = {"collapsed_epochs": collapsed, "collapsed_in_the_end": 3 in collapsed, "train_seconds": 100.0}
+        summary["diverged"] = (arm, seed) not in WITHSTOOD
         if (arm, seed) in WITHSTOOD:
-            summary["last_autoattack"] = WITHSTOOD[arm, seed] / 100
+            summary |= {"last_clean": 1.0, "last_autoattack": WITHSTOOD[arm, seed] / 100}
             correct = np.arange(100) < WITHSTOOD[arm, seed]
             np.savez(tmp_path / f"{arm}-{seed}-last.npz", clean=np.ones(100, dtype=bool), autoattack=correct)
         (tmp_path / f"{arm}-{seed}.json").write_text(json.dumps(summary))
@@ -49,6 +50,22 @@ def test_arms_have_their_collapses_with_exact_intervals_and_a_run_that_diverged_
     assert arms.loc["cure", "collapsed_high"] == pytest.approx(1 - 0.025**0.5)  # of Clopper and Pearson, none of two
     assert arms.loc["fgsm_rs", "last_autoattack"] == pytest.approx((0.0 + 0.3 + 0.5) / 3)
     assert arms.loc["cure", "minutes"] == pytest.approx(100 / 60)
+
+
+def test_a_run_that_is_not_judged_counts_among_the_collapses_but_not_in_the_accuracies(
+    report: Any, results: Path
+) -> None:
+    file = results / "fgsm_rs-1.json"
+    summary = json.loads(file.read_text())
+    file.write_text(json.dumps({key: value for key, value in summary.items() if not key.startswith("last_")}))
+    (results / "fgsm_rs-1-last.npz").unlink()
+    found = report.read(results)
+    arms = report.describe_arms(found).set_index("arm")
+    assert arms.loc["fgsm_rs", ["runs", "collapsed", "judged"]].tolist() == [3, 2, 2]
+    assert arms.loc["fgsm_rs", "last_autoattack"] == pytest.approx((0.0 + 0.5) / 2)
+    pairs = report.compare(found).set_index("outcome")
+    assert pairs.loc["collapsed", "difference"] == pytest.approx(-2 / 3)
+    assert pairs.loc["last_autoattack", "runs"] == 1
 
 
 def test_arms_are_compared_by_the_tests_of_the_protocol(report: Any, results: Path) -> None:
