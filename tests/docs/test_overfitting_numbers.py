@@ -33,6 +33,7 @@ def test_the_table_of_arms_is_that_of_its_csv_and_the_csv_has_all_runs() -> None
     agree(of_section("results.md", SECTION, "arm"), frame, {
         "arm": lambda of: of["arm"],
         "runs": lambda of: f"{of['runs']} of {ARMS[of['arm']]}",
+        "judged": lambda of: str(of["judged"]),
         "collapsed": lambda of: str(of["collapsed"]),
         "of these recovered": lambda of: str(of["recovered"]),
         **{title: lambda of, name=name: f"{100 * of[name]:.1f}" for title, name in percent.items()},
