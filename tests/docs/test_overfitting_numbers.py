@@ -1,18 +1,23 @@
 """What docs/results.md says of the runs of benchmarks/overfitting.py is in their files."""
 
 import json
+import re
 from pathlib import Path
 
 import pandas as pd
+from scipy import stats
 
 from tests.support.documents import agree, of_section, text_of
 
 RESULTS = Path("benchmarks/results")
 RUNS = RESULTS / "overfitting"
-SECTION = "Catastrophic overfitting on CIFAR-10: under way"
+SECTION = "Catastrophic overfitting on CIFAR-10"
 ARMS = {"fgsm_rs": 10, "cure": 10, "cure_every_step": 5, "cure_zero": 1, "n_fgsm": 5, "gradalign": 5, "elle": 5}
 ARMS |= {"pgd_2": 5, "fgsm_rs_long": 5}
 """The runs that the protocol asks for."""
+QUESTION = ("fgsm_rs", "cure")
+SEEN_IN_A_PILOT = 4  # seeds of FGSM, whose outcomes were known when the protocol was written
+COUNTS = ("runs", "collapsed", "recovered", "in_the_end")
 
 
 def summaries(arm: str) -> list[dict[str, object]]:
@@ -41,16 +46,48 @@ def test_the_table_of_arms_is_that_of_its_csv_and_the_csv_has_all_runs() -> None
     })  # fmt: skip
 
 
-def test_the_sentences_on_the_runs_are_those_of_their_files() -> None:
+def test_the_answer_to_the_question_is_that_of_the_runs_and_of_their_test() -> None:
     text = " ".join(text_of("results.md", f"## {SECTION}").split())
-    done = sum(len(summaries(arm)) for arm in ARMS)
-    assert f"asks for {sum(ARMS.values())} runs on" in text
-    assert f"and {done} are done" in text
-    counts = [
-        (sum(bool(of["collapsed_epochs"]) for of in summaries(arm)), len(summaries(arm))) for arm in ("fgsm_rs", "cure")
+    arms = pd.read_csv(RESULTS / "overfitting_arms.csv").set_index("arm")
+    without, penalized = ({key: int(arms.loc[arm, key]) for key in COUNTS} for arm in QUESTION)
+    assert without["runs"] == penalized["runs"] == 10
+    [pair] = [
+        row
+        for _, row in pd.read_csv(RESULTS / "overfitting_pairs.csv").iterrows()
+        if (row["arm"], row["outcome"]) == ("fgsm_rs", "collapsed")
     ]
-    (plain, of_plain), (with_penalty, of_penalty) = counts
-    assert f"has collapsed in {plain} of {of_plain} runs, and in {with_penalty} of {of_penalty} with" in text
+    is_told = pair["p"] < 0.05 and pair["difference"] < 0
+    assert ("penalty makes catastrophic overfitting rarer" in text) == is_told
+    assert ("cannot be told" in text) != is_told
+    for name, arm in zip(QUESTION, (without, penalized), strict=True):
+        low, high = (100 * arms.loc[name, f"collapsed_{end}"] for end in ("low", "high"))
+        count = "none" if arm["collapsed"] == 0 else str(arm["collapsed"])
+        assert re.search(rf"in {count} of {arm['runs']}( runs)? \([^)]*{low:.0f} to {high:.0f}%", text), name
+    assert f"Fisher's exact test, p = {pair['p']:.2g})" in text
+    assert f"{without['recovered']} of the {without['collapsed']} recovered by themselves" in text
+    assert f"so {without['in_the_end']} of {without['runs']} were collapsed in the end" in text
+    shortest = [min(float(str(of["train_seconds"])) for of in summaries(arm)) for arm in ("fgsm_rs", "cure")]
+    assert f"{shortest[0] / 60:.1f} minutes without the penalty and {shortest[1] / 60:.1f} with it" in text
+    assert f"{shortest[1] / shortest[0]:.1f} times as long" in text
+    new, new_penalized = ([bool(of["collapsed_epochs"]) for of in summaries(arm)[SEEN_IN_A_PILOT:]] for arm in QUESTION)
+    assert f"FGSM collapsed in {sum(new)} and CURE in none" in text and not any(new_penalized)
+    table = [[sum(found), len(found) - sum(found)] for found in (new, new_penalized)]
+    assert f"can be chance (p = {stats.fisher_exact(table).pvalue:.2g})" in text
+    readme = " ".join(Path("README.md").read_text(encoding="utf-8").split())
+    counts = f"collapsed at some epoch in {without['collapsed']} of {without['runs']} runs, and with CURE's penalty in"
+    assert (
+        f"{counts} {'none' if penalized['collapsed'] == 0 else penalized['collapsed']} of {penalized['runs']}" in readme
+    )
+    assert f"[p = {pair['p']:.2g}](docs/results.md" in readme
+    assert ("the penalty makes it rarer" in readme) == is_told
+    assert f"It takes {shortest[1] / shortest[0]:.1f} times as long" in readme
+
+
+def test_the_sentences_on_the_protocol_and_on_lambda_are_those_of_the_files() -> None:
+    text = " ".join(text_of("results.md", f"## {SECTION}").split())
+    arms = pd.read_csv(RESULTS / "overfitting_arms.csv")
+    assert f"asks for {sum(ARMS.values())} runs on" in text
+    assert f"{arms['runs'].sum()} are trained and {arms['judged'].sum()} of these judged" in text
     last = {value: pd.read_csv(RUNS / f"lambda_{value}-100.csv")["pgd_accuracy"].iloc[-1] for value in (0.03, 0.1, 0.3)}
     assert max(last, key=lambda value: last[value]) == 0.1
     words = [f"{100 * accuracy:.1f}% with {value}" for value, accuracy in last.items()]
