@@ -11,6 +11,7 @@ from tests.support.spaces import tiny
 from tune_cure.ray_backend import cluster
 from tune_cure.ray_backend.gpus import sharing as gpu_sharing
 from tune_cure.ray_backend.gpus.sharing import TimedRun, plan_devices
+from tune_cure.ray_backend.guard import DeadRayError
 from tune_cure.ray_backend.resources import Machine, MeasuredTrial
 from tune_cure.search.space.config import SearchSpec
 
@@ -54,7 +55,9 @@ class FakeRay:
         self.bundles: list[dict[str, float]] = []
         self.shares: list[float] = []
         self.removed = 0
+        self.lives = True
         monkeypatch.setattr(gpu_sharing.ray, "remote", self.remote)
+        monkeypatch.setattr(gpu_sharing.ray, "is_initialized", lambda: self.lives)
         monkeypatch.setattr(gpu_sharing, "wait_for", self.wait_for)
         monkeypatch.setattr(gpu_sharing, "placement_group", self.bundles.extend)
         monkeypatch.setattr(gpu_sharing, "remove_placement_group", lambda group: setattr(self, "removed", 1))
@@ -78,6 +81,9 @@ class FakeRay:
         if references == ["measured"]:
             return [(self.measured, "the largest configuration")]
         number = len(references)
+        if number not in self.rates:
+            self.lives = False
+            raise DeadRayError("Ray has died")
         return [self.rates[number] / number] * number
 
 
@@ -108,6 +114,14 @@ def test_a_number_of_runs_that_does_not_fit_together_is_not_chosen(
     assert plan_devices(spec, None).gpus_per_trial == 0.5
     FakeRay(MeasuredTrial(24 * GIB, 7 * GIB, {}), {1: 0}, monkeypatch)
     assert plan_devices(spec, None).gpus_per_trial == 1
+
+
+@pytest.mark.usefixtures("one_gpu")
+def test_nothing_is_removed_from_a_ray_that_has_died(spec: SearchSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    ray = FakeRay(MeasuredTrial(24 * GIB, 2 * GIB, {}), {1: 1000}, monkeypatch)
+    with pytest.raises(DeadRayError):
+        plan_devices(spec, None)
+    assert not ray.removed
 
 
 @pytest.mark.usefixtures("one_gpu")

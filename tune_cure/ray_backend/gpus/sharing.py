@@ -84,7 +84,8 @@ def _measure_rates(
             rates.append(sum(together))
         return tuple(rates) or (0.0,)
     finally:
-        remove_placement_group(group)  # ends their processes
+        if ray.is_initialized():  # not after Ray has died
+            remove_placement_group(group)  # ends their processes
 
 
 def _start_run(
