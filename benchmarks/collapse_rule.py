@@ -46,13 +46,18 @@ def _metrics(pgd: float, fgsm: float) -> dict[str, float]:
     return {"pgd_accuracy": pgd, "fgsm_accuracy": fgsm, **errors, "fgsm_loss_increase": 1.0, "gradient_alignment": 1.0}
 
 
+def first(found: list[bool]) -> int | None:
+    """Return the first epoch, from 0 on, in which something was found; None if there is none."""
+    return found.index(True) if any(found) else None
+
+
 def first_collapse(curve: list[dict[str, float]]) -> int | None:
     """Return the first epoch, from 0 on, of a collapse; None if there is none."""
     found = [
         epoch["pgd_accuracy"] < epoch["fgsm_accuracy"] / 2 and epoch["fgsm_accuracy"] - epoch["pgd_accuracy"] > GAP
         for epoch in curve
     ]
-    return found.index(True) if any(found) else None
+    return first(found)
 
 
 def seen(curve: list[dict[str, float]], reference: str) -> list[bool]:
@@ -65,12 +70,6 @@ def seen(curve: list[dict[str, float]], reference: str) -> list[bool]:
     return found
 
 
-def first_seen(curve: list[dict[str, float]], reference: str) -> int | None:
-    """Return the first epoch, from 0 on, in which the rule sees one; None if there is none."""
-    found = seen(curve, reference)
-    return found.index(True) if any(found) else None
-
-
 def measure(frame: pd.DataFrame) -> pd.DataFrame:
     """Return a row for the weights as trained and averaged, and for each epoch that is compared with."""
     rows: list[dict[str, Any]] = []
@@ -78,7 +77,7 @@ def measure(frame: pd.DataFrame) -> pd.DataFrame:
         curves = [curve for curve in read_curves(frame, prefix) if curve]
         collapses = [first_collapse(curve) for curve in curves]
         for reference in REFERENCES:
-            firsts = [first_seen(curve, reference) for curve in curves]
+            firsts = [first(seen(curve, reference)) for curve in curves]
             pairs = list(zip(collapses, firsts, strict=True))
             delays = [late - begun for begun, late in pairs if begun is not None and late is not None]
             rows.append({
@@ -111,10 +110,11 @@ def measure_ending(frame: pd.DataFrame) -> pd.DataFrame:
 
 def _describe_ending(found: list[list[bool]], accuracies: list[list[float]]) -> dict[str, Any]:
     """Return a row of `measure_ending` by what the rule sees in each epoch of each run, and the PGD accuracies."""
-    starts = {run: seen_in.index(True) for run, seen_in in enumerate(found) if any(seen_in)}
+    starts = {run: start for run, seen_in in enumerate(found) if (start := first(seen_in)) is not None}
     later = [max(accuracies[run][start + 1 :], default=0.0) > max(accuracies[run][: start + 1])
              for run, start in starts.items()]  # fmt: skip
     best = [max(accuracy) for accuracy in accuracies]
+    best_collapsed = max(best[run] for run in starts)
     left = sum(len(found[run]) - 1 - start for run, start in starts.items())
     return {
         "runs": len(found), "collapsed": len(starts), "better_later": sum(later),
@@ -122,7 +122,7 @@ def _describe_ending(found: list[list[bool]], accuracies: list[list[float]]) -> 
         "saved": left / sum(map(len, found)),
         "winner_end": max(best[run] for run in range(len(found)) if run not in starts),
         "winner_continue": max(best[run] for run, seen_in in enumerate(found) if not seen_in[-1]),
-        "best_rank_of_collapsed": 1 + sum(value > max(best[run] for run in starts) for value in best),
+        "best_rank_of_collapsed": 1 + sum(value > best_collapsed for value in best),
     }  # fmt: skip
 
 
