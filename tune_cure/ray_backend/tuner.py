@@ -130,6 +130,7 @@ def ray_session(
 
     Raises:
         DeadRayError: Ray has died before there is any search.
+        WorkLeftBehindError: Ctrl-C was pressed twice while something was measured, and Ray goes on.
     """
     is_started = not ray.is_initialized()
     try:
@@ -141,6 +142,8 @@ def ray_session(
                 modules=modules if options.address else (),
             )
         yield
+    except WorkLeftBehindError:
+        raise
     except KeyboardInterrupt:  # while Ray starts, or a trial's memory is measured
         interrupt()
     except DeadRayError as error:

@@ -9,6 +9,7 @@ from tune_cure.ray_backend import tuner
 from tune_cure.ray_backend.guard import DeadRayError
 from tune_cure.search.journal import Journal
 from tune_cure.search.storage.run_storage import LocalStorage
+from tune_cure.utils.signals import WorkLeftBehindError
 
 
 class Call:
@@ -55,6 +56,22 @@ def test_a_ray_that_dies_while_a_trial_is_measured_ends_the_search_or_the_league
     assert (result.outcome, result.reason) == ("ray", "Ray has died")
     with pytest.raises(DeadRayError), tuner.ray_session(options, [], [], lambda: None):
         raise DeadRayError("Ray has died")
+
+
+def test_a_second_ctrl_c_while_a_trial_is_measured_ends_the_command_and_not_the_search_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tuner.ray, "is_initialized", lambda: True)
+    pressed: list[str] = []
+    with (
+        pytest.raises(WorkLeftBehindError),
+        tuner.ray_session(tuner.RunOptions(), [], [], lambda: pressed.append("interrupt")),
+    ):
+        raise WorkLeftBehindError
+    assert pressed == []
+    with tuner.ray_session(tuner.RunOptions(), [], [], lambda: pressed.append("interrupt")):
+        raise KeyboardInterrupt
+    assert pressed == ["interrupt"]
 
 
 class Recorder:
