@@ -5,6 +5,10 @@
 Writes overfitting_arms.csv, a row for each arm; overfitting_collapses.csv, a row for each run that collapsed; and
 overfitting_pairs.csv, how arms compare with `cure` by the tests that overfitting_protocol.md names: the primary
 hypothesis once its two arms have all their runs, and all else once all arms have.
+
+Accuracies are compared by the seeds of the two arms alone, as `tune-cure confirm` did when the protocol was written. An
+arm of one run is compared with nothing, because one run does not tell how much seeds differ: `cure_zero` must equal the
+run of `fgsm_rs` with its seed, which is said instead.
 """
 
 import argparse
@@ -24,6 +28,8 @@ from tune_cure.utils import significance
 
 COLLAPSES = ("collapsed", "in_the_end")
 PRIMARY = ("fgsm_rs", "collapsed")  # tested by itself
+COPY, ORIGINAL = "cure_zero", "fgsm_rs"  # the same computation, so the same numbers
+COPIED = ("lr", "train_loss", "clean_accuracy", "fgsm_accuracy", "pgd_accuracy", "gradient_alignment")
 ACCURACIES = ("last_clean", "last_pgd_50_10", "last_autoattack", "best_clean", "best_pgd_50_10", "best_autoattack")
 
 
@@ -101,13 +107,13 @@ def describe_arms(arms: dict[str, list[Run]]) -> pd.DataFrame:
 
 
 def compare(arms: dict[str, list[Run]]) -> pd.DataFrame:
-    """Return a row for each arm beside `cure` and each outcome: the difference of `cure`, and p-values after Holm.
+    """Return a row for each other arm and each outcome: the difference of `cure`, and p-values after Holm.
 
-    The primary hypothesis stands by itself, and all others are adjusted together.
+    Arms of one run have no row. The primary hypothesis stands by itself, and all others are adjusted together.
     """
     rows: list[dict[str, Any]] = []
     num_images = max((len(run.last) for runs in arms.values() for run in runs if run.last is not None), default=1)
-    for name in [name for name in arms if name != MAIN]:
+    for name in [name for name in arms if name != MAIN and len(arms[name]) > 1]:
         rows += [_compare_counts(arms[MAIN], arms[name], outcome) for outcome in COLLAPSES]
         if common := {run.seed for run in arms[MAIN] if run.is_done} & {run.seed for run in arms[name] if run.is_done}:
             first, second = (_outcomes(arms[arm], common, num_images) for arm in (MAIN, name))
@@ -150,6 +156,14 @@ def _outcomes(runs: list[Run], seeds: set[int], num_images: int) -> NDArray[np.b
     return np.stack([wrong if run.last is None else run.last for run in runs if run.seed in seeds])
 
 
+def is_copy(arms: dict[str, list[Run]]) -> bool | None:
+    """Return whether CURE with lambda = 0 has the numbers of FGSM with the same seed; None without these runs."""
+    logs = {(run.arm, run.seed): run.log for runs in arms.values() for run in runs}
+    pairs = [(log, logs.get((ORIGINAL, seed))) for (arm, seed), log in logs.items() if arm == COPY]
+    known = [(log, other) for log, other in pairs if other is not None]
+    return all(log[name].equals(other[name]) for log, other in known for name in COPIED) if known else None
+
+
 def list_collapses(arms: dict[str, list[Run]]) -> pd.DataFrame:
     """Return a row for each run that collapsed: when, whether it recovered, and what ending it then saves and costs.
 
@@ -185,6 +199,8 @@ def main() -> None:
     tables = {"arms": describe_arms(arms), "collapses": list_collapses(arms)}
     if missing := sum(arm.seeds for arm in ARMS.values()) - sum(run.is_done for runs in arms.values() for run in runs):
         print(f"{missing} runs are not done: the protocol tests no hypothesis before all runs that it needs are there")
+    if (found := is_copy(arms)) is not None:
+        print(f"{COPY} {'equals' if found else 'differs from'} {ORIGINAL} of the same seed to the last digit")
     if len(pairs := compare_complete(arms)):
         tables["pairs"] = pairs
     for name, table in tables.items():

@@ -9,6 +9,7 @@ leader against the first baseline, its ablation, stands by itself. Needs numpy a
 
 import argparse
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +17,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy import special
 
 from tune_cure.utils import significance
 from tune_cure.utils.significance import LEVEL
 
 SLOPE = 0.4
 """By how much an accuracy of a half rises with the latent variable: the normal density at 0."""
+HARDNESS, OWN_HARDNESS, LUCK = 0.8, 0.4, 0.45
+"""Standard deviations of the latent variable over images, over those of one configuration, and over single outcomes."""
 IMAGES = 300
 
 Outcomes = dict[str, NDArray[np.bool_]]
@@ -37,7 +41,8 @@ class Setting:
         leaders: The first ones are each compared with each one that is no leader, and the first with the other leaders,
             as a confirmation does; 0 compares all with all, as a league does. The first that is no leader is the
             ablation of the first leader.
-        collapsed: The number of further configurations that are never right.
+        collapsed: The number of further configurations that have collapsed.
+        right: On which share of the images these are right. Chance moves them as it moves the first one.
         difference: By how much the first one is better, in points.
     """
 
@@ -45,6 +50,7 @@ class Setting:
     seeds: int
     leaders: int = 0
     collapsed: int = 0
+    right: float = 0.0
     difference: float = 0.0
 
     @property
@@ -59,14 +65,24 @@ class Setting:
 
 def draw(random: np.random.Generator, setting: Setting, images: int = IMAGES) -> Outcomes:
     """Return outcomes (seeds, images): some images are harder for all configurations, and some for one of them."""
-    common, found = random.normal(0, 0.8, images), {}
+    common, found = random.normal(0, HARDNESS, images), {}
     for number, deviation in enumerate(setting.deviations):
-        own = random.normal(0, 0.4, images)
-        luck = random.normal(0, deviation / 100 / SLOPE, (setting.seeds, 1))
         shift = setting.difference / 100 / SLOPE if number == 0 else 0.0
-        found[f"m{number}"] = common + own + luck + shift + random.normal(0, 0.45, (setting.seeds, images)) > 0
-    collapsed = np.zeros((setting.seeds, images), dtype=bool)
-    return found | {f"collapsed{number}": collapsed for number in range(setting.collapsed)}
+        found[f"m{number}"] = _latent(random, common, deviation, setting.seeds) + shift > 0
+    limit = math.hypot(HARDNESS, OWN_HARDNESS, LUCK) * float(special.ndtri(1 - setting.right))
+    for number in range(setting.collapsed):
+        latent = _latent(random, common, setting.deviations[0], setting.seeds)
+        found[f"collapsed{number}"] = latent > limit
+    return found
+
+
+def _latent(
+    random: np.random.Generator, common: NDArray[np.float64], deviation: float, seeds: int
+) -> NDArray[np.float64]:
+    """Return how easily a configuration classifies each image with each seed, (seeds, images); at 0 it just does."""
+    own = random.normal(0, OWN_HARDNESS, len(common))
+    luck = random.normal(0, deviation / 100 / SLOPE, (seeds, 1))
+    return common + own + luck + random.normal(0, LUCK, (seeds, len(common)))
 
 
 def by_own_seeds(outcomes: Outcomes, pairs: Sequence[tuple[str, str]]) -> list[float]:
@@ -110,6 +126,9 @@ def settings() -> Iterator[tuple[str, Setting]]:
         varies = "varies tenfold"
         yield f"confirmation of 1 leader and 4 baselines, one of which {varies}", Setting((1, 1, 1, 1, 10), seeds, 1)
         yield "confirmation of 1 leader and 5 baselines, four of which are collapsed", Setting((5, 5), seeds, 1, 4)
+        hardly = "four of which are right on 1% of the images"
+        yield f"confirmation of 1 leader and 5 baselines, {hardly}", Setting((5, 5), seeds, 1, 4, right=0.01)
+        yield f"league of 8, {hardly}", Setting((5,) * 4, seeds, collapsed=4, right=0.01)
         yield f"league of 8, one of which {varies}", Setting((10, *(1,) * 7), seeds)
         yield f"league of 8, two of which {varies.replace('varies', 'vary')}", Setting((10, 10, *(1,) * 6), seeds)
     for seeds, deviation in itertools.product((2, 3, 5), (1.0, 2.0, 5.0)):

@@ -81,6 +81,23 @@ def test_arms_are_compared_by_the_tests_of_the_protocol(report: Any, results: Pa
     assert others["p_holm"].min() == pytest.approx(min(1.0, 2 * others["p"].min()))
 
 
+def test_an_arm_of_one_run_is_compared_with_nothing_but_must_equal_the_run_that_it_copies(
+    report: Any, results: Path
+) -> None:
+    log = pd.read_csv(results / "fgsm_rs-0.csv").assign(
+        lr=0.1, train_loss=2.0, clean_accuracy=0.3, fgsm_accuracy=0.2, gradient_alignment=0.9
+    )
+    log.to_csv(results / "fgsm_rs-0.csv", index=False)
+    assert report.is_copy(report.read(results)) is None
+    log.assign(train_seconds=1.0).to_csv(results / "cure_zero-0.csv", index=False)
+    (results / "cure_zero-0.json").write_text((results / "fgsm_rs-0.json").read_text())
+    arms = report.read(results)
+    assert "cure_zero" in arms and "cure_zero" not in report.compare(arms)["arm"].tolist()
+    assert report.is_copy(arms) is True
+    log.assign(train_loss=[2.0, 2.0, 2.0 + 1e-12]).to_csv(results / "cure_zero-0.csv", index=False)
+    assert report.is_copy(report.read(results)) is False
+
+
 def test_the_primary_hypothesis_waits_for_its_two_arms_and_all_others_for_all_arms(
     report: Any, results: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

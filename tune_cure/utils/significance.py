@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from scipy import special  # the distributions of scipy.stats take half a second to import
 
 LEVEL = 0.95
+LEAST_ROOM = 0.25
+"""Room for accuracies to vary, as a share of that of others, with which a configuration's seeds speak for others'."""
 
 
 def mean_and_deviation(values: NDArray[Any]) -> tuple[float, float]:
@@ -58,10 +60,7 @@ def paired_difference(first: NDArray[Any], second: NDArray[Any], *, level: float
     variance = sum(term for term, _ in terms)
     if variance <= 0:
         return _unanimous_difference(mean, outcomes.shape[1], level)
-    freedom = variance**2 / sum(term**2 / free for term, free in terms)
-    error = math.sqrt(variance)
-    half_width = float(special.stdtrit(freedom, (1 + level) / 2)) * error
-    return Difference(mean, mean - half_width, mean + half_width, float(2 * special.stdtr(freedom, -abs(mean) / error)))
+    return _student_difference(mean, variance, terms, level)
 
 
 @dataclass(frozen=True)
@@ -99,35 +98,42 @@ def measure_seed_spread(outcomes: Mapping[str, NDArray[Any]], *, level: float = 
 
     The configuration of the largest variance is unsteady if F-tests find it larger than the pooled variance of the
     others, which may be too small by chance, and than what single images make by chance. Both are at 1 − `level` over
-    the number of configurations (Bonferroni). Then the next one is tested. One whose accuracy is 0 or 1 with every seed
-    is not pooled: it does not vary because accuracies end there, and says nothing about the seeds of others.
+    the number of configurations (Bonferroni). Then the next one is tested.
+
+    A configuration that is hardly ever right, or hardly ever wrong, is not pooled: its accuracy p does not vary because
+    accuracies end there, and says nothing about the seeds of others. That is one whose p·(1 − p), the variance of a
+    single outcome, is below `LEAST_ROOM` of the largest.
 
     Args:
         outcomes: Outcomes (S, E) of each configuration, by name. The numbers S of seeds may differ.
         level: Level of the test.
     """
     arrays = {name: np.asarray(found, dtype=float) for name, found in outcomes.items()}
-    accuracies = {name: found.mean(axis=1) for name, found in arrays.items()}
-    variances = {name: mean_and_deviation(values)[1] ** 2 for name, values in accuracies.items()}
-    free = {name: len(values) - 1 for name, values in accuracies.items()}
-    pool = [name for name, values in accuracies.items() if free[name] and 0 < values.mean() < 1]
-    steady = sorted(pool, key=lambda name: variances[name])
-    while len(steady) > 1:
-        *others, largest = steady
-        freedom = sum(free[name] for name in others)
-        pooled = sum(free[name] * variances[name] for name in others) / freedom
-        by_chance, of_chance = _variance_by_chance(arrays[largest]), free[largest] * (arrays[largest].shape[1] - 1)
+    variances = {name: mean_and_deviation(found.mean(axis=1))[1] ** 2 for name, found in arrays.items()}
+    free = {name: len(found) - 1 for name, found in arrays.items()}
+    room = {name: found.mean() * (1 - found.mean()) for name, found in arrays.items() if free[name]}
+    varying = sorted((name for name in room if room[name] > 0), key=lambda name: variances[name])
+    steady = [name for name in varying if room[name] >= LEAST_ROOM * max(room.values())]
+
+    def pool(names: Sequence[str]) -> tuple[float, int]:
+        freedom = sum(free[name] for name in names)
+        return sum(free[name] * variances[name] for name in names) / freedom if freedom else 0.0, freedom
+
+    def varies_more(name: str, others: Sequence[str]) -> bool:
+        (pooled, freedom), images = pool(others), arrays[name].shape[1]
         quantile = 1 - (1 - level) / len(outcomes)
         limits = (
-            pooled * special.fdtri(free[largest], freedom, quantile),
-            by_chance * special.fdtri(free[largest], of_chance, quantile),
+            pooled * special.fdtri(free[name], freedom, quantile),
+            _variance_by_chance(arrays[name]) * special.fdtri(free[name], free[name] * (images - 1), quantile),
         )
-        if variances[largest] <= max(limits):
-            break
-        steady = others
-    freedom = sum(free[name] for name in steady)
-    pooled = sum(free[name] * variances[name] for name in steady) / freedom if freedom else 0.0
-    return SeedSpread(variances, free, pooled, freedom, frozenset(pool) - frozenset(steady))
+        return bool(variances[name] > max(limits))
+
+    confined = [name for name in varying if name not in steady]
+    pooled = steady
+    while len(steady) > 1 and varies_more(steady[-1], steady[:-1]):
+        steady = steady[:-1]
+    unsteady = {*pooled[len(steady) :], *(name for name in confined if varies_more(name, steady))}
+    return SeedSpread(variances, free, *pool(steady), frozenset(unsteady))
 
 
 def simultaneous_differences(
@@ -166,7 +172,7 @@ def pooled_difference(outcomes: Mapping[str, NDArray[Any]], spread: SeedSpread, 
         outcomes: Outcomes (S, E) of the first and of the second configuration, by name, on the same E images.
         spread: How much seeds vary. A configuration without a variance in it is one fixed network (S is 1), of which no
             seed says anything: the difference is that to this network.
-        level: Confidence level of the interval, which ends at −1 and 1 as differences of accuracies do.
+        level: Confidence level of the interval.
     """
     arrays = {name: np.asarray(found, dtype=float) for name, found in outcomes.items()}
     first, second = (found.mean(axis=0) for found in arrays.values())
@@ -186,6 +192,18 @@ def pooled_difference(outcomes: Mapping[str, NDArray[Any]], spread: SeedSpread, 
     variance = sum(term for term, _ in terms)
     if variance == 0:
         return _unanimous_difference(mean, num_images, level)
+    return _student_difference(mean, variance, terms, level)
+
+
+def _student_difference(mean: float, variance: float, terms: Sequence[tuple[float, float]], level: float) -> Difference:
+    """Return the difference whose error has Student's distribution; its interval ends at −1 and 1, as differences do.
+
+    Args:
+        mean: The difference, first minus second.
+        variance: Its variance.
+        terms: The terms that sum to the variance, each with its degrees of freedom.
+        level: Confidence level of the interval.
+    """
     freedom, error = variance**2 / sum(term**2 / free for term, free in terms), math.sqrt(variance)
     half_width = float(special.stdtrit(freedom, (1 + level) / 2)) * error
     low, high = max(-1.0, mean - half_width), min(1.0, mean + half_width)
@@ -196,16 +214,18 @@ def _unanimous_difference(mean: float, num_images: int, level: float) -> Differe
     """Return the difference where no image and no seed disagrees with the others, so that no variance is estimated.
 
     The p-value is that of the sign test over images. The interval belongs to it: it is made of the exact binomial bound
-    (Clopper and Pearson 1934) of the share of images that agree.
+    (Clopper and Pearson 1934) of the share of images that agree. Where both are never right, or both always, that is a
+    bound of the share of images at which they may differ.
 
     Args:
         mean: The difference, first minus second.
         num_images: The number of images.
         level: Confidence level of the interval.
     """
+    agreeing = ((1 - level) / 2) ** (1 / num_images)
     if mean == 0:
-        return Difference(0.0, 0.0, 0.0, 1.0)
-    least = 2 * ((1 - level) / 2) ** (1 / num_images) - 1
+        return Difference(0.0, agreeing - 1, 1 - agreeing, 1.0)
+    least = 2 * agreeing - 1
     low, high = sorted((least * mean, mean))
     return Difference(mean, low, high, 2.0 ** (1 - num_images))
 

@@ -3,6 +3,7 @@ import math
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from scipy import stats
 
 from tune_cure.utils.significance import (
@@ -77,7 +78,16 @@ def test_the_variance_of_the_mean_is_that_of_the_crossed_random_effects() -> Non
 def test_identical_configurations_cannot_be_told_apart() -> None:
     first, _ = outcomes(np.random.default_rng(1), 3, 500)
     found = paired_difference(first, first)
-    assert (found.estimate, found.low, found.high, found.p_value) == (0.0, 0.0, 0.0, 1.0)
+    assert (found.estimate, found.p_value) == (0.0, 1.0)
+    # All 500 images agree: the share of those that do not is below the bound of Clopper and Pearson for none of 500.
+    most = stats.binomtest(0, 500).proportion_ci().high
+    assert (found.low, found.high) == pytest.approx((-most, most))
+
+
+def test_the_interval_of_a_pair_by_its_own_seeds_ends_where_differences_of_accuracies_do() -> None:
+    best, last = np.full((2, 50), 0.5), np.repeat([[0.5], [0.0]], 50, axis=1)
+    found = paired_difference(best, last)
+    assert (found.estimate, found.low, found.high) == (0.25, -1.0, 1.0)
     assert verdict(found.estimate, found.p_value) == "cannot tell"
 
 
@@ -356,6 +366,38 @@ def test_networks_that_are_never_right_do_not_make_the_seeds_of_others_look_stea
     assert pooled_difference(against, beside).p_value == pytest.approx(
         2 * stats.t.sf(0.5 / math.sqrt((0.04**2 + alone.pooled) / 3), 4)
     )
+
+
+def right_on(share: float, seeds: int, images: int) -> NDArray[np.bool_]:
+    """Outcomes of a network that is right on the given share of images, with each seed on others."""
+    found = np.zeros((seeds, images), dtype=bool)
+    for seed in range(seeds):
+        found[seed, seed : seed + round(share * images)] = True
+    return found
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.99])
+def test_networks_that_are_hardly_ever_right_or_wrong_do_not_make_the_seeds_of_others_look_steady(share: float) -> None:
+    random = np.random.default_rng(10)
+    found = many_outcomes(random, 3, 100, [0.05] * 2)
+    confined = {f"confined{number}": right_on(share, 3, 100) for number in range(4)}
+    alone, beside = measure_seed_spread(found), measure_seed_spread({**found, **confined})
+    assert (beside.pooled, beside.freedom, beside.unsteady) == (alone.pooled, alone.freedom, frozenset())
+    assert pooled_difference(found, beside) == pooled_difference(found, alone)
+
+
+def test_accuracies_that_are_all_near_one_speak_for_each_other() -> None:
+    found = {"a": right_on(0.98, 3, 100), "b": right_on(0.98, 3, 100)}
+    found["a"][0, :12], found["b"][0, :10] = False, False
+    spread = measure_seed_spread(found)
+    assert spread.freedom == 4 and spread.pooled == pytest.approx(sum(spread.variances.values()) / 2)
+
+
+def test_a_network_that_is_right_with_one_seed_of_many_alone_is_unsteady() -> None:
+    found = many_outcomes(np.random.default_rng(11), 6, 200, [0.01] * 4)
+    found["lucky"] = np.zeros((6, 200), dtype=bool)
+    found["lucky"][0, :40] = True  # 3.3% on the average: too little to speak for the others
+    assert measure_seed_spread(found).unsteady == {"lucky"}
 
 
 def test_a_fixed_network_brings_no_variance_of_seeds() -> None:
