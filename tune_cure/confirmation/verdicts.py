@@ -5,7 +5,6 @@ candidate "contender", as in confirm.csv.
 """
 
 import json
-import math
 from collections import Counter
 from collections.abc import Hashable, Iterator, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from tune_cure.confirmation.candidates import ABLATION
 from tune_cure.confirmation.outcomes import Arrays, read_outcomes, read_trained
 from tune_cure.confirmation.plan import AS_IS, Job, RunKey, find_left_out
+from tune_cure.confirmation.seed_words import describe_interval, warn_of_few_seeds
 from tune_cure.evaluation import gradient_masking
 from tune_cure.evaluation.autoattack_version import describe_versions, join_versions, read_version
 from tune_cure.evaluation.gradient_masking import MaskingSign
@@ -28,7 +28,7 @@ from tune_cure.utils import significance
 from tune_cure.utils.csv_tables import format_csv
 from tune_cure.utils.files import replace_arrays, replace_text
 from tune_cure.utils.formatting import format_count, format_notebook, format_table, join_words
-from tune_cure.utils.significance import SeedSpread
+from tune_cure.utils.significance import Difference, SeedSpread
 
 KEYS = ("contender", "kind", "description", "seed", "norm", "epsilon", "examples", "train_images", "epochs", "diverged")
 OF_BEST = {attack: f"best_{attack}" for attack in ATTACKS}
@@ -38,42 +38,7 @@ COLUMNS = (*KEYS, *ATTACKS, "zero_gradient", "chance", "train_seconds", "judge_s
            "robust_overfitting", "autoattack_version")  # fmt: skip
 EPOCHS = ("best_epoch", "catastrophic_overfitting_epoch")
 """Columns with the number of an epoch, or nothing."""
-FEW_SEEDS_WARNINGS = {
-    1: "With one seed, the intervals do not include how much seeds differ.",
-    2: "With two seeds, a candidate that varies far more from seed to seed than the others can pass for a steady one: "
-    "where there is one, about one in eight such confirmations has a false verdict; use three or more.",
-}
-"""Warnings about verdicts from few seeds, by the number of seeds; docs/confirming.md has the measurement."""
-
-
-def describe_interval(seeds: "pd.Series[int]") -> str:
-    """Return what an interval includes, for differences of these numbers of seeds."""
-    return "includes the chance of the seeds and that of the images" if seeds.gt(1).all() else "is for the images alone"
-
-
-def warn_of_seeds(confirmation: "Confirmation", comparisons: pd.DataFrame) -> list[str]:
-    """Return a sentence for each small number of seeds that a verdict goes by, and for each unsteady candidate.
-
-    Args:
-        confirmation: The outcomes.
-        comparisons: Its `comparisons`.
-    """
-    warnings = [text for seeds, text in FEW_SEEDS_WARNINGS.items() if comparisons["seeds"].eq(seeds).any()]
-    if comparisons.empty:
-        return warnings
-    row = comparisons.iloc[0]  # at the search's radius, under the strongest attack that judged two candidates
-    return warnings + explain_unsteady(confirmation.seed_spread(row["epsilon"], row["metric"]), "candidates")
-
-
-def explain_unsteady(spread: SeedSpread, noun: str) -> list[str]:
-    """Return a sentence for each of the `noun` whose seeds differ far more than those of the others."""
-    return [
-        f"The seeds of {name} differ far more than those of the other {noun} (standard deviation "
-        f"{100 * math.sqrt(variance):.1f} points, theirs {100 * math.sqrt(spread.pooled):.1f}): more seeds are needed "
-        "to place it."
-        for name, variance in spread.variances.items()
-        if name in spread.unsteady
-    ]
+SAME = Difference(0.0, 0.0, 0.0, 1.0)
 
 
 def summarize_seeds(name: str, accuracies: "pd.Series[Any]") -> dict[str, Any]:
@@ -214,6 +179,17 @@ class Confirmation:
         by_seed = {name: [*self._outcomes_by_seed(name, epsilon, attack).values()] for name in names}
         return significance.measure_seed_spread({name: np.stack(found) for name, found in by_seed.items() if found})
 
+    def describe_seeds(self, comparisons: pd.DataFrame) -> tuple[str, list[str]]:
+        """Return what the intervals of `comparisons` include, and what its seeds do not allow to say, in sentences.
+
+        They go by the comparison at the search's radius under the strongest attack that judged two candidates.
+        """
+        if comparisons.empty:
+            return "", []
+        row = comparisons.iloc[0]
+        spread = self.seed_spread(row["epsilon"], row["metric"])
+        return describe_interval(spread), warn_of_few_seeds(comparisons["seeds"], spread)
+
     def _compare(
         self, first: str, second: str, epsilon: float, attack: str, spread: SeedSpread
     ) -> dict[str, Any] | None:
@@ -265,7 +241,8 @@ class Confirmation:
                     np.stack([outcomes[key][attack] for key in keys])
                     for outcomes in (self.best_outcomes, self.outcomes)
                 )
-                difference = significance.paired_difference(best, last)
+                is_same = judged["best_epoch"].eq(judged["epochs"]).all()  # the same networks, judged once
+                difference = SAME if is_same else significance.paired_difference(best, last)
                 rows.append({
                     "contender": candidate, "epsilon": epsilon, "metric": attack, "seeds": len(judged),
                     "examples": best.shape[1], "held_out": int(judged["held_out"].max()),
@@ -309,7 +286,7 @@ class Confirmation:
         verdicts = comparisons[["first", "second", "epsilon", "metric", "difference", "low", "high", "verdict"]]
         points = dict.fromkeys(("difference", "low", "high"), "{:+.1%}")
         tables = [format_table(means, dict.fromkeys(compared, "{:.1%}")), format_table(verdicts, points)]
-        return format_notebook(self, headline, " ".join(warn_of_seeds(self, comparisons)), tables)
+        return format_notebook(self, headline, " ".join(self.describe_seeds(comparisons)[1]), tables)
 
     def write(self, folder: Path) -> None:
         """Write confirm.csv, confirm.json, and outcomes.npz with every single outcome, for other statistics."""

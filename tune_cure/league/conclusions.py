@@ -4,7 +4,7 @@ import pandas as pd
 
 from tune_cure.confirmation.answers import chance_warnings, divergence_warnings, find_at_chance
 from tune_cure.confirmation.candidates import list_sound_trials
-from tune_cure.confirmation.verdicts import FEW_SEEDS_WARNINGS, explain_unsteady
+from tune_cure.confirmation.seed_words import warn_of_few_seeds
 from tune_cure.evaluation.names import UNTARGETED_LABEL
 from tune_cure.league.folder import LeagueConfig
 from tune_cure.league.standings import Standings
@@ -168,9 +168,7 @@ def _on_seeds(standings: Standings) -> list[str]:
     """Return what the seeds do not allow to say."""
     if not standings.order:
         return []
-    seeds = min(len(standings.runs(name)) for name in standings.order)
-    few = [FEW_SEEDS_WARNINGS[seeds]] if seeds in FEW_SEEDS_WARNINGS else []
-    return few + explain_unsteady(standings.spread, "methods")
+    return warn_of_few_seeds((len(standings.runs(name)) for name in standings.order), standings.spread, "methods")
 
 
 def _scope(standings: Standings, config: LeagueConfig) -> list[str]:

@@ -7,7 +7,8 @@ import plotly.graph_objects as go
 
 from tune_cure.confirmation.answers import answer, chance_warnings, divergence_warnings
 from tune_cure.confirmation.plan import AS_IS, explain_left_out
-from tune_cure.confirmation.verdicts import Confirmation, describe_interval, warn_of_seeds
+from tune_cure.confirmation.seed_words import describe_own_intervals
+from tune_cure.confirmation.verdicts import Confirmation
 from tune_cure.evaluation.names import ATTACKS, COMPARED_ATTACKS, UNTARGETED_LABEL
 from tune_cure.reports import html_page
 from tune_cure.reports.figures.style import BLUE, START_COLOR, accuracy_range, blank_figure
@@ -96,15 +97,16 @@ def verdicts(confirmation: Confirmation) -> str:
     """Return the table of comparisons, with what its verdicts hold for."""
     comparisons = confirmation.comparisons()
     question = confirmation.question
+    includes, cautions = confirmation.describe_seeds(comparisons)
     alone = " against ".join(f"<code>{escape(name)}</code>" for name in question) if question else ""
     text = (
         "Each row compares two candidates on the same test images and with the same seeds. The 95% interval "
-        f"{describe_interval(comparisons['seeds'])}. How much seeds differ is measured over all candidates "
+        f"{includes}. How much seeds differ is measured over all candidates "
         "together, because two or three seeds often agree by chance. The verdicts better and worse hold at 5% for "
         f"{f'{alone} by itself, and for all other' if alone else 'all'} pairs of one metric and radius together "
         "(Holm 1979); an interval is that of its pair alone."
     )
-    text += "".join(f" <strong>{escape(warning)}</strong>" for warning in warn_of_seeds(confirmation, comparisons))
+    text += "".join(f" <strong>{escape(warning)}</strong>" for warning in cautions)
     titles = {"candidate": "", "against": "", "metric": "", "radius": "number", "difference": "number"}
     titles |= {"95% interval": "number", "verdict": "", "p (Holm)": "number"}
     rows = []
@@ -234,7 +236,7 @@ def robust_overfitting(confirmation: Confirmation) -> str:
         f"{table['held_out'].max():,} of the search's validation images, which were not trained on, chose the best "
         "epoch of each run. Best minus last under attack is robust overfitting (Rice et al. 2020): what the epochs "
         "after the best one have lost. Accuracies are means over the seeds, in percent; the interval "
-        f"{describe_interval(table['seeds'])}. The verdicts, and all other numbers here, are those of the last "
+        f"{describe_own_intervals(table['seeds'])}. The verdicts, and all other numbers here, are those of the last "
         "weights: no choice was made to get them."
     )
     if confirmation.table["diverged"].any():

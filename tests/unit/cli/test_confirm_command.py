@@ -22,7 +22,7 @@ from tune_cure.cli.steps.confirm_run import prepare
 from tune_cure.cli.views.interruption import STOPPING
 from tune_cure.confirmation.candidates import choose_candidates
 from tune_cure.confirmation.plan import Job, plan_jobs
-from tune_cure.confirmation.verdicts import FEW_SEEDS_WARNINGS
+from tune_cure.confirmation.seed_words import FEW_SEEDS_WARNINGS
 from tune_cure.ray_backend import confirmation
 from tune_cure.reports import search_page
 from tune_cure.reports.export.measurements import measured_by_confirmation

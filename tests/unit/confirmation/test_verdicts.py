@@ -17,7 +17,7 @@ from tests.support.confirmations import (
 from tests.support.leagues import build_confirmation, draw_outcomes
 from tune_cure.confirmation.outcomes import read_outcomes
 from tune_cure.confirmation.plan import Job
-from tune_cure.confirmation.verdicts import COLUMNS, Confirmation, warn_of_seeds
+from tune_cure.confirmation.verdicts import COLUMNS, Confirmation
 from tune_cure.search import run_files
 from tune_cure.utils.files import replace_arrays
 
@@ -138,7 +138,7 @@ def test_a_baseline_that_collapses_with_one_seed_is_named_and_does_not_widen_oth
     comparisons = confirmation.comparisons().query("metric == 'autoattack'").set_index(["first", "second"])
     width = comparisons["high"] - comparisons["low"]
     assert width["a", "c"] > 3 * width["a", "d"]
-    (warning,) = warn_of_seeds(confirmation, confirmation.comparisons())
+    _, (warning,) = confirmation.describe_seeds(confirmation.comparisons())
     assert warning.startswith("The seeds of c differ far more than those of the other candidates (standard deviation ")
     assert warning.endswith(": more seeds are needed to place it.")
 

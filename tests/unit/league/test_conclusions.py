@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.support.leagues import build_confirmation, draw_outcomes, write_league
-from tune_cure.confirmation.verdicts import FEW_SEEDS_WARNINGS
+from tune_cure.confirmation.seed_words import FEW_SEEDS_WARNINGS
 from tune_cure.evaluation.names import WITHOUT_AUTOATTACK
 from tune_cure.league.conclusions import what_cannot_be_said, what_tuning_was_worth, who_wins
 from tune_cure.league.folder import LeagueConfig

@@ -11,7 +11,7 @@ from tune_cure.cli.views.console import alert
 from tune_cure.confirmation.answers import answer, chance_warnings, divergence_warnings
 from tune_cure.confirmation.cost import Cost, leave_out_done
 from tune_cure.confirmation.plan import Job, Plan
-from tune_cure.confirmation.verdicts import Confirmation, warn_of_seeds
+from tune_cure.confirmation.verdicts import Confirmation
 from tune_cure.evaluation.names import COMPARED_ATTACKS
 from tune_cure.search.results import SearchResult
 from tune_cure.utils.formatting import (
@@ -144,7 +144,7 @@ def print_results(confirmation: Confirmation, result: SearchResult, console: Con
     for _, row in comparisons.iterrows():
         console.print(describe_verdict(row, norm, labels))
     console.print(describe_adjustment(confirmation), style="dim")
-    warnings = [*warn_of_seeds(confirmation, comparisons), *chance_warnings(confirmation)]
+    warnings = [*confirmation.describe_seeds(comparisons)[1], *chance_warnings(confirmation)]
     for warning in warnings + divergence_warnings(confirmation):
         alert(console, warning, style="bold")
     for epsilon, warning in confirmation.masking_warnings():

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from tune_cure.confirmation.verdicts import describe_interval
+from tune_cure.confirmation.seed_words import describe_interval
 from tune_cure.evaluation.names import COMPARED_ATTACKS
 from tune_cure.league.conclusions import (
     describe_accuracy,
@@ -123,13 +123,13 @@ def _standings(standings: Standings) -> str:
     titles |= {"training of a run": "number"} | ({"flagged": ""} if standings.flags else {})
     shortest = standings.confirmation.shortest_trainings()
     rows = [_standings_row(standings, name, others, shortest[name], has_best=has_best) for name in standings.order]
-    seeds = standings.confirmation.table["contender"].value_counts()[standings.order]
     at = format_radius(standings.epsilon, str(standings.confirmation.table["norm"].iloc[0]))
     text = (
         f"Accuracies on test images at {at}, in percent: means over the seeds ± their standard deviation. "
         f"<strong>Methods that share a letter cannot be told apart</strong> under {labels[standings.attack]}, by which "
         "they are ranked: verdicts hold at 5% for all pairs together (Holm 1979). The intervals hold for all pairs "
-        f"together, too (Bonferroni); each {describe_interval(seeds)}. {escape(standings.confirmation.autoattack)}"
+        f"together, too (Bonferroni); each {describe_interval(standings.spread)}. "
+        f"{escape(standings.confirmation.autoattack)}"
     )
     return f"<p>{text.rstrip()}</p>" + html_page.table(titles, rows, sortable=True)
 
