@@ -7,8 +7,8 @@ from typing import Any
 
 from tests.support.journals import VALUES, epoch
 from tests.support.spaces import tiny
-from tune_cure.confirmation import comparison
-from tune_cure.confirmation.comparison import Searches
+from tune_cure.confirmation.searches import comparison
+from tune_cure.confirmation.searches.comparison import Searches
 from tune_cure.search import run_files
 from tune_cure.search.journal import Journal
 from tune_cure.search.results import SearchResult

@@ -11,9 +11,9 @@ from rich.table import Table
 
 from tune_cure.cli import options as command_line
 from tune_cure.cli.views.console import alert
-from tune_cure.confirmation import comparison
-from tune_cure.confirmation.comparison import ComparisonError, Searches
-from tune_cure.confirmation.lead import leader_progress
+from tune_cure.confirmation.searches import comparison
+from tune_cure.confirmation.searches.comparison import ComparisonError, Searches
+from tune_cure.confirmation.searches.lead import leader_progress
 from tune_cure.reports.comparison_text import ERRORS_NOTE, format_verdict, side_by_side, verdict_basis
 from tune_cure.reports.figures.notebook import pictures_of_progress
 from tune_cure.search.results import SearchResult

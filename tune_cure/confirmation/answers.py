@@ -27,7 +27,8 @@ def answer(confirmation: Confirmation, result: SearchResult) -> list[str]:
     """Return what a confirmation says of the winner, in sentences; the first says whether its penalty helped.
 
     A verdict goes by the strongest attack that judged both networks, at the search's radius. There is none if the
-    better network is not clearly above chance: one fixed answer withstands any attack, and is not robust.
+    better network is not clearly above chance: one fixed answer withstands any attack, and is not robust. There is none
+    either if it has signs of masked gradients by which the attack may have failed.
 
     Args:
         confirmation: The outcomes.
@@ -54,7 +55,7 @@ def _on_pgd(confirmation: Confirmation, comparisons: pd.DataFrame, winner: str) 
         return []
     unknown = "it cannot be told which is better"
     verdict = unknown if row["verdict"] == "cannot tell" else f"it is {row['verdict']}"
-    if doubt := _doubt(confirmation, row):
+    if doubt := find_doubt(confirmation, row, row["metric"]):
         verdict = f"{unknown}, because {doubt}"
     elif verdict == unknown and (row["low"] > 0 or row["high"] < 0):
         verdict += ", adjusted for all pairs compared"
@@ -107,7 +108,7 @@ def _on_penalty(
         "worse": f"{_capitalize(penalty)} did not help, it hurt",
         "cannot tell": unknown,
     }[row["verdict"]]
-    if doubt := _doubt(confirmation, row):
+    if doubt := find_doubt(confirmation, row, row["metric"]):
         verdict = f"{unknown}, because {doubt}"
     difference = _difference(confirmation, row, ", the same without it,")
     seeds = format_count(int(row["seeds"]), "seed")
@@ -126,15 +127,25 @@ def _explain_missing(confirmation: Confirmation, winner: str) -> str:
     return "no run without it has been judged. tune-cure confirm with the baseline ablation measures it."
 
 
-def _doubt(confirmation: Confirmation, row: "pd.Series[Any]") -> str:
-    """Return that the better one of a comparison is not clearly above chance, in words; empty if it is."""
+def find_doubt(confirmation: Confirmation, row: "pd.Series[Any]", attack: str) -> str:
+    """Return why the better one of a comparison may not be better, in words; empty if nothing speaks against it.
+
+    It is not clearly above chance, or its gradients may be masked in a way that the attack does not settle.
+
+    Args:
+        confirmation: The outcomes.
+        row: The comparison: first, second and difference.
+        attack: The attack that it goes by.
+    """
     pair = row["first"], row["second"]
     better = pair[0] if row["difference"] >= 0 else pair[1]
-    for attack in ("clean", row["metric"]):
-        names = find_at_chance(confirmation, attack)
-        if better in names:
-            who = f"neither {pair[0]} nor {pair[1]} is" if names.issuperset(pair) else f"{better} is not"
-            return f"{who} clearly above chance {_under(confirmation, attack)}"
+    for name in ("clean", attack):
+        at_chance = find_at_chance(confirmation, name)
+        if better in at_chance:
+            who = f"neither {pair[0]} nor {pair[1]} is" if at_chance.issuperset(pair) else f"{better} is not"
+            return f"{who} clearly above chance {_under(confirmation, name)}"
+    if better in confirmation.find_overrated(attack):
+        return f"{better} has signs of masked gradients and may be less robust than it seems"
     return ""
 
 

@@ -260,11 +260,8 @@ class Confirmation:
         Runs that show the same sign at the same radius share a sentence, which gives the largest size and names them.
         """
         groups: dict[tuple[float, str], list[tuple[MaskingSign, str]]] = {}
-        diverged = self.table.set_index(["contender", "seed", "epsilon"])["diverged"]
-        for key, arrays in self.outcomes.items():
-            candidate, _, epsilon = key
-            for sign in [] if diverged[key] else gradient_masking.find_masking_signs(Outcomes.from_arrays(arrays)):
-                groups.setdefault((epsilon, sign.claim), []).append((sign, candidate))
+        for candidate, epsilon, sign in self._masking_signs():
+            groups.setdefault((epsilon, sign.claim), []).append((sign, candidate))
         num_runs = Counter((candidate, epsilon) for candidate, _, epsilon in self.outcomes)
         warnings = []
         for (epsilon, _), group in groups.items():
@@ -274,6 +271,21 @@ class Confirmation:
             claim = largest.observation("up to " if len(group) > 1 else "")
             warnings.append((epsilon, f"{claim}, {join_words(names)}: {largest.meaning}."))
         return warnings
+
+    def find_overrated(self, attack: str) -> set[str]:
+        """Return the candidates that may seem more robust under an attack than they are, at the search's radius.
+
+        These are the ones of which a run has a sign of masked gradients that this attack does not settle.
+        """
+        at = self.table["epsilon"].iloc[0]
+        return {name for name, epsilon, sign in self._masking_signs() if epsilon == at and attack in sign.overrated}
+
+    def _masking_signs(self) -> Iterator[tuple[str, float, MaskingSign]]:
+        """Yield candidate, radius and sign for each sign of masked gradients in a run that did not diverge."""
+        diverged = self.table.set_index(["contender", "seed", "epsilon"])["diverged"]
+        for key, arrays in self.outcomes.items():
+            signs = [] if diverged[key] else gradient_masking.find_masking_signs(Outcomes.from_arrays(arrays))
+            yield from ((key[0], key[2], sign) for sign in signs)
 
     def _repr_html_(self) -> str:
         """Return the HTML that a notebook shows: accuracies of every seed, means, verdicts."""

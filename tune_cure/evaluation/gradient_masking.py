@@ -45,12 +45,14 @@ class MaskingSign:
         size: Size of the observation, as a fraction.
         unit: Unit of the size in hundredths: points or percent.
         meaning: What it means, and what to do.
+        overrated: The attacks under which the network may seem more robust than it is because of this.
     """
 
     claim: str
     size: float
     unit: str
     meaning: str
+    overrated: frozenset[str] = frozenset()
 
     def observation(self, prefix: str = "") -> str:
         """Return the claim with the size in its place, and `prefix` before the size."""
@@ -98,6 +100,13 @@ Each entry has the two attacks, the threshold, the claim and its meaning.
 STAGES = {("pgd_10", "autoattack"): {("pgd_10", "pgd_50_10"), ("pgd_50_10", "autoattack")}}
 """Pairs that lie between the two attacks of another pair, which is no further sign if one of these is a sign."""
 
+OVERRATED = {
+    ("pgd_10", "fgsm"): frozenset({"pgd_50_10"}),
+    ("pgd_50_10", "autoattack"): frozenset({"pgd_50_10"}),
+    ("fab_t", "autoattack"): frozenset({"pgd_50_10", "autoattack"}),
+}
+"""The attacks under which a network with the sign of such a pair may seem more robust than it is."""
+
 
 def find_masking_signs(outcomes: Outcomes) -> list[MaskingSign]:
     """Return the signs of gradient masking that a network shows; an empty list for a sound one."""
@@ -112,12 +121,13 @@ def find_masking_signs(outcomes: Outcomes) -> list[MaskingSign]:
         elif weaker == "fab_t" and weaker not in outcomes.correct:
             limit = BLACK_BOX_UNTARGETED
         if shown.isdisjoint(STAGES.get(pair, ())) and (gap := _gap(correct, *pair, limit)):
-            signs.append(MaskingSign(claim, gap, POINTS, meaning))
+            signs.append(MaskingSign(claim, gap, POINTS, meaning, OVERRATED.get(pair, frozenset())))
             shown.add(pair)
     if outcomes.zero_gradient > ZERO_GRADIENT:
         claim = "The gradient is exactly zero at {} of the images"
         meaning = "attacks by gradients do nothing there; look for saturated or rounded activations, or enormous logits"
-        signs.append(MaskingSign(claim, outcomes.zero_gradient, "%", meaning))
+        overrated = frozenset({"pgd_50_10", "autoattack"})
+        signs.append(MaskingSign(claim, outcomes.zero_gradient, "%", meaning, overrated))
     return signs
 
 

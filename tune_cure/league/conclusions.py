@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from tune_cure.confirmation.answers import chance_warnings, divergence_warnings, find_at_chance
+from tune_cure.confirmation.answers import chance_warnings, divergence_warnings, find_at_chance, find_doubt
 from tune_cure.confirmation.candidates import list_sound_trials
 from tune_cure.confirmation.seed_words import warn_of_few_seeds
 from tune_cure.evaluation.names import UNTARGETED_LABEL
@@ -111,9 +111,15 @@ def what_tuning_was_worth(standings: Standings) -> list[str]:
         "cannot tell": "Whether tuning helped {} cannot be told.",
         "the preset won": "The untuned preset of {} won its search.",
     }
+    is_told = table["verdict"].isin(["better", "worse"])
+    doubts = {
+        row["first"]: doubt
+        for _, row in table[is_told].iterrows()
+        if (doubt := find_doubt(standings.confirmation, row, standings.attack))
+    }
     sentences = []
     for verdict, phrase in phrases.items():
-        rows = table[table["verdict"].eq(verdict)]
+        rows = table[table["verdict"].eq(verdict) & ~table["first"].isin(list(doubts))]
         is_measured = verdict in ("better", "worse")
         names = [
             f"{row['first']} ({format_points(row['difference'])} points, {format_interval(row)})"
@@ -123,7 +129,7 @@ def what_tuning_was_worth(standings: Standings) -> list[str]:
         ]
         if names:
             sentences.append(phrase.format(join_words(names, "or" if verdict == "cannot tell" else "and")))
-    return sentences
+    return sentences + [f"Whether tuning helped {name} cannot be told, because {why}." for name, why in doubts.items()]
 
 
 def what_cannot_be_said(standings: Standings, config: LeagueConfig) -> list[str]:

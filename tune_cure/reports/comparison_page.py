@@ -4,9 +4,9 @@ from collections.abc import Iterable
 from html import escape
 from pathlib import Path
 
-from tune_cure.confirmation import comparison
-from tune_cure.confirmation.comparison import Searches
-from tune_cure.confirmation.lead import leader_progress
+from tune_cure.confirmation.searches import comparison
+from tune_cure.confirmation.searches.comparison import Searches
+from tune_cure.confirmation.searches.lead import leader_progress
 from tune_cure.reports import html_page
 from tune_cure.reports.comparison_text import (
     ERRORS_NOTE,

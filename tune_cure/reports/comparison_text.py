@@ -4,7 +4,12 @@ from typing import Any
 
 import pandas as pd
 
-from tune_cure.confirmation.comparison import DECISIVE_SETTINGS, SECONDARY_SETTINGS, Searches, build_comparison_table
+from tune_cure.confirmation.searches.comparison import (
+    DECISIVE_SETTINGS,
+    SECONDARY_SETTINGS,
+    Searches,
+    build_comparison_table,
+)
 from tune_cure.evaluation.names import ATTACK_LABELS, COMPARED_ATTACKS, UNTARGETED_LABEL
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.utils.formatting import (

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from tune_cure.confirmation.candidates import has_penalty, list_sound_trials
+from tune_cure.confirmation.searches.chance import ChanceFinding
 from tune_cure.confirmation.verdicts import Confirmation
 from tune_cure.evaluation.names import UNTARGETED_LABEL
 from tune_cure.evaluation.standard_error import standard_error
-from tune_cure.reports.chance import ChanceFinding
 from tune_cure.search import ranking, run_files
 from tune_cure.search.patience import is_search_over
 from tune_cure.search.results import SearchResult
@@ -41,6 +41,7 @@ class ConfirmedAccuracy:
         deviation: The sample standard deviation over the seeds; NaN for one seed.
         seeds: The number of seeds.
         examples: The number of test images.
+        is_doubtful: Whether a run has signs of masked gradients by which the attack may have failed.
     """
 
     attack: str
@@ -48,6 +49,7 @@ class ConfirmedAccuracy:
     deviation: float
     seeds: int
     examples: int
+    is_doubtful: bool
 
     def __str__(self) -> str:
         return format_percent(self.mean, self.deviation)
@@ -57,15 +59,16 @@ def find_confirmed_accuracy(result: SearchResult, confirmation: Confirmation | N
     """Return the confirmed accuracy of a search's leading trial; None if that trial was not confirmed."""
     if confirmation is None or result.best is None:
         return None
-    table, evaluation = confirmation.table, result.spec.evaluation
-    runs = table[table["contender"].eq(f"trial-{result.best.trial}") & table["norm"].eq(evaluation.norm)]
+    table, evaluation, winner = confirmation.table, result.spec.evaluation, f"trial-{result.best.trial}"
+    runs = table[table["contender"].eq(winner) & table["norm"].eq(evaluation.norm)]
     runs = runs[np.isclose(runs["epsilon"], evaluation.epsilon)]
     for attack in ("autoattack", "pgd_50_10"):
         accuracies = runs.dropna(subset=[attack])
         if len(accuracies):
             mean, deviation = significance.mean_and_deviation(accuracies[attack].to_numpy(dtype=float))
-            label = confirmation.attack_labels[attack]
-            return ConfirmedAccuracy(label, mean, deviation, len(accuracies), int(accuracies["examples"].min()))
+            label, examples = confirmation.attack_labels[attack], int(accuracies["examples"].min())
+            is_doubtful = winner in confirmation.find_overrated(attack)
+            return ConfirmedAccuracy(label, mean, deviation, len(accuracies), examples, is_doubtful)
     return None
 
 
@@ -137,6 +140,8 @@ def _number_to_believe(result: SearchResult, confirmation: Confirmation | None) 
             "AutoAttack": "Believe this number.",
             UNTARGETED_LABEL: "AutoAttack's targeted parts need four classes.",
         }
+        if confirmed.is_doubtful:
+            weak[confirmed.attack] = "It has signs of masked gradients and may be less robust than that."
         return str(confirmed), words + weak.get(confirmed.attack, "AutoAttack was left out, and would lower it.")
     if best["fresh_pgd_accuracy"] is not None:
         words = (
@@ -226,11 +231,12 @@ def _on_test_set(result: SearchResult, confirmation: Confirmation | None) -> str
     """Return what is known of the winner on the test set."""
     best = result.summary["best"]
     if confirmed := find_confirmed_accuracy(result, confirmation):
+        best_weights = _on_best_weights(result, confirmation, confirmed)
         return (
             f"<strong>Confirmed:</strong> trained again with {format_count(confirmed.seeds, 'other seed')}, trial "
             f"{best['trial']} has <strong>{confirmed}</strong> under {confirmed.attack} on {confirmed.examples:,} test "
-            f'images, which no choice was made by. {_on_best_weights(result, confirmation)}<a href="#confirmation">The '
-            "confirmation</a> has the details."
+            f'images, which no choice was made by. {best_weights}<a href="#confirmation">The confirmation</a> has the '
+            "details."
         )
     if confirmation is not None:
         names = dict.fromkeys(confirmation.table.loc[confirmation.table["kind"].eq("leader"), "contender"])
@@ -243,17 +249,21 @@ def _on_test_set(result: SearchResult, confirmation: Confirmation | None) -> str
     return "The test set is still untouched: the winner's accuracy on it, over several seeds, is not known yet."
 
 
-def _on_best_weights(result: SearchResult, confirmation: Confirmation | None) -> str:
-    """Return what the best epoch's weights of the winner have on the test set; empty if they were not judged."""
+def _on_best_weights(result: SearchResult, confirmation: Confirmation | None, confirmed: ConfirmedAccuracy) -> str:
+    """Return what the best epoch's weights of the winner have under the same attack; empty if it did not judge them."""
     assert confirmation is not None and result.best is not None
     table = confirmation.robust_overfitting()
     rows = table[table["contender"].eq(f"trial-{result.best.trial}")]
     rows = rows[np.isclose(rows["epsilon"].astype(float), result.spec.evaluation.epsilon)]
+    rows = rows[rows["metric"].map(confirmation.attack_labels).eq(confirmed.attack)]
     if rows.empty:
         return ""
-    row = rows.iloc[0]  # the strongest attack comes first
-    held_out = f"which {row['held_out']:,} held-out images chose"
-    return f"These are the last weights; those of the best epoch, {held_out}, have {format_percent(row['best'])}. "
+    row = rows.iloc[0]
+    best, held_out = format_percent(row["best"]), f"which {row['held_out']:,} held-out images chose"
+    if row["seeds"] < confirmed.seeds:
+        runs = format_count(int(row["seeds"]), "run")
+        best += f" in the {runs} with both, and the last ones {format_percent(row['last'])}"
+    return f"These are the last weights; those of the best epoch, {held_out}, have {best}. "
 
 
 def _expected_luck(spec: SearchSpec, best: dict[str, Any], compared: int) -> str:

@@ -4,11 +4,11 @@ import math
 from html import escape
 from typing import Any
 
+from tune_cure.confirmation.searches.chance import ChanceFinding, find_chance
 from tune_cure.confirmation.verdicts import Confirmation
 from tune_cure.evaluation.names import ACCURACY_LABELS
 from tune_cure.evaluation.standard_error import standard_error
 from tune_cure.reports import headline
-from tune_cure.reports.chance import ChanceFinding, find_chance
 from tune_cure.search import ranking, trial_table
 from tune_cure.search.budget import replay_budget
 from tune_cure.search.patience import describe_early_end, is_search_over

@@ -15,7 +15,7 @@ import yaml
 from tune_cure.reports.made_files import MadeFiles, digest
 from tune_cure.search import run_files
 from tune_cure.search.journal import Journal
-from tune_cure.search.ranking import ranks_by_another_metric
+from tune_cure.search.ranking import comparable_to_first, ranks_by_another_metric
 from tune_cure.search.results import Best, SearchResult
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.space.radii import format_setting
@@ -100,8 +100,12 @@ def _best_config(spec: SearchSpec, best: Best) -> pd.DataFrame:
 
 
 def write_top_configurations(result: SearchResult) -> None:
-    """Write the first `NUM_TOP` trials as tables for papers: top_configurations.md, and .tex for booktabs."""
-    leaders = result.leaders.head(NUM_TOP)
+    """Write the first `NUM_TOP` trials as tables for papers: top_configurations.md, and .tex for booktabs.
+
+    Trials that overfitted catastrophically, diverged, failed or violate a constraint are left out, unless all do.
+    """
+    leaders = result.leaders
+    leaders = leaders if leaders.empty else comparable_to_first(leaders).head(NUM_TOP)
     has_fresh = bool(leaders["fresh_pgd_accuracy"].notna().any())
     has_objective = ranks_by_another_metric(result.spec)
     objective = f"objective: {result.spec.search.metrics[0]} (%)"

@@ -143,7 +143,9 @@ def test_a_quiet_command_prints_warnings_and_errors_only(
     assert main(["compare", *folders, "--csv", str(tmp_path / "table.csv"), "--quiet"]) == 0
     assert capsys.readouterr() == ("", "")
     assert (tmp_path / "table.csv").exists()
-    monkeypatch.setattr("tune_cure.confirmation.comparison.comparison_warnings", lambda searches: ["be careful"])
+    monkeypatch.setattr(
+        "tune_cure.confirmation.searches.comparison.comparison_warnings", lambda searches: ["be careful"]
+    )
     assert main(["compare", *folders, "--quiet"]) == 0
     assert capsys.readouterr() == ("", "warning: be careful\n")
     assert "holds no search" in failed(capsys, "report", str(tmp_path / "none"), "--quiet")

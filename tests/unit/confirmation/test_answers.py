@@ -149,6 +149,46 @@ def test_networks_that_withstand_less_than_one_fixed_answer_under_attack_answer_
     )
 
 
+@pytest.mark.parametrize(
+    ("autoattack", "square_breaks", "zero_gradient", "is_doubted"),
+    [(True, 60, 0.0, True), (True, 0, 0.6, True), (False, 0, 0.6, True), (True, 0, 0.0, False)],
+)
+def test_a_winner_whose_gradients_may_be_masked_is_not_better(
+    autoattack: bool, square_breaks: int, zero_gradient: float, is_doubted: bool, tmp_path: Path
+) -> None:
+    jobs = plan_quick_jobs(tmp_path, BASELINES)
+    for job in jobs:
+        write_outcomes(job, 0.8 if job.candidate.name == "trial-2" else 0.4, autoattack=autoattack)
+        if job.candidate.name == "trial-2":
+            file = job.outcome_folder(0.15) / run_files.OUTCOMES
+            arrays = read_outcomes(file, NUM_IMAGES)
+            if autoattack:
+                arrays["autoattack"][np.flatnonzero(arrays["autoattack"])[:square_breaks]] = False
+            replace_arrays(file, arrays | {"zero_gradient": np.array(zero_gradient)})
+    confirmation = Confirmation(jobs)
+    assert bool(confirmation.masking_warnings()) == is_doubted
+    first, _, pgd = answer(confirmation, SearchResult(tmp_path))
+    doubt = ", because trial-2 has signs of masked gradients and may be less robust than it seems: trial-2 has "
+    assert first.startswith(f"Whether CURE helped cannot be told{doubt}" if is_doubted else "CURE helped: trial-2 has ")
+    assert (f"it cannot be told which is better{doubt}" in pgd) == is_doubted
+
+
+def test_a_sign_that_autoattack_settles_leaves_the_verdict(tmp_path: Path) -> None:
+    jobs = plan_quick_jobs(tmp_path, BASELINES)
+    for job in jobs:
+        write_outcomes(job, 0.8 if job.candidate.name == "trial-2" else 0.4)
+        if job.candidate.name == "trial-2":
+            file = job.outcome_folder(0.15) / run_files.OUTCOMES
+            arrays = read_outcomes(file, NUM_IMAGES)
+            strong = ("apgd_ce", "apgd_t", "fab_t", "autoattack")
+            weaker = arrays["autoattack"] & (np.arange(NUM_IMAGES) % 5 > 0)
+            replace_arrays(file, arrays | dict.fromkeys(strong, weaker))
+    confirmation = Confirmation(jobs)
+    (warning,) = [text for _, text in confirmation.masking_warnings()]
+    assert warning.startswith("PGD-50-10 accuracy is up to ")
+    assert answer(confirmation, SearchResult(tmp_path))[0].startswith("CURE helped: trial-2 has ")
+
+
 def test_a_learned_winner_is_better_than_an_ablation_that_always_gives_one_answer(tmp_path: Path) -> None:
     jobs = plan_quick_jobs(tmp_path, BASELINES)
     for job in jobs:

@@ -125,6 +125,19 @@ def test_what_tuning_was_worth_is_said_with_an_interval_where_it_can_be_told() -
     assert what_tuning_was_worth(stand(draw_outcomes({"a": 0.5, "b": 0.4}))) == []
 
 
+def test_tuning_did_not_help_a_method_that_always_gives_one_answer() -> None:
+    drawn = draw_outcomes({"learned": 0.55, "preset": 0.3})
+    never, always = np.zeros((3, 300), dtype=bool), np.tile(np.arange(300) < 60, (3, 1))
+    presets = {"learned": drawn["preset"], "fixed": never}
+    confirmation = build_confirmation({"learned": drawn["learned"], "fixed": always}, presets, chance=0.2)
+    standings = Standings(["learned", "fixed"], confirmation, {})
+    assert standings.tuning.set_index("first")["verdict"].to_dict() == {"learned": "better", "fixed": "better"}
+    helped, unknown = what_tuning_was_worth(standings)
+    assert helped.startswith("Tuning helped learned (") and " and " not in helped
+    assert unknown.startswith("Whether tuning helped fixed cannot be told, because neither fixed nor ")
+    assert unknown.endswith(" is clearly above chance without attack.")
+
+
 @pytest.mark.parametrize("seeds", [1, 2, 3])
 def test_few_seeds_are_warned_of(seeds: int) -> None:
     said = limits(stand(draw_outcomes({"a": 0.5, "b": 0.4}, seeds=seeds)))

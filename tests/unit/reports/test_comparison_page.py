@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.comparisons import CONFIRMED, one_trial, pair_with_confirmation, write_epochs
-from tune_cure.confirmation import comparison
-from tune_cure.confirmation.comparison import Searches
+from tune_cure.confirmation.searches import comparison
+from tune_cure.confirmation.searches.comparison import Searches
 from tune_cure.reports import comparison_page
 from tune_cure.reports.figures import progress
 

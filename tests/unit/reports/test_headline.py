@@ -3,17 +3,22 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
-from tests.support.confirmations import finish, plan_quick_jobs, write_outcomes
+from tests.support.confirmations import NUM_IMAGES, finish, plan_quick_jobs, write_best_outcomes, write_outcomes
 from tests.support.journals import VALUES, epoch, write_clean_search
 from tests.support.spaces import tiny
+from tune_cure.confirmation.outcomes import read_outcomes
 from tune_cure.confirmation.plan import Job
 from tune_cure.confirmation.verdicts import Confirmation
+from tune_cure.evaluation.names import ATTACKS, AUTOATTACK_PARTS
 from tune_cure.reports import search_page
 from tune_cure.search import run_files
 from tune_cure.search.journal import Journal
 from tune_cure.search.results import SearchResult
+from tune_cure.utils.files import replace_arrays
 
 BASELINES = ("start_from", "ablation", "fgsm", "pgd")
 
@@ -121,6 +126,44 @@ def test_the_confirmed_accuracy_comes_first_and_the_test_set_is_no_longer_untouc
     text = text_of(write_page(tmp_path))
     assert "The test set is still untouched" not in text
     assert "Confirmed: trained again with 3 other seeds, trial 2 has" in text
+
+
+def test_a_confirmed_accuracy_that_may_be_overrated_is_not_to_be_believed(tmp_path: Path) -> None:
+    jobs = plan_quick_jobs(tmp_path, BASELINES)
+    over(tmp_path)
+    for job in jobs:
+        write_outcomes(job, 0.6)
+        file = job.outcome_folder(0.15) / run_files.OUTCOMES
+        replace_arrays(file, read_outcomes(file, NUM_IMAGES) | {"zero_gradient": np.array(0.5)})
+    save(jobs, tmp_path)
+    tile = first_tile(tmp_path)
+    assert "It has signs of masked gradients and may be less robust than that." in tile
+    assert "Believe this number." not in tile
+
+
+@pytest.mark.parametrize("is_judged_alike", [True, False])
+def test_best_and_last_weights_are_of_the_same_runs_and_under_the_same_attack(
+    is_judged_alike: bool, tmp_path: Path
+) -> None:
+    jobs = plan_quick_jobs(tmp_path, BASELINES, held_out=50)
+    for job in jobs:
+        write_outcomes(job, 0.5)
+        write_best_outcomes(job, 8, best_epoch=1)
+        of_best = job.outcome_folder(0.15, "best") / run_files.OUTCOMES
+        if not is_judged_alike:
+            arrays = read_outcomes(of_best, NUM_IMAGES)
+            replace_arrays(of_best, {name: arrays[name] for name in arrays if name not in AUTOATTACK_PARTS})
+    (diverged,) = (job for job in jobs if job.candidate.name == "trial-2" and job.seed == 3)
+    outcomes = diverged.outcome_folder(0.15) / run_files.OUTCOMES
+    replace_arrays(outcomes, read_outcomes(outcomes, NUM_IMAGES) | dict.fromkeys(ATTACKS, np.zeros(NUM_IMAGES, bool)))
+    model = torch.load(diverged.folder / run_files.JOB_MODEL, weights_only=True)
+    torch.save({**model, "weights": {}}, diverged.folder / run_files.JOB_MODEL)
+    row = save(jobs, tmp_path).robust_overfitting().query("contender == 'trial-2'").iloc[0]
+    text = text_of(write_page(tmp_path))
+    best, last = (f"{100 * row[name]:.1f}%" for name in ("best", "last"))
+    said = f"have {best} in the 2 runs with both, and the last ones {last}."
+    assert (said in text) == is_judged_alike
+    assert ("These are the last weights" in text) == is_judged_alike
 
 
 def test_the_report_has_the_verdict_the_tables_and_the_figures_of_the_confirmation(tmp_path: Path) -> None:

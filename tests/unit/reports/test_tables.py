@@ -6,6 +6,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from tests.support.comparisons import write_epochs
 from tests.support.journals import VALUES, write_clean_search, write_run
 from tests.support.spaces import tiny
 from tune_cure.reports import tables
@@ -155,6 +156,15 @@ def test_the_top_configurations_are_tables_for_papers(run: Path) -> None:
     assert r"trial & lambda & h & lr\_max & epsilon & epochs & clean (\%) & PGD (\%) \\" in latex
     assert r"1 & 0.6 & 1 & 0.02 & 0.1 & 2 & 75.0 & 50.0 $\pm$ 5.0 \\" in latex
     assert latex.startswith(r"\begin{tabular}{rrrrrrrr}")
+
+
+def test_the_top_configurations_leave_out_trials_that_collapsed_unless_all_did(tmp_path: Path) -> None:
+    collapsed = "catastrophic_overfitting"
+    for name, ends in {"mixed": ["completed", collapsed], "all": [collapsed, collapsed]}.items():
+        result = write_epochs(tmp_path / name, [(0, 1, 0.4), (1, 1, 0.6)], statuses=dict(enumerate(ends)))
+        tables.write_top_configurations(result)
+        _, _, *rows = (tmp_path / name / "top_configurations.md").read_text().splitlines()
+        assert [row.split("|")[1].strip() for row in rows] == (["0"] if name == "mixed" else ["1", "0"])
 
 
 def test_the_top_configurations_name_the_metric_that_ranks_them(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.journal_lines import begin, end, epoch
 from tests.support.spaces import tiny
-from tune_cure.confirmation.lead import leader_progress
+from tune_cure.confirmation.searches.lead import leader_progress
 from tune_cure.search.journal import Journal
 from tune_cure.search.patience import Patience
 from tune_cure.search.progress import SearchState

@@ -23,6 +23,7 @@ from tune_cure.confirmation.checks import ConfirmError, check_disk, make_plan, r
 from tune_cure.confirmation.cost import Cost, estimate_costs
 from tune_cure.confirmation.own_candidates import explain_differences, read_own_candidates
 from tune_cure.confirmation.plan import Job, Plan
+from tune_cure.confirmation.searches.chance import find_chance
 from tune_cure.confirmation.task import explain_trained_images
 from tune_cure.confirmation.verdicts import Confirmation
 from tune_cure.data import folders, splits as splits_module
@@ -30,7 +31,6 @@ from tune_cure.data.splits import Splits
 from tune_cure.evaluation.chance import chance_level
 from tune_cure.evaluation.names import explain_missing_parts
 from tune_cure.ray_backend.resources import plan_resources, this_machine
-from tune_cure.reports.chance import find_chance
 from tune_cure.search import run_files
 from tune_cure.search.results import SearchResult
 from tune_cure.search.space.own_parts import import_parts_of_run

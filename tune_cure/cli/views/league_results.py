@@ -104,4 +104,4 @@ def _row(pairs: pd.DataFrame, first: str, second: str) -> "pd.Series[Any] | None
 
 def _reverse(row: "pd.Series[Any]") -> str:
     """Return the interval of second minus first."""
-    return format_interval(pd.Series({"low": -row["high"], "high": -row["low"]}))
+    return format_interval(pd.Series({"low": 0.0 - row["high"], "high": 0.0 - row["low"]}))

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from tune_cure.cli.views.console import alert
 from tune_cure.confirmation.candidates import list_sound_trials
-from tune_cure.reports.chance import ChanceFinding, find_chance
+from tune_cure.confirmation.searches.chance import ChanceFinding, find_chance
 from tune_cure.search import ranking, run_files, trial_table
 from tune_cure.search.results import SearchResult
 from tune_cure.search.schedulers.control_group import describe_warning

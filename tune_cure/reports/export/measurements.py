@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from tune_cure.confirmation.job_config import JobConfig, read_job_config
 from tune_cure.confirmation.outcomes import read_outcomes
 from tune_cure.confirmation.plan import CANDIDATE_FOLDER, OUTCOME_FOLDER, SEED_FOLDER
+from tune_cure.confirmation.searches.chance import find_chance
 from tune_cure.evaluation import gradient_masking
 from tune_cure.evaluation.autoattack_version import join_versions, read_version
 from tune_cure.evaluation.chance import is_clearly_above
 from tune_cure.evaluation.config import EvaluationConfig
 from tune_cure.evaluation.names import ACCURACY_LABELS, ATTACKS, AUTOATTACK_PARTS, COMPARED_ATTACKS, label_attacks
 from tune_cure.evaluation.outcomes import Outcomes
-from tune_cure.reports.chance import find_chance
 from tune_cure.search import run_files
 from tune_cure.search.ranking import UNSOUND_STATUSES
 from tune_cure.search.results import SearchResult

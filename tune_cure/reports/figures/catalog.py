@@ -7,7 +7,7 @@ from html import escape
 import pandas as pd
 import plotly.graph_objects as go
 
-from tune_cure.confirmation.lead import leader_progress
+from tune_cure.confirmation.searches.lead import leader_progress
 from tune_cure.evaluation.names import ACCURACY_LABELS
 from tune_cure.reports.figures import accuracies, cost, importance, progress, space
 from tune_cure.reports.figures.legends import (

@@ -142,7 +142,10 @@ def _standings_row(
     gap = ["–", "–"]
     if len(behind):
         row = behind.iloc[0]
-        gap = [format_points(0.0 - row["difference"]), f"{format_points(-row['high'])} to {format_points(-row['low'])}"]
+        gap = [
+            format_points(0.0 - row["difference"]),
+            f"{format_points(0.0 - row['high'])} to {format_points(0.0 - row['low'])}",
+        ]
     numbers = [_mean(runs[standings.attack]), *gap, *(_mean(runs[attack]) for attack in others)]
     if has_best:
         numbers.append(_mean(runs[f"best_{standings.attack}"]))

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.comparisons import EPOCH_HOURS, write_epochs
-from tune_cure.confirmation.lead import find_lasting_lead, leader_progress
+from tune_cure.confirmation.searches.lead import find_lasting_lead, leader_progress
 
 
 def test_best_so_far_counts_sound_trials_in_order_of_time(tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ import pytest
 
 from tests.support.journals import VALUES, epoch
 from tests.support.spaces import tiny
+from tune_cure.confirmation.searches.chance import find_chance
 from tune_cure.reports import search_page
-from tune_cure.reports.chance import find_chance
 from tune_cure.search import run_files
 from tune_cure.search.journal import Journal
 from tune_cure.search.results import SearchResult

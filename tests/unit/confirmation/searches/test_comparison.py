@@ -1,3 +1,4 @@
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ from tests.support.comparisons import (
     pair_with_confirmation,
     write_epochs,
 )
-from tune_cure.confirmation import comparison, verdicts
-from tune_cure.confirmation.comparison import ComparisonError
+from tune_cure.confirmation import verdicts
+from tune_cure.confirmation.searches import comparison
+from tune_cure.confirmation.searches.comparison import ComparisonError
 from tune_cure.evaluation.names import COMPARED_ATTACKS
 from tune_cure.reports.comparison_text import side_by_side
 from tune_cure.search import run_files
@@ -35,6 +37,15 @@ def test_a_difference_far_beyond_the_errors_gets_a_verdict(tmp_path: Path) -> No
     good, bad = one_trial(tmp_path / "good", 0.8), one_trial(tmp_path / "bad", 0.3)
     assert verdict(good, bad)["verdict"] == "better"
     assert verdict(bad, good)["verdict"] == "worse"
+
+
+@pytest.mark.parametrize(("level", "reason"), [(0.95, "no trial of good is clearly above chance"), (0.2, "")])
+def test_a_winner_at_chance_is_not_better(level: float, reason: str, tmp_path: Path) -> None:
+    good, bad = one_trial(tmp_path / "good", 0.8), one_trial(tmp_path / "bad", 0.3)
+    content = {"command": "tune-cure search", "chance_level": level}
+    (good.directory / run_files.ENVIRONMENT).write_text(json.dumps(content))
+    for row in (verdict(good, bad), verdict(bad, good)):
+        assert row["reason"] == reason and bool(row["verdict"]) != bool(reason)
 
 
 def test_the_lower_objective_is_better_in_mode_min(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tune_cure.confirmation.lead import find_lasting_lead
+from tune_cure.confirmation.searches.chance import find_chance
+from tune_cure.confirmation.searches.lead import find_lasting_lead
 from tune_cure.confirmation.verdicts import summarize_seeds
 from tune_cure.evaluation.names import ATTACKS, COMPARED_ATTACKS, label_attacks
 from tune_cure.evaluation.standard_error import standard_error
@@ -254,6 +255,9 @@ def _compare(first: NamedSearch, second: NamedSearch) -> dict[str, Any]:
         objectives = [winner["objective"] for winner in winners]
         values = [(value, _error(result, value)) for value, result in zip(objectives, results, strict=True)]
     difference = significance.unpaired_difference(*values[0], *values[1])
+    better, search = first if difference.estimate * _sign(first[1]) >= 0 else second
+    if find_chance(search):
+        return row | {"reason": f"no trial of {better} is clearly above chance"}
     row |= {"difference": difference.estimate, "low": difference.low, "high": difference.high}
     return row | {"p_value": difference.p_value}
 
