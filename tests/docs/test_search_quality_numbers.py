@@ -323,7 +323,7 @@ def test_the_table_of_what_a_control_group_estimates_is_an_extract_of_its_csv() 
     curves = [CURVES[name] for name in filled(rows, "curves")]
     shown = [(of, int(row["first rung"]), float(row["rung"])) for of, row in zip(curves, rows, strict=True)]
     agree(rows, frame[frame["control"] == 0.1].set_index(["curves", "grace_period", "rung"]).loc[shown], {
-        "true correlation": lambda found: signed(found["truth"]),
+        "true correlation (Kendall's)": lambda found: signed(found["truth"]),
         "mean estimate": lambda found: signed(found["mean"]),
         "truth in the interval": percent("coverage"),
     })  # fmt: skip
