@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tune_cure.data.batches import BatchStream, num_batches, to_float
+from tune_cure.data.batches import BatchStream, num_batches, num_trained, to_float
 from tune_cure.data.splits import Splits
 from tune_cure.evaluation.catastrophic_overfitting import catastrophic_overfitting
 from tune_cure.evaluation.config import EvaluationConfig, StricterEvaluation
@@ -133,7 +133,12 @@ class Trainer:
     @property
     def steps_per_epoch(self) -> int:
         """Optimizer steps in an epoch."""
-        return num_batches(self.splits.train, self.config.batch_size)
+        return num_batches(len(self.splits.train), self.config.batch_size)
+
+    @property
+    def images_per_epoch(self) -> int:
+        """Training images in the steps of an epoch."""
+        return num_trained(len(self.splits.train), self.config.batch_size)
 
     @property
     def judged_model(self) -> nn.Module:
@@ -142,7 +147,7 @@ class Trainer:
         return self.model if average is None else average
 
     def train_epoch(self, on_step: Callable[[int], None] | None = None) -> dict[str, Any]:
-        """Train for as many steps as it takes to see every training image once.
+        """Train for as many steps as it takes to see every training image once, but for those of a small last batch.
 
         An attack that replays batches sees a part of the images in these steps, and the others in the next epochs.
 
