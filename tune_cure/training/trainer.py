@@ -344,12 +344,18 @@ def check_network(model: ModelConfig, splits: Splits, device: torch.device | str
         device: Where to build the network.
 
     Raises:
-        PartError: The network cannot be built, fails on such images, or does not return (N, classes) logits with a
-            gradient with respect to them.
+        PartError: The network cannot be built, has no parameter to train, fails on such images, or does not return
+            (N, classes) logits with a gradient with respect to them.
     """
     device, count = torch.device(device), min(REHEARSED_IMAGES, len(splits.train))
     with seeded_global_state(0, device):
         network = build(**_architecture(model, splits)).to(device).to(memory_format=torch.channels_last)
+        trained = [parameter.requires_grad for parameter in network.parameters()]
+        if not any(trained):
+            raise PartError(
+                f"model.name: network {model.name!r} has nothing to train: 0 of its {len(trained)} parameters "
+                "require a gradient; at least one must"
+            )
         pixels, _ = splits.train.gather(torch.arange(count, device=splits.train.indices.device))
         images = to_float(pixels.to(device)).contiguous(memory_format=torch.channels_last)
         for mode in ("training", "evaluation"):

@@ -596,6 +596,19 @@ def test_a_network_that_cannot_classify_the_images_is_refused_before_anything_is
     assert said.endswith("; choose a network from (N, 1, 8, 8) images to (N, 10) logits, or another data.image_size")
 
 
+@pytest.mark.parametrize(("layers", "said"), [([nn.Linear(64, 10)], "0 of its 2"), ([], "0 of its 0")])
+def test_a_network_without_a_parameter_to_train_is_refused(
+    splits: Splits, layers: list[nn.Module], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frozen = nn.Sequential(nn.Flatten(), *layers).requires_grad_(False)
+    monkeypatch.setitem(registry.MODELS, "frozen", lambda *_, **__: frozen)
+    with pytest.raises(PartError) as caught:
+        check_network(ModelConfig(name="frozen"), splits)
+    assert str(caught.value) == (
+        f"model.name: network 'frozen' has nothing to train: {said} parameters require a gradient; at least one must"
+    )
+
+
 def test_the_check_of_a_network_leaves_the_global_random_state_as_it_was(
     splits: Splits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
