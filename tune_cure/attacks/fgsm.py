@@ -90,7 +90,7 @@ def fgsm(
         noise: Radius of the noise of init `noise` and `clipped_noise`, as a multiple of `epsilon`.
         previous: (N, C, H, W) perturbations to start from.
         zero_fraction: Share of the entries of each example's gradient, the smallest ones, along which nothing moves
-            (ZeroGrad: Golgooni et al. 2021, arXiv 2103.15476).
+            (ZeroGrad: Golgooni et al. 2021, arXiv 2103.15476). Their number is rounded down.
         statistics: What batch norm normalizes by, a key of `batch_norm_mode.STATISTICS`. With `batch` the examples of a
             batch are attacked together, as in the code of Wong et al. (which also records the statistics).
         loss_scale: See `gradients.input_gradients.logits_and_input_gradient`.
@@ -108,9 +108,9 @@ def fgsm(
         with STATISTICS[statistics](model):
             _, start_grad = logits_and_input_gradient(model, start, labels, loss=loss, loss_scale=loss_scale)
     gradient = start_grad
-    if zero_fraction > 0:
-        sizes = gradient.abs().flatten(1)
-        threshold = sizes.kthvalue(max(1, int(zero_fraction * sizes.shape[1])), dim=1).values
+    num_zeroed = int(zero_fraction * gradient[0].numel())
+    if num_zeroed:
+        threshold = gradient.abs().flatten(1).kthvalue(num_zeroed, dim=1).values
         gradient = gradient.where(gradient.abs() > broadcast(threshold), 0.0)
     moved = start + (alpha * epsilon if step_size is None else step_size) * ball.steepest(gradient)
     return (moved.clamp(0.0, 1.0) if init in NOISES else project(moved, images, epsilon, norm)).detach()

@@ -10,14 +10,27 @@ from torch import Tensor
 from tune_cure.data.source import Augmentation
 from tune_cure.data.splits import Examples
 
+MIN_BATCH = 8
+"""Least number of images in a last batch, and of penalized images in a batch; `batch_size` where that is lower.
 
-def num_batches(examples: Examples, batch_size: int) -> int:
-    """Return the number of batches of an epoch, which leaves out a last batch of one image.
+The step of a small batch counts as much as that of a full one. Batch norm's statistics of a few images, and the
+gradients through them, are mostly noise, so that such a step can ruin the weights.
+"""
 
-    Batch norm cannot train on a single image.
+
+def num_batches(count: int, batch_size: int) -> int:
+    """Return the number of batches of an epoch on `count` images.
+
+    A last batch of fewer than `MIN_BATCH` images is left out. Where it is the only one it stays, unless it is a single
+    image, on which batch norm cannot train.
     """
-    full, rest = divmod(len(examples), batch_size)
-    return full + (rest > 1)
+    full, rest = divmod(count, batch_size)
+    return full + (rest >= (min(batch_size, MIN_BATCH) if full else 2))
+
+
+def num_trained(count: int, batch_size: int) -> int:
+    """Return how many of `count` images are in the batches of an epoch."""
+    return min(count, batch_size * num_batches(count, batch_size))
 
 
 class Batch(NamedTuple):
@@ -42,7 +55,7 @@ class BatchStream:
 
     Args:
         examples: The images and labels.
-        batch_size: Images in a batch; the last one of a pass may be smaller.
+        batch_size: Images in a batch; the last one of a pass may be smaller (see `num_batches`).
         augmentation: Applied to each image independently.
         order: Random generator of the order, on the CPU.
         generator: Random generator of the augmentation, on the examples' device.
@@ -72,7 +85,7 @@ class BatchStream:
 
     def epoch(self) -> Iterator[Batch]:
         """Yield the batches of the next epoch."""
-        for _ in range(num_batches(self.examples, self.batch_size)):
+        for _ in range(num_batches(len(self.examples), self.batch_size)):
             if self._batch is None or not self._uses:
                 self._batch, self._uses = self._next(), self.replays
             self._uses -= 1
@@ -81,7 +94,7 @@ class BatchStream:
     def _next(self) -> Batch:
         if not self._waiting:
             positions = torch.randperm(len(self.examples), generator=self.order).to(self.examples.images.device)
-            count = num_batches(self.examples, self.batch_size)
+            count = num_batches(len(self.examples), self.batch_size)
             self._waiting = list(positions.split(self.batch_size)[:count])
         positions = self._waiting.pop(0)
         pixels, labels = self.examples.gather(positions)

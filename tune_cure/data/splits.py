@@ -71,8 +71,9 @@ class Splits:
         test: Examples that a search never reads.
         has_own_test: True if the data set has a test set, False if `test` was held out of its training images.
         classes: Names of the classes.
-        mean: Mean of each channel over the training images, in [0, 1].
-        std: Standard deviation of each channel over the training images.
+        mean: Mean of each channel over the training images, in [0, 1]. These include the validation images and, without
+            `has_own_test`, the images that were held out as test set.
+        std: Standard deviation of each channel over the same images.
         augmentation: Augmentation of the training images.
         source: Which data this is and where it came from, in words.
     """

@@ -42,6 +42,11 @@ def batch_statistics(model: nn.Module) -> Iterator[None]:
                 layer.training, layer.track_running_stats = False, True
 
 
+def mixes_examples(model: nn.Module) -> bool:
+    """Return whether a batch norm of `model`, in its present mode, normalizes by the statistics of the batch."""
+    return any(layer.training or layer.running_mean is None for layer in _batch_norms(model))
+
+
 @contextmanager
 def differentiable_twice(model: nn.Module) -> Iterator[None]:
     """Compute batch norm in float32 in the block, even where autocast hands it fp16 or bf16.

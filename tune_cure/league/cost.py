@@ -34,14 +34,15 @@ def measure_epoch(spec: SearchSpec, splits: Splits, device: str = "cpu") -> Epoc
         splits: Its data, on the device.
         device: The device of all computations.
     """
-    from tune_cure.search.duration import typical_hyperparameters  # imports torch
+    from tune_cure.data.batches import num_trained  # imports torch, as do the others
+    from tune_cure.search.duration import typical_hyperparameters
     from tune_cure.training.speed import measure_speed
 
     config = spec.training_config(typical_hyperparameters(spec))
     speed = measure_speed(config, splits, model=spec.model, evaluation=spec.evaluation, device=device)
     num_judged = min(spec.evaluation.examples, len(splits.validation))
     return EpochCost(
-        train_seconds=len(splits.train) * speed.trained_image,
+        train_seconds=num_trained(len(splits.train), config.batch_size) * speed.trained_image,
         eval_seconds=speed.of_evaluation(num_judged, spec.evaluation),
     )
 

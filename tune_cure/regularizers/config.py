@@ -24,7 +24,9 @@ class SharedRegularizerConfig(Schema):
     penalty_statistics: Annotated[str, one_of(STATISTICS_NAMES)] = Field(
         default="batch", description="What batch norm normalizes by in the penalty: the batch's, or the running ones."
     )
-    penalty_fraction: Number = Field(default=1.0, gt=0, le=1, description="Share of each batch that is penalized.")
+    penalty_fraction: Number = Field(
+        default=1.0, gt=0, le=1, description="Share of each batch that is penalized; 8 images at least."
+    )
     penalty_every: int = Field(
         default=1, ge=1, description="Steps from one penalty to the next, with its weight multiplied by that number."
     )

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from tune_cure.attacks.fmn import fmn
 from tune_cure.attacks.norms import broadcast, lengths, nonzero, project, unit
 from tune_cure.attacks.registry import NORMS
-from tune_cure.gradients.batch_norm_mode import STATISTICS
+from tune_cure.gradients.batch_norm_mode import STATISTICS, mixes_examples
 from tune_cure.gradients.input_gradients import Forward, input_gradient
 from tune_cure.regularizers.declarations import CureDeclaration
 from tune_cure.regularizers.directions import DIRECTIONS
@@ -114,7 +114,7 @@ def cure_penalty(
         adversarial: (N, C, H, W) adversarial images, for the direction that uses them.
         squared: Return the square of the norm.
         divide_by_h: Divide the gradients' difference by the length of z, so that the penalty estimates the Hessian
-            along a unit direction instead of growing with h. z = 0 gives 0.
+            along a unit direction instead of growing with h.
         two_sided: Differentiate ∇ₓℓ(x) too. If false, it is a constant: cheaper, and a different parameter gradient.
         statistics: What batch norm normalizes by, a key of `batch_norm_mode.STATISTICS`. With `batch` the examples are
             not independent: each gets the gradient, at its own pixels, of the loss of the whole batch.
@@ -125,7 +125,8 @@ def cure_penalty(
             fgsm leads to that point and takes the pass over.
 
     Returns:
-        (N,) penalties, before lambda. Not finite where an fp16 gradient overflowed.
+        (N,) penalties, before lambda. Exactly 0 where z = 0; with the batch's statistics, an image of z = 0 has a
+        penalty if others are displaced. Not finite where an fp16 gradient overflowed.
     """
     with STATISTICS[statistics](model):
         if clean_grad is None:
@@ -138,9 +139,13 @@ def cure_penalty(
             else Forward.of(model, images + z, twice=True)
         )
         displaced_grad = displaced.gradient(labels, create_graph=True, loss_scale=loss_scale)
-    difference = displaced_grad - clean_grad
+        mixes = mixes_examples(model)
+    distance = broadcast(lengths(z))
+    stays = (distance == 0).all() if mixes else distance == 0
+    # Two passes at one point can differ in their last bits. The gradient of a norm has length 1, however small that is.
+    difference = (displaced_grad - clean_grad).masked_fill(stays, 0.0)
     if divide_by_h:
-        difference = difference / broadcast(nonzero(lengths(z)))
+        difference = difference / nonzero(distance)
     return difference.square().sum(dim=(1, 2, 3)) if squared else lengths(difference)
 
 

@@ -10,10 +10,10 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 class WeightAverage:
     """Average of the weights and batch-norm statistics of a network.
 
-    `ema` is an exponential average, updated after every step. Its decay grows from 2/11 to `decay` with the number of
-    steps, so that the random initial weights are soon forgotten. `swa` is the plain mean of the weights after each
-    epoch (Izmailov et al. 2018, arXiv 1803.05407). Deviation: batch-norm statistics are averaged too, not measured
-    again.
+    `ema` is an exponential average, updated after every step. It begins with the weights after the first step. Its
+    decay then grows from 3/12 to `decay` with the number of steps, so that early weights are soon forgotten. `swa` is
+    the plain mean of the weights after each epoch (Izmailov et al. 2018, arXiv 1803.05407). Deviation: batch-norm
+    statistics are averaged too, not measured again.
 
     Args:
         kind: `ema` or `swa`.
@@ -38,10 +38,12 @@ class WeightAverage:
             self._update(model, keep=self.count / (self.count + 1))
 
     def _update(self, model: nn.Module, keep: float) -> None:
-        averaged, current = list(self.averaged.state_dict().values()), list(model.state_dict().values())
-        pairs = [(a, b) for a, b in zip(averaged, current, strict=True) if a.is_floating_point()]
-        get_ema_multi_avg_fn(keep)([a for a, _ in pairs], [b for _, b in pairs], None)
-        for a, b in zip(averaged, current, strict=True):
+        tensors = zip(self.averaged.state_dict().values(), model.state_dict().values(), strict=True)
+        # The state lists a weight once for each layer that has it, and it is to move once.
+        pairs = list({(a.data_ptr(), a.shape): (a, b) for a, b in tensors}.values())
+        floats = [(a, b) for a, b in pairs if a.is_floating_point()]
+        get_ema_multi_avg_fn(keep)([a for a, _ in floats], [b for _, b in floats], None)
+        for a, b in pairs:
             if not a.is_floating_point():  # batch norm's counts of batches
                 a.copy_(b)
         self.count += 1

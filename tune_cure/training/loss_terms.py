@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from tune_cure.attacks.attack import Step
 from tune_cure.attacks.registry import ATTACKS
+from tune_cure.data.batches import MIN_BATCH
 from tune_cure.gradients.batch_norm_mode import batch_statistics, differentiable_twice
 from tune_cure.gradients.input_gradients import Forward, input_gradient
 from tune_cure.regularizers.registry import REGULARIZERS
@@ -112,12 +113,12 @@ class LossTerms:
         return step // self.config.penalty_every if is_penalized else step
 
     def num_penalized(self, num_images: int, step: int) -> int:
-        """Return how many of a step's images are penalized: none, or at least two, for one has no batch statistics."""
+        """Return how many of a step's images are penalized: none, or at least `MIN_BATCH` if there are as many."""
         config = self.config
         weight = config.lambda_ * self.penalty_share
         if weight == 0 or config.regularizer == "none" or step % config.penalty_every:
             return 0
-        return min(num_images, max(2, math.ceil(config.penalty_fraction * num_images)))
+        return min(num_images, max(MIN_BATCH, math.ceil(config.penalty_fraction * num_images)))
 
     def shared_gradient(self, images: Tensor, labels: Tensor, num_penalized: int) -> Tensor | None:
         """Return the gradient at the images if attack and penalty need the same one, else None.

@@ -19,7 +19,9 @@ class OptimizerConfig(Schema):
     epochs: int = Field(
         default=30, ge=1, le=MAX_EPOCHS, description="Passes over the training images; replays of attack free count."
     )
-    batch_size: int = Field(default=128, ge=2, description="Images in a step.")
+    batch_size: int = Field(
+        default=128, ge=2, description="Images in a step; a last batch of fewer than 8 is left out."
+    )
     cutout: int = Field(
         default=0,
         ge=0,

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tune_cure.data.batches import to_float
+from tune_cure.data.batches import num_trained, to_float
 from tune_cure.data.splits import Examples, Splits
 from tune_cure.evaluation.config import EvaluationConfig
 from tune_cure.evaluation.metrics import evaluate, exact_evaluation
@@ -156,7 +156,7 @@ def _time_training(
         seconds, network = train(batch, steps)
         images = min(batch * steps, len(splits.train))
         if seconds >= ENOUGH or images == len(splits.train):
-            return seconds / images, network
+            return seconds / num_trained(images, batch), network
         steps *= max(2, min(10, int(1.5 * ENOUGH / seconds)))
 
 

@@ -24,9 +24,9 @@ class TrainingStep:
         scaler: Scales the loss of fp16; otherwise it is not enabled.
 
     Attributes:
-        parameters: The parameters that are trained.
+        parameters: The parameters that are trained: those that require a gradient.
         statistics: The buffers that a step in fp16 may have to restore.
-        weights: The parameters that AWP perturbs.
+        weights: The parameters that AWP perturbs; empty where only biases and norms are trained.
         perturbs_weights: Whether AWP perturbs them in this epoch.
     """
 
@@ -40,7 +40,7 @@ class TrainingStep:
         scaler: torch.amp.GradScaler,
     ) -> None:
         self.config, self.terms, self.optimizer, self.scaler = config, terms, optimizer, scaler
-        self.parameters = list(model.parameters())
+        self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.statistics = RunningStatistics(model)
         self.weights = perturbed_parameters(model)
         self.perturbs_weights = config.awp_gamma > 0 and config.awp_start == 0
@@ -121,7 +121,7 @@ class TrainingStep:
 
     def _weights_of_the_loss(self, images: Tensor, labels: Tensor, adversarial: Tensor) -> AbstractContextManager[None]:
         """Return the context in which the loss is differentiated: with AWP, that of the perturbed weights."""
-        if not self.perturbs_weights:
+        if not (self.perturbs_weights and self.weights):
             return nullcontext()
         gradients = self.terms.weight_gradients(self.weights, images, labels, adversarial)
         return perturbed(self.weights, gradients, self.config.awp_gamma)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tune_cure.data.batches import BatchStream, num_batches, to_float
+from tune_cure.data.batches import BatchStream, num_batches, num_trained, to_float
 from tune_cure.data.splits import Splits
 from tune_cure.evaluation.catastrophic_overfitting import catastrophic_overfitting
 from tune_cure.evaluation.config import EvaluationConfig, StricterEvaluation
@@ -133,7 +133,12 @@ class Trainer:
     @property
     def steps_per_epoch(self) -> int:
         """Optimizer steps in an epoch."""
-        return num_batches(self.splits.train, self.config.batch_size)
+        return num_batches(len(self.splits.train), self.config.batch_size)
+
+    @property
+    def images_per_epoch(self) -> int:
+        """Training images in the steps of an epoch."""
+        return num_trained(len(self.splits.train), self.config.batch_size)
 
     @property
     def judged_model(self) -> nn.Module:
@@ -142,7 +147,7 @@ class Trainer:
         return self.model if average is None else average
 
     def train_epoch(self, on_step: Callable[[int], None] | None = None) -> dict[str, Any]:
-        """Train for as many steps as it takes to see every training image once.
+        """Train for as many steps as it takes to see every training image once, but for those of a small last batch.
 
         An attack that replays batches sees a part of the images in these steps, and the others in the next epochs.
 
@@ -339,12 +344,18 @@ def check_network(model: ModelConfig, splits: Splits, device: torch.device | str
         device: Where to build the network.
 
     Raises:
-        PartError: The network cannot be built, fails on such images, or does not return (N, classes) logits with a
-            gradient with respect to them.
+        PartError: The network cannot be built, has no parameter to train, fails on such images, or does not return
+            (N, classes) logits with a gradient with respect to them.
     """
     device, count = torch.device(device), min(REHEARSED_IMAGES, len(splits.train))
     with seeded_global_state(0, device):
         network = build(**_architecture(model, splits)).to(device).to(memory_format=torch.channels_last)
+        trained = [parameter.requires_grad for parameter in network.parameters()]
+        if not any(trained):
+            raise PartError(
+                f"model.name: network {model.name!r} has nothing to train: 0 of its {len(trained)} parameters "
+                "require a gradient; at least one must"
+            )
         pixels, _ = splits.train.gather(torch.arange(count, device=splits.train.indices.device))
         images = to_float(pixels.to(device)).contiguous(memory_format=torch.channels_last)
         for mode in ("training", "evaluation"):

@@ -196,6 +196,16 @@ def test_zerograd_leaves_the_smallest_gradient_entries_where_they_are(linear, po
     torch.testing.assert_close(adversarial, (images + step).clamp(0, 1).detach(), rtol=0, atol=1e-15)
 
 
+@pytest.mark.parametrize(("fraction", "left_out"), [(0.06, 0), (0.07, 1), (0.18, 2)])  # of 16 entries, rounded down
+def test_zerograd_leaves_out_no_entry_for_a_share_of_less_than_one(
+    fraction: float, left_out: int, linear, points
+) -> None:
+    images, labels = points
+    inside = images.clamp(0.3, 0.7)
+    adversarial = fgsm(linear, inside, labels, EPSILON, alpha=1.0, init="zero", zero_fraction=fraction)
+    assert (adversarial == inside).flatten(1).sum(dim=1).tolist() == [left_out] * len(images)
+
+
 def test_pgd_for_training_reaches_the_worst_corner_for_every_example_misclassified_or_not(linear, points) -> None:
     images, labels = points
     assert not correct(linear, images, labels).all()

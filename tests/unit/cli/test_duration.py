@@ -35,6 +35,11 @@ def test_a_search_made_for_cpus_says_how_long_all_of_it_takes(tmp_path: Path, mo
     assert said.endswith("1 at a time, takes about 17 s")
 
 
+def test_images_that_no_batch_has_take_no_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = [say(tiny(tmp_path, f"data.train_examples={count}"), FAST, monkeypatch) for count in (500, 507)]
+    assert said[0] == said[1]  # batches have 50 images
+
+
 def test_nothing_is_said_of_a_search_on_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert say(tiny(tmp_path, "resources.gpus_per_trial=1"), SLOW, monkeypatch, gpus=1) == ""
 

@@ -55,6 +55,7 @@ few_labels = changed(train_labels=torch.zeros(59, dtype=torch.int64))
 far_labels = changed(train_labels=torch.full((60,), 2))
 half_a_test_set = changed(test_images=torch.zeros(3, 1, 8, 8, dtype=torch.uint8))
 nothing = changed(classes=[])
+shades = changed(train_images=(4 * torch.arange(60))[:, None, None, None].expand(60, 1, 8, 8).to(torch.uint8))
 """
 
 
@@ -74,6 +75,18 @@ def test_a_function_is_a_data_set_with_the_general_defaults() -> None:
     assert [len(part) for part in (loaded.train, loaded.validation, loaded.test)] == [48, 6, 6]
     assert loaded.classes == ("dark", "bright")
     assert loaded.augmentation == Augmentation(padding=1, flip=True)
+
+
+def test_without_a_test_set_the_images_held_out_as_one_enter_mean_and_deviation() -> None:
+    found = splits.load(DataSpec(dataset="my_data:shades", validation=12))
+    assert not found.has_own_test
+    assert (len(found.train), len(found.validation), len(found.test)) == (36, 12, 12)
+    of_all, of_train = (
+        pixels.double() / 255 for pixels in (found.train.images, found.train.gather(torch.arange(36))[0])
+    )
+    assert found.mean == pytest.approx([of_all.mean().item()])
+    assert found.std == pytest.approx([of_all.std(correction=0).item()])
+    assert found.mean != pytest.approx([of_train.mean().item()], rel=1e-3)
 
 
 def test_an_entry_brings_its_own_defaults() -> None:

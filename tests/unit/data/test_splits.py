@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from tests.support.pictures import write_pictures
-from tune_cure.data.batches import BatchStream, augment, cut_out, num_batches, to_float
+from tune_cure.data.batches import BatchStream, augment, cut_out, num_batches, num_trained, to_float
 from tune_cure.data.config import DataSpec
 from tune_cure.data.datasets import DATASETS
 from tune_cure.data.source import Augmentation, DataError
@@ -191,10 +191,26 @@ def test_no_augmentation_is_the_identity() -> None:
     assert augment(images, augmentation=Augmentation(0, flip=False), generator=torch.Generator()) is images
 
 
-@pytest.mark.parametrize(("size", "expected"), [(100, [100]), (64, [64, 36]), (33, [33, 33, 33]), (50, [50, 50])])
-def test_an_epoch_shows_every_image_once_and_drops_a_batch_of_one(size: int, expected: list[int]) -> None:
-    images = torch.arange(100, dtype=torch.uint8).view(100, 1, 1, 1)
-    examples = Examples(images, torch.arange(100), torch.arange(100))
+@pytest.mark.parametrize(
+    ("count", "size", "expected"),
+    [
+        (100, 100, [100]),
+        (100, 64, [64, 36]),
+        (100, 50, [50, 50]),
+        (100, 33, [33, 33, 33]),  # one image is left
+        (72, 32, [32, 32, 8]),
+        (71, 32, [32, 32]),
+        (15, 4, [4, 4, 4]),
+        (7, 32, [7]),  # no full batch: the images that there are
+        (2, 32, [2]),
+        (1, 32, []),
+    ],
+)
+def test_an_epoch_shows_every_image_once_but_for_those_of_a_small_last_batch(
+    count: int, size: int, expected: list[int]
+) -> None:
+    images = torch.arange(count, dtype=torch.uint8).view(count, 1, 1, 1)
+    examples = Examples(images, torch.arange(count), torch.arange(count))
     seen = list(
         BatchStream(
             examples, size, augmentation=Augmentation(0, flip=False), order=torch.Generator().manual_seed(0),
@@ -202,8 +218,9 @@ def test_an_epoch_shows_every_image_once_and_drops_a_batch_of_one(size: int, exp
         ).epoch()
     )  # fmt: skip
     assert [len(labels) for _, labels, _ in seen] == expected
-    assert num_batches(examples, size) == len(expected)
-    labels = torch.cat([labels for _, labels, _ in seen])
+    assert num_batches(count, size) == len(expected)
+    assert num_trained(count, size) == sum(expected)
+    labels = torch.cat([labels for _, labels, _ in seen]) if seen else torch.tensor([])
     assert len(labels.unique()) == len(labels)
     for batch, names, positions in seen:
         assert torch.equal(batch.flatten(), names / 255)

@@ -312,8 +312,9 @@ def test_a_step_without_the_penalty_makes_none_of_its_passes(splits: Splits) -> 
 @pytest.mark.parametrize("name", ["gat", "nuat", "fgsm_pgi"])
 def test_a_fraction_penalizes_the_first_images_of_the_batch(name: str, splits: Splits) -> None:
     run = trainer(splits, regularizer=name, penalty_fraction=0.5)
-    row = run.step(*batches(splits)[0], 0, Stopwatch(run.device))
-    assert row[3] == BATCH / 2
+    images, labels = map(torch.cat, zip(*batches(splits)[:2], strict=True))
+    row = run.step(images, labels, 0, Stopwatch(run.device))
+    assert row[3] == BATCH == len(images) / 2
     assert row[4] > 0
 
 

@@ -263,6 +263,43 @@ def test_directions_have_length_h_and_are_zero_where_the_gradient_is(network, ba
         torch.testing.assert_close(lengths[1:], torch.full((5,), 1.739, dtype=torch.float64))
 
 
+@pytest.mark.parametrize(
+    ("statistics", "normalizes", "num_stayed"),
+    [("running", True, 3), ("batch", True, 6), ("batch", False, 3)],
+    ids=["running", "batch", "without-batch-norm"],
+)
+@pytest.mark.parametrize("options", [{}, {"squared": True}, {"divide_by_h": True}], ids=["plain", "squared", "per-h"])
+def test_one_sided_an_image_that_is_not_displaced_has_penalty_and_gradient_0_however_passes_are_rounded(
+    options: dict[str, object], statistics: str, normalizes: bool, num_stayed: int, network, batch
+) -> None:
+    images, labels = batch
+    if not normalizes:
+        network[1] = nn.Identity()
+    with STATISTICS[statistics](network):
+        slope = input_gradient(network, images, labels)
+    rounded = slope.nextafter(torch.ones_like(slope))  # as another kernel may add in another order
+    settings = {"direction": "fgsm", "two_sided": False, "statistics": statistics, **options}
+    adversarial = torch.cat([images[:num_stayed], images[num_stayed:] + 0.1])
+    value = cure_penalty(network, images, labels, 1.5, adversarial=adversarial, clean_grad=rounded, **settings)
+    assert value[:num_stayed].tolist() == [0] * num_stayed
+    assert (value[num_stayed:] > 0).all()
+    parameters = list(network.parameters())
+    gradients = torch.autograd.grad(value[:num_stayed].sum(), parameters, retain_graph=True)
+    assert all(gradient.eq(0).all() for gradient in gradients)
+    if num_stayed < len(images):
+        gradients = torch.autograd.grad(value.sum(), parameters)
+        assert all(gradient.isfinite().all() and gradient.ne(0).any() for gradient in gradients)
+
+
+def test_with_batch_statistics_an_image_that_is_not_displaced_has_the_penalty_that_the_others_cause(
+    network, batch
+) -> None:
+    images, labels = batch
+    adversarial = torch.cat([images[:3], images[3:] + 0.1])
+    value = cure_penalty(network, images, labels, 1.5, direction="fgsm", adversarial=adversarial, statistics="batch")
+    assert (value > 1e-3).all()
+
+
 def test_length_1_739_moves_each_pixel_of_a_cifar_image_by_8_of_255() -> None:
     slope = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     z = classic(Point(nn.Identity(), slope, slope, slope, 1.739, EPSILON, "linf", None, None))

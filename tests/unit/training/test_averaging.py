@@ -44,6 +44,32 @@ def test_ema_forgets_the_first_steps_soon_and_then_decays_as_told(model: nn.Modu
     assert average.model[1].running_mean.tolist() == pytest.approx([10 * expected] * 2)
 
 
+class Tied(nn.Module):
+    """Layers of which two share a weight, and two others the memory of theirs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.third, self.last = (nn.Linear(1, 1, bias=False) for _ in range(3))
+        self.second = self.first
+        self.fourth = nn.Linear(1, 1, bias=False)
+        self.fourth.weight.data = self.third.weight.data
+
+
+@pytest.mark.parametrize(("kind", "expected"), [("swa", 1.5), ("ema", 2.125)])
+def test_weights_that_layers_share_are_averaged_as_any_other(kind: str, expected: float) -> None:
+    model = Tied()
+    average = WeightAverage(kind, model, decay=0.5, start=0.0)
+    for epoch, value in enumerate([0.0, 1.0, 2.0, 3.0], start=1):
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.fill_(value)
+        average.after_step(model, 100 + epoch)
+        average.after_epoch(model, epoch / 4)
+    weights = average.state_dict()["weights"]
+    assert sorted(weights) == [f"{name}.weight" for name in ("first", "fourth", "last", "second", "third")]
+    assert [weight.item() for weight in weights.values()] == [expected] * 5
+
+
 def test_the_average_leaves_the_network_alone(model: nn.Module) -> None:
     average = WeightAverage("ema", model, decay=0.9, start=0.0)
     for step, value in ((1, 1.0), (2, 5.0)):

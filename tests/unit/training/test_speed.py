@@ -1,3 +1,4 @@
+import dataclasses
 import random
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from tests.support.networks import smooth_network
 from tests.support.spaces import tiny
 from tune_cure.data import splits as splits_module
+from tune_cure.data.batches import num_batches
 from tune_cure.data.splits import Splits
 from tune_cure.evaluation.config import EvaluationConfig
 from tune_cure.search.space.config import SearchSpec
@@ -91,6 +93,26 @@ def test_an_epoch_with_all_terms_of_the_loss_is_timed(
     config = spec.training_config(spec.start_from[0]).model_copy(update=later)
     speed._time_training(config, splits, spec.model, spec.evaluation, "cpu")
     assert {(it.lambda_schedule, it.awp_gamma, it.awp_start) for it in timed} == {("constant", 0.01, 0.0)}
+
+
+def test_images_that_no_batch_has_do_not_count_as_timed(
+    search: tuple[SearchSpec, Splits], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec, splits = search
+
+    class EvenTrainer(ColdTrainer):
+        def __init__(self, config: Any, splits: Splits, **parts: Any) -> None:
+            super().__init__(config, splits, **parts)
+            self.steps = num_batches(len(splits.train), config.batch_size)
+
+        def train_epoch(self) -> dict[str, float]:
+            return {"train_seconds": 1e-3 * self.steps}
+
+    monkeypatch.setattr(speed, "Trainer", EvenTrainer)
+    config = spec.training_config(spec.start_from[0])
+    few = dataclasses.replace(splits, train=splits.train.subset(config.batch_size + 7, seed=0))
+    seconds, _ = speed._time_training(config, few, spec.model, spec.evaluation, "cpu")
+    assert seconds == pytest.approx(1e-3 / config.batch_size)
 
 
 def test_an_epoch_is_its_images_and_an_evaluation_in_which_pgd_attacks_some_images() -> None:

@@ -15,7 +15,7 @@ from tune_cure.attacks.declarations import INITS
 from tune_cure.attacks.fgsm import fgsm, start_point
 from tune_cure.attacks.registry import ATTACKS
 from tune_cure.data import splits as splits_module
-from tune_cure.data.batches import BatchStream
+from tune_cure.data.batches import MIN_BATCH, BatchStream
 from tune_cure.data.config import DataSpec
 from tune_cure.data.splits import Splits
 from tune_cure.evaluation.config import EvaluationConfig
@@ -60,6 +60,15 @@ def test_an_epoch_reports_every_metric_of_epochs_csv(splits: Splits) -> None:
     assert metrics["curvature"] > 0
     assert metrics["pgd_accuracy"] <= metrics["clean_accuracy"]
     assert metrics["skipped_steps"] == 0
+
+
+@pytest.mark.parametrize(("rest", "images"), [(0, 128), (1, 128), (7, 128), (8, 136)])
+def test_an_epoch_leaves_out_a_last_batch_of_fewer_than_8_images(splits: Splits, rest: int, images: int) -> None:
+    few = dataclasses.replace(splits, train=splits.train.subset(128 + rest, seed=0))
+    run = trainer(few, attack="none", **{"lambda": 0})
+    metrics = run.train_epoch()
+    assert metrics["images_per_second"] * metrics["train_seconds"] == pytest.approx(images)
+    assert (run.images_per_epoch, run.steps_per_epoch) == (images, 2 + (rest == 8))
 
 
 def first_step(run: Trainer) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -463,7 +472,9 @@ def test_a_penalty_on_a_fraction_is_the_mean_over_that_part_of_the_batch(
     assert sizes == [20, 20, 20, 20]  # of batches of 64, rounded up
     assert metrics["curvature"] > 0
     trainer(splits, penalty_fraction=0.01).train_epoch()
-    assert sizes[4:] == [2, 2, 2, 2]  # one image has no batch statistics
+    assert sizes[4:] == [MIN_BATCH] * 4  # the statistics of fewer images are mostly noise
+    trainer(splits, penalty_fraction=0.01, batch_size=4, epochs=1).train_epoch()
+    assert set(sizes[8:]) == {4}
 
 
 def test_a_penalty_on_every_third_step_counts_the_steps_of_the_run_not_of_the_epoch(
@@ -583,6 +594,19 @@ def test_a_network_that_cannot_classify_the_images_is_refused_before_anything_is
     said = str(caught.value)
     assert said.startswith(f"model.name: network 'unfit' in training mode {problem}")
     assert said.endswith("; choose a network from (N, 1, 8, 8) images to (N, 10) logits, or another data.image_size")
+
+
+@pytest.mark.parametrize(("layers", "said"), [([nn.Linear(64, 10)], "0 of its 2"), ([], "0 of its 0")])
+def test_a_network_without_a_parameter_to_train_is_refused(
+    splits: Splits, layers: list[nn.Module], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frozen = nn.Sequential(nn.Flatten(), *layers).requires_grad_(False)
+    monkeypatch.setitem(registry.MODELS, "frozen", lambda *_, **__: frozen)
+    with pytest.raises(PartError) as caught:
+        check_network(ModelConfig(name="frozen"), splits)
+    assert str(caught.value) == (
+        f"model.name: network 'frozen' has nothing to train: {said} parameters require a gradient; at least one must"
+    )
 
 
 def test_the_check_of_a_network_leaves_the_global_random_state_as_it_was(

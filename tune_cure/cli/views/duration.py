@@ -2,9 +2,10 @@
 
 from collections.abc import Callable
 
+from tune_cure.data.batches import num_trained
 from tune_cure.data.splits import Splits
 from tune_cure.ray_backend.resources import ResourcePlan
-from tune_cure.search.duration import Duration, estimate_duration, measure_trial_speed
+from tune_cure.search.duration import Duration, estimate_duration, measure_trial_speed, typical_hyperparameters
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.training.run import Run
 from tune_cure.training.speed import Speed, measure_speed
@@ -32,7 +33,8 @@ def say_search_duration(spec: SearchSpec, splits: Splits, plan: ResourcePlan, sa
     if plan.gpus_per_trial:
         return
     speed = measure_trial_speed(spec, splits)
-    train, judged = len(splits.train), min(spec.evaluation.examples, len(splits.validation))
+    batch_size = spec.training_config(typical_hyperparameters(spec)).batch_size
+    train, judged = num_trained(len(splits.train), batch_size), min(spec.evaluation.examples, len(splits.validation))
     duration = _estimate(spec, splits, plan, speed, train, judged)
     missing = "no GPU found: " if spec.resources.gpus_per_trial else ""
     say(
@@ -87,7 +89,7 @@ def say_run_duration(run: Run, say: Callable[[str], None]) -> None:
     speed = measure_speed(
         spec.training, trainer.splits, model=spec.model, evaluation=spec.evaluation, device=trainer.device
     )
-    epoch = speed.of_epoch(len(trainer.splits.train), len(trainer.judged_on), spec.evaluation)
+    epoch = speed.of_epoch(trainer.images_per_epoch, len(trainer.judged_on), spec.evaluation)
     left = spec.training.epochs - trainer.epoch
     say(
         f"an epoch takes about {format_seconds(epoch)} here (measured), "

@@ -138,8 +138,8 @@ class TimedRun:
         return images / spent
 
     def _train(self) -> int:
-        """Train on all of the images once, as in the first epoch, and return their number."""
+        """Train for one epoch, as in the first one, and return the number of its images."""
         assert self.trainer is not None
         self.trainer.epoch = 0  # so that the schedule never ends
         self.trainer.train_epoch()  # its last line waits for the device
-        return len(self.trainer.splits.train)
+        return self.trainer.images_per_epoch

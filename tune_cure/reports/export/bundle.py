@@ -124,7 +124,8 @@ class ExportedModel:
     @property
     def num_parameters(self) -> int:
         """The number of trainable parameters."""
-        return sum(parameter.numel() for parameter in build(**self.network).parameters())
+        parameters = build(**self.network).parameters()
+        return sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
 
     def describe(self) -> dict[str, Any]:
         """Return the content of config.json."""
