@@ -326,8 +326,9 @@ def _summary(result: SearchResult) -> dict[str, Any]:
         "constraints": spec.search.constraints,
         "trials_feasible": int(frame["feasible"].eq(True).sum()),
         "trials": len(frame),
-        # With a budget, `search.trials` is only a limit, which the budget does not reach.
-        "trials_planned": len(frame) if describe_budget(spec) else spec.search.trials,
+        # With a budget, `search.trials` is only a limit, which the budget does not reach. Where it was lowered below the
+        # trials that had begun, these are trained to their end.
+        "trials_planned": len(frame) if describe_budget(spec) else max(spec.search.trials, len(frame)),
         "trials_by_status": {str(status): int(count) for status, count in frame["status"].value_counts().items()},
         "epochs": len(epoch_table),
         "epochs_without_early_stopping": len(epoch_table) + saved,
