@@ -14,6 +14,9 @@ from tune_cure.utils.schema import OneOf, parse_number
 METRICS = ("pgd_accuracy_best", *ACCURACIES[::-1], "clean_accuracy_best", "fgsm_accuracy_best")
 """Accuracies at the last judged epoch, and with `_best` at the epoch of best PGD accuracy, whose weights are kept."""
 
+WORST = {"max": 0.0, "min": 1.0}
+"""The worst value that a metric can have, by `search.mode`."""
+
 _CONSTRAINT = re.compile(r"(\w+)\s*(>=|<=)\s*(\S+)")
 _is_metric = OneOf(METRICS)
 
