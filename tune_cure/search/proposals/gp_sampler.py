@@ -202,7 +202,8 @@ class StoppedTrialsGPSampler(GPSampler):
         """Return the final values of the complete trials, and after them those of the pruned ones.
 
         A trial that diverged or overfitted ranks behind all complete trials. So its final value is what it had reached,
-        and at most the worst of theirs. The worst value that the study has of it would be an outlier. A trial that was stopped after an epoch of which too few gains are known is left out.
+        and at most the worst of theirs; the worst possible value, which the study has of it, would be an outlier. A
+        trial that was stopped after an epoch of which too few gains are known is left out.
         """
         points = space.get_normalized_params(complete)
         values = sign * np.array([one.value for one in complete])
