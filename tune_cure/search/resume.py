@@ -103,6 +103,7 @@ def prepare(directory: Path, spec: SearchSpec, *, force: bool, say: Callable[[st
         ResumeError: There are such changes without `force`; or the metric has changed; or a trial is outside of the
             space as it is now, or lacks one of its hyperparameters; or start_from has another configuration, or lacks
             one; or the control group would misread what the rungs decided.
+        SpecError: Another `search.warm_start` cannot be read.
         JournalError: The journal is damaged.
         ResultsError: The folder holds no search.
     """
@@ -127,13 +128,34 @@ def prepare(directory: Path, spec: SearchSpec, *, force: bool, say: Callable[[st
     _check_change(journal.path, content.trial_events, spec)
     _check_rungs(journal.path, content.trial_events, before, spec, changes)
     if "search.warm_start" in serious:
-        (directory / run_files.PRIOR_TRIALS).unlink(missing_ok=True)  # others are to be read
+        _replace_prior_trials(directory, spec)
     restart = any(key.startswith(RESTARTING) for key in serious)
     if restart:
         say("trials that were under way begin anew")
     change = journal.append("change", None, settings=listed, restart=restart)
     history = drop_running(content.trial_events) if restart else content.trial_events
     return SearchRecord(JournalContent(history, [*content.search_events, change]))
+
+
+def reads_other_prior_trials(directory: Path, spec: SearchSpec) -> bool:
+    """Return whether `spec` names another `search.warm_start` than the search in `directory`, if there is a search."""
+    if not spec.search.warm_start or not (directory / run_files.SPEC).is_file():
+        return False
+    return results.read_spec(directory).search.warm_start != spec.search.warm_start
+
+
+def _replace_prior_trials(directory: Path, spec: SearchSpec) -> None:
+    """Replace the trials of `search.warm_start` that a run's folder keeps, once the new ones have been read.
+
+    Raises:
+        SpecError: The new ones cannot be read; the old ones are kept.
+    """
+    if spec.search.warm_start:
+        from tune_cure.search.proposals import warm_start  # imports Optuna
+
+        warm_start.keep_prior_trials(spec, directory, is_begun=False)
+    else:
+        (directory / run_files.PRIOR_TRIALS).unlink(missing_ok=True)
 
 
 def _check_trials(path: Path, history: Iterable[Event], spec: SearchSpec) -> None:

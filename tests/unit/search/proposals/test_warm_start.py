@@ -338,6 +338,20 @@ def test_the_plan_says_what_is_known(earlier: Path, tmp_path: Path, capsys: pyte
     assert said in capsys.readouterr().out
 
 
+def test_a_check_of_a_resumed_search_reads_another_warm_start(
+    earlier: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "later"
+    make_proposer(warm(folder, earlier), folder).propose()
+    check = ["search", "--resume", str(folder), "--check", "--force"]
+    assert cli.main(check) == 0
+    assert "known to the sampler" not in capsys.readouterr().out
+    assert cli.main([*check, "--set", f"search.warm_start={earlier / 'trials.csv'}"]) == 0
+    assert f"2 trials of {earlier / 'trials.csv'} are known to the sampler" in capsys.readouterr().out
+    assert cli.main([*check, "--set", f"search.warm_start={earlier / 'trails.csv'}"]) == 2
+    assert "trails.csv: cannot be read" in capsys.readouterr().err
+
+
 def test_a_row_that_does_not_say_how_long_it_was_trained_counts_as_a_whole_trial(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text(f"{ROW},0.5,\n")
     (known,), left_out = warm_start.read_prior_trials(warm(tmp_path / "later", tmp_path / "a.csv"))
