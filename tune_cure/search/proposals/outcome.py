@@ -12,6 +12,7 @@ from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.space.objectives import WORST
 
 STATUS = "status"  # user attribute of an ended trial in the study: how it ended (`event_schemas.Status`)
+EPOCHS = "epochs"  # user attribute of an ended trial: how many it trained; a study of several objectives has no curves
 REACHED = "objective"  # user attribute of a trial whose value in the study is the worst: what it had reached
 UNTRAINED_CONSTRAINT = "untrained"  # in a study of several objectives, violated by trials that ended early
 _STATES = {"completed": TrialState.COMPLETE, "failed": TrialState.FAIL}  # every other end counts as pruned
@@ -25,7 +26,8 @@ class StudyOutcome:
         state: COMPLETE, PRUNED or FAIL.
         values: One for each objective of the study; None where the trial was never judged.
         violations: By how much each constraint is violated, at most 0 where it is kept; empty for a failed trial.
-        attributes: The trial's user attributes `STATUS` and `REACHED`; the latter only where `values` is the worst.
+        attributes: The trial's user attributes: `STATUS`; unless it failed, `EPOCHS`; where `values` is the worst,
+            `REACHED`.
     """
 
     state: TrialState
@@ -54,15 +56,15 @@ def study_outcome(spec: SearchSpec, status: str, epoch: int, metrics: Mapping[st
     has_several = len(spec.search.metrics) > 1
     state = _STATES.get(status, TrialState.PRUNED)
     values = [metrics.get(name) for name in (spec.search.metrics if has_several else [OBJECTIVE])]
-    attributes: dict[str, Any] = {STATUS: status}
-    if not has_several and state == TrialState.PRUNED and status in UNSOUND_STATUSES and None not in values:
-        attributes[REACHED], values = values[0], [WORST[spec.search.mode]]
     if has_several and state == TrialState.PRUNED:
         state = TrialState.COMPLETE
     if state == TrialState.COMPLETE and None in values:
         state = TrialState.FAIL
     if state == TrialState.FAIL:
-        return StudyOutcome(state, values, {}, attributes)
+        return StudyOutcome(state, values, {}, {STATUS: status})
+    attributes = {STATUS: status, EPOCHS: epoch}
+    if not has_several and status in UNSOUND_STATUSES and None not in values:
+        attributes[REACHED], values = values[0], [WORST[spec.search.mode]]
     violations = {str(constraint): constraint.violation(metrics) for constraint in spec.search.parsed_constraints}
     if has_several:
         num_lacking = 0 if status == "completed" else max(spec.max_epochs + 1 - epoch, 1)
