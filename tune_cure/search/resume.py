@@ -9,6 +9,7 @@ from tune_cure.search.journal import Event, Journal, JournalContent, JournalErro
 from tune_cure.search.patience import is_search_over
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.space.configurations import identify
+from tune_cure.search.space.distributions import Distribution
 from tune_cure.search.trial_table import SearchRecord
 from tune_cure.utils import locking
 from tune_cure.utils.errors import TuneCureError
@@ -77,7 +78,7 @@ def refuse_other_result(result: results.SearchResult, spec: SearchSpec) -> None:
         ResumeError: It is.
     """
     directory = result.directory
-    changes = list(differences(_settings(result.spec), _settings(spec)))
+    changes = _find_changes(result.spec, spec)
     if changes:
         listed = describe_differences(changes)
         raise ResumeError(f"{directory}: holds another search: {listed}; name another folder")
@@ -111,7 +112,7 @@ def prepare(directory: Path, spec: SearchSpec, *, force: bool, say: Callable[[st
     content = journal.load(repair=True)  # an event that is appended behind half a line would be lost
     _check_trials(journal.path, content.trial_events, spec)
     before = results.read_spec(directory)
-    changes = list(differences(_settings(before), _settings(spec)))
+    changes = _find_changes(before, spec)
     if not changes:
         return SearchRecord(content)
     listed = describe_differences(changes)
@@ -203,8 +204,21 @@ def _check_rungs(
         raise ResumeError(f"{path}: {changed}, but {need}; {BEGIN_ANEW}, or give up the group by asha.control: 0")
 
 
-def _settings(spec: SearchSpec) -> dict[str, Any]:
-    """Return every setting of a search, defaults included, by the path of its key."""
-    return by_path(parse(spec.to_yaml())) | {
-        f"space.{key}": str(distribution) for key, distribution in spec.space.items()
-    }
+def _find_changes(before: SearchSpec, now: SearchSpec) -> list[tuple[str, Any, Any]]:
+    """Return every setting that differs: the path of its key, the value before and the value now.
+
+    Defaults are included. A distribution is given in words, which have all digits where it would look the same.
+    """
+    settings = (by_path(parse(spec.to_yaml())) for spec in (before, now))
+    return [
+        (path, *_in_words(path.removeprefix("space."), before, now)) if path.startswith("space.") else (path, *values)
+        for path, *values in differences(*settings)
+    ]
+
+
+def _in_words(key: str, before: SearchSpec, now: SearchSpec) -> tuple[str, str]:
+    """Return the distribution of a hyperparameter before and now."""
+    first, second = (spec.space.get(key, "absent") for spec in (before, now))
+    if isinstance(first, Distribution) and isinstance(second, Distribution) and str(first) == str(second):
+        return first.exact_words, second.exact_words
+    return str(first), str(second)

@@ -72,6 +72,26 @@ def test_what_does_not_needs_force_and_is_recorded(override: str, change: str, r
 
 
 @pytest.mark.parametrize(
+    ("before", "now", "change"),
+    [
+        (
+            "{uniform: [0.5, 2.00001]}",
+            "{uniform: [0.5, 2.00002]}",
+            "uniform [0.5, 2.00001] and is uniform [0.5, 2.00002]",
+        ),
+        ("{choice: [1, 1.23451]}", "{choice: [1, 1.23452]}", "choice [1, 1.23451] and is choice [1, 1.23452]"),
+    ],
+)
+def test_a_space_that_differs_in_a_late_digit_is_another_one_and_both_are_shown_with_it(
+    before: str, now: str, change: str, begun: Path
+) -> None:
+    tiny(begun, f"space.h={before}", "start_from=[]")
+    assert said(begun, f"space.h={before}", "start_from=[]") == []
+    with pytest.raises(ResumeError, match=re.escape(f"space.h was {change}; begin a new one")):
+        said(begun, f"space.h={now}", "start_from=[]")
+
+
+@pytest.mark.parametrize(
     ("override", "problem"),
     [
         ("space.h={uniform: [0.5, 0.9]}", "h 1.0 of trial 0 is outside of space.h, uniform [0.5, 0.9]"),
