@@ -19,6 +19,7 @@ from tune_cure.search.results import SearchResult
 from tune_cure.search.space.config import LEAST_REDUCTION
 from tune_cure.utils.formatting import draw_with, format_notebook, format_table
 
+GRACE_PERIODS = (1, 2, 3)  # that are tried by default, as far as the search has so many epochs
 TITLES = ("grace", "factor", "stopped", "epochs", "saved", "kept", "regret", "saved*", "kept*", "regret*")
 
 
@@ -52,12 +53,12 @@ class ReplayOptions:
 
     Attributes:
         directory: The folder of the search.
-        grace_period: Grace periods to try, in epochs.
+        grace_period: Grace periods to try, in epochs; None tries those of `GRACE_PERIODS` that are possible.
         reduction_factor: Reduction factors to try.
     """
 
     directory: Path
-    grace_period: tuple[int, ...]
+    grace_period: tuple[int, ...] | None
     reduction_factor: tuple[float, ...]
 
 
@@ -68,7 +69,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "stopped, and whether the winner would have been found. Record with search.scheduler=none for whole curves."
     )
     parser.add_argument("directory", type=Path, metavar="FOLDER", help="the run's folder")
-    parser.add_argument("--grace-period", nargs="+", type=int, default=[1, 2, 3], metavar="EPOCHS")
+    grace_help = "grace periods to try (default: those of 1, 2 and 3 that are possible)"
+    parser.add_argument("--grace-period", nargs="+", type=int, metavar="EPOCHS", help=grace_help)
     parser.add_argument("--reduction-factor", nargs="+", type=float, default=[2, 3, 4], metavar="FACTOR")
 
 
@@ -80,8 +82,9 @@ def read_options(parsed: argparse.Namespace) -> ReplayOptions:
 def run(options: ReplayOptions, console: Console) -> int:
     """Run the command and return its exit code."""
     result = SearchResult(options.directory)
-    _check(result, options.grace_period, options.reduction_factor)
-    frame = asha_replay.write(result, options.grace_period, options.reduction_factor)
+    grace_periods = _possible_grace_periods(result) if options.grace_period is None else options.grace_period
+    _check(result, grace_periods, options.reduction_factor)
+    frame = asha_replay.write(result, grace_periods, options.reduction_factor)
     console.print(_table(frame))
     console.print(
         "kept: whether the recorded winner runs on; regret: points lost; "
@@ -98,6 +101,11 @@ def run(options: ReplayOptions, console: Console) -> int:
     _print_trade_off(frame, result, console)
     console.print(f"wrote {options.directory / run_files.REPLAY}")
     return 0
+
+
+def _possible_grace_periods(result: SearchResult) -> list[int]:
+    """Return those of `GRACE_PERIODS` that the search has epochs for."""
+    return [grace_period for grace_period in GRACE_PERIODS if grace_period <= result.spec.max_epochs]
 
 
 def _check(
@@ -176,20 +184,21 @@ def _print_trade_off(frame: pd.DataFrame, result: SearchResult, console: Console
 def replay(
     search: SearchResult | str | Path,
     *,
-    grace_period: Sequence[int] = (1, 2, 3),
+    grace_period: Sequence[int] | None = None,
     reduction_factor: Sequence[float] = (2, 3, 4),
 ) -> Replay:
     """Replay a search's recorded epochs for each pair of ASHA's numbers, and write replay.csv into its folder.
 
     Args:
         search: The search, or its folder. One without early stopping has whole curves, which say most.
-        grace_period: Grace periods to try, in epochs.
+        grace_period: Grace periods to try, in epochs; None tries those of 1, 2 and 3 that are possible.
         reduction_factor: Reduction factors to try.
 
     Raises:
         TuneCureError: The search has no judged trial, or ASHA cannot have such a number.
     """
     result = SearchResult(command_line.folder_of(search))
-    _check(result, grace_period, reduction_factor, ("grace_period", "reduction_factor"))
-    table = asha_replay.write(result, grace_period, reduction_factor)
+    grace_periods = _possible_grace_periods(result) if grace_period is None else grace_period
+    _check(result, grace_periods, reduction_factor, ("grace_period", "reduction_factor"))
+    table = asha_replay.write(result, grace_periods, reduction_factor)
     return Replay(table, _weigh_by_noise(table, result)[0])

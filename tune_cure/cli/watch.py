@@ -75,7 +75,7 @@ def _conclude(directory: Path, state: SearchState, console: Console) -> int:
     """Print how the search ended and how to continue it, and return the exit code."""
     for line in state.describe_stopping():
         console.print(line)
-    ended, planned = state.ends.total(), state.spec.search.trials
+    ended, planned = state.ends.total(), state.num_planned
     result = results.SearchResult(directory)
     is_over = patience.is_search_over(result)
     if is_over and patience.has_judged_leaders(result):

@@ -16,7 +16,7 @@ from tune_cure.ray_backend.resources import ResourcePlan
 from tune_cure.search import run_files
 from tune_cure.search.journal import OBJECTIVE, RUNG
 from tune_cure.search.space.config import SearchSpec
-from tune_cure.search.space.objectives import reached
+from tune_cure.search.space.objectives import WORST, reached
 from tune_cure.search.space.registration import import_sent_parts
 from tune_cure.training.trainer import Trainer
 from tune_cure.utils import cpu, formatting
@@ -25,7 +25,6 @@ from tune_cure.utils.files import read_tensors
 LOGGED = ("train_loss", "curvature", "clean_accuracy", "fgsm_accuracy", "pgd_accuracy", "train_seconds", "eval_seconds")
 WAITED = "waited_for_gpu"  # key of a result: what `wait_for_memory` has said before the epoch
 OWN_KEYS = ("trial", "checkpoint", "method", "checkpoints")  # of a Tune config, beside the hyperparameters
-WORST = {"max": 0.0, "min": 1.0}
 
 
 class CureTrainable(tune.Trainable):  # type: ignore[misc]

@@ -263,7 +263,7 @@ def _run_on_ray(
     on_ready(plan, session.dashboard_url())
     search.listeners.append(TrialGauges(spec.name).on_event)
     proposer = search.make_proposer()
-    if search.counts.num_ended < spec.search.trials:
+    if search.counts.count_left(spec.search.trials):
         tuner = _make_tuner(search, proposer, plan, broadcast, verbose=options.verbose)
         GuardedCall(tuner.fit, stopper, interrupt).run()
     if stopper.is_over(search.counts) and not stopper.outcome:
@@ -306,7 +306,7 @@ def _make_tuner(
         tune_config=tune.TuneConfig(
             search_alg=OptunaSearcher(proposer, backoff),
             scheduler=RuleScheduler(EarlyStopper(spec, search.record.history, search.stopper.budget), backoff),
-            num_samples=spec.search.trials - search.counts.num_ended,
+            num_samples=search.counts.count_left(spec.search.trials),
             max_concurrent_trials=plan.concurrent,
             reuse_actors=reuses_processes(plan),
             trial_name_creator=_trial_name,

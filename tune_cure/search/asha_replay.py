@@ -1,6 +1,5 @@
 """Replay of a search's recorded learning curves under other numbers of ASHA."""
 
-import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -8,10 +7,12 @@ import numpy as np
 import pandas as pd
 
 from tune_cure.search import ranking, run_files
-from tune_cure.search.journal import OBJECTIVE, Event, Journal
+from tune_cure.search.journal import Event, Journal, end_status
 from tune_cure.search.results import SearchResult
 from tune_cure.search.schedulers.early_stopper import EarlyStopper
 from tune_cure.search.space.config import AshaConfig, SearchSpec
+from tune_cure.search.space.objectives import WORST
+from tune_cure.search.trial_table import were_cut_while_overfitted
 from tune_cure.utils.csv_tables import format_csv
 from tune_cure.utils.files import replace_text
 
@@ -86,9 +87,13 @@ def weigh(frame: pd.DataFrame, noise: float) -> pd.DataFrame:
 
 
 def count_complete_curves(result: SearchResult) -> tuple[int, int]:
-    """Return how many learning curves of a search end where the training did, and how many there are."""
+    """Return how many learning curves of a search end where no scheduler ended them, and how many there are.
+
+    A trial that diverged, or that its collapse ended, ends there under every scheduler. One that failed does not.
+    """
     trials = result.trials
-    return int((~trials["status"].isin(("stopped", "unfinished"))).sum()), len(trials)
+    is_cut = trials["status"].isin(("stopped", "unfinished", "failed")) | were_cut_while_overfitted(trials, result.spec)
+    return int((~is_cut).sum()), len(trials)
 
 
 def _with_asha(spec: SearchSpec, asha: AshaConfig) -> SearchSpec:
@@ -113,35 +118,43 @@ def _replay(spec: SearchSpec, order: list[dict[Any, Any]], epochs: list[Event]) 
         order: `rank_records` of the judged trials as they were recorded, best first.
         epochs: The recorded epochs, in the order of the replay.
     """
-    stopper = EarlyStopper(spec)
-    objectives: dict[int, float] = {}  # of each trial, at its last epoch so far
-    stopped: set[int] = set()
+    stopper, tracker = EarlyStopper(spec), ranking.RankTracker(spec)
+    begun: set[int] = set()
+    stopped: dict[int, str] = {}  # how each trial that ASHA stops would have ended
     num_trained = 0
     for event in epochs:
         number, epoch = event["trial"], event["epoch"]
         if number in stopped:
             continue
-        if number not in objectives:
+        if number not in begun:
+            begun.add(number)
             stopper.add(number)
-        num_trained, objectives[number] = num_trained + 1, event[OBJECTIVE]
+        num_trained += 1
+        tracker.take(event)
         if event["ended"] and event["ended"] != "stopped":
             stopper.complete(number, epoch, event)
         elif not stopper.report(number, epoch, event):
-            stopped.add(number)
-    winner, best = int(order[0]["trial"]), float(order[0]["objective"])
-    ranked = []
-    for row in order:
-        number = row["trial"]
-        status = "stopped" if number in stopped else row["status"]
-        replayed = {**row, "objective": objectives.get(number, math.nan), "status": status}
-        if (key := ranking.rank_key(replayed, spec)) is not None:
-            ranked.append((key, replayed["objective"]))
-    value = float(max(ranked)[1])
+            stopped[number] = end_status("stopped", event)
+    statuses = {int(row["trial"]): row["status"] for row in order} | stopped
+    ends = ({"event": "end", "trial": number, "status": status} for number, status in statuses.items())
+    won = max(key for end in ends if (key := tracker.take(end)) is not None)
+    recorded = ranking.rank_key(order[0], spec)
+    assert recorded is not None
     return {
         "stopped": len(stopped),
         "epochs": num_trained,
         "epochs_saved": 1 - num_trained / len(epochs),
-        "winner_kept": winner not in stopped,
-        "best": value,
-        "regret": best - value if spec.search.mode == "max" else value - best,
+        "winner_kept": recorded.trial not in stopped,
+        "best": abs(won.objectives[0]),
+        "regret": _regret(recorded, won, spec),
     }
+
+
+def _regret(recorded: ranking.RankKey, won: ranking.RankKey, spec: SearchSpec) -> float:
+    """Return by how much the recorded winner is better than the trial that would have won; never negative.
+
+    If that trial is not as sound or not as feasible, whatever it has reached counts for nothing.
+    """
+    is_comparable = (won.sound, won.feasible) >= (recorded.sound, recorded.feasible)
+    worst = WORST[spec.search.mode] * (1 if spec.search.mode == "max" else -1)
+    return max(recorded.objectives[0] - (won.objectives[0] if is_comparable else worst), 0.0)

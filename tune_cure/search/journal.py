@@ -115,6 +115,13 @@ class TrialCounts:
         """Return the number of trials that have ended."""
         return len(self._ended)
 
+    def count_left(self, planned: int) -> int:
+        """Return how many trials have not ended: those that have begun, and those of `planned` that are to begin.
+
+        A search that was resumed with fewer trials than it had begun trains each of them to its end.
+        """
+        return max(planned, self.num_begun) - self.num_ended
+
 
 class EventReader:
     """Parser of a journal's lines, which also checks that each event can follow those before it.

@@ -177,13 +177,17 @@ class SearchState:
         """How far the search is: ended trials of all, or the share of its budget that is spent."""
         if self.budget.limit is not None:
             return f"{100 * self.budget.share:.0f}%"
-        return f"{self.ends.total()}/{self.spec.search.trials}"
+        return f"{self.ends.total()}/{self.num_planned}"
+
+    @property
+    def num_planned(self) -> int:
+        """The number of trials in all: `search.trials`, or those that had begun before it was lowered below them."""
+        return max(self.spec.search.trials, len(self.trials))
 
     @property
     def has_all(self) -> bool:
         """Return whether all trials have ended: as many as are planned, or as many as the budget allows."""
-        is_spent = self.budget.is_spent and not self._running
-        return is_spent or self.ends.total() >= self.spec.search.trials
+        return not self._running and (self.budget.is_spent or self.ends.total() >= self.num_planned)
 
     def seconds_left(self, now: float) -> float | None:
         """Return an estimate of the time left, in seconds; None before the first epoch.
@@ -197,10 +201,9 @@ class SearchState:
             spent_now = self.budget.spent * self.epochs_now / self.epochs
             left = max(self.budget.limit - self.budget.spent, 0.0)
             return left * (now - self.started) / spent_now if spent_now else None
-        planned = self.spec.search.trials
-        expected = expected_epochs(self.spec) / planned
+        expected = expected_epochs(self.spec) / self.spec.search.trials
         length = (self.epochs_of_ended + expected) / (self.ends.total() + 1)
-        left = length * (planned - len(self.trials)) + sum(max(length - t.epochs, 1) for t in self.running)
+        left = length * (self.num_planned - len(self.trials)) + sum(max(length - t.epochs, 1) for t in self.running)
         return float(left) * (now - self.started) / self.epochs_now
 
 

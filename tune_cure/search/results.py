@@ -27,7 +27,12 @@ from tune_cure.search.schedulers.control_group import ControlGroup
 from tune_cure.search.schedulers.early_stopper import EarlyStopper
 from tune_cure.search.space import loading as specs
 from tune_cure.search.space.config import SearchSpec
-from tune_cure.search.trial_table import SearchRecord, count_untrained_epochs, judged_examples, planned_epochs
+from tune_cure.search.trial_table import (
+    SearchRecord,
+    count_untrained_epochs,
+    judged_examples,
+    were_cut_while_overfitted,
+)
 from tune_cure.utils.errors import TuneCureError
 from tune_cure.utils.files import FolderError, refuse_foreign_links
 from tune_cure.utils.formatting import (
@@ -224,9 +229,7 @@ class SearchResult:
             return None
         trials = self.trials.set_index("trial")
         status = trials["status"].replace({"unfinished": "", "failed": ""})
-        if spec.search.on_collapse == "continue":  # such a trial ends by itself in its last epoch alone
-            is_cut = status.eq("catastrophic_overfitting") & trials["epochs_trained"].lt(planned_epochs(trials, spec))
-            status = status.mask(is_cut, "stopped")
+        status = status.mask(were_cut_while_overfitted(trials, spec), "stopped")
         is_last = ~self.epochs.duplicated("trial", keep="last")
         decisive = self.epochs[is_last | self.epochs["epoch"].isin(spec.rungs)]  # at others no trial is compared
         ended = decisive["trial"].map(status).where(is_last, "")
@@ -326,8 +329,9 @@ def _summary(result: SearchResult) -> dict[str, Any]:
         "constraints": spec.search.constraints,
         "trials_feasible": int(frame["feasible"].eq(True).sum()),
         "trials": len(frame),
-        # With a budget, `search.trials` is only a limit, which the budget does not reach.
-        "trials_planned": len(frame) if describe_budget(spec) else spec.search.trials,
+        # With a budget, `search.trials` is only a limit, which the budget does not reach. A search that was resumed
+        # with fewer trials than had begun trains these to their end.
+        "trials_planned": len(frame) if describe_budget(spec) else max(spec.search.trials, len(frame)),
         "trials_by_status": {str(status): int(count) for status, count in frame["status"].value_counts().items()},
         "epochs": len(epoch_table),
         "epochs_without_early_stopping": len(epoch_table) + saved,

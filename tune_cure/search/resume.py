@@ -9,6 +9,7 @@ from tune_cure.search.journal import Event, Journal, JournalContent, JournalErro
 from tune_cure.search.patience import is_search_over
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.space.configurations import identify
+from tune_cure.search.space.distributions import Distribution
 from tune_cure.search.trial_table import SearchRecord
 from tune_cure.utils import locking
 from tune_cure.utils.errors import TuneCureError
@@ -77,7 +78,7 @@ def refuse_other_result(result: results.SearchResult, spec: SearchSpec) -> None:
         ResumeError: It is.
     """
     directory = result.directory
-    changes = list(differences(_settings(result.spec), _settings(spec)))
+    changes = _find_changes(result.spec, spec)
     if changes:
         listed = describe_differences(changes)
         raise ResumeError(f"{directory}: holds another search: {listed}; name another folder")
@@ -103,6 +104,7 @@ def prepare(directory: Path, spec: SearchSpec, *, force: bool, say: Callable[[st
         ResumeError: There are such changes without `force`; or the metric has changed; or a trial is outside of the
             space as it is now, or lacks one of its hyperparameters; or start_from has another configuration, or lacks
             one; or the control group would misread what the rungs decided.
+        SpecError: Another `search.warm_start` cannot be read.
         JournalError: The journal is damaged.
         ResultsError: The folder holds no search.
     """
@@ -110,7 +112,7 @@ def prepare(directory: Path, spec: SearchSpec, *, force: bool, say: Callable[[st
     content = journal.load(repair=True)  # an event that is appended behind half a line would be lost
     _check_trials(journal.path, content.trial_events, spec)
     before = results.read_spec(directory)
-    changes = list(differences(_settings(before), _settings(spec)))
+    changes = _find_changes(before, spec)
     if not changes:
         return SearchRecord(content)
     listed = describe_differences(changes)
@@ -127,13 +129,34 @@ def prepare(directory: Path, spec: SearchSpec, *, force: bool, say: Callable[[st
     _check_change(journal.path, content.trial_events, spec)
     _check_rungs(journal.path, content.trial_events, before, spec, changes)
     if "search.warm_start" in serious:
-        (directory / run_files.PRIOR_TRIALS).unlink(missing_ok=True)  # others are to be read
+        _replace_prior_trials(directory, spec)
     restart = any(key.startswith(RESTARTING) for key in serious)
     if restart:
         say("trials that were under way begin anew")
     change = journal.append("change", None, settings=listed, restart=restart)
     history = drop_running(content.trial_events) if restart else content.trial_events
     return SearchRecord(JournalContent(history, [*content.search_events, change]))
+
+
+def reads_other_prior_trials(directory: Path, spec: SearchSpec) -> bool:
+    """Return whether `spec` names another `search.warm_start` than the search in `directory`, if there is a search."""
+    if not spec.search.warm_start or not (directory / run_files.SPEC).is_file():
+        return False
+    return results.read_spec(directory).search.warm_start != spec.search.warm_start
+
+
+def _replace_prior_trials(directory: Path, spec: SearchSpec) -> None:
+    """Replace the trials of `search.warm_start` that a run's folder keeps, once the new ones have been read.
+
+    Raises:
+        SpecError: The new ones cannot be read; the old ones are kept.
+    """
+    if spec.search.warm_start:
+        from tune_cure.search.proposals import warm_start  # imports Optuna
+
+        warm_start.keep_prior_trials(spec, directory, is_begun=False)
+    else:
+        (directory / run_files.PRIOR_TRIALS).unlink(missing_ok=True)
 
 
 def _check_trials(path: Path, history: Iterable[Event], spec: SearchSpec) -> None:
@@ -181,8 +204,21 @@ def _check_rungs(
         raise ResumeError(f"{path}: {changed}, but {need}; {BEGIN_ANEW}, or give up the group by asha.control: 0")
 
 
-def _settings(spec: SearchSpec) -> dict[str, Any]:
-    """Return every setting of a search, defaults included, by the path of its key."""
-    return by_path(parse(spec.to_yaml())) | {
-        f"space.{key}": str(distribution) for key, distribution in spec.space.items()
-    }
+def _find_changes(before: SearchSpec, now: SearchSpec) -> list[tuple[str, Any, Any]]:
+    """Return every setting that differs: the path of its key, the value before and the value now.
+
+    Defaults are included. A distribution is given in words, which have all digits where it would look the same.
+    """
+    settings = (by_path(parse(spec.to_yaml())) for spec in (before, now))
+    return [
+        (path, *_in_words(path.removeprefix("space."), before, now)) if path.startswith("space.") else (path, *values)
+        for path, *values in differences(*settings)
+    ]
+
+
+def _in_words(key: str, before: SearchSpec, now: SearchSpec) -> tuple[str, str]:
+    """Return the distribution of a hyperparameter before and now."""
+    first, second = (spec.space.get(key, "absent") for spec in (before, now))
+    if isinstance(first, Distribution) and isinstance(second, Distribution) and str(first) == str(second):
+        return first.exact_words, second.exact_words
+    return str(first), str(second)

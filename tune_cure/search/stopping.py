@@ -117,9 +117,9 @@ class SearchStopper:
         return bool(self.outcome)
 
     def is_over(self, counts: TrialCounts) -> bool:
-        """Return whether no trial is left to run: all have ended, or all that have begun and no more are proposed."""
-        has_all = counts.num_ended >= self.spec.search.trials
-        return has_all or (self.exhausted and counts.num_ended == counts.num_begun)
+        """Return whether no trial is left to run: all that have begun have ended, and no more are proposed."""
+        has_begun_all = self.exhausted or counts.num_begun >= self.spec.search.trials
+        return has_begun_all and counts.num_ended == counts.num_begun
 
     def is_cut_short(self, counts: TrialCounts, record: SearchRecord) -> bool:
         """Return whether something stops the search before its end.

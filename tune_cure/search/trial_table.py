@@ -216,6 +216,14 @@ def planned_epochs(frame: pd.DataFrame, spec: SearchSpec) -> "pd.Series[int]":
     return frame["epochs"].astype(int) if "epochs" in spec.space else pd.Series(spec.max_epochs, index=frame.index)
 
 
+def were_cut_while_overfitted(frame: pd.DataFrame, spec: SearchSpec) -> "pd.Series[bool]":
+    """Return which trials a rung or the budget ended while they were overfitted and might have recovered."""
+    if spec.search.on_collapse == "end":
+        return pd.Series(False, index=frame.index)
+    is_early = frame["epochs_trained"] < planned_epochs(frame, spec)  # such a trial ends by itself in its last epoch
+    return frame["status"].eq("catastrophic_overfitting") & is_early
+
+
 def count_untrained_epochs(frame: pd.DataFrame, spec: SearchSpec) -> dict[str, int]:
     """Return how many epochs were not trained, by the status of the trials that ended early.
 

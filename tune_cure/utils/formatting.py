@@ -73,6 +73,12 @@ def format_value(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
+def format_exactly(number: float) -> str:
+    """Return the shortest text that is read back as the same number: 0.8, 1, 0.6666666666666666."""
+    short = f"{number:g}"
+    return short if float(short) == number else repr(float(number))
+
+
 def format_hyperparameters(values: dict[str, Any]) -> str:
     """Return hyperparameters in one line: lambda 0.1  h 1."""
     return "  ".join(f"{key} {format_value(value)}" for key, value in values.items())

@@ -17,6 +17,7 @@ from tune_cure.cli.views.live_view import PlainView
 from tune_cure.reports import artifacts
 from tune_cure.search.journal import Journal
 from tune_cure.search.progress import SearchState
+from tune_cure.search.results import SearchResult
 
 
 @pytest.fixture(autouse=True)
@@ -168,6 +169,24 @@ def test_the_settings_of_a_resumed_search_hold_for_its_earlier_events_too(tmp_pa
     assert (state.epochs, state.epochs_now, state.budget.limit, state.budget.spent) == (2, 0, 40, 2.0)
     assert [rung.trials for rung in state.rungs] == [0, 0]
     assert state.ends.total() == 1
+
+
+def test_a_search_that_was_resumed_with_fewer_trials_than_had_begun_is_followed_until_these_have_ended(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "is_dead", lambda directory: True)
+    monkeypatch.setattr(watch, "RESUME_LOOKS", 0)
+    tiny(tmp_path, "search.trials=1", "start_from=[]", "rescore.top=0")
+    journal = Journal(tmp_path)
+    for number in range(2):
+        begin(journal, number)
+        epoch(journal, number, pgd_accuracy=0.5, clean_accuracy=0.9, objective=0.5)
+    end(journal, 0)
+    assert main(["watch", str(tmp_path)]) == 1
+    assert "the search is not running any more; 1 of 2 trials have ended. Continue it" in capsys.readouterr().out
+    end(journal, 1)
+    assert "all 2 trials have ended" in watched(capsys, str(tmp_path))
+    assert SearchResult(tmp_path).summary["trials_planned"] == 2
 
 
 def test_a_league_is_answered_with_the_folders_of_its_methods_also_while_it_is_waited_for(

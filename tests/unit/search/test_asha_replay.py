@@ -1,8 +1,10 @@
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 
+import tune_cure
 from tests.support.journals import VALUES, epoch
 from tests.support.spaces import tiny
 from tune_cure.cli import main as cli
@@ -10,6 +12,7 @@ from tune_cure.search import asha_replay, run_files
 from tune_cure.search.journal import Journal
 from tune_cure.search.results import SearchResult
 
+COLLAPSED = "catastrophic_overfitting"
 LEVELS = [0.10, 0.30, 0.40, 0.20, 0.15, 0.60]  # of the trials after their first epoch
 GAINS = [0.02, 0.02, 0.02, 0.02, 0.02, 0.01]  # in each of the three that follow
 
@@ -84,6 +87,72 @@ def test_curves_that_were_cut_short_are_said(run: Path, capsys: pytest.CaptureFi
     assert "--set search.scheduler=none" in capsys.readouterr().out
 
 
+def test_curves_that_something_else_than_the_trial_ended_are_not_complete(tmp_path: Path) -> None:
+    tiny(tmp_path, "search.on_collapse=continue", "start_from=[]")
+    journal = Journal(tmp_path)
+    ends = [(4, "completed"), (4, COLLAPSED), (2, COLLAPSED), (2, "diverged"), (2, "stopped"), (2, "failed"), (2, "")]
+    for number, (last, status) in enumerate(ends):
+        journal.append("trial", number, origin="sampler", hyperparameters=VALUES)
+        for at in range(1, last + 1):
+            epoch(journal, number, at, 0.5, 0.5, catastrophic_overfitting=status == COLLAPSED)
+        if status:
+            journal.append("end", number, status=status, reason="")
+    assert asha_replay.count_complete_curves(SearchResult(tmp_path)) == (3, 7)
+    tiny(tmp_path, "search.on_collapse=end", "start_from=[]")
+    assert asha_replay.count_complete_curves(SearchResult(tmp_path)) == (4, 7)
+
+
+Curve = tuple[list[float], list[float], list[int]]  # PGD and clean accuracy, and the epochs in which it is overfitted
+
+
+def replay_with_rung_2(folder: Path, settings: list[str], curves: list[Curve]) -> "pd.Series[Any]":
+    """Replay curves of four epochs, recorded in this order, with a rung after two epochs that lets one of two pass."""
+    tiny(folder, "start_from=[]", "search.scheduler=none", *settings)
+    journal = Journal(folder)
+    for number, (accuracies, clean, collapsed) in enumerate(curves):
+        journal.append("trial", number, origin="sampler", hyperparameters=VALUES)
+        end = COLLAPSED if 4 in collapsed else "completed"
+        for at, accuracy in enumerate(accuracies, start=1):
+            more = {"clean_accuracy": clean[at - 1], "catastrophic_overfitting": at in collapsed}
+            epoch(journal, number, at, accuracy, max(accuracies[:at]), ended=end * (at == 4), **more)
+        journal.append("end", number, status=end, reason="")
+    return asha_replay.write(SearchResult(folder), [2], [2.0]).iloc[0]
+
+
+def test_a_trial_that_would_be_stopped_before_it_keeps_a_constraint_cannot_win_and_is_a_loss(tmp_path: Path) -> None:
+    curves: list[Curve] = [
+        ([0.3, 0.4, 0.5, 0.5], [0.7] * 4, []),
+        ([0.2, 0.3, 0.4, 0.4], [0.7, 0.7, 0.8, 0.9], []),  # the only one that keeps it, at its end
+    ]
+    row = replay_with_rung_2(tmp_path, ["search.constraints=[clean_accuracy >= 0.8]"], curves)
+    assert (row["stopped"], row["winner_kept"]) == (1, False)
+    assert row["best"] == pytest.approx(0.5)
+    assert row["regret"] == pytest.approx(0.4)  # no trial that keeps the constraint would be left
+    assert row["regret_mean"] > 0
+
+
+def test_a_trial_that_would_be_stopped_while_it_is_overfitted_cannot_win(tmp_path: Path) -> None:
+    curves: list[Curve] = [
+        ([0.3, 0.4, 0.4, 0.0], [0.9] * 4, [4]),
+        ([0.35, 0.0, 0.5, 0.6], [0.9] * 4, [2]),
+        ([0.1, 0.15, 0.2, 0.2], [0.9] * 4, []),
+    ]
+    row = replay_with_rung_2(tmp_path, ["search.on_collapse=continue"], curves)
+    assert (row["best"], row["regret"]) == (pytest.approx(0.15), pytest.approx(0.45))
+
+
+def test_a_trial_that_would_be_stopped_before_it_collapses_may_win_and_that_is_no_negative_regret(
+    tmp_path: Path,
+) -> None:
+    curves: list[Curve] = [
+        ([0.3, 0.6, 0.6, 0.0], [0.9] * 4, [4]),
+        ([0.3, 0.5, 0.5, 0.0], [0.9] * 4, [4]),
+        ([0.1, 0.2, 0.45, 0.45], [0.9] * 4, []),
+    ]
+    row = replay_with_rung_2(tmp_path, ["search.on_collapse=continue"], curves)
+    assert (row["best"], row["regret"], row["winner_kept"]) == (pytest.approx(0.5), 0.0, False)
+
+
 def pairs(*rows: tuple[int, float, float, float]) -> pd.DataFrame:
     """A replay of pairs with factor 2: grace period, regret, regret* and saved*."""
     names = ["grace_period", "regret", "regret_mean", "epochs_saved_mean"]
@@ -120,6 +189,23 @@ def test_where_every_pair_loses_more_than_the_noise_the_least_loss_is_recommende
         "every pair loses more than a standard error of the winner (3.0); the least is lost with grace_period 1" in out
     )
     assert "what is kept, against what is saved" in out
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 3, 4])
+def test_a_short_search_is_replayed_by_default_with_the_grace_periods_that_it_has_epochs_for(
+    epochs: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny(tmp_path, f"training.epochs={epochs}", "start_from=[]")
+    journal = Journal(tmp_path)
+    for number in range(2):
+        journal.append("trial", number, origin="sampler", hyperparameters=VALUES)
+        for at in range(1, epochs + 1):
+            epoch(journal, number, at, 0.5, 0.5, ended="completed" * (at == epochs))
+        journal.append("end", number, status="completed", reason="")
+    tried = list(range(1, min(epochs, 3) + 1))
+    assert tune_cure.replay(tmp_path, reduction_factor=[2]).table["grace_period"].tolist() == tried
+    assert cli.main(["replay", str(tmp_path), "--reduction-factor", "2"]) == 0, capsys.readouterr().err
+    assert pd.read_csv(tmp_path / run_files.REPLAY)["grace_period"].tolist() == tried
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,19 @@ def write_random_search(journal: Journal, draw: random.Random) -> None:
         epoch(journal, number, epoch=epochs[number], **accuracies, objective=best[number])
 
 
+def test_a_search_with_fewer_trials_than_have_begun_has_all_when_these_have_ended(tmp_path: Path) -> None:
+    state, journal = SearchState(tiny(tmp_path, "search.trials=2"), started=0.0), Journal(tmp_path)
+    for number in range(4):
+        state.update(begin(journal, number))
+    for number in range(4):
+        assert not state.has_all
+        state.update(epoch(journal, number, pgd_accuracy=0.5, clean_accuracy=0.5))
+        assert (state.seconds_left(2e9) or 0) > 0
+        state.update(end(journal, number))
+    assert state.has_all
+    assert state.progress == "4/4"
+
+
 @pytest.mark.parametrize(
     "settings",
     [

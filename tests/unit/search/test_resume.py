@@ -1,3 +1,4 @@
+import json
 import re
 from pathlib import Path
 
@@ -7,7 +8,9 @@ from tests.support import journal_lines
 from tests.support.spaces import tiny
 from tune_cure.search import run_files
 from tune_cure.search.journal import Journal, JournalContent, JournalError
+from tune_cure.search.proposals.warm_start import keep_prior_trials
 from tune_cure.search.resume import ResumeError, prepare
+from tune_cure.utils.yaml_config import SpecError
 
 
 @pytest.fixture
@@ -69,6 +72,26 @@ def test_what_does_not_needs_force_and_is_recorded(override: str, change: str, r
 
 
 @pytest.mark.parametrize(
+    ("before", "now", "change"),
+    [
+        (
+            "{uniform: [0.5, 2.00001]}",
+            "{uniform: [0.5, 2.00002]}",
+            "uniform [0.5, 2.00001] and is uniform [0.5, 2.00002]",
+        ),
+        ("{choice: [1, 1.23451]}", "{choice: [1, 1.23452]}", "choice [1, 1.23451] and is choice [1, 1.23452]"),
+    ],
+)
+def test_a_space_that_differs_in_a_late_digit_is_another_one_and_both_are_shown_with_it(
+    before: str, now: str, change: str, begun: Path
+) -> None:
+    tiny(begun, f"space.h={before}", "start_from=[]")
+    assert said(begun, f"space.h={before}", "start_from=[]") == []
+    with pytest.raises(ResumeError, match=re.escape(f"space.h was {change}; begin a new one")):
+        said(begun, f"space.h={now}", "start_from=[]")
+
+
+@pytest.mark.parametrize(
     ("override", "problem"),
     [
         ("space.h={uniform: [0.5, 0.9]}", "h 1.0 of trial 0 is outside of space.h, uniform [0.5, 0.9]"),
@@ -122,6 +145,24 @@ def test_a_trained_start_that_is_taken_away_is_refused_even_with_force(begun: Pa
     Journal(begun).append("trial", 0, origin="start_from", hyperparameters=tiny(begun).start_from[0])
     with pytest.raises(ResumeError, match="start_from has 0 configurations, but the search began with 1"):
         said(begun, "start_from=[]", force=True)
+
+
+def test_another_warm_start_that_cannot_be_read_leaves_the_prior_trials_that_are_kept(begun: Path) -> None:
+    row = "lambda,h,lr_max,epsilon,pgd_accuracy_best\n0.5,1.0,0.02,0.1,"
+    (begun / "first.csv").write_text(f"{row}0.25\n")
+    (begun / "second.csv").write_text(f"{row}0.75\n")
+    spec = tiny(begun, "start_from=[]", f"search.warm_start={begun / 'first.csv'}")
+    keep_prior_trials(spec, begun, is_begun=False)
+    journal_lines.begin(Journal(begun), 0)
+    with pytest.raises(SpecError, match=r"search\.warm_start: .*secnod\.csv: cannot be read"):
+        said(begun, "start_from=[]", f"search.warm_start={begun / 'secnod.csv'}", force=True)
+    assert Journal(begun).load().search_events == []
+    kept = begun / run_files.PRIOR_TRIALS
+    assert json.loads(kept.read_text())[0]["pgd_accuracy_best"] == 0.25
+    said(begun, "start_from=[]", f"search.warm_start={begun / 'second.csv'}", force=True)
+    assert json.loads(kept.read_text())[0]["pgd_accuracy_best"] == 0.75
+    assert said(begun, "start_from=[]", force=True)
+    assert not kept.exists()
 
 
 def reach_rung(begun: Path, *settings: str) -> None:
@@ -239,9 +280,8 @@ def test_another_method_is_another_search(begun: Path) -> None:
     assert "training.regularizer was cure and is gat" in str(refused.value)
 
 
-@pytest.mark.parametrize("override", ["search.warm_start=/elsewhere", "asha.grace_period=2"])
-def test_prior_trials_are_read_again_only_if_others_are_named(override: str, begun: Path) -> None:
+def test_prior_trials_are_kept_where_no_others_are_named(begun: Path) -> None:
     kept = begun / run_files.PRIOR_TRIALS
     kept.write_text("[]")
-    said(begun, override, force=True)
-    assert kept.exists() == ("warm_start" not in override)
+    said(begun, "asha.grace_period=2", force=True)
+    assert kept.read_text() == "[]"

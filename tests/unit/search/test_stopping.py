@@ -134,6 +134,21 @@ def test_a_time_budget_that_ends_with_the_last_trial_leaves_a_finished_search(tm
     assert interrupted.is_cut_short(counts, SearchRecord())
 
 
+def test_a_search_with_fewer_trials_than_have_begun_is_over_when_these_have_ended(tmp_path: Path) -> None:
+    Journal(tmp_path).path.touch()
+    stopper = SearchStopper(tiny(tmp_path, "search.trials=2"), tmp_path, None, [])
+    counts = TrialCounts([{"event": "trial", "trial": trial} for trial in range(4)])
+    left = []
+    for trial in range(4):
+        left.append(counts.count_left(2))
+        assert not stopper.is_over(counts)
+        assert stopper.conclude(counts, SearchRecord()).outcome == "interrupted"
+        counts.take({"event": "end", "trial": trial})
+    assert left == [4, 3, 2, 1]
+    assert stopper.is_over(counts)
+    assert stopper.conclude(counts, SearchRecord()).outcome == "finished"
+
+
 @pytest.mark.parametrize(("seconds", "outcome"), [(-1, "time"), (None, "finished")])
 def test_a_time_budget_that_ends_before_the_leaders_are_judged_leaves_something_to_do(
     seconds: float | None, outcome: str, tmp_path: Path

@@ -11,10 +11,12 @@ import pytest
 from optuna.trial import TrialState
 
 from tests.support.fake_backend import FakeBackend, KilledError, Script, run_scripted, scripted
+from tests.support.sampler_studies import make_proposer
 from tests.support.spaces import tiny
 from tune_cure.reports import tables
 from tune_cure.search import ranking, results, run_files
 from tune_cure.search.journal import Event, Journal
+from tune_cure.search.proposals.distinct_sampler import ORIGIN
 from tune_cure.search.proposals.proposer import Proposal
 from tune_cure.search.results import SearchResult
 
@@ -164,6 +166,48 @@ def test_a_trial_that_diverges_ends_at_once_and_the_search_goes_on(tmp_path: Pat
     assert best is not None
     assert best.trial != 0
     assert study.trials[0].state == TrialState.PRUNED
+
+
+def told(study: optuna.Study) -> list[tuple[object, ...]]:
+    """Return what a study was told of its trials; a study that is rebuilt has the origin of each trial, too."""
+    attributes = [{**trial.user_attrs, ORIGIN: ""} for trial in study.trials]
+    values = [(trial.state, trial.value, trial.intermediate_values, trial.constraints) for trial in study.trials]
+    return list(zip(values, attributes, strict=True))
+
+
+@pytest.mark.parametrize(("mode", "worst"), [("max", 0.0), ("min", 1.0)])
+def test_the_study_alone_is_told_the_worst_of_trials_that_end_unsoundly_live_and_resumed(
+    mode: str, worst: float, tmp_path: Path
+) -> None:
+    ends = {
+        0: Script([0.5, 0.6, 0.0], ends={3: "catastrophic_overfitting"}),
+        1: Script([0.5, 0.7], ends={2: "diverged"}),
+        2: Script([0.2, 0.3, 0.3, 0.4], overfitted=[2]),  # recovers
+    }
+    spec = tiny(tmp_path, "start_from=[]", "search.trials=3", "search.scheduler=none", f"search.mode={mode}")
+    spec = spec.model_copy(update={"search": spec.search.model_copy(update={"on_collapse": "continue"})})
+    result, study = run_scripted(spec, tmp_path, lambda proposal: ends[proposal.number])
+    assert result.trials["status"].tolist() == ["catastrophic_overfitting", "diverged", "completed"]
+    assert result.trials["objective"].tolist() == [0.6, 0.5, 0.4]
+    assert [trial.value for trial in study.trials] == [worst, worst, 0.4]
+    assert [trial.intermediate_values for trial in study.trials] == [
+        {1: 0.5, 2: 0.6, 3: worst},
+        {1: 0.5, 2: worst},
+        {1: 0.2, 2: 0.3, 3: 0.3, 4: 0.4},
+    ]
+    assert told(make_proposer(spec, tmp_path).study) == told(study)
+
+
+def test_a_trial_that_is_stopped_while_it_is_overfitted_is_the_worst_for_the_study_live_and_resumed(
+    tmp_path: Path,
+) -> None:
+    spec = tiny(tmp_path, "start_from=[]", "search.trials=2", "search.on_collapse=continue", "asha.grace_period=2")
+    scripts = {0: Script([0.8]), 1: Script([0.6, 0.0], overfitted=[2])}
+    result, study = run_scripted(spec, tmp_path, lambda proposal: scripts[proposal.number])
+    assert result.trials["status"].tolist() == ["completed", "catastrophic_overfitting"]
+    assert study.trials[1].intermediate_values == {1: 0.6, 2: 0.0}
+    assert study.trials[1].value == 0.0
+    assert told(make_proposer(spec, tmp_path).study) == told(study)
 
 
 @pytest.mark.parametrize("scheduler", ["asha", "hyperband", "median", "none"])

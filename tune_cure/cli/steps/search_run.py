@@ -53,7 +53,8 @@ def check(spec: SearchSpec, options: SearchOptions, console: Console) -> None:
     Raises:
         TuneCureError: The search would be refused.
     """
-    prior_trials = search_plan.describe_prior_trials(spec, is_resumed=options.resume)
+    keeps = options.resume and not resume.reads_other_prior_trials(_choose_directory(spec, options), spec)
+    prior_trials = search_plan.describe_prior_trials(spec, is_resumed=keeps)
     output = _choose_output(spec, options)
     plan = search_plan.plan_on_this_machine(spec)
     splits = None

@@ -83,9 +83,10 @@ class Picture(RedrawnPicture):
             words = f"{100 * state.budget.share:.0f}% of {state.budget.words}; {format_count(state.epochs, 'epoch')}"
             bars.add_row("budget", ProgressBar(limit, min(state.budget.spent, limit), width=bar_width), words)
             return bars
-        most = spec.search.trials * spec.max_epochs
+        planned = state.num_planned
+        most = planned * spec.max_epochs
         for title, done, total, words in (
-            ("trials", state.ends.total(), spec.search.trials, f"{state.ends.total()} of {spec.search.trials}"),
+            ("trials", state.ends.total(), planned, f"{state.ends.total()} of {planned}"),
             ("epochs", state.epochs, most, f"{state.epochs} of at most {most}"),
         ):
             bars.add_row(title, ProgressBar(total, done, width=bar_width), words)

@@ -245,7 +245,7 @@ def _make_tuner(running: _Session, plan: ResourcePlan, broadcast: DataBroadcast 
         tune_config=tune.TuneConfig(
             search_alg=LeagueSearcher(searchers, Turns(proposers), backoff, checkpoints),
             scheduler=LeagueScheduler(rules, backoff),
-            num_samples=sum(search.spec.search.trials - search.counts.num_ended for search in searches.values()),
+            num_samples=sum(search.counts.count_left(search.spec.search.trials) for search in searches.values()),
             max_concurrent_trials=plan.concurrent,
             reuse_actors=is_reused,
             trial_name_creator=_trial_name,

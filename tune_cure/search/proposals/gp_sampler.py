@@ -27,7 +27,7 @@ from optuna.search_space import IntersectionSearchSpace
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from tune_cure.search.proposals.outcome import STATUS
+from tune_cure.search.proposals.outcome import REACHED, STATUS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -201,8 +201,9 @@ class StoppedTrialsGPSampler(GPSampler):
     ) -> FinalValues:
         """Return the final values of the complete trials, and after them those of the pruned ones.
 
-        A trial that diverged or overfitted ranks behind all complete trials. So its final value is its last one, and at
-        most the worst of theirs. A trial that was stopped after an epoch of which too few gains are known is left out.
+        A trial that diverged or overfitted ranks behind all complete trials. So its final value is what it had reached,
+        and at most the worst of theirs; the worst possible value, which the study has of it, would be an outlier. A
+        trial that was stopped after an epoch of which too few gains are known is left out.
         """
         points = space.get_normalized_params(complete)
         values = sign * np.array([one.value for one in complete])
@@ -212,9 +213,10 @@ class StoppedTrialsGPSampler(GPSampler):
             if one.user_attrs.get(STATUS, STOPPED) == STOPPED:
                 stopped.setdefault(max(one.intermediate_values), []).append(one)
             else:
-                last = sign * one.intermediate_values[max(one.intermediate_values)]
+                last = one.intermediate_values[max(one.intermediate_values)]
+                reached = sign * float(one.user_attrs.get(REACHED, last))
                 point = space.get_normalized_params([one])
-                parts.append(FinalValues(point, np.array([min(last, values.min())]), np.zeros(1)))
+                parts.append(FinalValues(point, np.array([min(reached, values.min())]), np.zeros(1)))
         for epoch, group in stopped.items():
             known = [one for one in complete if epoch in one.intermediate_values]
             if len(known) >= MIN_COMPLETE:

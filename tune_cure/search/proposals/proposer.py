@@ -11,7 +11,7 @@ from tune_cure.search.journal import OBJECTIVE, Event, Journal, end_reason
 from tune_cure.search.proposals import warm_start
 from tune_cure.search.proposals.distinct_sampler import ORIGIN, WARM_START_ORIGIN
 from tune_cure.search.proposals.optuna_space import suggest, to_optuna_distribution, to_optuna_value
-from tune_cure.search.proposals.outcome import STATUS, study_outcome
+from tune_cure.search.proposals.outcome import study_outcome
 from tune_cure.search.proposals.recorded_trials import RecordedTrial, find_checkpoint, recorded_trials
 from tune_cure.search.proposals.study import create_storage, create_study
 from tune_cure.search.space.config import SearchSpec
@@ -125,14 +125,15 @@ class StudyProposer:
             epoch: Its last epoch.
             metrics: What it had reached then, with `OBJECTIVE`; None for a trial that failed.
         """
+        outcome = study_outcome(self.spec, status, epoch, metrics or {})
         if metrics is not None:
-            self.report(number, epoch, metrics[OBJECTIVE])
+            self.report(number, epoch, outcome.values[0])
         trial = self._running.pop(number)
         self._last_reported.pop(number, None)
-        outcome = study_outcome(self.spec, status, epoch, metrics or {})
         for name, violation in outcome.violations.items():
             trial.set_constraint(name, violation)
-        trial.set_user_attr(STATUS, status)
+        for name, value in outcome.attributes.items():
+            trial.set_user_attr(name, value)
         self.study.tell(trial, outcome.values if outcome.state == TrialState.COMPLETE else None, state=outcome.state)
 
     def _continue(self, recorded: RecordedTrial) -> Proposal:
@@ -197,15 +198,17 @@ class StudyProposer:
             metrics: What it had reached then.
             objectives: Its objective by epoch.
         """
-        outcome = study_outcome(self.spec, status, max(objectives, default=0), metrics)
+        last = max(objectives, default=0)
+        outcome = study_outcome(self.spec, status, last, metrics)
+        told = {} if self._has_several or not objectives else {**objectives, last: outcome.values[0]}
         has_values = outcome.state != TrialState.FAIL and None not in outcome.values
         trial = optuna.trial.create_trial(
             state=outcome.state,
             values=outcome.values if has_values else None,
             params=self._to_params(hyperparameters),
             distributions={key: to_optuna_distribution(self.spec.space[key]) for key in hyperparameters},
-            intermediate_values={} if self._has_several else objectives,
-            user_attrs={ORIGIN: origin, STATUS: status},
+            intermediate_values=told,
+            user_attrs={ORIGIN: origin, **outcome.attributes},
         )
         for name, violation in outcome.violations.items():
             trial.set_constraint(name, violation)

@@ -14,10 +14,12 @@ import optuna
 import pandas as pd
 from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import URL
 
 from tune_cure.search import results, run_files
+from tune_cure.search.event_schemas import STATUSES
+from tune_cure.search.proposals.outcome import EPOCHS, REACHED, STATUS
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.space.objectives import METRICS
 from tune_cure.training.config import parse_hyperparameter
@@ -201,18 +203,26 @@ def _tabulate(study: optuna.Study, spec: SearchSpec) -> pd.DataFrame:
     for metric, direction in zip(metrics, study.directions, strict=True):
         if direction != STUDY_DIRECTIONS[mode]:
             raise ValueError(f"its direction of {metric} is {direction.name.lower()}, but search.mode is {mode}")
-    statuses = {TrialState.COMPLETE: "completed", TrialState.PRUNED: "stopped"}
-    return pd.DataFrame(
-        [
-            {
-                **trial.params,
-                **dict(zip(metrics, trial.values or [None] * len(metrics), strict=True)),
-                "status": statuses.get(trial.state, "failed"),
-                "epochs_trained": max(trial.intermediate_values, default=1),
-            }
-            for trial in study.trials
-        ]
-    )
+    return pd.DataFrame([_row_of_study(trial, spec) for trial in study.trials])
+
+
+def _row_of_study(trial: FrozenTrial, spec: SearchSpec) -> dict[str, Any]:
+    """Return a trial of a study as a row of trials.csv.
+
+    A study of this project says in user attributes how the trial ended, after how many epochs, and what it had reached
+    where the study was told the worst value. Studies of other origin, and of earlier versions, lack some of these: then
+    a complete trial without a curve has trained all epochs.
+    """
+    metrics = spec.search.metrics
+    values = dict(zip(metrics, trial.values or [None] * len(metrics), strict=True))
+    status = {TrialState.COMPLETE: "completed", TrialState.PRUNED: "stopped"}.get(trial.state, "failed")
+    attributes = trial.user_attrs if trial.user_attrs.get(STATUS) in STATUSES else {}
+    status = attributes.get(STATUS, status)
+    if REACHED in attributes:
+        values[metrics[0]] = attributes[REACHED]
+    whole = trial.params.get("epochs", spec.max_epochs) if status == "completed" else 1
+    epochs = attributes.get(EPOCHS, max(trial.intermediate_values, default=whole))
+    return {**trial.params, **values, "status": status, "epochs_trained": epochs}
 
 
 def _prior_trial(spec: SearchSpec, row: dict[str, Any]) -> PriorTrial | None:

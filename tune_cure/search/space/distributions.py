@@ -1,12 +1,12 @@
 """Distribution of one searched hyperparameter: the four kinds that the YAML has."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Annotated, Any
 
 from pydantic import Field, StrictInt, model_validator
 
-from tune_cure.utils.formatting import shorten_repr
+from tune_cure.utils.formatting import format_exactly, shorten_repr
 from tune_cure.utils.schema import Number, Schema
 
 ON_GRID = 1e-8  # how far a value may lie off the grid, in steps; Optuna allows the same
@@ -120,5 +120,13 @@ class Distribution(Schema):
         return (float(value) - low) / (high - low)
 
     def __str__(self) -> str:
-        values = ", ".join(f"{value:.4g}" if isinstance(value, float) else str(value) for value in self.values)
-        return f"{self.kind} [{values}]" + (f" step {self.step:g}" if self.step is not None else "")
+        return self._describe("{:.4g}".format, "{:g}".format)
+
+    @property
+    def exact_words(self) -> str:
+        """The distribution in words, with all digits of its numbers."""
+        return self._describe(format_exactly, format_exactly)
+
+    def _describe(self, format_value: Callable[[float], str], format_step: Callable[[float], str]) -> str:
+        values = ", ".join(format_value(value) if isinstance(value, float) else str(value) for value in self.values)
+        return f"{self.kind} [{values}]" + (f" step {format_step(self.step)}" if self.step is not None else "")

@@ -1,7 +1,7 @@
 """Reading of a search space from YAML. Every error is one line."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,21 @@ from tune_cure.utils.yaml_config import (
 )
 
 _logger = logging.getLogger(__name__)
+
+BRACKET_KEYS = (
+    "asha.brackets",
+    "asha.grace_period",
+    "asha.reduction_factor",
+    "search.scheduler",
+    "training.epochs",
+    "space.epochs",
+)
+LATER_CHECKS: tuple[tuple[Sequence[str], Callable[[SearchSpec], None]], ...] = (
+    (("search.constraints",), checks.check_constraints),
+    (BRACKET_KEYS, checks.check_brackets),
+)
+"""Checks that earlier versions lacked, with the keys that they read. A run of such a version may have what is refused
+now; it is checked only where one of these keys is set anew."""
 
 
 def load(path: str | Path, overrides: Sequence[str] = (), *, import_parts: bool = False) -> SearchSpec:
@@ -80,9 +95,10 @@ def load_mapping(
             _expand_method(content, is_imported=import_parts)
         read_starts(content)
         spec = _check(content, import_parts=import_parts)
-        if not is_of_run:  # of earlier versions, a run may have what is refused or left out now
-            checks.check_constraints(spec)
-            checks.check_brackets(spec)
+        for keys_of_check, check in LATER_CHECKS:
+            if not is_of_run or _sets_any(overrides, keys_of_check):
+                check(spec)
+        if not is_of_run:
             spec = spec.model_copy(update={"start_from": _drop_repeated(spec)})
     except ProblemError as problem:
         raise problem.within(source) from problem
@@ -94,6 +110,12 @@ def load_mapping(
     if not is_of_run:  # the file of a run is not the user's to change
         _say_what_delta_is(content)
     return spec
+
+
+def _sets_any(overrides: Iterable[str], keys_of_check: Iterable[str]) -> bool:
+    """Return whether one of the overrides sets one of the keys, a part of it, or the section that it is in."""
+    paths = [f"{assignment.partition('=')[0].strip()}." for assignment in overrides]
+    return any(path.startswith(f"{key}.") or f"{key}.".startswith(path) for path in paths for key in keys_of_check)
 
 
 def _expand_method(content: dict[str, Any], *, is_imported: bool) -> None:

@@ -9,10 +9,14 @@ from typing import Any
 import numpy as np
 
 from tune_cure.evaluation.names import ACCURACIES, ACCURACY_LABELS
+from tune_cure.utils.formatting import format_exactly
 from tune_cure.utils.schema import OneOf, parse_number
 
 METRICS = ("pgd_accuracy_best", *ACCURACIES[::-1], "clean_accuracy_best", "fgsm_accuracy_best")
 """Accuracies at the last judged epoch, and with `_best` at the epoch of best PGD accuracy, whose weights are kept."""
+
+WORST = {"max": 0.0, "min": 1.0}
+"""The worst value that a metric can have, by `search.mode`."""
 
 _CONSTRAINT = re.compile(r"(\w+)\s*(>=|<=)\s*(\S+)")
 _is_metric = OneOf(METRICS)
@@ -83,7 +87,8 @@ class Constraint:
         return cls(_is_metric(match[1]), match[2], float(parse_number(match[3])))
 
     def __str__(self) -> str:
-        return f"{self.metric} {self.sign} {self.bound:g}"
+        # The text is stored: with a rounded bound, an accuracy of exactly 2/3 would violate `>= 2/3`.
+        return f"{self.metric} {self.sign} {format_exactly(self.bound)}"
 
     def violation(self, values: Mapping[str, Any]) -> float:
         """Return by how much metrics violate the bound: at most 0 if they keep it, 1 if the metric was not measured."""

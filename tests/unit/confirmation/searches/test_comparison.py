@@ -201,7 +201,7 @@ def test_an_unfinished_search_gives_a_warning(tmp_path: Path) -> None:
     )
     assert comparison.build_comparison_table(pair(over, running))["over"].tolist() == [True, False]
     assert (
-        "running is unfinished: 1 of 1 trials have ended, and its winner may change"
+        "running is unfinished: 1 of 2 trials have ended, and its winner may change"
         in comparison.comparison_warnings(pair(over, running))
     )
 

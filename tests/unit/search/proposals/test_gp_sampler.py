@@ -14,7 +14,7 @@ from tests.support.sampler_studies import make_proposer, propose
 from tests.support.spaces import tiny
 from tune_cure.search.proposals import samplers
 from tune_cure.search.proposals.gp_sampler import StoppedTrialsGPSampler, fit_process
-from tune_cure.search.proposals.outcome import STATUS
+from tune_cure.search.proposals.outcome import REACHED, STATUS
 
 SPACE = {"x": FloatDistribution(0.0, 1.0), "y": FloatDistribution(0.0, 1.0)}
 STOP, LAST = 3, 9
@@ -31,7 +31,15 @@ def curve(x: float) -> dict[int, float]:
     return {STOP: 0.5 - 0.2 * x, LAST: 0.5 + 0.3 * x}
 
 
-def add(study: optuna.Study, x: float, y: float, status: str, values: dict[int, float] | None = None) -> None:
+def add(
+    study: optuna.Study,
+    x: float,
+    y: float,
+    status: str,
+    values: dict[int, float] | None = None,
+    *,
+    reached: float | None = None,
+) -> None:
     """Add an ended trial to a study; a stopped one has its values up to `STOP`."""
     values = values or curve(x)
     if status != "completed":
@@ -43,7 +51,7 @@ def add(study: optuna.Study, x: float, y: float, status: str, values: dict[int, 
             params={"x": x, "y": y},
             distributions=SPACE,
             intermediate_values=values,
-            user_attrs={STATUS: status},
+            user_attrs={STATUS: status} if reached is None else {STATUS: status, REACHED: reached},
         )
     )
 
@@ -110,6 +118,15 @@ def test_trials_that_overfitted_count_at_most_as_the_worst_complete_one() -> Non
     finals = foretold(study)
     assert finals.means[4:] == pytest.approx([worst, 0.1])
     assert not finals.variances.any()
+
+
+def test_what_an_overfitted_trial_had_reached_counts_where_the_study_was_told_the_worst() -> None:
+    study = make_study(StoppedTrialsGPSampler(0))
+    for x, y in POINTS[:4]:
+        add(study, x, y, "completed")
+    add(study, 0.9, 0.5, "catastrophic_overfitting", {1: 0.4, STOP: 0.0}, reached=0.4)
+    add(study, 0.9, 0.6, "diverged", {1: 0.0}, reached=0.9)
+    assert foretold(study).means[4:] == pytest.approx([0.4, curve(POINTS[0][0])[LAST]])
 
 
 def test_a_trial_that_was_stopped_where_no_gain_is_known_is_left_out() -> None:
@@ -179,7 +196,8 @@ def test_a_resumed_search_foretells_the_same_final_values(tmp_path: Path) -> Non
                 "skipped_steps": 0, "host": "here", "pid": 1,
             }  # fmt: skip
             proposer.journal.append("epoch", number, epoch=epoch, ended="completed" * (epoch == 4), **metrics)
-            proposer.report(number, epoch, value)
+            if epoch < last:
+                proposer.report(number, epoch, value)
         proposer.journal.append("end", number, status=status, reason="")
         proposer.tell(number, status, last, {"objective": value})
     resumed = make_proposer(spec, tmp_path)
@@ -188,6 +206,7 @@ def test_a_resumed_search_foretells_the_same_final_values(tmp_path: Path) -> Non
             after.params, after.state, after.intermediate_values,
         )  # fmt: skip
         assert before.user_attrs[STATUS] == after.user_attrs[STATUS]
+        assert before.user_attrs.get(REACHED) == after.user_attrs.get(REACHED)
 
 
 def test_an_optuna_without_the_private_names_leaves_stopped_trials_out_and_says_so(

@@ -190,6 +190,46 @@ def test_a_foreign_study_of_optuna_is_known_by_its_values(tmp_path: Path) -> Non
     assert left_out == 1
 
 
+SEVERAL = "search.metric=[pgd_accuracy_best, clean_accuracy_best]"
+
+
+@pytest.mark.parametrize("has_epochs", [True, False], ids=["as written", "by an earlier version"])
+@pytest.mark.parametrize("settings", [[], [SEVERAL]], ids=["one metric", "two metrics"])
+def test_a_copied_study_says_how_trials_ended_as_the_folder_does(
+    settings: list[str], has_epochs: bool, tmp_path: Path
+) -> None:
+    folder = tmp_path / "earlier"
+    folder.mkdir()
+    proposer = make_proposer(tiny(folder, "start_from=[]", *settings), folder)
+    for number, (status, last) in enumerate([("completed", 4), ("stopped", 2), ("catastrophic_overfitting", 3)]):
+        propose(proposer)
+        for at in range(1, last + 1):
+            epoch(Journal(folder), number, at, 0.2 * at, 0.2 * at, clean_accuracy_best=0.9)
+            proposer.report(number, at, 0.2 * at) if at < last else None
+        reached = {"objective": 0.2 * last, "pgd_accuracy_best": 0.2 * last, "clean_accuracy_best": 0.9}
+        proposer.tell(number, status, last, reached)
+        Journal(folder).append("end", number, status=status, reason="")
+    shutil.copy(folder / "study.db", tmp_path / "copy.db")
+    if not has_epochs:
+        with closing(sqlite3.connect(tmp_path / "copy.db")) as connection:
+            connection.execute("DELETE FROM trial_user_attributes WHERE key = 'epochs'")
+            connection.commit()
+    later = tmp_path / "later"
+    later.mkdir()
+    of_folder, of_copy = (
+        [
+            (prior.status, prior.epochs, prior.metrics["pgd_accuracy_best"])
+            for prior in warm_start.read_prior_trials(tiny(later, f"search.warm_start={file}", *settings))[0]
+        ]
+        for file in (folder, tmp_path / "copy.db")
+    )
+    if settings and not has_epochs:  # the study has no curves
+        assert [epochs for _, epochs, _ in of_copy] == [4, 1, 1]
+        of_copy = [(*row[:1], of_folder[place][1], *row[2:]) for place, row in enumerate(of_copy)]
+    assert of_copy == of_folder
+    assert [status for status, _, _ in of_copy] == ["completed", "stopped", "catastrophic_overfitting"]
+
+
 def test_a_study_that_optimizes_in_the_other_direction_is_refused(tmp_path: Path) -> None:
     optuna.create_study(storage=f"sqlite:///{tmp_path / 'errors.db'}", direction="minimize")
     said = "errors.db: cannot be read: its direction of pgd_accuracy_best is minimize, but search.mode is max"
@@ -336,6 +376,20 @@ def test_the_plan_says_what_is_known(earlier: Path, tmp_path: Path, capsys: pyte
     assert cli.main(["search", "--space", str(tmp_path / "later" / "spec.yaml"), "--check"]) == 0
     said = f"2 trials of {earlier} are known to the sampler; 2 did not end, or lie outside of the space"
     assert said in capsys.readouterr().out
+
+
+def test_a_check_of_a_resumed_search_reads_another_warm_start(
+    earlier: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "later"
+    make_proposer(warm(folder, earlier), folder).propose()
+    check = ["search", "--resume", str(folder), "--check", "--force"]
+    assert cli.main(check) == 0
+    assert "known to the sampler" not in capsys.readouterr().out
+    assert cli.main([*check, "--set", f"search.warm_start={earlier / 'trials.csv'}"]) == 0
+    assert f"2 trials of {earlier / 'trials.csv'} are known to the sampler" in capsys.readouterr().out
+    assert cli.main([*check, "--set", f"search.warm_start={earlier / 'trails.csv'}"]) == 2
+    assert "trails.csv: cannot be read" in capsys.readouterr().err
 
 
 def test_a_row_that_does_not_say_how_long_it_was_trained_counts_as_a_whole_trial(tmp_path: Path) -> None:

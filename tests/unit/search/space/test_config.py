@@ -401,15 +401,23 @@ def test_no_two_rungs_fall_on_one_epoch(factor: float, grace_period: int, base: 
     assert len(set(rungs)) == len(rungs) > 2
 
 
-def test_a_recorded_search_with_a_bound_that_is_refused_now_can_be_read(tmp_path: Path) -> None:
+def test_a_recorded_search_is_read_with_what_is_refused_now_and_only_what_is_set_now_is_checked(tmp_path: Path) -> None:
     (tmp_path / "journal.jsonl").touch()
-    assert tiny(tmp_path, "search.constraints=[clean_accuracy >= 80]").search.constraints == ["clean_accuracy >= 80"]
-    rungs = (
-        "training.epochs=13",
-        "asha.grace_period=2",
-        "asha.reduction_factor=2.5",
-    )  # the third was at the last epoch
-    assert tiny(tmp_path, *rungs, "asha.brackets=4").asha.brackets == 4
+    path = tmp_path / "spec.yaml"
+    recorded = yaml.safe_load(tiny(tmp_path).to_yaml())
+    recorded["search"]["constraints"] = ["clean_accuracy >= 80"]
+    recorded["asha"] |= {"grace_period": 2, "reduction_factor": 2.5, "brackets": 4}  # the third rung was the last epoch
+    recorded["training"]["epochs"] = 13
+    path.write_text(yaml.safe_dump(recorded))
+    for settings in ([], ["search.trials=30", "asha.control=0.1"]):
+        spec = load(path, settings)
+        assert (spec.search.constraints, spec.asha.brackets) == (["clean_accuracy >= 80"], 4)
+    bound = "search.constraints[0]: clean_accuracy >= 90: a fraction between 0 and 1 is needed, but found 90"
+    assert error(path, "search.constraints=[clean_accuracy >= 90]") == bound
+    assert error(path, "search={constraints: [clean_accuracy >= 90]}") == bound
+    for setting in ("asha.brackets=5", "asha.grace_period=3", "asha={brackets: 9}", "training.epochs=6"):
+        assert error(path, setting).startswith("asha.brackets: must be at most ")
+    assert load(path, ["search.constraints=[]", "asha.brackets=2"]).asha.brackets == 2
 
 
 def test_no_rung_falls_on_the_last_epoch_which_every_trial_ends_with(base: Path) -> None:

@@ -3,6 +3,7 @@ import re
 import numpy as np
 import pytest
 
+from tune_cure.search.space.config import SearchConfig
 from tune_cure.search.space.objectives import METRICS, Constraint, describe_metric, metrics, pareto_front, reached
 
 
@@ -95,3 +96,12 @@ def test_a_metric_is_described_in_words(name: str, words: str) -> None:
 
 def test_every_metric_has_a_description_of_its_own() -> None:
     assert len({describe_metric(name) for name in METRICS}) == len(METRICS)
+
+
+@pytest.mark.parametrize(("count", "text"), [(240, "clean_accuracy >= 2/3"), (120, "clean_accuracy <= 1/3")])
+def test_a_bound_is_stored_exactly_so_that_the_count_that_meets_it_keeps_it(count: int, text: str) -> None:
+    (stored,) = SearchConfig(constraints=[text]).constraints
+    assert str(Constraint.parse(stored)) == stored
+    assert Constraint.parse(stored).violation({"clean_accuracy": count / 360}) == 0
+    for simple in ("clean_accuracy >= 0.8", "clean_accuracy <= 1"):
+        assert str(Constraint.parse(simple)) == simple
