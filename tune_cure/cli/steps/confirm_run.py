@@ -43,11 +43,13 @@ REWRITE_SECONDS = 20.0
 
 
 def run(options: ConfirmOptions, console: Console) -> int:
-    """Run the confirmation, print what it does and what came of it, and return the command's exit code."""
+    """Run the confirmation, or check it, print what it does and what came of it, and return the exit code."""
     prepared = prepare(options)
     print_plan(prepared.jobs, prepared.costs, prepared.concurrent, console)
     for note in prepared.notes:
         console.print(note)
+    if options.check:
+        return 0
     with prepared.lock(), explaining_disk_fault(options.command()):
         return _run(prepared, options, console)
 
@@ -106,7 +108,8 @@ def prepare(options: ConfirmOptions) -> Prepared:
         data = data.model_copy(update={"root": str(Path(options.data_root).expanduser().absolute())})
     result.spec = spec.model_copy(update={"data": data})
     whole = data.model_copy(update={"train_examples": None})
-    splits = splits_module.load(whole, download=bool(options.data_root) or folders.is_default(data.root))
+    may_download = not options.check and (bool(options.data_root) or folders.is_default(data.root))
+    splits = splits_module.load(whole, download=may_download)
     plan = make_plan(
         result,
         splits,
