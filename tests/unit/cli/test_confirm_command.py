@@ -303,6 +303,32 @@ def test_check_prints_the_plan_and_starts_nothing(
     assert sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.parametrize(
+    ("setting", "flags", "said"),
+    [
+        (
+            "data.train_examples=600",
+            [],
+            "trained on 600 images, this trains on 1,078: hyperparameters may not carry over",
+        ),
+        ("data.train_examples=600", ["--weights", "last"], "trained on 600 images, this trains on 1,438: "),
+        ("data.train_examples=600", ["--train-images", "200"], "trained on 600 images, this trains on 200: "),
+        ("data.train_examples=600", ["--train-images", "600"], ""),
+        ("data.train_examples=null", ["--train-images", "200"], ""),
+    ],
+)
+def test_the_plan_warns_of_another_number_of_training_images_than_a_search_on_some_of_them_had(
+    setting: str, flags: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_quick_search(tmp_path, setting)
+    command = ["confirm", str(tmp_path), "--top", "1", "--seeds", "1", "--baselines", "--no-autoattack", "--check"]
+    assert cli.main([*command, *flags]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert ("the search trained on" in printed) == bool(said)
+    assert said in printed
+    assert ("; --train-images 600 trains on as many as the search did" in printed) == bool(said)
+
+
 def test_check_downloads_no_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_quick_search(tmp_path)
     spec = tmp_path / run_files.SPEC
