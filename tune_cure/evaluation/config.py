@@ -44,10 +44,15 @@ class EvaluationConfig(Schema):
             raise problem_at("epsilon", needs_radius(self.norm))
         return self
 
-    def __str__(self) -> str:
+    @property
+    def described_attack(self) -> str:
+        """The attack and its settings in words, without the threat model."""
         starts = f"{self.restarts} start" + "s" * (self.restarts > 1)
         ascends = "" if self.loss == "cross_entropy" else f" on the {self.loss} loss"
-        return f"PGD-{self.steps} with {starts}{ascends} at {format_radius(self.epsilon, self.norm)}"
+        return f"PGD-{self.steps} with {starts}{ascends}"
+
+    def __str__(self) -> str:
+        return f"{self.described_attack} at {format_radius(self.epsilon, self.norm)}"
 
 
 class StricterEvaluation(EvaluationConfig):
@@ -60,7 +65,7 @@ class StricterEvaluation(EvaluationConfig):
         """The attack as people write it, without its settings."""
         return "PGD" if self.attack == "pgd" else ATTACK_LABELS[self.attack]
 
-    def __str__(self) -> str:
-        if self.attack == "pgd":
-            return super().__str__()
-        return f"{self.label} at {format_radius(self.epsilon, self.norm)}"
+    @property
+    def described_attack(self) -> str:
+        """The attack and its settings in words, without the threat model; AutoAttack has no settings."""
+        return super().described_attack if self.attack == "pgd" else self.label
