@@ -24,7 +24,10 @@ class EvaluationConfig(Schema):
 
     norm: Annotated[str, one_of(NORMS, any_case=True)] = Field(default="linf", description="Norm of the ball.")
     epsilon: Number = Field(
-        default=8 / 255, gt=0, description="Radius of the ball, in pixel units; a norm other than linf needs one."
+        default=8 / 255,
+        gt=0,
+        description="Radius of the ball, in pixel units: in a search 8/255 for every data set unless given. A norm "
+        "other than linf needs one.",
     )
     steps: int = Field(default=10, ge=1, description="PGD steps; each is a quarter of epsilon long.")
     restarts: int = Field(default=1, ge=1, description="PGD random starts; robust means robust to all of them.")

@@ -8,7 +8,7 @@ from rich.console import Console
 from tests.support.spaces import TINY
 from tune_cure.cli.main import main
 from tune_cure.cli.steps import search_run
-from tune_cure.cli.views.search_plan import print_plan
+from tune_cure.cli.views.search_plan import explain_judgements, explain_other_radius, print_plan
 from tune_cure.ray_backend.resources import Machine, plan_resources
 from tune_cure.search.space import bundled_spaces
 from tune_cure.search.space.config import SearchSpec
@@ -85,6 +85,45 @@ def test_the_plan_says_how_many_trials_are_in_the_control_group(
     assert scheduler.split("\n")[1:] == [said] * bool(said)
 
 
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (
+            ["evaluation.epsilon=8/255"],
+            "trains at epsilon 0.05 (12.8/255) to epsilon 0.25 (63.8/255), but is judged at epsilon 0.03137 (8/255): "
+            "set evaluation.epsilon?",
+        ),
+        (["evaluation.epsilon=0.3"], "but is judged at epsilon 0.3 (76.5/255)"),
+        (["evaluation.epsilon=0.05"], ""),
+        (["evaluation.epsilon=0.25"], ""),
+        (["evaluation.epsilon=8/255", "training.attack=none"], ""),
+        (["evaluation={norm: l2, epsilon: 0.5}"], ""),
+        (
+            ["space.epsilon={choice: [0.05, 0.1]}"],
+            "trains at epsilon 0.05 (12.8/255) to epsilon 0.1 (25.5/255), but is",
+        ),
+        (
+            ["space={lambda: {uniform: [0.1, 1]}}", "training.epsilon=0.3"],
+            "trains at epsilon 0.3 (76.5/255), but is judged",
+        ),
+        (["space={lambda: {uniform: [0.1, 1]}}", "training.epsilon=0.2"], ""),
+    ],
+)
+def test_the_plan_warns_where_no_trial_trains_at_the_radius_that_all_are_judged_at(
+    overrides: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = bundled("quickstart", "start_from=[]", *overrides)
+    judged = read_plan(spec, capsys)["judged by"]
+    assert ("but is judged at" in judged) == bool(said)
+    assert said in judged
+    assert any(said in line for line in explain_judgements(spec))
+
+
+def test_no_bundled_space_is_warned_of_its_radius() -> None:
+    for name in bundled_spaces.bundled():
+        assert explain_other_radius(bundled(name)) == [], name
+
+
 @pytest.mark.parametrize("examples", [100, 60])
 def test_a_search_without_fresh_images_says_so_when_it_starts(
     examples: int, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -93,6 +132,7 @@ def test_a_search_without_fresh_images_says_so_when_it_starts(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(search_run, "run_trials", interrupt)
+    monkeypatch.setattr("tune_cure.cli.views.duration.say_search_duration", lambda *_: None)  # takes seconds
     (tmp_path / "tiny.yaml").write_text(TINY)
     command = ["search", str(tmp_path / "tiny.yaml"), "--output", str(tmp_path / "out")]
     assert main([*command, "--set", f"evaluation.examples={examples}"]) == 130

@@ -191,8 +191,8 @@ def open_folder(spec: SearchSpec, options: SearchOptions, say: Callable[[str], N
             else:
                 if plan:  # of a resumed search, the views say how much is left
                     duration.say_search_duration(spec, splits, plan, say)
-                if reason := search_plan.explain_no_fresh_images(spec):
-                    say(f"no leader will be judged again: {reason}")
+                for line in search_plan.explain_judgements(spec):
+                    say(line)
             judged = splits.validation.subset(spec.evaluation.examples, seed=0)
             chance = chance_level(judged.own_labels)
             environment.write(folder.directory, splits.source, chance_level=chance)

@@ -100,7 +100,12 @@ class AshaConfig(Schema):
     Hyperband takes grace period and reduction factor from here; the median rule takes the grace period.
     """
 
-    grace_period: int = Field(default=1, ge=1, description="Epochs that every trial gets: the first rung.")
+    grace_period: int = Field(
+        default=1,
+        ge=1,
+        description="Epochs that every trial gets: the first rung. About 60% of `training.epochs` is safe; 1 often "
+        "stops the best trial ([measured](early_stopping.md#the-rungs-of-the-bundled-spaces)).",
+    )
     reduction_factor: Number = Field(
         default=3, ge=LEAST_REDUCTION, description="One of this many trials at a rung goes on."
     )
