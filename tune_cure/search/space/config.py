@@ -182,7 +182,8 @@ class ResourcesConfig(Schema):
 
     gpus_per_trial: Annotated[float | Literal["auto"], PlainValidator(_gpus_or_auto)] = Field(
         default=0.0,
-        description="0.5 puts two trials on a GPU; auto: up to 3, as measured; 0: trials run on CPUs.",
+        description="0.5 puts two trials on a GPU; auto: up to 3, as measured; 0: trials run on CPUs. A trial trains "
+        "on one GPU at most, so more than 1 leaves GPUs idle.",
     )
     cpus_per_trial: int = Field(default=1, ge=1, description="CPU cores, and so threads, of a trial.")
     concurrent: Annotated[int | Literal["auto"], PlainValidator(_count_or_auto)] = Field(
