@@ -27,6 +27,7 @@ class ConfirmOptions:
         weights: `both` judges the last weights and those of the best epoch, `last` the last ones alone. None goes on
             as the confirmation was begun, and begins with both.
         no_autoattack: Leave AutoAttack out.
+        check: Print the plan and start nothing.
         data_root: Folder of the data; None leaves that of the search.
         address: Address of a Ray cluster to join; None starts a Ray on this machine.
         verbose: Show what Ray says.
@@ -43,6 +44,7 @@ class ConfirmOptions:
     train_images: int | None = None
     weights: str | None = None
     no_autoattack: bool = False
+    check: bool = False
     data_root: str | None = None
     address: str | None = None
     verbose: bool = False
@@ -78,6 +80,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "it a name"
     )
     parser.add_argument("directory", type=Path, metavar="FOLDER", help="the search's folder")
+    _add_what_is_compared(parser)
+    _add_how_it_is_done(parser)
+
+
+def _add_what_is_compared(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--top", type=command_line.positive, default=3, metavar="N", help="leading configurations (default: 3)"
     )
@@ -96,6 +103,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--candidates", nargs="*", default=[], metavar="FILE", help=candidates_help)
     epsilons_help = "radii to judge at besides the search's: 4/255"
     parser.add_argument("--epsilons", nargs="*", type=command_line.radius, default=[], metavar="X", help=epsilons_help)
+
+
+def _add_how_it_is_done(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--examples", type=command_line.several, metavar="N", help="test images to judge on (default: all)"
     )
@@ -109,6 +119,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "not trained on; last: the last ones alone, trained on all images (default: both, or as it was begun)",
     )
     parser.add_argument("--no-autoattack", action="store_true", help="leave AutoAttack out: quick, and less certain")
+    check_help = "print the plan and how long it takes, and start nothing"
+    parser.add_argument("--check", "--dry-run", action="store_true", help=check_help)
     parser.add_argument("--data-root", metavar="FOLDER", help="where the data is")
     parser.add_argument("--address", help="a Ray cluster to join, as for search; its machines must see the folder")
     parser.add_argument("--parts", type=Path, metavar="FILE", help=command_line.PARTS_HELP)

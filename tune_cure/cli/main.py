@@ -24,6 +24,7 @@ from typing import NoReturn
 from tune_cure.cli.views.interruption import EXIT_CODE
 from tune_cure.utils.errors import TuneCureError
 from tune_cure.utils.files import DiskError, describe_disk_fault
+from tune_cure.utils.formatting import join_words
 from tune_cure.utils.registry import did_you_mean
 from tune_cure.utils.signals import StopSignals, WorkLeftBehindError, ignore_ctrl_c
 
@@ -112,16 +113,19 @@ def _refuse_unknown_flags(
     Args:
         words: What follows the command's name.
         parser: The command's parser.
-        suggest: Returns a hint for an unknown flag and its value, or an empty text; None gives the nearest flag.
+        suggest: Returns a hint for an unknown flag and its value, or an empty text. Then the hint names the flags that
+            begin like the unknown one, or else the nearest flag.
     """
     words = list(itertools.takewhile(lambda word: word != "--", words))
     flags = [flag for action in parser._actions for flag in action.option_strings if flag.startswith("--")]
     for word, following in itertools.zip_longest(words, words[1:], fillvalue=""):
         flag, _, value = word.partition("=")
-        if flag.startswith("--") and not any(known.startswith(flag) for known in flags):
+        if flag.startswith("--") and flag not in flags:
             value = value or following * (not following.startswith("-"))
             hint = suggest(flag, value) if suggest else ""
-            parser.error(f"unknown argument {word}{hint or did_you_mean(flag, flags)}")
+            longer = join_words((repr(known) for known in flags if known.startswith(flag)), "or")
+            hint = hint or (f"; did you mean {longer}?" if longer else did_you_mean(flag, flags))
+            parser.error(f"unknown argument {word}{hint}")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -163,7 +167,7 @@ def _build_parsers(detailed: Iterable[str]) -> tuple[argparse.ArgumentParser, di
     subparsers = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     detailed = set(detailed)
     for name, summary in COMMANDS.items():
-        subparser = subparsers.add_parser(name, help=summary)
+        subparser = subparsers.add_parser(name, help=summary, allow_abbrev=False)
         subparser.set_defaults(command=name, parser=subparser)
         if name in detailed:
             _module(name).add_arguments(subparser)

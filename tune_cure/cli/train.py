@@ -95,7 +95,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--epsilon 8 (from 1 on: in 1/255), --alpha 10 (beside such an epsilon or from 4 on: in 1/255), "
         "--opt-level O0 (no mixed precision)."
     )
-    parser.allow_abbrev = False
     _add_subject(parser)
     _add_manner(parser)
     _add_hyperparameters(parser)

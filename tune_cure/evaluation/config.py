@@ -24,7 +24,10 @@ class EvaluationConfig(Schema):
 
     norm: Annotated[str, one_of(NORMS, any_case=True)] = Field(default="linf", description="Norm of the ball.")
     epsilon: Number = Field(
-        default=8 / 255, gt=0, description="Radius of the ball, in pixel units; a norm other than linf needs one."
+        default=8 / 255,
+        gt=0,
+        description="Radius of the ball, in pixel units: in a search 8/255 for every data set unless given. A norm "
+        "other than linf needs one.",
     )
     steps: int = Field(default=10, ge=1, description="PGD steps; each is a quarter of epsilon long.")
     restarts: int = Field(default=1, ge=1, description="PGD random starts; robust means robust to all of them.")
@@ -44,10 +47,15 @@ class EvaluationConfig(Schema):
             raise problem_at("epsilon", needs_radius(self.norm))
         return self
 
-    def __str__(self) -> str:
+    @property
+    def described_attack(self) -> str:
+        """The attack and its settings in words, without the threat model."""
         starts = f"{self.restarts} start" + "s" * (self.restarts > 1)
         ascends = "" if self.loss == "cross_entropy" else f" on the {self.loss} loss"
-        return f"PGD-{self.steps} with {starts}{ascends} at {format_radius(self.epsilon, self.norm)}"
+        return f"PGD-{self.steps} with {starts}{ascends}"
+
+    def __str__(self) -> str:
+        return f"{self.described_attack} at {format_radius(self.epsilon, self.norm)}"
 
 
 class StricterEvaluation(EvaluationConfig):
@@ -60,7 +68,7 @@ class StricterEvaluation(EvaluationConfig):
         """The attack as people write it, without its settings."""
         return "PGD" if self.attack == "pgd" else ATTACK_LABELS[self.attack]
 
-    def __str__(self) -> str:
-        if self.attack == "pgd":
-            return super().__str__()
-        return f"{self.label} at {format_radius(self.epsilon, self.norm)}"
+    @property
+    def described_attack(self) -> str:
+        """The attack and its settings in words, without the threat model; AutoAttack has no settings."""
+        return super().described_attack if self.attack == "pgd" else self.label

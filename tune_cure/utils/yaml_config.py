@@ -15,6 +15,7 @@ from pydantic_core import ErrorDetails, InitErrorDetails
 from tune_cure.utils.errors import TuneCureError
 from tune_cure.utils.formatting import join_words, shorten_repr
 from tune_cure.utils.registry import did_you_mean
+from tune_cure.utils.schema import choices
 from tune_cure.utils.yaml_parser import MAX_LENGTH, describe_yaml_error, parse
 
 
@@ -198,6 +199,11 @@ def _message(error: ErrorDetails, model: type[BaseModel], location: Sequence[str
             return f"a {'number' if error['type'] == 'float_type' else 'whole number'} is needed, {but_found}"
         case "bool_type" | "bool_parsing":
             return f"true or false is needed, {but_found}"
+        case "list_type":
+            return f"a list is needed, {but_found}"
+        case "string_type":
+            names = ", ".join(_find_choices(model, location))
+            return f"{f'one of {names}' if names else 'a text'} is needed, {but_found}"
         case "dict_type" | "model_type" | "model_attributes_type":
             return f"a mapping of keys is needed, {but_found}"
         case _:
@@ -206,12 +212,27 @@ def _message(error: ErrorDetails, model: type[BaseModel], location: Sequence[str
 
 def _keys(model: type[BaseModel], location: Sequence[str | int]) -> list[str]:
     """Return the keys that the section at `location` may have."""
+    return [field.alias or name for name, field in _find_section(model, location).model_fields.items()]
+
+
+def _find_choices(model: type[BaseModel], location: Sequence[str | int]) -> list[str]:
+    """Return the names that the value at `location` may have; empty where it may be something else, too."""
+    section = _find_section(model, location[:-1])
+    fields = section.model_fields if _is_model(section) else {}
+    return next((choices(field) for name, field in fields.items() if location[-1] in (name, field.alias)), [])
+
+
+def _find_section(model: type[BaseModel], location: Sequence[str | int]) -> Any:
+    """Return the type of the section at `location`."""
     section: Any = model
     for part in location:
-        is_model = isinstance(section, type) and issubclass(section, BaseModel)
         # In a dictionary or list, the part is a key or an index, and the section what they all hold.
-        section = _if_given(section.model_fields[str(part)].annotation if is_model else get_args(section)[-1])
-    return [field.alias or name for name, field in section.model_fields.items()]
+        section = _if_given(section.model_fields[str(part)].annotation if _is_model(section) else get_args(section)[-1])
+    return section
+
+
+def _is_model(section: Any) -> bool:
+    return isinstance(section, type) and issubclass(section, BaseModel)
 
 
 def _if_given(annotation: Any) -> Any:

@@ -10,7 +10,7 @@ from typing import NoReturn
 import pandas as pd
 import pytest
 
-from tests.support.command_line import fill_disk, typed_arguments
+from tests.support.command_line import failed, fill_disk, typed_arguments
 from tests.support.confirmations import PLAN, write_best_outcomes, write_outcomes, write_quick_search
 from tests.support.exported_models import write_network_for_pictures
 from tests.support.old_runs import copy_run
@@ -285,6 +285,57 @@ def test_the_plan_says_how_long_it_takes_and_how_to_make_it_shorter(
     printed = " ".join(capsys.readouterr().out.split())
     assert "4 of 4 runs are done already" in printed
     assert "if it goes as fast" not in printed
+
+
+def test_check_prints_the_plan_and_starts_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(*_: object, **__: object) -> NoReturn:
+        raise AssertionError("the jobs were started")
+
+    monkeypatch.setattr(confirmation, "run", start)
+    write_quick_search(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    assert cli.main(["confirm", str(tmp_path), *QUICK, "--check"]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "each with seeds 1 and 2, on 200 training images; judged on 40 test images" in printed
+    assert "if it goes as fast as the search did" in printed
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("setting", "flags", "said"),
+    [
+        (
+            "data.train_examples=600",
+            [],
+            "trained on 600 images, this trains on 1,078: hyperparameters may not carry over",
+        ),
+        ("data.train_examples=600", ["--weights", "last"], "trained on 600 images, this trains on 1,438: "),
+        ("data.train_examples=600", ["--train-images", "200"], "trained on 600 images, this trains on 200: "),
+        ("data.train_examples=600", ["--train-images", "600"], ""),
+        ("data.train_examples=null", ["--train-images", "200"], ""),
+    ],
+)
+def test_the_plan_warns_of_another_number_of_training_images_than_a_search_on_some_of_them_had(
+    setting: str, flags: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_quick_search(tmp_path, setting)
+    command = ["confirm", str(tmp_path), "--top", "1", "--seeds", "1", "--baselines", "--no-autoattack", "--check"]
+    assert cli.main([*command, *flags]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert ("the search trained on" in printed) == bool(said)
+    assert said in printed
+    assert ("; --train-images 600 trains on as many as the search did" in printed) == bool(said)
+
+
+def test_check_downloads_no_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_quick_search(tmp_path)
+    spec = tmp_path / run_files.SPEC
+    spec.write_text(spec.read_text().replace("dataset: digits", "dataset: cifar10"))
+    said = failed(capsys, "confirm", str(tmp_path), *QUICK, "--check", "--data-root", str(tmp_path / "other"))
+    assert f"CIFAR-10 is not in {tmp_path / 'other'}, or damaged there; on first use it is downloaded" in said
+    assert not (tmp_path / "other").exists()
 
 
 @pytest.mark.parametrize(

@@ -74,6 +74,27 @@ def test_a_wrong_command_line_of_a_search_says_what_was_meant(
 
 
 @pytest.mark.parametrize(
+    ("command", "hint"),
+    [
+        (["confirm", "run", "--seed", "7"], "--seed; did you mean '--seeds'?"),
+        (["confirm", "run", "--epsilon=8/255"], "--epsilon=8/255; did you mean '--epsilons'?"),
+        (["confirm", "run", "--exam", "9"], "--exam; did you mean '--examples'?"),
+        (["search", "cure", "--dash", "0.0.0.0"], "--dash; did you mean '--dashboard-host'?"),
+        (["league", "cure", "--seed", "3", "--methods", "cure"], "--seed; did you mean '--seeds'?"),
+        (["train", "--seeds", "3"], "--seeds; did you mean '--seed'?"),
+        (["report", "--verb"], "--verb; did you mean '--verbose'?"),
+        (["confirm", "run", "--e"], "--e; did you mean '--epsilons' or '--examples'?"),
+    ],
+)
+def test_a_flag_is_never_taken_for_another_that_begins_like_it(
+    command: list[str], hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert refused(capsys, *command) == (
+        f"tune-cure {command[0]}: unknown argument {hint}; see tune-cure {command[0]} --help\n"
+    )
+
+
+@pytest.mark.parametrize(
     ("setting", "said"),
     [
         ("trials=5", "trials: unknown key; did you mean search.trials?"),

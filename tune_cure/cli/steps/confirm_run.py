@@ -13,7 +13,7 @@ from rich.console import Console
 
 from tune_cure.cli.confirm import ConfirmOptions
 from tune_cure.cli.steps.continuing import KEPT, explaining_disk_fault
-from tune_cure.cli.views.confirmation import JobLines, print_plan, print_results
+from tune_cure.cli.views.confirmation import JobLines, explain_other_number, print_plan, print_results
 from tune_cure.cli.views.console import alert
 from tune_cure.cli.views.interruption import EXIT_CODE, Interruption
 from tune_cure.cli.views.ray_logs import say_where_logs_are
@@ -43,11 +43,13 @@ REWRITE_SECONDS = 20.0
 
 
 def run(options: ConfirmOptions, console: Console) -> int:
-    """Run the confirmation, print what it does and what came of it, and return the command's exit code."""
+    """Run the confirmation, or check it, print what it does and what came of it, and return the exit code."""
     prepared = prepare(options)
     print_plan(prepared.jobs, prepared.costs, prepared.concurrent, console)
     for note in prepared.notes:
         console.print(note)
+    if options.check:
+        return 0
     with prepared.lock(), explaining_disk_fault(options.command()):
         return _run(prepared, options, console)
 
@@ -106,7 +108,8 @@ def prepare(options: ConfirmOptions) -> Prepared:
         data = data.model_copy(update={"root": str(Path(options.data_root).expanduser().absolute())})
     result.spec = spec.model_copy(update={"data": data})
     whole = data.model_copy(update={"train_examples": None})
-    splits = splits_module.load(whole, download=bool(options.data_root) or folders.is_default(data.root))
+    may_download = not options.check and (bool(options.data_root) or folders.is_default(data.root))
+    splits = splits_module.load(whole, download=may_download)
     plan = make_plan(
         result,
         splits,
@@ -142,8 +145,9 @@ def prepare(options: ConfirmOptions) -> Prepared:
 def _notes(
     result: SearchResult, candidates: Sequence[Candidate], options: ConfirmOptions, splits: Splits, jobs: Sequence[Job]
 ) -> list[str]:
-    """Return what to know before it starts: baselines, earlier runs and attacks that are left out, trials at chance."""
-    notes = explain_baselines(result, candidates, options.baselines)
+    """Return what to know before it starts: training images, what is left out, earlier runs, trials at chance."""
+    notes = explain_other_number(jobs[0].plan, result.spec.data.train_examples)
+    notes += explain_baselines(result, candidates, options.baselines)
     notes += explain_differences(candidates, result)
     if not splits.has_own_test:
         trained = {candidate.name: candidate.trained for candidate in candidates if candidate.trained}

@@ -189,8 +189,11 @@ def open_folder(spec: SearchSpec, options: SearchOptions, say: Callable[[str], N
             if options.resume:
                 record = resume.prepare(folder.directory, spec, force=options.force, say=say)
                 folder = replace(folder, record=record)
-            elif plan:  # of a resumed search, the views say how much is left
-                duration.say_search_duration(spec, splits, plan, say)
+            else:
+                if plan:  # of a resumed search, the views say how much is left
+                    duration.say_search_duration(spec, splits, plan, say)
+                for line in search_plan.explain_judgements(spec):
+                    say(line)
             judged = splits.validation.subset(spec.evaluation.examples, seed=0)
             chance = chance_level(judged.own_labels)
             environment.write(folder.directory, splits.source, chance_level=chance)

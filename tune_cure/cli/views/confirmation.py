@@ -62,6 +62,21 @@ def print_plan(jobs: Sequence[Job], costs: Mapping[str, Cost], concurrent: int |
         console.print(describe_time(left, costs, concurrent) + advice)
 
 
+def explain_other_number(plan: Plan, searched: int | None) -> list[str]:
+    """Return a line on a confirmation that trains on another number of images than the search did; else none.
+
+    Args:
+        plan: The settings of the confirmation.
+        searched: The search's `data.train_examples`; None if it trained on all images.
+    """
+    if searched in (None, plan.train_images):
+        return []
+    return [
+        f"the search trained on {searched:,} images, this trains on {plan.train_images:,}: hyperparameters may not "
+        f"carry over; --train-images {searched} trains on as many as the search did"
+    ]
+
+
 def describe_time(left: Sequence[Job], costs: Mapping[str, Cost], concurrent: int | None) -> str:
     """Return how long the runs that are left take, from the cost of one run of each of their candidates.
 

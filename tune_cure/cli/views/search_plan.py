@@ -3,6 +3,7 @@
 from rich.console import Console
 from rich.table import Table
 
+from tune_cure.cli.views.training import is_alike
 from tune_cure.data.splits import Splits
 from tune_cure.ray_backend.resources import (
     ResourcePlan,
@@ -15,8 +16,9 @@ from tune_cure.search.duration import play
 from tune_cure.search.proposals.auto_sampler import resolve_sampler
 from tune_cure.search.space.checks import explain_short_trainings
 from tune_cure.search.space.config import SearchSpec
+from tune_cure.training.interactions import inactive_hyperparameters
 from tune_cure.training.presets import describe_method
-from tune_cure.utils.formatting import format_hyperparameters
+from tune_cure.utils.formatting import format_count, format_hyperparameters, format_radius
 
 MEASURED_LATER = (
     "\nor more on each GPU: gpus_per_trial is auto, so a trial's memory is measured before the search starts"
@@ -62,10 +64,14 @@ def print_plan(spec: SearchSpec, plan: ResourcePlan, images: str, output: str, c
         **({"method": method} if method else {}),
         "space": "\n".join(f"{key}: {_describe_values(spec, key)}{_describe_use(spec, key)}" for key in spec.space),
         "start_from": "\n".join(format_hyperparameters(start) for start in spec.start_from) or "none",
-        "scheduler": f"{spec.search.scheduler} {_describe_stops(spec)}; runs to {spec.max_epochs}",
+        "scheduler": f"{spec.search.scheduler} {_describe_stops(spec)}; runs to {spec.max_epochs}"
+        + _describe_control_group(spec),
         **({"budget": budget} if budget else {}),
         "epochs": "\n".join([_describe_epochs(spec, plan), *short]),
-        "judged by": f"{spec.evaluation} on {trial_table.judged_examples(spec)} validation images",
+        "judged by": "\n".join(
+            [f"{spec.evaluation} on {_describe_judged_images(spec)} validation images", *explain_other_radius(spec)]
+        ),
+        **({"then judged": again} if (again := _describe_second_judgement(spec)) else {}),
         "devices": f"{plan}{MEASURED_LATER if plan.gpus_per_trial and spec.resources.gpus_per_trial == 'auto' else ''}",
         "results": output,
     }
@@ -101,6 +107,74 @@ def _describe_stops(spec: SearchSpec) -> str:
         return "stops nothing"
     judged = f", judged there by {spec.rung_judgement}" if spec.rung_judgement else ""
     return f"may stop a trial after epoch {', '.join(map(str, spec.rungs))}{judged}"
+
+
+def _describe_control_group(spec: SearchSpec) -> str:
+    """Return what the control group of early stopping is, as a line of its own; empty without one."""
+    if not spec.asha.control or spec.search.scheduler == "none":
+        return ""
+    judge = " and judge the rungs" if spec.rungs else ""
+    return f"\nabout {100 * spec.asha.control:.3g}% of the trials, drawn by the seed, run to the end{judge}"
+
+
+def explain_other_radius(spec: SearchSpec) -> list[str]:
+    """Return a warning where all trials train at larger, or all at smaller radii than they are judged at; else none.
+
+    A fixed radius may differ a little, as in `tune-cure train`: a larger one in training is common.
+    """
+    config, judged = spec.training_config({}), spec.evaluation
+    if "norm" in spec.space or config.norm != judged.norm or "epsilon" in inactive_hyperparameters(config):
+        return []
+    searched = spec.space.get("epsilon")
+    radii = sorted({min(searched.values), max(searched.values)}) if searched else [config.epsilon]
+    is_around = radii[0] <= judged.epsilon <= radii[-1]
+    if is_around or (searched is None and is_alike(config.epsilon, judged.epsilon)):
+        return []
+    trained = " to ".join(format_radius(radius, config.norm) for radius in radii)
+    return [
+        f"trains at {trained}, but is judged at {format_radius(judged.epsilon, judged.norm)}: set evaluation.epsilon?"
+    ]
+
+
+def explain_judgements(spec: SearchSpec) -> list[str]:
+    """Return what the plan says of the judgements that may need a change, a line each, for a search that starts."""
+    reason = explain_no_fresh_images(spec)
+    return explain_other_radius(spec) + [f"no leader will be judged again: {reason}"] * bool(reason)
+
+
+def _describe_judged_images(spec: SearchSpec) -> str:
+    """Return how many images judge each epoch; their number is not known before data of unknown size is here."""
+    if spec.data.validation is None:
+        return f"at most {spec.evaluation.examples:,}"
+    return f"{trial_table.judged_examples(spec):,}"
+
+
+def _describe_second_judgement(spec: SearchSpec) -> str:
+    """Return by what the leaders are judged again, or why they cannot be; empty if they are not to be."""
+    if not spec.rescore.top:
+        return ""
+    if reason := explain_no_fresh_images(spec):
+        return f"no leader: {reason}"
+    leaders = format_count(min(spec.rescore.top, spec.search.trials), "leader")
+    fresh = f"at most {spec.rescore.examples:,}"
+    if spec.data.validation is not None:
+        fresh = f"{min(spec.rescore.examples, _count_unjudged(spec)):,}"
+    return f"{leaders} by {spec.rescoring.described_attack} on {fresh} fresh validation images"
+
+
+def explain_no_fresh_images(spec: SearchSpec) -> str:
+    """Return why the leaders cannot be judged again on fresh images; empty if they can, or are not to be."""
+    if not spec.rescore.top or spec.data.validation is None or _count_unjudged(spec):
+        return ""
+    return (
+        f"all {spec.data.num_validation:,} validation images judge the trials; for a fresh number set data.validation "
+        "above evaluation.examples"
+    )
+
+
+def _count_unjudged(spec: SearchSpec) -> int:
+    """Return the number of validation images that no trial is judged on."""
+    return spec.data.num_validation - trial_table.judged_examples(spec)
 
 
 def _describe_epochs(spec: SearchSpec, plan: ResourcePlan) -> str:

@@ -52,10 +52,15 @@ def describe_other_ball(spec: RunSpec) -> str:
         return ""
     if training.norm != judged.norm:
         return f"trains in {training.norm}, but is judged in {judged.norm}: set evaluation.norm?"
-    if abs(training.epsilon - judged.epsilon) <= MAX_RADIUS_GAP * judged.epsilon:
+    if is_alike(training.epsilon, judged.epsilon):
         return ""
     radii = [format_radius(epsilon, training.norm) for epsilon in (training.epsilon, judged.epsilon)]
     return f"trains at {radii[0]}, but is judged at {radii[1]}: --set evaluation.epsilon={training.epsilon:.4g}?"
+
+
+def is_alike(trained: float, judged: float) -> bool:
+    """Return whether a radius of training is near enough to that of the evaluation not to be pointed out."""
+    return abs(trained - judged) <= MAX_RADIUS_GAP * judged
 
 
 def train_epochs(run: Run, say: Callable[[str], None], console: Console | None = None) -> None:

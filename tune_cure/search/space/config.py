@@ -100,7 +100,12 @@ class AshaConfig(Schema):
     Hyperband takes grace period and reduction factor from here; the median rule takes the grace period.
     """
 
-    grace_period: int = Field(default=1, ge=1, description="Epochs that every trial gets: the first rung.")
+    grace_period: int = Field(
+        default=1,
+        ge=1,
+        description="Epochs that every trial gets: the first rung. About 60% of `training.epochs` is safe; 1 often "
+        "stops the best trial ([measured](early_stopping.md#the-rungs-of-the-bundled-spaces)).",
+    )
     reduction_factor: Number = Field(
         default=3, ge=LEAST_REDUCTION, description="One of this many trials at a rung goes on."
     )
@@ -177,7 +182,8 @@ class ResourcesConfig(Schema):
 
     gpus_per_trial: Annotated[float | Literal["auto"], PlainValidator(_gpus_or_auto)] = Field(
         default=0.0,
-        description="0.5 puts two trials on a GPU; auto: up to 3, as measured; 0: trials run on CPUs.",
+        description="0.5 puts two trials on a GPU; auto: up to 3, as measured; 0: trials run on CPUs. A trial trains "
+        "on one GPU at most, so more than 1 leaves GPUs idle.",
     )
     cpus_per_trial: int = Field(default=1, ge=1, description="CPU cores, and so threads, of a trial.")
     concurrent: Annotated[int | Literal["auto"], PlainValidator(_count_or_auto)] = Field(

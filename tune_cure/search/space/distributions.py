@@ -4,35 +4,85 @@ import math
 from collections.abc import Callable, Iterable
 from typing import Annotated, Any
 
-from pydantic import Field, StrictInt, model_validator
+from pydantic import BeforeValidator, Field, StrictInt, model_validator
 
 from tune_cure.utils.formatting import format_exactly, shorten_repr
-from tune_cure.utils.schema import Number, Schema
+from tune_cure.utils.schema import Number, Schema, parse_number
 
 ON_GRID = 1e-8  # how far a value may lie off the grid, in steps; Optuna allows the same
+
+
+KINDS = ("uniform", "loguniform", "int", "choice")
+WIDE = 100  # ratio of the ends of a range from which on a logarithmic one is the better example
+
+
+def _check_range(numbers: str) -> BeforeValidator:
+    """Return the check that a value is a list of two, before each of the two is checked."""
+
+    def check(value: Any) -> Any:
+        if not isinstance(value, list) or len(value) != 2:
+            raise ValueError(f"two {numbers} [low, high] are needed, but found {shorten_repr(value)}")
+        return value
+
+    return BeforeValidator(check)
+
+
+def _check_choice(value: Any) -> Any:
+    if not isinstance(value, list) or not value:
+        raise ValueError(f"a list of one or more values is needed, but found {shorten_repr(value)}")
+    return value
+
+
+def _example(value: Any) -> str:
+    """Return a distribution that somebody may have meant who wrote `value` in its place."""
+    try:
+        low, high = map(parse_number, value)
+        is_range = bool(low < high)
+    except (TypeError, ValueError):
+        is_range = False
+    if is_range:
+        are_whole = type(low) is type(high) is int and high > 1
+        kind = "int" if are_whole else "loguniform" if low > 0 and high / low >= WIDE else "uniform"
+        return f"{{{kind}: {shorten_repr(value)}}}"
+    return f"{{choice: {shorten_repr(value)}}}" if isinstance(value, list) and value else "{loguniform: [0.001, 1]}"
 
 
 class Distribution(Schema):
     """Distribution that a hyperparameter is drawn from: exactly one of uniform, loguniform, int and choice."""
 
-    uniform: Annotated[list[Number], Field(min_length=2, max_length=2)] | None = Field(
+    uniform: Annotated[list[Number], _check_range("numbers"), Field(min_length=2, max_length=2)] | None = Field(
         default=None, description="[low, high], both included; with `step`, low + a multiple of it."
     )
-    loguniform: Annotated[list[Number], Field(min_length=2, max_length=2)] | None = Field(
+    loguniform: Annotated[list[Number], _check_range("numbers"), Field(min_length=2, max_length=2)] | None = Field(
         default=None, description="[low, high] with 0 < low; the logarithm is uniform."
     )
-    int_: Annotated[list[StrictInt], Field(min_length=2, max_length=2)] | None = Field(
+    int_: Annotated[list[StrictInt], _check_range("whole numbers"), Field(min_length=2, max_length=2)] | None = Field(
         default=None, alias="int", description="[low, high], whole numbers, both included; with `step` as above."
     )
-    choice: Annotated[list[Any], Field(min_length=1)] | None = Field(default=None, description="One of these values.")
+    choice: Annotated[list[Any], BeforeValidator(_check_choice), Field(min_length=1)] | None = Field(
+        default=None, description="One of these values."
+    )
     step: Number | None = Field(default=None, gt=0, description="Grid width, for uniform and int.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_a_mapping(cls, value: Any) -> Any:
+        if isinstance(value, dict | Distribution):
+            return value
+        is_fixed = isinstance(value, bool | int | float | str)
+        raise ValueError(
+            f"a distribution is needed, such as {_example(value)} (one of {', '.join(KINDS)}), but found "
+            f"{'nothing' if value is None else shorten_repr(value)}"
+            + "; a fixed value belongs under training"
+            * is_fixed
+        )
 
     @model_validator(mode="after")
     def _is_one_valid_distribution(self) -> "Distribution":
-        kinds = [name for name in ("uniform", "loguniform", "int", "choice") if self._values(name) is not None]
+        kinds = [name for name in KINDS if self._values(name) is not None]
         if len(kinds) != 1:
             given = " and ".join(kinds) or "none"
-            raise ValueError(f"exactly one of uniform, loguniform, int, choice is needed, but found {given}")
+            raise ValueError(f"exactly one of {', '.join(KINDS)} is needed, but found {given}")
         if self.kind == "choice":
             if len({repr(value) for value in self.values}) < len(self.values):
                 raise ValueError(f"choice: a value is listed twice in {shorten_repr(self.values)}")
@@ -57,7 +107,7 @@ class Distribution(Schema):
     @property
     def kind(self) -> str:
         """The kind that is given: uniform, loguniform, int or choice."""
-        return next(kind for kind in ("uniform", "loguniform", "int", "choice") if self._values(kind) is not None)
+        return next(kind for kind in KINDS if self._values(kind) is not None)
 
     @property
     def values(self) -> list[Any]:

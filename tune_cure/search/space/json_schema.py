@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from tune_cure.search.space.config import SearchSpec
+from tune_cure.search.space.distributions import KINDS
 from tune_cure.search.space.name_meanings import FAMILIES, describe_name
 from tune_cure.search.space.objectives import METRICS
 from tune_cure.training.config import config_class
@@ -21,7 +22,6 @@ from tune_cure.utils.registry import Registry
 from tune_cure.utils.schema import MAX_NUMBER, OneOf
 
 DRAFT = "http://json-schema.org/draft-07/schema#"  # the newest that common editors read whole
-KINDS = ("uniform", "loguniform", "int", "choice")
 NUMERIC = ("number", "integer")
 BOUNDS = ("minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum")
 

@@ -11,13 +11,13 @@ from tune_cure.search import run_files
 from tune_cure.search.space import checks, keys
 from tune_cure.search.space.config import SearchSpec
 from tune_cure.search.space.configurations import Identity, identify, limit_trials
-from tune_cure.search.space.distributions import ON_GRID, Distribution
+from tune_cure.search.space.distributions import KINDS, ON_GRID, Distribution
 from tune_cure.search.space.own_parts import expect_own_parts, import_modules, import_own_parts, read_parts
 from tune_cure.training.config import HYPERPARAMETERS, config_class, expand_model_name, parse_hyperparameter
 from tune_cure.training.delta import DELTA, delta_notice, expand_delta, say_delta_in
 from tune_cure.training.interactions import inactive_hyperparameters
 from tune_cure.training.presets import METHOD, expand_method, expand_space, expand_start, find_preset
-from tune_cure.utils.formatting import format_count
+from tune_cure.utils.formatting import format_count, join_words
 from tune_cure.utils.yaml_config import (
     ProblemError,
     SpecError,
@@ -29,6 +29,7 @@ from tune_cure.utils.yaml_config import (
 
 _logger = logging.getLogger(__name__)
 
+ONLY_TRAINING = "only keys of training can be searched"
 BRACKET_KEYS = (
     "asha.brackets",
     "asha.grace_period",
@@ -183,6 +184,7 @@ def _check(content: dict[str, Any], *, import_parts: bool) -> SearchSpec:
     Raises:
         ProblemError: It cannot be run.
     """
+    _refuse_other_sections(content.get("space"))
     try:
         spec = SearchSpec.model_validate(content)
     except ValidationError as error:
@@ -222,7 +224,7 @@ def _resolve(spec: SearchSpec, key: str, distribution: Distribution) -> Distribu
         if spec.has_unread_parts:
             _check_name(key, path)
             return distribution
-        raise ProblemError(path, unknown(key, HYPERPARAMETERS))
+        raise ProblemError(path, _explain_unknown(key))
     takes = str if key == DELTA else config_class().model_fields[HYPERPARAMETERS[key]].annotation
     if takes is str and kind != "choice":
         raise ProblemError(path, f"takes names: use choice, not {distribution.kind}")
@@ -240,6 +242,26 @@ def _resolve(spec: SearchSpec, key: str, distribution: Distribution) -> Distribu
             text = "%s: %g is no multiple of step %g above %g; the highest value is %g"
             _logger.warning(text, path, high, distribution.step, low, highest)
     return distribution.model_copy(update={kind: [int(value) for value in values] if kind == "int_" else values})
+
+
+def _refuse_other_sections(space: Any) -> None:
+    """Raise an error where the space names a key by its section: `model.width`, or a mapping `model` with that key."""
+    for key, value in space.items() if isinstance(space, dict) else ():
+        path = str(key)
+        if isinstance(value, dict) and not {*KINDS, "step"}.intersection(value):
+            path = ".".join([path, *map(str, [*value][:1])])
+        section, dot, name = path.partition(".")
+        if dot and section in SearchSpec.model_fields and key not in HYPERPARAMETERS:
+            hint = f"; did you mean space.{name}?" if section == "training" and name in HYPERPARAMETERS else ""
+            raise ProblemError(f"space.{path}", f"{ONLY_TRAINING}{hint}")
+
+
+def _explain_unknown(key: str) -> str:
+    """Return why a key that is no hyperparameter cannot be searched."""
+    if key in SearchSpec.model_fields:
+        return ONLY_TRAINING
+    paths = keys.paths_of(key)
+    return f"{ONLY_TRAINING}, and this is {join_words(paths, 'or')}" if paths else unknown(key, HYPERPARAMETERS)
 
 
 def _check_name(key: str, path: str) -> None:

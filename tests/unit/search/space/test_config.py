@@ -22,6 +22,8 @@ start_from:
 evaluation: {epsilon: 8/255}
 """
 
+ONE_OF = "(one of uniform, loguniform, int, choice)"
+
 
 @pytest.fixture
 def base(tmp_path: Path) -> Path:
@@ -127,14 +129,38 @@ def test_a_best_config_file_is_a_start(base: Path, tmp_path: Path) -> None:
         ("space.h={uniform: [5, 0.5]}", "space.h", "uniform: low < high must hold, but got [5, 0.5]"),
         ("space.h={uniform: [1, 1]}", "space.h", "uniform: low < high must hold, but got [1, 1]"),
         ("space.lambda={loguniform: [0, 10]}", "space.lambda", "loguniform: 0 < low must hold, but got [0, 10]"),
-        ("space.h={uniform: [1]}", "space.h.uniform", "at least 2 items"),
+        ("space.h={uniform: [1]}", "space.h.uniform", "two numbers [low, high] are needed, but found [1]"),
+        ("space.h={uniform: 0.5}", "space.h.uniform", "two numbers [low, high] are needed, but found 0.5"),
+        (
+            "space.batch_size={int: [3]}",
+            "space.batch_size.int",
+            "two whole numbers [low, high] are needed, but found [3]",
+        ),
         ("space.h={uniform: [1, 2], choice: [1]}", "space.h", "but found uniform and choice"),
         ("space.h={}", "space.h", "exactly one of uniform, loguniform, int, choice is needed, but found none"),
-        ("space.h={choice: []}", "space.h.choice", "at least 1 item"),
+        ("space.h={choice: []}", "space.h.choice", "a list of one or more values is needed, but found []"),
+        ("space.init={choice: zero}", "space.init.choice", "a list of one or more values is needed, but found 'zero'"),
         ("space.h={choice: [1, 1]}", "space.h", "listed twice"),
         ("space.h={loguniform: [1, 2], step: 1}", "space.h", "step: goes with uniform and int"),
         ("space.h={uniform: [1, 2], step: 3}", "space.h", "at most high - low = 1, but got 3"),
-        ("space.h=3", "space.h", "a mapping of keys is needed, but found 3 (int)"),
+        ("space.h=[0.001, 1]", "space.h", f"needed, such as {{loguniform: [0.001, 1]}} {ONE_OF}, but found [0.001, 1]"),
+        ("space.h=[0.5, 2]", "space.h", "such as {uniform: [0.5, 2]} (one of"),
+        ("space.h=[0, 1]", "space.h", "such as {uniform: [0, 1]} (one of"),
+        ("space.epsilon=[6/255, 12/255]", "space.epsilon", "such as {uniform: ['6/255', '12/255']} (one of"),
+        ("space.batch_size=[32, 64]", "space.batch_size", "such as {int: [32, 64]} (one of"),
+        ("space.optimizer=[sgd, adam]", "space.optimizer", "such as {choice: ['sgd', 'adam']} (one of"),
+        ("space.h=3", "space.h", f"{ONE_OF}, but found 3; a fixed value belongs under training"),
+        ("space.h=", "space.h", f"{ONE_OF}, but found nothing"),
+        ("space.model.width={int: [4, 8]}", "space.model.width", "only keys of training can be searched"),
+        ("space={model.width: {int: [4, 8]}}", "space.model.width", "only keys of training can be searched"),
+        ("space.model={choice: [a, b]}", "space.model", "only keys of training can be searched"),
+        ("space.width={int: [4, 8]}", "space.width", "only keys of training can be searched, and this is model.width"),
+        (
+            "space.training.h={uniform: [1, 2]}",
+            "space.training.h",
+            "only keys of training can be searched; did you mean",
+        ),
+        ("start_from={h: 1}", "start_from", "a list is needed, but found {'h': 1} (dict)"),
         ("space.h={uniform: [-1, 2]}", "space.h.uniform[0]", "greater than 0, but found -1"),
         ("space.init={choice: [zero, unifrm]}", "space.init.choice[1]", "did you mean 'uniform'?"),
         ("space.init={uniform: [0, 1]}", "space.init", "takes names: use choice, not uniform"),
@@ -153,6 +179,13 @@ def test_a_best_config_file_is_a_start(base: Path, tmp_path: Path) -> None:
         ),
         ("resources.concurrent=many", "resources.concurrent", "at least 1, or auto, is needed, but found 'many'"),
         ("asha.steps=0", "asha.steps", "greater than or equal to 1"),
+        (
+            "search.scheduler=false",
+            "search.scheduler",
+            "one of asha, hyperband, median, none is needed, but found False",
+        ),
+        ("training.attack=3", "training.attack", "one of fgsm, zerograd, pgd, "),
+        ("name=3", "name", "a text is needed, but found 3 (int)"),
         ("search.scheduler=ahsa", "search.scheduler", "'ahsa' is not one of asha, hyperband, median, none"),
         (
             "resources.gpus_per_trial=all",
