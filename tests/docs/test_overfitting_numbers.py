@@ -83,6 +83,19 @@ def test_the_answer_to_the_question_is_that_of_the_runs_and_of_their_test() -> N
     assert f"training took {shortest[1] / shortest[0]:.1f} times as long" in readme
 
 
+def test_what_is_said_of_the_robustness_of_the_two_arms_is_in_their_files() -> None:
+    text = " ".join(text_of("results.md", f"## {SECTION}").split())
+    arms = pd.read_csv(RESULTS / "overfitting_arms.csv").set_index("arm")
+    assert arms.loc[list(QUESTION), "judged"].eq(10).all()
+    last, best = (100 * arms.loc[list(QUESTION), f"{network}_autoattack"] for network in ("last", "best"))
+    assert f"have {last.iloc[0]:.1f}% without the penalty and {last.iloc[1]:.1f}% with it" in text
+    assert f"have {best.iloc[0]:.1f} and {best.iloc[1]:.1f}%." in text
+    found = [(bool(of["collapsed_in_the_end"]), float(str(of["last_autoattack"]))) for of in summaries("fgsm_rs")]
+    collapsed, sound = ([accuracy for is_collapsed, accuracy in found if is_collapsed == which] for which in (1, 0))
+    assert (len(collapsed), max(collapsed), len(sound)) == (2, 0.0, 8)
+    assert f"have 0%, and the other eight {100 * sum(sound) / len(sound):.1f}%" in text
+
+
 def test_the_sentences_on_the_protocol_and_on_lambda_are_those_of_the_files() -> None:
     text = " ".join(text_of("results.md", f"## {SECTION}").split())
     arms = pd.read_csv(RESULTS / "overfitting_arms.csv")
