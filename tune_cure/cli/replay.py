@@ -82,7 +82,7 @@ def read_options(parsed: argparse.Namespace) -> ReplayOptions:
 def run(options: ReplayOptions, console: Console) -> int:
     """Run the command and return its exit code."""
     result = SearchResult(options.directory)
-    grace_periods = _possible_grace_periods(result) if options.grace_period is None else options.grace_period
+    grace_periods = _choose_grace_periods(result, options.grace_period)
     _check(result, grace_periods, options.reduction_factor)
     frame = asha_replay.write(result, grace_periods, options.reduction_factor)
     console.print(_table(frame))
@@ -103,9 +103,10 @@ def run(options: ReplayOptions, console: Console) -> int:
     return 0
 
 
-def _possible_grace_periods(result: SearchResult) -> list[int]:
-    """Return those of `GRACE_PERIODS` that the search has epochs for."""
-    return [grace_period for grace_period in GRACE_PERIODS if grace_period <= result.spec.max_epochs]
+def _choose_grace_periods(result: SearchResult, given: Sequence[int] | None) -> Sequence[int]:
+    """Return the given grace periods, or those of `GRACE_PERIODS` that the search has epochs for."""
+    possible = [grace_period for grace_period in GRACE_PERIODS if grace_period <= result.spec.max_epochs]
+    return possible if given is None else given
 
 
 def _check(
@@ -198,7 +199,7 @@ def replay(
         TuneCureError: The search has no judged trial, or ASHA cannot have such a number.
     """
     result = SearchResult(command_line.folder_of(search))
-    grace_periods = _possible_grace_periods(result) if grace_period is None else grace_period
+    grace_periods = _choose_grace_periods(result, grace_period)
     _check(result, grace_periods, reduction_factor, ("grace_period", "reduction_factor"))
     table = asha_replay.write(result, grace_periods, reduction_factor)
     return Replay(table, _weigh_by_noise(table, result)[0])

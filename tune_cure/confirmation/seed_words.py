@@ -1,4 +1,4 @@
-"""What the seeds of a comparison allow to say, in words: what intervals include, and where more seeds are needed."""
+"""Words on the seeds of a comparison: what its intervals include, and where more seeds are needed."""
 
 import math
 from collections.abc import Iterable

@@ -7,6 +7,7 @@ candidate "contender", as in confirm.csv.
 import json
 from collections import Counter
 from collections.abc import Hashable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -260,7 +261,7 @@ class Confirmation:
         Runs that show the same sign at the same radius share a sentence, which gives the largest size and names them.
         """
         groups: dict[tuple[float, str], list[tuple[MaskingSign, str]]] = {}
-        for candidate, epsilon, sign in self._masking_signs():
+        for candidate, epsilon, sign in self.masking_signs:
             groups.setdefault((epsilon, sign.claim), []).append((sign, candidate))
         num_runs = Counter((candidate, epsilon) for candidate, _, epsilon in self.outcomes)
         warnings = []
@@ -278,14 +279,18 @@ class Confirmation:
         These are the ones of which a run has a sign of masked gradients that this attack does not settle.
         """
         at = self.table["epsilon"].iloc[0]
-        return {name for name, epsilon, sign in self._masking_signs() if epsilon == at and attack in sign.overrated}
+        return {name for name, epsilon, sign in self.masking_signs if epsilon == at and attack in sign.overrated}
 
-    def _masking_signs(self) -> Iterator[tuple[str, float, MaskingSign]]:
-        """Yield candidate, radius and sign for each sign of masked gradients in a run that did not diverge."""
+    @cached_property
+    def masking_signs(self) -> list[tuple[str, float, MaskingSign]]:
+        """Candidate, radius and sign, for each sign of masked gradients in a run that did not diverge."""
         diverged = self.table.set_index(["contender", "seed", "epsilon"])["diverged"]
-        for key, arrays in self.outcomes.items():
-            signs = [] if diverged[key] else gradient_masking.find_masking_signs(Outcomes.from_arrays(arrays))
-            yield from ((key[0], key[2], sign) for sign in signs)
+        return [
+            (candidate, epsilon, sign)
+            for (candidate, seed, epsilon), arrays in self.outcomes.items()
+            if not diverged[candidate, seed, epsilon]
+            for sign in gradient_masking.find_masking_signs(Outcomes.from_arrays(arrays))
+        ]
 
     def _repr_html_(self) -> str:
         """Return the HTML that a notebook shows: accuracies of every seed, means, verdicts."""

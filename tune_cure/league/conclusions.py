@@ -83,6 +83,11 @@ def format_interval(row: "pd.Series[float]") -> str:
     return f"{format_points(row['low'])} to {format_points(row['high'])}"
 
 
+def format_reversed_interval(row: "pd.Series[float]") -> str:
+    """Return the interval of second minus first, of a row that has that of first minus second."""
+    return format_interval(pd.Series({"low": 0.0 - row["high"], "high": 0.0 - row["low"]}))
+
+
 def describe_accuracy(standings: Standings, candidate: str) -> str:
     """Return the accuracy that a candidate is ranked by, with attack, radius, seeds and images, in words."""
     return f"{_percent(standings, candidate)} {_measure(standings, candidate)}"

@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 
 from tune_cure.confirmation.candidates import list_sound_trials
 from tune_cure.confirmation.verdicts import OF_BEST, Confirmation
-from tune_cure.evaluation import gradient_masking
+from tune_cure.evaluation.gradient_masking import MaskingSign
 from tune_cure.evaluation.names import COMPARED_ATTACKS
-from tune_cure.evaluation.outcomes import Outcomes
 from tune_cure.league.contenders import WINNER, preset_name
 from tune_cure.league.folder import find_given_up
 from tune_cure.search.patience import is_search_over
@@ -184,17 +183,16 @@ class Standings:
 
         PGD far above AutoAttack is one of them. A method with such signs is not crowned.
         """
-        found: dict[str, list[str]] = {}
-        for name in self.order:
-            signs: dict[str, gradient_masking.MaskingSign] = {}
-            for seed in self.runs(name).loc[~self.runs(name)["diverged"], "seed"]:
-                outcomes = Outcomes.from_arrays(self.confirmation.outcomes[name, int(seed), self.epsilon])
-                for sign in gradient_masking.find_masking_signs(outcomes):
-                    if sign.claim not in signs or sign.size > signs[sign.claim].size:
-                        signs[sign.claim] = sign
-            if signs:
-                found[name] = [f"{sign.observation('up to ')}: {sign.meaning}" for sign in signs.values()]
-        return found
+        largest: dict[str, dict[str, MaskingSign]] = {name: {} for name in self.order}
+        for name, epsilon, sign in self.confirmation.masking_signs:
+            if name in largest and epsilon == self.epsilon:
+                other = largest[name].setdefault(sign.claim, sign)
+                largest[name][sign.claim] = max(other, sign, key=lambda it: it.size)
+        return {
+            name: [f"{sign.observation('up to ')}: {sign.meaning}" for sign in signs.values()]
+            for name, signs in largest.items()
+            if signs
+        }
 
     @cached_property
     def costs(self) -> pd.DataFrame:

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from tune_cure.evaluation.names import COMPARED_ATTACKS
 from tune_cure.league.conclusions import (
-    format_interval,
+    format_reversed_interval,
     what_cannot_be_said,
     what_tuning_was_worth,
     who_wins,
@@ -89,7 +89,7 @@ def _columns(standings: Standings) -> dict[str, list[str]]:
         "group": [standings.groups[name] for name in order],
         labels[standings.attack]: accuracies(standings.attack),
         "behind": ["" if row is None else format_points(0.0 - row["difference"]) for row in gaps],
-        "95% interval": ["" if row is None else _reverse(row) for row in gaps],
+        "95% interval": ["" if row is None else format_reversed_interval(row) for row in gaps],
         "tuning": [format_points(tuning[name]) if name in tuning else "" for name in order],
         "±": ["" if pd.isna(spread) else format_percent(spread, unit="") for spread in spreads],
         **{labels[attack]: accuracies(attack) for attack in others},
@@ -100,8 +100,3 @@ def _columns(standings: Standings) -> dict[str, list[str]]:
 def _row(pairs: pd.DataFrame, first: str, second: str) -> "pd.Series[Any] | None":
     rows = pairs[pairs["first"].eq(first) & pairs["second"].eq(second)]
     return None if rows.empty else rows.iloc[0]
-
-
-def _reverse(row: "pd.Series[Any]") -> str:
-    """Return the interval of second minus first."""
-    return format_interval(pd.Series({"low": 0.0 - row["high"], "high": 0.0 - row["low"]}))

@@ -14,6 +14,7 @@ from tune_cure.evaluation.names import COMPARED_ATTACKS
 from tune_cure.league.conclusions import (
     describe_accuracy,
     format_interval,
+    format_reversed_interval,
     what_cannot_be_said,
     what_tuning_was_worth,
     who_wins,
@@ -142,10 +143,7 @@ def _standings_row(
     gap = ["–", "–"]
     if len(behind):
         row = behind.iloc[0]
-        gap = [
-            format_points(0.0 - row["difference"]),
-            f"{format_points(0.0 - row['high'])} to {format_points(0.0 - row['low'])}",
-        ]
+        gap = [format_points(0.0 - row["difference"]), format_reversed_interval(row)]
     numbers = [_mean(runs[standings.attack]), *gap, *(_mean(runs[attack]) for attack in others)]
     if has_best:
         numbers.append(_mean(runs[f"best_{standings.attack}"]))

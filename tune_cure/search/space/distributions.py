@@ -10,8 +10,6 @@ from tune_cure.utils.formatting import format_exactly, shorten_repr
 from tune_cure.utils.schema import Number, Schema, parse_number
 
 ON_GRID = 1e-8  # how far a value may lie off the grid, in steps; Optuna allows the same
-
-
 KINDS = ("uniform", "loguniform", "int", "choice")
 WIDE = 100  # ratio of the ends of a range from which on a logarithmic one is the better example
 
@@ -69,12 +67,10 @@ class Distribution(Schema):
     def _is_a_mapping(cls, value: Any) -> Any:
         if isinstance(value, dict | Distribution):
             return value
-        is_fixed = isinstance(value, bool | int | float | str)
+        advice = "; a fixed value belongs under training" if isinstance(value, bool | int | float | str) else ""
         raise ValueError(
             f"a distribution is needed, such as {_example(value)} (one of {', '.join(KINDS)}), but found "
-            f"{'nothing' if value is None else shorten_repr(value)}"
-            + "; a fixed value belongs under training"
-            * is_fixed
+            f"{'nothing' if value is None else shorten_repr(value)}{advice}"
         )
 
     @model_validator(mode="after")
