@@ -81,10 +81,11 @@ docs: venv
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # Writes the tables of docs/search_space.md and search_spaces/schema.json from the models that read the YAML, and the
-# table of docs/methods.md.
+# tables of docs/methods.md and, of the arms of an experiment, docs/results.md.
 reference: venv
 	$(BIN)/python -m tools.reference
 	$(BIN)/python -m tools.methods
+	$(BIN)/python -m tools.overfitting_arms
 	$(BIN)/python -m tune_cure schema --quiet --output search_spaces/schema.json
 
 # Takes the pictures of README and docs: a search and its confirmation, a quarter of an hour the first time; needs chromium.

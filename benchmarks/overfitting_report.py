@@ -89,7 +89,7 @@ def describe_arms(arms: dict[str, list[Run]]) -> pd.DataFrame:
     rows = []
     for name, runs in arms.items():
         ever, end = (sum(run.has(outcome) for run in runs) for outcome in COLLAPSES)
-        row: dict[str, Any] = {"arm": name, "runs": len(runs), "collapsed": ever}
+        row: dict[str, Any] = {"arm": name, "planned": ARMS[name].seeds, "runs": len(runs), "collapsed": ever}
         interval = stats.binomtest(ever, len(runs)).proportion_ci()
         row |= {
             "collapsed_low": interval.low,

@@ -7,7 +7,8 @@ from pathlib import Path
 import pandas as pd
 from scipy import stats
 
-from tests.support.documents import agree, of_section, text_of
+from tests.support.documents import text_of
+from tools import overfitting_arms
 
 RESULTS = Path("benchmarks/results")
 RUNS = RESULTS / "overfitting"
@@ -25,25 +26,22 @@ def summaries(arm: str) -> list[dict[str, object]]:
 
 
 def test_the_table_of_arms_is_that_of_its_csv_and_the_csv_has_all_runs() -> None:
-    frame = pd.read_csv(RESULTS / "overfitting_arms.csv")
+    frame = pd.read_csv(overfitting_arms.ARMS)
     assert {of["arm"]: of["runs"] for _, of in frame.iterrows()} == {
         arm: len(found) for arm in ARMS if (found := summaries(arm))
     }
-    percent = {
-        "last network: AutoAttack": "last_autoattack",
-        "PGD-50-10": "last_pgd_50_10",
-        "clean": "last_clean",
-        "best network: AutoAttack": "best_autoattack",
-    }
-    agree(of_section("results.md", SECTION, "arm"), frame, {
-        "arm": lambda of: of["arm"],
-        "runs": lambda of: f"{of['runs']} of {ARMS[of['arm']]}",
-        "judged": lambda of: str(of["judged"]),
-        "collapsed": lambda of: str(of["collapsed"]),
-        "of these recovered": lambda of: str(of["recovered"]),
-        **{title: lambda of, name=name: f"{100 * of[name]:.1f}" for title, name in percent.items()},
-        "minutes of training": lambda of: f"{of['minutes']:.0f}",
-    })  # fmt: skip
+    assert frame.set_index("arm")["planned"].to_dict() == {arm: ARMS[arm] for arm in frame["arm"]}
+    page = overfitting_arms.PAGE.read_text(encoding="utf-8")
+    assert page == overfitting_arms.written(page), "run: make reference"
+
+
+def test_the_table_of_arms_has_accuracies_in_percent_and_a_dash_where_no_run_is_judged() -> None:
+    counts = {"planned": 5, "runs": 3, "collapsed": 2, "recovered": 1, "minutes": 9.6}
+    accuracies = {"last_autoattack": 0.1234, "last_pgd_50_10": 0.2, "last_clean": 0.5, "best_autoattack": 0.16}
+    rows = [{"arm": "a", "judged": 3, **counts, **accuracies}, {"arm": "b", "judged": 0, **counts}]
+    _, _, first, second = overfitting_arms.table(pd.DataFrame(rows)).splitlines()
+    assert first == "| `a` | 3 of 5 | 3 | 2 | 1 | 12.3 | 20.0 | 50.0 | 16.0 | 10 |"
+    assert second == "| `b` | 3 of 5 | 0 | 2 | 1 | – | – | – | – | 10 |"
 
 
 def test_the_answer_to_the_question_is_that_of_the_runs_and_of_their_test() -> None:

@@ -12,10 +12,10 @@ from tune_cure.search.results import SearchResult
 from tune_cure.training.config import TrainingConfig
 from tune_cure.utils.formatting import (
     format_count,
-    format_duration,
     format_percent,
     format_points,
     format_radius,
+    format_seconds,
     join_words,
 )
 
@@ -188,8 +188,8 @@ def _times(confirmation: Confirmation, first: str, second: str) -> str:
     shortest = confirmation.shortest_trainings()
     seconds, other = float(shortest[first]), float(shortest[second])
     ratio = f", {seconds / other:.1f} times as long" if other else ""
-    took = f"The shortest training run of {first} took {format_duration(seconds)}"
-    return f"{took}, that of {second} {format_duration(other)}{ratio}."
+    took = f"The shortest training run of {first} took {format_seconds(seconds)}"
+    return f"{took}, that of {second} {format_seconds(other)}{ratio}."
 
 
 def chance_warnings(confirmation: Confirmation) -> list[str]:

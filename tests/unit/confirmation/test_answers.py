@@ -61,6 +61,15 @@ def test_what_the_penalty_cost_in_time_comes_next(tmp_path: Path) -> None:
     assert sentences[2].endswith("took 1 min 40 s, that of pgd 2 min 0 s, 0.8 times as long.")
 
 
+def test_short_training_runs_have_the_digits_that_their_ratio_needs(tmp_path: Path) -> None:
+    jobs = plan_quick_jobs(tmp_path, BASELINES)
+    for job in jobs:
+        write_outcomes(job, 0.5, seconds={"ablation": 1.68}.get(job.candidate.name, 5.87))
+    assert answer(Confirmation(jobs), SearchResult(tmp_path))[1] == (
+        "The shortest training run of trial-2 took 5.9 s, that of ablation 1.7 s, 3.5 times as long."
+    )
+
+
 def test_a_run_that_diverged_early_is_not_the_shortest(tmp_path: Path) -> None:
     jobs = plan_quick_jobs(tmp_path, BASELINES)
     for job in jobs:
