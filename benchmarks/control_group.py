@@ -8,7 +8,7 @@ fast adversarial training with three seeds each, in a csv with the columns datas
 accuracies pgd and wa_pgd (averaged weights). In each replay the curves come in another order to four workers, and the
 search's own `EarlyStopper` decides.
 
-Because all curves are recorded to their end, the truth is known: how well the ranks at a rung foretell the final ranks,
+Because all curves are recorded to their end, the truth is known: how well the ranks at a rung predict the final ranks,
 and whether the best trial was stopped. The results are in docs/early_stopping.md.
 """
 

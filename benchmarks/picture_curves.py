@@ -4,9 +4,9 @@
     python benchmarks/picture_curves.py results/pictures
 
 Writes picture_curves.csv, a row for each trial with its hyperparameters and its PGD accuracy after each epoch, and
-picture_curves_ranks.csv: how well the order of the trials by their best accuracy after some epochs foretells their
+picture_curves_ranks.csv: how well the order of the trials by their best accuracy after some epochs predicts their
 order in the end, for all trials and for those with one schedule or one way of averaging. picture_curves_left_out.csv
-says how well the curves foretell each other, as a surrogate has to. The results are in docs/early_stopping.md.
+says how well the curves predict each other, as a surrogate has to. The results are in docs/early_stopping.md.
 """
 
 import argparse
@@ -79,7 +79,7 @@ def bootstrap_spearman(first: NDArray[np.float64], second: NDArray[np.float64]) 
     return float(low), float(high)
 
 
-def foretell(curves: pd.DataFrame) -> pd.DataFrame:
+def predict(curves: pd.DataFrame) -> pd.DataFrame:
     """Return a row for each mean of a surrogate: how far off it is from the best of a curve that it did not see.
 
     Beside it are the spread of these values and the standard error of one of them, by the images that it is judged on.
@@ -106,7 +106,7 @@ def main() -> None:
     ranks = rank(curves)
     ranks.to_csv(RANKS, index=False, float_format="%.3g")
     print(ranks.pivot(index="trials", columns="epoch", values="spearman").to_string(float_format="{:.2f}".format))
-    left_out = foretell(curves)
+    left_out = predict(curves)
     left_out.to_csv(LEFT_OUT, index=False, float_format="%.3g")
     print(left_out.to_string(index=False))
 

@@ -274,10 +274,10 @@ class Surrogate:
 def left_out_error(
     mean: GaussianProcessRegressor | ExtraTreesRegressor, at: "np.ndarray[Any, Any]", curves: "np.ndarray[Any, Any]"
 ) -> tuple[float, float]:
-    """Return how far off the best value of a curve is foretold by the others, and the spread of these values.
+    """Return how far off the best value of a curve is predicted by the others, and the spread of these values.
 
     Args:
-        mean: What foretells, fitted to all curves; a process keeps its kernel.
+        mean: What predicts, fitted to all curves; a process keeps its kernel.
         at: Points of the unit cube, (curves, hyperparameters).
         curves: Accuracies, (curves, epochs).
     """

@@ -273,7 +273,7 @@ def mean_in_percent(accuracies: "pd.Series[float]", *, spread: bool = True) -> s
 
 def test_the_league_that_was_tried_is_what_its_csv_says() -> None:
     frame = pd.read_csv(RESULTS / "league_digits_copy.csv")
-    rows = of_section("league.md", "Tried on a copy and on a handicap", "seconds of training")
+    rows = of_section("correctness.md", "A copy and a handicap in a league", "seconds of training")
     assert [row["method"] for row in rows] == list(frame["method"].unique())
     for row, (_, runs) in zip(rows, frame.groupby("method", sort=False), strict=True):
         first = runs.iloc[0]
@@ -413,20 +413,40 @@ def test_the_tables_of_wrong_verdicts_are_those_of_the_simulation() -> None:
     order = ["compared", "seeds", "deviation_points"]
     equal = frame[frame["difference_points"].eq(0) & frame["deviation_points"].ne("0")]
     deviation = "standard deviation over seeds, points"
-    rows = of_section("confirming.md", "Who is better", "wrong verdicts")
+    rows = of_section("correctness.md", "Wrong verdicts of a confirmation", "wrong verdicts")
     shown = [(row["compared"], int(row["seeds"]), row[deviation].replace(",", "")) for row in rows]
     agree(rows, equal.set_index(order, drop=False).loc[shown], SIMULATED)
-    rows = of_section("league.md", "Who wins", "wrong verdicts")
+    rows = of_section("correctness.md", "Wrong verdicts of a league", "wrong verdicts")
     leagues = equal[equal["compared"].str.startswith("league")]
     one_varies = leagues["deviation_points"].str.contains(" ")
     agree(rows, pd.concat([leagues[~one_varies], leagues[one_varies].sort_values(order)]), SIMULATED)
-    rows = of_section("confirming.md", "Who is better", "found")
+    rows = of_section("correctness.md", "Wrong verdicts of a confirmation", "found")
     found = frame[frame["difference_points"].gt(0)].sort_values("compared", kind="stable", ascending=False)
     agree(rows, found, {
         "compared": lambda of: of["compared"], deviation: lambda of: of["deviation_points"],
         "found": lambda of: f"{100 * of['pooled_seeds']:.0f}%",
         "if each pair went by its own seeds": lambda of: f"{100 * of['own_seeds']:.0f}%",
     })  # fmt: skip
+
+
+def test_what_the_pages_say_of_wrong_verdicts_is_what_the_tables_say() -> None:
+    frame = pd.read_csv(RESULTS / "verdicts.csv", dtype={"deviation_points": str})
+    alike = frame["difference_points"].eq(0) & frame["deviation_points"].isin(("1", "2", "5"))
+
+    def span(rows: "pd.Series[bool]") -> str:
+        shares = 100 * frame.loc[rows, "pooled_seeds"]
+        return f"{shares.min():.1f} to {shares.max():.1f}%"
+
+    confirming = " ".join(text_of("confirming.md", "## Who is better").split())
+    assert f"{span(alike & frame['compared'].eq('confirmation of 3 leaders and 4 baselines'))} of those" in confirming
+    one_varies = frame["compared"].eq("confirmation of 1 leader and 4 baselines, one of which varies tenfold")
+    assert f"and {span(one_varies)} where one candidate varies tenfold" in confirming
+    pair = frame["compared"].eq("one pair that differs") & frame["seeds"].eq(3) & frame["deviation_points"].eq("2")
+    assert f"was found in {100 * frame.loc[pair, 'pooled_seeds'].item():.0f}% of single pairs" in confirming
+    league = " ".join(text_of("league.md", "## Who wins").split())
+    assert f"{span(alike & frame['compared'].isin(('league of 4', 'league of 8')))} had a wrong verdict" in league
+    two_vary = frame["compared"].str.startswith("league") & frame["seeds"].eq(2) & frame["deviation_points"].ne("0")
+    assert f"up to {100 * frame.loc[two_vary, 'pooled_seeds'].max():.1f}% where two of eight" in league
 
 
 def test_the_table_of_collapses_that_are_seen_is_that_of_its_csv() -> None:

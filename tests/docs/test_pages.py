@@ -56,6 +56,14 @@ space:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=str)
+def test_lines_of_text_fit_a_narrow_window(page: Path) -> None:
+    text = re.sub(r"<!-- written by .*?<!-- end of ", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    lines = re.sub(r"^ *```.*?^ *```", "", text, flags=re.DOTALL | re.MULTILINE).splitlines()
+    exempt = ("|", "    ", "![")  # tables, code and pictures
+    assert [line for line in lines if len(line) > 120 and not line.startswith(exempt)] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=str)
 def test_every_link_leads_somewhere(page: Path) -> None:
     for line, target in links(page):
         if target.startswith(("http://", "https://")):

@@ -33,7 +33,7 @@ class SharedAttackConfig(Schema):
     epsilon: Number = Field(
         default=8 / 255,
         gt=0,
-        description="Radius of the training attack, in pixel units; a norm other than linf needs one.",
+        description="Radius of the training attack, in pixel units; other norms than linf need one.",
     )
     attack_statistics: Annotated[str, one_of(STATISTICS_NAMES)] = Field(
         default="running", description="What batch norm normalizes by in the attack, as in penalty_statistics."

@@ -93,7 +93,7 @@ class FreeDeclaration(AttackDeclaration):
 
     replays: int = hyperparameter(
         8,
-        "Steps in a row on each batch with attack free; a pass over the images takes so many epochs.",
+        "Steps in a row on each batch with attack free; a pass over the images takes this many epochs.",
         ge=1,
         unit="steps",
     )
@@ -126,7 +126,7 @@ class GuidedDeclaration(FgsmDeclaration):
     guide_weight: float = hyperparameter(10.0, "Weight of the distance in attack guided.", ge=0, unit="a weight")
     guide_every: int = hyperparameter(
         2,
-        "Steps (penalties, with `penalty_every`) from one guided by the distance to the next; 1: every step.",
+        "The distance guides one step (with `penalty_every`, one step with a penalty) in this many; 1: every one.",
         ge=1,
         unit="steps",
     )

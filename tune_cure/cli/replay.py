@@ -19,7 +19,7 @@ from tune_cure.search.results import SearchResult
 from tune_cure.search.space.config import LEAST_REDUCTION
 from tune_cure.utils.formatting import draw_with, format_notebook, format_table
 
-GRACE_PERIODS = (1, 2, 3)  # that are tried by default, as far as the search has so many epochs
+SHARES = (0.2, 0.4, 0.6)  # of the epochs of a trial: the grace periods that are tried by default
 TITLES = ("grace", "factor", "stopped", "epochs", "saved", "kept", "regret", "saved*", "kept*", "regret*")
 
 
@@ -53,7 +53,7 @@ class ReplayOptions:
 
     Attributes:
         directory: The folder of the search.
-        grace_period: Grace periods to try, in epochs; None tries those of `GRACE_PERIODS` that are possible.
+        grace_period: Grace periods to try, in epochs; None tries `SHARES` of the epochs of a trial.
         reduction_factor: Reduction factors to try.
     """
 
@@ -69,9 +69,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "stopped, and whether the winner would have been found. Record with search.scheduler=none for whole curves."
     )
     parser.add_argument("directory", type=Path, metavar="FOLDER", help="the run's folder")
-    grace_help = "grace periods to try (default: those of 1, 2 and 3 that are possible)"
+    grace_help = "grace periods to try (default: 20, 40 and 60%% of the epochs of a trial)"
     parser.add_argument("--grace-period", nargs="+", type=int, metavar="EPOCHS", help=grace_help)
-    parser.add_argument("--reduction-factor", nargs="+", type=float, default=[2, 3, 4], metavar="FACTOR")
+    factor_help = "reduction factors to try (default: 2 3 4)"
+    parser.add_argument(
+        "--reduction-factor", nargs="+", type=float, default=[2, 3, 4], metavar="FACTOR", help=factor_help
+    )
 
 
 def read_options(parsed: argparse.Namespace) -> ReplayOptions:
@@ -104,9 +107,10 @@ def run(options: ReplayOptions, console: Console) -> int:
 
 
 def _choose_grace_periods(result: SearchResult, given: Sequence[int] | None) -> Sequence[int]:
-    """Return the given grace periods, or those of `GRACE_PERIODS` that the search has epochs for."""
-    possible = [grace_period for grace_period in GRACE_PERIODS if grace_period <= result.spec.max_epochs]
-    return possible if given is None else given
+    """Return the given grace periods, or `SHARES` of the epochs of a trial."""
+    if given is not None:
+        return given
+    return sorted({max(1, round(share * result.spec.max_epochs)) for share in SHARES})
 
 
 def _check(
@@ -192,7 +196,7 @@ def replay(
 
     Args:
         search: The search, or its folder. One without early stopping has whole curves, which say most.
-        grace_period: Grace periods to try, in epochs; None tries those of 1, 2 and 3 that are possible.
+        grace_period: Grace periods to try, in epochs; None tries 20, 40 and 60% of the epochs of a trial.
         reduction_factor: Reduction factors to try.
 
     Raises:

@@ -27,6 +27,10 @@ class ReportOptions:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments to its parser."""
+    parser.description = (
+        "Makes the tables, figures and page of a search or a league again from the files in its folder, also after a "
+        "crash."
+    )
     command_line.add_folder(parser)
 
 

@@ -42,6 +42,9 @@ class WatchOptions:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments to its parser."""
+    parser.description = (
+        "Shows a search that runs in another terminal, from its folder alone. Ctrl-C ends the view, not the search."
+    )
     command_line.add_folder(parser)
 
 

@@ -66,7 +66,9 @@ def _crown(standings: Standings) -> str:
     if standings.awaited or standings.confirmation.num_judged < standings.confirmation.num_planned:
         return "leads so far"
     first = standings.order[0]
-    return "leads, but is not crowned" if first in standings.flags or _is_at_chance(standings, first) else "wins"
+    return (
+        "leads, but is not named the winner" if first in standings.flags or _is_at_chance(standings, first) else "wins"
+    )
 
 
 def _describe_lead(standings: Standings, second: str) -> str:

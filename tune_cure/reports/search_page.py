@@ -29,7 +29,7 @@ TITLES = {
     "winner": "Winning hyperparameters",
     "as-good": "Ties with the winner",
     **catalog.TITLES,
-    "rungs": "What early stopping foresaw",
+    "rungs": "How well early ranks predicted the end",
     "failed": "Trials that failed or diverged",
     "trials": "All trials",
 }

@@ -54,7 +54,7 @@ def _row_of_tie(row: "pd.Series[Any]", spec: SearchSpec, best: int, has_fresh: b
 
 
 def table_of_rungs(result: SearchResult) -> str:
-    """Return how well each rung foretold the end, by the control group, as HTML; empty without such a group."""
+    """Return how well each rung predicted the end, by the control group, as HTML; empty without such a group."""
     if (group := result.control_group) is None:
         return ""
     counts = group.summarize()

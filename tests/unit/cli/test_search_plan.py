@@ -44,8 +44,8 @@ def bundled(name: str, *overrides: str) -> SearchSpec:
         (
             "quickstart",
             (),
-            "no leader: all 360 validation images judge the trials; for a fresh number set data.validation above "
-            "evaluation.examples",
+            "no leader: all 360 validation images judge the trials; to keep some for the leaders, set data.validation "
+            "above evaluation.examples",
         ),
     ],
 )
@@ -136,5 +136,5 @@ def test_a_search_without_fresh_images_says_so_when_it_starts(
     (tmp_path / "tiny.yaml").write_text(TINY)
     command = ["search", str(tmp_path / "tiny.yaml"), "--output", str(tmp_path / "out")]
     assert main([*command, "--set", f"evaluation.examples={examples}"]) == 130
-    said = "no leader will be judged again: all 100 validation images judge the trials; for a fresh number set "
+    said = "no leader will be judged again: all 100 validation images judge the trials; to keep some for the leaders, "
     assert (said in capsys.readouterr().out) == (examples == 100)

@@ -47,11 +47,13 @@ def test_a_first_method_with_masked_gradients_is_flagged_before_it_is_crowned() 
             arrays[attack] = arrays[attack].copy()
             arrays[attack][wrong] = True
     sentences = who_wins(standings)
-    assert sentences[0].startswith("masked leads, but is not crowned: it has ")
+    assert sentences[0].startswith("masked leads, but is not named the winner: it has ")
     assert sentences[-1].startswith("Flagged: masked: PGD-50-10 accuracy is up to 20.0 points above AutoAttack's: ")
 
 
-@pytest.mark.parametrize(("few_steps_miss", "verb"), [(36, "wins"), (60, "leads, but is not crowned")])  # of 300 images
+@pytest.mark.parametrize(
+    ("few_steps_miss", "verb"), [(36, "wins"), (60, "leads, but is not named the winner")]
+)  # of 300 images
 def test_a_first_method_is_not_crowned_if_the_pgd_of_its_search_finds_far_less_than_autoattack(
     few_steps_miss: int, verb: str
 ) -> None:
@@ -74,7 +76,7 @@ def test_a_method_that_always_gives_one_answer_is_not_crowned() -> None:
     confirmation = build_confirmation({"fixed": np.tile(np.arange(300) < 210, (3, 1)), **drawn}, chance=0.7)
     confirmation.table.loc[confirmation.table["contender"].ne("fixed"), "clean"] = 0.9
     sentences = who_wins(Standings(["fixed", "low", "middle"], confirmation, {}))
-    assert sentences[0].startswith("fixed leads, but is not crowned: it has 70.0")
+    assert sentences[0].startswith("fixed leads, but is not named the winner: it has 70.0")
     assert sentences[-1] == "fixed is not clearly above chance: one fixed answer withstands any attack as well."
 
 

@@ -191,9 +191,9 @@ def test_where_every_pair_loses_more_than_the_noise_the_least_loss_is_recommende
     assert "what is kept, against what is saved" in out
 
 
-@pytest.mark.parametrize("epochs", [1, 2, 3, 4])
-def test_a_short_search_is_replayed_by_default_with_the_grace_periods_that_it_has_epochs_for(
-    epochs: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(("epochs", "tried"), [(1, [1]), (2, [1]), (3, [1, 2]), (4, [1, 2]), (30, [6, 12, 18])])
+def test_a_search_is_replayed_by_default_with_grace_periods_of_a_fifth_to_three_fifths_of_its_epochs(
+    epochs: int, tried: list[int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tiny(tmp_path, f"training.epochs={epochs}", "start_from=[]")
     journal = Journal(tmp_path)
@@ -202,7 +202,6 @@ def test_a_short_search_is_replayed_by_default_with_the_grace_periods_that_it_ha
         for at in range(1, epochs + 1):
             epoch(journal, number, at, 0.5, 0.5, ended="completed" * (at == epochs))
         journal.append("end", number, status="completed", reason="")
-    tried = list(range(1, min(epochs, 3) + 1))
     assert tune_cure.replay(tmp_path, reduction_factor=[2]).table["grace_period"].tolist() == tried
     assert cli.main(["replay", str(tmp_path), "--reduction-factor", "2"]) == 0, capsys.readouterr().err
     assert pd.read_csv(tmp_path / run_files.REPLAY)["grace_period"].tolist() == tried

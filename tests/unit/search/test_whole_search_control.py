@@ -61,7 +61,7 @@ def test_members_train_to_their_end_and_the_table_names_them(run: Path) -> None:
     assert "stopped" in set(trials["status"])
 
 
-def test_the_summary_says_how_well_each_rung_foretold_the_end_and_what_stopping_may_have_cost(run: Path) -> None:
+def test_the_summary_says_how_well_each_rung_predicted_the_end_and_what_stopping_may_have_cost(run: Path) -> None:
     tables.write_tables(SearchResult(run))
     content = json.loads((run / "summary.json").read_text())["early_stopping"]
     assert [rung["epoch"] for rung in content["rungs"]] == [1, 2]
@@ -174,7 +174,7 @@ def test_the_terminal_and_the_report_say_it_in_words(run: Path, capsys: pytest.C
     assert WARNING in printed
     assert re.search(r"chance that stopping ended the trial that would have won: \d+% \(95% interval", printed)
     page = search_page.write(SearchResult(run)).read_text(encoding="utf-8")
-    section = page[page.index("What early stopping foresaw</h2>") :]
+    section = page[page.index("How well early ranks predicted the end</h2>") :]
     assert "no better than chance" in section
     assert "that a rung would have stopped took" in section
     assert (run / run_files.REPORT).exists()

@@ -167,8 +167,8 @@ def explain_no_fresh_images(spec: SearchSpec) -> str:
     if not spec.rescore.top or spec.data.validation is None or _count_unjudged(spec):
         return ""
     return (
-        f"all {spec.data.num_validation:,} validation images judge the trials; for a fresh number set data.validation "
-        "above evaluation.examples"
+        f"all {spec.data.num_validation:,} validation images judge the trials; to keep some for the leaders, set "
+        "data.validation above evaluation.examples"
     )
 
 

@@ -97,7 +97,7 @@ def _print_effort(result: SearchResult, console: Console) -> None:
 
 
 def _print_control_group(result: SearchResult, console: Console) -> None:
-    """Print how well the rungs foretold the end, and what stopping may have cost; nothing without a control group."""
+    """Print how well the rungs predicted the end, and what stopping may have cost; nothing without a control group."""
     if (group := result.control_group) is None:
         return
     for rung in group.rungs:

@@ -1,9 +1,9 @@
 """Optuna's Gaussian process sampler, which learns from trials that were stopped early, too.
 
-A stopped trial has no final value. It is foretold from the trials that ran to their end: their gain from the epoch of
+A stopped trial has no final value. It is predicted from the trials that ran to their end: their gain from the epoch of
 the stop to the end is a Gaussian process over the hyperparameters and the value at that epoch. A rung stops trials by
 this value alone. So the gains of those that it let pass are a fair sample among trials of the same value, and the
-process says itself how little it knows of lower values. Each foretold value enters the process of the final values
+process says itself how little it knows of lower values. Each predicted value enters the process of the final values
 with its variance as additional noise.
 
 Kernel, prior, acquisition function and its optimization are Optuna's. Everything that is used of Optuna beyond its
@@ -49,7 +49,7 @@ class FinalValues:
     Attributes:
         points: Hyperparameters, scaled to the unit cube; a choice is its index. Shape (n, d).
         means: Shape (n,).
-        variances: Of foretold values; 0 for those that were reached. Shape (n,).
+        variances: Of predicted values; 0 for those that were reached. Shape (n,).
     """
 
     points: NDArray[np.float64]
@@ -118,7 +118,7 @@ def fit_process(
 
 
 class StoppedTrialsGPSampler(GPSampler):
-    """Gaussian process sampler that learns from stopped trials by their foretold final values.
+    """Gaussian process sampler that learns from stopped trials by their predicted final values.
 
     With several objectives, with constraints, or while no trial is stopped, it is Optuna's own sampler.
 
@@ -152,7 +152,7 @@ class StoppedTrialsGPSampler(GPSampler):
         sign = -1.0 if study.direction == StudyDirection.MINIMIZE else 1.0
         space = SearchSpace(search_space)
         with torch.device("cpu"):
-            finals = self._foretell_all(space, complete, pruned, sign)
+            finals = self._predict_all(space, complete, pruned, sign)
             if len(finals.means) < MIN_TRIALS:
                 return {}
             running = [
@@ -196,7 +196,7 @@ class StoppedTrialsGPSampler(GPSampler):
             acquisition = LogEI(gpr=process, search_space=space, threshold=float(values[best]))
         return space.get_unnormalized_param(self._optimize_acqf(acquisition, finals.points[[best]]))
 
-    def _foretell_all(
+    def _predict_all(
         self, space: SearchSpace, complete: list[FrozenTrial], pruned: list[FrozenTrial], sign: float
     ) -> FinalValues:
         """Return the final values of the complete trials, and after them those of the pruned ones.
@@ -220,14 +220,14 @@ class StoppedTrialsGPSampler(GPSampler):
         for epoch, group in stopped.items():
             known = [one for one in complete if epoch in one.intermediate_values]
             if len(known) >= MIN_COMPLETE:
-                parts.append(self._foretell(space, epoch, known, group, sign))
+                parts.append(self._predict(space, epoch, known, group, sign))
         return FinalValues(
             np.concatenate([part.points for part in parts]),
             np.concatenate([part.means for part in parts]),
             np.concatenate([part.variances for part in parts]),
         )
 
-    def _foretell(
+    def _predict(
         self, space: SearchSpace, epoch: int, complete: list[FrozenTrial], stopped: list[FrozenTrial], sign: float
     ) -> FinalValues:
         """Return the final values that trials would have reached that were stopped after `epoch`.

@@ -45,7 +45,7 @@ def random(seed: int, drawn: int) -> BaseSampler:
 
 
 def gp(seed: int, drawn: int) -> BaseSampler:
-    """Gaussian process; a stopped trial counts with its foretold final value, as far as that is certain."""
+    """Gaussian process; a stopped trial counts with its predicted final value, weighted by how certain that is."""
     try:
         from tune_cure.search.proposals.gp_sampler import StoppedTrialsGPSampler
     except ImportError as error:  # an Optuna without the private names that it needs
@@ -71,7 +71,7 @@ def cmaes(seed: int, drawn: int) -> BaseSampler:
 
 
 def qmc(seed: int, drawn: int) -> BaseSampler:
-    """Scrambled Sobol sequence: as blind as random draws, but evenly spread; another one after an interruption."""
+    """Scrambled Sobol sequence: spread evenly, learns nothing from results; a new sequence after an interruption."""
     from optuna.samplers import QMCSampler
 
     return QMCSampler(seed=seed + drawn, scramble=True)

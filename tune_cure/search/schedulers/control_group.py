@@ -37,7 +37,7 @@ def is_spared(spec: SearchSpec, number: int) -> bool:
 
 @dataclass(frozen=True)
 class RungForesight:
-    """How well the ranks at a rung foretell the final ranks.
+    """How well the ranks at a rung predict the final ranks.
 
     Attributes:
         epoch: The rung.
@@ -145,7 +145,7 @@ class ControlGroup:
             self._update_trust()
 
     def judge(self, rung: int) -> RungForesight:
-        """Return how well the ranks at a rung foretell the final ranks.
+        """Return how well the ranks at a rung predict the final ranks.
 
         Nothing is known while more trials were stopped than are known to their end, and no member stands for them.
         """

@@ -1,4 +1,4 @@
-"""Estimates of how well early ranks foretell final ranks, from trials of which some are seen to their end by chance.
+"""Estimates of how well early ranks predict final ranks, from trials of which some are seen to their end by chance.
 
 A trial that a rung stops has no final value, so the trials with one are no fair sample: they are those that did well
 early. A control group repairs that. Each trial is a member with the same chance, whatever its values are, and no rung

@@ -45,7 +45,7 @@ class SearchConfig(Schema):
     trials: int = Field(default=64, ge=1, description="Trials in all, those of start_from included.")
     sampler: Annotated[str, one_of(SAMPLERS)] = Field(default="tpe", description="Who proposes hyperparameters.")
     scheduler: Annotated[str, one_of(SCHEDULERS)] = Field(
-        default="asha", description="Who stops weak trials early, by the numbers of `asha`; none: nobody."
+        default="asha", description="Rule that stops weak trials early, set by `asha`; none: nothing is stopped."
     )
     seed: int = Field(default=0, ge=0, le=MAX_SEED, description="Seed of the proposals and of every trial's training.")
     metric: Annotated[str | list[str], PlainValidator(metrics)] = Field(
@@ -107,11 +107,15 @@ class AshaConfig(Schema):
         "stops the best trial ([measured](early_stopping.md#the-rungs-of-the-bundled-spaces)).",
     )
     reduction_factor: Number = Field(
-        default=3, ge=LEAST_REDUCTION, description="One of this many trials at a rung goes on."
+        default=3,
+        ge=LEAST_REDUCTION,
+        description="A trial passes a rung if it is in the best 1 / this many of those there.",
     )
     brackets: int = Field(default=1, ge=1, description="Bracket k starts at rung k; trials are shared out at random.")
     steps: int | None = Field(
-        default=None, ge=1, description="PGD steps that the best weights so far are judged by at a rung; as evaluation."
+        default=None,
+        ge=1,
+        description="PGD steps that judge the best weights so far at a rung; else those of evaluation.",
     )
     attack: AttackName = Field(
         default="pgd", description="What judges the best weights so far at a rung, as `rescore.attack`."
@@ -130,13 +134,13 @@ class AshaConfig(Schema):
 class RescoreConfig(Schema):
     """Second evaluation of the leaders after the search, on fresh validation images."""
 
-    top: int = Field(default=3, ge=0, description="How many of them; the best of these by that accuracy has won.")
+    top: int = Field(default=3, ge=0, description="Number of leaders that are judged again; `choose` says which wins.")
     attack: AttackName = Field(
         default="pgd", description="What judges them: PGD, AutoAttack's targeted APGD, or all of AutoAttack."
     )
     choose: Literal["fresh", "posterior"] = Field(
         default="fresh",
-        description="What the winner is chosen by: that accuracy, or a posterior mean that has it in it.",
+        description="How the winner is chosen: by the fresh accuracy, or by a posterior mean with it.",
     )
     steps: int = Field(default=20, ge=1, description="PGD steps, as of evaluation.")
     restarts: int = Field(default=10, ge=1, description="PGD random starts.")

@@ -20,7 +20,7 @@ MEANINGS = {  # of names that stand for no function with a description of its ow
         "uniform": "a random point of the ball, clipped to [0, 1]",
         "zero": "the image",
         "previous": "the image plus the perturbation that the batch before has in its place",
-        "noise": "the image plus uniform noise of `noise` × epsilon, neither clipped nor projected but to [0, 1]",
+        "noise": "the image plus uniform noise of `noise` × epsilon, not clipped; the result is, to [0, 1] alone",
         "clipped_noise": "the same, clipped to [0, 1] before its gradient is taken, as in the code of N-FGSM",
         "bernoulli": "the image plus or minus epsilon / 2 in each pixel, projected into the ball",
     },
@@ -53,7 +53,7 @@ MEANINGS = {  # of names that stand for no function with a description of its ow
         "off": "float32, on CUDA too, where PyTorch by itself would round convolutions to TF32",
     },
     "search.scheduler": {
-        "asha": "at each rung, `1 / reduction_factor` of the trials go on",
+        "asha": "a trial passes a rung if it is in the best `1 / reduction_factor` of those that got there before it",
         "hyperband": "several of these with later first rungs, one of which stops nothing",
         "median": "a trial ends if its best is below the median of the others' means",
         "none": "every trial runs to its end",

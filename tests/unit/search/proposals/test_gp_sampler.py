@@ -60,11 +60,11 @@ def make_study(sampler: optuna.samplers.BaseSampler, direction: str = "maximize"
     return optuna.create_study(direction=direction, sampler=sampler)
 
 
-def foretold(study: optuna.Study, sign: float = 1.0) -> Any:
+def predicted(study: optuna.Study, sign: float = 1.0) -> Any:
     """The final values of a study's trials, complete ones first."""
     space = samplers_space()
     ended = {state: study.get_trials(states=[state]) for state in (TrialState.COMPLETE, TrialState.PRUNED)}
-    return study.sampler._foretell_all(space, *ended.values(), sign)  # type: ignore[attr-defined]
+    return study.sampler._predict_all(space, *ended.values(), sign)  # type: ignore[attr-defined]
 
 
 def samplers_space() -> Any:
@@ -76,26 +76,26 @@ def samplers_space() -> Any:
 POINTS = [(0.05, 0.4), (0.2, 0.9), (0.35, 0.1), (0.5, 0.6), (0.65, 0.3), (0.8, 0.8), (0.95, 0.2)]
 
 
-def test_the_final_value_of_a_stopped_trial_is_foretold_from_the_gains_of_trials_like_it() -> None:
+def test_the_final_value_of_a_stopped_trial_is_predicted_from_the_gains_of_trials_like_it() -> None:
     study = make_study(StoppedTrialsGPSampler(0))
     for x, y in POINTS:
         add(study, x, y, "completed")
     for x in (0.3, 0.7):
         add(study, x, 0.5, "stopped")
-    finals = foretold(study)
+    finals = predicted(study)
     assert finals.means[: len(POINTS)] == pytest.approx([curve(x)[LAST] for x, _ in POINTS])
     assert not finals.variances[: len(POINTS)].any()
     assert finals.means[len(POINTS) :] == pytest.approx([curve(0.3)[LAST], curve(0.7)[LAST]], abs=0.03)
     assert curve(0.7)[STOP] < curve(0.3)[STOP], "although the better one had less when it was stopped"
 
 
-def test_a_foretold_value_is_the_less_certain_the_farther_the_trial_is_from_complete_ones() -> None:
+def test_a_predicted_value_is_the_less_certain_the_farther_the_trial_is_from_complete_ones() -> None:
     study = make_study(StoppedTrialsGPSampler(0))
     for x, y in POINTS[:5]:
         add(study, x / 2, y, "completed")
     for x in (0.2, 1.0):
         add(study, x, 0.5, "stopped")
-    near, far = foretold(study).variances[-2:]
+    near, far = predicted(study).variances[-2:]
     assert 0 < near < far
 
 
@@ -105,7 +105,7 @@ def test_less_is_better_where_the_study_says_so() -> None:
         for x, y in POINTS:
             add(study, x, y, "completed", {epoch: sign * value for epoch, value in curve(x).items()})
         add(study, 0.3, 0.5, "stopped", {epoch: sign * value for epoch, value in curve(0.3).items()})
-    assert foretold(down, -1.0).means == pytest.approx(foretold(up).means)
+    assert predicted(down, -1.0).means == pytest.approx(predicted(up).means)
 
 
 def test_trials_that_overfitted_count_at_most_as_the_worst_complete_one() -> None:
@@ -115,7 +115,7 @@ def test_trials_that_overfitted_count_at_most_as_the_worst_complete_one() -> Non
     add(study, 0.9, 0.5, "catastrophic_overfitting", {1: 0.9, STOP: 0.9})
     add(study, 0.9, 0.6, "diverged", {1: 0.1})
     worst = curve(POINTS[0][0])[LAST]
-    finals = foretold(study)
+    finals = predicted(study)
     assert finals.means[4:] == pytest.approx([worst, 0.1])
     assert not finals.variances.any()
 
@@ -126,7 +126,7 @@ def test_what_an_overfitted_trial_had_reached_counts_where_the_study_was_told_th
         add(study, x, y, "completed")
     add(study, 0.9, 0.5, "catastrophic_overfitting", {1: 0.4, STOP: 0.0}, reached=0.4)
     add(study, 0.9, 0.6, "diverged", {1: 0.0}, reached=0.9)
-    assert foretold(study).means[4:] == pytest.approx([0.4, curve(POINTS[0][0])[LAST]])
+    assert predicted(study).means[4:] == pytest.approx([0.4, curve(POINTS[0][0])[LAST]])
 
 
 def test_a_trial_that_was_stopped_where_no_gain_is_known_is_left_out() -> None:
@@ -134,7 +134,7 @@ def test_a_trial_that_was_stopped_where_no_gain_is_known_is_left_out() -> None:
     for x, y in POINTS[:6]:
         add(study, x, y, "completed")
     add(study, 0.3, 0.5, "stopped", {2: 0.4})
-    assert len(foretold(study).means) == 6
+    assert len(predicted(study).means) == 6
 
 
 def test_without_stopped_trials_the_proposals_are_those_of_optuna() -> None:
@@ -182,7 +182,7 @@ def test_an_observation_of_great_variance_changes_nothing_and_one_of_none_is_as_
         assert third.numpy() == pytest.approx(moment.numpy(), abs=1e-12)
 
 
-def test_a_resumed_search_foretells_the_same_final_values(tmp_path: Path) -> None:
+def test_a_resumed_search_predicts_the_same_final_values(tmp_path: Path) -> None:
     spec = tiny(tmp_path, "search.sampler=gp", "search.trials=30", "start_from=[]")
     proposer = make_proposer(spec, tmp_path)
     for number in range(12):

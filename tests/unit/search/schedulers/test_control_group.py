@@ -111,7 +111,7 @@ def test_the_group_rebuilt_from_the_journal_says_the_same(tmp_path: Path) -> Non
     assert play(rebuilt, following) == play(live, following)
 
 
-def test_a_rung_that_foretells_the_end_is_better_than_chance_and_one_that_does_not_is_warned_of(tmp_path: Path) -> None:
+def test_a_rung_that_predicts_the_end_is_better_than_chance_and_one_that_does_not_is_warned_of(tmp_path: Path) -> None:
     spec = make_spec(tmp_path)
     good, bad = EarlyStopper(spec), EarlyStopper(spec)
     play(good, curves(200, 0.9))
