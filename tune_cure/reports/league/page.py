@@ -147,9 +147,9 @@ def _standings_row(
     numbers = [_mean(runs[standings.attack]), *gap, *(_mean(runs[attack]) for attack in others)]
     if has_best:
         numbers.append(_mean(runs[f"best_{standings.attack}"]))
-    numbers.append(format_seconds(float(train_seconds)))
     rank = standings.order.index(name) + 1
     cells = f'<td class="number">{rank}</td><td>{standings.groups[name]}</td>{html_page.number_cells(numbers)}'
+    cells += html_page.duration_cell(train_seconds)
     if standings.flags:
         cells += f"<td>{'masked gradients?' if name in standings.flags else '–'}</td>"
     return html_page.row(escape(name), cells, is_best=name in standings.leading)
