@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.journals import BEST, write_search
-from tune_cure.reports.figures import accuracies, space, style as plotting
+from tune_cure.reports.figures import accuracies, space as space_plots, style as plotting
 from tune_cure.search.results import SearchResult
 from tune_cure.search.space.loading import load
 from tune_cure.utils.formatting import STATUS_WORDS
@@ -46,11 +46,13 @@ def test_a_sample_has_what_it_is_to_have_in_any_case(result: SearchResult) -> No
 
 def test_error_bars_are_drawn_only_on_the_accuracy_that_they_are_of(result: SearchResult) -> None:
     trials, spec = result.trials, result.spec
-    finished = space.finished_trials(trials, "lambda", "h")
+    finished = space_plots.finished_trials(trials, "lambda", "h")
     with_errors = accuracies.plot_tradeoff(trials, spec, BEST).data[-1]
     assert list(with_errors.error_y.array) == trials.loc[trials["trial"] == BEST, "pgd_accuracy_best_se"].tolist()
     for figure in (
-        space.plot_contour(finished, trials, spec, "lambda", "h", BEST),  # a hyperparameter is on the vertical axis
+        space_plots.plot_contour(
+            finished, trials, spec, "lambda", "h", BEST
+        ),  # a hyperparameter is on the vertical axis
         accuracies.plot_curvature(trials, spec, BEST),  # the accuracy of the last epoch, not of the best
     ):
         rings = [trace for trace in figure.data if trace.name in ("best", "start_from")]
