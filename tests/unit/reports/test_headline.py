@@ -202,8 +202,8 @@ def test_an_unfinished_confirmation_names_the_command_that_goes_on(tmp_path: Pat
             "Next: tune-cure confirm FOLDER --baselines ablation fgsm --top 2 measures what the penalty is worth.",
         ),
         (
-            ("fgsm",), True, "python tune-cure confirm --quiet run --epsilons 4/255 --baselines fgsm pgd --seeds 2 -- -run",
-            "Next: tune-cure confirm FOLDER --quiet --epsilons 4/255 --baselines ablation fgsm pgd --seeds 2 measures",
+            ("fgsm",), True, "python tune-cure confirm --quiet --epsilons 4/255 --baselines fgsm --seeds 2 -- -run",
+            "Next: tune-cure confirm FOLDER --quiet --epsilons 4/255 --baselines ablation fgsm --seeds 2 measures",
         ),
         (
             ("ablation",), False, "python tune-cure confirm run --no-autoattack --top 2",
