@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _logger = logging.getLogger(__name__)
 
 _DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+_PATH_FAULTS = (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR)
 
 
 def replace_text(path: Path, text: str) -> None:
@@ -116,8 +117,15 @@ def _partial(path: Path) -> Iterator[BinaryIO]:
 
 def describe_disk_fault(error: OSError) -> str:
     """Return in one line which file a full disk, or one that denies access, refuses; empty for another error."""
-    if error.errno not in _DISK_FAULTS:
-        return ""
+    return _describe(error) if error.errno in _DISK_FAULTS else ""
+
+
+def describe_path_fault(error: OSError) -> str:
+    """Return in one line which path no file can have: too long, through a file, or links in a circle; else empty."""
+    return _describe(error) if error.errno in _PATH_FAULTS else ""
+
+
+def _describe(error: OSError) -> str:
     return one_line(f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror))
 
 
