@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger(__name__)
 
+HEAD = 1000  # bytes at the begin of a file, by which its kind is known
 _DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 _PATH_FAULTS = (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR)
 
@@ -90,6 +91,25 @@ def write_new_text(path: Path, text: str) -> None:
             file.write(text)
     except OSError as error:
         raise FolderError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def refuse_foreign_file(flag: str, path: Path, mark: str) -> None:
+    """Refuse a file that is there already, unless the command that replaces it has written it.
+
+    Args:
+        flag: The flag that names it.
+        path: The file.
+        mark: A text near the begin of what the command writes.
+
+    Raises:
+        FolderError: It is a file of another kind.
+    """
+    if not path.is_file():
+        return
+    with path.open("rb") as file:
+        begin = file.read(HEAD)
+    if begin and mark.encode() not in begin:
+        raise FolderError(f"{flag} {path}: is a file of another kind, and is not replaced; name another file")
 
 
 @contextmanager
