@@ -196,3 +196,14 @@ def test_a_search_whose_terminal_is_closed_ends_in_order(tmp_path: Path) -> None
     os.close(controller)
     assert process.wait(PATIENCE) == 128 + signal.SIGHUP
     assert (out / "report.html").exists()
+
+
+@pytest.mark.parametrize(("words", "code"), [(["schema"], 1), (["search", "--help"], 0), (["report", "nowhere"], 2)])
+def test_a_pipe_that_is_closed_ends_a_command_without_a_traceback(words: list[str], code: int) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tune_cure.cli", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()  # as head does, before anything is printed
+    said = process.stderr.read()
+    assert (process.wait(PATIENCE), "Traceback" in said, "Error" in said) == (code, False, False)

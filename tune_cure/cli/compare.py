@@ -2,6 +2,7 @@
 
 import argparse
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,13 +17,15 @@ from tune_cure.confirmation.searches.comparison import ComparisonError, Searches
 from tune_cure.confirmation.searches.lead import leader_progress
 from tune_cure.reports.comparison_text import ERRORS_NOTE, format_verdict, side_by_side, verdict_basis
 from tune_cure.reports.figures.notebook import pictures_of_progress
+from tune_cure.search import run_files
 from tune_cure.search.results import SearchResult
 from tune_cure.utils.csv_tables import format_csv
 from tune_cure.utils.environment import require
-from tune_cure.utils.files import replace_text
+from tune_cure.utils.files import refuse_foreign_file, replace_text
 from tune_cure.utils.formatting import draw_with, format_notebook, format_table, join_words
 
 TITLES_WIDTH = 24  # columns of the terminal for the titles of the rows
+MARKS = {"--csv": "search,folder,", "--html": "<title>Comparison of "}  # near the begin of what the command has written
 SEARCH_WIDTH = 22  # columns of the terminal for a search; searches that do not fit follow in a block below
 
 
@@ -88,7 +91,8 @@ def read_options(parsed: argparse.Namespace) -> CompareOptions:
 
 def run(options: CompareOptions, console: Console) -> int:
     """Run the command and return its exit code."""
-    searches = comparison.name_searches([SearchResult(directory) for directory in options.directories])
+    directories, others = _leave_out_others(options.directories)
+    searches = comparison.name_searches([SearchResult(directory) for directory in directories])
     if options.html:
         require("plotly", "--html")
     files = {flag: file for flag, file in (("csv", options.csv), ("html", options.html)) if file is not None}
@@ -100,6 +104,8 @@ def run(options: CompareOptions, console: Console) -> int:
     if len({file.resolve() for file in files.values()}) < len(files):
         raise ComparisonError(f"--csv and --html: {options.html} cannot be both")
     table = comparison.build_comparison_table(searches)  # reads every run: an error is found before anything is written
+    if others:
+        alert(console, f"left out, since they hold no search: {join_words(map(str, others))}\n")
     _print(searches, console)
     try:
         if options.csv:
@@ -115,8 +121,18 @@ def run(options: CompareOptions, console: Console) -> int:
     return 0
 
 
+def _leave_out_others(directories: Sequence[Path]) -> tuple[Sequence[Path], list[Path]]:
+    """Return the searches, and what else results/* names: leagues, training runs, judged networks.
+
+    Nothing is left out where fewer than two searches would remain: the error then names what is no search.
+    """
+    others = [directory for directory in directories if directory.exists() and not run_files.holds_search(directory)]
+    searches = [directory for directory in directories if directory not in others]
+    return (searches, others) if len(searches) > 1 else (directories, [])
+
+
 def _check_file(flag: str, file: Path, searches: Searches) -> None:
-    """Refuse a file that cannot be written, or that lies in the folder of a search."""
+    """Refuse a file that cannot be written or is of another kind, or that lies in the folder of a search."""
     folder = file.resolve().parent
     if file.is_dir():
         raise ComparisonError(f"{flag} {file}: is a folder")
@@ -127,6 +143,7 @@ def _check_file(flag: str, file: Path, searches: Searches) -> None:
     for result in searches.values():
         if folder.is_relative_to(result.directory.resolve()):
             raise ComparisonError(f"{flag} {file}: lies in the folder of a search; name another place")
+    refuse_foreign_file(flag, file, MARKS[flag])
 
 
 def _print(searches: Searches, console: Console) -> None:

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from tune_cure.cli import options as command_line
 from tune_cure.confirmation.candidates import BASELINES, DEFAULT_BASELINES
+from tune_cure.utils.formatting import path_word
 
 
 @dataclass(frozen=True)
@@ -52,13 +53,13 @@ class ConfirmOptions:
 
     def command(self) -> str:
         """Return this command line as typed in a shell."""
-        words = ["confirm", str(self.directory), "--top", str(self.top), "--seeds", str(self.seeds)]
+        words = ["confirm", path_word(self.directory), "--top", str(self.top), "--seeds", str(self.seeds)]
         words += ["--baselines", *self.baselines]
         words += ["--candidates", *self.candidates] if self.candidates else []
         words += ["--epsilons", *map(repr, self.epsilons)] if self.epsilons else []
         for flag in ("examples", "train_images", "weights", "data_root", "address", "parts"):
             value = getattr(self, flag)
-            words += [f"--{flag.replace('_', '-')}", str(value)] if value else []
+            words += [f"--{flag.replace('_', '-')}", path_word(str(value))] if value else []
         words += ["--no-autoattack"] * self.no_autoattack
         return f"{command_line.program()} {shlex.join(words)}"
 

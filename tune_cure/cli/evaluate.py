@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from tune_cure.cli import options as command_line
+from tune_cure.utils.formatting import path_word
 
 DEFAULT_FOLDER = Path("results", "evaluation")
 
@@ -46,12 +47,12 @@ class EvaluateOptions:
 
     def command(self) -> str:
         """Return this command line as typed in a shell."""
-        words = ["evaluate", *self.models]
+        words = ["evaluate", *map(path_word, self.models)]
         for flag in ("dataset", "data_root", "image_size", "norm", "epsilon", "examples", "device", "parts"):
             value = getattr(self, flag)
-            words += [f"--{flag.replace('_', '-')}", str(value)] if value is not None else []
+            words += [f"--{flag.replace('_', '-')}", path_word(str(value))] if value is not None else []
         words += [f"--{flag.replace('_', '-')}" for flag in ("no_autoattack", "trust_code") if getattr(self, flag)]
-        words += ["--output", str(self.output)] if self.output != DEFAULT_FOLDER else []
+        words += ["--output", path_word(self.output)] if self.output != DEFAULT_FOLDER else []
         return f"{command_line.program()} {shlex.join(words)}"
 
 

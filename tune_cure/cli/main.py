@@ -4,7 +4,8 @@ Only this room writes to the terminal. The module of a command is imported when 
 
 Exit codes:
     0: done.
-    1: ran, but no trial succeeded, or something else than the search ended it: a full disk, a dead Ray.
+    1: ran, but no trial succeeded, or something else than the search ended it: a full disk, a dead Ray, a
+        pipe whose reader has gone.
     2: bad input; one line says what is wrong, and nothing was started.
     75: a time budget ended a search that has more to do; `--resume` continues it.
     130: interrupted by Ctrl-C; the state is saved. After SIGTERM it is 143, after SIGHUP 129.
@@ -23,10 +24,10 @@ from typing import NoReturn
 
 from tune_cure.cli.views.interruption import EXIT_CODE
 from tune_cure.utils.errors import TuneCureError
-from tune_cure.utils.files import DiskError, describe_disk_fault
+from tune_cure.utils.files import DiskError, FolderError, describe_disk_fault, describe_path_fault
 from tune_cure.utils.formatting import join_words
 from tune_cure.utils.registry import did_you_mean
-from tune_cure.utils.signals import StopSignals, WorkLeftBehindError, ignore_ctrl_c
+from tune_cure.utils.signals import StopSignals, WorkLeftBehindError, ignore_ctrl_c, leave_closed_pipes
 
 COMMANDS = {
     "search": "search the space of a YAML file",
@@ -49,20 +50,33 @@ SHELLS = ("bash", "zsh", "fish")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit code."""
+    try:
+        return _handle_errors(list(sys.argv[1:] if arguments is None else arguments))
+    except BrokenPipeError:  # of a socket, unless the reader of what is printed has gone: | head
+        if not leave_closed_pipes():
+            raise
+        return DiskError.exit_code
+    finally:
+        leave_closed_pipes()
+
+
+def _handle_errors(words: list[str]) -> int:
+    """Run a command line and return its exit code; say errors of users, of the disk and of the search in one line."""
     with StopSignals() as signals:
         try:
-            code = _run(list(sys.argv[1:] if arguments is None else arguments))
+            code = _run(words)
+            if sys.stdout:  # None where the shell has closed it: >&-
+                sys.stdout.flush()
         except TuneCureError as error:
             print(f"tune-cure: {error}", file=sys.stderr)
             return error.exit_code
         except OSError as error:
-            if not (fault := describe_disk_fault(error)):
+            if not (fault := describe_disk_fault(error) or describe_path_fault(error)):
                 raise
             print(f"tune-cure: {fault}", file=sys.stderr)
-            return DiskError.exit_code
+            return FolderError.exit_code if describe_path_fault(error) else DiskError.exit_code
         except WorkLeftBehindError:  # it may crash while Python and Ray tidy up
-            sys.stdout.flush()
-            sys.stderr.flush()
+            leave_closed_pipes()
             os._exit(signals.exit_code)
         except KeyboardInterrupt as error:
             ignore_ctrl_c()

@@ -12,6 +12,7 @@ from tune_cure.league.folder import League, is_league
 from tune_cure.reports import artifacts
 from tune_cure.search.results import SearchResult
 from tune_cure.utils.environment import describe_missing, require
+from tune_cure.utils.formatting import quote_path
 
 
 @dataclass(frozen=True)
@@ -64,8 +65,8 @@ def _report_league(league: League, console: Console) -> int:
         raise UsageError(f"{league.folder}: cannot be written: {error.strerror}") from error
     if standings is None:
         raise UsageError(
-            f"{league.folder}: no run of the league has been judged yet: tune-cure league --resume {league.folder} "
-            "goes on"
+            f"{league.folder}: no run of the league has been judged yet: tune-cure league --resume "
+            f"{quote_path(league.folder)} goes on"
         )
     print_standings(standings, league.config, console)
     console.print(f"\nwrote {league.folder / files.PAGE}, and tables beside it")

@@ -10,7 +10,9 @@ from rich.console import Console
 from tune_cure.cli import options as command_line
 from tune_cure.cli.options import UsageError
 from tune_cure.search.space.own_parts import import_chosen_parts
-from tune_cure.utils.files import replace_text
+from tune_cure.utils.files import refuse_foreign_file, replace_text
+
+MARK = '"title": "Search space of tune-cure"'  # near the begin of what the command has written
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ def run(options: SchemaOptions, console: Console) -> int:
         print(text, end="")
         return 0
     try:
+        refuse_foreign_file("--output", options.output, MARK)
         replace_text(options.output, text)
     except OSError as error:
         raise UsageError(f"--output {options.output}: cannot be written: {error.strerror}") from error

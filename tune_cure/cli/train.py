@@ -23,7 +23,7 @@ from tune_cure.training.interactions import explain_short_training, inactive_hyp
 from tune_cure.training.presets import METHOD, METHODS, describe_method, expand_method
 from tune_cure.training.run import CONFIG, RunSpec, add_dataset_defaults, resolve
 from tune_cure.utils.files import refuse_foreign_links
-from tune_cure.utils.formatting import format_hyperparameters, format_value
+from tune_cure.utils.formatting import format_hyperparameters, format_value, path_word
 from tune_cure.utils.schema import choices
 from tune_cure.utils.yaml_config import ProblemError, SpecError, override, parse_value, put, read_mapping
 
@@ -81,8 +81,9 @@ class TrainOptions:
 
     def resume_command(self, directory: Path) -> str:
         """Return the command that continues the run in `directory`."""
-        words = ["train", "--output", str(directory), "--resume", *["--test"] * self.test]
+        words = ["train", "--output", path_word(directory), "--resume", *["--test"] * self.test]
         words += ["--device", self.device] if self.device else []
+        words += ["--parts", path_word(self.parts)] if self.parts else []
         return f"{command_line.program()} {shlex.join(words)}"
 
 

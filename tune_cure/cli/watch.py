@@ -2,7 +2,6 @@
 
 import argparse
 import platform
-import shlex
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -22,7 +21,7 @@ from tune_cure.search.journal import SEARCH_EVENTS, Event, JournalFollower
 from tune_cure.search.patience import Patience
 from tune_cure.search.progress import SearchState
 from tune_cure.utils import environment, locking
-from tune_cure.utils.formatting import format_count, join_words
+from tune_cure.utils.formatting import format_count, join_words, quote_path
 from tune_cure.utils.registry import did_you_mean
 
 SECONDS = 0.5  # between two looks at the folder
@@ -83,7 +82,7 @@ def _conclude(directory: Path, state: SearchState, console: Console) -> int:
     is_over = patience.is_search_over(result)
     if is_over and patience.has_judged_leaders(result):
         page = directory / run_files.REPORT
-        report_command = f"{command_line.program()} report {shlex.quote(str(directory))}"
+        report_command = f"{command_line.program()} report {quote_path(directory)}"
         report = f"the report: {page}" if page.exists() else f"{report_command} writes the report"
         if ended >= planned:
             console.print(f"all {ended} trials have ended; {report}")

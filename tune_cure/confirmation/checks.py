@@ -19,6 +19,7 @@ from tune_cure.search.results import SearchResult
 from tune_cure.training.trainer import Trainer
 from tune_cure.utils.errors import TuneCureError, first_line
 
+LEAST_IMAGES = 2
 REHEARSED_IMAGES = 4
 OUTCOME_BYTES = 16
 """Bytes of the outcomes of one image: one for each attack, and again in one file for all attacks."""
@@ -51,11 +52,14 @@ def at_most(number: int | None, most: int, flag: str, images: str) -> int:
         images: What images these are, in words.
 
     Raises:
-        ConfirmError: There are fewer.
+        ConfirmError: There are fewer, or fewer than two, of which no spread is known.
     """
-    if number is not None and number > most:
-        raise ConfirmError(f"{flag} {number}: there are {most:,} {images}")
-    return number or most
+    chosen = most if number is None else number
+    if chosen > most:
+        raise ConfirmError(f"{flag} {chosen}: there are {most:,} {images}")
+    if chosen < LEAST_IMAGES:
+        raise ConfirmError(f"{flag} {chosen}: at least {LEAST_IMAGES} {images} are needed")
+    return chosen
 
 
 def make_plan(

@@ -31,7 +31,8 @@ from tune_cure.utils.registry import PartError, did_you_mean
 from tune_cure.utils.yaml_config import ProblemError
 
 CONFIGURATION = re.compile(r"(?P<file>.+\.(?:ya?ml|csv))(?::(?P<trial>\d+))?")
-NAME = re.compile(r"[A-Za-z0-9_.-]+")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+"""Name of a candidate. It names a folder, so it is neither `.` nor `..`."""
 WORD = re.compile(r"[\w-]+")
 DIGEST_LENGTH = 12
 RECIPE = tuple(
@@ -73,7 +74,8 @@ def read_own_candidates(
         source = rest if is_named else text
         name = given if is_named else _default_name(source)
         if not NAME.fullmatch(name) or name in names:
-            problem = "is taken" if name in names else "has other characters than letters, digits, _, . and -"
+            rule = "must begin with a letter or a digit, and may have only these, _, . and -"
+            problem = "is taken" if name in names else rule
             raise OwnCandidateError(f"--candidates {text}: the name {name!r} {problem}; give another: NAME={source}")
         names.add(name)
         if match := CONFIGURATION.fullmatch(source):
@@ -104,15 +106,18 @@ def _is_method(source: str) -> bool:
 
 
 def _default_name(source: str) -> str:
-    """Return a name: `A` of results/A/best_config.csv, `A-7` of results/A/trials.csv:7, else that of the file."""
+    """Return a name: `A` of results/A/best_config.csv, `A-7` of results/A/trials.csv:7, else that of the file.
+
+    A folder may have a dot in its name, as in `epsilon0.1`; a file's ending is left out.
+    """
     if source.startswith("robustbench:"):
         return source.partition(":")[2]
     if source in METHODS:
         return source
     match = CONFIGURATION.fullmatch(source)
     path = (Path(match["file"]) if match else split_reference(source)[0]).absolute()
-    is_common = path.stem in ("best_config", "trials", "config", "best_model", "model")
-    name = path.parent.name if is_common else path.stem
+    stem = path.name if path.is_dir() else path.stem
+    name = path.parent.name if stem in ("best_config", "trials", "config", "best_model", "model") else stem
     return f"{name}-{match['trial']}" if match and match["trial"] else name
 
 

@@ -1,5 +1,6 @@
 """The top of a search's report: the number to believe, the next command, other numbers, and how far to trust them."""
 
+import itertools
 import re
 import shlex
 from dataclasses import dataclass
@@ -28,7 +29,14 @@ from tune_cure.utils.formatting import (
     format_percent,
     format_points,
     format_radius,
+    path_word,
+    quote_path,
 )
+
+SWITCHES = ("--no-autoattack", "--check", "--dry-run", "--verbose", "--quiet")
+"""Flags of `confirm` without a value."""
+LISTS = ("--baselines", "--candidates", "--epsilons")
+"""Flags of `confirm` with any number of values."""
 
 
 @dataclass(frozen=True)
@@ -163,7 +171,7 @@ def _number_to_believe(result: SearchResult, confirmation: Confirmation | None) 
 
 def _next_step(result: SearchResult, confirmation: Confirmation | None, finding: ChanceFinding | None) -> str:
     """Return the next command with what it does, as HTML."""
-    folder = shlex.quote(str(result.directory))
+    folder = quote_path(result.directory)
     if not is_search_over(result):
         resume = f"<code>{escape(f'tune-cure search --resume {folder}')}</code> goes on with one that was interrupted."
         watch = f"<code>{escape(f'tune-cure watch {folder}')}</code> shows the search while it runs;"
@@ -190,15 +198,31 @@ def _next_step(result: SearchResult, confirmation: Confirmation | None, finding:
 
 
 def _last_command(result: SearchResult) -> str:
-    """Return the last command line that confirmed the search, as its environment.json has it."""
+    """Return the last command line that confirmed the search, as its environment.json has it, for the folder of now.
+
+    The folder may have another name since then, or lie on another machine.
+    """
     sessions = environment.read(result.directory / run_files.CONFIRM).sessions
     try:
         words = shlex.split(str(sessions[-1].get("command", ""))) if sessions else []
     except ValueError:  # a quote without an end
         words = []
-    if "confirm" not in words:  # confirmed in Python
-        return shlex.join(["tune-cure", "confirm", str(result.directory)])
-    return shlex.join(["tune-cure", *words[words.index("confirm") :]])
+    options = _without_folder(words[words.index("confirm") + 1 :]) if "confirm" in words else []  # else: in Python
+    return shlex.join(["tune-cure", "confirm", path_word(result.directory), *options])
+
+
+def _without_folder(words: list[str]) -> list[str]:
+    """Return the flags of a command line of `confirm` with their values."""
+    kept, num_values = [], 0  # the number of words that belong to the last flag
+    for word in itertools.takewhile(lambda word: word != "--", words):
+        if word.startswith("--"):
+            num_values = 0 if "=" in word or word in SWITCHES else len(words) if word in LISTS else 1
+        elif num_values:
+            num_values -= 1
+        else:
+            continue
+        kept.append(word)
+    return kept
 
 
 def _config(result: SearchResult) -> Any:

@@ -16,7 +16,7 @@ from plotly.offline import get_plotlyjs
 
 from tune_cure.utils.environment import Environment
 from tune_cure.utils.files import replace_text
-from tune_cure.utils.formatting import one_line, spell_out
+from tune_cure.utils.formatting import format_seconds, one_line, spell_out
 
 PAGE = Template("""<!DOCTYPE html>
 <html lang="en">
@@ -108,6 +108,11 @@ def row(title: str, cells: str, *, is_best: bool = False) -> str:
 def number_cells(numbers: Iterable[str]) -> str:
     """Return table cells with numbers, aligned to the right."""
     return "".join(f'<td class="number">{number}</td>' for number in numbers)
+
+
+def duration_cell(seconds: float) -> str:
+    """Return a table cell with a duration in words, which the page's script sorts by its seconds."""
+    return f'<td class="number" data-sort="{seconds:.6g}">{format_seconds(seconds)}</td>'
 
 
 def plot_block(

@@ -5,6 +5,7 @@ A command that rebuilds a run's files leaves out the slow ones whose inputs are 
 
 import hashlib
 import json
+from collections.abc import Collection
 from pathlib import Path
 
 from tune_cure.utils.files import replace_text
@@ -49,6 +50,24 @@ class MadeFiles:
     def add(self, file: Path, source: str) -> None:
         """Record that a file has been made from inputs with the digest `source`."""
         self._digests[self._name(file)] = [source, digest(file)]
+
+    def remove(self, file: Path) -> None:
+        """Delete a file if it is there as it was made, and forget it; one that somebody has changed stays."""
+        known = self._digests.pop(self._name(file), None)
+        if isinstance(known, list) and file.is_file() and digest(file) in known[1:]:
+            file.unlink()
+
+    def remove_others(self, folder: Path, kept: Collection[Path]) -> None:
+        """Delete the recorded files in a folder that are not made any more, as `remove` does.
+
+        Args:
+            folder: The folder. Nothing is deleted elsewhere: somebody may have sent the record.
+            kept: The files that are made now.
+        """
+        recorded = [self._record.parent / name for name in self._digests]
+        for file in recorded:
+            if file.parent == folder and file.name != ".." and file not in kept:
+                self.remove(file)
 
     def write(self) -> None:
         """Write the record."""

@@ -23,6 +23,7 @@ from tune_cure.utils.formatting import (
     format_duration,
     format_norm,
     format_percent,
+    format_radius,
     format_untrained_epochs,
     join_words,
 )
@@ -130,11 +131,12 @@ def _describe_winner(result: SearchResult, finding: ChanceFinding | None) -> str
 
 def _describe_attack(spec: SearchSpec) -> str:
     evaluation = spec.evaluation
+    radius = format_radius(evaluation.epsilon, evaluation.norm)
+    radius += f" in {format_norm(evaluation.norm)}" * (evaluation.norm == "linf")  # of others, the radius has the norm
     return (
         f"PGD accuracy is the share of {trial_table.judged_examples(spec):,} validation images that stay correctly "
         f"classified under a PGD attack of {format_count(evaluation.steps, 'step')} and "
-        f"{format_count(evaluation.restarts, 'random start')} within a radius of "
-        f"{evaluation.epsilon:.4g} ({255 * evaluation.epsilon:.3g}/255) in {escape(format_norm(evaluation.norm))}."
+        f"{format_count(evaluation.restarts, 'random start')} within {escape(radius)}."
     )
 
 

@@ -64,6 +64,17 @@ function textOf(row, column) {
   return row.cells[column].textContent.trim().replaceAll("−", "-");
 }
 
+// A cell whose text is no plain number, such as a duration, has its value in data-sort.
+function numberOf(row, column) {
+  return readNumber(row.cells[column].dataset.sort ?? textOf(row, column));
+}
+
+// A radius is written as a fraction: 8/255
+function readNumber(text) {
+  const [, numerator, denominator] = /^([-+.\de]+)\/([.\d]+)/.exec(text) ?? [];
+  return denominator ? numerator / denominator : parseFloat(text);
+}
+
 // A click on a column's title sorts by it, a second one the other way, a third one gives the first order back.
 function makeSortable(table) {
   const body = table.tBodies[0], first = [...body.rows];
@@ -84,7 +95,7 @@ function makeSortable(table) {
 
 function sorted(rows, column, numeric, order) {
   const sign = order === "ascending" ? 1 : -1;
-  const keyed = rows.map((row) => [numeric ? parseFloat(textOf(row, column)) : textOf(row, column), row]);
+  const keyed = rows.map((row) => [numeric ? numberOf(row, column) : textOf(row, column), row]);
   const isMissing = ([key]) => Number.isNaN(key) || key === "–" || key === "";
   const compare = numeric && keyed.some(([key]) => !Number.isNaN(key))
     ? ([a], [b]) => sign * (a - b)
@@ -112,12 +123,13 @@ function makeFilterable(table, box) {
 
 function testOf(term, names) {
   const [, name, sign, bound] = /^([^<>=]+)([<>]=?|=)(.+)$/.exec(term) ?? [];
-  const column = names.findIndex((other) => other.startsWith(name ?? " "));
+  const exact = names.indexOf(name); // h is not "how it ended"
+  const column = exact >= 0 ? exact : names.findIndex((other) => other.startsWith(name ?? " "));
   if (column < 0) return (row) => row.textContent.toLowerCase().includes(term);
-  const limit = parseFloat(bound);
+  const limit = readNumber(bound);
   return (row) => {
-    const text = textOf(row, column).toLowerCase(), value = parseFloat(text);
-    if (sign === "=") return Number.isNaN(limit) ? text.includes(bound) : value === limit;
+    const value = numberOf(row, column);
+    if (sign === "=") return Number.isNaN(limit) ? textOf(row, column).toLowerCase().includes(bound) : value === limit;
     return sign.startsWith("<") ? value < limit || (sign === "<=" && value === limit)
       : value > limit || (sign === ">=" && value === limit);
   };

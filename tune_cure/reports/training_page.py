@@ -95,7 +95,7 @@ def _table_of_test(directory: Path) -> str:
     titles = {"network": "", "epoch": "number", **dict.fromkeys(ACCURACY_LABELS.values(), "number")}
     rows = []
     for _, row in frame.iterrows():
-        cells = [str(row["epoch"]), *(format_percent(row[name], row[f"{name}_se"]) for name in ACCURACIES)]
-        rows.append(html_page.row(row["weights"], html_page.number_cells(cells)))
+        cells = [escape(str(row["epoch"])), *(format_percent(row[name], row[f"{name}_se"]) for name in ACCURACIES)]
+        rows.append(html_page.row(escape(str(row["weights"])), html_page.number_cells(cells)))
     text = f"Accuracies on all {frame['examples'].iloc[0]:,} test images; ± is one standard error."
     return html_page.section("test", "Test set", f"<p>{text}</p>{html_page.table(titles, rows)}")

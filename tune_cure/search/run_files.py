@@ -55,6 +55,11 @@ JOB_STATUS = "status.json"
 CONFIRMED = Path(CONFIRM, CONFIRM_TABLE)
 
 
+def holds_search(folder: Path) -> bool:
+    """Return whether a folder is that of a search; a damaged one may lack one of the two files."""
+    return (folder / SPEC).is_file() or (folder / JOURNAL).is_file()
+
+
 def find_runs(folder: Path) -> list[Path]:
     """Return the folders of searches in `folder`, the one that was written to last first."""
     journals = folder.glob(f"*/{JOURNAL}")

@@ -216,6 +216,11 @@ def planned_epochs(frame: pd.DataFrame, spec: SearchSpec) -> "pd.Series[int]":
     return frame["epochs"].astype(int) if "epochs" in spec.space else pd.Series(spec.max_epochs, index=frame.index)
 
 
+def were_ended_by_budget(frame: pd.DataFrame) -> "pd.Series[bool]":
+    """Return which trials were stopped because the search's budget was spent, not because others were better."""
+    return frame["reason"].eq(SPENT) & frame["status"].eq("stopped")
+
+
 def were_cut_while_overfitted(frame: pd.DataFrame, spec: SearchSpec) -> "pd.Series[bool]":
     """Return which trials a rung or the budget ended while they were overfitted and might have recovered."""
     if spec.search.on_collapse == "end":
@@ -230,6 +235,6 @@ def count_untrained_epochs(frame: pd.DataFrame, spec: SearchSpec) -> dict[str, i
     Trials that were stopped because the budget was spent are under `BUDGET`: early stopping saved nothing there.
     """
     left = (planned_epochs(frame, spec) - frame["epochs_trained"]).clip(lower=0)
-    cause = frame["status"].mask(frame["reason"].eq(SPENT) & frame["status"].eq("stopped"), BUDGET)
+    cause = frame["status"].mask(were_ended_by_budget(frame), BUDGET)
     by_cause = left[frame["status"] != "completed"].groupby(cause).sum()
     return {str(name): int(epochs) for name, epochs in by_cause.items() if epochs}

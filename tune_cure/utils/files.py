@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger(__name__)
 
+HEAD = 1000  # bytes at the begin of a file, by which its kind is known
 _DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+_PATH_FAULTS = (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR)
 
 
 def replace_text(path: Path, text: str) -> None:
@@ -91,6 +93,25 @@ def write_new_text(path: Path, text: str) -> None:
         raise FolderError(f"{path}: cannot be written: {error.strerror}") from error
 
 
+def refuse_foreign_file(flag: str, path: Path, mark: str) -> None:
+    """Refuse a file that is there already, unless the command that replaces it has written it.
+
+    Args:
+        flag: The flag that names it.
+        path: The file.
+        mark: A text near the begin of what the command writes.
+
+    Raises:
+        FolderError: It is a file of another kind.
+    """
+    if not path.is_file():
+        return
+    with path.open("rb") as file:
+        begin = file.read(HEAD)
+    if begin and mark.encode() not in begin:
+        raise FolderError(f"{flag} {path}: is a file of another kind, and is not replaced; name another file")
+
+
 @contextmanager
 def _partial(path: Path) -> Iterator[BinaryIO]:
     """Open a new file that replaces `path` once it is on the disk. If writing it fails, the new file is deleted.
@@ -116,8 +137,15 @@ def _partial(path: Path) -> Iterator[BinaryIO]:
 
 def describe_disk_fault(error: OSError) -> str:
     """Return in one line which file a full disk, or one that denies access, refuses; empty for another error."""
-    if error.errno not in _DISK_FAULTS:
-        return ""
+    return _describe(error) if error.errno in _DISK_FAULTS else ""
+
+
+def describe_path_fault(error: OSError) -> str:
+    """Return in one line which path no file can have: too long, through a file, or links in a circle; else empty."""
+    return _describe(error) if error.errno in _PATH_FAULTS else ""
+
+
+def _describe(error: OSError) -> str:
     return one_line(f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror))
 
 

@@ -2,8 +2,10 @@
 
 import math
 import re
+import shlex
 from collections.abc import Callable, Iterable, Mapping
 from html import escape
+from pathlib import Path
 from typing import Any
 
 STATUS_WORDS = {  # fit after "trial 7" and after "7 trials"
@@ -101,6 +103,16 @@ def format_untrained_epochs(epochs: Mapping[str, int]) -> str:
     )
 
 
+def path_word(path: str | Path) -> str:
+    """Return a path as a word of a command line: ./-a for -a, which would be taken for a flag."""
+    return f"./{path}" if str(path).startswith("-") else str(path)
+
+
+def quote_path(path: str | Path) -> str:
+    """Return a path as it is typed in a shell: `path_word`, in quotes where these are needed."""
+    return shlex.quote(path_word(path))
+
+
 def join_words(items: Iterable[str], conjunction: str = "and") -> str:
     """Join words as in a sentence: a, b and c."""
     *before, last = list(items) or [""]
@@ -119,7 +131,7 @@ def format_norm(norm: str) -> str:
 
 def format_points(difference: float) -> str:
     """Return a difference of two fractions in percentage points, with its sign: +1.5, −0.3."""
-    return f"{100 * difference:+.1f}".replace("-", "−")
+    return f"{100 * difference:+z.1f}".replace("-", "−")  # z: no negative zero
 
 
 def format_percent(fraction: float | None, error: float | None = None, *, digits: int = 1, unit: str = "%") -> str:

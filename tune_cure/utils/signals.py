@@ -1,10 +1,15 @@
-"""Signals that ask a command to stop: Ctrl-C, SIGTERM of a batch system, SIGHUP of a terminal that was closed."""
+"""Signals that ask a command to stop: Ctrl-C, SIGTERM of a batch system, SIGHUP of a terminal that was closed.
+
+And pipes whose reader has gone, as in `tune-cure compare A B | head`: what is printed then goes nowhere.
+"""
 
 import atexit
 import os
+import select
 import signal
+import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Self
 
@@ -62,10 +67,41 @@ class StopSignals:
 
     def _leave_terminal(self) -> None:
         """Let what is printed from now on go nowhere: printing to a terminal that is gone raises an OSError."""
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        for descriptor in self._terminals:
-            os.dup2(nowhere, descriptor)
-        os.close(nowhere)
+        _silence(self._terminals)
+
+
+def leave_closed_pipes() -> bool:
+    """Print what is held back. What cannot be printed, as into a pipe whose reader has gone, goes nowhere.
+
+    Python would print a traceback about it when it ends.
+
+    Returns:
+        Whether something cannot be printed.
+    """
+    closed = {descriptor for descriptor in OUTPUTS if _has_no_reader(descriptor)}
+    for descriptor, stream in zip(OUTPUTS, (sys.stdout, sys.stderr), strict=True):
+        try:
+            if stream and not stream.closed:  # None where the shell has closed it: >&-
+                stream.flush()
+        except OSError:
+            closed.add(descriptor)
+    _silence(closed)
+    return bool(closed)
+
+
+def _has_no_reader(descriptor: int) -> bool:
+    """Return whether a descriptor is a pipe or a terminal that nobody reads any more."""
+    poll = select.poll()
+    poll.register(descriptor, 0)
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
+
+
+def _silence(descriptors: Iterable[int]) -> None:
+    """Let what is printed on these descriptors go nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for descriptor in descriptors:
+        os.dup2(nowhere, descriptor)
+    os.close(nowhere)
 
 
 @contextmanager

@@ -56,6 +56,8 @@ def paired_difference(first: NDArray[Any], second: NDArray[Any], *, level: float
     """
     outcomes = np.asarray(first, dtype=float) - np.asarray(second, dtype=float)
     mean = float(outcomes.mean())
+    if outcomes.shape[1] == 1:  # it says nothing of other images
+        return Difference(mean, -1.0, 1.0, 1.0)
     terms = _variance_terms(outcomes)
     variance = sum(term for term, _ in terms)
     if variance <= 0:

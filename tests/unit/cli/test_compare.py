@@ -5,6 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from tests.support.command_line import failed
 from tests.support.comparisons import one_trial
 from tune_cure.cli import compare, main as cli
 
@@ -58,6 +59,36 @@ def test_the_files_are_written(tmp_path: Path, folders: list[str], capsys: pytes
     assert table["objective"].tolist() == [0.8, 0.3]
     assert "good" in files[1].read_text()
     assert all(f"wrote {file}" in capsys.readouterr().out for file in files[:1])
+
+
+def test_files_of_an_earlier_comparison_are_replaced_and_no_others(
+    tmp_path: Path, folders: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    table, page = tmp_path / "table.csv", tmp_path / "page.html"
+    for _ in range(2):
+        assert cli.main(["compare", *folders, "--csv", str(table), "--html", str(page)]) == 0
+    capsys.readouterr()
+    for file, content in ((table, "model,clean\n"), (page, "<!DOCTYPE html><title>Mine</title>")):
+        file.write_text(content)
+        said = failed(capsys, "compare", *folders, f"--{file.suffix[1:]}", str(file))
+        assert f"{file}: is a file of another kind, and is not replaced" in said
+        assert file.read_text() == content
+
+
+def test_what_is_no_search_is_left_out_if_two_searches_remain(
+    tmp_path: Path, folders: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("league/cure", "train"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "league" / "cure" / "journal.jsonl").touch()
+    others = [str(tmp_path / name) for name in ("league", "train")]
+    assert cli.main(["compare", *folders, *others]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith(f"left out, since they hold no search: {others[0]} and {others[1]}\n")
+    assert "good against bad, pgd_accuracy_best: better" in out
+    (tmp_path / "bad" / "journal.jsonl").unlink()  # a damaged search is not left out
+    assert "bad: holds no search: there is no journal.jsonl in it" in failed(capsys, "compare", *folders, *others)
+    assert "holds no search" in failed(capsys, "compare", folders[0], *others)
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from tune_cure.confirmation.judgement import JudgedNetwork, Judgement
 from tune_cure.confirmation.trained_networks import ModelError
 from tune_cure.evaluation.names import ATTACKS, WITHOUT_AUTOATTACK
 from tune_cure.evaluation.outcomes import Outcomes
+from tune_cure.utils.errors import TuneCureError
 
 
 @pytest.fixture(autouse=True)
@@ -166,6 +167,8 @@ def test_a_network_does_not_get_the_outcomes_of_another_one_with_equal_weights()
 def test_too_many_images_are_refused(search: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["evaluate", str(search), "--examples", "1000"]) == 2
     assert "--examples 1000: there are 359 test images" in capsys.readouterr().err
+    with pytest.raises(TuneCureError, match="--examples 0: at least 2 test images are needed"):
+        tune_cure.evaluate([search], examples=0, autoattack=False, quiet=True)
 
 
 def test_the_version_of_autoattack_is_printed_below_the_table(capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,6 +20,7 @@ from tune_cure.league.folder import League
 from tune_cure.ray_backend import confirmation
 from tune_cure.ray_backend.league import tuner
 from tune_cure.search.results import SearchResult
+from tune_cure.utils.errors import TuneCureError
 from tune_cure.utils.yaml_parser import parse
 
 ACCURACIES = {"cure": 0.6, "fgsm_rs": 0.4}
@@ -72,6 +73,25 @@ def test_a_league_returns_its_table_its_verdicts_and_who_wins(space: dict[str, A
     assert found.page == Path("league/league.html") and found.page.is_file()
     written = pd.read_csv("league/league.csv")
     assert written["autoattack"].tolist() == found.table["autoattack"].tolist()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"examples": 1}, "league: examples: "),
+        ({"seeds": 0}, "league: seeds: "),
+        ({"trials": 0}, "league: trials: "),
+        ({"budget_by": "hours"}, "league: budget_by: "),
+    ],
+)
+def test_a_number_that_no_league_can_have_is_refused_in_one_line(
+    change: dict[str, Any], said: str, space: dict[str, Any], searched: list[str]
+) -> None:
+    with pytest.raises(TuneCureError) as caught:
+        tune_cure.league(space, ["cure", "fgsm_rs"], output="league", **SETTINGS | change)
+    assert str(caught.value).startswith(said)
+    assert "\n" not in str(caught.value)
+    assert searched == [] and not Path("league").exists()
 
 
 def test_a_league_shows_itself_in_a_notebook(

@@ -3,13 +3,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.command_line import failed
+from tests.support.command_line import failed, typed_arguments
 from tests.support.journals import write_run
 from tests.support.spaces import TINY
-from tune_cure.cli.main import main
+from tune_cure.cli.league import LeagueOptions, read_options
+from tune_cure.cli.main import build_parser, main
 from tune_cure.cli.steps import league_run
 from tune_cure.league.cost import EpochCost
-from tune_cure.league.folder import League
+from tune_cure.league.folder import League, LeagueConfig
+from tune_cure.league.methods import read_entries
 from tune_cure.search.results import SearchResult
 from tune_cure.search.space.config import SearchSpec
 
@@ -150,6 +152,15 @@ def test_how_the_searches_ended_decides_the_exit_code(
     assert message in out
     assert (f"tune_cure league --resume {Path.cwd() / 'run'} --searches-only" in out) == (code != 0)
     assert League.read(Path("run")).methods == ["cure", "fgsm_rs"]
+
+
+def test_the_command_that_continues_a_league_names_the_folder_of_its_data(tmp_path: Path) -> None:
+    options = LeagueOptions(resume=tmp_path, data_root="data", searches_only=True)
+    league = League(tmp_path, LeagueConfig(space="x", methods=read_entries(["cure", "fgsm_rs"]), trials=3, shared={}))
+    command = league_run._resume_command(league, options)
+    read = read_options(build_parser(["league"]).parse_args(typed_arguments(command)))
+    assert read.overrides == options.overrides
+    assert (read.resume, read.searches_only) == (tmp_path, True)
 
 
 def test_a_league_is_checked_again_with_the_budget_that_it_was_begun_with(

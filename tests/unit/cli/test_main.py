@@ -149,6 +149,15 @@ def test_train_takes_the_winner_of_a_runs_folder(tmp_path: Path, capsys: pytest.
     assert failed(capsys, "train", "--config", str(tmp_path)) == wanted
 
 
+@pytest.mark.parametrize(
+    "command", [["report"], ["confirm"], ["search"], ["train", "--config"], ["evaluate"], ["league", "--resume"]]
+)
+def test_a_path_that_no_file_can_have_is_one_line(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    said = failed(capsys, *command, "x" * 300)
+    assert said.startswith("tune-cure: xxx")
+    assert said.endswith(": File name too long\n")
+
+
 def test_quiet_and_verbose_exclude_each_other(capsys: pytest.CaptureFixture[str]) -> None:
     said = refused(capsys, "watch", "--quiet", "--verbose")
     assert "argument --verbose: not allowed with argument --quiet" in said

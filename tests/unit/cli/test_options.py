@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.command_line import typed_arguments
 from tests.support.journals import write_search
-from tune_cure.cli import confirm, league, search, train
+from tune_cure.cli import confirm, evaluate, league, search, train
 from tune_cure.cli.confirm import ConfirmOptions
 from tune_cure.cli.main import COMMANDS, build_parser, main
 from tune_cure.cli.options import program
@@ -63,10 +63,25 @@ def test_the_command_that_continues_a_confirmation_is_the_same_confirmation() ->
     assert confirm.read_options(parse(*typed_arguments(options.command()))) == options
 
 
-def test_the_command_that_continues_a_training_run_keeps_its_device_and_its_test() -> None:
-    options = TrainOptions(test=True, device="cuda:1", hyperparameters={"lambda": "3"})
+def test_the_command_that_continues_a_training_run_keeps_its_device_its_test_and_its_parts() -> None:
+    options = TrainOptions(test=True, device="cuda:1", parts=Path("my parts.py"), hyperparameters={"lambda": "3"})
     resumed = train.read_options(parse(*typed_arguments(options.resume_command(Path("a run")))))
-    assert resumed == TrainOptions(output=Path("a run"), resume=True, test=True, device="cuda:1")
+    assert resumed == TrainOptions(
+        output=Path("a run"), resume=True, test=True, device="cuda:1", parts=Path("my parts.py")
+    )
+
+
+def test_folders_and_files_that_begin_like_a_flag_can_be_typed_as_printed() -> None:
+    resumed = train.read_options(
+        parse(*typed_arguments(TrainOptions(parts=Path("-p.py")).resume_command(Path("-run"))))
+    )
+    assert (resumed.output, resumed.parts) == (Path("-run"), Path("-p.py"))
+    confirmed = ConfirmOptions(directory=Path("-run"), data_root="-data", parts=Path("-p.py"))
+    again = confirm.read_options(parse(*typed_arguments(confirmed.command())))
+    assert (again.directory, Path(str(again.data_root)), again.parts) == (Path("-run"), Path("-data"), Path("-p.py"))
+    judged = evaluate.EvaluateOptions(models=("-run", "a=-run"), output=Path("-out"))
+    words = evaluate.read_options(parse(*typed_arguments(judged.command())))
+    assert (words.models, words.output) == (("./-run", "a=-run"), Path("-out"))
 
 
 def test_the_command_that_continues_a_search_keeps_its_folder_and_its_cluster(

@@ -38,6 +38,10 @@ def test_the_schema_is_printed_or_written_into_a_file(tmp_path: Path, capsys: py
         said = "a search space beside it begins with the line\n  # yaml-language-server: $schema=schema.json\n"
         assert capsys.readouterr().out == f"wrote {file}; {said}"
     assert json.loads(file.read_text()) == printed
+    file.write_text('{"name": "mine"}')
+    said = f"--output {file}: is a file of another kind, and is not replaced; name another file"
+    assert said in failed(capsys, "schema", "--output", str(file))
+    assert file.read_text() == '{"name": "mine"}'
     assert "none/x: cannot be written: No such file" in failed(capsys, "schema", "--output", str(tmp_path / "none/x"))
 
 

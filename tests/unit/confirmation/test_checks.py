@@ -42,6 +42,16 @@ def test_every_candidate_whose_runs_are_left_makes_a_step_and_is_rebuilt(result:
     assert not jobs[1].folder.exists()
 
 
+@pytest.mark.parametrize("number", [-1, 0, 1])
+def test_fewer_than_two_images_are_refused(number: int) -> None:
+    with pytest.raises(ConfirmError, match=f"--examples {number}: at least 2 test images are needed"):
+        checks.at_most(number, 100, "--examples", "test images")
+    assert checks.at_most(2, 100, "--examples", "test images") == 2
+    assert checks.at_most(None, 100, "--examples", "test images") == 100
+    with pytest.raises(ConfirmError, match="--examples 1: at least 2 test images are needed"):
+        checks.at_most(None, 1, "--examples", "test images")
+
+
 def test_a_memory_of_each_image_counts_for_all_images_of_a_run(result: SearchResult, jobs: list[Job]) -> None:
     splits = splits_module.load(result.spec.data)
     states = []

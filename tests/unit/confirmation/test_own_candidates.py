@@ -8,6 +8,7 @@ import torch
 
 from tests.support.confirmations import NUM_IMAGES, PLAN, write_outcomes, write_quick_search
 from tests.support.exported_models import NETWORK, random_network
+from tune_cure.confirmation import own_candidates
 from tune_cure.confirmation.candidates import Candidate, choose_candidates
 from tune_cure.confirmation.own_candidates import explain_differences, read_own_candidates
 from tune_cure.confirmation.plan import AS_IS, plan_jobs
@@ -48,6 +49,14 @@ def test_a_row_of_a_table_is_retrained_with_its_hyperparameters(result: SearchRe
     assert result.best is not None
     assert best.config == result.spec.training_config(result.best.hyperparameters)
     assert seventh.model is None and "trials.csv, trial 7" in seventh.description
+
+
+def test_a_folder_with_a_dot_in_its_name_keeps_all_of_it(result: SearchResult) -> None:
+    for name in ("epsilon0.1", "model.v2"):
+        Path(name).mkdir()
+        save_network(f"{name}/best_model.pt")
+    assert [own_candidates._default_name(name) for name in ("epsilon0.1", "model.v2")] == ["epsilon0.1", "model.v2"]
+    assert own_candidates._default_name("epsilon0.1/best_model.pt") == "epsilon0.1"
 
 
 def test_a_yaml_file_is_retrained_with_its_own_network_if_it_names_one(result: SearchResult) -> None:
@@ -205,7 +214,10 @@ def test_a_trained_network_is_compared_with_every_seed_of_a_leader(result: Searc
     ("text", "message"),
     [
         ("fgsm=run/trials.csv:7", "the name 'fgsm' is taken; give another: NAME=run/trials.csv:7"),
-        ("ä.yaml", "the name 'ä' has other characters than letters"),
+        ("ä.yaml", "the name 'ä' must begin with a letter or a digit, and may have only these, _, . and -"),
+        ("..", "the name '..' must begin with a letter or a digit"),
+        ("..=run/trials.csv:7", "must begin with a letter or a digit"),
+        ("_a=run/trials.csv:7", "must begin with a letter or a digit"),
         ("missing.yaml", "missing.yaml"),
         ("run/trials.csv", "rows to choose from"),
         ("run/trials.csv:99", "has no trial 99"),

@@ -39,6 +39,22 @@ def test_few_trials_have_only_the_plots_that_need_few(tmp_path: Path, num_trials
     assert not {"budget", "timeline", "best_by_trials"} & set(plots_by_name)  # which would say nothing
 
 
+@pytest.mark.parametrize(
+    ("num_trials", "names"),
+    [
+        (1, ["best: trial 0"]),
+        (3, ["best: trial 2", "the best 3"]),
+        (24, [f"best: trial {BEST}", "the best 5", "other trials"]),
+    ],
+)
+def test_the_legend_of_the_parallel_coordinates_names_the_lines_that_are_drawn(
+    num_trials: int, names: list[str], tmp_path: Path
+) -> None:
+    write_search(tmp_path, num_trials)
+    legend = build_by_name(tmp_path)["parallel"].legend
+    assert re.findall(r"</span>([^<]+)</li>", legend) == names
+
+
 def test_there_are_no_plots_before_a_trial_is_judged(tmp_path: Path) -> None:
     write_search(tmp_path, 2, judged=False)
     assert catalog.build_plots(SearchResult(tmp_path)) == []

@@ -231,6 +231,14 @@ def test_the_card_says_how_to_evaluate(dataset: str, shown: str, tmp_path: Path)
     card = build_model_card(bundle.collect_search_model(search))
     assert shown in card
     assert "eps=8 / 255" in card
+    assert ("RobustBench has no test images of digits, but" in card) == (dataset == "digits")
+
+
+def test_the_card_of_a_network_of_another_image_size_says_that_robustbench_has_none_of_it(tmp_path: Path) -> None:
+    search = write_quick_search(tmp_path, "data={dataset: cifar10, image_size: 16}", "evaluation.epsilon=8/255")
+    write_best_model(search, image_size=[16, 16])
+    card = build_model_card(bundle.collect_search_model(search))
+    assert "RobustBench has no test images of cifar10 of this size, but AutoAttack takes the network as it is" in card
 
 
 def test_the_card_of_a_network_judged_in_a_norm_of_the_users_own_names_it_and_no_attack_that_does_not_know_it(

@@ -37,3 +37,5 @@ def test_only_a_figure_that_would_look_different_is_drawn_again(
     files.write_figures(tmp_path, [plot("one", 1.0), plot("two", 2.5)])
     assert len(drawn) == 4
     assert (folder / "two.svg").read_bytes() != before["two.svg"]
+    files.write_figures(tmp_path, [plot("one", 1.0)])
+    assert {path.name for path in folder.iterdir()} == {"one.svg", "one.png"}

@@ -36,6 +36,17 @@ def test_shares_are_computed_once_for_the_same_trials(tmp_path: Path, counted: l
     assert len(counted) == 2
 
 
+def test_shares_of_an_earlier_report_are_deleted_when_none_are_found(
+    tmp_path: Path, counted: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_search(tmp_path)
+    importance.write_importance(SearchResult(tmp_path))
+    epoch(Journal(tmp_path), 2, 12, 0.9, 0.9)
+    monkeypatch.setattr(importance, "explain", lambda result: {})
+    assert importance.write_importance(SearchResult(tmp_path)) == {}
+    assert not (tmp_path / run_files.IMPORTANCE).exists()
+
+
 @pytest.mark.parametrize("content", ["[]", '{"a": 3}', '{"a": {"h": "x"}}', '{"a": {"h": NaN}}', "{", ""])
 def test_a_file_that_somebody_changed_with_its_record_is_computed_anew(
     content: str, tmp_path: Path, counted: list[Path]

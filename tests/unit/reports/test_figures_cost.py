@@ -5,6 +5,7 @@ import pytest
 
 from tests.support.journals import write_search
 from tune_cure.reports.figures import cost
+from tune_cure.search.budget import SPENT
 from tune_cure.search.results import SearchResult
 
 
@@ -23,6 +24,12 @@ def test_the_area_below_the_line_is_the_number_of_epochs_trained(result: SearchR
     saved = 12 * len(stopped) - stopped["epochs_trained"].sum()
     assert sum(width * height for width, height in zip(widths, most.y, strict=False)) == area + saved
     assert most.x == trained.x
+
+
+def test_a_trial_that_the_budget_ended_was_not_saved_by_early_stopping(result: SearchResult) -> None:
+    spent = result.trials.assign(reason=result.trials["reason"].mask(result.trials["status"].eq("stopped"), SPENT))
+    trained, most = cost.plot_survival(spent, result.spec).data
+    assert most.y == trained.y
 
 
 def epoch(trial: int, number: int, end: float, host: str = "a", pid: int = 1) -> dict[str, object]:

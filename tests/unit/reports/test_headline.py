@@ -10,11 +10,12 @@ import torch
 from tests.support.confirmations import NUM_IMAGES, finish, plan_quick_jobs, write_best_outcomes, write_outcomes
 from tests.support.journals import VALUES, epoch, write_clean_search
 from tests.support.spaces import tiny
+from tune_cure.cli.main import build_parser
 from tune_cure.confirmation.outcomes import read_outcomes
 from tune_cure.confirmation.plan import Job
 from tune_cure.confirmation.verdicts import Confirmation
 from tune_cure.evaluation.names import ATTACKS, AUTOATTACK_PARTS
-from tune_cure.reports import search_page
+from tune_cure.reports import headline, search_page
 from tune_cure.search import run_files
 from tune_cure.search.journal import Journal
 from tune_cure.search.results import SearchResult
@@ -194,15 +195,19 @@ def test_an_unfinished_confirmation_names_the_command_that_goes_on(tmp_path: Pat
     [
         (
             ("fgsm",), True, "python tune-cure confirm 'a run' --top 2 --baselines fgsm",
-            "Next: tune-cure confirm 'a run' --top 2 --baselines ablation fgsm measures what the penalty is worth.",
+            "Next: tune-cure confirm FOLDER --top 2 --baselines ablation fgsm measures what the penalty is worth.",
         ),
         (
             ("fgsm",), True, "python tune-cure confirm run --baselines=fgsm --top 2",
-            "Next: tune-cure confirm run --baselines ablation fgsm --top 2 measures what the penalty is worth.",
+            "Next: tune-cure confirm FOLDER --baselines ablation fgsm --top 2 measures what the penalty is worth.",
+        ),
+        (
+            ("fgsm",), True, "python tune-cure confirm --quiet --epsilons 4/255 --baselines fgsm --seeds 2 -- -run",
+            "Next: tune-cure confirm FOLDER --quiet --epsilons 4/255 --baselines ablation fgsm --seeds 2 measures",
         ),
         (
             ("ablation",), False, "python tune-cure confirm run --no-autoattack --top 2",
-            "Next: tune-cure confirm run --top 2 adds AutoAttack.",
+            "Next: tune-cure confirm FOLDER --top 2 adds AutoAttack.",
         ),
         (("ablation",), False, "jupyter kernel", "Next: tune-cure confirm FOLDER adds AutoAttack."),
         (("ablation",), False, "python tune-cure confirm 'run", "Next: tune-cure confirm FOLDER adds AutoAttack."),
@@ -220,6 +225,24 @@ def test_what_a_confirmation_lacks_is_the_next_command(
     tile = html.unescape(first_tile(tmp_path))
     assert words.replace("FOLDER", str(tmp_path)) in tile
     assert tile.startswith("AutoAttack" if autoattack else "PGD-50-10")
+
+
+def test_the_flags_of_confirm_are_known_by_how_many_values_they_take() -> None:
+    actions = build_parser(["confirm"]).parse_args(["confirm", "run"]).parser._actions
+    flags = {flag: action.nargs for action in actions for flag in action.option_strings if flag.startswith("--")}
+    assert {flag for flag, number in flags.items() if number == 0} - {"--help"} == set(headline.SWITCHES)
+    assert {flag for flag, number in flags.items() if number == "*"} == set(headline.LISTS)
+
+
+def test_a_folder_that_begins_like_a_flag_stands_in_the_next_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = Path("-run")
+    folder.mkdir()
+    plan_quick_jobs(folder)
+    over(folder)
+    assert "Next: tune-cure confirm ./-run trains the winner again" in first_tile(folder)
 
 
 def test_a_confirmation_of_another_trial_is_not_that_of_the_winner(tmp_path: Path) -> None:

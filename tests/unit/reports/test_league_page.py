@@ -45,6 +45,10 @@ def test_the_page_says_who_wins_and_what_cannot_be_said_and_shows_what_that_rest
     assert f"tune-cure evaluate {models} --examples 300</code>" in body
     assert body.count('class="plot"') == 5
     assert "https://" not in body
+    standings = files.read_standings(league)
+    assert standings is not None
+    for name, seconds in standings.confirmation.shortest_trainings().items():
+        assert name not in METHODS or f'<td class="number" data-sort="{seconds:.6g}">' in body
 
 
 def test_tables_and_page_are_made_anew_from_the_folder_alone_to_the_last_byte(league: League) -> None:

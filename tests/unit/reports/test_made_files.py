@@ -38,6 +38,23 @@ def test_a_record_that_is_no_text_knows_of_no_file(tmp_path: Path) -> None:
     assert not MadeFiles(tmp_path / ".made.json").is_current(tmp_path / "a", "x")
 
 
+def test_a_file_that_is_not_made_any_more_is_deleted_unless_somebody_has_changed_it(tmp_path: Path) -> None:
+    made = MadeFiles(tmp_path / ".made.json")
+    folder = tmp_path / "figures"
+    (folder / "mine").mkdir(parents=True)
+    for name in ("a.svg", "b.svg", "changed.svg", "mine/c.svg", "../d.svg"):
+        (folder / name).write_text("drawn")
+        made.add(folder / name, "one")
+    (folder / "own.svg").write_text("mine")
+    (folder / "changed.svg").write_text("changed")
+    made.remove_others(folder, {folder / "a.svg"})
+    names = {path.relative_to(folder).as_posix() for path in folder.rglob("*.svg")}
+    assert names == {"a.svg", "changed.svg", "own.svg", "mine/c.svg"}
+    assert (tmp_path / "d.svg").exists()
+    made.write()
+    assert not MadeFiles(tmp_path / ".made.json").is_current(folder / "b.svg", "one")
+
+
 def test_a_digest_tells_inputs_apart(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("ab")
     assert digest("a", "b") != digest("ab") == digest(tmp_path / "a")

@@ -31,14 +31,17 @@ def test_the_summary_says_what_the_search_was_for(change: str, aim: str, tmp_pat
     assert aim in read_summary(tmp_path)
 
 
-@pytest.mark.parametrize(("norm", "label"), [("linf", "L∞"), ("l2", "L2"), ("l1", "l1")])
+@pytest.mark.parametrize(
+    ("norm", "radius"),
+    [("linf", "epsilon 0.15 (38.2/255) in L∞"), ("l2", "epsilon 0.15 in L2"), ("l1", "epsilon 0.15 in l1")],
+)
 def test_the_summary_names_the_norm_of_the_attack_also_one_of_the_users_own(
-    norm: str, label: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    norm: str, radius: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(NORMS, "l1", NORMS["l2"])
     write_search(tmp_path, 3)
     (tmp_path / run_files.SPEC).write_text(load(tmp_path / "space.yaml", [f"evaluation.norm={norm}"]).to_yaml())
-    assert f"within a radius of 0.15 (38.2/255) in {label}." in read_summary(tmp_path)
+    assert f"1 random start within {radius}." in read_summary(tmp_path)
 
 
 def test_the_summary_of_a_search_for_clean_accuracy_names_it(tmp_path: Path) -> None:

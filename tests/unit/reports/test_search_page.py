@@ -33,7 +33,7 @@ def test_the_summary_gives_the_winner_its_accuracy_and_the_difference_to_start_f
     assert f"{100 * best['clean_accuracy_best']:.1f}%" in text
     assert f"+{100 * (best['pgd_accuracy_best'] - baseline['pgd_accuracy_best']):.1f} points" in text
     assert "360 validation images" in text
-    assert "10 steps and 1 random start within a radius of 0.15 (38.2/255) in L∞" in text
+    assert "10 steps and 1 random start within epsilon 0.15 (38.2/255) in L∞" in text
     most = SearchResult(tmp_path).summary["epochs_without_early_stopping"]
     spent = frame["epochs_trained"].sum()
     assert f"{spent} epochs of training. Without early stopping, its 24 trials would have taken {most}." in text

@@ -9,7 +9,7 @@ from PIL import Image
 from tests.support.journals import BEST, write_search
 from tune_cure.reports.figures import accuracies as figures, catalog, cost, files, space, static
 from tune_cure.reports.figures.catalog import Plot
-from tune_cure.reports.figures.style import blank_figure
+from tune_cure.reports.figures.style import STATUS_STYLES, blank_figure
 from tune_cure.search.results import SearchResult
 from tune_cure.search.space.distributions import Distribution
 
@@ -38,6 +38,29 @@ def test_every_figure_of_the_report_is_written_as_svg_and_png(third: int, drawn:
         with Image.open(folder / f"{plot.name}.png") as image:
             assert image.size == tuple(round(side * static.DOTS_PER_INCH) for side in inches)
             assert np.asarray(image.convert("L")).std() > 5  # something is drawn
+
+
+def test_every_symbol_of_the_report_can_be_drawn() -> None:
+    styles = [*STATUS_STYLES.values(), *figures.OVERFITTING_STYLES.values()]
+    symbols = {style.symbol for style in styles} | {symbol for _, symbol, _ in figures.LINE_STYLES}
+    assert {symbol.removesuffix("-open") for symbol in symbols} <= static.MARKERS.keys()
+
+
+def test_a_trial_that_recovered_from_overfitting_is_drawn(result: SearchResult, tmp_path: Path) -> None:
+    trials = result.trials.assign(catastrophic_overfitting_epoch=3.0, recovery_epoch=5.0).head(3)
+    figure = figures.plot_overfitting_map(trials, result.spec, "lambda", "h")
+    folder = files.write_figures(tmp_path, [Plot("map", "overfitting", figure, "")])
+    ElementTree.parse(folder / "map.svg")
+    with Image.open(folder / "map.png") as image:
+        colors = np.unique(np.asarray(image.convert("RGB")).reshape(-1, 3), axis=0).astype(int)
+    assert (colors.max(axis=1) - colors.min(axis=1)).max() > 50  # the symbols are pink, all else is gray
+
+
+def test_open_symbols_have_an_edge(result: SearchResult) -> None:
+    figure = blank_figure("x", "y")
+    figure.add_trace(go.Scatter(name="a", mode="markers", x=[1], y=[1], marker={"symbol": "circle-open", "size": 9}))
+    figure.update_traces(marker_color="red")
+    assert static.draw_figure(figure, static.SMALL).axes[0].get_lines()[0].get_markeredgewidth() > 0
 
 
 def test_a_dollar_in_a_name_is_no_formula(tmp_path: Path) -> None:

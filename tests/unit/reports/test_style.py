@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.journals import BEST, write_search
-from tune_cure.reports.figures import style as plotting
+from tune_cure.reports.figures import accuracies, space as space_plots, style as plotting
 from tune_cure.search.results import SearchResult
 from tune_cure.search.space.loading import load
 from tune_cure.utils.formatting import STATUS_WORDS
@@ -42,6 +42,22 @@ def test_a_sample_has_what_it_is_to_have_in_any_case(result: SearchResult) -> No
         drawn = plotting.sample_trials(result.leaders, result.trials, limit, asked)["trial"].tolist()
         assert asked <= set(drawn)
         assert len(drawn) in (16, len(asked | {0, 5}))
+
+
+def test_error_bars_are_drawn_only_on_the_accuracy_that_they_are_of(result: SearchResult) -> None:
+    trials, spec = result.trials, result.spec
+    finished = space_plots.finished_trials(trials, "lambda", "h")
+    with_errors = accuracies.plot_tradeoff(trials, spec, BEST).data[-1]
+    assert list(with_errors.error_y.array) == trials.loc[trials["trial"] == BEST, "pgd_accuracy_best_se"].tolist()
+    for figure in (
+        space_plots.plot_contour(
+            finished, trials, spec, "lambda", "h", BEST
+        ),  # a hyperparameter is on the vertical axis
+        accuracies.plot_curvature(trials, spec, BEST),  # the accuracy of the last epoch, not of the best
+    ):
+        rings = [trace for trace in figure.data if trace.name in ("best", "start_from")]
+        assert len(rings) == 2
+        assert all(trace.error_y.array is None for trace in rings)
 
 
 def test_a_single_value_has_a_logarithmic_axis_around_it() -> None:

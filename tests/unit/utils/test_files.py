@@ -16,6 +16,7 @@ from tune_cure.utils.files import (
     FolderError,
     FolderWatch,
     describe_disk_fault,
+    describe_path_fault,
     make_run_folder,
     read_tensors,
     refuse_foreign_links,
@@ -72,6 +73,13 @@ def test_a_file_on_a_disk_that_is_read_only_is_named(tmp_path: Path, monkeypatch
     with pytest.raises(OSError, match="Read-only") as caught:
         replace_text(tmp_path / "a.csv", "x")
     assert describe_disk_fault(caught.value) == f"{tmp_path}/a.csv: Read-only file system"
+
+
+def test_a_path_that_no_file_can_have_is_named() -> None:
+    fault = OSError(errno.ENAMETOOLONG, "File name too long", "a" * 300)
+    assert describe_path_fault(fault) == f"{'a' * 300}: File name too long"
+    assert describe_path_fault(OSError(errno.ELOOP, "Too many levels of symbolic links", "a")).startswith("a: Too many")
+    assert describe_path_fault(OSError(errno.ENOSPC, "No space left on device", "a")) == ""
 
 
 def test_only_errors_of_the_disk_are_its_faults() -> None:

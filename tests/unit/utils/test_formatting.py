@@ -1,4 +1,5 @@
 import math
+from pathlib import Path
 
 import pytest
 
@@ -9,9 +10,12 @@ from tune_cure.utils.formatting import (
     format_duration,
     format_hyperparameters,
     format_percent,
+    format_points,
     format_radius,
     format_value,
     one_line,
+    path_word,
+    quote_path,
     shorten_repr,
     spell_out,
 )
@@ -88,3 +92,16 @@ def test_what_is_invisible_or_turns_text_around_is_spelled_out() -> None:
 
 def test_nothing_in_escaped_text_is_markdown_or_html() -> None:
     assert escape_markdown("# <b>[x](y)|`z`*\n") == r"\# \<b\>\[x\](y)\|\`z\`\*\\n"
+
+
+def test_a_path_that_begins_like_a_flag_is_typed_with_its_folder() -> None:
+    assert path_word("-a b") == "./-a b"
+    assert quote_path(Path("-a b")) == "'./-a b'"
+    assert quote_path("results/-a") == "results/-a"
+
+
+@pytest.mark.parametrize(
+    ("difference", "said"), [(0.0153, "+1.5"), (-0.003, "−0.3"), (-0.0003, "+0.0"), (-0.0, "+0.0"), (0.0003, "+0.0")]
+)
+def test_points_have_a_sign_and_zero_is_never_negative(difference: float, said: str) -> None:
+    assert format_points(difference) == said

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tune_cure.utils.signals import STOP_SIGNALS, StopSignals, keep_handlers, on_ctrl_c
+from tune_cure.utils import signals
+from tune_cure.utils.signals import STOP_SIGNALS, StopSignals, keep_handlers, leave_closed_pipes, on_ctrl_c
 
 
 @pytest.fixture(autouse=True)
@@ -86,3 +87,17 @@ def test_a_sigterm_that_rays_handler_has_taken_while_ray_starts_is_passed_on() -
         with pytest.raises(KeyboardInterrupt):
             start()
         assert signals.exit_code == 143
+
+
+def test_what_is_printed_into_a_pipe_without_a_reader_goes_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, writer = os.pipe()
+    monkeypatch.setattr(signals, "OUTPUTS", (writer, 2))
+    try:
+        assert not leave_closed_pipes()
+        os.close(reader)
+        with pytest.raises(BrokenPipeError):
+            os.write(writer, b"a line")
+        assert leave_closed_pipes()
+        os.write(writer, b"a line")
+    finally:
+        os.close(writer)

@@ -50,6 +50,12 @@ def test_with_one_seed_it_is_the_paired_t_test_over_images() -> None:
     assert (found.low, found.high) == (pytest.approx(interval.low), pytest.approx(interval.high))
 
 
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_one_image_tells_nothing_apart(seeds: int) -> None:
+    found = paired_difference(np.ones((seeds, 1)), np.zeros((seeds, 1)))
+    assert (found.estimate, found.low, found.high, found.p_value) == (1.0, -1.0, 1.0, 1.0)
+
+
 def test_where_all_images_agree_it_is_the_paired_t_test_over_seeds() -> None:
     first = np.repeat([[0.9], [0.8], [0.7], [0.95]], 50, axis=1)
     second = np.repeat([[0.85], [0.7], [0.72], [0.8]], 50, axis=1)

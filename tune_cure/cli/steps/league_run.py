@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
 from rich.console import Console
 
 from tune_cure.cli import options as command_line
@@ -41,9 +42,9 @@ from tune_cure.training.config import expand_model_name
 from tune_cure.training.speed import cpu_threads
 from tune_cure.utils import environment, locking
 from tune_cure.utils.files import LostFolderError, choose_run_folder, make_folder
-from tune_cure.utils.formatting import format_hyperparameters
+from tune_cure.utils.formatting import format_hyperparameters, quote_path
 from tune_cure.utils.signals import WorkLeftBehindError, ignore_ctrl_c, on_ctrl_c
-from tune_cure.utils.yaml_config import ProblemError, override, read_mapping
+from tune_cure.utils.yaml_config import ProblemError, first_problem, override, read_mapping
 
 
 @dataclass(frozen=True)
@@ -155,17 +156,20 @@ def read_config(options: LeagueOptions, content: dict[str, Any] | None, notes: l
         raise problem.within(options.space) from problem
     entries = read_entries(options.methods)
     notes += [line] if (line := describe_left_out(left_out)) else []
-    return LeagueConfig(
-        space=options.space,
-        methods=entries,
-        trials=options.trials,
-        budget_by=options.budget_by,
-        seeds=options.seeds,
-        examples=options.examples,
-        train_images=options.train_images,
-        autoattack=not options.no_autoattack,
-        shared=shared,
-    )
+    try:
+        return LeagueConfig(
+            space=options.space,
+            methods=entries,
+            trials=options.trials,
+            budget_by=options.budget_by,
+            seeds=options.seeds,
+            examples=options.examples,
+            train_images=options.train_images,
+            autoattack=not options.no_autoattack,
+            shared=shared,
+        )
+    except ValidationError as error:  # the parser of the command line refuses such numbers before
+        raise first_problem(error, LeagueConfig).within("league") from error
 
 
 def _read_league(folder: Path, options: LeagueOptions) -> League:
@@ -303,7 +307,7 @@ def write_results(results: Mapping[str, SearchResult], warn: Callable[[str], Non
                 artifacts.write_tables_and_report(result)
         except OSError as error:
             folder, message = result.directory, error.strerror or str(error)
-            warn(f"the tables could not be written ({message}); later: tune-cure report {folder}")
+            warn(f"the tables could not be written ({message}); later: tune-cure report {quote_path(folder)}")
 
 
 def write_missing_results(results: Mapping[str, SearchResult], warn: Callable[[str], None]) -> None:
@@ -370,6 +374,7 @@ def _say_how_to_continue(reason: str, prepared: Prepared, options: LeagueOptions
 
 def _resume_command(league: League, options: LeagueOptions) -> str:
     words = ["--resume", str(league.folder.absolute())]
+    words += ["--data-root", str(Path(options.data_root).expanduser().absolute())] if options.data_root else []
     words += ["--address", options.address] if options.address else []
     words += ["--searches-only"] * options.searches_only
     return f"{command_line.program()} league {shlex.join(words)}"

@@ -40,6 +40,7 @@ from tune_cure.utils.files import (
     replace_text,
     write_new_text,
 )
+from tune_cure.utils.formatting import quote_path
 from tune_cure.utils.signals import WorkLeftBehindError, ignore_ctrl_c, on_ctrl_c
 
 FAULTS = ("failing", "disk", "ray")  # outcomes of a search that something outside of it has ended
@@ -181,7 +182,7 @@ def open_folder(spec: SearchSpec, options: SearchOptions, say: Callable[[str], N
         join(spec, options.address, verbose=options.verbose)
     folder = _make_folder(spec, options)
     say(f"results go to {_describe_output(folder.directory, folder.storage.checkpoint_uri)}")
-    running = f"its search is running already; to see it: tune-cure watch {folder.directory}"
+    running = f"its search is running already; to see it: tune-cure watch {quote_path(folder.directory)}"
     with locking.hold_run_lock(folder.directory, running):
         _write_first_files(folder.directory, spec, options)
         command = options.resume_command(folder.directory, folder.storage.output)
@@ -282,7 +283,7 @@ def _conclude(
         page = write_results(result, folder)
     except OSError as error:
         message = error.strerror or str(error)
-        alert(console, f"the tables could not be written ({message}); later: tune-cure report {directory}")
+        alert(console, f"the tables could not be written ({message}); later: tune-cure report {quote_path(directory)}")
         outcome, reason = "disk", reason or f"{directory}: {message}"
     if outcome != "disk":
         try:

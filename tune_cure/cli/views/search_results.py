@@ -1,6 +1,5 @@
 """Output of a search when it ends: its best trials, what it cost, and which files it wrote."""
 
-import shlex
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from tune_cure.utils.formatting import (
     format_percent,
     format_untrained_epochs,
     format_value,
+    quote_path,
 )
 
 TOP = 5  # leaders in the closing table
@@ -143,7 +143,7 @@ def _describe_next_step(result: SearchResult, finding: ChanceFinding | None) -> 
         return f"no trial ended well, so there is nothing to confirm; {table} has the status and the reason of each"
     if finding:
         return "change the space, for one of the likely reasons above; a confirmation would compare guesses"
-    return f"what may be claimed of the winner: tune-cure confirm {shlex.quote(str(result.directory))}"
+    return f"what may be claimed of the winner: tune-cure confirm {quote_path(result.directory)}"
 
 
 def _accuracy_columns(spec: SearchSpec, *, has_fresh: bool) -> list[tuple[str, str]]:

@@ -37,7 +37,7 @@ from tune_cure.training.config import TrainingConfig
 from tune_cure.utils import environment
 from tune_cure.utils.errors import first_line
 from tune_cure.utils.files import read_tensors, replace_bytes
-from tune_cure.utils.formatting import join_words
+from tune_cure.utils.formatting import join_words, quote_path
 from tune_cure.utils.registry import PartError, did_you_mean, is_reference
 
 WEIGHTS, SIZES, NETWORK, LOADER, CARD = "model.safetensors", "config.json", "model.py", "load.py", "README.md"
@@ -168,7 +168,7 @@ def collect_search_model(result: SearchResult, *, trust_code: bool = False) -> E
     if not all(isinstance(number, int) for number in in_file) or in_file != leading:
         raise ExportError(
             f"{file}: holds trial {in_file[0]!r:.20} after epoch {in_file[1]!r:.20}, but the best is {leading[0]} "
-            f"after {leading[1]}; `tune-cure report {result.directory}` brings it up to date"
+            f"after {leading[1]}; `tune-cure report {quote_path(result.directory)}` brings it up to date"
         )
     candidate = f"trial-{best.trial}"
     return ExportedModel(

@@ -265,8 +265,9 @@ RobustBench 1.1.1 needs the package `autoattack` but does not install it: https:
         fewer = 'attack.attacks_to_run = ["apgd-ce", "square"]  # the others need four classes\n'
     elif (targets := model.network["num_classes"] - 1) < NUM_TARGETS:
         fewer = f"attack.apgd_targeted.n_target_classes = attack.fab.n_target_classes = {targets}\n"
+    size = " of this size" if model.data.dataset in ROBUSTBENCH else ""
     return f"""\
-RobustBench has no test images of {escape_markdown(model.data.dataset)}, but AutoAttack takes the network as it is
+RobustBench has no test images of {escape_markdown(model.data.dataset)}{size}, but AutoAttack takes the network as it is
 (`pip install pyautoattack`), with `images` in [0, 1] and their `labels`:
 
 ```python

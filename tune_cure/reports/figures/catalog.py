@@ -18,7 +18,6 @@ from tune_cure.reports.figures.legends import (
     line_mark,
 )
 from tune_cure.reports.figures.style import (
-    BEST_COLOR,
     BLUE,
     GRAY,
     START_COLOR,
@@ -192,20 +191,16 @@ def _plots_of_importance(result: SearchResult, best: int, shares: dict[str, dict
         yield Plot("importance", "importance", figure, caption, legend)
     few = sample_trials(result.leaders, result.trials, MAX_LINES)
     strong = result.leaders["trial"].head(max(MIN_STRONG, round(STRONG_SHARE * len(few)))).tolist()
+    figure = space.plot_parallel_coordinates(few, strong, spec, best)
+    drawn = {trace.name: line_mark(trace.line.color) for trace in reversed(figure.data)}
     yield Plot(
         "parallel",
         "importance",
-        space.plot_parallel_coordinates(few, strong, spec, best),
+        figure,
         "Each line is a trial. It runs through the trial's value of each hyperparameter, from the bottom to the top of "
         "the searched range, to the accuracies that it reached. A value matters where the strong lines lie close "
         "together.",
-        build_legend(
-            [
-                (line_mark(BEST_COLOR), f"best: trial {best}"),
-                (line_mark(BLUE), f"the best {len(strong)}"),
-                (line_mark(GRAY), "other trials"),
-            ]
-        ),
+        build_legend((mark, f"best: trial {best}" if name == "best" else name) for name, mark in drawn.items()),
         min_width=space.least_width_of_parallel_coordinates(spec),
     )
 

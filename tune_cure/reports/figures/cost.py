@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 
 from tune_cure.reports.figures.style import BEST_COLOR, BLUE, GRAY, ORANGE, START_COLOR, STATUS_STYLES, blank_figure
 from tune_cure.search.space.config import SearchSpec
-from tune_cure.search.trial_table import planned_epochs
+from tune_cure.search.trial_table import planned_epochs, were_ended_by_budget
 from tune_cure.utils.formatting import STATUS_WORDS
 
 MAX_BARS = 100  # with more trials, each bar is the mean of neighboring trials
@@ -34,17 +34,19 @@ def plot_survival(trials: pd.DataFrame, spec: SearchSpec) -> go.Figure:
 
     The area below the line is the number of epochs trained. A dashed line shows the same search without early
     stopping: the trials that were stopped have all their planned epochs, the others are unchanged. The area between
-    the lines is what early stopping saved. Without a scheduler there is no dashed line.
+    the lines is what early stopping saved. Trials that ended because the budget was spent are unchanged, too. Without a
+    scheduler there is no dashed line.
 
     Args:
-        trials: Columns `status`, `epochs_trained`, and `epochs` if it is searched.
+        trials: Columns `status`, `reason`, `epochs_trained`, and `epochs` if it is searched.
         spec: The search.
     """
     figure = blank_figure("epoch", "trials that trained it")
     last = max(spec.max_epochs, int(trials["epochs_trained"].max()))
     epochs = list(range(1, last + 1))
     trained = trials["epochs_trained"]
-    unstopped = trained.where(trials["status"] != "stopped", planned_epochs(trials, spec))
+    were_stopped = trials["status"].eq("stopped") & ~were_ended_by_budget(trials)
+    unstopped = trained.where(~were_stopped, planned_epochs(trials, spec))
     counts, without = (_count_reaching(lengths, epochs) for lengths in (trained, unstopped))
     edges = [0.5, *(epoch + 0.5 for epoch in epochs)]
     figure.add_trace(

@@ -13,7 +13,7 @@ KINDS = ("svg", "png")
 
 
 def write_figures(directory: Path, plots: Iterable[Plot]) -> Path:
-    """Write figures/NAME.svg and figures/NAME.png for each plot.
+    """Write figures/NAME.svg and figures/NAME.png for each plot, and delete those of an earlier report's other plots.
 
     Args:
         directory: The search's folder.
@@ -26,8 +26,10 @@ def write_figures(directory: Path, plots: Iterable[Plot]) -> Path:
     folder.mkdir(exist_ok=True)
     made = MadeFiles(directory / run_files.MADE)
     drawn_by = digest(Path(__file__).with_name("static.py"), version("matplotlib"))
+    current: set[Path] = set()
     for plot in plots:
         files = {kind: folder / f"{plot.name}.{kind}" for kind in KINDS}
+        current.update(files.values())
         source = digest(drawn_by, plot.small, plot.figure.to_json())
         if all(made.is_current(file, source) for file in files.values()):
             continue
@@ -36,5 +38,6 @@ def write_figures(directory: Path, plots: Iterable[Plot]) -> Path:
         for kind, content in static.draw_files(plot.figure, static.SMALL if plot.small else static.WIDE, KINDS).items():
             replace_bytes(files[kind], content)
             made.add(files[kind], source)
+    made.remove_others(folder, current)
     made.write()
     return folder

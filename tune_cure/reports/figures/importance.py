@@ -43,7 +43,9 @@ def write_importance(result: SearchResult) -> Shares:
     if shares := explain(result):
         replace_text(file, json.dumps(shares, indent=2) + "\n")
         made.add(file, source)
-        made.write()
+    else:
+        made.remove(file)  # of an earlier report
+    made.write()
     return shares
 
 

@@ -16,12 +16,25 @@ import plotly.graph_objects as go
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.path import Path
 from matplotlib.ticker import PercentFormatter
 
 WIDE, SMALL = (6.5, 3.6), (3.2, 2.4)  # inches: the text's width of a page, and half of it
 DOTS_PER_INCH = 200
 POINTS = 0.75  # per pixel: plotly gives sizes in pixels, matplotlib takes points
-MARKERS = {"circle": "o", "square": "s", "diamond": "D", "triangle-down": "v", "x": "X", "cross": "P", "line-ns": "|"}
+CROSSED_CIRCLE = Path.make_compound_path(
+    Path.unit_circle(), *(Path([(-0.7, -0.7 * slope), (0.7, 0.7 * slope)]) for slope in (1, -1))
+)
+MARKERS: dict[str, Any] = {
+    "circle": "o",
+    "square": "s",
+    "diamond": "D",
+    "triangle-down": "v",
+    "x": "X",
+    "cross": "P",
+    "line-ns": "|",
+    "circle-x": CROSSED_CIRCLE,
+}
 DASHES: dict[str | None, Any] = {"dash": (0, (5, 3)), "dot": (0, (1, 2)), "solid": "-", None: "-"}
 STEPS = {"hv": "steps-post", "vh": "steps-pre"}
 STYLE: dict[Any, Any] = {
@@ -172,7 +185,7 @@ def _draw_scatter(axes: Axes, source: go.Figure, trace: Any) -> None:
         style |= {"marker": MARKERS[symbol.removesuffix("-open")], "markersize": POINTS * 0.8 * trace.marker.size}
         style |= {"markerfacecolor": "none" if is_open else color, "alpha": trace.marker.opacity or 1.0}
         edge = _convert_color(trace.marker.line.color) if trace.marker.line.color else color
-        style |= {"markeredgecolor": edge, "markeredgewidth": POINTS * (trace.marker.line.width or 0)}
+        style |= {"markeredgecolor": edge, "markeredgewidth": POINTS * (trace.marker.line.width or int(is_open))}
     axes.plot(x, y, **style)
     if trace.error_y.array is not None:
         errors = [float(error) for error in trace.error_y.array]

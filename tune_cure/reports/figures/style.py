@@ -118,6 +118,8 @@ def add_points(
 ) -> None:
     """Add a trace of points for each status, and rings around the best trial and those of `start_from`.
 
+    The rings have error bars if `y` is the accuracy whose standard error the trials have.
+
     Args:
         figure: The figure to add to.
         trials: Rows of `SearchResult.trials`. A row without a value in column `x` is left out: its hyperparameter
@@ -155,15 +157,16 @@ def add_points(
     }
     for name, (rows, symbol, color) in rings.items():
         if len(rows):
-            figure.add_trace(_rings(name, rows, point_positions(rows, spec, x, y, rim), symbol, color))
+            errors = rows["pgd_accuracy_best_se"].tolist() if y == "pgd_accuracy_best" else None
+            figure.add_trace(_rings(name, point_positions(rows, spec, x, y, rim), errors, symbol, color))
 
 
-def _rings(name: str, rows: pd.DataFrame, places: dict[str, list[Any]], symbol: str, color: str) -> go.Scatter:
+def _rings(name: str, places: dict[str, list[Any]], errors: list[float] | None, symbol: str, color: str) -> go.Scatter:
     return go.Scatter(
         name=name,
         mode="markers",
         **places,
-        error_y={"array": rows["pgd_accuracy_best_se"].tolist(), "color": color, "thickness": 1.5, "width": 4},
+        error_y=errors and {"array": errors, "color": color, "thickness": 1.5, "width": 4},
         hoverinfo="skip",  # the point inside the ring answers
         marker={"symbol": symbol, "color": color, "size": 16, "line": {"width": 2.5}},
     )

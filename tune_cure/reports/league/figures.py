@@ -1,6 +1,6 @@
 """Plots of a league: pure functions from its standings to plotly figures."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -117,8 +117,21 @@ def plot_intervals(rows: pd.DataFrame, title: str) -> go.Figure:
     figure.add_vline(x=0, line={"color": "rgba(128,128,128,.8)", "width": 1, "dash": "dot"})
     figure.update_layout(margin_r=24)
     figure.update_xaxes(tickformat="+.0%")
-    figure.update_yaxes(tickformat=None, ticklabelstandoff=6, range=[-0.6, len(shown) - 0.4])
+    figure.update_yaxes(**_named_rows(shown["name"]))
     return figure
+
+
+def _named_rows(names: Iterable[str]) -> dict[str, Any]:
+    """Return a vertical axis with a row for each name, from below, also for names that are numbers."""
+    categories = [escape(name) for name in names]
+    return {
+        "tickformat": None,
+        "ticklabelstandoff": 6,
+        "type": "category",
+        "categoryorder": "array",
+        "categoryarray": categories,
+        "range": [-0.6, len(categories) - 0.4],
+    }
 
 
 def plot_curves(curves: Mapping[str, Sequence[pd.DataFrame]]) -> go.Figure:
@@ -170,13 +183,5 @@ def plot_trials(trials: Mapping[str, pd.DataFrame]) -> go.Figure:
     every = pd.concat([frame["pgd_accuracy_best"].astype(float) for frame in trials.values()])
     figure.update_layout(margin_r=24)
     figure.update_xaxes(tickformat=".0%", range=accuracy_range(every))
-    categories = [escape(name) for name in names]
-    figure.update_yaxes(
-        tickformat=None,
-        ticklabelstandoff=6,
-        type="category",
-        categoryorder="array",
-        categoryarray=categories,
-        range=[-0.6, len(names) - 0.4],
-    )
+    figure.update_yaxes(**_named_rows(names))
     return figure

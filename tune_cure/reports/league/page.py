@@ -39,6 +39,7 @@ from tune_cure.utils.formatting import (
     format_radius,
     format_seconds,
     join_words,
+    quote_path,
 )
 from tune_cure.utils.significance import mean_and_deviation
 
@@ -147,9 +148,9 @@ def _standings_row(
     numbers = [_mean(runs[standings.attack]), *gap, *(_mean(runs[attack]) for attack in others)]
     if has_best:
         numbers.append(_mean(runs[f"best_{standings.attack}"]))
-    numbers.append(format_seconds(float(train_seconds)))
     rank = standings.order.index(name) + 1
     cells = f'<td class="number">{rank}</td><td>{standings.groups[name]}</td>{html_page.number_cells(numbers)}'
+    cells += html_page.duration_cell(train_seconds)
     if standings.flags:
         cells += f"<td>{'masked gradients?' if name in standings.flags else '–'}</td>"
     return html_page.row(escape(name), cells, is_best=name in standings.leading)
@@ -344,7 +345,7 @@ def _winners(standings: Standings, folder: Path) -> str:
         values = [result.best.hyperparameters, result.spec.start_from[0]]
         cells = "".join(f'<td class="long">{escape(format_hyperparameters(value))}</td>' for value in values)
         rows.append(html_page.row(escape(f"{name}, trial {result.best.trial}"), cells))
-        search = shlex.quote(str(folder / name / run_files.TRIALS_TABLE))
+        search = quote_path(folder / name / run_files.TRIALS_TABLE)
         commands.append(f"tune-cure train --config {search} --trial {result.best.trial}")
     if not rows:
         return ""
@@ -359,8 +360,8 @@ def _winners(standings: Standings, folder: Path) -> str:
         "its training images and with its seed. The networks that were judged here have other seeds, and other numbers."
         f"</p><pre><code>{code}</code></pre>{_judging_again(standings, folder)}"
         f"<h3>Go on with the league, or make this page anew</h3><pre><code>"
-        f"{escape(f'tune-cure league --resume {shlex.quote(str(folder))}')}\n"
-        f"{escape(f'tune-cure report {shlex.quote(str(folder))}')}</code></pre>"
+        f"{escape(f'tune-cure league --resume {quote_path(folder)}')}\n"
+        f"{escape(f'tune-cure report {quote_path(folder)}')}</code></pre>"
     )
 
 

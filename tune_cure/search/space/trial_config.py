@@ -12,6 +12,7 @@ from tune_cure.training.config import HYPERPARAMETERS, has_unread_parts
 from tune_cure.training.delta import DELTA
 from tune_cure.utils.csv_tables import read_csv
 from tune_cure.utils.errors import first_line
+from tune_cure.utils.formatting import quote_path
 from tune_cure.utils.yaml_config import SpecError, read_mapping
 from tune_cure.utils.yaml_parser import describe_yaml_error, parse
 
@@ -38,7 +39,7 @@ def read_with_origin(path: Path, trial: int | None = None) -> tuple[dict[str, An
     if path.is_dir():
         table = path / (run_files.BEST_CONFIG_TABLE if trial is None else run_files.TRIALS_TABLE)
         if not table.is_file():
-            raise SpecError(f"{path}: holds no {table.name}; tune-cure report {path} writes it")
+            raise SpecError(f"{path}: holds no {table.name}; tune-cure report {quote_path(path)} writes it")
         path = table
     if path.suffix == ".csv":
         return _of_search(path, _row(path, trial)), True
