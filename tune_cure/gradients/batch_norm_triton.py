@@ -82,7 +82,7 @@ def _derivatives_kernel(
     block_channels: tl.constexpr,
 ):
     """Write the three derivatives of a block; sums (3, C) are those of `_sum_kernel` over all rows."""
-    channels = tl.program_id(0) * block_channels + tl.arange(0, block_channels)
+    channels = tl.program_id(1) * block_channels + tl.arange(0, block_channels)
     inside = channels < num_channels
     center_x = tl.load(mean + channels, inside, other=0)
     r = tl.load(inverse_std + channels, inside, other=0)
@@ -92,10 +92,10 @@ def _derivatives_kernel(
     mean_v = tl.load(sums + channels, inside, other=0) / num_rows
     q = tl.load(sums + num_channels + channels, inside, other=0) / num_rows * r
     covariance = tl.load(sums + 2 * num_channels + channels, inside, other=0) / num_rows
-    if tl.program_id(1) == 0:
+    if tl.program_id(0) == 0:
         tl.store(to_weight + channels, r * num_rows * (covariance - b * q), inside)
 
-    rows = tl.program_id(1) * block_rows + tl.arange(0, block_rows)
+    rows = tl.program_id(0) * block_rows + tl.arange(0, block_rows)
     mask = (rows < num_rows)[:, None] & inside[None, :]
     offsets = rows.to(tl.int64)[:, None] * num_channels + channels[None, :]
     dtype = mean.dtype.element_ty
@@ -126,9 +126,9 @@ def second_derivatives(
     num_rows, num_channels = norm.channel_size, norm.images.shape[1]
     block_channels = min(MOST_CHANNELS, triton.next_power_of_2(num_channels))
     block_rows = BLOCK_SIZE // block_channels
-    blocks = triton.cdiv(num_channels, block_channels), triton.cdiv(num_rows, block_rows)
-    blocks_each = triton.cdiv(blocks[0] * blocks[1], SUMMING_PROGRAMS)
-    shares = triton.cdiv(blocks[1], blocks_each)
+    row_blocks, channel_blocks = triton.cdiv(num_rows, block_rows), triton.cdiv(num_channels, block_channels)
+    blocks_each = triton.cdiv(row_blocks * channel_blocks, SUMMING_PROGRAMS)
+    shares = triton.cdiv(row_blocks, blocks_each)
     partial_sums = norm.mean.new_empty(shares, 3, num_channels)
     to_grad_output, to_images = torch.empty_like(grad_output), torch.empty_like(norm.images)
     to_weight = torch.empty_like(norm.weight)
@@ -136,9 +136,11 @@ def second_derivatives(
     written = to_grad_output, to_images, to_weight
     options = {"block_rows": block_rows, "block_channels": block_channels, "enable_fp_fusion": True}
     with torch.cuda.device_of(norm.images):
-        _sum_kernel[(blocks[0], shares)](
+        _sum_kernel[(channel_blocks, shares)](
             *read, norm.mean, sum_s, partial_sums, num_rows, num_channels, blocks_each, **options
         )
         sums = partial_sums.sum(0)
-        _derivatives_kernel[blocks](*read, *norm[1:], sum_b, sum_s, sums, *written, num_rows, num_channels, **options)
+        _derivatives_kernel[(row_blocks, channel_blocks)](  # CUDA allows 65,535 blocks on all axes but the first
+            *read, *norm[1:], sum_b, sum_s, sums, *written, num_rows, num_channels, **options
+        )
     return to_grad_output, to_images, to_weight

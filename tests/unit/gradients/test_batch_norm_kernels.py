@@ -3,7 +3,7 @@
 import importlib
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import ModuleType
 
 import pytest
@@ -108,6 +108,26 @@ def test_sums_that_several_blocks_of_rows_share_are_the_same(
     monkeypatch.setattr(triton_module, "SUMMING_PROGRAMS", 3)
     for several, one in zip(by_kernels(triton_module.second_derivatives, *values), one_each, strict=True):
         torch.testing.assert_close(several, one, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("shape", [(512, 64, 64, 64), (42, 64, 224, 224), (2048, 512, 32, 32)])
+def test_no_more_blocks_are_launched_on_an_axis_than_cuda_allows(
+    triton_module: ModuleType, monkeypatch: pytest.MonkeyPatch, shape: tuple[int, ...]
+) -> None:
+    grids: list[tuple[int, ...]] = []
+
+    class Launched:
+        def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
+            grids.append(grid)
+            return lambda *_, **__: None
+
+    for name in ("_sum_kernel", "_derivatives_kernel"):
+        monkeypatch.setattr(triton_module, name, Launched())
+    images, channels = torch.empty(shape, device="meta"), torch.empty(shape[1], device="meta")
+    norm = Normalization(images, channels, channels, channels)
+    triton_module.second_derivatives(images, images, norm, channels, channels)
+    assert len(grids) == 2
+    assert all(grid[0] < 2**31 and max(grid[1:]) <= 65_535 for grid in grids)
 
 
 def test_derivatives_are_in_channels_last_and_directions_may_be_in_any_format(kernels: SecondDerivatives) -> None:
