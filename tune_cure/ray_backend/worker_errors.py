@@ -23,10 +23,23 @@ def describe(error: Exception | str) -> str:
     if isinstance(error, OutOfMemoryError) or ray_internals.MEMORY_DEATH in message:
         used = MEMORY_USED.search(message)
         return f"{MEMORY_KILL}{100 * float(used[1]):.0f}% full" if used else f"{MEMORY_KILL}nearly full"
-    lines = [line.strip() for line in message.splitlines() if line.strip()] or ["Ray gives no reason"]
+    lines = [line.rstrip() for line in message.splitlines() if line.strip()] or ["Ray gives no reason"]
     may_have_died = isinstance(error, str) or (isinstance(error, RayActorError) and not error.actor_init_failed)
     if not may_have_died or ray_internals.WORKER_DEATH not in lines[-1]:
-        return lines[-1]
+        return _raised(lines)
     pid = ray_internals.WORKER_PID.search(message)
     log = f"; worker-*-{pid[1]}.err in Ray's logs may say which" if pid else ""
     return f"the worker process died: it was killed, ran out of memory or crashed{log}"
+
+
+def _raised(lines: list[str]) -> str:
+    """Return the exception in the lines of a traceback: the first line behind the last frame, else the last line.
+
+    An exception may say more in further lines. In those of CUDA's errors the last ones are the same for all of them.
+    """
+    frames = [number for number, line in enumerate(lines) if line.startswith("  File ")]
+    said = [line for line in lines[frames[-1] :] if not line.startswith(" ")] if frames else []
+    if not said:
+        return lines[-1].strip()
+    is_heading = said[0].endswith(":") and len(said) > 1  # of a list, as of the layers that a state dict lacks
+    return f"{said[0]} {said[1].strip()}" if is_heading else said[0]

@@ -1,6 +1,7 @@
 """Each use of Ray beyond its documented interface: a test fails by its name when Ray changes what it relies on."""
 
 import inspect
+import traceback
 from pathlib import Path
 from types import SimpleNamespace
 from urllib.parse import urlsplit
@@ -91,10 +92,34 @@ def test_a_worker_that_died_is_known_by_the_text_alone_where_there_is_no_excepti
     assert failure_reason(failed_trial(tmp_path, DEATH)).startswith(DIED)
 
 
-def test_an_exception_of_a_trial_is_its_last_line(tmp_path: Path) -> None:
-    cause = ValueError("no such\nlearning rate")
-    task_error = RayTaskError("step", "Traceback\n  File x\nValueError: no such\nlearning rate\n", cause)
-    assert failure_reason(failed_trial(tmp_path, task_error)) == "learning rate"
+CUDA_ERROR = """CUDA error: out of memory
+CUDA kernel errors might be asynchronously reported at some other API call
+Compile with `TORCH_USE_CUDA_DSA` to enable device-side assertions."""
+LAYERS = 'Error(s) in loading state_dict for Linear:\n\tMissing key(s) in state_dict: "bias". '
+
+
+@pytest.mark.parametrize(
+    ("message", "reason"),
+    [
+        ("no such\nlearning rate", "RuntimeError: no such"),
+        (CUDA_ERROR, "RuntimeError: CUDA error: out of memory"),
+        (LAYERS, f'RuntimeError: {LAYERS.splitlines()[0]} Missing key(s) in state_dict: "bias".'),
+    ],
+    ids=["two lines", "CUDA", "a heading and a list"],
+)
+def test_an_exception_of_a_trial_is_its_first_line(tmp_path: Path, message: str, reason: str) -> None:
+    try:
+        raise ValueError("an earlier one")
+    except ValueError:
+        try:
+            raise RuntimeError(message)
+        except RuntimeError as error:
+            task_error = RayTaskError("step", traceback.format_exc(), error)
+    assert failure_reason(failed_trial(tmp_path, task_error)) == reason
+    assert failure_reason(failed_trial(tmp_path, str(task_error))) == reason  # where Tune has the text alone
+
+
+def test_an_exception_in_the_creation_of_an_actor_is_its_last_line(tmp_path: Path) -> None:
     message = f"raised in its creation task\n{DEATH}\nRuntimeError: memory"
     in_setup = RayActorError(error_msg=message, actor_init_failed=True)
     assert failure_reason(failed_trial(tmp_path, in_setup)) == "RuntimeError: memory"
