@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import ray
 
 from tune_cure.ray_backend import ray_internals, session
+from tune_cure.ray_backend.worker_errors import describe
 from tune_cure.utils.errors import TuneCureError
 from tune_cure.utils.signals import WorkLeftBehindError, on_ctrl_c
 
@@ -61,6 +62,12 @@ class Stoppable(Protocol):
 
 class DeadRayError(TuneCureError):
     """Ray has died, or was killed, while something was measured that comes before all training."""
+
+    exit_code = 1
+
+
+class WorkerError(TuneCureError):
+    """The process of a measurement that comes before all training has died."""
 
     exit_code = 1
 
@@ -136,12 +143,15 @@ def wait_for(references: Sequence[Any]) -> list[Any]:
         DeadRayError: Ray has died; this is noticed within seconds.
         KeyboardInterrupt: Ctrl-C was pressed; as WorkLeftBehindError where it was pressed twice.
         Exception: A task has raised it.
+        WorkerError: The process of a task has died.
     """
     waiting = _Waiting(references)
     try:
         GuardedCall(waiting.follow, waiting).run()
     except ray.exceptions.RayTaskError as error:
-        raise error.as_instanceof_cause() from error
+        raise error.cause from error
+    except ray.exceptions.RayError as error:
+        raise WorkerError(describe(error)) from error
     if waiting.num_interrupts:
         raise WorkLeftBehindError if session.is_abandoned() else KeyboardInterrupt
     if waiting.reason:

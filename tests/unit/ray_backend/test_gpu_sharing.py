@@ -34,17 +34,40 @@ def test_a_timed_run_says_how_many_images_a_second_it_trains_on(spec: SearchSpec
     assert run.trainer is not None and run.trainer.epoch == 1  # however often it has gone through its images
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError(),
+        RuntimeError("CUDA error: out of memory"),  # as a process begins to use the GPU
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    ],
+    ids=["torch", "CUDA", "cuBLAS"],
+)
 def test_a_timed_run_for_which_the_gpus_memory_is_too_small_makes_nothing(
-    spec: SearchSpec, config: bytes, monkeypatch: pytest.MonkeyPatch
+    error: RuntimeError, spec: SearchSpec, config: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = TimedRun(spec, config, None, device="cpu")
 
     def full(self: TimedRun) -> int:
-        raise torch.OutOfMemoryError
+        raise error
 
     monkeypatch.setattr(TimedRun, "_train", full)
     assert run.images_per_second(1) == 0
     assert TimedRun(spec, config, None, device="cpu").images_per_second(1) == 0
+
+
+def test_another_error_of_a_timed_run_is_raised(
+    spec: SearchSpec, config: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = TimedRun(spec, config, None, device="cpu")
+
+    def fail(self: TimedRun) -> int:
+        raise RuntimeError("a layer is missing")
+
+    monkeypatch.setattr(TimedRun, "_train", fail)
+    for again in (lambda: run.images_per_second(1), lambda: TimedRun(spec, config, None, device="cpu")):
+        with pytest.raises(RuntimeError, match="a layer is missing"):
+            again()
 
 
 class FakeRay:

@@ -10,7 +10,8 @@ import ray
 
 from tests.support.fake_ray import FakeRay
 from tests.support.spaces import tiny
-from tune_cure.ray_backend.guard import DeadRayError, GuardedCall, RayWatch, wait_for
+from tune_cure.ray_backend.guard import DeadRayError, GuardedCall, RayWatch, WorkerError, wait_for
+from tune_cure.ray_backend.resources import DeviceError
 from tune_cure.search.stopping import SearchStopper
 
 
@@ -127,15 +128,30 @@ def test_tasks_are_waited_for_and_their_results_come_in_their_order(monkeypatch:
 
 
 @pytest.mark.usefixtures("fake_ray")
-def test_the_error_of_a_task_is_raised_as_it_was_in_its_process(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("error", "kind", "said"),
+    [
+        (
+            ray.exceptions.RayTaskError("task", "Traceback (most recent call last):", DeviceError("of the task")),
+            DeviceError,
+            "of the task",
+        ),
+        (ray.exceptions.WorkerCrashedError(), WorkerError, "The worker died unexpectedly while executing this task"),
+    ],
+    ids=["raised", "died"],
+)
+def test_the_error_of_a_task_is_one_line(
+    error: Exception, kind: type[Exception], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     Tasks(monkeypatch)
 
     def fail(references: list[int]) -> Any:
-        raise ray.exceptions.RayTaskError("task", "a traceback", ZeroDivisionError("of the task"))
+        raise error
 
     monkeypatch.setattr(ray, "get", fail)
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(kind) as raised:
         wait_for([1])
+    assert str(raised.value).startswith(said) and "\n" not in str(raised.value)
 
 
 def test_tasks_of_a_ray_that_dies_are_an_error_of_one_line(

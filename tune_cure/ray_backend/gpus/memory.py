@@ -26,6 +26,7 @@ LESS_IS_MORE = ("penalty_every",)  # hyperparameters whose smallest value takes 
 GIB = 2**30
 WAIT_SECONDS = 15.0  # for the memory of a trial that has ended; drivers take a second or two
 WAIT_POLL_SECONDS = 0.25
+MEMORY_ERRORS = ("out of memory", "ALLOC_FAILED")  # in messages of CUDA, and of its libraries
 
 
 def measure(
@@ -111,7 +112,9 @@ def _peak_memory(spec: SearchSpec, splits: Splits, config: TrainingConfig, descr
         )
         trainer.train_epoch()
         trainer.evaluate()
-    except torch.OutOfMemoryError as error:
+    except RuntimeError as error:
+        if not is_memory_full(error):
+            raise
         raise DeviceError(
             f"resources.gpus_per_trial: auto: not even one trial fits into the memory of a GPU with {described}; "
             "lower batch_size or the network's width"
@@ -119,6 +122,11 @@ def _peak_memory(spec: SearchSpec, splits: Splits, config: TrainingConfig, descr
     attack, size = trainer.terms.attack, tuple(splits.train.images.shape[1:])
     of_few, of_all = (attack.memory_bytes((len(images), *size)) for images in (few_images, splits.train))
     return torch.cuda.max_memory_reserved() + of_all - of_few
+
+
+def is_memory_full(error: RuntimeError) -> bool:
+    """Return whether a GPU had too little free memory; CUDA, cuBLAS and cuDNN say so by errors of their own."""
+    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in MEMORY_ERRORS)
 
 
 def wait_for_memory(plan: ResourcePlan | None, on_wait: Callable[[], None] = lambda: None) -> str:

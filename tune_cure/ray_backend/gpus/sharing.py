@@ -6,7 +6,6 @@ import time
 from collections.abc import Mapping
 
 import ray
-import torch
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
@@ -122,7 +121,9 @@ class TimedRun:
                 config, dataclasses.replace(splits, train=few_images), model=spec.model, device=device
             )
             self._train()  # kernels are chosen, memory is taken
-        except torch.OutOfMemoryError:
+        except RuntimeError as error:
+            if not memory.is_memory_full(error):
+                raise
             self.trainer = None
 
     def images_per_second(self, seconds: float) -> float:
@@ -133,7 +134,9 @@ class TimedRun:
         try:
             while (spent := time.perf_counter() - started) < seconds:
                 images += self._train()
-        except torch.OutOfMemoryError:
+        except RuntimeError as error:
+            if not memory.is_memory_full(error):
+                raise
             return 0.0
         return images / spent
 
