@@ -31,6 +31,7 @@ from tune_cure.ray_backend.gpus.memory import wait_for_memory
 from tune_cure.ray_backend.gpus.sharing import plan_devices
 from tune_cure.ray_backend.guard import DeadRayError, GuardedCall
 from tune_cure.ray_backend.resources import ResourcePlan
+from tune_cure.ray_backend.tasks import LimitedTasks
 from tune_cure.ray_backend.trainable import shared_data
 from tune_cure.ray_backend.worker_errors import describe
 from tune_cure.search import run_files
@@ -100,8 +101,10 @@ def run(
         parts = result.spec.parts
         for job in pending:  # what an earlier command left there is not news
             (job.folder / run_files.JOB_STATUS).unlink(missing_ok=True)
-        running = {task.remote(parts, pickle.dumps(job), plan, broadcast): job for job in pending}
-        return _Jobs(running, on_status, on_interrupt).run()
+        submissions = [
+            (job, functools.partial(task.remote, parts, pickle.dumps(job), plan, broadcast)) for job in pending
+        ]
+        return _Jobs(LimitedTasks(submissions, plan.concurrent), on_status, on_interrupt).run()
 
 
 def _plan(pending: list[Job], result: SearchResult, broadcast: DataBroadcast | None) -> ResourcePlan:
@@ -118,7 +121,7 @@ class _Jobs:
     """Jobs that run in Ray tasks, until all have ended, Ctrl-C is pressed or Ray dies.
 
     Args:
-        running: The jobs by their tasks.
+        tasks: The tasks of the jobs.
         on_status: Is told of a job's `status` whenever it has changed.
         on_interrupt: Is called at a first Ctrl-C.
 
@@ -129,11 +132,11 @@ class _Jobs:
 
     def __init__(
         self,
-        running: dict[Any, Job],
+        tasks: LimitedTasks[Job],
         on_status: Callable[[Job, dict[str, Any]], None],
         on_interrupt: Callable[[], None],
     ) -> None:
-        self.running, self.failures = running, dict[str, str]()
+        self.tasks, self.failures = tasks, dict[str, str]()
         self.num_interrupts = 0
         self._on_status, self._on_interrupt = on_status, on_interrupt
         self._reason: str | None = None  # why the jobs that are left are not waited for
@@ -148,7 +151,7 @@ class _Jobs:
         if self.num_interrupts:
             raise WorkLeftBehindError if self.num_interrupts > 1 else KeyboardInterrupt
         if self._reason is not None:
-            left = list(self.running.values())  # the thread of a call that was left behind may go on
+            left = self.tasks.left  # the thread of a call that was left behind may go on
             self.failures |= {str(job.folder): self._reason for job in left}
         return self.failures
 
@@ -170,23 +173,21 @@ class _Jobs:
 
     def _follow(self) -> None:
         """Tell of each status that changes, and take note of jobs that fail, until all have ended."""
-        jobs = list(self.running.values())
+        jobs = self.tasks.left
         statuses: dict[Path, dict[str, Any]] = {}
-        while self.running and not self.stop_all():
-            finished, _ = ray.wait(list(self.running), timeout=POLL_SECONDS)
+        while self.tasks.left and not self.stop_all():
+            finished = self.tasks.wait(POLL_SECONDS)
             for job in jobs:
                 if (status := job.status()) and statuses.get(job.folder) != status:
                     statuses[job.folder] = status
                     self._on_status(job, status)
-            for reference in finished:
-                job = self.running[reference]
+            for job, reference in finished:
                 try:
                     ray.get(reference)
                 except ray.exceptions.RayError as error:  # the task, its process or its machine failed
                     session.keep_logs()
                     self.failures[str(job.folder)] = describe(error)
                     self._on_status(job, {"stage": "failed", "reason": self.failures[str(job.folder)]})
-                del self.running[reference]
 
 
 @contextmanager

@@ -6,6 +6,7 @@ The best of many trials looks better than it is on the images that it was chosen
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from tune_cure.ray_backend import session
 from tune_cure.ray_backend.data_broadcast import DataBroadcast
 from tune_cure.ray_backend.gpus.memory import wait_for_memory
 from tune_cure.ray_backend.resources import ResourcePlan
+from tune_cure.ray_backend.tasks import LimitedTasks
 from tune_cure.ray_backend.trainable import shared_data
 from tune_cure.ray_backend.worker_errors import describe
 from tune_cure.search import ranking, run_files, trial_table
@@ -75,15 +77,14 @@ def run(
         is_stopped: Returns whether to stop before all are judged. Asked twice a second.
     """
     task = ray.remote(num_cpus=plan.cpus_per_trial, num_gpus=plan.gpus_per_trial)(_judge)
-    tasks = {
-        task.remote(leaders.spec, checkpoint, plan, broadcast): (leaders, number, epoch)
+    submissions = (
+        ((leaders, number, epoch), partial(task.remote, leaders.spec, checkpoint, plan, broadcast))
         for leaders in searches
         for number, epoch, checkpoint in _find_checkpoints(leaders)
-    }
-    while tasks and not is_stopped():
-        finished, _ = ray.wait(list(tasks), timeout=POLL_SECONDS)
-        for reference in finished:
-            leaders, number, epoch = tasks.pop(reference)
+    )
+    tasks = LimitedTasks(submissions, plan.concurrent)
+    while tasks.left and not is_stopped():
+        for (leaders, number, epoch), reference in tasks.wait(POLL_SECONDS):
             try:
                 metrics = ray.get(reference)
             except ray.exceptions.RayError as error:  # the search is over, and its results stand without this

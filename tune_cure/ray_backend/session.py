@@ -97,10 +97,12 @@ def start_ray(
     missing = ray_internals.find_dashboard_fault()
     if missing:
         _logger.warning("without Ray's dashboard: %s (pip install 'ray[default]')", missing)
+    machine = this_machine()  # Ray would count GPUs that this torch cannot use, too
     with keep_handlers(), ray_internals.any_port_for_the_log_agent():
         context = ray.init(
             address="local",
-            num_cpus=this_machine().cpus,
+            num_cpus=machine.cpus,
+            num_gpus=machine.gpus,
             include_dashboard=not missing,
             dashboard_host=dashboard_host,
             **options,

@@ -425,7 +425,7 @@ def test_the_status_of_an_earlier_command_is_not_news(tmp_path: Path, monkeypatc
     job.folder.mkdir(parents=True)
     confirmation._write_status(job, "done")
     told: list[dict[str, Any]] = []
-    devices = SimpleNamespace(cpus_per_trial=1, gpus_per_trial=0)
+    devices = SimpleNamespace(cpus_per_trial=1, gpus_per_trial=0, concurrent=1)
     task = SimpleNamespace(remote=lambda *_: object())
     monkeypatch.setattr(confirmation, "_ray", lambda *_: nullcontext())
     monkeypatch.setattr(confirmation, "_plan", lambda *_: devices)

@@ -61,7 +61,9 @@ def run(said: threading.Event, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(confirmation.ray, "remote", remote)
     monkeypatch.setattr(confirmation.ray, "get", lambda reference: None)
     monkeypatch.setattr(confirmation.ray, "wait", wait)
-    monkeypatch.setattr(confirmation, "_plan", lambda *_: SimpleNamespace(cpus_per_trial=1, gpus_per_trial=0))
+    monkeypatch.setattr(
+        confirmation, "_plan", lambda *_: SimpleNamespace(cpus_per_trial=1, gpus_per_trial=0, concurrent=2)
+    )
     spec = SimpleNamespace(parts=[], search=SimpleNamespace(retries=0))
     jobs: list[Any] = [Job(tmp_path / name) for name in ("first", "second")]
     during: Callable[[], None]

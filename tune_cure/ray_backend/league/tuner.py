@@ -180,10 +180,12 @@ def _fix_budget(
 ) -> None:
     """Measure what an epoch of each method takes, and give all methods the same budget.
 
-    The methods are measured beside each other on the workers that will train them.
+    The methods are measured on the workers that will train them, as many beside each other as trials will run.
     """
     task = ray.remote(num_cpus=plan.cpus_per_trial, num_gpus=plan.gpus_per_trial)(_measure)
-    costs = wait_for([task.remote(spec, plan, broadcast) for spec in specs.values()])
+    costs: list[EpochCost] = []
+    while beside := list(specs.values())[len(costs) : len(costs) + plan.concurrent]:
+        costs += wait_for([task.remote(spec, plan, broadcast) for spec in beside])
     league.set_budget(specs, dict(zip(specs, costs, strict=True)))
 
 
