@@ -105,7 +105,7 @@ def search(
     if not resume and (ended := _find_ended(spec, options)):
         return ended
     say = command_line.progress(quiet)
-    with own_ray(spec, address, verbose), search_run.open_folder(spec, options, say) as folder:
+    with own_ray(own_part_files(spec), address, verbose), search_run.open_folder(spec, options, say) as folder:
         spec = folder.spec
         view = PlainView(SearchState(spec), say)
         search_run.take_history(view.state, folder)
@@ -301,7 +301,9 @@ def confirm(
     prepared = confirm_run.prepare(options)
     for note in prepared.notes:
         say(note)
-    with own_ray(prepared.result.spec, address, verbose), prepared.lock():
+    names = (name for job in prepared.jobs for name in job.named_parts)
+    modules = own_part_files(prepared.result.spec, also=names)
+    with own_ray(modules, address, verbose), prepared.lock():
         lines = JobLines(len(prepared.jobs), say)
         failures = confirm_run.run_jobs(prepared, options, lines)
         for job, reason in failures.items():
@@ -311,8 +313,8 @@ def confirm(
 
 
 @contextmanager
-def own_ray(spec: SearchSpec, address: str | None, verbose: bool) -> Iterator[None]:
-    """Start or join a Ray that knows the registered parts, and leave it at the end.
+def own_ray(modules: list[Path], address: str | None, verbose: bool) -> Iterator[None]:
+    """Start or join a Ray that knows the registered parts and gets `modules`, and leave it at the end.
 
     Nothing is done where this process is connected to a Ray already, and where neither a cluster is to be joined nor a
     part is registered: then the search starts a Ray itself, once it has checked its input.
@@ -323,7 +325,7 @@ def own_ray(spec: SearchSpec, address: str | None, verbose: bool) -> Iterator[No
     if session.is_running() or (address is None and setup is None):
         yield
         return
-    session.start_ray(address, verbose=verbose, setup=setup, modules=own_part_files(spec))
+    session.start_ray(address, verbose=verbose, setup=setup, modules=modules)
     try:
         yield
     finally:

@@ -105,6 +105,14 @@ class Job:
         return self.candidate.config
 
     @property
+    def named_parts(self) -> list[str]:
+        """What may name a part of the user's own: the words of its hyperparameters, and its network."""
+        candidate = self.candidate
+        words = [] if candidate.config is None else [*candidate.config.model_dump().values()]
+        named = [self.model.name, (candidate.trained or "").rpartition("@")[2]]
+        return [word for word in (*words, *named) if isinstance(word, str)]
+
+    @property
     def weights(self) -> tuple[Weights, ...]:
         """Which of its weights are judged; the last ones come first."""
         return ("last", "best") if self.plan.held_out and self.candidate.trained is None else ("last",)

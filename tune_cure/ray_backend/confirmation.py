@@ -85,7 +85,8 @@ def run(
         DeviceError: Not even one job fits into the devices.
         KeyboardInterrupt: Ctrl-C was pressed; as WorkLeftBehindError where it was pressed twice.
     """
-    modules = own_part_files(result.spec) if address else []
+    names = (name for job in pending for name in job.named_parts)
+    modules = own_part_files(result.spec, also=names) if address else []
     with _ray(address, verbose, modules):
         if address is not None:
             cluster.check_folder(result.directory.resolve())

@@ -404,6 +404,16 @@ def test_a_confirmation_of_version_0_1_0_goes_on_with_the_last_weights(tmp_path:
         one_job(result, dataclasses.replace(plan, held_out=held_out))
 
 
+def test_a_job_says_what_may_name_parts_of_the_users_own(tmp_path: Path) -> None:
+    job = one_job(write_quick_search(tmp_path))
+    assert job.candidate.config is not None
+    config = job.candidate.config.model_copy(update={"attack": "my_attacks:Mine"})
+    own = dataclasses.replace(job, candidate=dataclasses.replace(job.candidate, config=config))
+    assert {"my_attacks:Mine", job.model.name} <= set(own.named_parts)
+    trained = dataclasses.replace(job.candidate, config=None, trained="weights.pth@their_nets:resnet18")
+    assert "their_nets:resnet18" in dataclasses.replace(job, candidate=trained).named_parts
+
+
 @pytest.mark.parametrize(("kind", "advice"), [("candidate", ", or give the candidate another name"), ("leader", "")])
 def test_another_configuration_under_a_name_moves_that_folder_alone(kind: str, advice: str, tmp_path: Path) -> None:
     result = write_quick_search(tmp_path)

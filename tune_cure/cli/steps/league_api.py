@@ -24,6 +24,7 @@ from tune_cure.league.standings import Standings
 from tune_cure.reports.figures.notebook import pictures_of_confirmation
 from tune_cure.reports.league import files
 from tune_cure.search.results import SearchResult
+from tune_cure.search.space.own_parts import own_part_files
 from tune_cure.utils.errors import TuneCureError
 from tune_cure.utils.formatting import draw_with, format_notebook, format_table
 from tune_cure.utils.yaml_config import by_path, describe_differences, differences
@@ -163,7 +164,8 @@ def _run(options: LeagueOptions, content: dict[str, Any] | None, *, quiet: bool)
     prepared = league_run.prepare(options, content)
     for note in prepared.notes:
         say(note)
-    with own_ray(prepared.first, options.address, options.verbose), league_run.hold(prepared, options, say):
+    modules = own_part_files(*prepared.specs.values())
+    with own_ray(modules, options.address, options.verbose), league_run.hold(prepared, options, say):
         searches = prepared.league.results()
         if not is_searched(searches, prepared.league):
             view = PlainLeagueView(LeagueState(), say)

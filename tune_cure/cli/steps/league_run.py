@@ -37,7 +37,7 @@ from tune_cure.search.progress import SearchState
 from tune_cure.search.results import SearchResult
 from tune_cure.search.space import bundled_spaces
 from tune_cure.search.space.config import SearchSpec
-from tune_cure.search.space.own_parts import import_modules, read_parts
+from tune_cure.search.space.own_parts import import_modules, own_part_files, read_parts
 from tune_cure.training.config import expand_model_name
 from tune_cure.training.speed import cpu_threads
 from tune_cure.utils import environment, locking
@@ -187,7 +187,7 @@ def hold(prepared: Prepared, options: LeagueOptions, say: Callable[[str], None])
     """Make the league's folder and those of its methods, and lock them against other processes."""
     league, splits = prepared.league, prepared.splits
     if options.address is not None:
-        join(prepared.first, options.address, verbose=options.verbose)
+        join(own_part_files(*prepared.specs.values()), options.address, verbose=options.verbose)
     make_folder(league.folder)
     say(f"results go to {league.folder}")
     with ExitStack() as locks:

@@ -179,7 +179,7 @@ def open_folder(spec: SearchSpec, options: SearchOptions, say: Callable[[str], N
     spec, splits = load_data(spec, options)
     plan = search_plan.plan_on_this_machine(spec) if options.address is None else None
     if options.address is not None:
-        join(spec, options.address, verbose=options.verbose)
+        join(own_part_files(spec), options.address, verbose=options.verbose)
     folder = _make_folder(spec, options)
     say(f"results go to {_describe_output(folder.directory, folder.storage.checkpoint_uri)}")
     running = f"its search is running already; to see it: tune-cure watch {quote_path(folder.directory)}"
@@ -312,12 +312,12 @@ def _say_how_to_continue(reason: str, folder: RunFolder, options: SearchOptions,
     say_how_to_continue(reason, folder.directory, folder.spec, command, console)
 
 
-def join(spec: SearchSpec, address: str, *, verbose: bool) -> None:
-    """Join the cluster before anything is written: there may be none."""
+def join(modules: list[Path], address: str, *, verbose: bool) -> None:
+    """Join the cluster, and send `modules` to its machines, before anything is written: there may be none."""
     from tune_cure.ray_backend import session
 
     if not session.is_running():
-        session.start_ray(address, verbose=verbose, modules=own_part_files(spec))
+        session.start_ray(address, verbose=verbose, modules=modules)
 
 
 def _choose_output(spec: SearchSpec, options: SearchOptions) -> str:

@@ -118,7 +118,7 @@ def run(
     """
     running = _Session(league, data, options, listeners)
     specs = {name: _with_data(spec, data) for name, spec in league.compose().items()}
-    modules = own_part_files(next(iter(specs.values())))
+    modules = own_part_files(*specs.values())
     with tuner.ray_session(options, modules, running.searches.values(), running.interrupt):
         _run_on_ray(running, specs)
     if running.stopper.num_interrupts > 1:

@@ -6,7 +6,7 @@ search's files imports none of them. Commands that train or judge networks call 
 
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -158,14 +158,20 @@ def import_modules(parts: Sequence[str]) -> None:
         raise ProblemError("parts", str(error)) from error
 
 
-def own_part_files(spec: SearchSpec) -> list[Path]:
-    """Return the files and package folders that a search's own parts need, once they are imported.
+def own_part_files(*specs: SearchSpec, also: Iterable[str] = ()) -> list[Path]:
+    """Return the files and package folders that the own parts of searches need, once they are imported.
 
     Other machines of a cluster may lack them, so they are sent there. These are the files of `parts`, what
     `module:name` names in the working directory, and what of their folders they have imported.
+
+    Args:
+        specs: The searches.
+        also: Names of further parts, as of a confirmation's candidates; those of this project count for nothing.
     """
-    names = [name for _, _, name in _references(spec)] + [part for part in spec.parts if not is_file(part)]
-    found = dict.fromkeys([*(Path(part) for part in spec.parts if is_file(part)), *local_modules(names)])
+    parts = [part for spec in specs for part in spec.parts]
+    names = [name for spec in specs for _, _, name in _references(spec)] + [part for part in parts if not is_file(part)]
+    names += filter(is_reference, also)
+    found = dict.fromkeys([*(Path(part) for part in parts if is_file(part)), *local_modules(names)])
     folders = {file.parent.resolve() for file in found}
     for name, module in list(sys.modules.items()):
         file = Path(getattr(module, "__file__", None) or "/")

@@ -188,6 +188,18 @@ def test_another_machine_is_sent_the_parts_and_what_they_import_from_their_folde
     assert sorted(file.name for file in own_part_files(spec)) == ["beside_parts.py", "new_parts.py"]
 
 
+def test_another_machine_is_sent_the_parts_of_all_searches_and_those_of_other_names(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    plain = load(folder / "space.yaml", ["parts=[]"])
+    with_parts = load(folder / "space.yaml", ["model=flat"], import_parts=True)
+    assert own_part_files(plain, with_parts) == own_part_files(with_parts)
+    load(folder / "space.yaml", ["model=new_parts:flat"], import_parts=True)
+    assert "new_parts.py" in {file.name for file in own_part_files(plain, also=["fgsm", "new_parts:flat"])}
+    assert own_part_files(plain, also=["fgsm", "preact_resnet18"]) == []
+
+
 def test_a_search_without_parts_says_nothing_of_them(folder: Path) -> None:
     spec = load(folder / "space.yaml", ["parts=[]"])
     assert "parts" not in parse(spec.to_yaml())
