@@ -8,10 +8,12 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from tests.support.spaces import tiny
+from tests.support.registered_parts import forget_afterwards
+from tests.support.spaces import TINY, tiny
 from tune_cure.ray_backend import tuner
 from tune_cure.search import results
 from tune_cure.search.journal import Event, Journal
+from tune_cure.search.space.loading import load
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -83,3 +85,44 @@ def test_the_journal_says_that_a_time_budget_ended_the_search_and_whether_it_wen
     assert (paused["event"], paused["reason"]) == ("pause", "the time budget is used up")
     assert tuner.run(spec, tmp_path, tuner.RunOptions(resume=True)).finished
     assert [event["event"] for event in Journal(tmp_path).load().search_events] == ["pause", "resume"]
+
+
+FLAKY = """
+import os
+from pathlib import Path
+import tune_cure
+from tune_cure.models.networks import small_cnn
+
+FOLDER = Path(__file__).parent
+builds = 0
+
+def flaky(num_classes, in_channels, width):
+    global builds
+    builds += 1
+    if builds == 2 and not (FOLDER / "failed").exists():
+        (FOLDER / "failed").touch()
+        raise OSError("a fault that passes")
+    return small_cnn(num_classes, in_channels, width)
+
+tune_cure.register("network", "flaky", flaky)
+"""
+
+
+def test_a_trial_that_fails_as_it_begins_in_the_process_of_another_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forget_afterwards(monkeypatch)
+    (tmp_path / "flaky_parts.py").write_text(FLAKY)
+    (tmp_path / "space.yaml").write_text(f"parts: [{tmp_path / 'flaky_parts.py'}]\n{TINY}")
+    spec = load(
+        tmp_path / "space.yaml", ["model.name=flaky", "search.trials=3", "training.epochs=2"], import_parts=True
+    )
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "spec.yaml").write_text(spec.to_yaml())
+    assert tuner.run(spec, folder).finished
+    trials = results.trials(folder)
+    assert (tmp_path / "failed").exists()
+    assert trials["retries"].tolist() == [0, 1, 0]
+    assert not trials["status"].eq("failed").any()
+    assert trials["reason"][1].endswith("OSError: a fault that passes")

@@ -45,7 +45,7 @@ class CureTrainable(tune.Trainable):  # type: ignore[misc]
         reused: bool = False,
         broadcast: DataBroadcast | None = None,
     ) -> None:
-        """Build the trial's Trainer, once its part of the GPU is free.
+        """Prepare the process for the trial, once its part of the GPU is free.
 
         Args:
             config: The Tune config.
@@ -61,11 +61,11 @@ class CureTrainable(tune.Trainable):  # type: ignore[misc]
         self.waited = wait_for_memory(plan)
         if self.waited:
             print(f"trial {config['trial']}: {self.waited}", flush=True)
-        self._start(config)
+        self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Start another trial in this process, which has loaded Python, torch and the data already; return True."""
-        self._start(new_config)
+        """Begin another trial in this process, which has loaded Python, torch and the data already; return True."""
+        self._begin(new_config)
         return True
 
     def __repr__(self) -> str:
@@ -77,21 +77,30 @@ class CureTrainable(tune.Trainable):  # type: ignore[misc]
         """The trial as its log and Ray's dashboard name it."""
         return f"trial {self.trial}"
 
-    def _start(self, config: dict[str, Any]) -> None:
-        self.trial = config["trial"]
-        hyperparameters = {key: value for key, value in config.items() if key not in OWN_KEYS}
-        print(f"{self.title}: {formatting.format_hyperparameters(hyperparameters)}", flush=True)
-        self.trainer = Trainer(
-            self.spec.training_config(hyperparameters),
+    def _begin(self, config: dict[str, Any]) -> None:
+        self.trial, self.continued_from = config["trial"], config.get("checkpoint")
+        self.hyperparameters = {key: value for key, value in config.items() if key not in OWN_KEYS}
+        self.__dict__.pop("trainer", None)  # frees the memory of the trial before
+        print(f"{self.title}: {formatting.format_hyperparameters(self.hyperparameters)}", flush=True)
+
+    @functools.cached_property
+    def trainer(self) -> Trainer:
+        """The trial's Trainer, built when it is first needed.
+
+        Tune tries a trial again that fails in a step, but not one that fails while a process is handed over to it.
+        """
+        trainer = Trainer(
+            self.spec.training_config(self.hyperparameters),
             shared_data(self.spec.data, self.device, self.broadcast),
             model=self.spec.model,
             evaluation=self.spec.evaluation,
             device=self.device,
             seed=self.spec.search.seed,
         )
-        if "checkpoint" in config:
-            with tune.Checkpoint(config["checkpoint"]).as_directory() as folder:  # copied from an object store
-                self.load_checkpoint(folder)
+        if self.continued_from is not None:
+            with tune.Checkpoint(self.continued_from).as_directory() as folder:  # copied from an object store
+                _restore(trainer, folder)
+        return trainer
 
     def step(self) -> dict[str, Any]:
         """Train and evaluate one epoch. A diverged network is not evaluated: its objective is the best one before."""
@@ -138,7 +147,12 @@ class CureTrainable(tune.Trainable):  # type: ignore[misc]
 
     def load_checkpoint(self, checkpoint: str) -> None:
         """Continue from a folder written by `save_checkpoint`."""
-        self.trainer.load_state_dict(read_tensors(Path(checkpoint) / run_files.CHECKPOINT, self.trainer.device))
+        _restore(self.trainer, checkpoint)
+
+
+def _restore(trainer: Trainer, folder: str) -> None:
+    """Give a Trainer the state that `save_checkpoint` has written into a folder."""
+    trainer.load_state_dict(read_tensors(Path(folder) / run_files.CHECKPOINT, trainer.device))
 
 
 @functools.lru_cache(maxsize=1)
