@@ -53,3 +53,22 @@ def test_a_machine_with_the_data_reads_its_own(spec: DataSpec, tmp_path: Path, m
     load(spec, broadcast)
     assert not (tmp_path / "elsewhere" / "received").exists()
     assert prepared_file(spec.dataset, spec.folder, None).is_relative_to(tmp_path / "elsewhere" / "prepared")
+
+
+def test_a_machine_with_other_data_takes_what_the_driver_sends_and_keeps_its_last_state_alone(
+    spec: DataSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    broadcast = DataBroadcast(spec)
+    here = splits.load(spec)
+    monkeypatch.setenv("TUNE_CURE_CACHE", str(tmp_path / "elsewhere"))
+    received_folder = tmp_path / "elsewhere" / "received"
+    received_folder.mkdir(parents=True)
+    stale = received_folder / f"{broadcast.name.rpartition('-')[0]}-{'0' * 12}.pt"
+    stale.write_bytes(b"of an earlier state")
+    (received_folder / "other-0-0.pt").write_bytes(b"of another data set")
+    picture = tmp_path / "pictures" / "black" / "0.png"
+    Image.fromarray(np.full((8, 8, 3), 99, dtype=np.uint8)).save(picture)
+    there = load(spec, broadcast)
+    assert torch.equal(there.train.images, here.train.images)
+    assert "is not what the search's driver has; taking what it sends" in caplog.text
+    assert sorted(file.name for file in received_folder.glob("*.pt")) == sorted([broadcast.name, "other-0-0.pt"])

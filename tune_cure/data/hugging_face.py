@@ -8,6 +8,7 @@ import importlib
 import io
 import json
 import re
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 
 BRANCH = "refs/convert/parquet"
 TEST_PARTS = ("test", "validation", "valid")
-"""Names of the split that is the test set, the first that is there."""
+"""Names of the split that is the test set: the first that is there and has labels."""
+NO_LABEL = -1  # on the Hub, of pictures whose labels are kept secret
 _NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
@@ -57,7 +59,7 @@ def _read(folder: Path, side: int | None) -> dict[str, Any]:
     if "train" not in parts:
         raise DataError(f"{folder}: has no split train; found {', '.join(parts) or 'none'}")
     content: dict[str, Any] = {}
-    test = next((part for part in TEST_PARTS if part in parts), None)
+    test = next((part for part in TEST_PARTS if part in parts and _has_labels(parts[part])), None)
     with oversized_pictures_are_errors():
         for part, split in {"train": "train", **({"test": test} if test else {})}.items():
             content |= _read_split(parts[split], part, side)
@@ -79,26 +81,37 @@ def _list_splits(folder: Path) -> dict[str, list[Path]]:
     return splits
 
 
+def _has_labels(files: list[Path]) -> bool:
+    """Return whether the pictures of a split have labels."""
+    return any(label != NO_LABEL for file in files for label in _read_columns(file, with_pictures=False)[1])
+
+
+def _read_columns(file: Path, *, with_pictures: bool) -> tuple[Iterable[Any], list[int], list[str]]:
+    """Return the encoded pictures of a file, none unless `with_pictures`, the labels and the names of the classes."""
+    import pyarrow.parquet as parquet
+
+    try:
+        picture_column, label_column, classes = _columns(file, parquet.read_schema(file))
+        table = parquet.read_table(file, columns=[*[picture_column] * with_pictures, label_column])
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:  # its metadata can hold anything
+        raise DataError(f"{file}: cannot be read as a Parquet file of the Hub: {first_line(error)}") from error
+    return table[picture_column] if with_pictures else (), table[label_column].to_pylist(), classes
+
+
 def _read_split(files: list[Path], part: str, side: int | None) -> dict[str, Any]:
     """Return the images, the labels and the names of the classes in the files of a split."""
     import numpy as np
-    import pyarrow.parquet as parquet
     import torch
 
     pictures: list[Any] = []
     labels: list[int] = []
     classes: list[str] = []
     for file in files:
-        try:
-            schema = parquet.read_schema(file)
-            picture_column, label_column, classes = _columns(file, schema)
-            table = parquet.read_table(file, columns=[picture_column, label_column])
-        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:  # its metadata can hold anything
-            raise DataError(f"{file}: cannot be read as a Parquet file of the Hub: {first_line(error)}") from error
-        for index, picture in enumerate(table[picture_column]):
+        encoded, labels_of_file, classes = _read_columns(file, with_pictures=True)
+        for index, picture in enumerate(encoded):
             content = picture.as_py()["bytes"]
             pictures.append(decode_picture(io.BytesIO(content), f"{file}: picture {index}", side).transpose(2, 0, 1))
-        labels += table[label_column].to_pylist()
+        labels += labels_of_file
     sizes = {picture.shape[1:] for picture in pictures}
     if len(sizes) > 1:
         found = " and ".join(f"{width}×{height}" for height, width in sorted(sizes)[:2])

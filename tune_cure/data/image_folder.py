@@ -53,7 +53,7 @@ def find_image_folder(root: Path, image_size: int | None, download: bool) -> Dat
 def _list(folder: Path) -> dict[str, list[Path]]:
     """Return the picture files of each class by its name, both sorted, without hidden files and folders."""
     listing = {
-        entry.name: sorted(file for file in entry.iterdir() if _is_picture(file)) for entry in class_folders(folder)
+        entry.name: sorted(file for file in entry.iterdir() if is_picture(file)) for entry in class_folders(folder)
     }
     if len(listing) < 2:
         raise DataError(
@@ -70,7 +70,8 @@ def class_folders(folder: Path) -> list[Path]:
     return sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
 
 
-def _is_picture(file: Path) -> bool:
+def is_picture(file: Path) -> bool:
+    """Return whether a file has the name of a picture; hidden files of macOS have that, too, but are none."""
     return file.suffix.lower() in EXTENSIONS and not file.name.startswith(".")
 
 

@@ -57,6 +57,20 @@ def prepared_file(name: str, root: Path, image_size: int | None) -> Path:
     return _prepare_and_map(name, root, image_size, True)[0]
 
 
+def summarize(content: Mapping[str, Any]) -> str:
+    """Return a digest by which machines compare their content of a data set without sending it.
+
+    It is made of the classes, the labels, the shapes, and the means and deviations of the channels to six digits.
+    """
+    digest = hashlib.sha256(repr(content["classes"]).encode())
+    for key in ("train", "test"):
+        if f"{key}_labels" in content:
+            digest.update(repr(tuple(content[f"{key}_images"].shape)).encode())
+            digest.update(content[f"{key}_labels"].numpy().tobytes())
+    digest.update(" ".join(f"{value:.6g}" for value in (*content["mean"], *content["std"])).encode())
+    return digest.hexdigest()
+
+
 def received(name: str, fetch: Callable[[], memoryview]) -> dict[str, Any]:
     """Map a data set that another machine has prepared.
 
@@ -70,6 +84,7 @@ def received(name: str, fetch: Callable[[], memoryview]) -> dict[str, Any]:
         content = _open(path)
         if content is None:
             _write(lambda file: file.write_bytes(fetch()), path)
+            _delete_stale(path)
             content = _open(path)
             assert content is not None
     return content
@@ -96,9 +111,7 @@ def _prepare_and_map(name: str, root: Path, image_size: int | None, download: bo
         if content is None:
             decoded = _decode(name, source, image_size)
             _write(lambda file: torch.save(decoded, file), path)
-            for stale in folder.glob(f"{prefix}-*.pt"):
-                if stale != path:
-                    stale.unlink()
+            _delete_stale(path)
             content = _open(path)
             assert content is not None
     return path, content
@@ -135,6 +148,13 @@ def _write(write: Callable[[Path], object], path: Path) -> None:
         ) from error
 
 
+def _delete_stale(path: Path) -> None:
+    """Delete the files of other states of the data set of a prepared file; who maps one keeps what it has mapped."""
+    for other in path.parent.glob(f"{path.stem.rpartition('-')[0]}-*.pt"):
+        if other != path:
+            other.unlink()
+
+
 def _open(path: Path) -> dict[str, Any] | None:
     """Return the content of a prepared file; None if it is missing or damaged."""
     if not path.exists():
@@ -151,8 +171,11 @@ def _open(path: Path) -> dict[str, Any] | None:
 
 def _decode(name: str, source: DataSource, image_size: int | None) -> dict[str, Any]:
     """Read a data set, resize its images, and measure the mean and the standard deviation of each channel."""
-    with _one_line_errors(name):
-        content = source.read()
+    try:
+        with _one_line_errors(name):
+            content = source.read()
+    except OSError as error:  # files that are not where such a data set has them
+        raise DataError(f"data set {name!r}: cannot be read: {error}") from error
     _check_content(name, content)
     if image_size is not None:
         for key in ("train_images", "test_images"):

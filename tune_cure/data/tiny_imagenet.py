@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from tune_cure.data.downloads import whole_download
-from tune_cure.data.image_folder import class_folders, read_pictures
+from tune_cure.data.image_folder import class_folders, is_picture, read_pictures
 from tune_cure.data.source import DataError, DataSource, NotHereError
 
 FOLDER = "tiny-imagenet-200"
@@ -37,7 +37,10 @@ def find_tiny_imagenet(root: Path, image_size: int | None, download: bool) -> Da
 
 
 def _read(folder: Path, side: int | None) -> dict[str, Any]:
-    train = {entry.name: sorted((entry / "images").iterdir()) for entry in class_folders(folder / "train")}
+    train = {
+        entry.name: sorted(file for file in (entry / "images").iterdir() if is_picture(file))
+        for entry in class_folders(folder / "train")
+    }
     test: dict[str, list[Path]] = {name: [] for name in train}
     annotations = folder / "val" / "val_annotations.txt"
     try:

@@ -231,9 +231,19 @@ def _float32_as(*, cuda: str) -> Iterator[None]:
         for operation, precision in zip(operations, precisions, strict=True):
             operation.fp32_precision = precision
 
-    before = [operation.fp32_precision for operation in operations]
+    before, by_old_way = [operation.fp32_precision for operation in operations], _precision_by_old_way()
     set_precisions(list(operations.values()))
     try:
         yield
     finally:
         set_precisions(before)
+        if by_old_way == "medium":  # `set_precisions` leaves "high", which contradicts bfloat16 on the CPU
+            torch.set_float32_matmul_precision(by_old_way)
+
+
+def _precision_by_old_way() -> str | None:
+    """Return `torch.get_float32_matmul_precision`; None where torch refuses it, because both ways were mixed."""
+    try:
+        return torch.get_float32_matmul_precision()
+    except RuntimeError:
+        return None

@@ -235,14 +235,18 @@ class VisionTransformer(nn.Module):
 
 
 def _positions(tokens: Tensor) -> Tensor:
-    """Return (D, H, W) sines and cosines of the rows and of the columns of (N, D, H, W) tokens."""
+    """Return (D, H, W) sines and cosines of the rows and of the columns of (N, D, H, W) tokens, in their data type.
+
+    Angles are in float32 at least: in bfloat16 those of far rows would be wrong by a tenth.
+    """
     _, width, rows, columns = tokens.shape
     count = -(-width // 4)
-    rates = 10000.0 ** (-torch.arange(count, device=tokens.device, dtype=tokens.dtype) / max(1, count - 1))
+    dtype = torch.promote_types(tokens.dtype, torch.float32)
+    rates = 10000.0 ** (-torch.arange(count, device=tokens.device, dtype=dtype) / max(1, count - 1))
     along = [torch.arange(side, device=tokens.device)[:, None] * rates for side in (rows, columns)]
     row, column = (torch.cat([angles.sin(), angles.cos()], dim=1).T for angles in along)
     grid = torch.cat([row[:, :, None].expand(-1, -1, columns), column[:, None, :].expand(-1, rows, -1)])
-    return grid[:width]
+    return grid[:width].to(tokens.dtype)
 
 
 def small_vit(num_classes: int, in_channels: int, width: int = 192) -> nn.Module:

@@ -7,7 +7,7 @@ import ray
 
 from tune_cure.data import splits
 from tune_cure.data.config import DataSpec
-from tune_cure.data.prepared import prepared_file, received
+from tune_cure.data.prepared import prepared, prepared_file, received, summarize
 from tune_cure.data.source import DataError
 from tune_cure.data.splits import Splits
 
@@ -20,15 +20,20 @@ class DataBroadcast:
     def __init__(self, spec: DataSpec) -> None:
         file = prepared_file(spec.dataset, spec.folder, spec.image_size)
         self.name = file.name
+        self.summary = summarize(prepared(spec.dataset, spec.folder, spec.image_size))
         self.content = ray.put(np.asarray(np.memmap(file, dtype=np.uint8, mode="r")))
 
     def load(self, spec: DataSpec) -> Splits:
-        """Return the data without a download: from this machine's files if it has them, else from what was sent."""
+        """Return the data without a download: from this machine's files if it has the same, else from what was sent."""
         try:
-            return splits.load(spec, download=False)
+            own = prepared(spec.dataset, spec.folder, spec.image_size, download=False)
         except DataError as error:
             _logger.info("%s; taking what the search's driver sends", error)
-            return splits.split(spec, received(self.name, lambda: memoryview(ray.get(self.content))))
+        else:
+            if summarize(own) == self.summary:
+                return splits.split(spec, own)
+            _logger.warning("%s: is not what the search's driver has; taking what it sends", own["source"])
+        return splits.split(spec, received(self.name, lambda: memoryview(ray.get(self.content))))
 
 
 def load(spec: DataSpec, broadcast: DataBroadcast | None) -> Splits:

@@ -69,6 +69,19 @@ def test_annotations_of_tiny_imagenet_that_name_no_class_are_one_line(tmp_path: 
         prepared("tiny_imagenet", tmp_path, None, download=False)
 
 
+def test_files_of_tiny_imagenet_that_are_no_pictures_are_left_out_and_a_missing_folder_is_one_line(
+    tmp_path: Path,
+) -> None:
+    folder = write_tiny_imagenet(tmp_path)
+    images = folder / "train" / WNIDS[0] / "images"
+    (images / ".DS_Store").write_bytes(b"of a Mac")
+    assert len(prepared("tiny_imagenet", tmp_path, None, download=False)["train_images"]) == 6
+    images.rename(tmp_path / "moved")
+    with pytest.raises(DataError, match=r"data set .tiny_imagenet.: cannot be read: .*No such file") as error:
+        prepared("tiny_imagenet", tmp_path, 16, download=False)
+    assert "\n" not in str(error.value)
+
+
 def write_medmnist(file: Path, *, gray: bool = False, labels: int = 1) -> None:
     random = np.random.default_rng(0)
     arrays: dict[str, Any] = {}
@@ -133,14 +146,15 @@ FEATURES = {
 }
 
 
-def write_parquet(file: Path, shades: list[int], features: dict[str, Any] = FEATURES) -> None:
+def write_parquet(file: Path, shades: list[int], features: dict[str, Any] = FEATURES, *, labelled: bool = True) -> None:
     """A file as the Hub makes it: pictures as PNG bytes, and the features in the schema."""
     pictures = []
     for shade in shades:
         with io.BytesIO() as stream:
             picture(shade).save(stream, format="PNG")
             pictures.append({"bytes": stream.getvalue(), "path": None})
-    columns = {name: [shade % 2 for shade in shades] for name, kind in features.items() if kind["_type"] != "Image"}
+    labels = [shade % 2 if labelled else -1 for shade in shades]
+    columns = {name: labels for name, kind in features.items() if kind["_type"] != "Image"}
     table = pa.table({"img": pa.array(pictures), **columns})
     metadata = {"huggingface": json.dumps({"info": {"features": features}})}
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -164,6 +178,20 @@ def test_a_data_set_of_the_hub_is_read_from_its_parquet_files(names: tuple[str, 
     assert content["train_images"][:, 0, 0, 0].tolist() == [10, 11, 12, 13]
     assert content["train_labels"].tolist() == [0, 1, 0, 1]
     assert content["test_images"].shape == (2, 3, 8, 8)
+
+
+@pytest.mark.parametrize("other", ["validation", None])
+def test_a_test_split_whose_labels_the_hub_keeps_secret_is_not_the_test_set(other: str | None, tmp_path: Path) -> None:
+    folder = tmp_path / "hf" / "pets" / "default"
+    write_parquet(folder / "train" / "0000.parquet", [10, 11])
+    write_parquet(folder / "test" / "0000.parquet", [20, 21, 22], labelled=False)
+    if other:
+        write_parquet(folder / other / "0000.parquet", [30])
+    content = prepared("hf:pets", tmp_path, None, download=False)
+    assert content["train_labels"].tolist() == [0, 1]
+    assert ("test_images" in content) == bool(other)
+    if other:
+        assert content["test_images"][:, 0, 0, 0].tolist() == [30]
 
 
 def test_what_the_hub_has_several_of_is_refused_in_one_line(tmp_path: Path) -> None:

@@ -207,3 +207,12 @@ def test_a_file_without_a_network_is_one_line_without_advice_to_trust_it(content
         checkpoints.load(tmp_path / "a.pt")
     with pytest.raises(FileNotFoundError):
         checkpoints.load(tmp_path / "b.pt")
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_positions_of_a_vision_transformer_are_as_exact_as_their_data_type(dtype: torch.dtype) -> None:
+    tokens = torch.zeros(1, 32, 56, 56)
+    exact = networks._positions(tokens.double())
+    found = networks._positions(tokens.to(dtype))
+    assert found.dtype == dtype
+    assert (found.double() - exact).abs().max() <= torch.finfo(dtype).eps / 2
