@@ -273,7 +273,7 @@ def _train(job: Job, splits: Splits, device: torch.device) -> None:
     config = job.training
     trainer = Trainer(config, splits, model=job.model, evaluation=job.evaluation, device=device, seed=job.seed)
     last = job.folder / run_files.JOB_STATE
-    seconds, diverged = 0.0, False
+    seconds = 0.0
     log: list[dict[str, Any]] = []
     if last.exists():
         saved = read_tensors(last, device)
@@ -283,6 +283,7 @@ def _train(job: Job, splits: Splits, device: torch.device) -> None:
             log = list(saved.get("log", []))  # which version 0.1.0 did not save
         except (AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
             raise FolderError(f"{last}: the training cannot go on from it: {first_line(error)}") from error
+    diverged = bool(log and log[-1].get("diverged"))  # it was ended before its network was written
     while trainer.epoch < config.epochs and not diverged:
         _write_status(job, "training", epoch=trainer.epoch, epochs=config.epochs)
         row = trainer.train_epoch()

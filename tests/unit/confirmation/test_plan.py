@@ -353,6 +353,33 @@ def test_the_best_weights_of_a_run_that_diverges_later_are_judged_as_they_are(
     assert (row["diverged"], row["best_epoch"], row["clean"], row["best_clean"]) == (True, 1, 0, 11 / 30)
 
 
+def test_a_job_that_diverged_and_ended_before_its_network_was_written_does_not_train_on(
+    result: SearchResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    epochs: list[int] = []
+    train_epoch, replace_tensors = Trainer.train_epoch, confirmation.replace_tensors
+
+    def diverge(trainer: Trainer) -> dict[str, Any]:
+        row = train_epoch(trainer)
+        epochs.append(trainer.epoch)
+        return {**row, "diverged": True}
+
+    def end(path: Path, content: dict[str, Any]) -> None:
+        if path.name == run_files.JOB_MODEL:
+            raise KeyboardInterrupt
+        replace_tensors(path, content)
+
+    monkeypatch.setattr(Trainer, "train_epoch", diverge)
+    job = one_job(result)
+    with monkeypatch.context() as killed:
+        killed.setattr(confirmation, "replace_tensors", end)
+        with pytest.raises(KeyboardInterrupt):
+            confirmation.work(job)
+    confirmation.work(job)
+    assert epochs == [1]
+    assert Confirmation([job]).table["diverged"].all()
+
+
 def test_outcomes_have_the_version_of_autoattack_also_those_of_a_run_that_diverged(
     result: SearchResult, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -159,7 +159,8 @@ def _run_on_ray(running: _Session, specs: dict[str, SearchSpec]) -> None:
         GuardedCall(rescore, stopper, running.interrupt).run()
     if stopper.outcome == "time":
         for search in searches.values():
-            search.journal.append("pause", None, reason=stopper.reason)
+            if search.stopper.outcome == "time" and search.stopper.is_cut_short(search.counts, search.record):
+                search.journal.append("pause", None, reason=stopper.reason)
 
 
 def _extremes(specs: Mapping[str, SearchSpec]) -> dict[str, TrainingConfig]:

@@ -191,7 +191,7 @@ class ResourcesConfig(Schema):
     )
     cpus_per_trial: int = Field(default=1, ge=1, description="CPU cores, and so threads, of a trial.")
     concurrent: Annotated[int | Literal["auto"], PlainValidator(_count_or_auto)] = Field(
-        default="auto", description="Trials at a time; auto: as many as the devices hold."
+        default="auto", description="Trials at a time, and runs of a confirmation; auto: as many as the devices hold."
     )
 
 
