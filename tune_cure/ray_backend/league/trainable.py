@@ -12,6 +12,7 @@ from tune_cure.ray_backend.data_broadcast import DataBroadcast
 from tune_cure.ray_backend.resources import ResourcePlan
 from tune_cure.ray_backend.trainable import CureTrainable
 from tune_cure.search.space.config import SearchSpec
+from tune_cure.training.trainer import Trainer
 
 PLACE = "place.txt"  # in a checkpoint as Tune has it: the folder of the real one
 
@@ -41,7 +42,7 @@ class LeagueTrainable(CureTrainable):
         reused: bool = False,
         broadcast: DataBroadcast | None = None,
     ) -> None:
-        """Build the trial's Trainer, as a search's trainable does.
+        """Prepare the process for the trial, as a search's trainable does.
 
         Args:
             config: The Tune config.
@@ -58,10 +59,10 @@ class LeagueTrainable(CureTrainable):
         """The trial as its log and Ray's dashboard name it."""
         return f"{self.method}, trial {self.trial}"
 
-    def _start(self, config: dict[str, Any]) -> None:
+    def _begin(self, config: dict[str, Any]) -> None:
         self.method, self.place = config["method"], config
         self.spec = self.specs[self.method]
-        super()._start(config)
+        super()._begin(config)
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Write a checkpoint into the method's folder, and its place into Tune's."""
@@ -70,7 +71,7 @@ class LeagueTrainable(CureTrainable):
         super().save_checkpoint(str(folder))
         Path(checkpoint_dir, PLACE).write_text(str(folder), encoding="utf-8")
 
-    def load_checkpoint(self, checkpoint: str) -> None:
-        """Continue from a folder written by `save_checkpoint`, Tune's or the real one."""
+    def restore_trainer(self, trainer: Trainer, checkpoint: str) -> None:
+        """Give a Trainer the state that `save_checkpoint` has written; the folder is Tune's or the real one."""
         place = Path(checkpoint, PLACE)
-        super().load_checkpoint(place.read_text(encoding="utf-8") if place.exists() else checkpoint)
+        super().restore_trainer(trainer, place.read_text(encoding="utf-8") if place.exists() else checkpoint)
