@@ -41,7 +41,7 @@ class LeagueTrainable(CureTrainable):
         reused: bool = False,
         broadcast: DataBroadcast | None = None,
     ) -> None:
-        """Build the trial's Trainer, as a search's trainable does.
+        """Prepare the process for the trial, as a search's trainable does.
 
         Args:
             config: The Tune config.
@@ -58,10 +58,10 @@ class LeagueTrainable(CureTrainable):
         """The trial as its log and Ray's dashboard name it."""
         return f"{self.method}, trial {self.trial}"
 
-    def _start(self, config: dict[str, Any]) -> None:
+    def _begin(self, config: dict[str, Any]) -> None:
         self.method, self.place = config["method"], config
         self.spec = self.specs[self.method]
-        super()._start(config)
+        super()._begin(config)
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Write a checkpoint into the method's folder, and its place into Tune's."""
