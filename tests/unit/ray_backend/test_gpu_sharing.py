@@ -101,7 +101,8 @@ class FakeRay:
         self.given = given
         return "measured"
 
-    def wait_for(self, references: list[Any]) -> list[Any]:
+    def wait_for(self, submissions: list[Callable[[], Any]]) -> list[Any]:
+        references = [submit() for submit in submissions]
         if references == ["measured"]:
             return [(self.measured, "the largest configuration")]
         number = len(references)
