@@ -25,7 +25,7 @@ from tune_cure.utils.files import refuse_foreign_file, replace_text
 from tune_cure.utils.formatting import draw_with, format_notebook, format_table, join_words
 
 TITLES_WIDTH = 24  # columns of the terminal for the titles of the rows
-MARKS = {"--csv": "search,folder,", "--html": "<title>Comparison of "}  # near the begin of what the command has written
+MARKS = {"--csv": "search,folder,", "--html": "<title>Comparison of "}  # near the beginning of what the command has written
 SEARCH_WIDTH = 22  # columns of the terminal for a search; searches that do not fit follow in a block below
 
 

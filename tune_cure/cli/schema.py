@@ -12,7 +12,7 @@ from tune_cure.cli.options import UsageError
 from tune_cure.search.space.own_parts import import_chosen_parts
 from tune_cure.utils.files import refuse_foreign_file, replace_text
 
-MARK = '"title": "Search space of tune-cure"'  # near the begin of what the command has written
+MARK = '"title": "Search space of tune-cure"'  # near the beginning of what the command has written
 
 
 @dataclass(frozen=True)

@@ -99,7 +99,7 @@ class CureTrainable(tune.Trainable):  # type: ignore[misc]
         )
         if self.continued_from is not None:
             with tune.Checkpoint(self.continued_from).as_directory() as folder:  # copied from an object store
-                _restore(trainer, folder)
+                self.restore_trainer(trainer, folder)
         return trainer
 
     def step(self) -> dict[str, Any]:
@@ -147,12 +147,11 @@ class CureTrainable(tune.Trainable):  # type: ignore[misc]
 
     def load_checkpoint(self, checkpoint: str) -> None:
         """Continue from a folder written by `save_checkpoint`."""
-        _restore(self.trainer, checkpoint)
+        self.restore_trainer(self.trainer, checkpoint)
 
-
-def _restore(trainer: Trainer, folder: str) -> None:
-    """Give a Trainer the state that `save_checkpoint` has written into a folder."""
-    trainer.load_state_dict(read_tensors(Path(folder) / run_files.CHECKPOINT, trainer.device))
+    def restore_trainer(self, trainer: Trainer, checkpoint: str) -> None:
+        """Give a Trainer the state that `save_checkpoint` has written into a folder."""
+        trainer.load_state_dict(read_tensors(Path(checkpoint) / run_files.CHECKPOINT, trainer.device))
 
 
 @functools.lru_cache(maxsize=1)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger(__name__)
 
-HEAD = 1000  # bytes at the begin of a file, by which its kind is known
+HEAD = 1000  # bytes at the beginning of a file, by which its kind is known
 _DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 _PATH_FAULTS = (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR)
 
@@ -99,7 +99,7 @@ def refuse_foreign_file(flag: str, path: Path, mark: str) -> None:
     Args:
         flag: The flag that names it.
         path: The file.
-        mark: A text near the begin of what the command writes.
+        mark: A text near the beginning of what the command writes.
 
     Raises:
         FolderError: It is a file of another kind.

@@ -7,7 +7,7 @@ import optuna
 import pytest
 
 from tests.support.fake_backend import Script, run_scripted
-from tests.support.old_runs import FOLDER, same_machine
+from tests.support.old_runs import FOLDER
 from tune_cure.search import results, run_files
 from tune_cure.search.proposals.proposer import Proposal
 from tune_cure.search.space.loading import load
@@ -32,5 +32,4 @@ def test_proposals_and_early_stops_are_those_of_version_0_1_0(tmp_path: Path) ->
     assert trials["objective"].tolist() == [trial["objectives"][-1] for trial in TRIALS]
     for key in spec.space:
         expected = [trial["hyperparameters"][key] for trial in TRIALS]
-        # Elsewhere logarithms may round otherwise.
-        assert trials[key].tolist() == (expected if same_machine() else pytest.approx(expected, rel=1e-9))
+        assert trials[key].tolist() == pytest.approx(expected, rel=1e-9)  # elsewhere logarithms may round otherwise

@@ -36,7 +36,7 @@ class LeagueState:
         self._share_before = 0.0
 
     def begin(self, searches: dict[str, SearchState]) -> None:
-        """Take the states of all searches at the begin of this session."""
+        """Take the states of all searches at the beginning of this session."""
         self.searches, self.started = searches, time.time()
         self._share_before = self.share
 

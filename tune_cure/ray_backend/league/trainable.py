@@ -12,6 +12,7 @@ from tune_cure.ray_backend.data_broadcast import DataBroadcast
 from tune_cure.ray_backend.resources import ResourcePlan
 from tune_cure.ray_backend.trainable import CureTrainable
 from tune_cure.search.space.config import SearchSpec
+from tune_cure.training.trainer import Trainer
 
 PLACE = "place.txt"  # in a checkpoint as Tune has it: the folder of the real one
 
@@ -70,7 +71,7 @@ class LeagueTrainable(CureTrainable):
         super().save_checkpoint(str(folder))
         Path(checkpoint_dir, PLACE).write_text(str(folder), encoding="utf-8")
 
-    def load_checkpoint(self, checkpoint: str) -> None:
-        """Continue from a folder written by `save_checkpoint`, Tune's or the real one."""
+    def restore_trainer(self, trainer: Trainer, checkpoint: str) -> None:
+        """Give a Trainer the state that `save_checkpoint` has written; the folder is Tune's or the real one."""
         place = Path(checkpoint, PLACE)
-        super().load_checkpoint(place.read_text(encoding="utf-8") if place.exists() else checkpoint)
+        super().restore_trainer(trainer, place.read_text(encoding="utf-8") if place.exists() else checkpoint)

@@ -209,7 +209,7 @@ class NoWatch:
     """Stopwatch that measures nothing."""
 
     def start(self) -> None:
-        """Ignore the begin of a part."""
+        """Ignore the beginning of a part."""
 
     def split(self, part: str) -> None:
         """Ignore the end of a part."""
