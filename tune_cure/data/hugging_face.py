@@ -7,6 +7,7 @@ needs no package beyond pyarrow.
 import importlib
 import io
 import json
+import logging
 import re
 from collections.abc import Iterable
 from functools import partial
@@ -17,15 +18,18 @@ from tune_cure.data.downloads import whole_download
 from tune_cure.data.image_folder import decode_picture, oversized_pictures_are_errors
 from tune_cure.data.source import DataError, Dataset, DataSource, NotHereError
 from tune_cure.utils.errors import first_line
+from tune_cure.utils.formatting import join_words
 from tune_cure.utils.registry import PartError
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+_logger = logging.getLogger(__name__)
+
 BRANCH = "refs/convert/parquet"
 TEST_PARTS = ("test", "validation", "valid")
 """Names of the split that is the test set: the first that is there and has labels."""
-NO_LABEL = -1  # on the Hub, of pictures whose labels are kept secret
+NO_LABELS = (-1, None)  # on the Hub, of pictures whose labels are kept secret
 _NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
@@ -59,7 +63,14 @@ def _read(folder: Path, side: int | None) -> dict[str, Any]:
     if "train" not in parts:
         raise DataError(f"{folder}: has no split train; found {', '.join(parts) or 'none'}")
     content: dict[str, Any] = {}
-    test = next((part for part in TEST_PARTS if part in parts and _has_labels(parts[part])), None)
+    candidates = [part for part in TEST_PARTS if part in parts]
+    test = next((part for part in candidates if _has_labels(parts[part])), None)
+    if candidates and test is None:
+        _logger.warning(
+            "%s: no picture of %s has a label; images held out of train are the test set",
+            folder,
+            join_words(candidates),
+        )
     with oversized_pictures_are_errors():
         for part, split in {"train": "train", **({"test": test} if test else {})}.items():
             content |= _read_split(parts[split], part, side)
@@ -83,7 +94,7 @@ def _list_splits(folder: Path) -> dict[str, list[Path]]:
 
 def _has_labels(files: list[Path]) -> bool:
     """Return whether the pictures of a split have labels."""
-    return any(label != NO_LABEL for file in files for label in _read_columns(file, with_pictures=False)[1])
+    return any(label not in NO_LABELS for file in files for label in _read_columns(file, with_pictures=False)[1])
 
 
 def _read_columns(file: Path, *, with_pictures: bool) -> tuple[Iterable[Any], list[int], list[str]]:

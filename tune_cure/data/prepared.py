@@ -80,7 +80,7 @@ def received(name: str, fetch: Callable[[], memoryview]) -> dict[str, Any]:
     """
     folder = cache_folder() / "received"
     path = folder / name
-    with _locked(folder, name):
+    with _locked(folder, _prefix(path)):  # of all states: none deletes what another process has just written
         content = _open(path)
         if content is None:
             _write(lambda file: file.write_bytes(fetch()), path)
@@ -150,9 +150,14 @@ def _write(write: Callable[[Path], object], path: Path) -> None:
 
 def _delete_stale(path: Path) -> None:
     """Delete the files of other states of the data set of a prepared file; who maps one keeps what it has mapped."""
-    for other in path.parent.glob(f"{path.stem.rpartition('-')[0]}-*.pt"):
+    for other in path.parent.glob(f"{_prefix(path)}-*.pt"):
         if other != path:
             other.unlink()
+
+
+def _prefix(path: Path) -> str:
+    """Return what the names of a data set's prepared files have in common, whatever state they are of."""
+    return path.stem.rpartition("-")[0]
 
 
 def _open(path: Path) -> dict[str, Any] | None:

@@ -189,6 +189,7 @@ class _Jobs:
                     session.keep_logs()
                     self.failures[str(job.folder)] = describe(error)
                     self._on_status(job, {"stage": "failed", "reason": self.failures[str(job.folder)]})
+                self.tasks.settle(reference)
 
 
 @contextmanager

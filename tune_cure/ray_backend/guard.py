@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import ray
 
 from tune_cure.ray_backend import ray_internals, session
+from tune_cure.ray_backend.tasks import LimitedTasks
 from tune_cure.ray_backend.worker_errors import describe
 from tune_cure.utils.errors import TuneCureError
 from tune_cure.utils.signals import WorkLeftBehindError, on_ctrl_c
@@ -67,7 +68,7 @@ class DeadRayError(TuneCureError):
 
 
 class WorkerError(TuneCureError):
-    """The process of a measurement that comes before all training has died."""
+    """A measurement that comes before all training has failed, or its process has died."""
 
     exit_code = 1
 
@@ -136,22 +137,27 @@ class GuardedCall:
         _logger.debug("the work on Ray %s: %s", "is left behind" if self.thread.is_alive() else "has ended", self.error)
 
 
-def wait_for(references: Sequence[Any]) -> list[Any]:
-    """Return what Ray tasks return, in their order, once all have ended.
+def wait_for(submissions: Sequence[Callable[[], Any]], most: int | None = None) -> list[Any]:
+    """Submit Ray tasks, and return what they return, in their order, once all have ended.
+
+    Args:
+        submissions: Functions that submit a task each, and return its reference.
+        most: How many may be under way at a time; None sets no limit.
 
     Raises:
         DeadRayError: Ray has died; this is noticed within seconds.
         KeyboardInterrupt: Ctrl-C was pressed; as WorkLeftBehindError where it was pressed twice.
         Exception: A task has raised it.
-        WorkerError: The process of a task has died.
+        WorkerError: The process of a task has died, or its exception cannot be sent to this one.
     """
-    waiting = _Waiting(references)
+    waiting = _Waiting(LimitedTasks(enumerate(submissions), most or len(submissions)))
     try:
         GuardedCall(waiting.follow, waiting).run()
-    except ray.exceptions.RayTaskError as error:
-        raise error.cause from error
     except ray.exceptions.RayError as error:
-        raise WorkerError(describe(error)) from error
+        cause = error.cause if isinstance(error, ray.exceptions.RayTaskError) else error
+        if not isinstance(cause, ray.exceptions.RayError):
+            raise cause from error
+        raise WorkerError(describe(error)) from error  # a process has died, or its exception cannot be sent
     if waiting.num_interrupts:
         raise WorkLeftBehindError if session.is_abandoned() else KeyboardInterrupt
     if waiting.reason:
@@ -163,26 +169,27 @@ class _Waiting:
     """Waiting for Ray tasks, until all have ended, Ctrl-C is pressed or Ray dies.
 
     Args:
-        references: The tasks.
+        tasks: The tasks, by their places.
 
     Attributes:
-        results: What they return, once all have ended.
+        results: What they return, in the order of their places, once all have ended.
         num_interrupts: How often Ctrl-C was pressed.
         reason: Why Ray cannot go on; empty if it can.
     """
 
-    def __init__(self, references: Sequence[Any]) -> None:
-        self.references, self.results = list(references), list[Any]()
+    def __init__(self, tasks: LimitedTasks[int]) -> None:
+        self.tasks, self.results = tasks, list[Any]()
         self.num_interrupts, self.reason = 0, ""
 
     def follow(self) -> None:
         """Wait until all tasks have ended, or one has failed."""
-        left = self.references
-        while left and not self.stop_all():
-            ended, left = ray.wait(left, timeout=TASK_SECONDS)
-            ray.get(ended)  # raises the error of one that has failed
-        if not left:
-            self.results = ray.get(self.references)
+        results: dict[int, Any] = {}
+        while self.tasks.left and not self.stop_all():
+            for place, reference in self.tasks.wait(TASK_SECONDS):
+                results[place] = ray.get(reference)  # raises the error of one that has failed
+                self.tasks.settle(reference)
+        if not self.tasks.left:
+            self.results = [results[place] for place in sorted(results)]
 
     def end(self, outcome: str, reason: str) -> None:
         """Wait no longer because Ray has died."""

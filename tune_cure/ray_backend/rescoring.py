@@ -85,6 +85,7 @@ def run(
     tasks = LimitedTasks(submissions, plan.concurrent)
     while tasks.left and not is_stopped():
         for (leaders, number, epoch), reference in tasks.wait(POLL_SECONDS):
+            tasks.settle(reference)
             try:
                 metrics = ray.get(reference)
             except ray.exceptions.RayError as error:  # the search is over, and its results stand without this

@@ -25,13 +25,21 @@ class LimitedTasks(Generic[Key]):
 
     @property
     def left(self) -> list[Key]:
-        """The tasks that have not ended: those under way, and those that wait."""
-        return [*self._running.values(), *(key for key, _ in self._waiting)]
+        """The tasks that are not settled: those under way, and those that wait."""
+        return [*self._running.values(), *(key for key, _ in list(self._waiting))]
 
     def wait(self, seconds: float) -> list[tuple[Key, Any]]:
-        """Wait so long for a task to end, and return those that have ended, each with its reference."""
+        """Wait so long for a task to end, and return those that have ended, each with its reference.
+
+        They are left until `settle` is called: if Ray dies before their results are read, they have not succeeded.
+        """
         while self._waiting and len(self._running) < self._most:
-            key, submit = self._waiting.popleft()
+            key, submit = self._waiting[0]
             self._running[submit()] = key
+            self._waiting.popleft()  # not before: a dead Ray takes no task, and this one would be lost
         ended, _ = ray.wait(list(self._running), timeout=seconds)
-        return [(self._running.pop(reference), reference) for reference in ended]
+        return [(self._running[reference], reference) for reference in ended]
+
+    def settle(self, reference: Any) -> None:
+        """Count a task that has ended as done, or as failed: its result was read."""
+        del self._running[reference]

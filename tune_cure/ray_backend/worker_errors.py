@@ -1,5 +1,6 @@
 """Why a trial or a task of Ray failed, in one line for people: its exception, or how its worker process died."""
 
+import itertools
 import re
 
 from ray.exceptions import OutOfMemoryError, RayActorError
@@ -38,7 +39,8 @@ def _raised(lines: list[str]) -> str:
     An exception may say more in further lines. In those of CUDA's errors the last ones are the same for all of them.
     """
     frames = [number for number, line in enumerate(lines) if line.startswith("  File ")]
-    said = [line for line in lines[frames[-1] :] if not line.startswith(" ")] if frames else []
+    behind = lines[frames[-1] :] if frames else []
+    said = list(itertools.dropwhile(lambda line: line.startswith(" "), behind))  # source code comes first
     if not said:
         return lines[-1].strip()
     is_heading = said[0].endswith(":") and len(said) > 1  # of a list, as of the layers that a state dict lacks

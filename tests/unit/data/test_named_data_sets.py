@@ -146,15 +146,17 @@ FEATURES = {
 }
 
 
-def write_parquet(file: Path, shades: list[int], features: dict[str, Any] = FEATURES, *, labelled: bool = True) -> None:
+def write_parquet(
+    file: Path, shades: list[int], features: dict[str, Any] = FEATURES, *, labels: list[int | None] | None = None
+) -> None:
     """A file as the Hub makes it: pictures as PNG bytes, and the features in the schema."""
     pictures = []
     for shade in shades:
         with io.BytesIO() as stream:
             picture(shade).save(stream, format="PNG")
             pictures.append({"bytes": stream.getvalue(), "path": None})
-    labels = [shade % 2 if labelled else -1 for shade in shades]
-    columns = {name: labels for name, kind in features.items() if kind["_type"] != "Image"}
+    values = labels or [shade % 2 for shade in shades]
+    columns = {name: values for name, kind in features.items() if kind["_type"] != "Image"}
     table = pa.table({"img": pa.array(pictures), **columns})
     metadata = {"huggingface": json.dumps({"info": {"features": features}})}
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -180,16 +182,20 @@ def test_a_data_set_of_the_hub_is_read_from_its_parquet_files(names: tuple[str, 
     assert content["test_images"].shape == (2, 3, 8, 8)
 
 
+@pytest.mark.parametrize("secret", [-1, None])
 @pytest.mark.parametrize("other", ["validation", None])
-def test_a_test_split_whose_labels_the_hub_keeps_secret_is_not_the_test_set(other: str | None, tmp_path: Path) -> None:
+def test_a_test_split_whose_labels_the_hub_keeps_secret_is_not_the_test_set(
+    other: str | None, secret: int | None, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     folder = tmp_path / "hf" / "pets" / "default"
     write_parquet(folder / "train" / "0000.parquet", [10, 11])
-    write_parquet(folder / "test" / "0000.parquet", [20, 21, 22], labelled=False)
+    write_parquet(folder / "test" / "0000.parquet", [20, 21, 22], labels=[secret] * 3)
     if other:
         write_parquet(folder / other / "0000.parquet", [30])
     content = prepared("hf:pets", tmp_path, None, download=False)
     assert content["train_labels"].tolist() == [0, 1]
     assert ("test_images" in content) == bool(other)
+    assert ("no picture of test has a label; images held out of train are the test set" in caplog.text) != bool(other)
     if other:
         assert content["test_images"][:, 0, 0, 0].tolist() == [30]
 

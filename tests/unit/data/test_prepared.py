@@ -1,5 +1,6 @@
 """What is measured and checked of a data set when it is prepared."""
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import pytest
 import torch
 
 from tune_cure.data.datasets import DATASETS
-from tune_cure.data.prepared import prepared
+from tune_cure.data.prepared import prepared, received
 from tune_cure.data.source import DataError, Dataset, DataSource
 from tune_cure.models.networks import Normalize
 
@@ -72,3 +73,28 @@ def test_images_of_different_sizes_are_taken_once_they_are_resized(
         content |= {f"{part}_images": torch.zeros(4, 1, side, side, dtype=torch.uint8)}
         content |= {f"{part}_labels": torch.arange(4) % 2}
     assert prepare(content, tmp_path, monkeypatch, side=10)["test_images"].shape == (4, 1, 10, 10)
+
+
+def test_states_of_a_data_set_are_received_one_after_another_and_the_last_one_is_kept(tmp_path: Path) -> None:
+    content = {"train_images": torch.zeros(2, 1, 2, 2, dtype=torch.uint8), "train_labels": torch.tensor([0, 1])}
+    statistics = {"mean": [0.0], "std": [1.0], "classes": ["a", "b"], "source": "made up"}
+    torch.save(content | statistics, tmp_path / "sent.pt")
+    begun: list[str] = []
+    found: list[Any] = []
+
+    def fetch(state: str) -> memoryview:
+        begun.append(state)
+        if state == "first":
+            other.start()
+            other.join(0.2)  # it would delete this file before it is opened
+            assert begun == ["first"]
+        return memoryview((tmp_path / "sent.pt").read_bytes())
+
+    def receive(state: str) -> None:
+        found.append(received(f"made_up-origin-{state}.pt", lambda: fetch(state)))
+
+    other = threading.Thread(target=receive, args=["second"])
+    receive("first")
+    other.join()
+    assert [content["classes"] for content in found] == [["a", "b"]] * 2
+    assert [file.name for file in (tmp_path / "cache" / "received").glob("*.pt")] == ["made_up-origin-second.pt"]

@@ -40,8 +40,9 @@ def test_a_timed_run_says_how_many_images_a_second_it_trains_on(spec: SearchSpec
         torch.OutOfMemoryError(),
         RuntimeError("CUDA error: out of memory"),  # as a process begins to use the GPU
         RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
     ],
-    ids=["torch", "CUDA", "cuBLAS"],
+    ids=["torch", "CUDA", "cuBLAS", "cuDNN"],
 )
 def test_a_timed_run_for_which_the_gpus_memory_is_too_small_makes_nothing(
     error: RuntimeError, spec: SearchSpec, config: bytes, monkeypatch: pytest.MonkeyPatch
@@ -100,7 +101,8 @@ class FakeRay:
         self.given = given
         return "measured"
 
-    def wait_for(self, references: list[Any]) -> list[Any]:
+    def wait_for(self, submissions: list[Callable[[], Any]]) -> list[Any]:
+        references = [submit() for submit in submissions]
         if references == ["measured"]:
             return [(self.measured, "the largest configuration")]
         number = len(references)

@@ -113,18 +113,28 @@ class Tasks:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, while_waiting: Callable[[], object] = lambda: None) -> None:
         self.while_waiting = while_waiting
+        self.under_way: list[int] = []  # at each look
         monkeypatch.setattr(ray, "wait", self.wait)
-        monkeypatch.setattr(ray, "get", lambda references: [10 * reference for reference in references])
+        monkeypatch.setattr(ray, "get", lambda reference: 10 * reference)
 
     def wait(self, references: list[int], timeout: float) -> tuple[list[int], list[int]]:
+        self.under_way.append(len(references))
         self.while_waiting()
         return references[-1:], references[:-1]
 
 
+def submissions(*references: int) -> list[Callable[[], int]]:
+    return [lambda reference=reference: reference for reference in references]  # type: ignore[misc]
+
+
 @pytest.mark.usefixtures("fake_ray")
-def test_tasks_are_waited_for_and_their_results_come_in_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    Tasks(monkeypatch)
-    assert wait_for([1, 2, 3]) == [10, 20, 30]
+@pytest.mark.parametrize(("most", "under_way"), [(None, [3, 2, 1]), (2, [2, 2, 1]), (1, [1, 1, 1])])
+def test_tasks_are_waited_for_and_their_results_come_in_their_order(
+    most: int | None, under_way: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tasks = Tasks(monkeypatch)
+    assert wait_for(submissions(1, 2, 3), most) == [10, 20, 30]
+    assert tasks.under_way == under_way
 
 
 @pytest.mark.usefixtures("fake_ray")
@@ -137,20 +147,27 @@ def test_tasks_are_waited_for_and_their_results_come_in_their_order(monkeypatch:
             "of the task",
         ),
         (ray.exceptions.WorkerCrashedError(), WorkerError, "The worker died unexpectedly while executing this task"),
+        (
+            ray.exceptions.RayTaskError(
+                "task", 'Traceback\n  File "x"\nOwnError: a\nb', ray.exceptions.RayError("a\nb")
+            ),
+            WorkerError,
+            "OwnError: a",
+        ),
     ],
-    ids=["raised", "died"],
+    ids=["raised", "died", "raised what no other process can read"],
 )
 def test_the_error_of_a_task_is_one_line(
     error: Exception, kind: type[Exception], said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Tasks(monkeypatch)
 
-    def fail(references: list[int]) -> Any:
+    def fail(reference: int) -> Any:
         raise error
 
     monkeypatch.setattr(ray, "get", fail)
     with pytest.raises(kind) as raised:
-        wait_for([1])
+        wait_for(submissions(1))
     assert str(raised.value).startswith(said) and "\n" not in str(raised.value)
 
 
@@ -160,7 +177,7 @@ def test_tasks_of_a_ray_that_dies_are_an_error_of_one_line(
     fake_ray.exit_code = -signal.SIGKILL
     Tasks(monkeypatch, released.wait)
     with pytest.raises(DeadRayError, match=r"^Ray has died, or was killed$"):
-        wait_for([1])
+        wait_for(submissions(1))
     assert fake_ray.calls == ["forbid", "shutdown"]
 
 
@@ -174,7 +191,7 @@ def test_ctrl_c_while_tasks_run_ends_the_waiting_first(fake_ray: FakeRay, monkey
 
     Tasks(monkeypatch, press)
     with pytest.raises(KeyboardInterrupt):
-        wait_for([1, 2, 3])
+        wait_for(submissions(1, 2, 3))
     assert looks == [1]
     assert not any(thread.name == "uses-ray" for thread in threading.enumerate()), (
         "Ray's shutdown would end the process"

@@ -6,6 +6,7 @@ import pytest
 from tests.support.leagues import write_league
 from tune_cure.ray_backend.league import tuner
 from tune_cure.ray_backend.tuner import RunOptions
+from tune_cure.search import run_files
 
 
 class Call:
@@ -48,6 +49,24 @@ def test_a_time_budget_pauses_no_search_of_a_league_that_was_over(
     assert running.stopper.outcome == "time"
     for search in running.searches.values():
         assert [event["event"] for event in search.journal.load().search_events if event["event"] == "pause"] == []
+
+
+@pytest.mark.usefixtures("_without_ray")
+def test_a_time_budget_pauses_the_searches_of_a_league_that_have_more_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    league = write_league(tmp_path, {"cure": "cure", "fgsm": "fgsm_rs"})
+    journal = league.run_folder("cure") / run_files.JOURNAL
+    lines = journal.read_text().splitlines(keepends=True)
+    journal.write_text("".join(lines[:-1]))  # its last trial has not ended
+    running = tuner._Session(league, league.spec("cure").data, RunOptions(), tuner.Listeners())
+    monkeypatch.setattr(tuner, "_run_trials", lambda *_: running.stopper.end("time", "the time is used up"))
+    tuner._run_on_ray(running, league.compose())
+    pauses = {
+        name: [event["reason"] for event in search.journal.load().search_events if event["event"] == "pause"]
+        for name, search in running.searches.items()
+    }
+    assert pauses == {"cure": ["the time is used up"], "fgsm": []}
 
 
 class Gauges:

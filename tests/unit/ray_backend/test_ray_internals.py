@@ -104,8 +104,10 @@ LAYERS = 'Error(s) in loading state_dict for Linear:\n\tMissing key(s) in state_
         ("no such\nlearning rate", "RuntimeError: no such"),
         (CUDA_ERROR, "RuntimeError: CUDA error: out of memory"),
         (LAYERS, f'RuntimeError: {LAYERS.splitlines()[0]} Missing key(s) in state_dict: "bias".'),
+        ("expected:\n  - a\n  - b", "RuntimeError: expected: - a"),
+        ("\n  at line 7\n", "RuntimeError: at line 7"),
     ],
-    ids=["two lines", "CUDA", "a heading and a list"],
+    ids=["two lines", "CUDA", "a heading and a list", "an indented list", "an empty first line"],
 )
 def test_an_exception_of_a_trial_is_its_first_line(tmp_path: Path, message: str, reason: str) -> None:
     try:

@@ -151,9 +151,10 @@ def test_a_ray_that_a_thread_still_uses_is_not_shut_down(fake_ray: FakeRay) -> N
     assert fake_ray.folder.exists()
 
 
-def test_a_ray_that_is_started_has_the_cpus_that_this_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_ray_that_is_started_has_the_cpus_and_gpus_that_this_process_can_use(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0}, raising=False)
     monkeypatch.setattr("os.cpu_count", lambda: 64)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 3)
     started: dict[str, Any] = {}
 
     def init(**options: Any) -> SimpleNamespace:
@@ -167,7 +168,7 @@ def test_a_ray_that_is_started_has_the_cpus_that_this_process_may_use(monkeypatc
     monkeypatch.setattr(session.ray_internals, "listen_on_loopback", lambda: None)
     monkeypatch.setattr(session.ray, "init", init)
     session.start_ray()
-    assert started["num_cpus"] == 1
+    assert (started["num_cpus"], started["num_gpus"]) == (1, 3)
 
 
 @pytest.mark.parametrize(

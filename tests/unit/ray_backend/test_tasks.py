@@ -34,7 +34,23 @@ def test_no_more_tasks_than_allowed_are_under_way_and_each_runs_once_in_order(
     ended = []
     while tasks.left:
         assert tasks.left == [name for name in "abcd" if name not in dict(ended)]
-        ended += tasks.wait(0.5)
+        for name, reference in tasks.wait(0.5):
+            assert name in tasks.left  # until its result was read
+            tasks.settle(reference)
+            ended.append((name, reference))
     assert ended == [(name, f"reference of {name}") for name in "abcd"]
     assert begun == list("abcd")
     assert max(most_seen) == min(most, 4)
+
+
+def test_a_task_that_a_dead_ray_does_not_take_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> str:
+        raise ConnectionError("Ray has died")
+
+    monkeypatch.setattr(tasks_module.ray, "wait", lambda references, timeout: (references, []))
+    tasks = LimitedTasks([("a", lambda: "reference of a"), ("b", fail), ("c", fail)], 1)
+    [(_, reference)] = tasks.wait(0.5)
+    tasks.settle(reference)
+    with pytest.raises(ConnectionError):
+        tasks.wait(0.5)
+    assert tasks.left == ["b", "c"]

@@ -26,7 +26,7 @@ LESS_IS_MORE = ("penalty_every",)  # hyperparameters whose smallest value takes 
 GIB = 2**30
 WAIT_SECONDS = 15.0  # for the memory of a trial that has ended; drivers take a second or two
 WAIT_POLL_SECONDS = 0.25
-MEMORY_ERRORS = ("out of memory", "ALLOC_FAILED")  # in messages of CUDA, and of its libraries
+MEMORY_ERRORS = ("out of memory", "ALLOC_FAILED", "DEVICE_ALLOCATION_FAILED")  # of CUDA, cuBLAS, and cuDNN 9
 
 
 def measure(

@@ -4,6 +4,7 @@ import dataclasses
 import pickle
 import time
 from collections.abc import Mapping
+from functools import partial
 
 import ray
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
@@ -56,7 +57,7 @@ def plan_devices(
     # With max_calls its process ends with the task, so that nothing of it stays on the GPU.
     task = ray.remote(num_gpus=1, num_cpus=spec.resources.cpus_per_trial, max_calls=1)(memory.measure)
     pickled = None if configs is None else pickle.dumps(dict(configs))
-    [(measured, config)] = wait_for([task.remote(spec, broadcast, pickled)])
+    [(measured, config)] = wait_for([partial(task.remote, spec, broadcast, pickled)])
     most = min(MOST_ON_A_GPU, measured.fit, most_on_a_gpu(spec, machines, num_trials))
     if most > 1:
         measured = dataclasses.replace(measured, rates=_measure_rates(spec, config, broadcast, most))
@@ -77,7 +78,7 @@ def _measure_rates(
         runs = [_start_run(group, spec, pickle.dumps(config), broadcast, share=1 / most) for _ in range(most)]
         rates: list[float] = []
         for number in range(1, most + 1):
-            together = wait_for([run.images_per_second.remote(SECONDS) for run in runs[:number]])
+            together = wait_for([partial(run.images_per_second.remote, SECONDS) for run in runs[:number]])
             if not all(together):
                 break
             rates.append(sum(together))

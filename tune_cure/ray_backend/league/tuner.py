@@ -184,9 +184,7 @@ def _fix_budget(
     The methods are measured on the workers that will train them, as many beside each other as trials will run.
     """
     task = ray.remote(num_cpus=plan.cpus_per_trial, num_gpus=plan.gpus_per_trial)(_measure)
-    costs: list[EpochCost] = []
-    while beside := list(specs.values())[len(costs) : len(costs) + plan.concurrent]:
-        costs += wait_for([task.remote(spec, plan, broadcast) for spec in beside])
+    costs = wait_for([partial(task.remote, spec, plan, broadcast) for spec in specs.values()], plan.concurrent)
     league.set_budget(specs, dict(zip(specs, costs, strict=True)))
 
 
