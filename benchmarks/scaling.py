@@ -23,7 +23,7 @@ import torch
 from search_overhead import gaps, summary
 
 from tune_cure.data import splits as data
-from tune_cure.data.prepared import prepared_file
+from tune_cure.data.prepared import prepare_and_map
 from tune_cure.search.progress import expected_epochs
 from tune_cure.search.results import SearchResult
 from tune_cure.search.space import loading as specs
@@ -112,7 +112,7 @@ def measure(space: Path, concurrent: int, trials: int, arguments: list[str]) -> 
             while not ended.wait(1.0):
                 if spec_file.exists():
                     of = specs.load(spec_file).data
-                    most = max(most, held(prepared_file(of.dataset, of.folder, of.image_size)))
+                    most = max(most, held(prepare_and_map(of.dataset, of.folder, of.image_size, True)[0]))
 
         watcher = threading.Thread(target=watch)
         watcher.start()
@@ -124,7 +124,7 @@ def measure(space: Path, concurrent: int, trials: int, arguments: list[str]) -> 
         result = SearchResult(f"{folder}/run")
         row = summary(result).iloc[0]
         of = result.spec.data
-        file = prepared_file(of.dataset, of.folder, of.image_size)
+        file = prepare_and_map(of.dataset, of.folder, of.image_size, True)[0]
         made = {
             "concurrent": concurrent,
             "trials": trials,

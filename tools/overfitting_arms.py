@@ -24,8 +24,8 @@ HEAD = ["arm", "runs", "judged", "collapsed", "of these recovered", *ACCURACIES,
 
 def table(arms: pd.DataFrame) -> str:
     """Return a row for each arm, accuracies in percent; a dash where no run is judged yet."""
-    lines = [HEAD, ["---"] * len(HEAD), *(_cells(arm) for _, arm in arms.iterrows())]
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines).replace(" --- ", "---")
+    head, *rows = (f"| {' | '.join(cells)} |\n" for cells in [HEAD, *(_cells(arm) for _, arm in arms.iterrows())])
+    return "".join([head, "|" + "---|" * len(HEAD) + "\n", *rows])
 
 
 def _cells(arm: "pd.Series[Any]") -> list[str]:

@@ -7,7 +7,7 @@ from PIL import Image
 
 from tune_cure.data import splits
 from tune_cure.data.config import DataSpec
-from tune_cure.data.prepared import prepared_file, received
+from tune_cure.data.prepared import prepare_and_map, received
 from tune_cure.data.source import DataError
 from tune_cure.ray_backend.data_broadcast import DataBroadcast, load
 
@@ -52,7 +52,8 @@ def test_a_machine_with_the_data_reads_its_own(spec: DataSpec, tmp_path: Path, m
     monkeypatch.setenv("TUNE_CURE_CACHE", str(tmp_path / "elsewhere"))
     load(spec, broadcast)
     assert not (tmp_path / "elsewhere" / "received").exists()
-    assert prepared_file(spec.dataset, spec.folder, None).is_relative_to(tmp_path / "elsewhere" / "prepared")
+    file, _ = prepare_and_map(spec.dataset, spec.folder, None, True)
+    assert file.is_relative_to(tmp_path / "elsewhere" / "prepared")
 
 
 def test_a_machine_with_other_data_takes_what_the_driver_sends_and_keeps_its_last_state_alone(

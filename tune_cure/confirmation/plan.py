@@ -106,7 +106,7 @@ class Job:
 
     @property
     def named_parts(self) -> list[str]:
-        """What may name a part of the user's own: the words of its hyperparameters, and its network."""
+        """Words that may name parts of the user's own: those of the hyperparameters, and the network's name."""
         candidate = self.candidate
         words = [] if candidate.config is None else [*candidate.config.model_dump().values()]
         named = [self.model.name, (candidate.trained or "").rpartition("@")[2]]

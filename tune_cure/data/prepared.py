@@ -49,12 +49,7 @@ def prepared(name: str, root: Path, image_size: int | None, *, download: bool = 
         DataError: The data set can neither be found nor downloaded, or the prepared file cannot be written.
         PartError: There is no data set of this name.
     """
-    return _prepare_and_map(name, root, image_size, download)[1]
-
-
-def prepared_file(name: str, root: Path, image_size: int | None) -> Path:
-    """Return the file that `prepared` maps, which is written first where it is missing."""
-    return _prepare_and_map(name, root, image_size, True)[0]
+    return prepare_and_map(name, root, image_size, download)[1]
 
 
 def summarize(content: Mapping[str, Any]) -> str:
@@ -90,8 +85,8 @@ def received(name: str, fetch: Callable[[], memoryview]) -> dict[str, Any]:
     return content
 
 
-def _prepare_and_map(name: str, root: Path, image_size: int | None, download: bool) -> tuple[Path, dict[str, Any]]:
-    """Return a data set's prepared file and its content."""
+def prepare_and_map(name: str, root: Path, image_size: int | None, download: bool) -> tuple[Path, dict[str, Any]]:
+    """Return a data set's prepared file and its content; arguments and errors are those of `prepared`."""
     dataset = DATASETS.resolve(name)
     folder = cache_folder() / "prepared"
     origin = hashlib.sha256(repr((name, os.path.realpath(root), image_size)).encode()).hexdigest()[:12]

@@ -7,7 +7,7 @@ import ray
 
 from tune_cure.data import splits
 from tune_cure.data.config import DataSpec
-from tune_cure.data.prepared import prepared, prepared_file, received, summarize
+from tune_cure.data.prepared import prepare_and_map, prepared, received, summarize
 from tune_cure.data.source import DataError
 from tune_cure.data.splits import Splits
 
@@ -18,9 +18,8 @@ class DataBroadcast:
     """Prepared data of the machine that drives a search, for machines that lack it."""
 
     def __init__(self, spec: DataSpec) -> None:
-        file = prepared_file(spec.dataset, spec.folder, spec.image_size)
-        self.name = file.name
-        self.summary = summarize(prepared(spec.dataset, spec.folder, spec.image_size))
+        file, content = prepare_and_map(spec.dataset, spec.folder, spec.image_size, True)
+        self.name, self.summary = file.name, summarize(content)
         self.content = ray.put(np.asarray(np.memmap(file, dtype=np.uint8, mode="r")))
 
     def load(self, spec: DataSpec) -> Splits:

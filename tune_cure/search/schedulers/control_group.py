@@ -37,7 +37,7 @@ def is_spared(spec: SearchSpec, number: int) -> bool:
 
 @dataclass(frozen=True)
 class RungForesight:
-    """How well the ranks at a rung predict the final ranks.
+    """Estimate of how well the ranks at a rung predict the final ranks.
 
     Attributes:
         epoch: The rung.

@@ -172,6 +172,8 @@ def own_part_files(*specs: SearchSpec, also: Iterable[str] = ()) -> list[Path]:
     names = [name for spec in specs for _, _, name in _references(spec)] + [part for part in parts if not is_file(part)]
     names += filter(is_reference, also)
     found = dict.fromkeys([*(Path(part) for part in parts if is_file(part)), *local_modules(names)])
+    if not found:
+        return []
     folders = {file.parent.resolve() for file in found}
     for name, module in list(sys.modules.items()):
         file = Path(getattr(module, "__file__", None) or "/")
