@@ -28,6 +28,7 @@ from tune_cure.cli.views.live_view import PlainView
 from tune_cure.cli.views.ray_logs import say_where_logs_are
 from tune_cure.cli.views.training import train_epochs
 from tune_cure.confirmation.candidates import DEFAULT_BASELINES
+from tune_cure.confirmation.plan import files_of_parts
 from tune_cure.confirmation.verdicts import Confirmation
 from tune_cure.models import checkpoints
 from tune_cure.reports.figures.notebook import pictures_of_confirmation, pictures_of_log
@@ -301,9 +302,7 @@ def confirm(
     prepared = confirm_run.prepare(options)
     for note in prepared.notes:
         say(note)
-    names = (name for job in prepared.jobs for name in job.named_parts)
-    modules = own_part_files(prepared.result.spec, also=names)
-    with own_ray(modules, address, verbose), prepared.lock():
+    with own_ray(files_of_parts(prepared.result.spec, prepared.jobs), address, verbose), prepared.lock():
         lines = JobLines(len(prepared.jobs), say)
         failures = confirm_run.run_jobs(prepared, options, lines)
         for job, reason in failures.items():

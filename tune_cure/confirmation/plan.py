@@ -25,6 +25,8 @@ from tune_cure.data.config import DataSpec
 from tune_cure.evaluation.config import EvaluationConfig
 from tune_cure.search import run_files
 from tune_cure.search.results import SearchResult
+from tune_cure.search.space.config import SearchSpec
+from tune_cure.search.space.own_parts import own_part_files
 from tune_cure.training.config import ModelConfig, TrainingConfig
 from tune_cure.utils.files import FolderError
 from tune_cure.utils.formatting import format_radius, join_words
@@ -163,6 +165,11 @@ class Job:
     def is_judged(self) -> bool:
         """True if there are outcomes of the network at one radius at least."""
         return any((self.outcome_folder(epsilon) / run_files.OUTCOMES).exists() for epsilon in self.plan.epsilons)
+
+
+def files_of_parts(spec: SearchSpec, jobs: Iterable[Job]) -> list[Path]:
+    """Return the files that the own parts of a search and of the candidates of jobs need, as `own_part_files` does."""
+    return own_part_files(spec, also=(name for job in jobs for name in job.named_parts))
 
 
 def count_held_out(result: SearchResult, splits: "Splits", weights: str | None, directory: Path | None = None) -> int:

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from tune_cure.confirmation.outcomes import Weights, read_trained
-from tune_cure.confirmation.plan import Job, Plan
+from tune_cure.confirmation.plan import Job, Plan, files_of_parts
 from tune_cure.confirmation.trained_networks import load_trained
 from tune_cure.data.splits import Examples, Splits
 from tune_cure.evaluation import autoattack_version, robustness
@@ -36,7 +36,6 @@ from tune_cure.ray_backend.trainable import shared_data
 from tune_cure.ray_backend.worker_errors import describe
 from tune_cure.search import run_files
 from tune_cure.search.results import SearchResult
-from tune_cure.search.space.own_parts import own_part_files
 from tune_cure.search.space.registration import import_sent_parts
 from tune_cure.training.run import COLUMNS as EPOCH_COLUMNS
 from tune_cure.training.trainer import Trainer
@@ -85,8 +84,7 @@ def run(
         DeviceError: Not even one job fits into the devices.
         KeyboardInterrupt: Ctrl-C was pressed; as WorkLeftBehindError where it was pressed twice.
     """
-    names = (name for job in pending for name in job.named_parts)
-    modules = own_part_files(result.spec, also=names) if address else []
+    modules = files_of_parts(result.spec, pending) if address else []
     with _ray(address, verbose, modules):
         if address is not None:
             cluster.check_folder(result.directory.resolve())
